@@ -1,0 +1,392 @@
+"""Log-ins: how a request to RingCX gets its token, and a fresh one in time.
+
+Each is an `httpx.Auth` that serves one origin and leaves a request to any other bare. One object is shared by all
+threads: whoever finds the token old renews it, the others wait for that one and use it. Recordings behind HTTP basic
+auth need nothing from here: `httpx.BasicAuth` does.
+
+Source: RINGCX.md §2. A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; both kinds of it
+count against the client's limit `auth`, whose permits all processes share.
+"""
+
+import base64
+import binascii
+import copy
+import json
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from pipelines.ringcx.client import SourceClient, is_loopback, origin_of
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable, place
+
+LOG_IN_LIMIT = "auth"
+_INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
+_DEFAULT_LIFE_S = 300.0
+_RENEW_BEFORE_S = 60.0
+_QUIET_AFTER_FAILURE_S = 30.0  # the threads that waited for a failed log-in must not repeat it one by one
+_LONGEST_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    renew_at: float
+    refresh: str | None = field(repr=False, default=None)
+
+
+class OriginAuth(httpx.Auth):
+    """Puts a token on the requests to one origin: the API's scheme, host and port.
+
+    Attributes:
+        variables: the settings that hold the credentials, for the sentence of an error.
+    """
+
+    variables: tuple[str, ...] = ()
+    _header = "Authorization"
+    _scheme = "Bearer "
+
+    def __init__(self, *, api_url: str) -> None:
+        self._origin = origin_of(secure_url(api_url, "RINGCX_API_URL"))
+
+    def __repr__(self) -> str:
+        scheme, host, port = self._origin
+        return f"{type(self).__name__}(origin='{scheme}://{host}:{port}')"
+
+    def serves(self, request: httpx.Request) -> bool:
+        """Whether the request goes to this origin."""
+        return origin_of(request.url) == self._origin
+
+
+class ApiToken(OriginAuth):
+    """A permanent API token that an administrator made. There is no other: a 401 stays."""
+
+    variables = ("RINGCX_API_TOKEN",)
+    _header = "X-Auth-Token"
+    _scheme = ""
+
+    def __init__(self, *, api_url: str, token: str) -> None:
+        super().__init__(api_url=api_url)
+        self._value = token.strip()
+        if not self._value or not self._value.isascii() or not self._value.isprintable():
+            raise ValueError("RINGCX_API_TOKEN holds something other than a token; copy it again.")
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign and send."""
+        if self.serves(request):
+            request.headers[self._header] = self._scheme + self._value
+        yield request
+
+
+class TokenAuth(OriginAuth, ABC):
+    """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
+
+    def __init__(self, *, api_url: str, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(api_url=api_url)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token: _Token | None = None
+        self._doubted: str | None = None
+        self._failure: tuple[float, SourceError] | None = None
+
+    def prepare(self, request: httpx.Request) -> None:
+        """See to it that a token is at hand that still has some life in it; log in if need be.
+
+        Raises:
+            CredentialsRefused: the log-in was refused.
+            SourceUnavailable: the log-in is not available now.
+            SourceError: its answer holds no token.
+        """
+        if self.serves(request) and not self._usable(self._token):
+            with self._lock:
+                if not self._usable(self._token):  # another thread may have seen to it while we waited
+                    self._log_in()
+
+    def sign(self, request: httpx.Request) -> None:
+        """Put the token on the request, if it goes to the origin that the token is for."""
+        if self.serves(request) and self._token is not None:
+            request.headers[self._header] = self._scheme + self._token.value
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign, send, and on a 401 once more with a fresh token; the second 401 stays."""
+        if not self.serves(request):
+            yield request
+            return
+        self.prepare(request)
+        self.sign(request)
+        response = yield request
+        used = request.headers[self._header]
+        if response.status_code != 401:
+            if self._doubted == used:
+                self._doubted = None
+            return
+        response.read()  # gives its connection back: with all of them in this state, the log-in would find none
+        if not self._renewed(used):
+            return
+        self.sign(request)
+        response = yield request
+        if response.status_code == 401:
+            self._doubted = request.headers[self._header]
+
+    def _usable(self, token: _Token | None) -> bool:
+        return token is not None and self._clock() < token.renew_at
+
+    def _renewed(self, used: str) -> bool:
+        """Whether there is a token other than the one that was used; gets it if nobody has yet."""
+        if used == self._doubted:  # fresh, and refused all the same: another log-in changes nothing
+            return False
+        with self._lock:
+            if self._token is None or self._scheme + self._token.value == used:
+                self._log_in()
+        return True
+
+    def _log_in(self) -> None:
+        """Get a token; called with the lock held."""
+        if self._failure is not None:
+            failed_at, failure = self._failure
+            if 0 <= self._clock() - failed_at < _QUIET_AFTER_FAILURE_S:
+                raise copy.copy(failure) from None
+        try:
+            self._token = self._obtain(self._token)
+        except SourceError as failure:
+            self._token = None
+            self._failure = (self._clock(), failure)
+            raise
+        self._failure = None
+
+    @abstractmethod
+    def _obtain(self, before: _Token | None) -> _Token:
+        """A fresh token; `before` is the one it takes the place of."""
+
+
+class RingCentralJwt(TokenAuth):
+    """The default log-in: RingCentral JWT, exchanged for a RingCX token that is refreshed every few minutes.
+
+    Args:
+        client: sends the log-in requests.
+        api_url: base of the API; the token is sent to this origin only.
+        ringcentral_url: base of RingCentral's OAuth.
+        auth_url: base of RingCX's exchange and refresh.
+        client_id: of the RingCentral app.
+        client_secret: of the RingCentral app.
+        jwt: the user's JWT credential.
+        clock: seconds since the epoch.
+    """
+
+    variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
+
+    def __init__(
+        self,
+        *,
+        client: SourceClient,
+        api_url: str,
+        ringcentral_url: str,
+        auth_url: str,
+        client_id: str,
+        client_secret: str,
+        jwt: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(api_url=api_url, clock=clock)
+        self._client = client
+        ringcentral = secure_url(ringcentral_url, "RINGCENTRAL_URL").rstrip("/")
+        ringcx = secure_url(auth_url, "RINGCX_AUTH_URL").rstrip("/")
+        self._oauth_url = f"{ringcentral}/restapi/oauth/token"
+        self._exchange_url = f"{ringcx}/api/auth/login/rc/accesstoken?includeRefresh=true"
+        self._refresh_url = f"{ringcx}/api/auth/token/refresh"
+        self._app = httpx.BasicAuth(client_id.strip(), client_secret.strip())
+        self._jwt = jwt.strip()
+        self._ringcentral_token: _Token | None = None
+
+    def _obtain(self, before: _Token | None) -> _Token:
+        if before is not None and before.refresh is not None and (token := self._refreshed(before.refresh)):
+            return token
+        if self._usable(self._ringcentral_token) and (token := self._exchanged()):
+            return token
+        self._ringcentral_token = self._asked_ringcentral()
+        if token := self._exchanged():
+            return token
+        raise CredentialsRefused(
+            f"POST {place(self._exchange_url)} refused RingCentral's token; check that the user of RINGCENTRAL_JWT has"
+            " access to RingCX.",
+            status=401,
+        )
+
+    def _asked_ringcentral(self) -> _Token:
+        """RingCentral's own token, good for about an hour."""
+        form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": self._jwt}
+        asked_at = self._clock()
+        status, answer = _post(self._client, self._oauth_url, form, limit="", auth=self._app)
+        if status in {400, 401, 403}:
+            cause = {
+                "invalid_client": "check RINGCENTRAL_CLIENT_ID and RINGCENTRAL_CLIENT_SECRET",
+                "invalid_grant": "check RINGCENTRAL_JWT: it may be expired, revoked, or made for another app",
+                "unauthorized_client": "check that the app of RINGCENTRAL_CLIENT_ID has the JWT grant",
+            }.get(str(answer.get("error")), f"check {', '.join(self.variables)}")
+            raise CredentialsRefused(f"POST {place(self._oauth_url)} refused the log-in; {cause}.", status=status)
+        _require_success(self._oauth_url, status, "RINGCENTRAL_URL")
+        return _token(answer, "access_token", asked_at, self._oauth_url, "RINGCENTRAL_URL")
+
+    def _exchanged(self) -> _Token | None:
+        """A RingCX token for RingCentral's; None when that one is no longer taken."""
+        if self._ringcentral_token is None:
+            return None
+        form = {"rcAccessToken": self._ringcentral_token.value, "rcTokenType": "Bearer"}
+        asked_at = self._clock()
+        status, answer = _post(self._client, self._exchange_url, form, limit=LOG_IN_LIMIT)
+        if status in {400, 401, 403}:
+            self._ringcentral_token = None
+            return None
+        _require_success(self._exchange_url, status, "RINGCX_AUTH_URL")
+        return _token(answer, "accessToken", asked_at, self._exchange_url, "RINGCX_AUTH_URL")
+
+    def _refreshed(self, refresh: str) -> _Token | None:
+        """A new pair for a refresh token; None when there is none to be had that way, and a log-in is due."""
+        asked_at = self._clock()
+        try:
+            status, answer = _post(
+                self._client, self._refresh_url, {"refresh_token": refresh}, limit=LOG_IN_LIMIT, attempts=2
+            )
+            _require_success(self._refresh_url, status, "RINGCX_AUTH_URL")
+            return _token(answer, "accessToken", asked_at, self._refresh_url, "RINGCX_AUTH_URL")
+        except SourceError:
+            return None
+
+
+class LegacyPassword(TokenAuth):
+    """The legacy log-in: user name and password for a token of an hour, which every use renews.
+
+    Args:
+        client: sends the log-in requests.
+        api_url: base of the legacy API; user name, password and token go there only.
+        username: of the RingCX user.
+        password: of the RingCX user.
+        clock: seconds since the epoch.
+    """
+
+    variables = ("RINGCX_USERNAME", "RINGCX_PASSWORD")
+    _header = "X-Auth-Token"
+    _scheme = ""
+
+    def __init__(
+        self,
+        *,
+        client: SourceClient,
+        api_url: str,
+        username: str,
+        password: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(api_url=api_url, clock=clock)
+        self._client = client
+        self._url = f"{api_url.rstrip('/')}/v1/auth/login"
+        self._form = {"username": username, "password": password}
+
+    def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - there is nothing to refresh it with
+        status, answer = _post(self._client, self._url, self._form, limit=LOG_IN_LIMIT)
+        if status in {400, 401, 403}:
+            raise CredentialsRefused(
+                f"POST {place(self._url)} refused the log-in; check {' and '.join(self.variables)}.", status=status
+            )
+        _require_success(self._url, status, "RINGCX_API_URL")
+        value = _text(answer, "authToken", self._url, "RINGCX_API_URL")
+        return _Token(value, renew_at=math.inf)  # its end is not known, as use puts it off: a 401 tells
+
+
+def secure_url(url: str, variable: str) -> str:
+    """The address, if credentials may be sent to it: https, or http on this machine.
+
+    Raises:
+        ValueError: it is neither, or it holds credentials; the sentence names the setting.
+    """
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError(f"{variable} is not an address; give one such as https://ringcx.ringcentral.com.") from None
+    secure = parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host))
+    if not secure or not parsed.host or parsed.userinfo:
+        raise ValueError(f"{variable} must be an https address without credentials in it.")
+    return url
+
+
+def _post(
+    client: SourceClient,
+    url: str,
+    form: Mapping[str, str],
+    *,
+    limit: str,
+    auth: httpx.Auth | None = None,
+    attempts: int | None = None,
+) -> tuple[int, Mapping[str, object]]:
+    """Status and JSON object of a log-in's answer; an empty one when it is not a JSON object."""
+    body = bytearray()
+    with client.stream(
+        "POST", url, limit=limit, account_id=_INSTALLATION, auth=auth, data=form, attempts=attempts
+    ) as response:
+        try:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > _LONGEST_ANSWER:
+                    break
+        except (httpx.TransportError, httpx.DecodingError):
+            raise SourceUnavailable(
+                f"POST {place(url)} broke off in the middle of its answer; the next run tries again."
+            ) from None
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    return response.status_code, answer if isinstance(answer, dict) else {}
+
+
+def _require_success(url: str, status: int, variable: str) -> None:
+    if status != 200:
+        raise SourceRefused(f"POST {place(url)} answered HTTP {status} to the log-in; check {variable}.", status=status)
+
+
+def _token(answer: Mapping[str, object], name: str, asked_at: float, url: str, variable: str) -> _Token:
+    value = _text(answer, name, url, variable)
+    life_s = _jwt_life_s(value) or _seconds(answer.get("expires_in")) or _seconds(answer.get("expiresIn"))
+    life_s = life_s or _DEFAULT_LIFE_S
+    refresh = answer.get("refreshToken")
+    return _Token(
+        value,
+        renew_at=asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5),
+        refresh=refresh if isinstance(refresh, str) and refresh else None,
+    )
+
+
+def _text(answer: Mapping[str, object], name: str, url: str, variable: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise SourceError(f"POST {place(url)} answered the log-in without a usable {name}; check {variable}.")
+    return value
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int | float) or not 0 < value <= 86_400:
+        return None
+    return float(value)
+
+
+def _jwt_life_s(token: str) -> float | None:
+    """`exp` less `iat` of a JWT: no clock but the issuer's takes part. None when it is no JWT, or does not say."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    if not isinstance(claims, dict):
+        return None
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if not isinstance(issued, int | float) or not isinstance(expires, int | float):
+        return None
+    return _seconds(expires - issued)

@@ -1,0 +1,311 @@
+"""One HTTP client for everything that is asked of the source: permits, tries, `Retry-After`, the error taxonomy.
+
+Not for log-ins (`auth.py`), nor for what an answer means (`reports.py`, `media.py`): any status that another try does
+not change is handed to the caller. It follows no redirects, keeps no cookies and takes no compressed bodies.
+"""
+
+import email.utils
+import ipaddress
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC
+from http.cookiejar import DefaultCookiePolicy
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+import httpx
+import tenacity
+
+from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
+from pipelines.ringcx.limits import HeldOff, Rate, RateLimiter, check_stop
+
+PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
+_TRANSIENT = frozenset({408, 429})
+_HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
+
+
+@runtime_checkable
+class Renewing(Protocol):
+    """An auth whose token may have run out while its request waited for a permit."""
+
+    def prepare(self, request: httpx.Request) -> None:
+        """See to it that a fresh token is at hand."""
+
+    def sign(self, request: httpx.Request) -> None:
+        """Put the token that is at hand on the request."""
+
+
+class SourceClient:
+    """Sends requests to the source, each with a permit; share one over all threads.
+
+    Args:
+        limiter: shared by all processes.
+        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). One that is not named is free.
+        stop: ends every wait at once when set.
+        transport: for tests.
+        user_agent: `name/version`. Something like a browser's would be sent an MP3 instead of the recording.
+        attempts: tries of one request, the first included.
+        backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
+        connect_timeout_s: seconds for a connection.
+        read_timeout_s: seconds without a byte.
+        max_connections: at least the number of threads, so that none waits for a connection with a permit in hand.
+        clock: seconds since the epoch.
+        sleep: used for waits instead of a wait on the stop event; for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        limiter: RateLimiter,
+        limits: Mapping[str, Sequence[Rate]],
+        stop: threading.Event | None = None,
+        transport: httpx.BaseTransport | None = None,
+        user_agent: str = "ringcx-archive/0.1",
+        attempts: int = 5,
+        backoff_s: float = 1.0,
+        backoff_cap_s: float = 60.0,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+        max_connections: int = 32,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        if "mozilla" in user_agent.lower():
+            raise ValueError("A user agent like a browser's is sent MP3 instead of WAV; give name/version.")
+        self._limiter = limiter
+        self._limits = {name: tuple(rates) for name, rates in limits.items()}
+        self._stop = stop or threading.Event()
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self._backoff_cap_s = backoff_cap_s
+        self._clock = clock
+        self._sleep = sleep
+        keep_addresses_out_of_logs()
+        connections = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+        self._http = httpx.Client(
+            transport=_Permitted(transport or httpx.HTTPTransport(limits=connections), self._permit),
+            timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s),
+            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+            follow_redirects=False,
+        )
+        self._http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        limit: str,
+        account_id: str,
+        auth: httpx.Auth | None = None,
+        json: object | None = None,
+        data: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        attempts: int | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Send a request, again while that may help, and yield the open response whatever its other status is.
+
+        Connection errors, timeouts, 408, 429 and 5xx are tried again, each try with a permit of its own. What goes
+        wrong while the body is read is raised to the reader as an `httpx.TransportError`.
+
+        Args:
+            method: GET or POST.
+            url: absolute.
+            limit: which limit it counts against; an empty one is free.
+            account_id: whose limit that is.
+            auth: adds the credentials. A `Renewing` one is asked for a fresh token once the permit is there.
+            json: the body, as JSON.
+            data: the body, as a form.
+            headers: added to the client's own.
+            attempts: tries of this request, instead of the client's.
+
+        Raises:
+            SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
+            SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
+            Stopped: the stop event was set.
+        """
+        try:
+            request = self._http.build_request(
+                method,
+                url,
+                json=json,
+                data=data,
+                headers=headers,
+                extensions={"limit": limit, "account_id": account_id, "auth": auth},
+            )
+        except httpx.InvalidURL as error:
+            raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
+        tries = attempts or self._attempts
+        retrying = tenacity.Retrying(
+            stop=lambda state: state.attempt_number >= tries or (_failure(state).asked_s or 0.0) > PATIENCE_S,
+            wait=self._wait_before,
+            sleep=self.pause,
+            retry=tenacity.retry_if_exception_type(_TryAgainError),
+            reraise=True,
+        )
+        try:
+            response: httpx.Response = retrying(self._try, request, auth)
+        except _TryAgainError as last:
+            raise SourceUnavailable(
+                f"{method} {place(url)} is not available now ({last.verdict}); the next run tries again, and if it"
+                " lasts, ask RingCX."
+            ) from None
+        with closing(response):
+            yield response
+
+    def back_off(self, failures: int) -> None:
+        """Wait as before a retry, after so many failures; for a caller that repeats what broke while it was read."""
+        self.pause(self._backoff(failures))
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raise Stopped as soon as the stop event is set."""
+        self.check_stop()
+        if self._sleep is not None:
+            self._sleep(seconds)
+        else:
+            self._stop.wait(seconds)
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise Stopped when the stop event is set."""
+        check_stop(self._stop)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _permit(self, request: httpx.Request) -> None:
+        name, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
+        if not name:
+            self.check_stop()
+            return
+        renewing = auth if isinstance(auth, Renewing) else None
+        self._limiter.acquire(
+            name,
+            account_id,
+            self._limits.get(name, ()),
+            stop=self._stop,
+            patience_s=PATIENCE_S,
+            prepare=None if renewing is None else lambda: renewing.prepare(request),
+        )
+        if renewing is not None:  # the wait may have been longer than the life of the token it was signed with
+            renewing.sign(request)
+
+    def _try(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """One try. The exceptions raised here never carry the request, which carries credentials."""
+        try:
+            response = self._http.send(request, auth=auth, stream=True)
+        except HeldOff as held:
+            raise _TryAgainError(str(held).rstrip("."), held.seconds) from None
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            # h11's own text quotes the header it refuses, which may be the token.
+            raise SourceError(
+                f"{request.method} {place(request.url)} cannot be sent ({type(error).__name__}); check the address and"
+                " that no credential holds a line break or a blank."
+            ) from None
+        except httpx.ConnectError as error:
+            raise _TryAgainError(f"ConnectError: {error}") from None
+        except httpx.TransportError as error:
+            raise _TryAgainError(type(error).__name__) from None
+        if response.status_code not in _TRANSIENT and response.status_code < 500:
+            return response
+        response.close()
+        asked_s = retry_after(response.headers.get("Retry-After"), self._clock())
+        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
+        if asked_s is not None and limit and response.status_code in _HOLDS_OFF:
+            self._limiter.hold_off(limit, account_id, asked_s)
+        verdict = f"HTTP {response.status_code}"
+        if asked_s is not None and asked_s > PATIENCE_S:
+            verdict += f", and it asked for {asked_s:.0f} s of silence"
+        raise _TryAgainError(verdict, asked_s)
+
+    def _wait_before(self, state: tenacity.RetryCallState) -> float:
+        asked_s = _failure(state).asked_s
+        return self._backoff(state.attempt_number) if asked_s is None else asked_s
+
+    def _backoff(self, failures: int) -> float:
+        longest = min(self._backoff_cap_s, self._backoff_s * 2 ** (failures - 1))
+        return random.uniform(0, longest)  # noqa: S311 - spreads tries, protects nothing
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None when there is none to obey."""
+    text = (value or "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", text):
+        return float(text)
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+
+
+def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address: what credentials belong to."""
+    parsed = httpx.URL(url)
+    host = parsed.raw_host.decode("ascii").rstrip(".")
+    port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
+    return parsed.scheme, host, port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine, whatever a name server says."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def keep_addresses_out_of_logs() -> None:
+    """Let httpx log addresses without their query, and httpcore no headers: a recording's link is a key to it."""
+    logger = logging.getLogger("httpx")
+    if _shorten_addresses not in logger.filters:
+        logger.addFilter(_shorten_addresses)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
+
+
+class _Permitted(httpx.BaseTransport):
+    """Takes a permit for every request that goes out, also for the one that an auth sends again after a 401."""
+
+    def __init__(self, inner: httpx.BaseTransport, permit: Callable[[httpx.Request], None]) -> None:
+        self._inner = inner
+        self._permit = permit
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._permit(request)
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _TryAgainError(Exception):
+    def __init__(self, verdict: str, asked_s: float | None = None) -> None:
+        super().__init__(verdict)
+        self.verdict = verdict
+        self.asked_s = asked_s
+
+
+def _failure(state: tenacity.RetryCallState) -> _TryAgainError:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, _TryAgainError) else _TryAgainError("")
+
+
+def _shorten_addresses(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(place(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+    return True

@@ -1,0 +1,77 @@
+"""What the columns of a report are called with us, however the source spells them.
+
+Only names live here: the documented columns, those a report cannot do without, and the folding of headings. It reads
+no bytes (`csv_body.py`, `json_body.py`) and imports nothing of ours.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+ReportName = Literal["agent_segment_metadata", "global_call_type_detail"]
+
+COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
+    "agent_segment_metadata": (
+        *("report_account_id", "uii", "session_id", "ani", "dnis", "call_type", "agent_id", "agent_login_id"),
+        *("agent_first_name", "agent_last_name", "agent_username", "product_type", "product_id", "product_name"),
+        *("enqueue_dts", "dequeue_dts", "queue_duration", "start_dts", "end_dts", "duration", "wrap_time", "dial_dts"),
+        *("dial_duration", "hold_duration", "agent_wait_duration", "term_party", "term_reason", "agent_disposition"),
+        *("segment_recording_file_name", "segment_recording_url"),
+    ),
+    "global_call_type_detail": (
+        *("uii", "source_type", "source_group_id", "source_group_name", "source_id", "source_name"),
+        *("source_description", "ani", "dnis", "call_status", "call_result", "queue_time", "call_duration"),
+        *("call_term_party", "call_term_reason", "billing_code", "call_notes", "connect_id", "connected_name"),
+        *("connected_route", "connected_duration", "connected_disposition", "final_disposition"),
+        *("connected_term_party", "connected_term_reason", "connected_extern_id", "recording_url", "dial_type"),
+        *("json_result", "call_start_dts", "call_end_dts", "connected_dts"),
+    ),
+}
+"""The documented columns of each report under our names, in the documented order."""
+
+LINK_COLUMN: Final[dict[ReportName, str]] = {
+    "agent_segment_metadata": "segment_recording_url",
+    "global_call_type_detail": "recording_url",
+}
+"""The column of each report that says where a recording can be fetched."""
+
+LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id")
+"""Names that the ledger writes beside a report's own; a report's column of that name gets the prefix `report_`."""
+
+
+def required(report: ReportName) -> tuple[str, ...]:
+    """The columns without which an answer is not this report."""
+    return ("uii", LINK_COLUMN[report])
+
+
+def fold(heading: str) -> str:
+    """A heading without case, blanks, underscores, hyphens and byte order mark: `Recording URL` is `recordingUrl`."""
+    return "".join(c for c in heading.casefold() if not c.isspace() and c not in "_-\ufeff")
+
+
+def canonical_name(report: ReportName, heading: str) -> str:
+    """Our name of one heading: the documented one, else the folded heading (`unnamed` when nothing is left of it)."""
+    folded = fold(heading)
+    ours = {fold(name): name for name in COLUMNS[report]}
+    ours |= {fold(name): f"report_{name}" for name in LEDGER_COLUMNS}
+    return ours.get(folded, folded) or "unnamed"
+
+
+def canonical_names(report: ReportName, headings: Iterable[str]) -> list[str]:
+    """Our names of all headings, in their order; the second of two equal names gets `_2`, the third `_3`."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for heading in headings:
+        name = canonical_name(report, heading)
+        names.append(free_name(name, taken))
+        taken.add(names[-1])
+    return names
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """The name itself, or with the first suffix `_2`, `_3`, … that nobody has."""
+    if name not in taken:
+        return name
+    n = 2
+    while f"{name}_{n}" in taken:
+        n += 1
+    return f"{name}_{n}"

@@ -1,0 +1,72 @@
+"""What can go wrong at the source, as types. Which of them is worth another try is decided here, once.
+
+An error's text is one sentence with the method, the address without its query, the verdict and the remedy. It never
+holds a token, a body or a value from a report: error texts end in logs and in the UI. The verdict of one recording
+(`MediaFault`) is not here but beside the code that finds it, in `media.py`.
+"""
+# ruff: noqa: N818 - the names are verdicts, read as "if the source refused"; a suffix would only repeat "Error"
+
+import httpx
+
+
+class SourceError(Exception):
+    """The source did not give what was asked for."""
+
+
+class SourceUnavailable(SourceError):
+    """Connection errors, timeouts, 408, 429 or 5xx until the client's tries were used up. Worth another run."""
+
+
+class SourceRefused(SourceError):
+    """A 4xx that another try does not change.
+
+    Attributes:
+        status: the HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:  # keyword-only arguments do not survive pickling by themselves
+        return _rebuild_refused, (type(self), str(self), self.status)
+
+
+class CredentialsRefused(SourceRefused):
+    """A log-in or a report was answered with 401 or 403; the text names the variables to check."""
+
+
+class ReportInvalid(SourceError):
+    """The body is not the report that was asked for: HTML, a JSON error, empty, cut off, of another shape."""
+
+
+class LinkRefused(ValueError):
+    """A recording link that must not be requested.
+
+    Attributes:
+        reason: a code in snake case, such as `host_not_allowed` or `credentials_in_url`.
+    """
+
+    def __init__(self, reason: str, message: str | None = None) -> None:
+        super().__init__(message or f"The link of a recording was refused ({reason}); see the row in the report.")
+        self.reason = reason
+
+
+class Stopped(Exception):
+    """The stop event was set; the work in hand was left so that another run can take it up."""
+
+
+def place(url: httpx.URL | str) -> str:
+    """The part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return "an address that cannot be read"
+    port = "" if parsed.port is None else f":{parsed.port}"
+    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+    path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # still encoded, so that it holds no line break
+    return f"{parsed.scheme}://{host}{port}{path}"
+
+
+def _rebuild_refused(kind: type[SourceRefused], message: str, status: int) -> SourceRefused:
+    return kind(message, status=status)

@@ -1,0 +1,383 @@
+"""Recordings: from a link that nobody vouches for to a body that arrived whole, or to the name of what came instead.
+
+Whether the bytes are a good WAV is decided later, by `archive.wav`; whether to try again, by the caller. Here a link is
+read, its host is held against the allow-list at every hop, and what is plainly no recording is told apart.
+"""
+# ruff: noqa: N818 - verdicts, as in errors.py
+
+import hashlib
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Literal
+from urllib.parse import unquote_to_bytes
+
+import httpx
+
+from pipelines.ringcx.client import SourceClient, is_loopback, origin_of
+from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
+
+MEDIA_LIMIT = "media"
+_LONGEST_LINK = 4096
+_BLOCK = 1 << 20
+_SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
+_REDIRECTS = 5
+_READS = 3
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
+
+FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingLink:
+    """What a link says.
+
+    Attributes:
+        url: the link without any white space; hidden in the repr, since some accounts' links open to anyone.
+        account_id: the account whose report it stood in.
+        file_path: where the file lies, decoded once. Data from outside, never a path to use.
+        recording_id: `<account>/<file path>`: the same however the rest of the link is written.
+        basename: the last part of the file path.
+    """
+
+    url: str = field(repr=False)
+    account_id: str
+    file_path: str
+    recording_id: str
+    basename: str
+
+
+def parse_link(raw: str, account_id: str) -> RecordingLink:
+    """Read a link as a report gives it; blanks inside, the query's order and the last slash do not matter.
+
+    A link without `file` in its query is known by its path. Where it leads, and credentials in it, are not judged
+    here: see `HostList`. So a recording is known by the same id whoever may be asked for it.
+
+    Raises:
+        LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
+    """
+    if len(raw) > _LONGEST_LINK:
+        raise LinkRefused("too_long")
+    text = "".join(raw.split())
+    url = _parsed(text)
+    files = {
+        _decoded(value)
+        for name, _, value in (part.partition(b"=") for part in url.query.split(b"&"))
+        if unquote_to_bytes(name) == b"file"
+    }
+    if len(files) > 1:
+        raise LinkRefused("several_files")
+    file_path = files.pop() if files else _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
+    basename = file_path.rstrip("/").rpartition("/")[2]
+    if not basename:
+        raise LinkRefused("no_file")
+    return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
+
+
+class HostList:
+    """The hosts that recordings may be fetched from.
+
+    Args:
+        entries: `host`, `host:port`, `*.domain` (its sub-domains at any depth, not itself), `[::1]:8080`. Without a
+            port an entry means the scheme's own one, except that on this machine it means any.
+
+    Raises:
+        ValueError: an entry is none of these.
+    """
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self._entries = [_entry(entry) for entry in entries if entry.strip()]
+
+    def __repr__(self) -> str:
+        return f"HostList({len(self._entries)} entries)"
+
+    def require(self, url: str) -> None:
+        """Return if the address may be requested: https (http on this machine only), no credentials, host listed.
+
+        Raises:
+            LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
+        """
+        parsed = _parsed(url)
+        if parsed.userinfo:
+            raise LinkRefused("credentials_in_url")
+        host = _folded(parsed)
+        if parsed.scheme != "https" and not is_loopback(host):
+            raise LinkRefused("not_https")
+        if not any(_covers(entry, parsed) for entry in self._entries):
+            raise LinkRefused(
+                "host_not_allowed",
+                f"Recordings are not fetched from {place(url)}; if that host is RingCX's, add it to"
+                " RINGCX_MEDIA_HOSTS.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A body that arrived whole: bytes, SHA-256 and MD5 in hex, and the media type it was declared to be."""
+
+    size: int
+    sha256: str
+    md5: str
+    media_type: str
+
+
+class MediaFault(Exception):
+    """Why there is no recording. Each kind asks for something else.
+
+    Attributes:
+        kind: `not_there` (yet, or any more), `not_audio` (something else came), `refused` (by the source, or a
+            redirect by us), `unavailable` (the source is not well).
+        reason: not_there: `not_found`, `still_encoding`, `http_<status>`; not_audio: `empty_body`, `html_body`,
+            `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
+            `redirect_not_allowed`; unavailable: `source_unavailable`, `too_slow`.
+        status: of the answer, if there was one.
+    """
+
+    def __init__(self, kind: FaultKind, reason: str, status: int | None = None, *, url: str = "") -> None:
+        where = f" at {place(url)}" if url else ""
+        answer = f" (HTTP {status})" if status is not None else ""
+        super().__init__(f"No recording{where}: {reason}{answer}.")
+        self.kind: FaultKind = kind
+        self.reason = reason
+        self.status = status
+
+
+class MediaClient:
+    """Fetches recordings; share one over all threads.
+
+    Args:
+        client: sends the requests.
+        hosts: the allow-list.
+        auth: for the hosts on it; never sent on to another one by a redirect.
+        max_bytes: a longer body is `too_large`. The default is the most that a WAV can hold.
+        max_seconds: a body that takes longer is `too_slow`.
+        clock: seconds, for `max_seconds`.
+    """
+
+    def __init__(
+        self,
+        client: SourceClient,
+        hosts: HostList,
+        *,
+        auth: httpx.Auth | None,
+        max_bytes: int = (1 << 32) - 1,
+        max_seconds: float = 1800,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._hosts = hosts
+        self._auth = auth
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._clock = clock
+
+    def fetch(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
+        """Write what the link gives into `sink` from its start; it holds the whole body when this returns.
+
+        Raises:
+            MediaFault: there is no recording; the sink's content is of no use.
+            LinkRefused: the link itself is not allowed; nothing was requested.
+            CredentialsRefused: the log-in was refused: not this recording's fault.
+            Stopped: the stop event was set.
+        """
+        reads = 0
+        while True:
+            reads += 1
+            sink.seek(0)
+            sink.truncate()
+            try:
+                return self._follow(link_url, account_id, sink)
+            except _BrokenOffError as broken:
+                if reads == _READS:
+                    raise broken.fault from None
+            except SourceUnavailable as gone:
+                raise MediaFault("unavailable", "source_unavailable", url=link_url) from gone
+            self._client.back_off(reads)
+
+    def _follow(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
+        url, auth = link_url, self._auth
+        self._hosts.require(url)
+        for _ in range(_REDIRECTS + 1):
+            with self._client.stream(
+                "GET",
+                url,
+                limit=MEDIA_LIMIT,
+                account_id=account_id,
+                auth=auth,
+                headers={"Accept": "audio/wav, audio/x-wav, */*;q=0.1"},
+            ) as response:
+                if not response.has_redirect_location:
+                    return self._receive(response, sink)
+                target, status = self._target(response), response.status_code
+            if origin_of(target) != origin_of(url):
+                auth = None  # for good: a redirect back does not earn it again
+            url = target
+        raise MediaFault("refused", "redirect_not_allowed", status, url=link_url)
+
+    def _target(self, response: httpx.Response) -> str:
+        try:
+            target = str(response.url.join(response.headers["Location"]))
+            self._hosts.require(target)
+        except (httpx.InvalidURL, LinkRefused) as error:
+            raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=str(response.url)) from error
+        return target
+
+    def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
+        status, url = response.status_code, str(response.url)
+        if status != 200:
+            verdicts: dict[int, tuple[FaultKind, str]] = {
+                202: ("not_there", "still_encoding"),
+                401: ("refused", "unauthorized"),
+                403: ("refused", "forbidden"),
+                404: ("not_there", "not_found"),
+                410: ("not_there", "not_found"),
+            }
+            kind, reason = verdicts.get(status, ("not_there", f"http_{status}"))
+            raise MediaFault(kind, reason, status, url=url)
+        declared = response.headers.get("Content-Length", "")
+        length = int(declared) if declared.isdecimal() else None
+        if length is not None and length > self._max_bytes:
+            raise MediaFault("not_audio", "too_large", status, url=url)
+        try:
+            fetched = self._copy(response, sink)
+        except httpx.TimeoutException:
+            raise _BrokenOffError(MediaFault("unavailable", "too_slow", status, url=url)) from None
+        except (httpx.TransportError, httpx.DecodingError):
+            raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url)) from None
+        plain = response.headers.get("Content-Encoding", "identity") == "identity"
+        if length is not None and length != (fetched.size if plain else response.num_bytes_downloaded):
+            raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url))
+        if fetched.size == 0:
+            raise MediaFault("not_audio", "empty_body", status, url=url)
+        return fetched
+
+    def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        status, url = response.status_code, str(response.url)
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        size = 0
+        for block in self._blocks(response):
+            if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
+                raise MediaFault("not_audio", reason, status, url=url)
+            size += len(block)
+            if size > self._max_bytes:
+                raise MediaFault("not_audio", "too_large", status, url=url)
+            sha256.update(block)
+            md5.update(block)
+            sink.write(block)
+        return Fetched(size, sha256.hexdigest(), md5.hexdigest(), media_type)
+
+    def _blocks(self, response: httpx.Response) -> Iterator[bytes]:
+        """The body in blocks of 1 MiB, so that the work on them lets go of the GIL seldom; the first one is short."""
+        started = self._clock()
+        enough = _SNIFF
+        chunks: list[bytes] = []
+        held = 0
+        for chunk in response.iter_bytes():
+            self._client.check_stop()
+            if self._clock() - started > self._max_seconds:
+                raise MediaFault("unavailable", "too_slow", response.status_code, url=str(response.url))
+            chunks.append(chunk)
+            held += len(chunk)
+            if held >= enough:
+                yield b"".join(chunks)
+                chunks.clear()
+                held, enough = 0, _BLOCK
+        if held:
+            yield b"".join(chunks)
+
+
+class _BrokenOffError(Exception):
+    """The body broke off; read it again, and if that does not help, `fault` it is."""
+
+    def __init__(self, fault: MediaFault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def _not_audio(media_type: str, start: bytes) -> str | None:
+    """What a body is that cannot be a WAV: by its declared type, and by how it starts, as either may be wrong."""
+    kind, _, subtype = media_type.partition("/")
+    if subtype in {"html", "xhtml+xml"}:
+        return "html_body"
+    if subtype == "json" or subtype.endswith("+json"):
+        return "json_body"
+    if subtype in {"mpeg", "mp3", "mpeg3", "x-mpeg-3", "x-mp3"} and kind == "audio":
+        return "mp3_body"
+    if kind == "text" or subtype == "xml":
+        return "text_body"
+    layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
+    if start.startswith(b"ID3") or layer in {0xE2, 0xE4}:  # a frame of MPEG layer III or II
+        return "mp3_body"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        return "html_body"
+    return "json_body" if text.startswith((b"{", b"[")) else None
+
+
+def _parsed(text: str) -> httpx.URL:
+    """An address as httpx will read it: to judge one reading of it and to request another would be no judgement."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        raise LinkRefused("malformed") from None
+    if url.scheme not in {"http", "https"} and url.scheme:
+        raise LinkRefused("not_https")
+    if not url.scheme or not _is_host(_folded(url)):
+        raise LinkRefused("malformed")
+    return url
+
+
+def _folded(url: httpx.URL) -> str:
+    """The host as names are compared: IDNA, lower case, without the root's dot."""
+    host = url.raw_host.decode("ascii").removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+def _is_host(host: str) -> bool:
+    return ":" in host or _HOST.fullmatch(host) is not None
+
+
+def _decoded(value: bytes) -> str:
+    raw = unquote_to_bytes(value)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    host: str
+    port: int | None
+    below: bool
+
+
+def _entry(text: str) -> _Entry:
+    name = text.strip()
+    below = name.startswith("*.")
+    try:
+        url = _parsed(f"https://{name.removeprefix('*.')}")
+        plain = url.raw_path == b"/" and not url.fragment and not url.userinfo
+    except LinkRefused:
+        plain = False
+    if not plain:
+        raise ValueError(f"RINGCX_MEDIA_HOSTS: {text!r} is not host, host:port or *.domain.")
+    explicit = re.search(r":(\d+)$", name) is not None and not name.endswith("]")
+    port = (443 if url.port is None else url.port) if explicit else None
+    return _Entry(_folded(url), port, below)
+
+
+def _covers(entry: _Entry, url: httpx.URL) -> bool:
+    _, _, port = origin_of(url)
+    host = _folded(url)
+    if not (host.endswith("." + entry.host) if entry.below else host == entry.host):
+        return False
+    if entry.port is not None:
+        return port == entry.port
+    return url.port is None or is_loopback(host)

@@ -1,0 +1,64 @@
+"""The source's times and durations to aware UTC datetimes and seconds.
+
+A field that cannot be read is `None`, never an error: a recording matters more than the column beside it. Which field
+is whose start is not decided here.
+"""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+_US: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4}) (\d{2}:\d{2}:\d{2})", re.ASCII)
+_ISO: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,6})\d*)?(Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
+)
+_UII: Final = re.compile(r"'?(\d{14})", re.ASCII)
+_HMS: Final = re.compile(r"(\d{1,9}):([0-5]\d):([0-5]\d(?:\.\d+)?)", re.ASCII)
+_SECONDS: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_UII_ZONE: Final = "America/New_York"
+
+
+def parse_report_time(text: str | None) -> datetime | None:
+    """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked."""
+    stripped = (text or "").strip()
+    if us := _US.fullmatch(stripped):
+        month, day, year, clock = us.groups()
+        return _utc(f"{year}-{month}-{day}T{clock}")
+    if iso := _ISO.fullmatch(stripped):
+        day, clock, fraction, zone = iso.groups()
+        return _utc(f"{day}T{clock}.{(fraction or '0').ljust(6, '0')}{zone or ''}")
+    return None
+
+
+def uii_time(uii: str | None) -> datetime | None:
+    """The call's time that a UII begins with: 14 digits, US/Eastern whatever the report's zone.
+
+    Of the hour that comes twice in autumn the first is meant; the UII does not tell.
+    """
+    found = _UII.match((uii or "").strip())
+    if not found:
+        return None
+    try:
+        local = datetime.strptime(found[1], "%Y%m%d%H%M%S").replace(tzinfo=ZoneInfo(_UII_ZONE))
+        return local.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_hms(text: str | None) -> float | None:
+    """Seconds of `HH:MM:SS` (hours may pass 24) or of a plain number of seconds."""
+    stripped = (text or "").strip()
+    if hms := _HMS.fullmatch(stripped):
+        return int(hms[1]) * 3600 + int(hms[2]) * 60 + float(hms[3])
+    seconds = float(stripped) if _SECONDS.fullmatch(stripped) else math.inf
+    return seconds if math.isfinite(seconds) else None
+
+
+def _utc(iso: str) -> datetime | None:
+    try:
+        parsed = datetime.fromisoformat(iso.upper())
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

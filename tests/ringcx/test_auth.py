@@ -1,0 +1,536 @@
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+
+from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable
+from pipelines.ringcx.limits import Rate, RateLimiter
+
+API = "https://ringcx.example/voice/api"
+THINGS = f"{API}/v1/things"
+OAUTH = ("platform.example", "/restapi/oauth/token")
+EXCHANGE = ("ringcx.example", "/api/auth/login/rc/accesstoken")
+REFRESH = ("ringcx.example", "/api/auth/token/refresh")
+LOGIN = ("ringcx.example", "/voice/api/v1/auth/login")
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class RingCX:
+    """The log-in as documented: tokens of five minutes, refresh tokens good for once, and an API that checks them."""
+
+    def __init__(self, clock: Callable[[], float], *, life_s: float = 300, as_jwt: bool = False) -> None:
+        self.clock = clock
+        self.life_s = life_s
+        self.as_jwt = as_jwt
+        self.calls: list[tuple[str, str]] = []
+        self.requests: list[httpx.Request] = []
+        self.valid: dict[str, float] = {}
+        self.spent: set[str] = set()
+        self.refreshable: set[str] = set()
+        self.instead: dict[tuple[str, str], list[httpx.Response | Exception]] = {}
+        self.lock = threading.Lock()
+        self.slow_s = 0.0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        what = (request.url.host, request.url.path)
+        with self.lock:
+            self.calls.append(what)
+            self.requests.append(request)
+            planned = self.instead.get(what)
+            if planned:
+                answer = planned.pop(0)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
+        form = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        if what == OAUTH:
+            assert request.headers["Authorization"] == httpx.BasicAuth("id", "secret")._auth_header
+            assert form == {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": "the-jwt"}
+            return httpx.Response(200, json={"access_token": "rc-token", "expires_in": 3600})
+        if what == EXCHANGE:
+            time.sleep(self.slow_s)
+            assert request.url.query == b"includeRefresh=true"
+            assert form == {"rcAccessToken": "rc-token", "rcTokenType": "Bearer"}
+            return self.new_pair()
+        if what == REFRESH:
+            if form["refresh_token"] not in self.refreshable:
+                return httpx.Response(401, text="refresh token is spent")
+            self.refreshable.discard(form["refresh_token"])
+            return self.new_pair()
+        if what == LOGIN:
+            if form != {"username": "ada", "password": "pass word"}:
+                return httpx.Response(401)
+            return httpx.Response(200, json={"authToken": self.token()})
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.headers.get("X-Auth-Token")
+        if self.valid.get(sent or "", 0) <= self.clock():
+            return httpx.Response(401, text="Jwt is expired")
+        return httpx.Response(200, json={"ok": True})
+
+    def token(self) -> str:
+        with self.lock:
+            value = f"token-{len(self.valid)}"
+            if self.as_jwt:
+                iat = 5  # an issuer with a clock of its own
+                claims = base64.urlsafe_b64encode(json.dumps({"iat": iat, "exp": iat + self.life_s}).encode()).decode()
+                value = f"e30.{claims.rstrip('=')}.{value}"
+            self.valid[value] = self.clock() + self.life_s
+            return value
+
+    def new_pair(self) -> httpx.Response:
+        refresh = f"refresh-{len(self.valid)}"
+        self.refreshable.add(refresh)
+        return httpx.Response(
+            200,
+            json={"accessToken": self.token(), "refreshToken": refresh, "tokenType": "Bearer", "mainAccountId": "1"},
+        )
+
+    def revoke_all(self) -> None:
+        self.valid = dict.fromkeys(self.valid, 0)
+
+    def count(self, what: tuple[str, str]) -> int:
+        return self.calls.count(what)
+
+
+@pytest.fixture
+def fake() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def ringcx(fake: FakeTime) -> RingCX:
+    return RingCX(fake)
+
+
+@pytest.fixture
+def client(tmp_path: Path, fake: FakeTime, ringcx: RingCX) -> Iterator[SourceClient]:
+    limiter = RateLimiter(tmp_path / "l", clock=fake, sleep=fake.sleep, margin_s=0)
+    with SourceClient(
+        limiter=limiter,
+        limits={"auth": [Rate(5, 60)]},
+        transport=httpx.MockTransport(ringcx),
+        clock=fake,
+        sleep=fake.sleep,
+        backoff_s=0.001,
+    ) as one:
+        yield one
+    limiter.close()
+
+
+def jwt(client: SourceClient, fake: FakeTime, **options: str) -> RingCentralJwt:
+    given: dict[str, Any] = {
+        "api_url": API,
+        "ringcentral_url": "https://platform.example/",
+        "auth_url": "https://ringcx.example/",
+        "client_id": "id",
+        "client_secret": "secret",
+        "jwt": "the-jwt\n",
+    } | options
+    return RingCentralJwt(client=client, clock=fake, **given)
+
+
+def legacy(client: SourceClient, fake: FakeTime, password: str = "pass word") -> LegacyPassword:
+    return LegacyPassword(client=client, api_url=API, username="ada", password=password, clock=fake)
+
+
+def get(client: SourceClient, auth: httpx.Auth, url: str = THINGS) -> httpx.Response:
+    with client.stream("GET", url, limit="", account_id="1", auth=auth) as response:
+        response.read()
+        return response
+
+
+def test_a_jwt_is_exchanged_and_its_token_used_again(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:
+    auth = jwt(client, fake)
+    for _ in range(3):
+        assert get(client, auth).status_code == 200
+    assert ringcx.calls == [OAUTH, EXCHANGE, *[("ringcx.example", "/voice/api/v1/things")] * 3]
+    assert ringcx.requests[-1].headers["Authorization"] == "Bearer token-0"
+
+
+def test_a_token_is_refreshed_before_it_expires_and_never_used_after(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX
+) -> None:
+    auth = jwt(client, fake)
+    get(client, auth)
+    fake.now += 239
+    get(client, auth)
+    assert ringcx.count(REFRESH) == 0
+    fake.now += 2
+    get(client, auth)
+    assert (ringcx.count(OAUTH), ringcx.count(EXCHANGE), ringcx.count(REFRESH)) == (1, 1, 1)
+    for _ in range(20):
+        fake.now += 100
+        assert get(client, auth).status_code == 200
+    assert ringcx.count(EXCHANGE) == 1, "each refresh gives the next refresh token"
+
+
+@pytest.mark.parametrize("as_jwt", [False, True])
+def test_the_life_of_a_token_is_read_from_it_whatever_the_clocks_say(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, as_jwt: bool
+) -> None:
+    ringcx.as_jwt, ringcx.life_s = as_jwt, 30 if as_jwt else 300
+    auth = jwt(client, fake)
+    for _ in range(10):
+        get(client, auth)
+        fake.now += ringcx.life_s * 0.5
+    assert ringcx.count(("ringcx.example", "/voice/api/v1/things")) == 10, "a token was used after its end"
+    assert ringcx.count(EXCHANGE) == 1
+    assert ringcx.count(REFRESH) in range(4, 11)
+
+
+def test_a_failing_refresh_leads_to_a_full_log_in_without_asking_ringcentral_again(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX
+) -> None:
+    auth = jwt(client, fake)
+    get(client, auth)
+    for answer in (httpx.Response(401), httpx.Response(200, text="<html>"), httpx.ConnectError("x")):
+        ringcx.instead[REFRESH] = [answer] * 2
+        fake.now += 290
+        assert get(client, auth).status_code == 200
+        ringcx.instead[REFRESH] = []
+    assert (ringcx.count(OAUTH), ringcx.count(EXCHANGE)) == (1, 4)
+
+
+def test_ringcentrals_token_is_asked_for_again_when_the_exchange_no_longer_takes_it(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX
+) -> None:
+    auth = jwt(client, fake)
+    get(client, auth)
+    ringcx.instead = {REFRESH: [httpx.Response(400)], EXCHANGE: [httpx.Response(401)]}
+    fake.now += 290
+    assert get(client, auth).status_code == 200
+    assert (ringcx.count(OAUTH), ringcx.count(EXCHANGE)) == (2, 3)
+
+
+@pytest.mark.parametrize("kind", [jwt, legacy])
+def test_a_401_gets_one_fresh_token_and_one_more_try(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, kind: Callable[..., httpx.Auth]
+) -> None:
+    auth = kind(client, fake)
+    get(client, auth)
+    ringcx.revoke_all()
+    assert get(client, auth).status_code == 200
+    assert ringcx.calls.count(("ringcx.example", "/voice/api/v1/things")) == 3
+
+
+@pytest.mark.parametrize("kind", [jwt, legacy])
+def test_a_second_401_stays_and_does_not_cause_a_log_in_for_every_request(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, kind: Callable[..., httpx.Auth]
+) -> None:
+    auth = kind(client, fake)
+    things = ("ringcx.example", "/voice/api/v1/things")
+    ringcx.instead[things] = [httpx.Response(401) for _ in range(50)]
+    for _ in range(10):
+        assert get(client, auth).status_code == 401
+    assert ringcx.count(LOGIN) + ringcx.count(EXCHANGE) + ringcx.count(REFRESH) == 2
+    assert ringcx.count(things) == 11
+    ringcx.instead.clear()
+    assert get(client, auth).status_code == 200
+    ringcx.revoke_all()
+    assert get(client, auth).status_code == 200, "a token that was taken again is worth renewing again"
+
+
+@pytest.mark.parametrize("kind", [jwt, legacy])
+def test_many_threads_share_one_log_in(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, kind: Callable[..., httpx.Auth]
+) -> None:
+    auth = kind(client, fake)
+    ringcx.slow_s = 0.05
+    with ThreadPoolExecutor(16) as pool:
+        assert {r.status_code for r in pool.map(lambda _: get(client, auth), range(64))} == {200}
+    assert ringcx.count(EXCHANGE) + ringcx.count(LOGIN) == 1
+
+
+@pytest.mark.parametrize("kind", [jwt, legacy])
+def test_many_threads_with_the_same_expired_token_log_in_once(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, kind: Callable[..., httpx.Auth]
+) -> None:
+    auth = kind(client, fake)
+    get(client, auth)
+    ringcx.revoke_all()
+    together = threading.Barrier(16)
+
+    def work(_: int) -> int:
+        together.wait(10)
+        return get(client, auth).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(work, range(16))) == {200}
+    assert ringcx.count(LOGIN) + ringcx.count(EXCHANGE) + ringcx.count(REFRESH) == 2
+
+
+def test_a_log_in_finds_a_connection_when_every_other_one_has_just_been_answered_401(
+    tmp_path: Path, fake: FakeTime
+) -> None:
+    valid = {"token-0"}
+
+    class Server(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(200, json.dumps({"authToken": next(iter(valid))}).encode())
+
+        def do_GET(self) -> None:
+            good = self.headers["X-Auth-Token"] in valid
+            if not good:
+                together.wait(5)
+            self.answer(200 if good else 401, b"x" * 100_000)
+
+        def answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    together = threading.Barrier(2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    limiter = RateLimiter(tmp_path / "l", clock=fake, sleep=fake.sleep)
+    with SourceClient(limiter=limiter, limits={}, max_connections=2, read_timeout_s=3, attempts=1) as client:
+        auth = LegacyPassword(client=client, api_url=url, username="a", password="b", clock=fake)
+        get(client, auth, url)
+        valid = {"token-1"}
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(lambda _: get(client, auth, url).status_code, range(2))) == [200, 200]
+    server.shutdown()
+    server.server_close()
+
+
+def test_many_threads_share_one_refusal(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:
+    auth = legacy(client, fake, password="wrong")
+
+    def work(_: int) -> str:
+        with pytest.raises(CredentialsRefused) as refused:
+            get(client, auth)
+        assert refused.value.status == 401
+        return str(refused.value)
+
+    with ThreadPoolExecutor(16) as pool:
+        sentences = set(pool.map(work, range(64)))
+    assert ringcx.calls == [LOGIN]
+    assert len(sentences) == 1
+    fake.now += 60
+    with pytest.raises(CredentialsRefused):
+        get(client, auth)
+    assert ringcx.count(LOGIN) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        (
+            (401, {"error": "invalid_client"}),
+            ("RINGCENTRAL_CLIENT_ID and RINGCENTRAL_CLIENT_SECRET", "RINGCENTRAL_JWT"),
+        ),
+        (
+            (400, {"error": "invalid_grant", "error_description": "hush"}),
+            ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_SECRET"),
+        ),
+        ((400, {"error": "unauthorized_client"}), ("RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")),
+        ((403, {}), ("RINGCENTRAL_CLIENT_SECRET", "RINGCX_PASSWORD")),
+    ],
+)
+def test_a_refused_jwt_log_in_names_the_variables_to_check(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, answer: tuple[int, dict[str, str]], names: tuple[str, str]
+) -> None:
+    (status, body), (named, not_named) = answer, names
+    ringcx.instead[OAUTH] = [httpx.Response(status, json=body)]
+    with pytest.raises(CredentialsRefused) as refused:
+        get(client, jwt(client, fake))
+    assert named in str(refused.value)
+    assert not_named not in str(refused.value)
+    assert "hush" not in str(refused.value)
+    assert refused.value.status == status
+
+
+def test_a_jwt_user_without_ringcx_is_told_so(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:
+    ringcx.instead[EXCHANGE] = [httpx.Response(401)]
+    with pytest.raises(CredentialsRefused, match=r"RINGCENTRAL_JWT has access to RingCX"):
+        get(client, jwt(client, fake))
+    assert ringcx.calls == [OAUTH, EXCHANGE]
+
+
+def test_a_refused_legacy_log_in_names_its_variables(client: SourceClient, fake: FakeTime) -> None:
+    with pytest.raises(CredentialsRefused, match="RINGCX_USERNAME and RINGCX_PASSWORD") as refused:
+        get(client, legacy(client, fake, password="hush"))
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("where", [OAUTH, EXCHANGE, LOGIN])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "<html>log in</html>"),
+        (200, "[]"),
+        (200, "{}"),
+        (200, '{"accessToken": 5, "access_token": "", "authToken": "a\\nb"}'),
+        (404, ""),
+        (302, ""),
+        (200, "x" * 2_000_000),
+    ],
+)
+def test_an_answer_without_a_token_names_the_address_to_check(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, where: tuple[str, str], answer: tuple[int, str]
+) -> None:
+    variable = {OAUTH: "RINGCENTRAL_URL", EXCHANGE: "RINGCX_AUTH_URL", LOGIN: "RINGCX_API_URL"}[where]
+    ringcx.instead[where] = [httpx.Response(answer[0], text=answer[1]) for _ in range(3)]
+    auth = legacy(client, fake) if where == LOGIN else jwt(client, fake)
+    with pytest.raises(SourceError, match=variable) as wrong:
+        get(client, auth)
+    assert not isinstance(wrong.value, CredentialsRefused | SourceUnavailable)
+    assert isinstance(wrong.value, SourceRefused) == (answer[0] != 200)
+
+
+@pytest.mark.parametrize("where", [OAUTH, EXCHANGE, LOGIN])
+def test_a_log_in_is_tried_again_while_that_may_help(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, where: tuple[str, str]
+) -> None:
+    auth = legacy(client, fake) if where == LOGIN else jwt(client, fake)
+    ringcx.instead[where] = [
+        httpx.Response(429, headers={"Retry-After": "20"}),
+        httpx.Response(503),
+        httpx.ConnectError("x"),
+    ]
+    before = fake.now
+    assert get(client, auth).status_code == 200
+    assert ringcx.count(where) == 4
+    assert fake.now - before >= 20
+
+
+def test_a_log_in_that_stays_away_is_unavailable(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:
+    ringcx.instead[EXCHANGE] = [httpx.Response(503) for _ in range(99)]
+    auth = jwt(client, fake)
+    with pytest.raises(SourceUnavailable):
+        get(client, auth)
+    tries = ringcx.count(EXCHANGE)
+    with pytest.raises(SourceUnavailable):
+        get(client, auth)
+    assert ringcx.count(EXCHANGE) == tries, "asked again at once by the next thread"
+
+
+def test_exchanges_and_refreshes_of_all_processes_stay_inside_their_limit(
+    tmp_path: Path, fake: FakeTime, ringcx: RingCX
+) -> None:
+    at: list[float] = []
+
+    def watched(request: httpx.Request) -> httpx.Response:
+        if (request.url.host, request.url.path) in {EXCHANGE, REFRESH}:
+            at.append(fake.now)
+        return ringcx(request)
+
+    for _ in range(8):  # each stands for a process: its own limiter, client and auth
+        limiter = RateLimiter(tmp_path / "l", clock=fake, sleep=fake.sleep, margin_s=0)
+        with SourceClient(
+            limiter=limiter,
+            limits={"auth": [Rate(5, 60)]},
+            transport=httpx.MockTransport(watched),
+            clock=fake,
+            sleep=fake.sleep,
+        ) as client:
+            assert get(client, jwt(client, fake)).status_code == 200
+    assert len(at) == 8
+    assert at[5] - at[0] >= 60
+
+
+@pytest.mark.parametrize("kind", ["jwt", "legacy", "token"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example/voice/api/v1/things",
+        "http://ringcx.example/voice/api/v1/things",
+        "https://ringcx.example:8443/voice/api/v1/things",
+        "https://ringcx.example.evil.example/voice/api/v1/things",
+    ],
+)
+def test_no_token_goes_to_another_origin_nor_causes_a_log_in(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX, kind: str, url: str
+) -> None:
+    auths: dict[str, httpx.Auth] = {
+        "jwt": jwt(client, fake),
+        "legacy": legacy(client, fake),
+        "token": ApiToken(api_url=API, token="aws80:hush"),
+    }
+    auth = auths[kind]
+    get(client, auth)
+    ringcx.calls.clear()
+    get(client, auth, url)
+    assert len(ringcx.calls) == 1
+    assert "Authorization" not in ringcx.requests[-1].headers
+    assert "X-Auth-Token" not in ringcx.requests[-1].headers
+
+
+def test_the_origin_is_the_same_however_it_is_written(client: SourceClient, ringcx: RingCX) -> None:
+    auth = ApiToken(api_url="HTTPS://RingCX.example:443/voice/api", token=" aws80:t\n")
+    get(client, auth, "https://ringcx.EXAMPLE/voice/api/v1/things")
+    assert ringcx.requests[-1].headers["X-Auth-Token"] == "aws80:t"
+
+
+def test_a_permanent_token_is_sent_as_it_is_and_a_401_stays(client: SourceClient, ringcx: RingCX) -> None:
+    assert get(client, ApiToken(api_url=API, token="aws80:t")).status_code == 401
+    assert len(ringcx.calls) == 1
+
+
+@pytest.mark.parametrize("token", ["", "  ", "a\nb", "käse"])
+def test_what_is_no_token_is_refused_without_quoting_it(token: str) -> None:
+    with pytest.raises(ValueError, match="RINGCX_API_TOKEN") as refused:
+        ApiToken(api_url=API, token=token)
+    assert not token.strip() or token not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ringcx.example", "ringcx.example", "https://user:hush@ringcx.example", "ftp://x", "https://h:port"]
+)
+@pytest.mark.parametrize("variable", ["api_url", "ringcentral_url", "auth_url"])
+def test_credentials_only_go_to_https_addresses(client: SourceClient, fake: FakeTime, url: str, variable: str) -> None:
+    with pytest.raises(ValueError, match=r"RINGCX_API_URL|RINGCENTRAL_URL|RINGCX_AUTH_URL") as refused:
+        jwt(client, fake, **{variable: url})
+    assert "hush" not in str(refused.value)
+
+
+def test_plain_http_is_good_enough_on_this_machine(client: SourceClient, fake: FakeTime) -> None:
+    for url in ("http://127.0.0.1:8080/api", "http://localhost:1/api", "http://[::1]/api"):
+        jwt(client, fake, api_url=url, ringcentral_url=url, auth_url=url)
+
+
+def test_nothing_secret_is_in_a_repr(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:
+    auths = [jwt(client, fake), legacy(client, fake), ApiToken(api_url=API, token="aws80:hush")]
+    for auth in auths:
+        get(client, auth)
+        seen = repr(auth) + str(auth) + repr(getattr(auth, "_token", None))
+        for secret in ("the-jwt", "secret", "pass word", "hush", *ringcx.valid, "refresh-", "rc-token"):
+            assert secret not in seen
+        assert "https://ringcx.example" in repr(auth)
+
+
+def test_every_auth_names_its_variables() -> None:
+    assert RingCentralJwt.variables == ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
+    assert LegacyPassword.variables == ("RINGCX_USERNAME", "RINGCX_PASSWORD")
+    assert ApiToken.variables == ("RINGCX_API_TOKEN",)

@@ -1,0 +1,310 @@
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.ringcx.auth import ApiToken
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, SourceUnavailable, Stopped
+from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.reports import (
+    Period,
+    PulledBody,
+    agent_segment_request,
+    global_call_type_request,
+    pull_agent_segments,
+    pull_global_call_type,
+)
+
+BASE = "https://ringcx.example/voice/api"
+DAY = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 19, tzinfo=UTC))
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+BODY = b"uii,recording_url\r\n1,u\r\n"
+
+Pull = Callable[..., PulledBody]
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture
+def pull(tmp_path: Path) -> Iterator[Pull]:
+    """Pull the call report from a handler, or from a real server at `base_url`."""
+    opened: list[SourceClient] = []
+    limiter = RateLimiter(tmp_path / "limits.sqlite")
+
+    def call(
+        handler: Handler | None = None, *, base_url: str = BASE, stop: threading.Event | None = None
+    ) -> PulledBody:
+        transport = httpx.MockTransport(handler) if handler else None
+        opened.append(
+            SourceClient(limiter=limiter, limits={}, transport=transport, attempts=2, sleep=lambda _: None, stop=stop)
+        )
+        return pull_global_call_type(
+            opened[-1],
+            base_url=base_url,
+            auth=ApiToken(api_url=base_url, token="aws80:secret"),
+            account_id="15300002",
+            period=DAY,
+            into=tmp_path / "report",
+        )
+
+    yield call
+    for client in opened:
+        client.close()
+    limiter.close()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[[list[bytes]], str]]:
+    """A server that says exactly these bytes, one answer to a connection, and hangs up."""
+    listening: list[socket.socket] = []
+
+    def serve(answers: list[bytes]) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+
+        def run() -> None:
+            for answer in answers:
+                connection, _ = server.accept()
+                with connection:
+                    request = b""
+                    while b"}}" not in request:
+                        request += connection.recv(65536)
+                    connection.sendall(answer)
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}/api"
+
+    yield serve
+    for server in listening:
+        server.close()
+
+
+class TestRequests:
+    def test_the_inbound_request_is_the_documented_one(self) -> None:
+        assert agent_segment_request("inbound", DAY) == {
+            "reportId": None,
+            "destination": None,
+            "delimiter": "COMMA",
+            "reportType": "CASPER_REPORT",
+            "cciReport": True,
+            "reportTypeName": "Inbound_Agent_Segment_Metadata_Report",
+            "reportCriteria": {
+                "criteriaType": "CASPER_CRITERIA",
+                "reportName": "Inbound_Agent_Segment_Metadata_Report",
+                "returnType": "CSV",
+                "schedule": {"repeatOption": "ONCE"},
+                "accountIds": [],
+                "startTimestamp": "2026-11-18 00:00:00",
+                "endTimestamp": "2026-11-19 00:00:00",
+                "timezoneName": "UTC",
+                "startUiiTableKey": "",
+                "endUiiTableKey": "",
+                "secureGateGroupIds": "",
+                "gateGroupIds": [],
+                "secureGateIds": "",
+                "gateIds": [],
+                "secureAgentGroupIds": "",
+                "agentGroupIds": [],
+                "secureAgentIds": "",
+                "agentIds": [],
+            },
+        }
+
+    def test_the_outbound_request_has_dial_groups_and_campaigns_instead_of_gates(self) -> None:
+        request = agent_segment_request("outbound", DAY)
+        assert request["reportTypeName"] == "Outbound_Agent_Segment_Metadata_Report"
+        criteria = request["reportCriteria"]
+        assert isinstance(criteria, dict)
+        assert criteria["reportName"] == "Outbound_Agent_Segment_Metadata_Report"
+        inbound = agent_segment_request("inbound", DAY)["reportCriteria"]
+        assert isinstance(inbound, dict)
+        new = {"secureDialGroupIds": "", "dialGroupIds": [], "secureCampaignIds": "", "campaignIds": []}
+        assert {name: criteria[name] for name in criteria.keys() - inbound.keys()} == new
+        assert inbound.keys() - criteria.keys() == {"secureGateGroupIds", "gateGroupIds", "secureGateIds", "gateIds"}
+
+    def test_the_call_request_is_the_documented_one(self) -> None:
+        assert global_call_type_request(DAY) == {
+            "reportType": "GLOBAL_CALL_TYPE_DELIMITED",
+            "reportCriteria": {
+                "criteriaType": "GLOBAL_CALL_TYPE_CRITERIA",
+                "startDate": "2026-11-18T00:00:00.000-0000",
+                "endDate": "2026-11-19T00:00:00.000-0000",
+                "containGates": True,
+                "containCampaigns": True,
+                "containIvrStudios": True,
+                "containCloudProfiles": True,
+                "containTracNumbers": True,
+                "containAgents": True,
+                "includeNoAnswers": False,
+            },
+        }
+
+    def test_a_local_day_is_asked_for_in_utc(self) -> None:
+        arizona = timezone(timedelta(hours=-7))
+        period = Period(datetime(2026, 11, 18, tzinfo=arizona), datetime(2026, 11, 19, tzinfo=arizona))
+        criteria = global_call_type_request(period)["reportCriteria"]
+        assert isinstance(criteria, dict)
+        assert criteria["startDate"] == "2026-11-18T07:00:00.000-0000"
+        assert criteria["endDate"] == "2026-11-19T07:00:00.000-0000"
+
+    @given(
+        st.integers(1_400_000_000_000_000, 2_200_000_000_000_000).map(lambda us: EPOCH + timedelta(microseconds=us)),
+        st.timedeltas(timedelta(microseconds=1), timedelta(days=2)),
+    )
+    def test_what_is_asked_for_is_never_less_than_the_period(self, start: datetime, length: timedelta) -> None:
+        criteria = agent_segment_request("inbound", Period(start, start + length))["reportCriteria"]
+        assert isinstance(criteria, dict)
+        first, last = (
+            datetime.fromisoformat(criteria[name]).replace(tzinfo=UTC) for name in ("startTimestamp", "endTimestamp")
+        )
+        second = timedelta(seconds=1)
+        assert start - second < first <= start
+        assert start + length <= last < start + length + second
+
+    def test_a_period_without_zone_or_without_length_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="zone"):
+            Period(DAY.start.replace(tzinfo=None), DAY.end)
+        with pytest.raises(ValueError, match="end after"):
+            Period(DAY.end, DAY.end)
+
+
+class TestPull:
+    def test_the_answer_lies_in_the_file_with_its_facts(self, pull: Pull) -> None:
+        headers = {"Content-Type": "Text/CSV;charset=UTF-8"}
+        pulled = pull(lambda _: httpx.Response(200, content=BODY, headers=headers))
+        assert pulled.path.read_bytes() == BODY
+        assert (pulled.size, pulled.media_type, pulled.framed) == (len(BODY), "text/csv", True)
+        assert pulled.sha256 == hashlib.sha256(BODY).hexdigest()
+
+    def test_it_is_asked_for_as_documented_with_the_token(self, pull: Pull) -> None:
+        seen: list[httpx.Request] = []
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            seen.append(request)
+            return httpx.Response(200, content=BODY)
+
+        pull(handler)
+        (request,) = seen
+        assert request.method == "POST"
+        assert str(request.url) == f"{BASE}/v1/admin/accounts/15300002/reportsStreaming"
+        assert json.loads(request.content) == global_call_type_request(DAY)
+        assert request.headers["X-Auth-Token"] == "aws80:secret"
+        assert request.headers["Accept-Encoding"] == "identity"
+
+    def test_an_account_id_cannot_leave_its_place_in_the_address(self, tmp_path: Path) -> None:
+        seen: list[str] = []
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            seen.append(request.url.raw_path.decode())
+            return httpx.Response(200, content=BODY)
+
+        limiter = RateLimiter(tmp_path / "limits.sqlite")
+        with SourceClient(limiter=limiter, limits={}, transport=httpx.MockTransport(handler)) as client:
+            pull_agent_segments(
+                client,
+                base_url=BASE + "/",
+                auth=ApiToken(api_url=BASE, token="t"),
+                account_id="1/../2?x",
+                direction="outbound",
+                period=DAY,
+                into=tmp_path / "report",
+            )
+        limiter.close()
+        assert seen == ["/voice/api/v1/admin/accounts/1%2F..%2F2%3Fx/reportsStreaming"]
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_refused_credentials_name_the_variable_and_the_right(self, pull: Pull, tmp_path: Path, status: int) -> None:
+        with pytest.raises(CredentialsRefused, match=r"RINGCX_API_TOKEN.*READ on Account") as refused:
+            pull(lambda _: httpx.Response(status, text="Jwt is expired"))
+        assert refused.value.status == status
+        assert "secret" not in str(refused.value)
+        assert not (tmp_path / "report").exists()
+
+    @pytest.mark.parametrize("status", [302, 400, 404, 415])
+    def test_a_status_that_another_try_does_not_change_is_refused_at_once(self, pull: Pull, status: int) -> None:
+        asked: list[httpx.Request] = []
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            asked.append(request)
+            return httpx.Response(status, text="SECRET", headers={"Location": "https://elsewhere.example"})
+
+        with pytest.raises(SourceRefused, match=rf"HTTP {status}.*RINGCX_API_URL") as refused:
+            pull(handler)
+        assert type(refused.value) is SourceRefused
+        assert refused.value.status == status
+        assert "SECRET" not in str(refused.value)
+        assert len(asked) == 1
+
+    @pytest.mark.parametrize("status", [201, 202, 204])
+    def test_a_success_that_is_not_200_is_no_report(self, pull: Pull, status: int) -> None:
+        with pytest.raises(ReportInvalid, match=f"HTTP {status}"):
+            pull(lambda _: httpx.Response(status, content=b"" if status == 204 else BODY))
+
+    def test_a_source_that_stays_down_is_unavailable(self, pull: Pull) -> None:
+        with pytest.raises(SourceUnavailable):
+            pull(lambda _: httpx.Response(503))
+
+    def test_the_stop_event_ends_a_pull_and_leaves_no_file(self, pull: Pull, tmp_path: Path) -> None:
+        stop = threading.Event()
+
+        class Slow(httpx.SyncByteStream):
+            def __iter__(self) -> Iterator[bytes]:
+                stop.set()
+                yield BODY * 1_000_000
+
+        with pytest.raises(Stopped):
+            pull(lambda _: httpx.Response(200, stream=Slow()), stop=stop)
+        assert not (tmp_path / "report").exists()
+
+
+def framed_by_length(body: bytes, length: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: %d\r\n\r\n%b" % (length, body)
+
+
+class TestBrokenOff:
+    def test_an_answer_that_breaks_off_is_fetched_again_as_a_whole(
+        self, pull: Pull, raw_server: Callable[[list[bytes]], str]
+    ) -> None:
+        whole = framed_by_length(BODY, len(BODY))
+        base_url = raw_server([framed_by_length(BODY + b"2,longer than the good one", 10_000), whole[:-3], whole])
+        assert pull(base_url=base_url).path.read_bytes() == BODY
+
+    def test_an_answer_that_always_breaks_off_is_no_report_and_leaves_no_file(
+        self, pull: Pull, raw_server: Callable[[list[bytes]], str], tmp_path: Path
+    ) -> None:
+        base_url = raw_server([framed_by_length(BODY, len(BODY) + 1)] * 3)
+        with pytest.raises(ReportInvalid, match="broke off 3 times"):
+            pull(base_url=base_url)
+        assert not (tmp_path / "report").exists()
+
+    def test_chunks_without_their_end_are_broken_off(
+        self, pull: Pull, raw_server: Callable[[list[bytes]], str]
+    ) -> None:
+        start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(BODY), BODY)
+        pulled = pull(base_url=raw_server([start, start + b"0\r\n\r\n"]))
+        assert pulled.path.read_bytes() == BODY
+        assert pulled.framed
+
+    def test_an_answer_that_ends_with_its_connection_is_not_framed(
+        self, pull: Pull, raw_server: Callable[[list[bytes]], str]
+    ) -> None:
+        pulled = pull(base_url=raw_server([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY]))
+        assert pulled.path.read_bytes() == BODY
+        assert not pulled.framed
+        assert pulled.media_type == ""
+
+    def test_a_length_that_does_not_fit_is_broken_off_also_when_nobody_else_looks(self, pull: Pull) -> None:
+        class Short(httpx.SyncByteStream):
+            def __iter__(self) -> Iterator[bytes]:
+                yield BODY
+
+        with pytest.raises(ReportInvalid, match="broke off"):
+            pull(lambda _: httpx.Response(200, stream=Short(), headers={"Content-Length": "999"}))
