@@ -1,0 +1,276 @@
+"""Where the ledger's files lie: a local folder or an S3 prefix, behind one small interface.
+
+A file appears whole or not at all, is never changed, and is never removed. What is in a file is not this module's
+business.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ["Files", "LedgerDamaged", "LedgerError", "LedgerUnavailable", "LocalFiles", "Names", "S3Files"]
+
+Names: TypeAlias = list[str]  # inside the classes `list` is the method
+
+_PARTIAL = ".partial"
+_BODY_READS = 3
+_CONFLICTED_PUTS = 3
+
+
+class LedgerError(Exception):
+    """The ledger could not do what it was asked. One sentence: what, where, what to do."""
+
+
+class LedgerDamaged(LedgerError):  # noqa: N818 - a caller reads "except LedgerDamaged"
+    """A part of the ledger is not what was written. Never skipped: a day that lacks a part would look complete."""
+
+
+class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
+    """The folder or bucket cannot be read or written now. Another run may succeed; nothing was half written."""
+
+
+class Files(Protocol):
+    """Named bytes under a root. Names are relative, with forward slashes."""
+
+    def list(self, prefix: str) -> Names:
+        """Return the names that begin with `prefix`, at any depth, sorted."""
+        ...
+
+    def folders(self, prefix: str) -> Names:
+        """Return the plain names of the folders directly under `prefix` (which ends in a slash), sorted.
+
+        Costs by the number of folders, not of the files in them.
+        """
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes; FileNotFoundError if it is not there."""
+        ...
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a new file, durably, whole or not at all; FileExistsError if the name is taken."""
+        ...
+
+
+class LocalFiles:
+    """Files in a local folder, which is created with the first file."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(root)
+
+    def __repr__(self) -> str:
+        return f"LocalFiles({str(self._root)!r})"
+
+    def list(self, prefix: str) -> Names:
+        """Return the names that begin with `prefix`, without what a killed writer left behind."""
+        folder = self._root / _checked(prefix.rpartition("/")[0] or ".")
+        with self._errors("list", prefix):
+            names = [
+                Path(where, file).relative_to(self._root).as_posix()
+                for where, _, files in os.walk(folder, onerror=_unless_absent)
+                for file in files
+                if not _is_partial(file)
+            ]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def folders(self, prefix: str) -> Names:
+        """Return the folders directly under `prefix` that hold a file, as a bucket would."""
+        folder = self._root / _checked(prefix.rstrip("/") or ".")
+        with self._errors("list", prefix):
+            try:
+                return sorted(e.name for e in os.scandir(folder) if e.is_dir() and _holds_a_file(Path(e.path)))
+            except FileNotFoundError:
+                return []
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        with self._errors("read", name):
+            return (self._root / _checked(name)).read_bytes()
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write beside the name, sync, then link: a link appears whole and refuses a name that is taken."""
+        path = self._root / _checked(name)
+        with self._errors("write", name):
+            missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
+            try:
+                with beside.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                path.hardlink_to(beside)
+            finally:
+                beside.unlink(missing_ok=True)
+            for folder in dict.fromkeys([path.parent, *(new.parent for new in missing)]):
+                _sync_folder(folder)
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise FileExistsError(f"the ledger file {name} exists already") from None
+        except FileNotFoundError:
+            raise FileNotFoundError(f"the ledger file {name} is not there") from None
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"cannot {verb} {name or 'the ledger'} in its folder: {error.strerror or type(error).__name__}; "
+                "check the folder that LEDGER_URL names, its rights and the free space."
+            ) from error
+
+
+class S3Files:
+    """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
+
+    Needs s3:ListBucket, s3:GetObject, s3:PutObject; nothing is ever deleted.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def __repr__(self) -> str:
+        return f"S3Files('s3://{self._bucket}/{self._prefix}')"
+
+    def list(self, prefix: str) -> Names:
+        """Return the names that begin with `prefix`: one request per 1000 names."""
+        names: Names = []
+        with self._errors("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                names += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
+        return sorted(name for name in names if not name.endswith("/"))
+
+    def folders(self, prefix: str) -> Names:
+        """Return the folders directly under `prefix`: one request per 1000 folders, however much they hold."""
+        found: Names = []
+        with self._errors("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+            )
+            for page in pages:
+                found += [item["Prefix"].rstrip("/").rpartition("/")[2] for item in page.get("CommonPrefixes", [])]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        """Return an object's bytes. A body that is cut off is asked for again: botocore retries only the request."""
+        with self._errors("read", name):
+            for _ in range(_BODY_READS - 1):
+                body = self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"]
+                try:
+                    return body.read()
+                except BotoCoreError:
+                    body.close()
+            return self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put a new object. Looks first, because some servers ignore `IfNoneMatch`; sends the MD5, because some check
+        nothing else.
+        """
+        if self._exists(name):
+            raise FileExistsError(f"the ledger file {name} exists already")
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        with self._errors("write", name):
+            for tries_left in reversed(range(_CONFLICTED_PUTS)):
+                try:
+                    self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=self._key(name),
+                        Body=data,
+                        ContentMD5=md5,
+                        ContentType="application/vnd.apache.parquet",
+                        IfNoneMatch="*",
+                    )
+                except ClientError as error:
+                    status = _status(error)
+                    if status == 409 and tries_left:  # another writer is at the same name just now
+                        continue
+                    # After an answer that was lost on its way botocore puts again, and meets its own object.
+                    if status == 412 and self.read(name) == data:
+                        return
+                    if status == 412:
+                        raise FileExistsError(f"the ledger file {name} exists already") from error
+                    raise
+                return
+
+    def _exists(self, name: str) -> bool:
+        with self._errors("write", name):
+            try:
+                self._client.head_object(Bucket=self._bucket, Key=self._key(name))
+            except ClientError as error:
+                if _status(error) == 404:
+                    return False
+                raise
+            return True
+
+    def _key(self, name: str) -> str:
+        return self._prefix + _checked(name)
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            if code == "NoSuchKey":
+                raise FileNotFoundError(f"the ledger file {name} is not there") from error
+            raise self._unavailable(verb, name, code) from error
+        except BotoCoreError as error:
+            raise self._unavailable(verb, name, type(error).__name__) from error
+
+    def _unavailable(self, verb: str, name: str, why: str) -> LedgerUnavailable:
+        return LedgerUnavailable(
+            f"cannot {verb} {name or 'the ledger'} in {self!r}: {why}; check LEDGER_URL, the AWS credentials and the "
+            "rights s3:ListBucket, s3:GetObject and s3:PutObject."
+        )
+
+
+def _checked(name: str) -> str:
+    """Refuse a name that leads out of the root."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
+        raise ValueError("a ledger file's name must be a relative path with forward slashes and without '..'.")
+    return name
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") and name.endswith(_PARTIAL)
+
+
+def _holds_a_file(folder: Path) -> bool:
+    return any(not _is_partial(file) for _, _, files in os.walk(folder) for file in files)
+
+
+def _unless_absent(error: OSError) -> None:
+    """Hand to `os.walk`, which is silent about every error otherwise: a folder not made yet is merely empty."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the folder's new entry survive a power cut, not only a killed process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,291 @@
+"""What can be said of a recording, and which of several sayings counts.
+
+Pure data and pure functions: no files, no clock of its own. How a state is stored is `schema.py`'s business, where it
+is stored `store.py`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "FINAL",
+    "PRECEDENCE",
+    "RANKS",
+    "Day",
+    "Layout",
+    "RecordingState",
+    "RetryRules",
+    "Status",
+    "archived",
+    "current",
+    "due",
+    "final",
+    "pending_again",
+    "precedence",
+    "reopened",
+]
+
+Day: TypeAlias = date  # inside the class `date` is the field
+Layout = Literal["mono", "stereo"]
+Precedence = tuple[int, int, datetime, int, str, str, str, str, str]
+
+_DAY = timedelta(days=1)
+
+
+class Status(StrEnum):
+    """Where a recording stands."""
+
+    pending = "pending"
+    archived = "archived"
+    missing = "missing"
+    rejected = "rejected"
+    denied = "denied"
+
+
+FINAL = frozenset({Status.missing, Status.rejected, Status.denied})
+"""Not held, and not tried again unless somebody reopens it. `archived` is not among them: it is held."""
+
+RANKS: Mapping[Status, int] = {
+    Status.pending: 0,
+    Status.missing: 1,
+    Status.rejected: 1,
+    Status.denied: 1,
+    Status.archived: 2,
+}
+"""Within an epoch the higher rank counts, whenever it was written."""
+
+PRECEDENCE = ("epoch", "rank", "written_at", "attempts", "run_id", "status", "reason", "key", "sha256")
+"""The names behind `precedence`, most weighty first; the store sorts by them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingState:
+    """One line of the ledger: what was known of a recording at `written_at`. Sizes in bytes, durations in seconds.
+
+    Raises:
+        ValueError: if the fields contradict each other, so that no such line is ever written.
+    """
+
+    recording_id: str
+    account_id: str
+    uii: str
+    layout: Layout
+    source: str
+    """Name of the report that the link came from."""
+    date: Day
+    """The recording's own local day, under which it is stored."""
+    status: Status
+    reason: str | None = None
+    attempts: int = 0
+    """Fetches tried in this epoch."""
+    next_attempt_at: datetime | None = None
+    key: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    duration_s: float | None = None
+    run_id: str
+    written_at: datetime
+    link: str
+    found_on: Day
+    """The day whose pull found it, which may be the day before `date`."""
+    started_at: datetime | None = None
+    expected_duration_s: float | None = None
+    epoch: int = 0
+    """How often it was reopened on purpose."""
+    version_id: str | None = None
+    etag: str | None = None
+    warnings: tuple[str, ...] = ()
+    first_seen_at: datetime
+
+    def __post_init__(self) -> None:
+        for moment in (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at):
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"a time of recording {self.recording_id} has no time zone; give every time one.")
+        if (self.next_attempt_at is None) == (self.status is Status.pending):
+            raise ValueError(
+                f"recording {self.recording_id} is {self.status}: next_attempt_at belongs to every pending recording "
+                "and to no other."
+            )
+        if self.status is Status.archived and (not self.key or self.size is None or not self.sha256):
+            raise ValueError(f"recording {self.recording_id} is archived without key, size or sha256; give all three.")
+        if self.attempts < 0 or self.epoch < 0:
+            raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
+
+
+def precedence(state: RecordingState) -> Precedence:
+    """Order two lines about one recording: the greatest is the current one.
+
+    Rank stands before time, so that a slow parallel run that still says `pending` never undoes `archived`; the epoch
+    stands before rank, so that reopening can. Everything after `written_at` only makes the order total.
+    """
+    return (
+        state.epoch,
+        RANKS[state.status],
+        state.written_at,
+        state.attempts,
+        state.run_id,
+        state.status,
+        state.reason or "",
+        state.key or "",
+        state.sha256 or "",
+    )
+
+
+def current(states: Iterable[RecordingState]) -> dict[str, RecordingState]:
+    """Pick the current line of each recording, by recording id; the order of `states` does not matter."""
+    best: dict[str, RecordingState] = {}
+    for state in states:
+        known = best.get(state.recording_id)
+        if known is None or precedence(state) > precedence(known):
+            best[state.recording_id] = state
+    return best
+
+
+def due(state: RecordingState, now: datetime) -> bool:
+    """Say whether the recording waits for a fetch at `now`."""
+    return state.status is Status.pending and state.next_attempt_at is not None and state.next_attempt_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """When to ask again for a recording that is not ready, and when to stop asking.
+
+    `minutes` are the waits after the first, second, … attempt; `give_up` is the age at which "not yet" becomes "never".
+
+    Raises:
+        ValueError: if there is no wait, or one below zero.
+    """
+
+    minutes: Sequence[float]
+    give_up: timedelta
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "minutes", tuple(self.minutes))
+        if not self.minutes or not all(math.isfinite(wait) and wait >= 0 for wait in self.minutes):
+            raise ValueError("ARCHIVE_RETRY_MINUTES must be one or more numbers from 0 up, such as 2,5,15,60.")
+        if self.give_up < timedelta(0):
+            raise ValueError("ARCHIVE_GIVE_UP_DAYS must not be below 0.")
+
+    def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime) -> datetime:
+        """Return when attempt number `attempts + 1` is due, attempt number `attempts` having failed at `now`.
+
+        The last wait repeats until the recording has been known for a day; from then on it is asked for daily.
+        """
+        if attempts <= 0:
+            return now
+        wait = timedelta(minutes=self.minutes[min(attempts, len(self.minutes)) - 1])
+        if attempts > len(self.minutes) and now - first_seen_at >= _DAY:
+            wait = max(wait, _DAY)
+        return now + wait
+
+    def gives_up(self, state: RecordingState, now: datetime) -> bool:
+        """Say whether the recording is too old at `now` to be hoped for.
+
+        Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
+        a wrong year in a report does not keep it pending for ever.
+        """
+        born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
+        return now - min(born, state.first_seen_at) > self.give_up
+
+
+def pending_again(state: RecordingState, reason: str, now: datetime, run_id: str, rules: RetryRules) -> RecordingState:
+    """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned."""
+    _require(state, "tried again", state.status is Status.pending)
+    attempts = state.attempts + 1
+    return replace(
+        state,
+        reason=reason,
+        attempts=attempts,
+        next_attempt_at=rules.next_attempt(attempts, first_seen_at=state.first_seen_at, now=now),
+        written_at=now,
+        run_id=run_id,
+    )
+
+
+def final(
+    state: RecordingState, status: Status, reason: str, now: datetime, run_id: str, *, attempted: bool = True
+) -> RecordingState:
+    """Return the state of a recording that will not be held; `attempted=False` if it was decided without a fetch."""
+    _require(state, str(status), state.status is Status.pending)
+    if status not in FINAL:
+        raise ValueError(f"{status} is not a final state; use one of {', '.join(sorted(FINAL))}.")
+    return replace(
+        state,
+        status=status,
+        reason=reason,
+        attempts=state.attempts + attempted,
+        next_attempt_at=None,
+        written_at=now,
+        run_id=run_id,
+    )
+
+
+def archived(
+    state: RecordingState,
+    *,
+    key: str,
+    size: int,
+    sha256: str,
+    duration_s: float | None,
+    etag: str | None,
+    version_id: str | None,
+    warnings: Sequence[str],
+    now: datetime,
+    run_id: str,
+    attempted: bool = True,
+) -> RecordingState:
+    """Return the state of a recording that is held under `key`; `attempted=False` if it was adopted without a fetch.
+
+    A final state may still turn into this one: what is there counts more than that somebody missed it.
+    """
+    _require(state, "archived", state.status is not Status.archived)
+    return replace(
+        state,
+        status=Status.archived,
+        reason=None,
+        attempts=state.attempts + attempted,
+        next_attempt_at=None,
+        key=key,
+        size=size,
+        sha256=sha256,
+        duration_s=duration_s,
+        etag=etag,
+        version_id=version_id,
+        warnings=tuple(warnings),
+        written_at=now,
+        run_id=run_id,
+    )
+
+
+def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
+    """Return the state of a recording that somebody wants fetched afresh: pending, due at once, in a new epoch."""
+    return replace(
+        state,
+        status=Status.pending,
+        reason=reason,
+        attempts=0,
+        next_attempt_at=now,
+        key=None,
+        size=None,
+        sha256=None,
+        duration_s=None,
+        etag=None,
+        version_id=None,
+        warnings=(),
+        epoch=state.epoch + 1,
+        written_at=now,
+        run_id=run_id,
+    )
+
+
+def _require(state: RecordingState, wish: str, allowed: bool) -> None:
+    if not allowed:
+        raise ValueError(
+            f"recording {state.recording_id} is {state.status} and cannot become {wish}; use reopened() to begin anew."
+        )

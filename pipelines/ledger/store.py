@@ -1,0 +1,293 @@
+"""The ledger: append parts, read what counts. The only module that knows which folder holds what.
+
+```
+report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they were pulled: the latest of a key counts
+report_pulls/report=<report>/date=<pull date>/<ulid>.parquet    one line per fetch: a quiet day leaves a trace too
+recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.precedence`
+```
+
+Nothing is ever rewritten or removed, so two writers cannot lose each other's lines, and a killed one leaves nothing
+half done. Reading a date costs by what that date holds. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from ulid import ULID
+
+from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
+from pipelines.ledger.schema import (
+    IN_PATH,
+    PULL_SCHEMA,
+    ROW_COLUMNS,
+    ROW_SCHEMA,
+    STATE_SCHEMA,
+    PullRecord,
+    conform,
+    decode,
+    encode,
+    pulls_from,
+    pulls_table,
+    rows_table,
+    state_ranks,
+    states_from,
+    states_table,
+)
+from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
+
+__all__ = [
+    "Files",
+    "Ledger",
+    "LedgerDamaged",
+    "LedgerError",
+    "LedgerUnavailable",
+    "LocalFiles",
+    "PullRecord",
+    "S3Files",
+]
+
+_T = TypeVar("_T")
+
+_READERS = 8
+_REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Ledger:
+    """The archive's memory. Safe to share between threads, and between processes on the same files.
+
+    Every method raises LedgerUnavailable when the storage does not answer; every reading one LedgerDamaged when a part
+    is not what was written.
+    """
+
+    def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
+        self._files = files
+        self._names = _PartNames(clock)
+
+    def append_rows(
+        self, report: str, day: date, rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str
+    ) -> None:
+        """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text. No rows, no part.
+
+        Raises:
+            ValueError: if a row has no identity, or a column is not text or bears one of the ledger's own names.
+        """
+        table = rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
+        if table.num_rows:
+            self._append(_folder("report_rows", day, report), table)
+
+    def latest_rows(
+        self, report: str, day: date, *, columns: Sequence[str] | None = None, account_id: str | None = None
+    ) -> pa.Table:
+        """Return one line per `row_key`, the one pulled last, in the order of writing.
+
+        Only `columns` if given, in that order, null where a part is older than the column; else ROW_COLUMNS and every
+        column that any part has.
+        """
+        table = self._row_lines(report, day, columns)
+        if account_id is not None:
+            table = table.filter(pc.equal(table["account_id"], pa.scalar(account_id)))
+        return _select(_latest(table, "row_key", table.select(["pulled_at"])), columns)
+
+    def all_rows(self, report: str, day: date, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return every line, also those that a later one of their `row_key` replaced; columns as in `latest_rows`."""
+        return _select(self._row_lines(report, day, columns), columns)
+
+    def row_days(self, report: str) -> list[date]:
+        """Return the dates that have rows of the report, sorted."""
+        return self._days(f"report_rows/report={_checked_report(report)}/")
+
+    def append_pull(self, pull: PullRecord) -> None:
+        """Append the trace of one fetch, whatever it brought."""
+        self._append(_folder("report_pulls", pull.day, pull.report), pulls_table([pull]))
+
+    def pulls(self, report: str, day: date) -> list[PullRecord]:
+        """Return the fetches of a report for a date, in the order of pulling."""
+
+        def as_pulls(_: str, table: pa.Table) -> list[PullRecord]:
+            known: dict[str, tuple[object, pa.DataType]] = {"report": (report, pa.string()), "date": (day, pa.date32())}
+            return pulls_from(conform(_with_path(table, known), PULL_SCHEMA))
+
+        found = self._read([_folder("report_pulls", day, report)], as_pulls)
+        return sorted((pull for part in found for pull in part), key=lambda pull: pull.pulled_at)
+
+    def append_states(self, states: Iterable[RecordingState]) -> None:
+        """Append changes of state: one part for each date among them."""
+        by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
+        for state in states:
+            by_day[state.date].append(state)
+        for day, of_day in sorted(by_day.items()):
+            self._append(_folder("recording_states", day), states_table(of_day))
+
+    def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
+        """Return the current state of every recording of those dates, by recording id, sorted."""
+        table = self._current_lines(days).sort_by("recording_id")
+        return {state.recording_id: state for state in states_from(table)}
+
+    def pending(self, day: date) -> list[RecordingState]:
+        """Return the current states of the date that are `pending`; the others cost no object."""
+        table = self._current_lines([day])
+        return list(states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending))))))
+
+    def state_history(self, day: date, recording_id: str) -> list[RecordingState]:
+        """Return every line about one recording under that date, in the order of writing."""
+        table = self._state_lines([day])
+        lines = states_from(table.filter(pc.equal(table["recording_id"], pa.scalar(recording_id))))
+        return sorted(lines, key=lambda state: state.written_at)
+
+    def state_days(self) -> dict[date, datetime]:
+        """Return the dates that have recordings, each with the time of its newest part, by one listing."""
+        newest: dict[date, datetime] = {}
+        for name in filter(_is_part, self._files.list("recording_states/")):
+            day, written = _day_of(name.split("/")[1]), _written_at(name)
+            newest[day] = max(written, newest.get(day, written))
+        return dict(sorted(newest.items()))
+
+    def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
+        needed = None if columns is None else [*columns, *ROW_COLUMNS]
+        parts = self._read([_folder("report_rows", day, report)], lambda _, table: _as_rows(table), needed)
+        return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
+
+    def _current_lines(self, days: Iterable[date]) -> pa.Table:
+        table = self._state_lines(days)
+        order = table.append_column("rank", state_ranks(table)).select(list(PRECEDENCE))
+        return _latest(table, "recording_id", order)
+
+    def _state_lines(self, days: Iterable[date]) -> pa.Table:
+        def as_states(name: str, table: pa.Table) -> pa.Table:
+            day = _day_of(name.split("/")[1])
+            table = conform(_with_path(table, {"date": (day, pa.date32())}), STATE_SCHEMA)
+            state_ranks(table)  # a status from a newer version is found here, where the part's name is known
+            return table
+
+        parts = self._read([_folder("recording_states", day) for day in sorted(set(days))], as_states)
+        return pa.concat_tables([STATE_SCHEMA.empty_table(), *parts])
+
+    def _append(self, folder: str, table: pa.Table) -> None:
+        stored = table.select([name for name in table.column_names if name not in IN_PATH])
+        self._files.create(f"{folder}{self._names.next()}.parquet", encode(stored))
+
+    def _read(
+        self, folders: Sequence[str], interpret: Callable[[str, pa.Table], _T], columns: Sequence[str] | None = None
+    ) -> list[_T]:
+        """Read the parts of the folders side by side; the answer is in the order of their names."""
+
+        def one(name: str) -> _T:
+            try:
+                return interpret(name, decode(self._files.read(name), columns))
+            except FileNotFoundError as error:
+                raise _damaged(name, "it was listed and is gone") from error
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(name, f"not a whole Parquet file, {type(error).__name__}") from error
+            except ValueError as error:
+                raise _damaged(name, str(error)) from error
+
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
+            listed = pool.map(self._files.list, folders)
+            names = [name for found in listed for name in filter(_is_part, found)]
+            return list(pool.map(one, names))
+
+    def _days(self, folder: str) -> list[date]:
+        return sorted(_day_of(name) for name in self._files.folders(folder) if name.startswith("date="))
+
+
+class _PartNames:
+    """ULIDs that grow strictly, even within a millisecond or when the clock is set back: the last part counts."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> ULID:
+        milliseconds = int(self._clock().timestamp() * 1000)
+        fresh = milliseconds << 80 | int.from_bytes(os.urandom(10))
+        with self._lock:
+            self._last = max(fresh, self._last + 1)
+            return ULID(self._last.to_bytes(16))
+
+
+def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
+    """Keep one line per `key`: the greatest by `order`'s columns, the last of equals. Lines stay in their places."""
+    keys = pc.unique(table[key])
+    if len(keys) == table.num_rows:
+        return table
+    code = pc.index_in(table[key], value_set=keys)  # sorting integers is several times as fast as sorting text
+    place = pa.array(range(table.num_rows), pa.int64())
+    by: list[tuple[str, Literal["ascending", "descending"]]] = [("code", "ascending")]
+    by += [(name, "descending") for name in [*order.column_names, "place"]]
+    sortable = order.append_column("code", code).append_column("place", place)
+    sequence = pc.sort_indices(sortable.combine_chunks(), sort_keys=by)
+    in_sequence = pa.concat_arrays([pa.array([-1], pa.int32()), *sortable["code"].take(sequence).chunks])
+    first = pc.not_equal(pc.pairwise_diff(in_sequence), pa.scalar(0)).slice(1)
+    # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
+    return table.filter(first.take(pc.sort_indices(sequence)))
+
+
+def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None:
+        return table
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table.select(list(columns))
+
+
+def _as_rows(table: pa.Table) -> pa.Table:
+    extra = [pa.field(name, pa.string()) for name in table.column_names if name not in (*ROW_COLUMNS, *IN_PATH)]
+    return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
+
+
+def _with_path(table: pa.Table, known: dict[str, tuple[object, pa.DataType]]) -> pa.Table:
+    """Add what the part's path says, which counts more than a column of that name."""
+    table = table.select([name for name in table.column_names if name not in known])
+    for name, (value, kind) in known.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows, kind))
+    return table
+
+
+def _folder(kind: str, day: date, report: str | None = None) -> str:
+    of_report = "" if report is None else f"report={_checked_report(report)}/"
+    return f"{kind}/{of_report}date={day:%Y-%m-%d}/"
+
+
+def _checked_report(report: str) -> str:
+    if not _REPORT_NAME.fullmatch(report):
+        raise ValueError("a report's name must be lower-case letters, digits and underscores.")
+    return report
+
+
+def _day_of(folder: str) -> date:
+    try:
+        return date.fromisoformat(folder.removeprefix("date="))
+    except ValueError as error:
+        raise LedgerDamaged(
+            f"the ledger has a folder {folder} that names no date; move it out of the ledger."
+        ) from error
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet")
+
+
+def _written_at(name: str) -> datetime:
+    try:
+        return ULID.from_str(name.rpartition("/")[2].removesuffix(".parquet")).datetime
+    except ValueError as error:
+        raise _damaged(name, "its name was not given by the ledger") from error
+
+
+def _damaged(name: str, why: str) -> LedgerDamaged:
+    return LedgerDamaged(
+        f"the ledger's part {name} cannot be read ({why}); restore it from a backup or an earlier version of the "
+        "object, or move it out of the ledger and run its date again."
+    )

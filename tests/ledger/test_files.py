@@ -1,0 +1,206 @@
+import hashlib
+import http.server
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipelines.ledger.files import Files, LedgerUnavailable, LocalFiles, S3Files
+
+
+def test_what_was_created_is_listed_and_read_back(place: Any) -> None:
+    files: Files = place.files
+    for name in ("b/date=2/y.parquet", "a/date=1/x.parquet", "a/date=1/w.parquet", "ab/z.parquet"):
+        files.create(name, name.encode())
+    assert files.list("") == ["a/date=1/w.parquet", "a/date=1/x.parquet", "ab/z.parquet", "b/date=2/y.parquet"]
+    assert files.list("a/") == ["a/date=1/w.parquet", "a/date=1/x.parquet"]
+    assert files.list("a/date=1/x") == ["a/date=1/x.parquet"]
+    assert files.read("b/date=2/y.parquet") == b"b/date=2/y.parquet"
+    assert files.folders("a/") == ["date=1"]
+    assert files.folders("") == ["a", "ab", "b"]
+
+
+def test_an_empty_place_lists_nothing(place: Any) -> None:
+    assert place.files.list("recording_states/") == []
+    assert place.files.folders("recording_states/") == []
+    with pytest.raises(FileNotFoundError):
+        place.files.read("recording_states/none.parquet")
+
+
+def test_a_name_that_is_taken_is_refused_and_keeps_its_bytes(place: Any) -> None:
+    place.files.create("a/x", b"first")
+    with pytest.raises(FileExistsError):
+        place.files.create("a/x", b"second")
+    with pytest.raises(FileExistsError):
+        place.files.create("a/x", b"first")
+    assert place.files.read("a/x") == b"first"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * 1024 * 1024])
+def test_bytes_come_back_as_they_were(place: Any, size: int) -> None:
+    data = os.urandom(size)
+    place.files.create("a/x", data)
+    assert hashlib.sha256(place.files.read("a/x")).digest() == hashlib.sha256(data).digest()
+
+
+def test_more_than_a_page_of_names_is_listed_whole(moto: Any, tmp_path: Path) -> None:
+    prefix = f"pages-{tmp_path.name}"
+    client = moto.client(max_pool_connections=4)
+    with ThreadPoolExecutor(4) as pool:
+        list(
+            pool.map(
+                lambda n: client.put_object(Bucket="ledger-test", Key=f"{prefix}/a/date={n:04d}/x", Body=b"."),
+                range(1010),
+            )
+        )
+    files = S3Files(client, "ledger-test", prefix)
+    assert files.list("a/") == [f"a/date={n:04d}/x" for n in range(1010)]
+    assert files.folders("a/") == [f"date={n:04d}" for n in range(1010)]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\..\\x", "a\0", ""])
+def test_a_name_that_leads_out_of_the_root_is_refused(place: Any, name: str) -> None:
+    with pytest.raises(ValueError, match="relative path"):
+        place.files.create(name, b"x")
+    with pytest.raises(ValueError, match="relative path"):
+        place.files.read(name)
+
+
+def test_of_many_writers_of_one_name_one_wins_and_the_others_are_told(tmp_path: Path, moto: Any) -> None:
+    on_moto = S3Files(moto.client(max_pool_connections=8), "ledger-test", f"race-{tmp_path.name}")
+    for files in (LocalFiles(tmp_path), on_moto):
+
+        def write(number: int, files: Files = files) -> bool:
+            try:
+                files.create("a/x", str(number).encode())
+            except FileExistsError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(write, range(8)))
+        assert won.count(True) == 1
+        assert files.read("a/x") == str(won.index(True)).encode()
+
+
+def test_what_a_killed_writer_left_behind_is_not_listed(tmp_path: Path) -> None:
+    files = LocalFiles(tmp_path)
+    files.create("a/x", b"x")
+    (tmp_path / "a" / ".0123.partial").write_bytes(b"half")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / ".0123.partial").write_bytes(b"half")
+    assert files.list("") == ["a/x"]
+    assert files.folders("") == ["a"]
+
+
+def test_a_put_that_botocore_repeats_after_a_lost_answer_is_a_success(moto: Any, tmp_path: Path) -> None:
+    files = before_the_put(moto, tmp_path, b"mine")
+    files.create("a/x", b"mine")
+    assert files.read("a/x") == b"mine"
+
+
+def test_another_writer_between_the_look_and_the_put_is_noticed(moto: Any, tmp_path: Path) -> None:
+    files = before_the_put(moto, tmp_path, b"theirs")
+    with pytest.raises(FileExistsError):
+        files.create("a/x", b"mine")
+    assert files.read("a/x") == b"theirs"
+
+
+def before_the_put(server: Any, tmp_path: Path, other: bytes) -> S3Files:
+    """Files whose every put comes just after another one of the same name."""
+    client, prefix = server.client(), f"late-{tmp_path.name}"
+
+    def put_first(**_: Any) -> None:
+        server.client().put_object(Bucket="ledger-test", Key=f"{prefix}/a/x", Body=other)
+
+    client.meta.events.register("before-send.s3.PutObject", put_first)
+    return S3Files(client, "ledger-test", prefix)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}],
+    ids=["boto3 defaults", "checksums when required"],
+)
+def test_both_ways_of_building_the_client_work(rclone: Any, moto: Any, tmp_path: Path, config: dict[str, str]) -> None:
+    for server in (rclone, moto):
+        files = S3Files(server.client(**config), "ledger-test", f"ways-{tmp_path.name}")
+        files.create("a/x", b"bytes")
+        assert files.read("a/x") == b"bytes"
+
+
+def test_a_server_that_is_not_there_is_named_with_a_remedy() -> None:
+    files = S3Files(client_for("http://127.0.0.1:9"), "bucket", "ledger")
+    for work in (lambda: files.list("a/"), lambda: files.read("a/x"), lambda: files.create("a/x", b"")):
+        with pytest.raises(LedgerUnavailable, match=r"s3://bucket/ledger/.*EndpointConnectionError.*LEDGER_URL"):
+            work()
+
+
+def test_a_bucket_that_is_not_there_is_not_an_empty_ledger(moto: Any) -> None:
+    files = S3Files(moto.client(), "no-such-bucket", "")
+    with pytest.raises(LedgerUnavailable, match="NoSuchBucket"):
+        files.list("a/")
+    with pytest.raises(LedgerUnavailable, match="NoSuchBucket"):
+        files.read("a/x")
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "ledger").write_bytes(b"a file, not a folder")
+    files = LocalFiles(tmp_path / "ledger")
+    for work in (lambda: files.list("a/"), lambda: files.read("a/x"), lambda: files.create("a/x", b"")):
+        with pytest.raises(LedgerUnavailable, match=r"Not a directory.*LEDGER_URL"):
+            work()
+
+
+def test_a_body_that_is_cut_off_is_asked_for_again() -> None:
+    with cutting_server(times=2) as endpoint:
+        assert S3Files(client_for(endpoint), "bucket", "").read("a/x") == b"0123456789"
+
+
+def test_a_body_that_is_always_cut_off_is_an_error_and_never_a_short_file() -> None:
+    with cutting_server(times=99) as endpoint, pytest.raises(LedgerUnavailable, match="a/x"):
+        S3Files(client_for(endpoint), "bucket", "").read("a/x")
+
+
+def client_for(endpoint: str) -> Any:
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"max_attempts": 0}),
+    )
+
+
+@contextmanager
+def cutting_server(times: int) -> Iterator[str]:
+    left = [times]
+
+    class Cut(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "10")
+            self.end_headers()
+            left[0] -= 1
+            self.wfile.write(b"01234" if left[0] >= 0 else b"0123456789")
+
+        log_message: Callable[..., None] = lambda *_: None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cut)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

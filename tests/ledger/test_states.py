@@ -1,0 +1,220 @@
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.ledger.states import (
+    FINAL,
+    RecordingState,
+    RetryRules,
+    Status,
+    archived,
+    current,
+    due,
+    final,
+    pending_again,
+    precedence,
+    reopened,
+)
+
+NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
+RULES = RetryRules((2, 5, 15, 60), timedelta(days=7))
+Build = Callable[..., RecordingState]
+
+minutes = st.integers(0, 600).map(lambda m: NOON + timedelta(minutes=m))
+
+
+@st.composite
+def lines_of_a_writer(draw: st.DrawFn, run_id: str, *, may_reopen: bool = False) -> list[tuple[str, datetime]]:
+    """What one run does to one recording: some pendings, then perhaps an end."""
+    steps = ["pending"] * draw(st.integers(0, 3)) + draw(
+        st.sampled_from([[], ["archived"], ["missing"], ["rejected"], ["denied"]])
+    )
+    if may_reopen and steps and draw(st.booleans()):
+        steps += ["reopened", *draw(st.sampled_from([[], ["archived"], ["missing"]]))]
+    return [(step, draw(minutes)) for step in steps]
+
+
+def played(start: RecordingState, steps: list[tuple[str, datetime]], run_id: str) -> list[RecordingState]:
+    lines, state = [], start
+    for step, now in steps:
+        if step == "pending":
+            state = pending_again(state, "not_found", now, run_id, RULES)
+        elif step == "archived":
+            state = held(state, now, run_id)
+        elif step == "reopened":
+            state = reopened(state, "asked_for", now, run_id)
+        else:
+            state = final(state, Status(step), "because", now, run_id)
+        lines.append(state)
+    return lines
+
+
+def held(state: RecordingState, now: datetime = NOON, run_id: str = "run-1", key: str = "k") -> RecordingState:
+    return archived(
+        state,
+        key=key,
+        size=4,
+        sha256="ab",
+        duration_s=1.0,
+        etag=None,
+        version_id=None,
+        warnings=(),
+        now=now,
+        run_id=run_id,
+    )
+
+
+@given(data=st.data())
+def test_every_interleaving_of_two_writers_ends_the_same(a_state: Build, data: st.DataObject) -> None:
+    start = a_state()
+    one = played(start, data.draw(lines_of_a_writer("run-1", may_reopen=True)), "run-1")
+    two = played(start, data.draw(lines_of_a_writer("run-2")), "run-2")
+    lines = [start, *one, *two]
+    assert current(data.draw(st.permutations(lines))) == current(lines)
+
+
+@given(data=st.data())
+def test_archived_is_never_undone_by_what_another_run_says(a_state: Build, data: st.DataObject) -> None:
+    start = a_state()
+    done = held(start, data.draw(minutes))
+    slow = played(start, data.draw(lines_of_a_writer("run-2")), "run-2")
+    assert current([*slow, start, done])[start.recording_id].status is Status.archived
+
+
+@given(data=st.data())
+def test_a_final_state_is_never_undone_by_pending(a_state: Build, data: st.DataObject) -> None:
+    start = a_state()
+    ended = final(start, data.draw(st.sampled_from(sorted(FINAL))), "because", data.draw(minutes), "run-1")
+    slow = pending_again(start, "not_found", data.draw(minutes), "run-2", RULES)
+    assert current([slow, ended, start])[start.recording_id] == ended
+
+
+def test_reopening_counts_more_than_everything_before_it(a_state: Build) -> None:
+    done = held(a_state(), NOON + timedelta(days=300))
+    again = reopened(done, "damaged", NOON, "run-2")
+    assert current([again, done])[done.recording_id] == again
+    assert due(again, NOON)
+    assert (again.status, again.epoch, again.attempts, again.key, again.sha256) == (Status.pending, 1, 0, None, None)
+
+
+def test_of_two_lines_of_the_same_weight_the_later_written_counts(a_state: Build) -> None:
+    early = pending_again(a_state(), "not_found", NOON, "run-9", RULES)
+    late = pending_again(a_state(), "still_encoding", NOON + timedelta(microseconds=1), "run-1", RULES)
+    assert precedence(late) > precedence(early)
+
+
+@pytest.mark.parametrize(("attempts", "wait"), [(1, 2), (2, 5), (3, 15), (4, 60), (5, 60), (20, 60)])
+def test_waits_climb_the_ladder_and_stay_on_its_last_step_for_a_day(attempts: int, wait: int) -> None:
+    assert RULES.next_attempt(attempts, first_seen_at=NOON, now=NOON) == NOON + timedelta(minutes=wait)
+
+
+def test_after_a_day_a_recording_is_asked_for_daily() -> None:
+    now = NOON + timedelta(days=1)
+    assert RULES.next_attempt(5, first_seen_at=NOON, now=now) == now + timedelta(days=1)
+    assert RULES.next_attempt(4, first_seen_at=NOON, now=now) == now + timedelta(minutes=60)
+
+
+def test_a_wait_of_zero_means_due_at_once() -> None:
+    assert RetryRules((0,), timedelta(days=7)).next_attempt(1, first_seen_at=NOON, now=NOON) == NOON
+    assert RetryRules((0,), timedelta(days=7)).next_attempt(9, first_seen_at=NOON, now=NOON) == NOON
+
+
+@given(
+    waits=st.lists(st.floats(0, 10_000), min_size=1, max_size=6),
+    attempts=st.integers(0, 50),
+    age=st.timedeltas(timedelta(0), timedelta(days=40)),
+)
+def test_the_next_attempt_is_never_in_the_past_nor_further_away_than_the_rules_say(
+    waits: list[float], attempts: int, age: timedelta
+) -> None:
+    now = NOON + age
+    wait = RetryRules(waits, timedelta(7)).next_attempt(attempts, first_seen_at=NOON, now=now) - now
+    assert timedelta(0) <= wait <= max(timedelta(minutes=max(waits)), timedelta(days=1))
+
+
+@pytest.mark.parametrize("waits", [(), (-1,), (float("nan"),), (float("inf"),)])
+def test_waits_that_make_no_sense_are_refused(waits: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="ARCHIVE_RETRY_MINUTES"):
+        RetryRules(waits, timedelta(days=7))
+
+
+def test_a_recording_is_given_up_by_the_age_of_its_start(a_state: Build) -> None:
+    state = a_state(started_at=NOON, first_seen_at=NOON + timedelta(hours=1))
+    assert not RULES.gives_up(state, NOON + timedelta(days=7))
+    assert RULES.gives_up(state, NOON + timedelta(days=7, microseconds=1))
+
+
+def test_without_a_start_the_end_of_its_day_counts(a_state: Build) -> None:
+    state = a_state(date=date(2026, 11, 18), first_seen_at=datetime(2026, 11, 30, tzinfo=UTC))
+    assert not RULES.gives_up(state, datetime(2026, 11, 26, tzinfo=UTC))
+    assert RULES.gives_up(state, datetime(2026, 11, 26, 0, 0, 1, tzinfo=UTC))
+
+
+def test_a_start_in_the_far_future_does_not_keep_a_recording_pending_for_ever(a_state: Build) -> None:
+    assert RULES.gives_up(a_state(started_at=NOON + timedelta(days=36_000)), NOON + timedelta(days=8))
+
+
+def test_a_failed_try_counts_and_plans_the_next_one(a_state: Build) -> None:
+    state = pending_again(a_state(), "still_encoding", NOON, "run-2", RULES)
+    assert (state.attempts, state.reason, state.run_id) == (1, "still_encoding", "run-2")
+    assert state.next_attempt_at == NOON + timedelta(minutes=2)
+    assert not due(state, NOON + timedelta(minutes=1))
+    assert due(state, NOON + timedelta(minutes=2))
+
+
+def test_what_was_decided_without_a_fetch_counts_no_attempt(a_state: Build) -> None:
+    refused = final(a_state(), Status.rejected, "host_not_allowed", NOON, "run-1", attempted=False)
+    assert refused.attempts == 0
+    assert held(refused).attempts == 1  # what is there counts more than that somebody missed it
+
+
+@pytest.mark.parametrize("status", [Status.archived, *sorted(FINAL)])
+def test_a_finished_recording_begins_anew_only_by_reopening(a_state: Build, status: Status) -> None:
+    finished = a_state(status=status)
+    with pytest.raises(ValueError, match="reopened"):
+        pending_again(finished, "not_found", NOON, "run-1", RULES)
+    with pytest.raises(ValueError, match="reopened"):
+        final(finished, Status.missing, "not_found", NOON, "run-1")
+    assert (
+        pending_again(reopened(finished, "asked_for", NOON, "run-1"), "not_found", NOON, "run-1", RULES).attempts == 1
+    )
+
+
+def test_archived_twice_is_refused(a_state: Build) -> None:
+    with pytest.raises(ValueError, match="archived"):
+        held(held(a_state()), key="elsewhere")
+
+
+@pytest.mark.parametrize("status", [Status.pending, Status.archived])
+def test_only_a_final_status_ends_a_recording(a_state: Build, status: Status) -> None:
+    with pytest.raises(ValueError, match="final"):
+        final(a_state(), status, "because", NOON, "run-1")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"next_attempt_at": None},
+        {"status": Status.missing, "next_attempt_at": NOON},
+        {"status": Status.archived, "key": None},
+        {"status": Status.archived, "sha256": ""},
+        {"attempts": -1},
+        {"epoch": -1},
+        {"written_at": datetime(2026, 11, 18)},  # noqa: DTZ001 - the point
+        {"started_at": datetime(2026, 11, 18)},  # noqa: DTZ001
+    ],
+)
+def test_a_state_that_contradicts_itself_cannot_be_made(a_state: Build, nonsense: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="recording"):
+        a_state(**nonsense)
+
+
+def test_statuses_are_ordered_pending_then_final_then_archived(a_state: Build) -> None:
+    ranked = [a_state(), *(a_state(status=status) for status in sorted(FINAL)), a_state(status=Status.archived)]
+    for lower, higher in itertools.combinations([ranked[0], ranked[1], ranked[-1]], 2):
+        assert precedence(replace(lower, written_at=NOON + timedelta(days=9))) < precedence(higher)
