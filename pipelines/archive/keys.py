@@ -1,0 +1,150 @@
+"""Names of objects. Pure text: what is called how, and never what lies there.
+
+File paths and account ids come from the source and are hostile: what is not plainly harmless is replaced by a hash of
+itself, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input.
+
+Prefixes are used as they are: give them with their last slash, or empty.
+"""
+
+import hashlib
+import re
+from datetime import date
+from typing import Literal, get_args
+from urllib.parse import quote
+
+__all__ = [
+    "Layout",
+    "apart_key",
+    "catalog_key",
+    "conflict_key",
+    "conflict_key_beside",
+    "day_prefix",
+    "manifest_key",
+    "manifest_number",
+    "manifest_prefix",
+    "metadata_text",
+    "recording_key",
+]
+
+Layout = Literal["mono", "stereo"]
+
+_HASHED = "sha256-"
+_MANIFEST = re.compile(r"manifest-([1-9][0-9]{0,9})\.json", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
+_METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
+
+
+def recording_key(prefix: str, day: date, account_id: str, layout: str, file_path: str) -> str:
+    """The key of a recording: `{prefix}recordings/date=…/account_id=…/layout=…/<name>`.
+
+    Args:
+        prefix: ARCHIVE_PREFIX.
+        day: the local day on which the recording itself starts.
+        account_id: the RingCX sub-account.
+        layout: `mono` or `stereo`.
+        file_path: the source's path of the file; only its last segment is used, and only when it is harmless.
+
+    Raises:
+        ValueError: the layout is neither of the two.
+    """
+    return f"{prefix}recordings/{_place(day, account_id, layout)}{_basename(file_path)}"
+
+
+def apart_key(key: str, recording_id: str) -> str:
+    """A key beside `key` for another recording whose file has the same name: `<stem>-<8 hex of its id's
+    hash><suffix>`.
+    """
+    folder, slash, name = key.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    if not stem:
+        stem, dot, suffix = name, "", ""
+    return f"{folder}{slash}{stem}-{_sha256(recording_id)[:8]}{dot}{suffix}"
+
+
+def conflict_key(  # noqa: PLR0917 - the parts of a key, in the key's own order
+    prefix: str, day: date, account_id: str, layout: str, file_path: str, sha256: str
+) -> str:
+    """Where other bytes of a recording that is already held are kept: `{prefix}conflicts/…/<16 hex>-<name>`."""
+    return f"{prefix}conflicts/{_place(day, account_id, layout)}{sha256[:16]}-{_basename(file_path)}"
+
+
+def conflict_key_beside(prefix: str, key: str, sha256: str) -> str:
+    """The `conflict_key` that belongs to the recording's key.
+
+    Raises:
+        ValueError: `key` is not a recording's key under `prefix`.
+    """
+    start = f"{prefix}recordings/"
+    if not key.startswith(start):
+        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
+    folder, slash, name = key.removeprefix(start).rpartition("/")
+    return f"{prefix}conflicts/{folder}{slash}{sha256[:16]}-{name}"
+
+
+def day_prefix(prefix: str, day: date) -> str:
+    """What all keys of a day's recordings begin with."""
+    return f"{prefix}recordings/date={day.isoformat()}/"
+
+
+def manifest_prefix(prefix: str, day: date) -> str:
+    """What all keys of a day's manifests begin with."""
+    return f"{prefix}manifests/date={day.isoformat()}/"
+
+
+def manifest_key(prefix: str, day: date, n: int) -> str:
+    """The key of a day's n-th manifest; n counts from 1.
+
+    Raises:
+        ValueError: n is less than 1.
+    """
+    if n < 1:
+        raise ValueError(f"Manifests are numbered from 1, not {n}")
+    return f"{manifest_prefix(prefix, day)}manifest-{n}.json"
+
+
+def manifest_number(key: str) -> int | None:
+    """The number in a manifest's key, or None for any other object."""
+    match = _MANIFEST.fullmatch(key.rpartition("/")[2])
+    return int(match[1]) if match else None
+
+
+def catalog_key(prefix: str, day: date) -> str:
+    """The key of a day's part of the catalog."""
+    return f"{prefix}catalog/date={day.isoformat()}/recordings.parquet"
+
+
+def metadata_text(value: str) -> str:
+    """A hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
+    `sha256:<hex>`.
+
+    Equal strings give equal texts and different ones different texts, so ids are compared in this form.
+    """
+    text = quote(value, safe="/", errors="surrogatepass")
+    return (
+        text if len(text) <= _METADATA_LIMIT else f"sha256:{_sha256(value)}"
+    )  # quote leaves no ":", so the two forms never meet
+
+
+def _place(day: date, account_id: str, layout: str) -> str:
+    if layout not in get_args(Layout):
+        raise ValueError("A recording's layout is mono or stereo; correct the caller")
+    return f"date={day.isoformat()}/account_id={_harmless(account_id, _ACCOUNT, account_id)}/layout={layout}/"
+
+
+def _basename(file_path: str) -> str:
+    # The hash is of the whole path: two harmful names in two folders then differ without help from apart_key.
+    name = file_path.rpartition("/")[2]
+    harmless = _harmless(name, _NAME, file_path)
+    return harmless if harmless == name else f"{harmless}.wav"
+
+
+def _harmless(text: str, allowed: re.Pattern[str], identity: str) -> str:
+    # A name that looks like one of our hashes is hashed as well, else a hostile source could choose another one's name.
+    if allowed.fullmatch(text) and not text.lower().startswith(_HASHED):
+        return text
+    return f"{_HASHED}{_sha256(identity)[:32]}"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

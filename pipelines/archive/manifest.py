@@ -1,0 +1,327 @@
+"""The sealed list of a day, and the catalog made from it.
+
+A manifest is one canonical JSON document per sealing, `manifest-<n>.json`, create-only. Each names the SHA-256 of the
+one before it and of the latest one of the day before, so that none can be altered or dropped unnoticed. Sealing the
+same content again makes no new one.
+
+The document (keys sorted, no blanks, UTF-8, one line break at the end):
+
+* `format`: `ringcx-archive/manifest/1`; `date`; `number` from 1; `run_id`; `sealed_at` (UTC, ISO 8601)
+* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: names to
+  whole numbers
+* `content_sha256`: of the canonical JSON of `{"date", "entries", "totals"}`: what decides whether anything changed
+* `previous_sha256`: of the bytes of manifest n-1, null for the first
+* `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
+  where it had none
+
+Not for deciding what belongs to a day: entries are given. They hold no personal data.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyExists, KeyMissing, StorageUnavailable, StoreDamaged
+from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, manifest_prefix
+from pipelines.archive.transfer import require_arrived
+
+__all__ = [
+    "CATALOG_SCHEMA",
+    "ManifestEntry",
+    "Sealed",
+    "SealedManifest",
+    "canonical_json",
+    "check_chain",
+    "latest_manifest",
+    "seal",
+    "write_catalog",
+]
+
+FORMAT = "ringcx-archive/manifest/1"
+_TRIES = 10  # sealers of one day that finish at the same moment; each try lost means that another one won
+
+_CATALOG_FIELDS: "list[pa.Field[Any]]" = [
+    pa.field("recording_id", pa.string(), nullable=False),
+    pa.field("account_id", pa.string(), nullable=False),
+    pa.field("uii", pa.string(), nullable=False),
+    pa.field("layout", pa.string(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string()),
+    pa.field("started_at", pa.timestamp("us", tz="UTC")),
+    pa.field("duration_s", pa.float64()),
+    pa.field("key", pa.string()),
+    pa.field("size", pa.int64()),
+    pa.field("sha256", pa.string()),
+    pa.field("version_id", pa.string()),
+    pa.field("warnings", pa.list_(pa.string())),
+]
+CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestEntry:
+    """One recording that the day knows of, held or not. `size` in bytes, `sha256` hex, `duration_s` in seconds,
+    `started_at` aware.
+    """
+
+    recording_id: str
+    account_id: str
+    uii: str
+    layout: str
+    source: str
+    status: str
+    reason: str | None = None
+    started_at: datetime | None = None
+    duration_s: float | None = None
+    key: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    version_id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
+    already.
+    """
+
+    key: str
+    number: int
+    sha256: str
+    unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SealedManifest:
+    """A manifest as it lies in the bucket, read and checked against its own `content_sha256`."""
+
+    key: str
+    number: int
+    sha256: str
+    document: Mapping[str, Any]
+
+
+def seal(
+    bucket: Bucket,
+    day: date,
+    entries: Iterable[ManifestEntry],
+    totals: Mapping[str, int],
+    *,
+    run_id: str,
+    sealed_at: datetime,
+) -> Sealed:
+    """Seal a day's content under the next number, unless its latest manifest has the same content.
+
+    Args:
+        bucket: where to.
+        day: the local day.
+        entries: one for each recording, in any order.
+        totals: what the day adds up to, for example rows, recordings, held, bytes.
+        run_id: of the run that seals; not part of the content.
+        sealed_at: aware; not part of the content.
+
+    Raises:
+        ValueError: a recording is there twice, or a time has no zone.
+        StoreDamaged: an earlier manifest cannot be read.
+        StorageUnavailable, StorageRefused: later, or never with these settings.
+    """
+    content = _content(day, entries, totals)
+    content_sha256 = _sha256(canonical_json(content))
+    when = _utc(sealed_at)
+    previous_day = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
+    for _ in range(_TRIES):
+        latest = latest_manifest(bucket, day)
+        if latest is not None and latest.document["content_sha256"] == content_sha256:
+            return Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
+        number = 1 if latest is None else latest.number + 1
+        document = {
+            **content,
+            "format": FORMAT,
+            "number": number,
+            "run_id": run_id,
+            "sealed_at": when,
+            "content_sha256": content_sha256,
+            "previous_sha256": None if latest is None else latest.sha256,
+            "previous_day": None
+            if previous_day is None
+            else {"date": previous_day.document["date"], "number": previous_day.number, "sha256": previous_day.sha256},
+        }
+        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, canonical_json(document))
+        if sealed is not None:
+            return sealed
+    raise StorageUnavailable(
+        f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; see that one run at a time works "
+        "on a date"
+    )
+
+
+def latest_manifest(bucket: Bucket, day: date) -> SealedManifest | None:
+    """A day's manifest with the highest number, None when it was never sealed.
+
+    Raises:
+        StoreDamaged: it is not a manifest of that day, or not what it was when it was sealed.
+    """
+    numbers = _numbers(bucket, day)
+    return _read(bucket, day, numbers[-1]) if numbers else None
+
+
+def check_chain(bucket: Bucket, day: date) -> tuple[str, ...]:
+    """Read all manifests of a day and prove their numbering and their hashes.
+
+    Returns:
+        One sentence for each thing that is wrong; none for a whole chain, or a day never sealed.
+    """
+    problems: list[str] = []
+    numbers = _numbers(bucket, day)
+    if numbers != list(range(1, len(numbers) + 1)):
+        problems.append(
+            f"The manifests of {day.isoformat()} are not numbered 1 to {max(numbers)} without a gap: one was removed"
+        )
+    before: SealedManifest | None = None
+    for number in numbers:
+        try:
+            manifest = _read(bucket, day, number)
+        except StoreDamaged as error:
+            problems.append(str(error))
+            before = None
+            continue
+        named = manifest.document["previous_sha256"]
+        if number == 1 and named is not None:
+            problems.append(f"{manifest.key} is the first of its day and yet names one before it")
+        if before is not None and before.number == number - 1 and named != before.sha256:
+            problems.append(
+                f"{before.key} is not the one that {manifest.key} was sealed upon: it was altered or replaced"
+            )
+        before = manifest
+    return tuple(problems)
+
+
+def write_catalog(bucket: Bucket, day: date, entries: Iterable[ManifestEntry]) -> str:
+    """Write a day's part of the catalog (Parquet, `CATALOG_SCHEMA`; the date is in its path), in place of what was
+    there.
+
+    Returns:
+        Its key.
+    """
+    rows = [asdict(entry) | {"warnings": list(entry.warnings)} for entry in _sorted(entries)]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA), out, compression="zstd")
+    key = catalog_key(bucket.prefix, day)
+    body = out.getvalue()
+    put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
+    require_arrived(bucket, key, put, md5=_md5(body), sha256=_sha256(body))
+    return key
+
+
+def canonical_json(document: Mapping[str, Any]) -> bytes:
+    """Sorted keys, no blanks, UTF-8, a line break at the end: equal documents give equal bytes.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # A lone surrogate has no UTF-8; backslashreplace writes it as \udXXX, which is JSON's own way too.
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _content(day: date, entries: Iterable[ManifestEntry], totals: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "date": day.isoformat(),
+        "entries": [
+            asdict(entry)
+            | {
+                "warnings": sorted(entry.warnings),
+                "started_at": None if entry.started_at is None else _utc(entry.started_at),
+                # Milliseconds: the last digits of a division are no content.
+                "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
+            }
+            for entry in _sorted(entries)
+        ],
+        "totals": dict(totals),
+    }
+
+
+def _sorted(entries: Iterable[ManifestEntry]) -> Sequence[ManifestEntry]:
+    ordered = sorted(entries, key=lambda entry: entry.recording_id)
+    for one, two in pairwise(ordered):
+        if one.recording_id == two.recording_id:
+            raise ValueError("A recording is in the day's list twice; give one entry for each recording id")
+    return ordered
+
+
+def _utc(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise ValueError("A time without a zone cannot be sealed; give an aware datetime")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None:
+    """Put a manifest; None when another sealer had that number first."""
+    md5, sha256 = _md5(body), _sha256(body)
+    try:
+        put = bucket.put_new(
+            key, body, md5=md5, sha256=sha256, content_type="application/json", metadata={"sha256": sha256}
+        )
+    except KeyExists:
+        # A lost answer makes botocore send the put again, and find our own first one.
+        return Sealed(key, number, sha256, unchanged=False) if _holds(bucket, key, body) else None
+    require_arrived(bucket, key, put, md5=md5, sha256=sha256)
+    # Where create-only is not honoured, another process may just have put its own here: then the next number is ours.
+    if not bucket.is_amazon and not _holds(bucket, key, body):
+        return None
+    return Sealed(key, number, sha256, unchanged=False)
+
+
+def _holds(bucket: Bucket, key: str, body: bytes) -> bool:
+    try:
+        return bucket.get_bytes(key) == body
+    except KeyMissing:
+        return False
+
+
+def _numbers(bucket: Bucket, day: date) -> list[int]:
+    found = (manifest_number(key) for key, _ in bucket.list_keys(manifest_prefix(bucket.prefix, day)))
+    return sorted(number for number in found if number is not None)
+
+
+def _read(bucket: Bucket, day: date, number: int) -> SealedManifest:
+    key = manifest_key(bucket.prefix, day, number)
+    body = bucket.get_bytes(key)
+    try:
+        document = json.loads(body)
+        content = {name: document[name] for name in ("date", "entries", "totals")}
+        whole = (
+            document["format"] == FORMAT
+            and document["date"] == day.isoformat()
+            and document["number"] == number
+            and "previous_sha256" in document
+            and document["content_sha256"] == _sha256(canonical_json(content))
+            and canonical_json(document) == body
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise StoreDamaged(
+            f"{key} in the bucket {bucket.name} is not the manifest that was sealed under that name; restore its "
+            "first version"
+        )
+    return SealedManifest(key, number, _sha256(body), document)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()

@@ -1,0 +1,198 @@
+"""Bytes into the archive: never twice, never over something, never believed unproven.
+
+A put counts when the bytes are proven to lie there: the returned ETag is their MD5, or at Amazon, where an encrypted
+object's ETag is opaque, the checksum it computed is theirs; else the object is read again and hashed. A killed run, a
+lost answer, a second run beside this one all end in the same place: something lies there, it is compared, and equal
+bytes are adopted.
+
+Nothing is ever deleted or overwritten, so the credentials need no such right. Not for deciding what a recording is
+(`wav`), nor for names (`keys`).
+"""
+
+import base64
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from pipelines.archive.bucket import Bucket, ObjectFacts, Put
+from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken, StorageUnavailable, StoreDamaged
+from pipelines.archive.keys import Layout, conflict_key_beside, metadata_text
+from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
+
+__all__ = ["Adopted", "Conflict", "NameTaken", "Stored", "Upload", "adopt", "require_arrived", "store"]
+
+_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# Up to here a body goes out as bytes in one call; a file is sent in blocks of 16 KiB, slower but without its size in
+# memory.
+_IN_MEMORY = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A recording about to be stored. `sha256` and `md5` are hex, `size` in bytes."""
+
+    key: str
+    recording_id: str
+    account_id: str
+    uii: str
+    layout: str
+    source: str
+    sha256: str
+    md5: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A recording that lies in the archive. `adopted`: it lay there already, with these bytes."""
+
+    key: str
+    size: int
+    sha256: str
+    etag: str
+    version_id: str | None
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A recording that an earlier run left in the archive, read again and found valid."""
+
+    stored: Stored
+    wav: WavInfo
+
+
+def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
+    """Put a recording under its key, or adopt the equal one that lies there.
+
+    Args:
+        bucket: where to.
+        upload: what it is.
+        body: seekable, holding exactly the recording; read from its beginning.
+
+    Raises:
+        NameTaken: another recording lies there: store it again under `keys.apart_key`.
+        Conflict: this recording lies there with other bytes, damaged or not; the new ones are kept under the
+            conflict key.
+        StoreDamaged: what lies there after the put is not what was sent. It counts for nothing.
+        StorageUnavailable, StorageRefused: later, or never with these settings.
+        ValueError: the body's length is not `upload.size`.
+    """
+    data = _body(upload, body)
+    for _ in range(3):
+        try:
+            put = _put(bucket, upload.key, upload, data)
+        except KeyExists:
+            found = bucket.head(upload.key)
+            if found is not None:
+                return _settle(bucket, upload, data, found)
+        else:
+            return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
+    raise StorageUnavailable(
+        f"{upload.key} in the bucket {bucket.name} is there for a put and gone for a look, three times over; find "
+        "out what deletes objects there"
+    )
+
+
+def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout) -> Adopted | None:
+    """Adopt an object that a killed run left: its bytes are read again, and must be what its metadata says and a valid
+    recording.
+
+    Returns:
+        None when nothing lies there, or it is another recording, does not say what it is, is damaged, or is no
+        recording: fetch it.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
+        try:
+            found = bucket.head(key)
+            if found is None or found.sha256 is None or not found.is_recording(recording_id):
+                return None
+            read = bucket.hash_object(key, cast("BinaryIO", copy))  # a spooled file is one in all but its stub
+        except KeyMissing:
+            return None
+        if read.sha256 != found.sha256 or read.size != found.size:
+            return None
+        try:
+            wav = inspect_wav(cast("BinaryIO", copy), read.size, layout)
+        except NotARecording:
+            return None
+    return Adopted(Stored(key, read.size, read.sha256, found.etag, found.version_id, adopted=True), wav)
+
+
+def require_arrived(bucket: Bucket, key: str, put: Put, *, md5: str, sha256: str) -> None:
+    """Prove that a put's bytes lie in the bucket; `md5` and `sha256` of them in hex.
+
+    Raises:
+        StoreDamaged: other bytes do.
+    """
+    if _etag_proves(put, md5):
+        return
+    if bucket.is_amazon and put.checksum_sha256 is not None and put.checksum_sha256 == _base64_of(sha256):
+        return
+    if bucket.hash_object(key).sha256 != sha256:
+        raise StoreDamaged(
+            f"The bucket {bucket.name} holds other bytes under {key} than were sent; delete that object, look at "
+            "what lies between, and run the day again"
+        )
+
+
+def _settle(bucket: Bucket, upload: Upload, data: bytes | BinaryIO, found: ObjectFacts) -> Stored:
+    """Something lies under the key: the same, the same with other bytes, or another one?"""
+    if found.recording_id is not None and not found.is_recording(upload.recording_id):
+        raise NameTaken(upload.key)
+    if found.size == upload.size and _etag_proves(found, upload.md5):
+        return _adopted(upload, found)
+    # Metadata only says what should lie there, and a checksum may be an echo: read it.
+    held = bucket.hash_object(upload.key).sha256
+    if held == upload.sha256:
+        return _adopted(upload, found)
+    if found.recording_id is None:
+        # Other bytes that do not say whose they are (some servers lose metadata): neither may win.
+        raise NameTaken(upload.key)
+    # Another version of the same recording, or a damaged one: ours is kept too, for the source will not keep it.
+    kept_as = conflict_key_beside(bucket.prefix, upload.key, upload.sha256)
+    try:
+        _put(bucket, kept_as, upload, data)
+    except KeyExists:
+        # An earlier run kept it, under a name that holds its hash.
+        if bucket.hash_object(kept_as).sha256 != upload.sha256:
+            raise StoreDamaged(
+                f"The object {kept_as} in the bucket {bucket.name} is not what its name says; "
+                "delete it and run the day again"
+            ) from None
+    raise Conflict(upload.key, held, kept_as)
+
+
+def _adopted(upload: Upload, found: ObjectFacts) -> Stored:
+    return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
+
+
+def _put(bucket: Bucket, key: str, upload: Upload, data: bytes | BinaryIO) -> Put:
+    metadata = {
+        "sha256": upload.sha256,
+        "recording-id": metadata_text(upload.recording_id),
+        "uii": metadata_text(upload.uii),
+        "source": metadata_text(upload.source),
+        "layout": metadata_text(upload.layout),
+    }
+    put = bucket.put_new(key, data, md5=upload.md5, sha256=upload.sha256, content_type="audio/wav", metadata=metadata)
+    require_arrived(bucket, key, put, md5=upload.md5, sha256=upload.sha256)
+    return put
+
+
+def _body(upload: Upload, body: BinaryIO) -> bytes | BinaryIO:
+    size = body.seek(0, os.SEEK_END)
+    body.seek(0)
+    if size != upload.size:
+        raise ValueError(f"The body for {upload.key} has {size} bytes, not the {upload.size} announced; fetch it again")
+    return body.read() if size <= _IN_MEMORY else body
+
+
+def _etag_proves(found: Put | ObjectFacts, md5: str) -> bool:
+    return not found.etag_is_opaque and _MD5.fullmatch(md5) is not None and found.etag == md5
+
+
+def _base64_of(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()

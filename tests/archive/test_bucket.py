@@ -1,0 +1,269 @@
+import hashlib
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import urllib3
+from botocore.awsrequest import AWSRequest, AWSResponse
+
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.errors import (
+    KeyExists,
+    KeyMissing,
+    StorageError,
+    StorageRefused,
+    StorageUnavailable,
+    StoreDamaged,
+)
+from pipelines.archive.keys import day_prefix
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DAY = date(2020, 7, 30)
+BODY = bytes(range(256)) * 40
+
+
+def put(bucket: Bucket, key: str, body: bytes = BODY, **changed: Any) -> Any:
+    details = {
+        "md5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "content_type": "audio/wav",
+        "metadata": {"sha256": "ab", "recording-id": "1/a"},
+    }
+    return bucket.put_new(key, body, **details | changed)
+
+
+def test_what_was_put_is_read_back(bucket: Bucket) -> None:
+    key = f"{bucket.prefix}a/b=c/%41-é.WAV"
+    answer = put(bucket, key)
+    assert bucket.get_bytes(key) == BODY
+    assert bucket.hash_object(key).sha256 == hashlib.sha256(BODY).hexdigest()
+    facts = bucket.head(key)
+    assert facts is not None
+    assert facts.etag == answer.etag == hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+    assert facts.size == len(BODY)
+    # rclone returns the metadata's keys as Sha256 and Recording-Id
+    assert (facts.sha256, facts.is_recording("1/a"), facts.is_recording("1/A")) == ("ab", True, False)
+
+
+def test_an_object_is_read_in_blocks(bucket: Bucket) -> None:
+    put(bucket, f"{bucket.prefix}a")
+    copy = io.BytesIO()
+    with bucket.open(f"{bucket.prefix}a") as reader:
+        assert reader.facts.size == len(BODY)
+        while block := reader.read(1000):
+            assert len(block) <= 1000
+            copy.write(block)
+    assert copy.getvalue() == BODY
+
+
+def test_nothing_is_ever_put_over_something(bucket: Bucket) -> None:
+    put(bucket, f"{bucket.prefix}a")
+    with pytest.raises(KeyExists):
+        put(bucket, f"{bucket.prefix}a", b"other")
+    assert bucket.get_bytes(f"{bucket.prefix}a") == BODY
+
+
+def test_what_is_not_there_is_said_to_be_missing(bucket: Bucket) -> None:
+    assert bucket.head(f"{bucket.prefix}none") is None
+    assert list(bucket.list_keys(bucket.prefix)) == []
+    with pytest.raises(KeyMissing):
+        bucket.get_bytes(f"{bucket.prefix}none")
+    with pytest.raises(KeyMissing):
+        bucket.hash_object(f"{bucket.prefix}none")
+
+
+def test_a_days_listing_has_every_object_of_that_day_only(bucket: Bucket) -> None:
+    start = day_prefix(bucket.prefix, DAY)
+    keys = {f"{start}account_id=1/layout=mono/{name}.WAV" for name in "abc"}
+    for key in keys:
+        put(bucket, key)
+    put(bucket, day_prefix(bucket.prefix, date(2020, 7, 31)) + "x")
+    listed = bucket.list_day(DAY)
+    assert set(listed) == keys
+    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
+    assert {(entry.size, entry.etag) for entry in listed.values()} == {(len(BODY), md5)}
+
+
+def test_a_listing_longer_than_a_page_is_complete(rclone_bucket: Bucket) -> None:
+    keys = {f"{day_prefix(rclone_bucket.prefix, DAY)}{number}.WAV" for number in range(1003)}  # a page holds 1000
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: rclone_bucket.put(key, b"x", content_type="audio/wav"), keys))
+    assert set(rclone_bucket.list_day(DAY)) == keys
+
+
+def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone_bucket: Bucket) -> None:
+    with pytest.raises(StoreDamaged, match="altered on the way"):
+        put(rclone_bucket, f"{rclone_bucket.prefix}a", md5="0" * 32)
+    assert rclone_bucket.head(f"{rclone_bucket.prefix}a") is None
+
+
+def test_what_can_be_derived_again_may_be_replaced(bucket: Bucket) -> None:
+    for body in (b"one", b"two"):
+        bucket.put(f"{bucket.prefix}a", body, content_type="text/plain")
+        assert bucket.get_bytes(f"{bucket.prefix}a") == body
+
+
+def test_checksums_are_the_given_ones_and_no_other(proxied: Bucket, proxy: Any) -> None:
+    put(proxied, f"{proxied.prefix}a")
+    headers = {name.lower(): value for verb, _, sent in proxy.seen if verb == "PUT" for name, value in sent.items()}
+    assert {name for name in headers if "checksum" in name or "md5" in name or name == "if-none-match"} == {
+        "content-md5",
+        "if-none-match",
+        "x-amz-checksum-sha256",
+        "x-amz-sdk-checksum-algorithm",
+    }
+    assert "x-amz-trailer" not in headers
+    # plain HTTP: nothing but the signature protects the body, so it is signed
+    assert headers["x-amz-content-sha256"] == hashlib.sha256(BODY).hexdigest()
+
+
+def test_over_tls_the_body_is_not_hashed_once_more_for_the_signature() -> None:
+    client = make_s3_client(max_connections=1, endpoint_url="https://s3.example.invalid")
+    sent: list[AWSRequest] = []
+
+    def answer(request: AWSRequest, **_: Any) -> AWSResponse:
+        sent.append(request)
+        raw = urllib3.HTTPResponse(io.BytesIO(b""), preload_content=False)
+        return AWSResponse(request.url, 404 if request.method == "HEAD" else 200, {"ETag": '"x"'}, raw)
+
+    client.meta.events.register("before-send.s3", answer)
+    put(Bucket(client, "archive", "p/"), "p/a")
+    headers = {name.lower(): value for name, value in sent[-1].headers.items()}
+    assert sent[-1].method == "PUT"
+    assert sent[-1].url == "https://s3.example.invalid/archive/p/a"
+    assert headers["x-amz-content-sha256"] in {"UNSIGNED-PAYLOAD", b"UNSIGNED-PAYLOAD"}
+
+
+def test_at_amazon_a_put_costs_one_request(amazon_bucket: Bucket, amazon_requests: list[str]) -> None:
+    put(amazon_bucket, f"{amazon_bucket.prefix}a")
+    assert amazon_requests == ["PUT"]
+    with pytest.raises(KeyExists):
+        put(amazon_bucket, f"{amazon_bucket.prefix}a")
+    assert amazon_requests == ["PUT", "PUT"]
+
+
+def test_a_put_in_flight_beside_ours_is_waited_for(proxied: Bucket, proxy: Any, naps: list[float]) -> None:
+    proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")] * 2
+    put(proxied, f"{proxied.prefix}a")
+    assert naps == [0.2, 0.4]
+    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+
+
+def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: Any, naps: list[float]) -> None:
+    proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")] * 50
+    with pytest.raises(StorageUnavailable, match="ConditionalRequestConflict"):
+        put(proxied, f"{proxied.prefix}a")
+    assert len(naps) == 6
+
+
+def test_a_server_that_refuses_the_condition_is_asked_without_it(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = [(501, "NotImplemented")]
+    put(proxied, f"{proxied.prefix}a")
+    put(proxied, f"{proxied.prefix}b")
+    asked = ["If-None-Match" in sent for verb, _, sent in proxy.seen if verb == "PUT"]
+    assert asked == [True, False, False]
+    with pytest.raises(KeyExists):
+        put(proxied, f"{proxied.prefix}a", b"other")
+    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+
+
+def test_a_body_sent_again_is_sent_from_its_beginning(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = [(409, "ConditionalRequestConflict")]
+    proxied.put_new(
+        f"{proxied.prefix}a",
+        io.BytesIO(BODY),
+        md5=hashlib.md5(BODY, usedforsecurity=False).hexdigest(),
+        sha256=hashlib.sha256(BODY).hexdigest(),
+        content_type="audio/wav",
+    )
+    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+
+
+def test_a_short_weakness_of_the_server_is_not_noticed(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = [(503, "SlowDown")]
+    put(proxied, f"{proxied.prefix}a")
+    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+
+
+def test_a_lost_answer_shows_as_something_being_there(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = ["lose"]
+    with pytest.raises(KeyExists):
+        put(proxied, f"{proxied.prefix}a")
+    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+
+
+def test_a_read_that_breaks_off_is_never_taken_for_the_end(proxied: Bucket, proxy: Any) -> None:
+    put(proxied, f"{proxied.prefix}a")
+    for read in (proxied.get_bytes, proxied.hash_object):
+        proxy.orders["GET"] = ["cut"]
+        with pytest.raises(StorageUnavailable):
+            read(f"{proxied.prefix}a")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "says"),
+    [
+        (403, "AccessDenied", StorageRefused, "s3:PutObject"),
+        (404, "NoSuchBucket", StorageRefused, "ARCHIVE_BUCKET"),
+        (400, "AuthorizationHeaderMalformed", StorageRefused, "AWS_REGION"),
+        (400, "InvalidRequest", StorageRefused, "InvalidRequest"),
+        (501, "NotImplemented", StorageRefused, "NotImplemented"),
+        (500, "InternalError", StorageUnavailable, "InternalError"),
+    ],
+)
+def test_a_refusal_says_what_to_do(  # noqa: PLR0917 - fixtures and parameters
+    proxied: Bucket, proxy: Any, status: int, code: str, kind: type[StorageError], says: str
+) -> None:
+    proxy.orders["PUT"] = [(status, code)] * 5
+    with pytest.raises(kind, match=says) as caught:
+        put(proxied, f"{proxied.prefix}a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_bucket_is_never_an_empty_day(rclone_client: "S3Client", moto_client: "S3Client") -> None:
+    for client in (rclone_client, moto_client):
+        with pytest.raises(StorageRefused, match="ARCHIVE_BUCKET"):
+            Bucket(client, "nobody-made-this", "").list_day(DAY)
+
+
+def test_wrong_credentials_are_named_and_not_shown(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2hunter2hunter2")
+    bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
+    for call in (lambda: bucket.head("a"), lambda: bucket.list_day(DAY), lambda: put(bucket, "a")):
+        with pytest.raises(StorageRefused, match="credentials") as caught:
+            call()
+        assert "hunter2" not in str(caught.value)
+
+
+def test_no_credentials_at_all_is_said(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
+    with pytest.raises(StorageRefused, match="no usable AWS credentials"):
+        bucket.head("a")
+
+
+def test_a_server_that_is_not_there_is_unavailable(closed_port_bucket: Callable[[], Bucket]) -> None:
+    with pytest.raises(StorageUnavailable, match="AWS_ENDPOINT_URL_S3"):
+        closed_port_bucket().head("a")
+
+
+def test_a_name_no_bucket_can_have_is_refused(rclone_client: "S3Client") -> None:
+    with pytest.raises(StorageRefused, match="ARCHIVE_BUCKET"):
+        Bucket(rclone_client, "not a bucket!", "").head("a")
+
+
+def test_the_endpoint_of_the_environment_is_used(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", rclone.url)
+    bucket = Bucket(make_s3_client(max_connections=1), "archive", "")
+    assert not bucket.is_amazon
+    assert bucket.head("nothing") is None
+
+
+def test_a_buckets_repr_holds_no_secret(moto_bucket: Bucket) -> None:
+    assert repr(moto_bucket) == f"Bucket('archive', prefix={moto_bucket.prefix!r})"

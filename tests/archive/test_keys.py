@@ -1,0 +1,149 @@
+import re
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipelines.archive.keys import (
+    apart_key,
+    catalog_key,
+    conflict_key,
+    conflict_key_beside,
+    day_prefix,
+    manifest_key,
+    manifest_number,
+    metadata_text,
+    recording_key,
+)
+
+DAY = date(2020, 7, 30)
+SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,159}", re.ASCII)
+HOSTILE = st.text(max_size=400) | st.sampled_from(
+    [
+        "",
+        ".",
+        "..",
+        "../..",
+        "a/../..",
+        "a\0b.wav",
+        "a\nb",
+        "x\u202egnp.WAV",
+        "a%2fb",
+        "a\\b",
+        "é.wav",
+        "\ud800",
+        "a" * 500,
+    ]
+)
+
+
+def name_of(path: str) -> str:
+    return recording_key("", DAY, "1", "mono", path).rpartition("/")[2]
+
+
+def test_a_key_is_the_one_in_the_design() -> None:
+    key = recording_key("p/", DAY, "15300002", "mono", "15300002/202007/30/202007302136360132130000036446-1.WAV")
+    assert key == ("p/recordings/date=2020-07-30/account_id=15300002/layout=mono/202007302136360132130000036446-1.WAV")
+    assert key.startswith(day_prefix("p/", DAY))
+
+
+def test_the_other_names_are_the_ones_in_the_design() -> None:
+    assert manifest_key("p/", DAY, 3) == "p/manifests/date=2020-07-30/manifest-3.json"
+    assert catalog_key("", DAY) == "catalog/date=2020-07-30/recordings.parquet"
+
+
+@given(HOSTILE, HOSTILE, st.sampled_from(["mono", "stereo"]))
+def test_a_hostile_path_or_account_stays_one_harmless_segment(path: str, account: str, layout: str) -> None:
+    key = recording_key("", DAY, account, layout, path)
+    assert key == recording_key("", DAY, account, layout, path)
+    root, day, account_part, layout_part, name = key.split("/")
+    assert (root, day, layout_part) == ("recordings", "date=2020-07-30", f"layout={layout}")
+    assert SEGMENT.fullmatch(account_part.removeprefix("account_id="))
+    assert SEGMENT.fullmatch(name)
+    assert len(name) <= 128
+    assert len(key) <= 300
+
+
+@given(HOSTILE, HOSTILE)
+@example("a/..", "b/..")
+@example("a/", "b/")
+@example("é.wav", "è.wav")
+@example("a" * 129, "a" * 130)
+def test_different_paths_share_a_name_only_when_it_is_their_own(one: str, two: str) -> None:
+    same = name_of(one) == name_of(two)
+    own = name_of(one) == one.rpartition("/")[2] and name_of(two) == two.rpartition("/")[2]
+    assert same == (one == two or (own and one.rpartition("/")[2] == two.rpartition("/")[2]))
+
+
+@pytest.mark.parametrize("shout", [str, str.upper])
+def test_a_source_cannot_choose_the_hashed_name_of_another_recording(shout: Callable[[str], str]) -> None:
+    victim = name_of("a/é.wav")
+    assert victim.startswith("sha256-")
+    assert name_of(shout(victim)).lower() != victim.lower()
+
+
+def test_different_accounts_never_share_a_folder() -> None:
+    accounts = ["1", "1/", "../1", "", ".", "1\0"]
+    assert len({recording_key("", DAY, account, "mono", "a.wav") for account in accounts}) == len(accounts)
+
+
+def test_a_layout_that_is_neither_is_refused() -> None:
+    with pytest.raises(ValueError, match="mono or stereo"):
+        recording_key("", DAY, "1", "../x", "a.wav")
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_a_key_apart_lies_beside_and_differs_for_each_recording(path: str, one: str, two: str) -> None:
+    key = recording_key("p/", DAY, "1", "mono", path)
+    apart = apart_key(key, one)
+    assert apart != key
+    assert apart.rpartition("/")[0] == key.rpartition("/")[0]
+    assert SEGMENT.fullmatch(apart.rpartition("/")[2])
+    assert (apart == apart_key(key, two)) == (one == two)
+
+
+def test_a_key_apart_keeps_the_suffix() -> None:
+    assert re.fullmatch(r"x/a-1-[0-9a-f]{8}\.WAV", apart_key("x/a-1.WAV", "id"))
+    assert re.fullmatch(r"x/a-[0-9a-f]{8}", apart_key("x/a", "id"))
+
+
+@given(HOSTILE, HOSTILE)
+def test_a_conflict_is_kept_in_the_same_place_by_either_way_of_naming_it(path: str, account: str) -> None:
+    digest = "0123456789abcdef" * 4
+    named = conflict_key("p/", DAY, account, "stereo", path, digest)
+    assert named == conflict_key_beside("p/", recording_key("p/", DAY, account, "stereo", path), digest)
+    assert named.startswith("p/conflicts/date=2020-07-30/account_id=")
+    assert named.rpartition("/")[2].startswith("0123456789abcdef-")
+
+
+def test_a_key_elsewhere_has_no_conflict_key() -> None:
+    with pytest.raises(ValueError, match="not the key of a recording"):
+        conflict_key_beside("p/", "q/recordings/a", "0" * 64)
+
+
+@given(st.integers(1, 10**9))
+def test_a_manifests_number_is_read_back(number: int) -> None:
+    assert manifest_number(manifest_key("p/", DAY, number)) == number
+
+
+@pytest.mark.parametrize("name", ["manifest-0.json", "manifest-01.json", "manifest-1.json.tmp", "manifest-٣.json", "x"])
+def test_anything_else_has_no_number(name: str) -> None:
+    assert manifest_number(f"p/manifests/date=2020-07-30/{name}") is None
+
+
+def test_manifests_are_numbered_from_one() -> None:
+    with pytest.raises(ValueError, match="from 1"):
+        manifest_key("", DAY, 0)
+
+
+@given(HOSTILE | st.text(max_size=2000), HOSTILE)
+@example("a" * 600, "b" * 600)
+def test_metadata_is_short_ascii_and_tells_strings_apart(one: str, two: str) -> None:
+    text = metadata_text(one)
+    assert text.isascii()
+    assert text.isprintable()
+    assert " " not in text
+    assert len(text) <= 512
+    assert (text == metadata_text(two)) == (one == two)

@@ -1,0 +1,266 @@
+import io
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from datetime import UTC, date, datetime, timedelta, timezone
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import StorageUnavailable, StoreDamaged
+from pipelines.archive.keys import manifest_key
+from pipelines.archive.manifest import (
+    CATALOG_SCHEMA,
+    ManifestEntry,
+    Sealed,
+    canonical_json,
+    check_chain,
+    latest_manifest,
+    seal,
+    write_catalog,
+)
+
+DAY = date(2020, 7, 30)
+NOON = datetime(2020, 8, 1, 12, tzinfo=UTC)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def entry(name: str = "a", **changed: Any) -> ManifestEntry:
+    whole = ManifestEntry(
+        recording_id=f"1/{name}",
+        account_id="1",
+        uii="202007302136360132130000036446",
+        layout="mono",
+        source="global_call_type_detail",
+        status="archived",
+        started_at=datetime(2020, 7, 30, 21, 36, 36, tzinfo=UTC),
+        duration_s=12.3456789,
+        key=f"recordings/{name}.WAV",
+        size=44,
+        sha256="ab" * 32,
+    )
+    return replace(whole, **changed)
+
+
+def do_seal(bucket: Bucket, *entries: ManifestEntry, day: date = DAY, run_id: str = "r", at: datetime = NOON) -> Sealed:
+    return seal(bucket, day, entries, {"recordings": len(entries)}, run_id=run_id, sealed_at=at)
+
+
+def document(bucket: Bucket, sealed: Sealed) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(bucket.get_bytes(sealed.key))
+    return parsed
+
+
+def overwrite(bucket: Bucket, key: str, body: bytes) -> None:
+    bucket.put(key, body, content_type="application/json")
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=5), st.randoms())
+def test_canonical_json_is_one_text_for_one_document(value: dict[str, Any], chance: Any) -> None:
+    body = canonical_json(value)
+    names = list(value)
+    chance.shuffle(names)
+    assert canonical_json({name: value[name] for name in names}) == body
+    assert json.loads(body) == value
+    assert canonical_json(json.loads(body)) == body
+    assert body.endswith(b"\n")
+    assert body.count(b"\n") == 1
+
+
+def test_canonical_json_has_no_blanks_and_keeps_scripts() -> None:
+    assert canonical_json({"b": [1, 2.5, None], "a": "é, \ud800"}) == '{"a":"é, \\ud800","b":[1,2.5,null]}\n'.encode()
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"a": float("nan")})
+
+
+def test_the_first_manifest_holds_everything_asked_of_it(bucket: Bucket) -> None:
+    sealed = do_seal(bucket, entry("b"), entry("a", status="missing", reason="not_found", key=None))
+    assert sealed == Sealed(manifest_key(bucket.prefix, DAY, 1), 1, sealed.sha256, unchanged=False)
+    body = bucket.get_bytes(sealed.key)
+    assert sha256(body).hexdigest() == sealed.sha256
+    held = document(bucket, sealed)
+    assert canonical_json(held) == body
+    assert [one["recording_id"] for one in held["entries"]] == ["1/a", "1/b"]
+    assert set(held["entries"][0]) == {field.name for field in fields(ManifestEntry)}
+    assert held["entries"][1]["started_at"] == "2020-07-30T21:36:36.000000+00:00"
+    assert held["entries"][1]["duration_s"] == 12.346
+    assert (held["date"], held["number"], held["run_id"]) == ("2020-07-30", 1, "r")
+    assert (held["previous_sha256"], held["previous_day"]) == (None, None)
+    assert held["totals"] == {"recordings": 2}
+
+
+def test_the_same_content_makes_no_new_number(bucket: Bucket) -> None:
+    first = do_seal(bucket, entry("a"), entry("b"))
+    elsewhere = timezone(timedelta(hours=2))
+    again = do_seal(
+        bucket,
+        entry("b"),
+        entry("a", started_at=datetime(2020, 7, 30, 23, 36, 36, tzinfo=elsewhere)),
+        run_id="another",
+        at=NOON + timedelta(days=1),
+    )
+    assert again == replace(first, unchanged=True)
+    latest = latest_manifest(bucket, DAY)
+    assert latest is not None
+    assert (latest.number, latest.sha256) == (1, first.sha256)
+
+
+def test_each_number_names_the_one_before(bucket: Bucket) -> None:
+    sealed = [do_seal(bucket, *(entry(str(n)) for n in range(count))) for count in range(12)]
+    assert [one.number for one in sealed] == list(range(1, 13))  # 10 comes after 9, not after 1
+    for before, after in pairwise(sealed):
+        assert document(bucket, after)["previous_sha256"] == before.sha256
+    assert check_chain(bucket, DAY) == ()
+    back = do_seal(bucket)
+    assert (back.number, back.unchanged) == (13, False)  # content of long ago is still a change
+
+
+def test_a_day_names_the_latest_manifest_of_the_day_before(bucket: Bucket) -> None:
+    do_seal(bucket, day=DAY - timedelta(days=2))
+    first = do_seal(bucket, entry("a"), day=DAY)
+    assert document(bucket, first)["previous_day"] is None
+    for count in (1, 2):
+        yesterday = do_seal(bucket, *(entry(str(n)) for n in range(count)), day=DAY - timedelta(days=1))
+    assert do_seal(bucket, entry("a"), day=DAY).unchanged  # yesterday's growth is no change of today
+    second = do_seal(bucket, entry("b"), day=DAY)
+    assert document(bucket, second)["previous_day"] == {
+        "date": "2020-07-29",
+        "number": 2,
+        "sha256": yesterday.sha256,
+    }
+
+
+def test_a_day_without_recordings_is_sealed_too(bucket: Bucket) -> None:
+    sealed = do_seal(bucket)
+    assert document(bucket, sealed)["entries"] == []
+
+
+def test_a_day_never_sealed_has_no_manifest(bucket: Bucket) -> None:
+    assert latest_manifest(bucket, DAY) is None
+    assert check_chain(bucket, DAY) == ()
+
+
+def test_sealers_at_once_overwrite_nothing(bucket: Bucket) -> None:
+    gate = threading.Barrier(4)
+
+    def run(number: int) -> Sealed:
+        gate.wait()
+        return do_seal(bucket, entry(str(number)), run_id=str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        sealed = list(pool.map(run, range(4)))
+    assert sorted(one.number for one in sealed) == [1, 2, 3, 4]
+    for number, one in enumerate(sealed):
+        assert document(bucket, one)["run_id"] == str(number)
+        assert sha256(bucket.get_bytes(one.key)).hexdigest() == one.sha256
+    assert check_chain(bucket, DAY) == ()
+
+
+def test_sealers_of_the_same_content_at_once_agree_on_one_manifest(bucket: Bucket) -> None:
+    gate = threading.Barrier(4)
+
+    def run(number: int) -> Sealed:
+        gate.wait()
+        return do_seal(bucket, entry("a"), run_id=str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        sealed = list(pool.map(run, range(4)))
+    assert {(one.number, one.sha256) for one in sealed} == {(1, sealed[0].sha256)}
+    assert sorted(one.unchanged for one in sealed) == [False, True, True, True]
+
+
+def test_a_lost_answer_seals_once(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = ["lose"]
+    assert do_seal(proxied, entry("a")).number == 1
+    assert do_seal(proxied, entry("a")).unchanged
+
+
+def test_a_number_always_taken_is_given_up(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = [(412, "PreconditionFailed")] * 50
+    with pytest.raises(StorageUnavailable, match="one run at a time"):
+        do_seal(proxied, entry("a"))
+    assert latest_manifest(proxied, DAY) is None
+
+
+def test_a_manifest_altered_on_the_way_never_counts(proxied: Bucket, proxy: Any) -> None:
+    proxy.orders["PUT"] = ["alter"]
+    with pytest.raises(StoreDamaged):
+        do_seal(proxied, entry("a"))
+    with pytest.raises(StoreDamaged):
+        latest_manifest(proxied, DAY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.replace(b'"size":44', b'"size":45'),
+        lambda body: body[:-2],
+        lambda body: b" " + body,
+        lambda _: b"",
+        lambda _: b"[]",
+        lambda body: body.replace(b'"number":1', b'"number":2'),
+        lambda body: body.replace(b"2020-07-30", b"2020-07-31"),
+        lambda _: b"[" * 100_000,
+    ],
+)
+def test_an_altered_manifest_is_noticed(bucket: Bucket, change: Callable[[bytes], bytes]) -> None:
+    sealed = do_seal(bucket, entry("a"))
+    overwrite(bucket, sealed.key, change(bucket.get_bytes(sealed.key)))
+    with pytest.raises(StoreDamaged, match="manifest-1"):
+        do_seal(bucket, entry("b"))
+    assert len(check_chain(bucket, DAY)) == 1
+
+
+def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucket) -> None:
+    first = do_seal(bucket, entry("a"))
+    do_seal(bucket, entry("b"))
+    forged = document(bucket, first) | {"run_id": "forged"}
+    overwrite(bucket, first.key, canonical_json(forged))
+    (problem,) = check_chain(bucket, DAY)
+    assert "altered or replaced" in problem
+
+
+def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: Any) -> None:
+    for name in "abc":
+        do_seal(moto_bucket, entry(name))
+    moto_client.delete_object(Bucket="archive", Key=manifest_key(moto_bucket.prefix, DAY, 2))
+    (problem,) = check_chain(moto_bucket, DAY)
+    assert "without a gap" in problem
+
+
+def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        do_seal(bucket, entry("a"), entry("a"))
+    with pytest.raises(ValueError, match="zone"):
+        do_seal(bucket, entry("a"), at=datetime(2020, 8, 1))  # noqa: DTZ001 - what is refused
+    assert latest_manifest(bucket, DAY) is None
+
+
+def test_the_catalog_is_a_table_that_can_be_made_again(bucket: Bucket) -> None:
+    write_catalog(bucket, DAY, [entry("x")])
+    key = write_catalog(bucket, DAY, [entry("b", warnings=("short",)), entry("a", status="missing", key=None)])
+    assert key == f"{bucket.prefix}catalog/date=2020-07-30/recordings.parquet"
+    table = pq.read_table(io.BytesIO(bucket.get_bytes(key)))
+    assert table.schema.equals(CATALOG_SCHEMA)
+    assert table.column("recording_id").to_pylist() == ["1/a", "1/b"]
+    assert table.column("warnings").to_pylist() == [[], ["short"]]
+    assert table.column("started_at").to_pylist()[0] == datetime(2020, 7, 30, 21, 36, 36, tzinfo=UTC)
+
+
+def test_a_quiet_days_catalog_has_its_columns(bucket: Bucket) -> None:
+    key = write_catalog(bucket, DAY, [])
+    table: pa.Table = pq.read_table(io.BytesIO(bucket.get_bytes(key)))
+    assert (table.num_rows, table.schema.names) == (0, CATALOG_SCHEMA.names)
