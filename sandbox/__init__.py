@@ -1,0 +1,14 @@
+"""A RingCX to try the product on and to test against, and a local S3.
+
+It imitates what a client of the vendor can see: log-in, reports, recordings, limits, and the ways they fail.
+It is not a test of the product and imports nothing of it; the two only meet over HTTP.
+"""
+
+from __future__ import annotations
+
+from sandbox.config import Credentials, Limits, SandboxConfig, demo_config
+from sandbox.faults import Faults, Where
+from sandbox.s3 import LocalS3
+from sandbox.server import RunningSandbox
+
+__all__ = ["Credentials", "Faults", "Limits", "LocalS3", "RunningSandbox", "SandboxConfig", "Where", "demo_config"]

@@ -1,0 +1,61 @@
+"""The stage of `make demo` and `make ui`: the sandbox and the local S3 on fixed ports, their data kept under
+`data/demo/`.
+
+Fixed ports, because links hold the sandbox's address: another port would make every link of the last demo look changed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.config import Limits, demo_config
+from sandbox.s3 import LocalS3
+from sandbox.server import RunningSandbox
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data" / "demo"
+SOURCE_PORT = int(os.environ.get("SANDBOX_PORT", "8765"))
+S3_PORT = int(os.environ.get("SANDBOX_S3_PORT", "8766"))
+
+
+class StageBusy(Exception):  # noqa: N818 - says what is the matter, not that something broke
+    """A port of the stage is taken."""
+
+
+@contextmanager
+def stage() -> Iterator[dict[str, str]]:
+    """Run both servers and yield the variables that point the archiver at them.
+
+    Raises:
+        StageBusy: one of the ports is taken; the text says which and what to do.
+    """
+    for name, port in (("SANDBOX_PORT", SOURCE_PORT), ("SANDBOX_S3_PORT", S3_PORT)):
+        if _is_taken(port):
+            raise StageBusy(
+                f"Port {port} of 127.0.0.1 is in use, perhaps by another `make demo` or `make ui`: "
+                f"stop that one, or set {name} to a free port."
+            )
+    # The documented 2 requests a minute would make the demo of two dates three minutes long.
+    config = replace(demo_config(), limits=Limits(reports="60/60", exchange="5/60", media="none"))
+    with (
+        LocalS3(DATA / "s3", port=S3_PORT) as s3,
+        RunningSandbox(config, port=SOURCE_PORT, own_process=True) as source,
+    ):
+        yield {
+            **source.environment(),
+            **s3.environment(),
+            "RINGCX_LIMIT_REPORTS": "60/60",
+            "ARCHIVE_BUCKET": s3.bucket,
+            "ARCHIVE_RETRY_MINUTES": "10,30,60",
+            "DATA_DIR": str(DATA),
+        }
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
