@@ -1,0 +1,52 @@
+# The project's few commands. Everything they make lies in .venv/ and data/.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export DAGSTER_HOME := $(CURDIR)
+
+.PHONY: help demo ui test lint types imports unit lock clean
+
+help:
+	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
+	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
+	@echo "make test   lint, types, import rules and the whole test suite"
+	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
+	@echo "make clean  forget the environment and the demo's data"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "Making .venv and installing the pinned packages; this takes a minute or two the first time."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python -m sandbox.demo
+
+ui: $(READY)
+	@$(BIN)/python -m sandbox.ui
+
+test: lint types imports unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+unit: $(READY)
+	$(BIN)/python -m pytest
+
+lock:
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet --upgrade -o requirements.lock
+
+clean:
+	rm -rf .venv data

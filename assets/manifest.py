@@ -1,0 +1,51 @@
+"""What a date holds, sealed: the manifest, and the catalog that people query."""
+
+from datetime import date
+
+from dagster import (
+    AssetExecutionContext,
+    AssetsDefinition,
+    DailyPartitionsDefinition,
+    MaterializeResult,
+    ResourceParam,
+    asset,
+)
+
+from assets.presentation import OWNER, counts, not_held, place
+from pipelines.failures import told_in_a_sentence
+from pipelines.resources import Services
+from pipelines.steps.seal import seal_day
+
+
+def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
+    """The manifest of a date."""
+
+    @asset(
+        deps=["recordings"],
+        partitions_def=partitions,
+        group_name="proof",
+        kinds={"s3", "json"},
+        owners=[OWNER],
+        description=(
+            "The sealed list of the recordings dated this day: each with its state and reason, and the held ones with "
+            "key, size and SHA-256. Written once; a day that changed gets a new number. Refreshes the catalog."
+        ),
+    )
+    def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+        day = date.fromisoformat(context.partition_key)
+        with told_in_a_sentence():
+            sealed = seal_day(services.ledger, services.bucket, day, now=services.clock(), run_id=context.run.run_id)
+        return MaterializeResult(
+            metadata={
+                **counts(sealed.states),
+                "megabytes": round(sum(one.size or 0 for one in sealed.states) / 1e6, 3),
+                "manifest_number": sealed.manifest.number,
+                "manifest_is_new": not sealed.manifest.unchanged,
+                "manifest_sha256": sealed.manifest.sha256,
+                "manifest": place(services.bucket, sealed.manifest.key),
+                "catalog": place(services.bucket, sealed.catalog),
+                "not_held": not_held(sealed.states),
+            }
+        )
+
+    return [daily_manifest]

@@ -1,0 +1,87 @@
+"""How the assets show what they did: tables, places in the archive, progress."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+from dagster import (
+    AssetExecutionContext,
+    AssetObservation,
+    MetadataValue,
+    TableColumn,
+    TableMetadataValue,
+    TableRecord,
+    TableSchema,
+)
+
+from pipelines.archive.bucket import Bucket
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.steps.fetch import Progress
+
+OWNER = "team:recording-archive"
+PROGRESS_SECONDS = 30.0
+PROGRESS_SHARE = 0.1
+
+Cell = str | int | float
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetadataValue:
+    """A table of the UI; a column is numeric when its first value is."""
+    types = ["string" if not rows or isinstance(rows[0][index], str) else "int" for index in range(len(columns))]
+    return MetadataValue.table(
+        records=[TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
+        schema=TableSchema([TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
+    )
+
+
+def counts(states: Iterable[RecordingState]) -> dict[str, int]:
+    """How many recordings stand where, under constant names so that the UI plots them over dates."""
+    by_status = Counter(state.status for state in states)
+    return {"found": by_status.total(), **{str(status): by_status[status] for status in Status}}
+
+
+def not_held(states: Iterable[RecordingState]) -> TableMetadataValue:
+    """The recordings that should exist and are not held: how many for each state and reason, and what happens next."""
+    groups: defaultdict[tuple[str, str], list[RecordingState]] = defaultdict(list)
+    for state in states:
+        if state.status is not Status.archived:
+            groups[str(state.status), state.reason or "new"].append(state)
+    rows = []
+    for (status, reason), members in sorted(groups.items()):
+        soonest = min((one.next_attempt_at for one in members if one.next_attempt_at), default=None)
+        following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
+        rows.append((status, reason, len(members), following, min(one.recording_id for one in members)))
+    return table(("state", "reason", "recordings", "next", "example"), rows)
+
+
+def place(bucket: Bucket, prefix: str) -> MetadataValue:
+    """Where something lies: a link into the AWS console, or the address where the store is not Amazon's."""
+    if bucket.is_amazon:
+        return MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
+    return MetadataValue.path(f"s3://{bucket.name}/{prefix}")
+
+
+class ProgressReporter:
+    """Shows a long step's progress in the UI: an observation every 30 s or 10 %, not one per recording."""
+
+    def __init__(self, context: AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
+        self._context = context
+        self._clock = clock
+        self._told_at = clock()
+        self._told = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of `progress`, and tell it when it is time."""
+        ahead = progress.done - self._told
+        if not ahead or (ahead < progress.due * PROGRESS_SHARE and self._clock() - self._told_at < PROGRESS_SECONDS):
+            return
+        self._told, self._told_at = progress.done, self._clock()
+        megabytes = progress.size / 1e6
+        self._context.log.info("%d of %d recordings done, %.1f MB archived", progress.done, progress.due, megabytes)
+        self._context.log_event(
+            AssetObservation(
+                asset_key=self._context.asset_key,
+                partition=self._context.partition_key,
+                metadata={"done": progress.done, "due": progress.due, "megabytes_archived": round(megabytes, 1)},
+            )
+        )

@@ -1,0 +1,101 @@
+"""The recordings: known by their links, then held in the archive."""
+
+from datetime import date
+
+from dagster import (
+    AssetExecutionContext,
+    AssetsDefinition,
+    DailyPartitionsDefinition,
+    MaterializeResult,
+    ResourceParam,
+    asset,
+)
+
+from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
+from pipelines.archive import keys
+from pipelines.failures import PermanentFailure, told_in_a_sentence
+from pipelines.ledger.states import Status
+from pipelines.resources import Services
+from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
+from pipelines.steps.links import linked_days, register_links
+
+
+def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
+    """The links of a date and the recordings behind them."""
+
+    @asset(
+        deps=["agent_segment_metadata", "global_call_type_detail"],
+        partitions_def=partitions,
+        group_name="recordings",
+        kinds={"parquet"},
+        owners=[OWNER],
+        description="The recordings that the date's rows link to. Each one not known before becomes `pending`.",
+    )
+    def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+        with told_in_a_sentence():
+            found = register_links(
+                services.ledger,
+                date.fromisoformat(context.partition_key),
+                zone=services.settings.zone,
+                hosts=services.hosts,
+                now=services.clock(),
+                run_id=context.run.run_id,
+            )
+        return MaterializeResult(
+            metadata={
+                "recordings_found": found.found,
+                "recordings_new": found.new,
+                "recordings_known": found.known,
+                "links_changed": found.relinked,
+                "links_refused": sum(found.refused.values()),
+                "mono": found.by_layout.get("mono", 0),
+                "stereo": found.by_layout.get("stereo", 0),
+                **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
+            }
+        )
+
+    @asset(
+        deps=[recording_links],
+        partitions_def=partitions,
+        group_name="recordings",
+        kinds={"s3", "wav"},
+        owners=[OWNER],
+        pool="ringcx_media",
+        description=(
+            "The WAV files in S3: everything `pending` and due is fetched, checked to be a whole recording, stored "
+            "create-only with its SHA-256, and its state recorded. What is already held is never fetched again."
+        ),
+    )
+    def recordings(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+        day = date.fromisoformat(context.partition_key)
+        run_id, now = context.run.run_id, services.clock()
+        with told_in_a_sentence():
+            states = states_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone, now))
+            due = due_of(states.values(), services.hosts, now=now, run_id=run_id)
+            context.log.info("%d recordings known, %d due", len(states), len(due))
+            result = Fetcher(
+                ledger=services.ledger,
+                bucket=services.bucket,
+                media=services.media,
+                rules=services.rules,
+                concurrency=services.settings.archive_concurrency,
+                run_id=run_id,
+                clock=services.clock,
+                stop=services.stop,
+                progress=ProgressReporter(context),
+            ).run(due, states)
+        after = list((states | result.changed).values())
+        if complaint := refused_log_in(result):
+            raise PermanentFailure(complaint)
+        return MaterializeResult(
+            metadata={
+                **counts(after),
+                "archived_now": sum(one.status is Status.archived for one in result.changed.values()),
+                "adopted_now": result.adopted,
+                "megabytes_now": round(result.size / 1e6, 3),
+                "archive": place(services.bucket, keys.day_prefix(services.bucket.prefix, day)),
+                "not_held": not_held(after),
+            }
+        )
+
+    return [recording_links, recordings]

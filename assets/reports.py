@@ -1,0 +1,89 @@
+"""The two reports: the rows that say which recordings should exist."""
+
+from datetime import date
+
+from dagster import (
+    AssetExecutionContext,
+    AssetsDefinition,
+    DailyPartitionsDefinition,
+    MaterializeResult,
+    MetadataValue,
+    ResourceParam,
+    asset,
+)
+
+from assets.presentation import OWNER, table
+from pipelines.calendar import day_bounds
+from pipelines.failures import told_in_a_sentence
+from pipelines.ledger.schema import PullRecord
+from pipelines.resources import Services
+from pipelines.ringcx.reports import ReportName
+from pipelines.steps.pull import ReportPull, settled_period
+
+_DESCRIPTIONS: dict[ReportName, str] = {
+    "agent_segment_metadata": (
+        "Agent Segment Metadata report: a row for each agent leg of a call, inbound and outbound, with the link to its "
+        "**stereo** recording (`Segment Recording URL`). New and changed rows are appended to the ledger."
+    ),
+    "global_call_type_detail": (
+        "Global Call Type Detail report: a row for each queue or agent a call reached, with the link to the call's "
+        "**mono** recording (`recording_url`). New and changed rows are appended to the ledger."
+    ),
+}
+
+
+def report_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
+    """One asset a report."""
+    return [_report_asset(report, text, partitions) for report, text in _DESCRIPTIONS.items()]
+
+
+def _report_asset(report: ReportName, description: str, partitions: DailyPartitionsDefinition) -> AssetsDefinition:
+    @asset(
+        name=report,
+        partitions_def=partitions,
+        group_name="reports",
+        kinds={"ringcx", "parquet"},
+        owners=[OWNER],
+        pool="ringcx_reports",
+        description=description,
+    )
+    def pulled(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+        day = date.fromisoformat(context.partition_key)
+        with told_in_a_sentence():
+            bounds = day_bounds(day, services.settings.zone)
+            period = settled_period(bounds, services.clock(), day)
+            pulls = ReportPull(
+                report=report,
+                day=day,
+                period=period,
+                source=services.reports,
+                ledger=services.ledger,
+                run_id=context.run.run_id,
+                clock=services.clock,
+                log=context.log,
+            ).run(services.settings.ringcx_account_ids)
+        return _told(pulls, whole_day=period.end == bounds[1])
+
+    return pulled
+
+
+def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:
+    rows, with_link = sum(pull.rows for pull in pulls), sum(pull.with_link for pull in pulls)
+    period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
+    return MaterializeResult(
+        metadata={
+            "rows_pulled": rows,
+            "rows_new": sum(pull.new for pull in pulls),
+            "rows_changed": sum(pull.changed for pull in pulls),
+            "rows_unchanged": sum(pull.unchanged for pull in pulls),
+            "rows_vanished": sum(pull.vanished for pull in pulls),
+            "rows_with_link": with_link,
+            "rows_without_link": rows - with_link,
+            "period": period,
+            "whole_day": MetadataValue.bool(whole_day),
+            "by_account": table(
+                ("account", "rows", "new", "changed", "vanished", "with_link"),
+                [(one.account_id, one.rows, one.new, one.changed, one.vanished, one.with_link) for one in pulls],
+            ),
+        }
+    )

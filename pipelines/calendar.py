@@ -1,0 +1,21 @@
+"""Local days and UTC instants. All arithmetic is in UTC: a local day has 23, 24 or 25 hours."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+
+def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The instants (UTC) at which the local `day` begins and at which the next one begins."""
+    return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
+
+
+def local_day(instant: datetime, zone: ZoneInfo) -> date:
+    """The local day on which an aware `instant` falls."""
+    return instant.astimezone(zone).date()
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    # fold=0: where midnight happens twice the day begins at the first one; where it is skipped, at the jump.
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)

@@ -1,0 +1,32 @@
+"""Wiring, nothing else: which assets, job, schedules, sensors and resources make up the code location."""
+
+from dagster import Definitions, ResourceDefinition, in_process_executor
+
+from assets.manifest import manifest_assets
+from assets.recordings import recording_assets
+from assets.reports import report_assets
+from pipelines import settings
+from pipelines.jobs import archive_day_job
+from pipelines.partitions import daily_partitions
+from pipelines.resources import services_resource
+from pipelines.schedules import daily_archive, intraday_archive
+from pipelines.sensors import archive_despite_failed_report, pending_recordings
+
+
+def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceDefinition | None = None) -> Definitions:
+    """Fresh definitions; tests give their own `calendar` and `services`."""
+    days = calendar or settings.load(settings.Calendar)
+    partitions = daily_partitions(days)
+    job = archive_day_job()
+    return Definitions(
+        assets=[*report_assets(partitions), *recording_assets(partitions), *manifest_assets(partitions)],
+        jobs=[job],
+        schedules=[daily_archive(days, job), intraday_archive(days, job)],
+        sensors=[pending_recordings(partitions, job), archive_despite_failed_report(job)],
+        resources={"services": services or services_resource()},
+        # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
+        executor=in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,50 @@
+"""How an error of the cores or steps ends a step: one sentence for the person who looks at the run at night.
+
+Everything a run cannot mend by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run retry
+repeats (elsewhere a permanent error was retried 5,363 times). What the client could retry, it has retried already;
+what another day may mend comes back through the schedule's look-back and the sensor. An error without a sentence of
+ours is a defect and keeps its trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster import Failure
+
+from pipelines.archive.errors import StorageError
+from pipelines.ledger.files import LedgerError
+from pipelines.ringcx.errors import SourceError
+from pipelines.ringcx.limits import LimiterBroken
+from pipelines.settings import SettingsError
+from pipelines.steps.fetch import SourceDown
+from pipelines.steps.pull import DayNotOver, PullFailed
+
+EXPECTED = (
+    DayNotOver,
+    LedgerError,
+    LimiterBroken,
+    PullFailed,
+    SettingsError,
+    SourceDown,
+    SourceError,
+    StorageError,
+)
+
+
+class PermanentFailure(Failure):
+    """A failure that no automatic retry repeats."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_retries=False)
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn the errors that are expected into a `PermanentFailure` with their sentence, without their trace."""
+    try:
+        yield
+    except EXPECTED as error:
+        # `from None`: a chained cause would carry addresses and bodies of the underlying libraries into the event log.
+        raise PermanentFailure(str(error)) from None

@@ -1,0 +1,164 @@
+"""What assets and sensors work with: one plain object, built from the settings, whose parts are made when first used.
+
+The Dagster resource has no configuration, so that no secret can stand in a run's config or snapshot: settings are
+read from the environment when a run starts. Each client is built once and shared by all threads of the run.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+from dagster import InitResourceContext, ResourceDefinition
+
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.ledger.states import RetryRules
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.media import HostList, MediaClient
+from pipelines.settings import Settings, load
+from pipelines.steps.pull import ReportSource
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Services:
+    """The parts of one run. `stop` ends waits and transfers of all threads at once.
+
+    `load_settings` is called when a part is first used: its SettingsError then ends that step, with its sentence.
+    """
+
+    load_settings: Callable[[], Settings]
+    clock: Callable[[], datetime] = _utc_now
+    stop: threading.Event = field(default_factory=threading.Event)
+    _closing: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def close(self) -> None:
+        """End waits and close connections; the object is not used after it."""
+        self.stop.set()
+        self._closing.close()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the environment in which the run started."""
+        return self.load_settings()
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        """The one S3 client."""
+        return make_s3_client(max_connections=2 * self.settings.archive_concurrency)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The memory of rows and states."""
+        where = self.settings.ledger
+        files: Files
+        if where.startswith("s3://"):
+            bucket, _, prefix = where.removeprefix("s3://").partition("/")
+            files = S3Files(self.s3, bucket, prefix)
+        else:
+            files = LocalFiles(Path(where))
+        return Ledger(files, clock=self.clock)
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        """The archive."""
+        return Bucket(self.s3, self.settings.archive_bucket, self.settings.archive_prefix)
+
+    @cached_property
+    def hosts(self) -> HostList:
+        """The hosts that links may lead to."""
+        return HostList(self.settings.ringcx_media_hosts)
+
+    @cached_property
+    def rules(self) -> RetryRules:
+        """When to come back for a recording, and when to give it up."""
+        return RetryRules(self.settings.archive_retry_minutes, timedelta(days=self.settings.archive_give_up_days))
+
+    @cached_property
+    def reports(self) -> ReportSource:
+        """Where reports come from."""
+        return ReportSource(self._client, self.settings.ringcx_api_url, self._api_auth)
+
+    @cached_property
+    def media(self) -> MediaClient:
+        """Where recordings come from."""
+        user, password = self.settings.ringcx_media_username, self.settings.ringcx_media_password
+        auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
+        return MediaClient(self._client, self.hosts, auth=auth)
+
+    @cached_property
+    def _limiter(self) -> RateLimiter:
+        file = self.settings.rate_limit_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        limiter = RateLimiter(file)
+        self._closing.callback(limiter.close)
+        return limiter
+
+    @cached_property
+    def _client(self) -> SourceClient:
+        known = self.settings
+        return self._closing.enter_context(
+            SourceClient(
+                limiter=self._limiter,
+                limits={
+                    "reports": known.ringcx_limit_reports,
+                    "media": known.ringcx_limit_media,
+                    "auth": known.ringcx_limit_auth,
+                },
+                stop=self.stop,
+                max_connections=2 * known.archive_concurrency,
+            )
+        )
+
+    @cached_property
+    def _api_auth(self) -> httpx.Auth:
+        known = self.settings
+        if known.ringcx_api_token:
+            return ApiToken(api_url=known.ringcx_api_url, token=known.ringcx_api_token.get_secret_value())
+        if known.ringcx_username and known.ringcx_password:
+            return LegacyPassword(
+                client=self._client,
+                api_url=known.ringcx_api_url,
+                username=known.ringcx_username.get_secret_value(),
+                password=known.ringcx_password.get_secret_value(),
+            )
+        client_id, secret, jwt = known.jwt_log_in()
+        return RingCentralJwt(
+            client=self._client,
+            api_url=known.ringcx_api_url,
+            ringcentral_url=known.ringcentral_url,
+            auth_url=known.ringcx_auth_url,
+            client_id=client_id.get_secret_value(),
+            client_secret=secret.get_secret_value(),
+            jwt=jwt.get_secret_value(),
+        )
+
+
+def services_resource() -> ResourceDefinition:
+    """The services of the environment's settings, closed when the run or the tick ends."""
+
+    def make(_: InitResourceContext) -> Iterator[Services]:
+        services = Services(lambda: load(Settings))
+        try:
+            yield services
+        finally:
+            services.close()
+
+    return ResourceDefinition(
+        contextmanager(make), description="Source, ledger and archive, from the environment (.env.example)."
+    )

@@ -1,0 +1,160 @@
+"""What starts runs between the scheduled ones: recordings that have become due, and reports that failed.
+
+A tick reads the ledger and Dagster's own run list, nothing else. It reads only dates whose state changed since the
+last tick, so that its cost follows what happens and not what the archive holds.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+
+from dagster import (
+    AssetKey,
+    DagsterRunStatus,
+    DailyPartitionsDefinition,
+    DefaultSensorStatus,
+    ResourceParam,
+    RunFailureSensorContext,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    run_failure_sensor,
+    sensor,
+)
+
+from pipelines.ledger.store import Ledger
+from pipelines.resources import Services
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+PARTITION_TAG = "dagster/partition"
+REPORT_KEYS = frozenset({AssetKey("agent_segment_metadata"), AssetKey("global_call_type_detail")})
+AFTER_LINKS = (AssetKey("recordings"), AssetKey("daily_manifest"))
+AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
+UNFINISHED = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+)
+# Writers on other machines have other clocks: parts this much older than the newest one seen are looked at again.
+CLOCK_OVERLAP = timedelta(minutes=10)
+RUNS_PER_TICK = 20
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What a tick knows from the ones before it: how far it has read, and what is pending where.
+
+    `due`: date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
+    """
+
+    read_to: datetime
+    due: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cursor: str | None) -> Self:
+        if not cursor:
+            return cls(_NEVER)
+        stored = json.loads(cursor)
+        return cls(datetime.fromisoformat(stored["read_to"]), stored["due"])
+
+    def cursor(self) -> str:
+        return json.dumps({"read_to": self.read_to.isoformat(), "due": self.due}, sort_keys=True)
+
+    def refresh(self, ledger: Ledger, partitions: DailyPartitionsDefinition) -> None:
+        """Read the dates that got a new part since the last tick."""
+        newest = self.read_to
+        for day, written_at in ledger.state_days().items():
+            if written_at > self.read_to - CLOCK_OVERLAP:
+                self._read(ledger, day, partitions)
+                newest = max(newest, written_at)
+        self.read_to = newest
+
+    def _read(self, ledger: Ledger, day: date, partitions: DailyPartitionsDefinition) -> None:
+        earliest: dict[str, str] = {}
+        for state in ledger.pending(day):
+            due = (state.next_attempt_at or state.written_at).isoformat()
+            # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it.
+            own = day.isoformat()
+            partition = own if partitions.has_partition_key(own) else state.found_on.isoformat()
+            earliest[partition] = min(due, earliest.get(partition, due))
+        if earliest:
+            self.due[day.isoformat()] = earliest
+        else:
+            self.due.pop(day.isoformat(), None)
+
+    def partitions_due(self, now: datetime) -> dict[str, str]:
+        """Partition -> the earliest due time, where that has come; the newest partition first."""
+        due: dict[str, str] = {}
+        for earliest in self.due.values():
+            for partition, at in earliest.items():
+                if datetime.fromisoformat(at) <= now:
+                    due[partition] = min(at, due.get(partition, at))
+        return dict(sorted(due.items(), reverse=True))
+
+
+def pending_recordings(partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition") -> SensorDefinition:
+    """Starts a run for each date that has due pending recordings and no unfinished run."""
+
+    @sensor(
+        name="pending_recordings",
+        job=job,
+        minimum_interval_seconds=60,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
+    )
+    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
+        now = services.clock()
+        memory = _Memory.of(context.cursor)
+        memory.refresh(services.ledger, partitions)
+        due = memory.partitions_due(now)
+        requests = [
+            RunRequest(
+                # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
+                run_key=f"{partition}:{at}:{now:%Y-%m-%dT%H}",
+                partition_key=partition,
+                asset_selection=list(AFTER_LINKS),
+            )
+            for partition, at in due.items()
+            if not context.instance.get_run_records(
+                RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: partition}), limit=1
+            )
+        ][:RUNS_PER_TICK]
+        pending = len({partition for earliest in memory.due.values() for partition in earliest})
+        skip = None if requests else SkipReason(f"{pending} dates have pending recordings; none is due without a run.")
+        return SensorResult(run_requests=requests, skip_reason=skip, cursor=memory.cursor())
+
+    return tick
+
+
+def archive_despite_failed_report(job: "UnresolvedAssetJobDefinition") -> SensorDefinition:
+    """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
+
+    @run_failure_sensor(
+        name="archive_despite_failed_report",
+        request_job=job,
+        default_status=DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="After a run whose report failed: fetches the recordings that the date's other rows link to.",
+    )
+    def tick(context: RunFailureSensorContext) -> Iterator[RunRequest | SkipReason]:
+        run = context.dagster_run
+        partition = run.tags.get(PARTITION_TAG)
+        failed = {step for event in context.get_step_failure_events() if (step := event.step_key)}
+        if partition is None or not failed & {key.to_user_string() for key in REPORT_KEYS}:
+            yield SkipReason("No report failed in that run.")
+        else:
+            yield RunRequest(
+                run_key=f"despite:{run.run_id}", partition_key=partition, asset_selection=list(AFTER_REPORTS)
+            )
+
+    return tick

@@ -1,0 +1,196 @@
+"""Every environment variable of the product, read into one typed object.
+
+Here: names, defaults, what a value must look like, and the sentence a person gets when it does not. Not here:
+anything that uses a setting. `Calendar` holds what the asset graph itself needs (no secret), so that definitions load
+without credentials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
+
+from dotenv import load_dotenv
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipelines.ringcx.auth import secure_url
+from pipelines.ringcx.limits import Rate, parse_rates
+from pipelines.ringcx.media import HostList
+
+ENV_FILE = Path(".env")
+
+_HINTS: Mapping[str, str] = {
+    "ringcx_account_ids": "list the RingCX sub-account ids, separated by commas",
+    "archive_bucket": "name the S3 bucket that keeps the recordings",
+}
+NO_LOG_IN = (
+    "no complete log-in is set: give RINGCENTRAL_CLIENT_ID, RINGCENTRAL_CLIENT_SECRET and RINGCENTRAL_JWT, "
+    "or RINGCX_API_TOKEN, or RINGCX_USERNAME and RINGCX_PASSWORD"
+)
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The text names each variable and what to do, and never shows a value."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("is no IANA time zone; write it like Europe/Berlin or US/Arizona")
+    return name
+
+
+def _plain_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
+    if not ids:
+        raise ValueError("names no account")
+    if any(not one.isalnum() for one in ids):
+        raise ValueError("holds something that is no account id; ids are letters and digits, separated by commas")
+    return tuple(dict.fromkeys(ids))
+
+
+def _base_url(url: str) -> str:
+    try:
+        return secure_url(url, "it").rstrip("/")
+    except ValueError:
+        raise ValueError("must be an https address without credentials in it") from None
+
+
+def _rates(value: object) -> object:
+    return parse_rates(value) if isinstance(value, str) else value
+
+
+def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        HostList(entries)
+    except ValueError:
+        raise ValueError("must be hosts, host:port or *.domain, separated by commas") from None
+    return entries
+
+
+def _prefix(value: str) -> str:
+    cleaned = value.strip("/")
+    return f"{cleaned}/" if cleaned else ""
+
+
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+Rates = Annotated[tuple[Rate, ...], NoDecode, BeforeValidator(_rates)]
+Url = Annotated[str, AfterValidator(_base_url)]
+
+
+class Calendar(BaseSettings):
+    """What decides which dates there are. Holds no secret and needs no variable."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    archive_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    archive_start_date: date = date(2020, 1, 1)
+    archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which days begin and end."""
+        return ZoneInfo(self.archive_timezone)
+
+
+class Settings(Calendar):
+    """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
+
+    ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
+    ringcx_source: Literal["legacy"] = "legacy"
+    ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
+    ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
+    ringcentral_url: Url = "https://platform.ringcentral.com"
+    ringcentral_client_id: SecretStr | None = None
+    ringcentral_client_secret: SecretStr | None = None
+    ringcentral_jwt: SecretStr | None = None
+    ringcx_api_token: SecretStr | None = None
+    ringcx_username: SecretStr | None = None
+    ringcx_password: SecretStr | None = None
+    ringcx_media_username: SecretStr | None = None
+    ringcx_media_password: SecretStr | None = None
+    ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
+    ringcx_limit_reports: Rates = (Rate(2, 60),)
+    ringcx_limit_media: Rates = ()
+    ringcx_limit_auth: Rates = (Rate(5, 60),)
+    rate_limit_url: str | None = None
+    archive_bucket: str
+    archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    ledger_url: str | None = None
+    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
+    archive_retry_minutes: Minutes = (2, 5, 15, 60)
+    archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    data_dir: Path = Path("data")
+
+    @property
+    def ledger(self) -> str:
+        """Where the ledger lies: an `s3://` prefix or a local folder."""
+        return self.ledger_url or f"s3://{self.archive_bucket}/{self.archive_prefix}ledger"
+
+    @property
+    def rate_limit_file(self) -> Path:
+        """The SQLite file in which all processes of this host share their request budget."""
+        if self.rate_limit_url is None:
+            return self.data_dir / "rate_limits.sqlite"
+        return Path(self.rate_limit_url.removeprefix("sqlite:///"))
+
+    def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr]:
+        """Client id, client secret and JWT.
+
+        Raises:
+            SettingsError: not all three are set.
+        """
+        if not (self.ringcentral_client_id and self.ringcentral_client_secret and self.ringcentral_jwt):
+            raise SettingsError(NO_LOG_IN)
+        return self.ringcentral_client_id, self.ringcentral_client_secret, self.ringcentral_jwt
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not (self.ringcx_api_token or (self.ringcx_username and self.ringcx_password)):
+            try:
+                self.jwt_log_in()
+            except SettingsError as error:
+                raise ValueError(str(error)) from None
+        if bool(self.ringcx_media_username) != bool(self.ringcx_media_password):
+            raise ValueError("RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD belong together: set both or neither")
+        if self.rate_limit_url and "://" in self.rate_limit_url and not self.rate_limit_url.startswith("sqlite:///"):
+            raise ValueError("RATE_LIMIT_URL must be a file or sqlite:///<file>; other stores are not supported")
+        if "://" in self.ledger and not self.ledger.startswith("s3://"):
+            raise ValueError("LEDGER_URL must be a folder or s3://<bucket>/<prefix>")
+        return self
+
+
+S = TypeVar("S", bound=Calendar)
+
+
+def load(kind: type[S]) -> S:
+    """Read the environment, and `.env` of the working folder beneath it, into `kind`.
+
+    Raises:
+        SettingsError: one sentence per variable that is missing or wrong.
+    """
+    # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
+    load_dotenv(ENV_FILE, override=False)
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(_sentence(one["loc"], one["msg"], one["type"]) for one in error.errors())
+        ) from None
+
+
+def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:
+    said = message.removeprefix("Value error, ")
+    if not loc:
+        return said
+    name = str(loc[0])
+    if kind == "missing":
+        return f"{name.upper()} is not set: {_HINTS.get(name, 'set it')} (see .env.example)"
+    return f"{name.upper()} {said[0].lower()}{said[1:]} (see .env.example)"

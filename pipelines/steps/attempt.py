@@ -1,0 +1,111 @@
+"""One attempt at one recording: take what is already in the bucket, or fetch, verify and store it.
+
+Returns what happened; what that means for the recording's state is decided in `verdicts.py`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
+
+from pipelines.archive import keys
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import Conflict, NameTaken, StorageUnavailable, StoreDamaged
+from pipelines.archive.transfer import Stored, Upload, adopt, store
+from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
+from pipelines.ledger.states import RecordingState
+from pipelines.ringcx.errors import Stopped
+from pipelines.ringcx.media import MediaClient, MediaFault
+from pipelines.steps.verdicts import Fault
+
+# Small recordings stay in memory, larger ones go to disk: memory is bounded by what is in flight (DESIGN.md §8).
+SPOOL_BYTES = 8 * 1024 * 1024
+# A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
+DURATION_TOLERANCE_S = 5.0
+DURATION_TOLERANCE_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How one attempt ended: with `stored`, or with a `fault`, or with a `conflict` (other bytes lie under its key)."""
+
+    state: RecordingState
+    stored: Stored | None = None
+    fault: Fault | None = None
+    conflict: Conflict | None = None
+    duration_s: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What every attempt of a run needs; thread-safe. `existing` holds the keys that the day's listing showed."""
+
+    bucket: Bucket
+    media: MediaClient
+    existing: Collection[str]
+    stop: threading.Event
+
+    def __call__(self, state: RecordingState, key: str) -> Done:
+        """Bring `state`'s recording under `key`.
+
+        Raises:
+            Stopped: the run is ending.
+            StorageRefused: the bucket does not take what is put.
+        """
+        for name in (key, keys.apart_key(key, state.recording_id)):
+            if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, state.layout)):
+                return _done(state, kept.stored, kept.wav)
+        if self.stop.is_set():
+            raise Stopped
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            body = cast("BinaryIO", spool)  # it is one in all but its stub
+            try:
+                fetched = self.media.fetch(state.link, state.account_id, body)
+                wav = inspect_wav(body, fetched.size, state.layout)
+                upload = Upload(
+                    key=key,
+                    recording_id=state.recording_id,
+                    account_id=state.account_id,
+                    uii=state.uii,
+                    layout=state.layout,
+                    source=state.source,
+                    sha256=fetched.sha256,
+                    md5=fetched.md5,
+                    size=fetched.size,
+                )
+                return _done(state, self._store(upload, body), wav)
+            except MediaFault as fault:
+                # A redirect off the allow-list is our refusal, not the source's: it says nothing of the log-in.
+                kind = "not_audio" if fault.reason == "redirect_not_allowed" else fault.kind
+                return Done(state, fault=Fault(kind, fault.reason))
+            except NotARecording as fault:
+                return Done(state, fault=Fault("not_audio", fault.reason))
+            except StorageUnavailable:
+                return Done(state, fault=Fault("unavailable", "storage_unavailable"))
+            except StoreDamaged:
+                return Done(state, fault=Fault("unavailable", "storage_damaged"))
+            except Conflict as conflict:
+                return Done(state, conflict=conflict)
+
+    def _store(self, upload: Upload, body: BinaryIO) -> Stored:
+        try:
+            return store(self.bucket, upload, body)
+        except NameTaken:
+            # Two files of one name in two folders of the source: the second is kept beside the first.
+            return store(self.bucket, replace(upload, key=keys.apart_key(upload.key, upload.recording_id)), body)
+
+
+def _done(state: RecordingState, stored: Stored, wav: WavInfo) -> Done:
+    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=_warnings(state, wav))
+
+
+def _warnings(state: RecordingState, wav: WavInfo) -> tuple[str, ...]:
+    expected, heard = state.expected_duration_s, wav.duration_s
+    if expected is None or heard is None:
+        return ()
+    tolerance = max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
+    return ("duration_differs",) if abs(heard - expected) > tolerance else ()

@@ -1,0 +1,271 @@
+"""Everything `pending` and due on a date: attempted, its new state recorded.
+
+One pass over what is due, then a second request for those whose answer would be final. It never waits for a link that
+is not ready: the state says when to come back. States are written every few seconds, so that a killed run loses no
+more than that, and what it had already stored is found by the next run's listing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from pipelines.archive import keys
+from pipelines.archive.bucket import Bucket
+from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final, reopened
+from pipelines.ledger.states import due as is_due
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.media import HostList, MediaClient
+from pipelines.steps.attempt import Attempt, Done
+from pipelines.steps.links import LINK_REFUSED, judged
+from pipelines.steps.verdicts import judge, may_be_final
+
+FLUSH_LINES = 500
+FLUSH_EVERY = timedelta(seconds=10)
+# So many in a row without one answer about a recording: the source, the log-in or S3 is at fault, not the recordings.
+BREAK_AFTER = 40
+STOP_SECONDS = 5.0
+REFUSALS = frozenset({"unauthorized", "forbidden"})
+
+
+class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
+    """So many attempts in a row failed that the run gave up; what was not tried stays due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: recordings settled, of those due, and the bytes archived so far."""
+
+    done: int
+    due: int
+    size: int
+
+
+@dataclass(slots=True)
+class FetchResult:
+    """What a run did. `changed` holds the new state of each recording it settled, `due` counts all it had to."""
+
+    due: int = 0
+    adopted: int = 0
+    size: int = 0
+    changed: dict[str, RecordingState] = field(default_factory=dict)
+
+    @property
+    def untried(self) -> int:
+        """Recordings that were due and that the run did not come to."""
+        return self.due - len(self.changed)
+
+
+def refused_log_in(result: FetchResult) -> str | None:
+    """The sentence a run must end with when recordings were refused and nothing proves the credentials good."""
+    refused = [one for one in result.changed.values() if one.status is Status.pending and one.reason in REFUSALS]
+    if not refused:
+        return None
+    hosts = ", ".join(sorted({_host(one) for one in refused}))
+    return (
+        f"{len(refused)} recordings at {hosts} were refused (HTTP 401 or 403) and none was given to the same log-in: "
+        "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD. They stay pending and are asked for again."
+    )
+
+
+def states_of(ledger: Ledger, day: date, linked: Iterable[date]) -> dict[str, RecordingState]:
+    """The states that concern a run of `day`: those dated `day`, and those its pull found and `linked` dates hold.
+
+    A call over midnight is found by one day's pull and stored under the next.
+    """
+    known = ledger.states({day, *linked})
+    return {key: state for key, state in known.items() if day in (state.date, state.found_on)}
+
+
+def due_of(states: Iterable[RecordingState], hosts: HostList, *, now: datetime, run_id: str) -> list[RecordingState]:
+    """What is to be attempted now, oldest first. A link refused by a setting that has changed since is due again."""
+    due = []
+    for state in states:
+        if is_due(state, now):
+            due.append(state)
+        elif state.status is Status.rejected and (state.reason or "").startswith(LINK_REFUSED):
+            again = reopened(state, "link_allowed_now", now, run_id)
+            if judged(again, hosts) is again:
+                due.append(again)
+    return sorted(due, key=lambda one: (one.date, one.recording_id))
+
+
+def plan_keys(prefix: str, due: Iterable[RecordingState], states: Iterable[RecordingState]) -> dict[str, str]:
+    """A key for each due recording, by its id. Two recordings of one file name never get the same key."""
+    taken = {state.key: state.recording_id for state in states if state.key is not None}
+    planned = {}
+    for state in sorted(due, key=lambda one: one.recording_id):
+        key = keys.recording_key(prefix, state.date, state.account_id, state.layout, _file_path(state))
+        if taken.setdefault(key, state.recording_id) != state.recording_id:
+            key = keys.apart_key(key, state.recording_id)
+        planned[state.recording_id] = key
+    return planned
+
+
+class Fetcher:
+    """Attempts due recordings, `concurrency` at a time. One object a run; it appends the states that follow."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        bucket: Bucket,
+        media: MediaClient,
+        rules: RetryRules,
+        concurrency: int,
+        run_id: str,
+        clock: Callable[[], datetime],
+        stop: threading.Event,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._ledger = ledger
+        self._bucket = bucket
+        self._media = media
+        self._rules = rules
+        self._concurrency = concurrency
+        self._run_id = run_id
+        self._clock = clock
+        self._stop = stop
+        self._progress = progress
+        self._proven: set[str] = set()
+        self._in_a_row = 0
+
+    def run(self, due: Sequence[RecordingState], states: Mapping[str, RecordingState]) -> FetchResult:
+        """Attempt every recording of `due`, given the `states` of all recordings around it.
+
+        Raises:
+            SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
+            StorageRefused: the bucket does not take what is put.
+        """
+        result = FetchResult(due=len(due))
+        existing = frozenset(key for day in {one.date for one in due} for key in self._bucket.list_day(day))
+        attempt = Attempt(self._bucket, self._media, existing, self._stop)
+        planned = plan_keys(self._bucket.prefix, due, states.values())
+        self._proven = {_host(state) for state in states.values() if state.status is Status.archived}
+        doubtful: dict[str, Done] = {}
+        with _Lines(self._ledger, self._clock) as lines:
+            with closing(self._attempts(attempt, due, planned, result)) as first:
+                for done in first:
+                    if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
+                        doubtful[done.state.recording_id] = done
+                    else:
+                        self._settle(done, result, lines, before=None)
+            with closing(self._attempts(attempt, [one.state for one in doubtful.values()], planned, result)) as second:
+                for done in second:
+                    self._settle(done, result, lines, before=doubtful[done.state.recording_id])
+        return result
+
+    def _attempts(
+        self, attempt: Attempt, due: Iterable[RecordingState], planned: Mapping[str, str], result: FetchResult
+    ) -> Generator[Done, None, None]:
+        """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
+        queue = iter(due)
+        running: set[Future[Done]] = set()
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
+        try:
+            while True:
+                for state in queue:
+                    running.add(pool.submit(attempt, state, planned[state.recording_id]))
+                    if len(running) >= 2 * self._concurrency:
+                        break
+                if not running:
+                    return
+                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for done in (future.result() for future in ended):
+                    self._watch(done)
+                    yield done
+                self._progress(Progress(len(result.changed), result.due, result.size))
+        except BaseException:
+            # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
+            self._stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(running, timeout=STOP_SECONDS)
+
+    def _watch(self, done: Done) -> None:
+        silent = done.fault is not None and done.fault.kind in ("unavailable", "refused")
+        self._in_a_row = self._in_a_row + 1 if silent else 0
+        if done.fault is not None and self._in_a_row >= BREAK_AFTER:
+            raise SourceDown(
+                f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
+                "stopped, what it did not try stays due. The README's troubleshooting says what to check for it."
+            )
+
+    def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, before: Done | None) -> None:
+        now = self._clock()
+        if done.stored is not None:
+            stored = done.stored
+            if not stored.adopted:
+                self._proven.add(_host(done.state))
+            state = archived(
+                done.state,
+                key=stored.key,
+                size=stored.size,
+                sha256=stored.sha256,
+                duration_s=done.duration_s,
+                etag=stored.etag,
+                version_id=stored.version_id,
+                warnings=done.warnings,
+                now=now,
+                run_id=self._run_id,
+                attempted=not stored.adopted,
+            )
+            result.size += stored.size
+            result.adopted += stored.adopted
+        elif done.fault is not None:
+            state = judge(
+                done.state,
+                done.fault,
+                confirmed=before is not None and before.fault is not None and before.fault.kind == done.fault.kind,
+                credentials_proven=_host(done.state) in self._proven,
+                rules=self._rules,
+                now=now,
+                run_id=self._run_id,
+            )
+        else:
+            state = final(done.state, Status.rejected, "conflict", now, self._run_id)
+        result.changed[state.recording_id] = state
+        lines.add(state)
+
+
+class _Lines:
+    """Gathers state lines and appends them in batches; leaving it, for whatever reason, appends the rest."""
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._waiting: list[RecordingState] = []
+        self._since = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._flush()
+
+    def add(self, state: RecordingState) -> None:
+        self._waiting.append(state)
+        if len(self._waiting) >= FLUSH_LINES or self._clock() - self._since >= FLUSH_EVERY:
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._since = self._waiting, [], self._clock()
+        self._ledger.append_states(waiting)
+
+
+def _file_path(state: RecordingState) -> str:
+    return state.recording_id.removeprefix(f"{state.account_id}/")
+
+
+def _host(state: RecordingState) -> str:
+    return urlsplit(state.link).netloc.lower()

@@ -1,0 +1,387 @@
+"""The main job, end to end: reports and media over HTTP, the ledger and the archive in S3, the run by Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import wave
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipelines.ledger.states import Status
+from sandbox.faults import Faults, Where
+
+OLD = date(2026, 3, 2)
+
+
+def held_exactly(world: Any, days: list[date]) -> None:
+    """Every recording of `days` is in S3 once, with the source's own bytes, and nothing else is."""
+    truth = world.truth(*days)
+    objects = world.objects()
+    assert Counter(objects.values()) == Counter(one["sha256"] for one in truth)
+    states = world.states(*days)
+    for one in truth:
+        state = states[one["recording_id"]]
+        assert state.status is Status.archived
+        assert (state.sha256, state.size) == (one["sha256"], one["size"])
+        assert objects[state.key] == one["sha256"]
+
+
+def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    day = recent[0]
+    for when in (day - timedelta(days=1), day):
+        assert it.run(when).success
+    truth = it.truth(day)
+    assert truth
+    objects = it.objects(f"recordings/date={day}/")
+    for one in truth:
+        basename = one["file"].rpartition("/")[2]
+        key = f"recordings/date={day}/account_id={one['account_id']}/layout={one['layout']}/{basename}"
+        assert objects[key] == one["sha256"]
+    assert len(objects) == len(truth)
+
+
+def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    before = it.objects("")
+    it.sandbox.reset()
+    again = it.run(recent[0])
+    assert again.success
+    assert it.sandbox.counters()["requests"].get("media", 0) == 0
+    assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
+    assert it.metadata(again, "agent_segment_metadata")["rows_new"] == 0
+    assert it.metadata(again, "agent_segment_metadata")["rows_changed"] == 0
+    after = it.objects("")
+    assert before.items() <= after.items() | {(key, after.get(key)) for key in before if key.startswith("catalog/")}
+    assert {key.partition("/")[2].partition("/")[0] for key in set(after) - set(before)} <= {"report_pulls"}
+
+
+def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    seen = Counter()
+    for key in it.objects():
+        body = it.client().get_object(Bucket=it.bucket, Key=key)["Body"].read()
+        with wave.open(io.BytesIO(body)) as sound:
+            seen["layout=mono" if sound.getnchannels() == 1 else "layout=stereo"] += key.count(
+                "layout=mono" if sound.getnchannels() == 1 else "layout=stereo"
+            )
+            assert sound.getframerate() == 8000
+    assert seen["layout=mono"]
+    assert seen["layout=stereo"]
+    assert seen.total() == len(it.objects())
+
+
+def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    shares = {
+        "late_rows": Where(share=0.05, first=1),
+        "late_links": Where(share=0.1, first=1),
+        "link_evil_host": Where(share=0.03),
+        "link_credentials": Where(share=0.03),
+        "link_http": Where(share=0.03),
+        "link_stray_blanks": Where(share=0.2),
+        "reset_early": Where(share=0.04, first=1),
+        "server_error": Where(share=0.05, first=2),
+        "throttled": Where(share=0.05, first=1),
+        "not_yet": Where(share=0.08, first=2),
+        "still_encoding": Where(share=0.08, first=1),
+        "empty_body": Where(share=0.05, first=1),
+        "html_200": Where(share=0.05, first=1),
+        "json_200": Where(share=0.04, first=1),
+        "mp3": Where(share=0.04, first=1),
+        "header_only": Where(share=0.04, first=1),
+        "cut_off": Where(share=0.05, first=1),
+        "cut_off_chunked": Where(share=0.05, first=1),
+        "cut_off_unframed": Where(share=0.05, first=1),
+        "reset": Where(share=0.05, first=1),
+        "redirect_same_host": Where(share=0.05),
+        "forbidden": Where(share=0.04),
+        "report_html_200": Where(paths=("agent_segment_metadata/inbound",), first=1),
+        "report_cut_off": Where(paths=("agent_segment_metadata/outbound",), first=1),
+        "report_throttled": Where(paths=("global_call_type_detail",), first=1),
+        "report_reordered": Where(share=1.0),
+        "report_bom": Where(share=1.0),
+        "token_seconds": 4.0,
+    }
+    it = world(faults=Faults(seed=7, **shares), sandbox={"calls_per_day": (14, 18)})
+    for _ in range(5):
+        for day in recent:
+            it.run(day)
+    truth = it.truth(*recent)
+    expected = Counter(one["expected"] for one in truth)
+    assert expected["archived"] > 20
+    assert expected["rejected"]
+    assert expected["denied"]
+    states = it.states(*recent)
+    assert [
+        (one["recording_id"], one["faults"], one["expected"], states.get(one["recording_id"]))
+        for one in truth
+        if one["recording_id"] not in states or str(states[one["recording_id"]].status) != one["expected"]
+    ] == []
+    assert Counter(it.objects().values()) >= Counter(one["sha256"] for one in truth if one["expected"] == "archived")
+    bytes_by_key = it.objects()
+    for one in truth:
+        if one["expected"] == "archived":
+            assert bytes_by_key[states[one["recording_id"]].key] == one["sha256"]
+    counters = it.sandbox.counters()
+    assert counters["leaked_credentials"] == []
+    it.sandbox.reset()
+    assert it.run(recent[1]).success
+    assert it.sandbox.counters()["requests"].get("media", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ("not_found", Status.missing),
+        ("still_encoding", Status.missing),
+        ("empty_body", Status.rejected),
+        ("html_200", Status.rejected),
+        ("json_200", Status.rejected),
+        ("mp3", Status.rejected),
+        ("header_only", Status.rejected),
+        ("cut_off", Status.rejected),
+        ("cut_off_chunked", Status.rejected),
+        ("cut_off_unframed", Status.rejected),
+        ("redirect_other_host", Status.rejected),
+        ("forbidden", Status.denied),
+        ("unauthorized", Status.denied),
+    ],
+)
+def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays_pending(
+    world: Callable[..., Any], recent: list[date], fault: str, status: Status
+) -> None:
+    it = world(faults=Faults(**{fault: Where(paths=("*-session-2-stereo.WAV",))}))
+    young = recent[-1]
+    for day in (OLD, young):
+        assert it.run(day).success
+        states = it.states(day)
+        bad = [one for one in it.truth(day) if one["expected"] != "archived"]
+        assert bad
+        denied = status is Status.denied
+        wanted = status if day == OLD or denied else Status.pending
+        for one in bad:
+            state = states[one["recording_id"]]
+            assert state.status is wanted
+            assert state.reason
+            assert (state.next_attempt_at is None) == (wanted is not Status.pending)
+        assert it.states(day).keys() >= {one["recording_id"] for one in it.truth(day)}
+    held = {one["sha256"] for one in it.truth(OLD, young) if one["expected"] == "archived"}
+    assert set(it.objects().values()) >= held
+    assert not set(it.objects().values()) & {one["sha256"] for one in bad}
+
+
+def test_an_old_recording_is_not_given_up_for_one_bad_moment(world: Callable[..., Any]) -> None:
+    it = world(faults=Faults(not_found=Where(share=0.5, first=1), html_200=Where(share=0.5, first=1)))
+    assert it.run(OLD).success
+    assert {state.status for state in it.states(OLD).values()} == {Status.archived}
+
+
+def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world: Callable[..., Any]) -> None:
+    it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (2, 2)})
+    it.run(OLD)
+    states = it.states(OLD)
+    assert states
+    assert {(state.status, state.reason) for state in states.values()} == {(Status.pending, "source_unavailable")}
+
+
+def test_wrong_media_credentials_fail_the_run_with_the_variable_and_deny_nothing(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(faults=Faults(unauthorized=Where(share=1.0)))
+    result = it.run(recent[0])
+    assert not result.success
+    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
+    assert {state.status for state in it.states(recent[0]).values()} == {Status.pending}
+
+
+def test_a_link_that_arrives_on_a_later_pull_is_taken(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(faults=Faults(late_links=Where(share=1.0, first=1)))
+    day = recent[0]
+    first = it.run(day)
+    assert first.success
+    assert it.metadata(first, "recording_links")["recordings_found"] == 0
+    second = it.run(day)
+    pulled = it.metadata(second, "agent_segment_metadata")
+    assert pulled["rows_new"] == 0
+    assert pulled["rows_changed"] == it.metadata(second, "recording_links")["stereo"] > 0
+    assert {state.status for state in it.states(day).values()} == {Status.archived}
+
+
+def test_rows_that_arrive_late_are_new_on_a_later_pull(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(faults=Faults(late_rows=Where(share=0.5, first=1)))
+    day = recent[0]
+    it.run(day)
+    again = it.run(day)
+    assert it.metadata(again, "global_call_type_detail")["rows_new"] > 0
+    assert it.metadata(again, "global_call_type_detail")["rows_vanished"] == 0
+    for beside in (day - timedelta(days=1), day - timedelta(days=1)):
+        it.run(beside)
+    held_on_day = {one["recording_id"] for one in it.truth(day)}
+    assert held_on_day == {state.recording_id for state in it.states(day).values() if state.status is Status.archived}
+
+
+def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    zone = ZoneInfo("US/Arizona")
+    it = world(ARCHIVE_TIMEZONE=zone.key)
+    for day in recent:
+        assert it.run(day).success
+    after = recent[-1] + timedelta(days=1)
+    states = it.states(*recent, after)
+    for state in states.values():
+        assert state.started_at is not None
+        assert state.date == state.started_at.astimezone(zone).date()
+    late = [state for state in states.values() if state.date != state.found_on]
+    assert late, "the sandbox has a call over each midnight"
+    assert all(state.status is Status.archived for state in states.values())
+    digests = Counter(it.objects().values())
+    assert set(digests.values()) == {1}
+    truth = it.truth(*recent, timezone=zone.key)
+    assert {one["sha256"] for one in truth} <= set(digests)
+
+
+@pytest.mark.parametrize("day", [date(2026, 3, 29), date(2025, 10, 26)])
+def test_days_of_23_and_25_hours_are_whole(world: Callable[..., Any], day: date) -> None:
+    zone = "Europe/Berlin"
+    it = world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "crossing_zones": (zone,)})
+    before = day - timedelta(days=1)
+    for when in (before, day):
+        assert it.run(when).success
+    held = {key for key, state in it.states(day).items() if state.status is Status.archived}
+    assert held == {one["recording_id"] for one in it.truth(day, timezone=zone)}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "report_html_200",
+        "report_json_error_200",
+        "report_empty_body",
+        "report_cut_off",
+        "report_cut_off_chunked",
+        "report_no_url_column",
+        "report_wrong_width",
+        "report_forbidden",
+    ],
+)
+@pytest.mark.parametrize("report", ["agent_segment_metadata", "global_call_type_detail"])
+def test_a_bad_report_fails_its_asset_with_a_sentence_and_writes_nothing(
+    world: Callable[..., Any], recent: list[date], fault: str, report: str
+) -> None:
+    form = {"report_csv": Where(share=1.0)} if fault in ("report_no_url_column", "report_wrong_width") else {}
+    it = world(faults=Faults(**{fault: Where(paths=(f"{report}*",))}, **form))
+    result = it.run(recent[0])
+    sentence = it.failures(result)[report]
+    assert report in sentence
+    assert str(recent[0]) in sentence
+    assert it.sandbox.config.accounts[0] in sentence
+    other = ({"agent_segment_metadata", "global_call_type_detail"} - {report}).pop()
+    assert it.metadata(result, other)["rows_new"] > 0
+    ledger = it.services().ledger
+    assert ledger.row_days(report) == []
+    assert ledger.pulls(report, recent[0]) == []
+    assert ledger.row_days(other) == [recent[0]]
+
+
+def test_a_quiet_day_succeeds_and_leaves_a_trace(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(sandbox={"calls_per_day": (0, 0), "crossing_zones": ()})
+    result = it.run(recent[0])
+    assert result.success
+    assert it.metadata(result, "agent_segment_metadata")["rows_pulled"] == 0
+    assert [pull.rows for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])] == [0]
+    (key,) = it.objects("manifests/")
+    manifest = json.loads(it.client().get_object(Bucket=it.bucket, Key=key)["Body"].read())
+    assert manifest["totals"]["rows_agent_segment_metadata"] == 0
+    assert manifest["totals"]["found"] == 0
+
+
+def test_every_account_is_archived_and_one_that_fails_takes_nothing_from_the_others(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002,99999,15300003")
+    result = it.run(recent[0])
+    assert not result.success
+    assert "99999" in it.failures(result)["agent_segment_metadata"]
+    known = {pull.account_id for pull in it.services().ledger.pulls("agent_segment_metadata", recent[0])}
+    assert known == {"15300002", "15300003"}
+    assert it.run(recent[0], select=["recording_links", "recordings", "daily_manifest"]).success
+    assert {state.account_id for state in it.states(recent[0]).values()} == {"15300002", "15300003"}
+
+
+def test_a_link_refused_by_a_setting_is_taken_when_the_setting_changes(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world(RINGCX_MEDIA_HOSTS="recordings.example.com")
+    assert it.run(recent[0]).success
+    refused = it.states(recent[0])
+    assert {(one.status, one.reason) for one in refused.values()} == {
+        (Status.rejected, "link_refused:host_not_allowed")
+    }
+    assert it.sandbox.counters()["requests"].get("media", 0) == 0
+    monkeypatch.setenv("RINGCX_MEDIA_HOSTS", it.sandbox.host)
+    assert it.run(recent[0]).success
+    assert {one.status for one in it.states(recent[0]).values()} == {Status.archived}
+
+
+def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., Any]) -> None:
+    it = world()
+    now = datetime.now(UTC)
+    result = it.run(now.date())
+    if now.hour == 0 and now.minute < 6:
+        pytest.skip("Today has hardly begun.")
+    assert result.success
+    assert it.metadata(result, "agent_segment_metadata")["whole_day"] is False
+
+
+def test_other_bytes_under_a_recordings_key_are_a_conflict_and_both_are_kept(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world(LEDGER_URL="ledger-one")
+    day = recent[0]
+    assert it.run(day).success
+    victim = next(iter(it.states(day).values()))
+    client = it.client()
+    held = client.get_object(Bucket=it.bucket, Key=victim.key)
+    altered = held["Body"].read()[:-2] + b"no"
+    metadata = {name.lower(): value for name, value in held["Metadata"].items()} | {"sha256": "0" * 64}
+    client.put_object(Bucket=it.bucket, Key=victim.key, Body=altered, Metadata=metadata)
+    # A ledger that knows nothing of it, as after a restore: the source's bytes meet the altered ones.
+    monkeypatch.setenv("LEDGER_URL", "ledger-two")
+    assert it.run(day).success
+    states = it.states(day)
+    assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (Status.rejected, "conflict")
+    assert it.objects()[victim.key] == hashlib.sha256(altered).hexdigest()
+    assert list(it.objects("conflicts/").values()) == [victim.sha256]
+    others = [one for one in states.values() if one.recording_id != victim.recording_id]
+    assert {one.status for one in others} == {Status.archived}
+
+
+def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world(LEDGER_URL="ledger-one")
+    assert it.run(recent[0]).success
+    before = {key: (one.status, one.sha256, one.key) for key, one in it.states(recent[0]).items()}
+    it.sandbox.reset()
+    monkeypatch.setenv("LEDGER_URL", "ledger-two")
+    again = it.run(recent[0])
+    assert again.success
+    assert it.metadata(again, "recordings")["adopted_now"] == it.metadata(again, "recordings")["archived"]
+    assert {key: (one.status, one.sha256, one.key) for key, one in it.states(recent[0]).items()} == before
+    assert it.sandbox.counters()["requests"].get("media", 0) == 0

@@ -1,0 +1,110 @@
+"""Settings: what a person is told when one is missing or wrong, and what is never shown."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipelines import settings
+from pipelines.ringcx.limits import Rate
+from pipelines.settings import Calendar, Settings, SettingsError, load
+
+ROOT = Path(__file__).parents[2]
+GOOD = {
+    "RINGCX_ACCOUNT_IDS": "15300002, 15300003",
+    "ARCHIVE_BUCKET": "archive",
+    "RINGCX_API_TOKEN": "aws80:secret-token",
+}
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in (GOOD | variables).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch)
+    known = load(Settings)
+    assert known.ringcx_account_ids == ("15300002", "15300003")
+    assert known.ringcx_limit_reports == (Rate(2, 60),)
+    assert known.ringcx_limit_media == ()
+    assert known.ledger == "s3://archive/ledger"
+    assert known.archive_retry_minutes == (2, 5, 15, 60)
+    assert known.archive_start_date == date(2020, 1, 1)
+
+
+def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    for name in Settings.model_fields:
+        assert name.upper() in example
+    given(monkeypatch)
+    plain = load(Settings)
+    for name, value in example.items():
+        if value:
+            monkeypatch.setenv(name, value)
+    assert load(Settings) == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RINGCX_ACCOUNT_IDS", "15300002;DROP"),
+        ("ARCHIVE_TIMEZONE", "Mars/Olympus"),
+        ("RINGCX_LIMIT_REPORTS", "many"),
+        ("ARCHIVE_RETRY_MINUTES", "2,soon"),
+        ("ARCHIVE_CONCURRENCY", "0"),
+        ("ARCHIVE_START_DATE", "yesterday"),
+        ("RINGCX_API_URL", "http://ringcx.example.com"),
+        ("RINGCX_API_URL", "https://user:pass@ringcx.example.com"),
+        ("RINGCX_MEDIA_HOSTS", "https://a.example.com/path"),
+        ("RINGCX_SOURCE", "both"),
+        ("LEDGER_URL", "ftp://somewhere"),
+        ("RATE_LIMIT_URL", "postgresql://u:p@host/db"),
+        ("RINGCX_MEDIA_USERNAME", "only-a-user"),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given(monkeypatch, **{name: value})
+    with pytest.raises(SettingsError) as caught:
+        load(Settings)
+    assert name in str(caught.value)
+    assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["RINGCX_ACCOUNT_IDS", "ARCHIVE_BUCKET"])
+def test_a_missing_variable_is_named_with_what_to_put_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    given(monkeypatch)
+    monkeypatch.setenv(name, "")
+    with pytest.raises(SettingsError, match=f"{name} is not set: "):
+        load(Settings)
+
+
+def test_without_a_log_in_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, RINGCX_API_TOKEN="", RINGCENTRAL_JWT="half.of.it")
+    with pytest.raises(SettingsError, match=r"RINGCENTRAL_CLIENT_ID.*RINGCX_API_TOKEN.*RINGCX_USERNAME"):
+        load(Settings)
+
+
+def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, RINGCX_MEDIA_USERNAME="media-user", RINGCX_MEDIA_PASSWORD="media-password")
+    shown = f"{load(Settings)!r} {load(Settings)}"
+    for secret in ("secret-token", "media-user", "media-password"):
+        assert secret not in shown
+
+
+def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given(monkeypatch)
+    (tmp_path / ".env").write_text("ARCHIVE_PREFIX=calls\nARCHIVE_BUCKET=another\n")
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    monkeypatch.delenv("ARCHIVE_PREFIX", raising=False)
+    known = load(Settings)
+    monkeypatch.delenv("ARCHIVE_PREFIX")
+    assert (known.archive_prefix, known.archive_bucket) == ("calls/", "archive")
+    assert known.ledger == "s3://archive/calls/ledger"
+
+
+def test_the_calendar_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(Calendar).zone.key == "UTC"

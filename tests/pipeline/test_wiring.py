@@ -1,0 +1,184 @@
+"""What Dagster is told: the asset graph, schedules, sensors, instance settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    RunRequest,
+    SensorResult,
+    SkipReason,
+    build_run_status_sensor_context,
+    build_schedule_context,
+    build_sensor_context,
+)
+
+from pipelines.definitions import build_defs
+from pipelines.settings import Calendar
+from sandbox.faults import Faults, Where
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
+    defs = build_defs()
+    graph = defs.resolve_asset_graph()
+    depends = {
+        key.to_user_string(): {up.to_user_string() for up in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert depends == {
+        "agent_segment_metadata": set(),
+        "global_call_type_detail": set(),
+        "recording_links": {"agent_segment_metadata", "global_call_type_detail"},
+        "recordings": {"recording_links"},
+        "daily_manifest": {"recordings"},
+    }
+    repository = defs.get_repository_def()
+    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day"}
+    assert {one.name for one in repository.schedule_defs} == {"daily_archive", "intraday_archive"}
+    assert {one.name for one in repository.sensor_defs} == {"pending_recordings", "archive_despite_failed_report"}
+
+
+def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_today() -> None:
+    graph = build_defs().resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description
+        assert node.owners
+        assert node.kinds
+        assert node.group_name in {"reports", "recordings", "proof"}
+        assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
+        assert node.backfill_policy is None
+
+
+def test_the_nightly_schedule_takes_yesterday_and_the_look_back_in_local_days() -> None:
+    defs = build_defs(calendar=Calendar(archive_timezone="US/Arizona", archive_look_back_days=2))
+    schedule = defs.get_schedule_def("daily_archive")
+    assert schedule.execution_timezone == "US/Arizona"
+    # 04:30 in Arizona is 11:30 UTC; at 23:00 UTC of the day before, Arizona has the same date.
+    requests = evaluate_schedule(defs, "daily_archive", datetime(2026, 11, 20, 11, 30, tzinfo=UTC))
+    assert [one.partition_key for one in requests] == ["2026-11-19", "2026-11-18", "2026-11-17"]
+    assert [one.run_key for one in requests] == [f"2026-11-20:{one.partition_key}" for one in requests]
+
+
+def test_the_nightly_schedule_asks_for_nothing_before_the_first_date() -> None:
+    defs = build_defs(calendar=Calendar(archive_start_date=date(2026, 11, 19)))
+    requests = evaluate_schedule(defs, "daily_archive", datetime(2026, 11, 20, 4, 30, tzinfo=UTC))
+    assert [one.partition_key for one in requests] == ["2026-11-19"]
+
+
+def test_the_intraday_schedule_is_off_and_takes_the_current_local_day() -> None:
+    defs = build_defs()
+    assert defs.get_schedule_def("intraday_archive").default_status.value == "STOPPED"
+    requests = evaluate_schedule(defs, "intraday_archive", datetime(2026, 11, 20, 14, 15, tzinfo=UTC))
+    assert [one.partition_key for one in requests] == ["2026-11-20"]
+
+
+def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunRequest]:
+    context = build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
+    return list(defs.get_schedule_def(name).evaluate_tick(context).run_requests or [])
+
+
+def evaluate(instance: DagsterInstance, cursor: str | None = None) -> SensorResult:
+    defs = build_defs()
+    context = build_sensor_context(
+        instance=instance,
+        cursor=cursor,
+        repository_def=defs.get_repository_def(),
+    )
+    return defs.get_sensor_def("pending_recordings").evaluate_tick(context)
+
+
+def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(faults=Faults(not_found=Where(share=1.0)))
+    assert it.run(recent[0]).success
+    found = evaluate(it.instance)
+    wanted = {one.date.isoformat() for one in it.states(*recent, recent[0] - timedelta(days=1)).values()}
+    assert {one.partition_key for one in found.run_requests} == wanted
+    assert {key for one in found.run_requests for key in one.asset_selection} == {
+        AssetKey("recordings"),
+        AssetKey("daily_manifest"),
+    }
+    it.sandbox.set_faults(Faults())
+    for one in found.run_requests:
+        assert it.run(date.fromisoformat(one.partition_key), select=["recordings", "daily_manifest"]).success
+    later = evaluate(it.instance, found.cursor)
+    assert not later.run_requests
+    assert isinstance(later.skip_message, str)
+
+
+def test_the_sensor_waits_for_the_time_of_the_next_attempt(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
+    assert it.run(recent[0]).success
+    assert not evaluate(it.instance).run_requests
+
+
+def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(faults=Faults(not_found=Where(share=1.0)))
+    assert it.run(recent[0]).success
+    job = build_defs().resolve_job_def("archive_day")
+    run = it.instance.create_run_for_job(
+        job, tags={"dagster/partition": recent[0].isoformat()}, status=DagsterRunStatus.STARTED
+    )
+    assert recent[0].isoformat() not in {one.partition_key for one in evaluate(it.instance).run_requests}
+    it.instance.delete_run(run.run_id)
+    assert recent[0].isoformat() in {one.partition_key for one in evaluate(it.instance).run_requests}
+
+
+def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
+    result = it.run(recent[0])
+    assert not result.success
+    defs = build_defs()
+    event = next(one for one in result.all_events if one.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"))
+    context = build_run_status_sensor_context(
+        sensor_name="archive_despite_failed_report",
+        dagster_event=event,
+        dagster_instance=it.instance,
+        dagster_run=it.instance.get_run_by_id(result.run_id),
+    ).for_run_failure()
+    (request,) = defs.get_sensor_def("archive_despite_failed_report")(context)
+    assert not isinstance(request, SkipReason)
+    assert request.partition_key == recent[0].isoformat()
+    assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection]).success
+    states = it.states(recent[0])
+    assert {one.source for one in states.values()} == {"agent_segment_metadata"}
+    assert {str(one.status) for one in states.values()} == {"archived"}
+
+
+def test_the_instance_has_the_settings_that_the_design_relies_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    assert settings["telemetry"]["enabled"] is False
+    assert settings["nux"]["enabled"] is False
+    (limit,) = settings["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit == {"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+    assert settings["concurrency"]["pools"]["granularity"] == "op"
+    assert settings["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    with DagsterInstance.from_config(str(home)) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_retries_enabled
+
+
+def test_no_tool_table_overrides_the_workspace() -> None:
+    assert "[tool.dagster]" not in (ROOT / "pyproject.toml").read_text()
+    assert "[tool.dg]" not in (ROOT / "pyproject.toml").read_text()
