@@ -1,0 +1,307 @@
+"""Everything goes wrong at once, and then it is counted: what was injected, what was survived, what is not as promised.
+
+Run workers are the documented command in processes of their own, killed with SIGKILL at random; the source fails as
+`faults.py` says, S3 as `s3_faults.py` says, and once nothing can be written to the ledger. Like the demo, this is a
+place where the sandbox meets the product. `benchmarks/chaos.py` prints its figures, a test holds its claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from pipelines.ledger.files import LedgerError
+from pipelines.ledger.states import RecordingState
+from pipelines.resources import Services
+from pipelines.settings import Settings, load
+from sandbox.config import Limits, SandboxConfig
+from sandbox.faults import Faults, Where
+from sandbox.s3 import LocalS3
+from sandbox.s3_faults import FaultyS3, S3Faults
+from sandbox.server import RunningSandbox
+
+_ROOT = Path(__file__).parents[1]
+_DISK_FULL_S = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaosPlan:
+    """How much of what. `rounds` bounds the runs of each date; the rest are the shares of requests that fail."""
+
+    seed: int = 1
+    dates: int = 3
+    calls_per_date: int = 400
+    kills: int = 5
+    rounds: int = 12
+    server_error: float = 0.05
+    cut_off: float = 0.03
+    reset: float = 0.03
+    not_ready: float = 0.05
+    html: float = 0.02
+    throttled: float = 0.03
+    token_seconds: float = 20.0
+    s3: S3Faults = field(default_factory=lambda: S3Faults(slow_down=0.03, dropped=0.01, lost_answer=0.01))
+
+    def faults(self) -> Faults:
+        """The source's knobs. HTML and "not ready" pass, as they do at the real source."""
+        return Faults(
+            seed=self.seed,
+            server_error=Where(share=self.server_error, first=1),
+            cut_off=Where(share=self.cut_off, first=2),
+            reset=Where(share=self.reset, first=2),
+            not_yet=Where(share=self.not_ready / 2, first=2),
+            still_encoding=Where(share=self.not_ready / 2, first=2),
+            html_200=Where(share=self.html, first=1),
+            throttled=Where(share=self.throttled, first=1),
+            late_links=Where(share=0.02, first=1),
+            report_server_error=Where(share=0.5, first=1),
+            report_html_200=Where(paths=("agent_segment_metadata/inbound",), first=1),
+            token_seconds=self.token_seconds,
+        )
+
+
+@dataclass(slots=True)
+class ChaosReport:
+    """What came of it. `held`: with exact bytes.
+
+    `problems` holds a sentence for each thing that is not as promised; empty is the only good.
+    """
+
+    recordings: int = 0
+    held: int = 0
+    size: int = 0
+    runs: Counter[str] = field(default_factory=Counter)
+    injected: Counter[str] = field(default_factory=Counter)
+    ledger_reads: int = 0
+    media_requests: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def run(plan: ChaosPlan, folder: Path, say: Callable[[str], None]) -> ChaosReport:
+    """Play `plan` in `folder` until every recording is where it belongs, or the rounds are used up."""
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=back) for back in range(plan.dates + 1, 1, -1)]
+    report, started = ChaosReport(), time.monotonic()
+    config = SandboxConfig(
+        seed=plan.seed,
+        calls_per_day=(plan.calls_per_date, plan.calls_per_date),
+        talk_seconds=(1, 3),
+        crossing_zones=(),
+        limits=Limits(reports="12/10", exchange="5/10"),
+        faults=plan.faults(),
+    )
+    with (
+        RunningSandbox(config, own_process=True) as source,
+        LocalS3(folder / "s3") as s3,
+        FaultyS3(s3.url, plan.s3) as proxy,
+    ):
+        variables = _variables(source, s3, proxy, folder)
+        truth = {one["recording_id"]: one for day in days for one in source.truth(day.isoformat())}
+        report.recordings, report.size = len(truth), sum(one["size"] for one in truth.values())
+        say(f"{len(truth)} recordings over {len(days)} dates, {report.size / 1e6:.0f} MB")
+        with _environment(variables | s3.environment()), _watched_ledger(days, report):
+            report.runs = _Play(plan, days, truth, variables, proxy, folder, say).run()
+            beyond = {one["sha256"] for one in source.truth((days[-1] + timedelta(days=1)).isoformat())}
+            _check(days, truth, beyond, s3, report)
+        counters = source.counters()
+        report.media_requests = counters["requests"].get("media", 0)
+        _count_injected(counters, proxy, report)
+        if over := {name: number for name, number in counters["violations"].items() if number}:
+            report.problems.append(f"The source's limits were exceeded: {over}.")
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _variables(source: RunningSandbox, s3: LocalS3, proxy: FaultyS3, folder: Path) -> dict[str, str]:
+    return {
+        **{name.upper(): "" for name in Settings.model_fields},
+        **source.environment(),
+        **s3.environment(),
+        "AWS_ENDPOINT_URL_S3": proxy.url,
+        "ARCHIVE_BUCKET": s3.bucket,
+        "ARCHIVE_RETRY_MINUTES": "0",
+        "RINGCX_LIMIT_REPORTS": "12/10",
+        "RINGCX_LIMIT_AUTH": "5/10",
+        "DATA_DIR": str(folder / "data"),
+        "DAGSTER_HOME": str(folder),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Play:
+    """The runs, one after the other: the first are killed, one meets a full disk, the others are left alone."""
+
+    plan: ChaosPlan
+    days: list[date]
+    truth: Mapping[str, Mapping[str, Any]]
+    variables: Mapping[str, str]
+    proxy: FaultyS3
+    folder: Path
+    say: Callable[[str], None]
+
+    def run(self) -> Counter[str]:
+        """How the runs ended, by number."""
+        dice = random.Random(self.plan.seed)
+        self.folder.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+        ends: Counter[str] = Counter()
+        for number in range(self.plan.rounds * len(self.days)):
+            day = self.days[number % len(self.days)]
+            worker = self._worker(day)
+            if number < self.plan.kills:
+                ends[worker.killed_after(dice.uniform(3.0, 12.0))] += 1
+            elif number == self.plan.kills:
+                ends[worker.with_full_disk(self.proxy)] += 1
+            else:
+                ends[worker.ended()] += 1
+            states = _states(self.days)
+            held = sum(str(state.status) == "archived" for key, state in states.items() if key in self.truth)
+            self.say(f"run {number + 1}, {day}: {held} of {len(self.truth)} held")
+            if number > self.plan.kills and held == len(self.truth):
+                break
+        for day in self.days:  # what another date's run added last is sealed too
+            ends[self._worker(day).ended()] += 1
+        return ends
+
+    def _worker(self, day: date) -> _Worker:
+        return _Worker(day, self.variables, self.folder / "runs.log")
+
+
+class _Worker:
+    """One run of one date in a process of its own."""
+
+    def __init__(self, day: date, variables: Mapping[str, str], log: Path) -> None:
+        command = ["-m", "dagster", "asset", "materialize", "-m", "pipelines.definitions", "--select", "*"]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - a fixed command
+                [sys.executable, *command, "--partition", day.isoformat()],
+                env={**os.environ, **variables},
+                cwd=_ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def killed_after(self, seconds: float) -> str:
+        """SIGKILL, unless it was faster."""
+        try:
+            return _verdict(self._process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            return "killed"
+
+    def with_full_disk(self, proxy: FaultyS3) -> str:
+        """Nothing can be written to the ledger for some seconds of the run."""
+        proxy.fill_disk("ledger/")
+        try:
+            return _verdict(self._process.wait(3 * _DISK_FULL_S))
+        except subprocess.TimeoutExpired:
+            proxy.fill_disk("")
+            return self.ended()
+        finally:
+            proxy.fill_disk("")
+
+    def ended(self) -> str:
+        """Its own end."""
+        return _verdict(self._process.wait())
+
+
+def _verdict(code: int) -> str:
+    return "succeeded" if code == 0 else "failed"
+
+
+def _states(days: list[date]) -> dict[str, RecordingState]:
+    return Services(lambda: load(Settings)).ledger.states(days)
+
+
+@contextmanager
+def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
+    """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
+    stop = threading.Event()
+    services = Services(lambda: load(Settings))
+
+    def watch() -> None:
+        while not stop.wait(0.3):
+            report.ledger_reads += 1
+            try:
+                services.ledger.states(days)
+            except LedgerError as error:
+                report.problems.append(f"The ledger could not be read: {error}")
+
+    watcher = threading.Thread(target=watch, name="ledger-watch")
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _check(
+    days: list[date], truth: Mapping[str, Mapping[str, Any]], beyond: set[str], s3: LocalS3, report: ChaosReport
+) -> None:
+    """Hold the bucket's bytes, read past everything of ours, against the source's own list.
+
+    `beyond`: digests of the day after, some of which the last date's pull finds.
+    """
+    states = _states(days)
+    bucket = boto3.resource("s3", endpoint_url=s3.url).Bucket(s3.bucket)
+    digests = {
+        item.key: hashlib.sha256(item.get()["Body"].read()).hexdigest()
+        for item in bucket.objects.filter(Prefix="recordings/")
+    }
+    copies = Counter(digests.values())
+    for recording_id, one in truth.items():
+        state = states.get(recording_id)
+        if state is None or state.key is None:
+            report.problems.append(f"{recording_id} is not held: {state.status if state else 'unknown to the ledger'}.")
+        elif digests.get(state.key) != one["sha256"]:
+            report.problems.append(f"{recording_id} has other bytes in the archive than at the source.")
+        else:
+            report.held += 1
+        if copies[one["sha256"]] > 1:
+            report.problems.append(f"{recording_id} is stored {copies[one['sha256']]} times.")
+    wanted = beyond | {one["sha256"] for one in truth.values()}
+    report.problems += [
+        f"{key} holds bytes that the source never had." for key in digests if digests[key] not in wanted
+    ]
+    command = [sys.executable, "-m", "pipelines.verify", "--from", f"{days[0]}", "--to", f"{days[-1]}", "--read-data"]
+    verified = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    if verified.returncode:
+        report.problems.append(f"verify doubts the archive: {verified.stdout[-500:]}{verified.stderr[-500:]}")
+
+
+def _count_injected(counters: Mapping[str, Any], proxy: FaultyS3, report: ChaosReport) -> None:
+    for name, number in counters["statuses"].items():
+        if name.startswith("fault "):
+            report.injected[f"source: {name.removeprefix('fault ')}"] += number
+    report.injected["source: expired token"] += counters["refused"].get("expired_token", 0)
+    for name, number in proxy.injected.items():
+        report.injected[f"S3: {name}"] += number
+    report.injected["run worker: SIGKILL"] = report.runs["killed"]
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
