@@ -151,15 +151,21 @@ class Fetcher:
         self._proven = {_host(state) for state in states.values() if state.status is Status.archived}
         doubtful: dict[str, Done] = {}
         with _Lines(self._ledger, self._clock) as lines:
-            with closing(self._attempts(attempt, due, planned, result)) as first:
-                for done in first:
-                    if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
-                        doubtful[done.state.recording_id] = done
-                    else:
-                        self._settle(done, result, lines, before=None)
-            with closing(self._attempts(attempt, [one.state for one in doubtful.values()], planned, result)) as second:
-                for done in second:
-                    self._settle(done, result, lines, before=doubtful[done.state.recording_id])
+            try:
+                with closing(self._attempts(attempt, due, planned, result)) as first:
+                    for done in first:
+                        if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
+                            doubtful[done.state.recording_id] = done
+                        else:
+                            self._settle(done, result, lines, before=None)
+                again = [one.state for one in doubtful.values()]
+                with closing(self._attempts(attempt, again, planned, result)) as second:
+                    for done in second:
+                        self._settle(done, result, lines, before=doubtful.pop(done.state.recording_id))
+            finally:
+                # Broken off before the second request: what the first one said is kept, and nothing is final.
+                for done in doubtful.values():
+                    self._settle(done, result, lines, before=None)
         return result
 
     def _attempts(
@@ -191,13 +197,18 @@ class Fetcher:
             wait(running, timeout=STOP_SECONDS)
 
     def _watch(self, done: Done) -> None:
-        silent = done.fault is not None and done.fault.kind in ("unavailable", "refused")
-        self._in_a_row = self._in_a_row + 1 if silent else 0
+        self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
             raise SourceDown(
                 f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
                 "stopped, what it did not try stays due. The README's troubleshooting says what to check for it."
             )
+
+    def _says_nothing(self, done: Done) -> bool:
+        """Whether the outcome is about the source or the log-in, and not about the recording."""
+        if done.fault is None or done.fault.kind != "refused":
+            return done.fault is not None and done.fault.kind == "unavailable"
+        return _host(done.state) not in self._proven and not self._rules.gives_up(done.state, self._clock())
 
     def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, before: Done | None) -> None:
         now = self._clock()

@@ -385,3 +385,15 @@ def test_a_ledger_that_was_lost_is_rebuilt_from_the_archive_without_fetching(
     assert it.metadata(again, "recordings")["adopted_now"] == it.metadata(again, "recordings")["archived"]
     assert {key: (one.status, one.sha256, one.key) for key, one in it.states(recent[0]).items()} == before
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
+
+
+def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_denied(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
+    day = recent[0]
+    assert it.run(day).success
+    expected = {one["recording_id"]: one["expected"] for one in it.truth(day)}
+    assert list(expected.values()).count("denied") > 40
+    states = it.states(day)
+    assert {key: str(state.status) for key, state in states.items() if key in expected} == expected
