@@ -17,6 +17,8 @@ __all__ = ["NotARecording", "WavInfo", "inspect_wav"]
 
 _UNKNOWN32 = 0xFFFFFFFF
 _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
+# What sox writes into a pipe: 0x7FFFF000 less a part of a block as the data's size, and with the headers as the RIFF's.
+_UNKNOWN_SOX = range(0x7FFFE000, 0x7FFFFFFF)
 _EXTENSIBLE = 0xFFFE
 _LINEAR = frozenset(
     {0x0001, 0x0003, 0x0006, 0x0007}
@@ -92,7 +94,8 @@ def inspect_wav(stream: BinaryIO, size: int, layout: Layout) -> WavInfo:
                 start, declared if data64 is None or declared != _UNKNOWN32 else data64, riff_end, size
             )
             _require_whole(stream, start + length, riff_end, size)
-            return _info(form, layout, start, length, samples)
+            known = length == declared or data64 is not None  # else its writer did not know the samples either
+            return _info(form, layout, start, length, samples if known else 0)
         if start + declared > size:
             raise NotARecording("cut_off", "The WAV ends inside a chunk before its data")
         if name == b"fmt ":
@@ -126,7 +129,7 @@ def _riff_end(stream: BinaryIO, size: int) -> int | None:
     if head[8:12] != b"WAVE":
         raise NotARecording("not_wave", "It is a RIFF file, but not a WAVE")
     (declared,) = struct.unpack("<I", head[4:8])
-    return None if declared in {0, _UNKNOWN32} else 8 + declared
+    return None if declared in {0, _UNKNOWN32} or declared in _UNKNOWN_SOX else 8 + declared
 
 
 def _not_riff(head: bytes) -> NotARecording:
@@ -184,7 +187,7 @@ def _data_length(start: int, declared: int, riff_end: int | None, size: int) -> 
     definite_end = riff_end is not None and riff_end > start
     if declared == 0 and definite_end:
         return 0  # the RIFF size goes on behind an empty data chunk: it is truly empty, not left open by its writer
-    if declared in {0, _UNKNOWN32, _UNKNOWN64}:
+    if declared in {0, _UNKNOWN32, _UNKNOWN64} or (declared in _UNKNOWN_SOX and riff_end is None):
         if riff_end is not None and definite_end:
             if riff_end > size:
                 raise NotARecording("cut_off", "The WAV ends before the length that its header gives")

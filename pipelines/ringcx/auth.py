@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_loopback, origin_of
+from pipelines.ringcx.client import SourceClient, origin_of
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable, place
+from pipelines.ringcx.network import is_loopback
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
@@ -305,10 +306,10 @@ def secure_url(url: str, variable: str) -> str:
     """
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         raise ValueError(f"{variable} is not an address; give one such as https://ringcx.ringcentral.com.") from None
-    secure = parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host))
-    if not secure or not parsed.host or parsed.userinfo:
+    secure = parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.raw_host.decode()))
+    if not secure or not parsed.raw_host or parsed.userinfo:
         raise ValueError(f"{variable} must be an https address without credentials in it.")
     return url
 
@@ -338,7 +339,7 @@ def _post(
             ) from None
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     return response.status_code, answer if isinstance(answer, dict) else {}
 

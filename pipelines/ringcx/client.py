@@ -5,7 +5,6 @@ not change is handed to the caller. It follows no redirects, keeps no cookies an
 """
 
 import email.utils
-import ipaddress
 import logging
 import random
 import re
@@ -23,9 +22,12 @@ import tenacity
 
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.limits import HeldOff, Rate, RateLimiter, check_stop
+from pipelines.ringcx.network import Resolve, make_transport, system_resolve
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
 _TRANSIENT = frozenset({408, 429})
+_INFLATED = 200  # a report packs to a twentieth, a bomb to a thousandth of its size
+_INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb, but is no more than this
 _HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
 
 
@@ -47,7 +49,8 @@ class SourceClient:
         limiter: shared by all processes.
         limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). One that is not named is free.
         stop: ends every wait at once when set.
-        transport: for tests.
+        transport: for tests; takes every request, also those that may go to public addresses only.
+        resolve: asks for the addresses of a name.
         user_agent: `name/version`. Something like a browser's would be sent an MP3 instead of the recording.
         attempts: tries of one request, the first included.
         backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
@@ -65,6 +68,7 @@ class SourceClient:
         limits: Mapping[str, Sequence[Rate]],
         stop: threading.Event | None = None,
         transport: httpx.BaseTransport | None = None,
+        resolve: Resolve = system_resolve,
         user_agent: str = "ringcx-archive/0.1",
         attempts: int = 5,
         backoff_s: float = 1.0,
@@ -86,9 +90,12 @@ class SourceClient:
         self._clock = clock
         self._sleep = sleep
         keep_addresses_out_of_logs()
-        connections = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+        anywhere, public = (
+            transport or make_transport(max_connections=max_connections, public_only=only, resolve=resolve)
+            for only in (False, True)
+        )
         self._http = httpx.Client(
-            transport=_Permitted(transport or httpx.HTTPTransport(limits=connections), self._permit),
+            transport=_Permitted(anywhere, public, self._permit),
             timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s),
             headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
             follow_redirects=False,
@@ -108,6 +115,7 @@ class SourceClient:
         data: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         attempts: int | None = None,
+        public_only: bool = False,
     ) -> Iterator[httpx.Response]:
         """Send a request, again while that may help, and yield the open response whatever its other status is.
 
@@ -124,10 +132,12 @@ class SourceClient:
             data: the body, as a form.
             headers: added to the client's own.
             attempts: tries of this request, instead of the client's.
+            public_only: for an address from outside: a name is followed to public addresses only.
 
         Raises:
             SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
             SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
+            LinkRefused: `address_not_public`.
             Stopped: the stop event was set.
         """
         try:
@@ -137,7 +147,7 @@ class SourceClient:
                 json=json,
                 data=data,
                 headers=headers,
-                extensions={"limit": limit, "account_id": account_id, "auth": auth},
+                extensions={"limit": limit, "account_id": account_id, "auth": auth, "public_only": public_only},
             )
         except httpx.InvalidURL as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
@@ -221,6 +231,8 @@ class SourceClient:
             raise _TryAgainError(f"ConnectError: {error}") from None
         except httpx.TransportError as error:
             raise _TryAgainError(type(error).__name__) from None
+        except (httpx.InvalidURL, UnicodeError):  # httpx reads a redirect also where it does not follow it
+            raise _TryAgainError("a redirect to an address that cannot be read") from None
         if response.status_code not in _TRANSIENT and response.status_code < 500:
             return response
         response.close()
@@ -245,13 +257,18 @@ class SourceClient:
 def retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None when there is none to obey."""
     text = (value or "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d*)?", text):
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
         return float(text)
     try:
         until = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):  # OverflowError: an hour of fifteen digits
         return None
-    return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+
+
+def is_bomb(response: httpx.Response, size: int) -> bool:
+    """Whether what was received, unpacked to `size` bytes by now, is compressed as no honest body is."""
+    return size > _INFLATED_FREE + _INFLATED * response.num_bytes_downloaded
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
@@ -260,14 +277,6 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
     host = parsed.raw_host.decode("ascii").rstrip(".")
     port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
     return parsed.scheme, host, port
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine, whatever a name server says."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def keep_addresses_out_of_logs() -> None:
@@ -279,18 +288,32 @@ def keep_addresses_out_of_logs() -> None:
 
 
 class _Permitted(httpx.BaseTransport):
-    """Takes a permit for every request that goes out, also for the one that an auth sends again after a 401."""
+    """Takes a permit for every request that goes out, also for the one that an auth sends again after a 401.
 
-    def __init__(self, inner: httpx.BaseTransport, permit: Callable[[httpx.Request], None]) -> None:
-        self._inner = inner
+    Requests that may go to public addresses only have connections of their own: none that was opened without that
+    check is ever used for them.
+    """
+
+    def __init__(
+        self, anywhere: httpx.BaseTransport, public: httpx.BaseTransport, permit: Callable[[httpx.Request], None]
+    ) -> None:
+        self._anywhere = anywhere
+        self._public = public
         self._permit = permit
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self._permit(request)
-        return self._inner.handle_request(request)
+        inner = self._public if request.extensions["public_only"] else self._anywhere
+        response = inner.handle_request(request)
+        if "," in response.headers.get("Content-Encoding", ""):
+            # Asked for none, given several: 64 KiB, unpacked twice, are 64 GiB in one piece.
+            response.close()
+            raise httpx.RemoteProtocolError("The answer is compressed more than once.", request=request)
+        return response
 
     def close(self) -> None:
-        self._inner.close()
+        self._anywhere.close()
+        self._public.close()
 
 
 class _TryAgainError(Exception):

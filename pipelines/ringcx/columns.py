@@ -34,8 +34,11 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
 }
 """The column of each report that says where a recording can be fetched."""
 
-LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id")
-"""Names that the ledger writes beside a report's own; a report's column of that name gets the prefix `report_`."""
+LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
+"""Names that the ledger writes beside a report's own, or has in its folders' names.
+
+A report's column of that name gets the prefix `report_`.
+"""
 
 
 def required(report: ReportName) -> tuple[str, ...]:

@@ -60,10 +60,11 @@ def place(url: httpx.URL | str) -> str:
     """The part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):  # ValueError: half of a surrogate pair
         return "an address that cannot be read"
     port = "" if parsed.port is None else f":{parsed.port}"
-    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+    host = parsed.raw_host.decode("ascii")  # encoded too: `xn--` in front of nonsense cannot be decoded
+    host = f"[{host}]" if ":" in host else host
     path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # still encoded, so that it holds no line break
     return f"{parsed.scheme}://{host}{port}{path}"
 

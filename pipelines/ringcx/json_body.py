@@ -37,8 +37,15 @@ def read_json_body(report: ReportName, path: Path) -> pa.Table:
     values keeps the second under the suffix `_2`.
 
     Raises:
-        NotWholeError: cut off, followed by something else, or an element is not an object.
+        NotWholeError: cut off, followed by something else, nested too deep, or an element is not an object.
     """
+    try:
+        return _read(report, path)
+    except RecursionError:  # of a nesting that the decoder still took
+        raise NotWholeError("a value is nested too deep") from None
+
+
+def _read(report: ReportName, path: Path) -> pa.Table:
     tables: list[pa.Table] = []
     names: dict[str, str] = {}
     batch: list[dict[str, object]] = []
@@ -131,7 +138,7 @@ def _table(report: ReportName, rows: list[dict[str, object]], names: dict[str, s
     spellings: dict[str, list[str]] = {}
     for key in values:
         if key not in names:
-            names[key] = canonical_name(report, key)
+            names[key] = canonical_name(report, _text(key) or "")
         spellings.setdefault(names[key], []).append(key)
     columns: dict[str, pa.Array[Any]] = {}
     for name, keys in spellings.items():

@@ -16,8 +16,9 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_loopback, origin_of
+from pipelines.ringcx.client import SourceClient, is_bomb, origin_of
 from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
+from pipelines.ringcx.network import is_address, is_loopback
 
 MEDIA_LIMIT = "media"
 _LONGEST_LINK = 4096
@@ -127,11 +128,11 @@ class MediaFault(Exception):
     """Why there is no recording. Each kind asks for something else.
 
     Attributes:
-        kind: `not_there` (yet, or any more), `not_audio` (something else came), `refused` (by the source, or a
-            redirect by us), `unavailable` (the source is not well).
+        kind: `not_there` (yet, or any more), `not_audio` (something else came), `refused` (by the source; a redirect
+            or an address by us), `unavailable` (the source is not well).
         reason: not_there: `not_found`, `still_encoding`, `http_<status>`; not_audio: `empty_body`, `html_body`,
             `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
-            `redirect_not_allowed`; unavailable: `source_unavailable`, `too_slow`.
+            `redirect_not_allowed`, `address_not_public`; unavailable: `source_unavailable`, `too_slow`.
         status: of the answer, if there was one.
     """
 
@@ -182,6 +183,7 @@ class MediaClient:
             CredentialsRefused: the log-in was refused: not this recording's fault.
             Stopped: the stop event was set.
         """
+        self._hosts.require(link_url)
         reads = 0
         while True:
             reads += 1
@@ -194,11 +196,12 @@ class MediaClient:
                     raise broken.fault from None
             except SourceUnavailable as gone:
                 raise MediaFault("unavailable", "source_unavailable", url=link_url) from gone
+            except LinkRefused as refusal:  # by where the host's name leads, which shows only now
+                raise MediaFault("refused", refusal.reason, url=link_url) from None
             self._client.back_off(reads)
 
     def _follow(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
         url, auth = link_url, self._auth
-        self._hosts.require(url)
         for _ in range(_REDIRECTS + 1):
             with self._client.stream(
                 "GET",
@@ -207,6 +210,7 @@ class MediaClient:
                 account_id=account_id,
                 auth=auth,
                 headers={"Accept": "audio/wav, audio/x-wav, */*;q=0.1"},
+                public_only=True,
             ) as response:
                 if not response.has_redirect_location:
                     return self._receive(response, sink)
@@ -262,7 +266,7 @@ class MediaClient:
             if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
                 raise MediaFault("not_audio", reason, status, url=url)
             size += len(block)
-            if size > self._max_bytes:
+            if size > self._max_bytes or is_bomb(response, size):
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
             md5.update(block)
@@ -376,7 +380,8 @@ def _entry(text: str) -> _Entry:
 def _covers(entry: _Entry, url: httpx.URL) -> bool:
     _, _, port = origin_of(url)
     host = _folded(url)
-    if not (host.endswith("." + entry.host) if entry.below else host == entry.host):
+    below = host.endswith("." + entry.host) and not is_address(host)  # 127.0.0.1 is not below 0.0.1
+    if not (below if entry.below else host == entry.host):
         return False
     if entry.port is not None:
         return port == entry.port

@@ -7,6 +7,8 @@ Source: RINGCX.md §3, `POST {base}/v1/admin/accounts/{accountId}/reportsStreami
 """
 
 import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.client import SourceClient, is_bomb
 from pipelines.ringcx.columns import ReportName
 from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, place
 
@@ -32,10 +34,8 @@ __all__ = [
 
 Direction = Literal["inbound", "outbound"]
 
-MAX_BODY_BYTES: Final = 8 << 30
 _LIMIT: Final = "reports"
 _TRIES: Final = 3  # of a body that breaks off while it is read; requests that get no answer are the client's to repeat
-_BLOCK_BYTES: Final = 1 << 20
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 
 
@@ -57,6 +57,15 @@ class Period:
             raise ValueError("A period needs times with a zone.")
         if self.start >= self.end:
             raise ValueError("A period must end after it starts.")
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much of an answer is taken: bytes, seconds of reading, and the clock (seconds) for these."""
+
+    max_bytes: int = 8 << 30
+    max_seconds: float = 3600
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +150,25 @@ def pull_agent_segments(
     direction: Direction,
     period: Period,
     into: Path,
+    limits: BodyLimits = BodyLimits(),
 ) -> PulledBody:
     """Fetch one direction of the Agent Segment Metadata report into a file.
 
     Raises: as `pull_global_call_type`.
     """
     request = agent_segment_request(direction, period)
-    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into)
+    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into, limits=limits)
 
 
 def pull_global_call_type(
-    client: SourceClient, *, base_url: str, auth: httpx.Auth, account_id: str, period: Period, into: Path
+    client: SourceClient,
+    *,
+    base_url: str,
+    auth: httpx.Auth,
+    account_id: str,
+    period: Period,
+    into: Path,
+    limits: BodyLimits = BodyLimits(),
 ) -> PulledBody:
     """Fetch the Global Call Type Detail report into a file.
 
@@ -162,15 +179,17 @@ def pull_global_call_type(
         account_id: the sub-account.
         period: what is asked for; it should have ended at least 5 minutes ago.
         into: the file; replaced if it is there, gone if the pull fails.
+        limits: of the answer.
 
     Raises:
         CredentialsRefused: 401 or 403.
         SourceRefused: another status than 2xx that another try does not change.
         SourceUnavailable: no answer until the client's tries were used up.
-        ReportInvalid: the answer broke off each time, is longer than 8 GiB, or is a 2xx without a report.
+        ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
+            its size, or is a 2xx without a report.
     """
     request = global_call_type_request(period)
-    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into)
+    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into, limits=limits)
 
 
 def _second_before(moment: datetime) -> datetime:
@@ -183,14 +202,21 @@ def _second_after(moment: datetime) -> datetime:
 
 
 def _pull(
-    client: SourceClient, *, base_url: str, auth: httpx.Auth, account_id: str, request: dict[str, object], into: Path
+    client: SourceClient,
+    *,
+    base_url: str,
+    auth: httpx.Auth,
+    account_id: str,
+    request: dict[str, object],
+    into: Path,
+    limits: BodyLimits,
 ) -> PulledBody:
     url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
     try:
         for failures in range(1, _TRIES + 1):
             with client.stream("POST", url, limit=_LIMIT, account_id=account_id, auth=auth, json=request) as response:
                 _require_ok(response, auth)
-                pulled = _save(client, response, into)
+                pulled = _save(client, response, into, limits)
             if pulled is not None:
                 return pulled
             if failures < _TRIES:
@@ -226,20 +252,18 @@ def _require_ok(response: httpx.Response, auth: httpx.Auth) -> None:
     )
 
 
-def _save(client: SourceClient, response: httpx.Response, into: Path) -> PulledBody | None:
+def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody | None:
     """The body in the file, or None when it broke off."""
     digest = hashlib.sha256()
     size = 0
+    began = limits.clock()
     with into.open("wb") as file:
         try:
-            for block in response.iter_bytes(_BLOCK_BYTES):
+            for block in response.iter_bytes():  # as it arrives: in larger blocks a trickle would go unnoticed
                 client.check_stop()
                 size += len(block)
-                if size > MAX_BODY_BYTES:
-                    raise ReportInvalid(
-                        f"POST {place(response.request.url)} sent more than {MAX_BODY_BYTES >> 30} GiB; ask for a"
-                        " shorter period."
-                    )
+                if excess := _excess(response, size, limits.clock() - began, limits):
+                    raise ReportInvalid(f"POST {place(response.request.url)} {excess}")
                 digest.update(block)
                 file.write(block)
         except httpx.RequestError:
@@ -255,6 +279,16 @@ def _save(client: SourceClient, response: httpx.Response, into: Path) -> PulledB
         media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         framed=_is_framed(response, declared),
     )
+
+
+def _excess(response: httpx.Response, size: int, seconds: float, limits: BodyLimits) -> str | None:
+    if size > limits.max_bytes:
+        return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
+    if seconds > limits.max_seconds:
+        return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
+    if is_bomb(response, size):
+        return "sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
+    return None
 
 
 def _is_framed(response: httpx.Response, declared: str) -> bool:
