@@ -156,6 +156,18 @@ class Bucket:
                 for item in page.get("Contents", []):
                     yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
 
+    def list_folders(self, start: str) -> Iterator[str]:
+        """What lies directly under `start` (which ends in a slash, or is empty): folders with their last slash, and
+        keys.
+        """
+        with storage_errors(self.name, "s3:ListBucket", start):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=start, Delimiter="/"
+            )
+            for page in pages:
+                yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
+                yield from (item["Key"] for item in page.get("Contents", []))
+
     def head(self, key: str) -> ObjectFacts | None:
         """What the store says about an object, None when there is none."""
         try:

@@ -24,6 +24,10 @@ __all__ = [
     "manifest_prefix",
     "metadata_text",
     "recording_key",
+    "signature_key",
+    "verification_key",
+    "witness_folder",
+    "witness_prefix",
 ]
 
 Layout = Literal["mono", "stereo"]
@@ -107,6 +111,26 @@ def manifest_number(key: str) -> int | None:
     """The number in a manifest's key, or None for any other object."""
     match = _MANIFEST.fullmatch(key.rpartition("/")[2])
     return int(match[1]) if match else None
+
+
+def signature_key(key: str) -> str:
+    """The key of a manifest's signature, beside the manifest's own `key`."""
+    return f"{key}.sig"
+
+
+def witness_folder(prefix: str, kind: str) -> str:
+    """Where the witnesses of one kind lie, a folder a day; `kind` is a folder's name."""
+    return f"{prefix}witnesses/{kind}/"
+
+
+def witness_prefix(prefix: str, kind: str, day: date) -> str:
+    """What the keys of all witnesses of one kind and day begin with."""
+    return f"{witness_folder(prefix, kind)}date={day.isoformat()}/"
+
+
+def verification_key(prefix: str, day: date, name: str) -> str:
+    """The key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
+    return f"{prefix}verifications/date={day.isoformat()}/{name}.json"
 
 
 def catalog_key(prefix: str, day: date) -> str:

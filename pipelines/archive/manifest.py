@@ -14,7 +14,8 @@ The document (keys sorted, no blanks, UTF-8, one line break at the end):
 * `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
   where it had none
 
-Not for deciding what belongs to a day: entries are given. They hold no personal data.
+Not for deciding what belongs to a day: entries are given. They hold no personal data. Signatures are made in
+`signature`, chains proved in `chain`.
 """
 
 import hashlib
@@ -40,8 +41,10 @@ __all__ = [
     "Sealed",
     "SealedManifest",
     "canonical_json",
-    "check_chain",
+    "entry_document",
     "latest_manifest",
+    "manifest_numbers",
+    "not_the_sealed_one",
     "seal",
     "write_catalog",
 ]
@@ -172,39 +175,8 @@ def latest_manifest(bucket: Bucket, day: date) -> SealedManifest | None:
     Raises:
         StoreDamaged: it is not a manifest of that day, or not what it was when it was sealed.
     """
-    numbers = _numbers(bucket, day)
+    numbers = manifest_numbers(bucket, day)
     return _read(bucket, day, numbers[-1]) if numbers else None
-
-
-def check_chain(bucket: Bucket, day: date) -> tuple[str, ...]:
-    """Read all manifests of a day and prove their numbering and their hashes.
-
-    Returns:
-        One sentence for each thing that is wrong; none for a whole chain, or a day never sealed.
-    """
-    problems: list[str] = []
-    numbers = _numbers(bucket, day)
-    if numbers != list(range(1, len(numbers) + 1)):
-        problems.append(
-            f"The manifests of {day.isoformat()} are not numbered 1 to {max(numbers)} without a gap: one was removed"
-        )
-    before: SealedManifest | None = None
-    for number in numbers:
-        try:
-            manifest = _read(bucket, day, number)
-        except StoreDamaged as error:
-            problems.append(str(error))
-            before = None
-            continue
-        named = manifest.document["previous_sha256"]
-        if number == 1 and named is not None:
-            problems.append(f"{manifest.key} is the first of its day and yet names one before it")
-        if before is not None and before.number == number - 1 and named != before.sha256:
-            problems.append(
-                f"{before.key} is not the one that {manifest.key} was sealed upon: it was altered or replaced"
-            )
-        before = manifest
-    return tuple(problems)
 
 
 def write_catalog(bucket: Bucket, day: date, entries: Iterable[ManifestEntry]) -> str:
@@ -224,6 +196,20 @@ def write_catalog(bucket: Bucket, day: date, entries: Iterable[ManifestEntry]) -
     return key
 
 
+def entry_document(entry: ManifestEntry) -> dict[str, Any]:
+    """An entry as it stands in a manifest.
+
+    Raises:
+        ValueError: its time has no zone.
+    """
+    return asdict(entry) | {
+        "warnings": sorted(entry.warnings),
+        "started_at": None if entry.started_at is None else _utc(entry.started_at),
+        # Milliseconds: the last digits of a division are no content.
+        "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
+    }
+
+
 def canonical_json(document: Mapping[str, Any]) -> bytes:
     """Sorted keys, no blanks, UTF-8, a line break at the end: equal documents give equal bytes.
 
@@ -238,16 +224,7 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
 def _content(day: date, entries: Iterable[ManifestEntry], totals: Mapping[str, int]) -> dict[str, Any]:
     return {
         "date": day.isoformat(),
-        "entries": [
-            asdict(entry)
-            | {
-                "warnings": sorted(entry.warnings),
-                "started_at": None if entry.started_at is None else _utc(entry.started_at),
-                # Milliseconds: the last digits of a division are no content.
-                "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
-            }
-            for entry in _sorted(entries)
-        ],
+        "entries": [entry_document(entry) for entry in _sorted(entries)],
         "totals": dict(totals),
     }
 
@@ -290,7 +267,8 @@ def _holds(bucket: Bucket, key: str, body: bytes) -> bool:
         return False
 
 
-def _numbers(bucket: Bucket, day: date) -> list[int]:
+def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
+    """The numbers of a day's manifests, sorted; what else lies there is left out."""
     found = (manifest_number(key) for key, _ in bucket.list_keys(manifest_prefix(bucket.prefix, day)))
     return sorted(number for number in found if number is not None)
 
@@ -312,11 +290,16 @@ def _read(bucket: Bucket, day: date, number: int) -> SealedManifest:
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
-        raise StoreDamaged(
-            f"{key} in the bucket {bucket.name} is not the manifest that was sealed under that name; restore its "
-            "first version"
-        )
+        raise not_the_sealed_one(bucket, key)
     return SealedManifest(key, number, _sha256(body), document)
+
+
+def not_the_sealed_one(bucket: Bucket, key: str) -> StoreDamaged:
+    """The error for a manifest that is not what its name or its own hash says."""
+    return StoreDamaged(
+        f"{key} in the bucket {bucket.name} is not the manifest that was sealed under that name; restore its "
+        "first version"
+    )
 
 
 def _sha256(body: bytes) -> str:

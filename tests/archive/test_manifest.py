@@ -7,27 +7,33 @@ from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.archive.bucket import Bucket
+from pipelines.archive.chain import check_chain, read_chain, read_manifest
 from pipelines.archive.errors import StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import manifest_key
+from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.manifest import (
     CATALOG_SCHEMA,
     ManifestEntry,
     Sealed,
     canonical_json,
-    check_chain,
     latest_manifest,
     seal,
     write_catalog,
 )
+from pipelines.archive.signature import KeyUnusable, LocalKey, Verifier, sign_manifest, statement
+from pipelines.archive.witness import Seen, read_witnesses, write_witness
 
 DAY = date(2020, 7, 30)
 NOON = datetime(2020, 8, 1, 12, tzinfo=UTC)
@@ -239,6 +245,109 @@ def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: A
     moto_client.delete_object(Bucket="archive", Key=manifest_key(moto_bucket.prefix, DAY, 2))
     (problem,) = check_chain(moto_bucket, DAY)
     assert "without a gap" in problem
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096])
+def test_a_manifest_read_in_blocks_of_any_size_gives_what_was_sealed(
+    rclone_bucket: Bucket, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.archive.chain._BLOCK", block)
+    names = ["", "é", '"entries":[', "],{}", "\\", "\ud800", "漢字", "\x00", *map(str, range(20))]
+    sealed = do_seal(rclone_bucket, *(entry(name, uii=name) for name in names))
+    entries: list[Any] = []
+    head = read_manifest(rclone_bucket, DAY, 1, entries.append)
+    body = rclone_bucket.get_bytes(sealed.key)
+    assert (head.sha256, head.size) == (sealed.sha256, len(body))
+    assert {**head.document, "entries": entries} == json.loads(body)
+
+
+def test_the_entries_of_the_latest_manifest_alone_are_handed_on(bucket: Bucket) -> None:
+    do_seal(bucket, entry("a"))
+    do_seal(bucket, entry("a"), entry("b"))
+    entries: list[Any] = []
+    chain = read_chain(bucket, DAY, entry=entries.append)
+    assert chain.latest is not None
+    assert chain.latest.number == 2
+    assert [one["recording_id"] for one in entries] == ["1/a", "1/b"]
+
+
+def keys_of(private: Any, folder: Path) -> tuple[Path, Path]:
+    """The PEM files of a private key and of its public half."""
+    own, public = folder / "key.pem", folder / "public.pem"
+    own.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return own, public
+
+
+def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket: Bucket, tmp_path: Path) -> None:
+    own, public = keys_of(Ed25519PrivateKey.generate(), tmp_path)
+    signer, verifier = LocalKey.read(own), Verifier.read(public)
+    sealed = do_seal(bucket, entry("a"))
+    assert check_chain(bucket, DAY) == ()
+    (missing,) = check_chain(bucket, DAY, verifier=verifier)
+    assert "is not there" in missing
+    assert sign_manifest(bucket, signer, sealed)
+    body = bucket.get_bytes(f"{sealed.key}.sig")
+    assert not sign_manifest(bucket, signer, sealed)
+    assert bucket.get_bytes(f"{sealed.key}.sig") == body
+    assert check_chain(bucket, DAY, verifier=verifier) == ()
+    assert json.loads(body)["statement"] == (
+        f"ringcx-archive/manifest-signature/1\nmanifests/date=2020-07-30/manifest-1.json\n{sealed.sha256}\n"
+    )
+    assert len(statement(bucket.prefix, sealed.key, sealed.sha256)) < 4096, "KMS signs no more"
+    # A signature is no manifest: it takes no number, and the next one does not mind it.
+    assert do_seal(bucket, entry("b")).number == 2
+    # The newest must be signed; an older one that never was is vouched for by the chain.
+    (missing,) = check_chain(bucket, DAY, verifier=verifier)
+    assert "manifest-2.json.sig was removed" in missing
+
+
+def test_a_manifest_forged_with_all_its_hashes_fails_its_signature(bucket: Bucket, tmp_path: Path) -> None:
+    own, public = keys_of(Ed25519PrivateKey.generate(), tmp_path)
+    sealed = do_seal(bucket, entry("a"))
+    sign_manifest(bucket, LocalKey.read(own), sealed)
+    overwrite(bucket, sealed.key, canonical_json(document(bucket, sealed) | {"run_id": "forged"}))
+    assert check_chain(bucket, DAY) == ()
+    (problem,) = check_chain(bucket, DAY, verifier=Verifier.read(public))
+    assert "does not sign" in problem
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b"[" * 9999])
+def test_nonsense_in_place_of_a_signature_is_no_signature(bucket: Bucket, tmp_path: Path, body: bytes) -> None:
+    own, public = keys_of(Ed25519PrivateKey.generate(), tmp_path)
+    sealed = do_seal(bucket, entry("a"))
+    sign_manifest(bucket, LocalKey.read(own), sealed)
+    overwrite(bucket, signature_key(sealed.key), body)
+    (problem,) = check_chain(bucket, DAY, verifier=Verifier.read(public))
+    assert signature_key(sealed.key) in problem
+
+
+def test_keys_of_another_kind_are_refused_without_a_word_of_their_content(tmp_path: Path) -> None:
+    own, public = keys_of(generate_private_key(SECP256R1()), tmp_path)
+    for read, path in ((LocalKey.read, own), (Verifier.read, public), (LocalKey.read, public), (Verifier.read, own)):
+        with pytest.raises(KeyUnusable, match="openssl") as caught:
+            read(path)
+        assert path.read_text().split("\n")[1] not in str(caught.value)
+        assert caught.value.__cause__ is None
+    with pytest.raises(KeyUnusable, match="ARCHIVE_SIGNING_KEY_FILE"):
+        LocalKey.read(tmp_path / "none")
+    assert "PRIVATE" not in repr(LocalKey.read(keys_of(Ed25519PrivateKey.generate(), tmp_path)[0]))
+
+
+def test_witnesses_add_up_and_a_damaged_one_is_named(bucket: Bucket) -> None:
+    one, two = Seen("a", 1, "0" * 64), Seen("b", 2, "1" * 64)
+    assert write_witness(bucket, "manifests", DAY, [], now=NOON) is None
+    first = write_witness(bucket, "manifests", DAY, [one, two], now=NOON)
+    write_witness(bucket, "manifests", DAY, [replace(one, size=7)], now=NOON)
+    write_witness(bucket, "report_rows", DAY, [replace(one, name="c")], now=NOON)
+    seen, problems = read_witnesses(bucket, "manifests", DAY)
+    assert seen == {"a": {one, replace(one, size=7)}, "b": {two}}
+    assert problems == ()
+    assert first is not None
+    overwrite(bucket, first, bucket.get_bytes(first).replace(b'"size":2', b'"size": 2'))
+    seen, problems = read_witnesses(bucket, "manifests", DAY)
+    assert seen == {"a": {replace(one, size=7)}}
+    assert first in problems[0]
 
 
 def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:

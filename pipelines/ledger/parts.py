@@ -1,0 +1,82 @@
+"""The ledger's parts as they lie: names, bytes, and state lines a batch at a time.
+
+For proving that none was removed or altered, and for reading a date of any size in little memory. What the ledger means
+by its lines is `store.py`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.ledger.files import Files, LedgerDamaged
+from pipelines.ledger.schema import STATE_SCHEMA, conform, states_from
+from pipelines.ledger.states import RecordingState
+
+__all__ = ["KINDS", "LedgerParts"]
+
+KINDS = ("recording_states", "report_pulls", "report_rows")
+"""The ledger's folders."""
+
+_BY_REPORT = ("report_pulls", "report_rows")
+_BATCH = 2000
+
+
+class LedgerParts:
+    """The parts under the same files as a `Ledger`. Safe to share between threads."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def names(self, day: date) -> dict[str, list[str]]:
+        """The names of a date's parts, by kind, sorted: two listings a report and one for the states."""
+        found = {"recording_states": self._list(f"recording_states/date={day.isoformat()}/")}
+        for kind in _BY_REPORT:
+            reports = self._files.folders(f"{kind}/")
+            found[kind] = [
+                name for report in reports for name in self._list(f"{kind}/{report}/date={day.isoformat()}/")
+            ]
+        return found
+
+    def read(self, name: str) -> bytes:
+        """A part's bytes.
+
+        Raises:
+            LedgerDamaged: it was listed and is gone.
+        """
+        try:
+            return self._files.read(name)
+        except FileNotFoundError as error:
+            raise _damaged(name, "it was listed and is gone") from error
+
+    def states(self, name: str, data: bytes) -> Iterator[list[RecordingState]]:
+        """The lines of a part of `recording_states`, given its bytes, some thousand at a time.
+
+        Raises:
+            LedgerDamaged: it is no such part.
+        """
+        try:
+            day = date.fromisoformat(name.split("/")[1].removeprefix("date="))
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+                    table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+                    table.validate()
+                    if "date" in table.column_names:
+                        table = table.drop_columns(["date"])
+                    table = table.append_column("date", pa.array([day] * table.num_rows, pa.date32()))
+                    yield states_from(conform(table, STATE_SCHEMA))
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+            raise _damaged(name, f"not a whole Parquet file of states, {type(error).__name__}") from error
+
+    def _list(self, prefix: str) -> list[str]:
+        return [name for name in self._files.list(prefix) if name.endswith(".parquet")]
+
+
+def _damaged(name: str, why: str) -> LedgerDamaged:
+    return LedgerDamaged(
+        f"the ledger's part {name} cannot be read ({why}); restore it from a backup or an earlier version of "
+        "the object."
+    )

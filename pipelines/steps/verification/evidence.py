@@ -1,0 +1,218 @@
+"""What is written about a date: its pulls, manifests, witnesses and ledger parts, each held against the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.chain import Chain, ManifestHead
+from pipelines.archive.keys import manifest_key, manifest_prefix
+from pipelines.archive.witness import Seen, read_witnesses
+from pipelines.ledger.files import LedgerDamaged
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.schema import PullRecord
+from pipelines.steps.seal import MANIFESTS, rows_pulled
+from pipelines.steps.verification.doubts import Tell
+from pipelines.steps.verification.scratch import Difference, Scratch
+from pipelines.steps.verification.threads import Readers
+
+Bounds = tuple[datetime, datetime]
+
+
+def check_pulls(
+    day: date, pulls: Mapping[str, Sequence[PullRecord]], accounts: Sequence[str], bounds: Bounds, tell: Tell
+) -> None:
+    """Whether each report was pulled for each account and covers the whole day, whose UTC bounds are given.
+
+    Without `accounts`, those that any pull of the date names.
+    """
+    known = accounts or sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
+    if not any(pulls.values()):
+        tell("never_pulled", day.isoformat(), f"{day} was never pulled, so nobody knows what it should hold; run it")
+        return
+    for report, of_report in pulls.items():
+        for account in known:
+            own = [pull for pull in of_report if pull.account_id == account]
+            subject = f"{report} of account {account}"
+            if not own:
+                tell("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
+            elif not any(pull.period_start <= bounds[0] and pull.period_end >= bounds[1] for pull in own):
+                until = max(pull.period_end for pull in own)
+                tell(
+                    "partly_pulled",
+                    subject,
+                    f"{subject} was pulled for {day} only up to {until:%Y-%m-%d %H:%M} UTC; run the date again "
+                    "when it is over",
+                )
+
+
+def check_manifests(bucket: Bucket, day: date, chain: Chain, tell: Tell) -> None:
+    """The chain of the date's manifests, and what witnesses saw of them."""
+    for problem in chain.problems:
+        tell(problem.kind, problem.subject, problem.sentence)
+    known, damaged = read_witnesses(bucket, MANIFESTS, day)
+    _damaged(damaged, tell)
+    for name, seen in known.items():
+        key = f"{bucket.prefix}{name}"
+        number = next((one for one in chain.numbers if manifest_key(bucket.prefix, day, one) == key), None)
+        if number is None:
+            tell("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
+        elif number in chain.heads and {chain.heads[number].sha256} != {one.sha256 for one in seen}:
+            tell(
+                "manifest_altered", key, f"{key} is not what its witness saw: it was altered; restore its first version"
+            )
+    for head in chain.heads.values():
+        if head.key.removeprefix(bucket.prefix) not in known:
+            tell(
+                "unwitnessed",
+                head.key,
+                f"No witness saw {head.key}: its witness was removed, it was put there by hand, or the run that sealed "
+                "it was killed; run the date again and look at who wrote it",
+            )
+
+
+def check_next_day(day: date, chain: Chain, bucket: Bucket, following: Chain, tell: Tell) -> None:
+    """What the next day's manifests name of `day`'s must be there, as it was."""
+    named_before = False
+    for _, head in sorted(following.heads.items()):
+        named = head.document["previous_day"]
+        if named is None:
+            if named_before:
+                tell("manifest_altered", head.key, f"{head.key} names no manifest of {day} although one before it does")
+            continue
+        named_before = True
+        number, sha256 = _named(named, day)
+        key = f"{manifest_prefix(bucket.prefix, day)}manifest-{number}.json"
+        if number is None:
+            tell("manifest_altered", head.key, f"{head.key} names no manifest of the day before in its proper form")
+        elif number not in chain.numbers:
+            tell("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")
+        elif number in chain.heads and chain.heads[number].sha256 != sha256:
+            tell(
+                "manifest_altered",
+                key,
+                f"{key} is not the one upon which {head.key} was sealed: it was altered; restore its first version",
+            )
+
+
+def read_ledger(
+    parts: LedgerParts,
+    bucket: Bucket,
+    day: date,
+    scratch: Scratch,
+    readers: Readers,
+    *,
+    tell: Tell,
+    sealed: bool,
+) -> None:
+    """Read every part of the date: compare it with what witnesses saw, and take the states.
+
+    `sealed`: whether the date was ever sealed; before that no part has a witness.
+    """
+    for kind, names in parts.names(day).items():
+        known, damaged = read_witnesses(bucket, kind, day)
+        _damaged(damaged, tell)
+        for name in sorted(set(known) - set(names)):
+            tell(
+                "ledger_part_removed",
+                name,
+                f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or an "
+                "earlier version of the object",
+            )
+        for name, data in readers.ahead(parts.read, names):
+            now = {Seen(name, len(data), hashlib.sha256(data).hexdigest())}
+            if name in known and known[name] != now:
+                tell(
+                    "ledger_part_altered",
+                    name,
+                    f"The ledger part {name} is not what its witness saw when {day} was sealed; restore its "
+                    "first version",
+                )
+            if kind == "recording_states":
+                try:
+                    for states in parts.states(name, data):
+                        scratch.add_states(states)
+                except LedgerDamaged as error:
+                    tell("ledger_part_altered", name, f"{str(error)[:1].upper()}{str(error)[1:]}")
+        fresh = [name for name in names if name not in known]
+        if fresh and sealed:
+            tell(
+                "unwitnessed",
+                fresh[0],
+                f"{len(fresh)} ledger parts of {day} ({kind}, the first is {fresh[0]}) came after it was last sealed, "
+                "or their witness was removed; run the date again",
+            )
+
+
+def compare(
+    day: date, scratch: Scratch, latest: ManifestHead, pulls: Mapping[str, Sequence[PullRecord]], tell: Tell
+) -> None:
+    """The latest manifest against its own totals and against the ledger, recording by recording."""
+    document = latest.document
+    sealed_at = _moment(document.get("sealed_at"))
+    totals = document["totals"] if isinstance(document["totals"], dict) else {}
+    wrong = sorted(name for name, count in scratch.totals().items() if totals.get(name) != count)
+    if wrong:
+        names = ", ".join(wrong)
+        tell("totals_wrong", latest.key, f"The totals of {latest.key} are not the sums of its entries ({names})")
+    stale = 0
+    for one in scratch.differences():
+        if sealed_at is not None and one.written_at is not None and one.written_at > sealed_at:
+            stale += 1
+        else:
+            kind, sentence = _difference(one, latest, day)
+            tell(kind, one.recording_id, sentence)
+    if stale:
+        tell(
+            "stale",
+            latest.key,
+            f"{latest.key} is out of date: {stale} recordings of {day} changed after it was sealed; run the date again",
+        )
+    sealed_rows = {name: count for name, count in totals.items() if name.startswith("rows_")}
+    if sealed_rows != rows_pulled(pulls):
+        tell(
+            "stale",
+            f"{latest.key} rows",
+            f"{latest.key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, "
+            "or find out which pull was removed",
+        )
+
+
+def _difference(one: Difference, latest: ManifestHead, day: date) -> tuple[str, str]:
+    if one.kind == "only_sealed":
+        return "ledger_lacks", (
+            f"{one.recording_id} of {day} is {one.sealed_status} in {latest.key} and not in the ledger: a ledger part "
+            "was removed, or the entry was made by hand"
+        )
+    if one.kind == "only_ledger":
+        return "manifest_lacks", (
+            f"{one.recording_id} of {day} is {one.ledger_status} in the ledger and not in {latest.key}: its entry was "
+            "removed, or a later manifest was"
+        )
+    return "ledger_differs", (
+        f"{one.recording_id} of {day} is {one.sealed_status} in {latest.key} and {one.ledger_status} in the ledger, "
+        f"and they differ in {', '.join(one.fields)}: a manifest or a ledger part was altered or removed"
+    )
+
+
+def _damaged(sentences: Sequence[str], tell: Tell) -> None:
+    for sentence in sentences:
+        tell("witness_altered", sentence.partition(" ")[0], sentence)
+
+
+def _named(named: object, day: date) -> tuple[int | None, str]:
+    if isinstance(named, dict) and named.get("date") == day.isoformat():
+        number, sha256 = named.get("number"), named.get("sha256")
+        if isinstance(number, int) and number > 0 and isinstance(sha256, str):
+            return number, sha256
+    return None, ""
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
