@@ -1,0 +1,280 @@
+"""Is every recording that a date's reports name held, or is it said why not? And is the audio what the report says?
+
+The sum that must come out: found = archived + explained. A date whose reports were not pulled has nothing to add up
+and is never complete. Reads the ledger, and the names and sizes of the objects; `pipelines.verify` reads the bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from pipelines.archive.bucket import Bucket, Listed
+from pipelines.calendar import day_bounds
+from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
+from pipelines.ledger.store import Ledger
+from pipelines.steps.attempt import duration_differs
+from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
+from pipelines.steps.links import linked_recordings
+from pipelines.steps.pulled import Unpulled, unpulled
+
+# The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
+OVERDUE_AFTER = timedelta(minutes=15)
+# A header without audio is 44 bytes in a plain WAV.
+_HEADER_BYTES = 44
+_ONE_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRecordings:
+    """The recordings that concern a date: dated so, found by its pull, or linked to by its rows.
+
+    `unknown`: linked to, and without any state in the ledger.
+    """
+
+    states: Mapping[str, RecordingState]
+    unknown: tuple[str, ...]
+
+
+def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> DayRecordings:
+    """Bring together what the date's rows link to and what the ledger knows."""
+    linked = {one.recording_id: one.date for one in linked_recordings(ledger, day, zone=zone, now=now, run_id="")}
+    days = {day, *linked.values()}
+    known = ledger.states(days)
+    if not linked.keys() <= known.keys():
+        # Two reports may date one recording on either side of midnight (links.py).
+        known = ledger.states({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)})
+    concerned = {key: state for key, state in known.items() if key in linked or day in (state.date, state.found_on)}
+    return DayRecordings(concerned, tuple(sorted(linked.keys() - known.keys())))
+
+
+def overdue(state: RecordingState, now: datetime, run_id: str = "") -> bool:
+    """Whether a pending recording's time has passed and nobody came; the run that attempted it itself is not late."""
+    if state.status is not Status.pending or state.next_attempt_at is None or state.run_id == run_id:
+        return False
+    return state.next_attempt_at + OVERDUE_AFTER < now
+
+
+def stuck(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
+    """Whether a pending recording has been asked for longer than `ARCHIVE_GIVE_UP_DAYS` without a deciding answer."""
+    return state.status is Status.pending and now - state.first_seen_at > rules.give_up + _ONE_DAY
+
+
+def every_link_is_held(
+    ledger: Ledger,
+    bucket: Bucket,
+    day: date,
+    *,
+    accounts: Sequence[str],
+    zone: ZoneInfo,
+    rules: RetryRules,
+    now: datetime,
+    run_id: str,
+) -> Finding:
+    """Add up the date: found = archived + explained. Lost, late, unknown and vanished recordings are failures."""
+    gaps = unpulled(ledger, day, accounts, zone)
+    recordings = day_recordings(ledger, day, zone=zone, now=now)
+    matters = {key: _matter(one, rules, now, run_id) for key, one in recordings.states.items()}
+    matters |= _not_in_bucket(bucket, [one for one in recordings.states.values() if one.status is Status.archived])
+    by_matter = Counter(matters.values())
+    by_status = Counter(str(one.status) for one in recordings.states.values())
+    not_over = now < day_bounds(day, zone)[1]
+    counts = {
+        "found": len(recordings.states) + len(recordings.unknown),
+        **{str(status): by_status[status] for status in Status},
+        "waiting": by_matter["waiting"],
+        "overdue": by_matter["overdue"],
+        "stuck": by_matter["stuck"],
+        "lost": by_matter["lost"],
+        "conflicts": by_matter["conflict"],
+        "object_gone": by_matter["object_gone"],
+        "object_changed": by_matter["object_changed"],
+        "without_state": len(recordings.unknown),
+        "reports_not_pulled": len(gaps),
+    }
+    wrong = [(matter, recordings.states[key]) for key, matter in matters.items() if matter not in ("held", "waiting")]
+    wrong.sort(key=lambda one: (one[0], one[1].recording_id))
+    level = Level.good
+    if wrong or recordings.unknown or (gaps and not not_over):
+        level = Level.bad
+    elif gaps:
+        level = Level.doubtful
+    sample = examples(wrong)
+    missing: list[Row] = [(key, "without_state", "", "", day.isoformat(), 0) for key in recordings.unknown]
+    sample = Table(sample.columns, [*sample.rows, *missing][:SAMPLE])
+    return Finding(
+        level=level,
+        sentence=_sentence(day, counts, gaps, not_over=not_over, next_at=_next(recordings.states.values())),
+        counts=counts,
+        tables={
+            "by_reason": _by_reason(recordings.states, matters),
+            **({"sample": sample} if sample.rows else {}),
+            **({"not_pulled": _gap_table(gaps)} if gaps else {}),
+        },
+    )
+
+
+def _matter(state: RecordingState, rules: RetryRules, now: datetime, run_id: str) -> str:
+    if state.status is Status.archived:
+        return "held"
+    if state.status in FINAL:
+        return "conflict" if state.reason == "conflict" else "lost"
+    if stuck(state, rules, now):
+        return "stuck"
+    return "overdue" if overdue(state, now, run_id) else "waiting"
+
+
+def _not_in_bucket(bucket: Bucket, archived: Sequence[RecordingState]) -> dict[str, str]:
+    """Those whose object is not there or is another one. One LIST per 1000 recordings, no byte read unless in doubt."""
+    there: dict[str, Listed] = {}
+    for day in {one.date for one in archived}:
+        there |= bucket.list_day(day)
+    wrong: dict[str, str] = {}
+    doubted: list[RecordingState] = []
+    for one in archived:
+        found = there.get(one.key or "")
+        if found is None:
+            wrong[one.recording_id] = "object_gone"
+        elif found.size != one.size:
+            wrong[one.recording_id] = "object_changed"
+        elif one.etag and found.etag and found.etag != one.etag:
+            doubted.append(one)
+    # Another ETag is other bytes, or the same ones moved here from another bucket: a few are read to tell which.
+    for one in doubted[:SAMPLE]:
+        if one.key and bucket.hash_object(one.key).sha256 != one.sha256:
+            wrong[one.recording_id] = "object_changed"
+    return wrong
+
+
+def _next(states: Iterable[RecordingState]) -> datetime | None:
+    return min((one.next_attempt_at for one in states if one.next_attempt_at is not None), default=None)
+
+
+def _sentence(
+    day: date, counts: Mapping[str, int], gaps: Sequence[Unpulled], *, not_over: bool, next_at: datetime | None
+) -> str:
+    found, held = counts["found"], counts["archived"] - counts["object_gone"] - counts["object_changed"]
+    parts = []
+    if gaps and not_over:
+        parts.append(f"{day} is not over: this is what it has so far, and it is not complete yet.")
+    elif gaps:
+        more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
+        parts.append(
+            f"{day} is not complete, whatever else is held: {gaps[0]}{more}. Run the date again: a report that nobody "
+            "asked for looks like a quiet day."
+        )
+    problems = [
+        (counts["lost"], "not to be had (`missing`, `rejected` or `denied`; by_reason says why)"),
+        (counts["conflicts"], "in conflict: the source sends other bytes than the archive holds; both are kept"),
+        (counts["overdue"], "late: the time of the next attempt has passed and nobody came; is the daemon running?"),
+        (counts["stuck"], "asked for longer than ARCHIVE_GIVE_UP_DAYS without an answer that decides"),
+        (counts["without_state"], "linked to by a row and unknown to the ledger; run `recording_links` of the date"),
+        (
+            counts["object_gone"],
+            "recorded as held and no longer in the bucket; restore, or name in retry_recording_ids",
+        ),
+        (counts["object_changed"], "recorded as held and replaced by another object; run the verification"),
+    ]
+    said = [f"{count} {what}" for count, what in problems if count]
+    if said:
+        parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held. {'. '.join(said)}.")
+        if counts["lost"]:
+            parts.append(
+                "Once the cause is mended, `retry_final: true` in the config of `recordings` tries them again."
+            )
+    elif not found:
+        parts.append(f"No row of {day} links to a recording.")
+    elif held == found:
+        parts.append(
+            f"All {number(found, 'recording')} found for {day} held." if found > 1 else "The only one is held."
+        )
+    else:
+        parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held; none is lost or late.")
+    if counts["waiting"]:
+        when = f", the next one at {next_at:%Y-%m-%d %H:%M} UTC" if next_at else ""
+        parts.append(f"{counts['waiting']} wait for their next attempt{when}.")
+    return " ".join(parts)
+
+
+def _by_reason(states: Mapping[str, RecordingState], matters: Mapping[str, str]) -> Table:
+    groups = Counter((str(one.status), one.reason or "", matters[key]) for key, one in states.items())
+    rows: list[Row] = [(*group, count) for group, count in sorted(groups.items())]
+    return Table(("state", "reason", "verdict", "recordings"), rows)
+
+
+def _gap_table(gaps: Sequence[Unpulled]) -> Table:
+    rows: list[Row] = [
+        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
+    ]
+    return Table(("report", "account", "pulled_up_to"), rows)
+
+
+def audio_is_true(ledger: Ledger, day: date) -> Finding:
+    """Compare what was received with what the report says of it: length, empty recordings, silent channels.
+
+    Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
+    """
+    states = ledger.states([day]).values()
+    archived = [one for one in states if one.status is Status.archived]
+    parts = _parts(archived)
+    doubts = {
+        "duration_differs": [one for one in archived if duration_differs(one.expected_duration_s, _heard(one, parts))],
+        "header_only": [one for one in states if _is_header_only(one)],
+        "silent_channel": [one for one in archived if any("silent" in warning for warning in one.warnings)],
+    }
+    flagged = [(_detail(doubt, one, _heard(one, parts)), one) for doubt, found in doubts.items() for one in found]
+    counts = {
+        "archived": len(archived),
+        **{doubt: len(found) for doubt, found in doubts.items()},
+        "without_reported_duration": sum(one.expected_duration_s is None for one in archived),
+    }
+    if flagged:
+        sentence = (
+            f"Of the recordings of {day}, {counts['duration_differs']} differ in length from the report, "
+            f"{counts['header_only']} have a header and no audio, {counts['silent_channel']} have a silent channel. "
+            "Listen to the samples: they may be recordings of nothing."
+        )
+    else:
+        sentence = (
+            f"{number(len(archived), 'recording')} of {day}: lengths agree with the report, none is empty, and none "
+            "of five seconds and more has a silent channel."
+        )
+    return Finding(
+        level=Level.doubtful if flagged else Level.good,
+        sentence=sentence,
+        counts=counts,
+        tables={"sample": examples(flagged)} if flagged else {},
+    )
+
+
+def _is_header_only(state: RecordingState) -> bool:
+    if state.status is Status.archived:
+        return (state.size or 0) <= _HEADER_BYTES or state.duration_s == 0
+    return state.reason == "header_only"
+
+
+def _parts(archived: Iterable[RecordingState]) -> dict[tuple[str, str], float]:
+    """Call -> the seconds of its mono recordings together: one stopped and started again comes in parts."""
+    parts: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for one in archived:
+        if one.layout == "mono" and one.uii:
+            parts[one.account_id, one.uii] += one.duration_s or 0.0
+    return dict(parts)
+
+
+def _heard(state: RecordingState, parts: Mapping[tuple[str, str], float]) -> float | None:
+    """The seconds to compare with the report's, which gives those of a call for mono and of a leg for stereo."""
+    if state.layout == "mono" and state.duration_s is not None:
+        return parts.get((state.account_id, state.uii), state.duration_s)
+    return state.duration_s
+
+
+def _detail(doubt: str, state: RecordingState, heard: float | None) -> str:
+    if doubt == "duration_differs":
+        return f"{doubt}: {heard or 0:.0f} s, reported {state.expected_duration_s:.0f} s"
+    if doubt == "silent_channel":
+        return ", ".join(one for one in state.warnings if "silent" in one)
+    return doubt

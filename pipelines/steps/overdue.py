@@ -1,0 +1,283 @@
+"""What is missing now, over all dates, and what the source will purge before it is held.
+
+The cost follows what happens: a date is read again when its states changed (one listing tells), or while something of
+it is pending. What was found of the others is remembered in a file under `DATA_DIR`. That file is only a convenience:
+without it, or once a week all the same, everything is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+from pipelines.calendar import local_day
+from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
+from pipelines.ledger.store import Ledger
+from pipelines.steps.completeness import overdue, stuck
+from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples
+from pipelines.steps.links import REPORTS
+from pipelines.steps.pulled import unpulled
+
+READ_ALL_EVERY = timedelta(days=7)
+# Writers on other machines have other clocks, as in sensors.py.
+CLOCK_OVERLAP = timedelta(minutes=10)
+# The night's run takes yesterday at 04:30; before noon it may still be at it.
+PULLED_WITHIN = timedelta(hours=12)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_ONE_DAY = timedelta(days=1)
+_BUCKETS = (0, 7, 14, 30, 60)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What an earlier look found. `open`: date -> state and reason -> recordings not held; `whole`: dates fully pulled.
+
+    `of` says what it is a memory of; another ledger, zone or account begins anew.
+    """
+
+    of: str
+    read_all_at: datetime = _NEVER
+    read_to: datetime = _NEVER
+    open: dict[date, dict[str, int]] = field(default_factory=dict)
+    whole: set[date] = field(default_factory=set)
+
+    @classmethod
+    def load(cls, file: Path, of: str, now: datetime) -> Self:
+        """Read it back; an absent, damaged, foreign or week-old one is an empty one."""
+        try:
+            stored: dict[str, Any] = json.loads(file.read_text())
+            if stored["of"] != of or now - datetime.fromisoformat(stored["read_all_at"]) > READ_ALL_EVERY:
+                return cls(of)
+            return cls(
+                of,
+                datetime.fromisoformat(stored["read_all_at"]),
+                datetime.fromisoformat(stored["read_to"]),
+                {date.fromisoformat(day): counts for day, counts in stored["open"].items()},
+                {date.fromisoformat(day) for day in stored["whole"]},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(of)  # derived data: reading everything is always right
+
+    def save(self, file: Path) -> bool:
+        """Write it beside and rename: two runs may do so at once, and the later one wins. False: it cannot be kept."""
+        text = json.dumps(
+            {
+                "of": self.of,
+                "read_all_at": self.read_all_at.isoformat(),
+                "read_to": self.read_to.isoformat(),
+                "open": {day.isoformat(): counts for day, counts in sorted(self.open.items())},
+                "whole": sorted(day.isoformat() for day in self.whole),
+            }
+        )
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_suffix(f".{os.getpid()}.partial")
+            beside.write_text(text)
+            beside.replace(file)
+        except OSError:
+            return False  # a full disk or a read-only one: the next look reads everything again
+        return True
+
+    def refresh(self, ledger: Ledger, now: datetime) -> int:
+        """Read the dates whose states changed; returns how many."""
+        first = self.read_to == _NEVER
+        newest, read = self.read_to, 0
+        for day, written_at in ledger.state_days().items():
+            if written_at <= self.read_to - CLOCK_OVERLAP:
+                continue
+            read += 1
+            newest = max(newest, written_at)
+            counts = Counter(
+                f"{one.status}/{one.reason or 'new'}"
+                for one in ledger.states([day]).values()
+                if one.status is not Status.archived
+            )
+            if counts:
+                self.open[day] = dict(sorted(counts.items()))
+            else:
+                self.open.pop(day, None)
+        self.read_to = newest
+        if first:
+            self.read_all_at = now
+        return read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the look over all dates needs besides the ledger."""
+
+    memory: Path
+    ledger_url: str
+    accounts: Sequence[str]
+    zone: ZoneInfo
+    start: date
+    rules: RetryRules
+    retention_days: int
+    margin_days: int
+
+    @property
+    def of(self) -> str:
+        """What a memory is bound to. A digest: the file then says nothing of the installation."""
+        parts = (self.ledger_url, *self.accounts, self.zone.key, self.start.isoformat())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[date], now: datetime) -> Finding:
+    """Say what is missing now. `busy`: the dates that an unfinished run works on, where being late is no fault.
+
+    `bad`: recordings late, stuck or about to be purged, or lost while the source still has them. `doubtful`: lost for
+    good, or dates that nobody pulled.
+    """
+    memory = Memory.load(standing.memory, standing.of, now)
+    read = memory.refresh(ledger, now)
+    gaps = _never_pulled(ledger, standing, memory, now)
+    kept = memory.save(standing.memory)
+    pending = list(_pending(ledger, memory))
+    late = [one for one in pending if overdue(one, now) and not {one.date, one.found_on} & set(busy)]
+    hung = [one for one in pending if stuck(one, standing.rules, now)]
+    left = {one.recording_id: _days_left(one, standing.retention_days, now) for one in pending}
+    risky = sorted((one for one in pending if left[one.recording_id] < standing.margin_days), key=_by_date)
+    lost = {day: _lost(counts) for day, counts in memory.open.items() if _lost(counts)}
+    horizon = local_day(now, standing.zone) - timedelta(days=standing.retention_days)
+    retrievable = sum(count for day, count in lost.items() if day > horizon)
+    counts = {
+        "missing_now": sum(sum(counts.values()) for counts in memory.open.values()),
+        "pending": len(pending),
+        "overdue": len(late),
+        "stuck": len(hung),
+        "at_risk": len(risky),
+        "lost": sum(lost.values()),
+        "lost_within_retention": retrievable,
+        "dates_not_pulled": len(gaps),
+        "dates_with_something_missing": len(memory.open),
+        "dates_read": read,
+        "memory_kept": int(kept),
+    }
+    level = Level.good
+    if late or hung or risky or retrievable:
+        level = Level.bad
+    elif lost or gaps:
+        level = Level.doubtful
+    matters: dict[str, tuple[str, RecordingState]] = {}
+    for matter, members in (("at_risk", risky), ("overdue", late), ("stuck", hung)):
+        for one in members:
+            matters.setdefault(one.recording_id, (matter, one))
+    sample = list(matters.values())[:SAMPLE]
+    sample += [("lost", one) for one in _lost_states(ledger, lost, SAMPLE - len(sample))]
+    return Finding(
+        level=level,
+        sentence=_sentence(counts, standing, gaps),
+        counts=counts,
+        tables={
+            **({"by_reason": _reasons(memory)} if memory.open else {}),
+            **({"by_days_left": _by_days_left(list(left.values()), standing)} if left else {}),
+            **({"sample": examples(sample)} if sample else {}),
+            **({"not_pulled": Table(("date",), [(day.isoformat(),) for day in gaps[:SAMPLE]])} if gaps else {}),
+        },
+    )
+
+
+def _pending(ledger: Ledger, memory: Memory) -> Iterator[RecordingState]:
+    for day, counts in sorted(memory.open.items()):
+        if any(key.startswith(f"{Status.pending}/") for key in counts):
+            yield from ledger.pending(day)
+
+
+def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datetime) -> list[date]:
+    """The dates since the first one archived, within the retention, of which some report was not pulled whole."""
+    begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
+    if not begun:
+        return []
+    last = local_day(now - PULLED_WITHIN, standing.zone) - _ONE_DAY
+    oldest = local_day(now, standing.zone) - timedelta(days=standing.retention_days)
+    day = max(min(begun), oldest, standing.start)
+    memory.whole = {known for known in memory.whole if known >= day}
+    gaps = []
+    while day <= last:
+        if day not in memory.whole:
+            if unpulled(ledger, day, standing.accounts, standing.zone):
+                gaps.append(day)
+            else:
+                memory.whole.add(day)
+        day += _ONE_DAY
+    return gaps
+
+
+def _days_left(state: RecordingState, retention_days: int, now: datetime) -> float:
+    """Days until the source purges the recording, counted from its start, else from the beginning of its date."""
+    born = state.started_at or datetime.combine(state.date, time(), UTC)
+    return retention_days - (now - born) / _ONE_DAY
+
+
+def _by_date(state: RecordingState) -> tuple[date, str]:
+    return state.date, state.recording_id
+
+
+def _lost(counts: dict[str, int]) -> int:
+    return sum(count for key, count in counts.items() if not key.startswith(f"{Status.pending}/"))
+
+
+def _lost_states(ledger: Ledger, lost: Collection[date], wanted: int) -> Iterator[RecordingState]:
+    """Examples of what is lost, from the newest dates, where something can still be done."""
+    for day in sorted(lost, reverse=True):
+        if not wanted:
+            return
+        found = [one for one in ledger.states([day]).values() if one.status in FINAL][:wanted]
+        wanted -= len(found)
+        yield from found
+
+
+def _reasons(memory: Memory) -> Table:
+    total = Counter[str]()
+    for counts in memory.open.values():
+        total.update(counts)
+    rows: list[Row] = [(*key.split("/", 1), count) for key, count in sorted(total.items())]
+    return Table(("state", "reason", "recordings"), rows)
+
+
+def _by_days_left(left: Sequence[float], standing: Standing) -> Table:
+    """How many pending recordings have so many days left; the margin is one of the steps."""
+    edges = sorted({*(edge for edge in _BUCKETS if edge < standing.retention_days), standing.margin_days})
+    rows: list[Row] = [
+        ("purged already" if edges[0] == 0 else f"under {edges[0]}", sum(one < edges[0] for one in left))
+    ]
+    for low, high in zip(edges, [*edges[1:], None], strict=True):
+        name = f"{low} and more" if high is None else f"{low} to {high}"
+        rows.append((name, sum(low <= one and (high is None or one < high) for one in left)))
+    return Table(("days_left", "pending_recordings"), rows)
+
+
+def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date]) -> str:
+    said = []
+    if counts["at_risk"]:
+        said.append(
+            f"{counts['at_risk']} pending recordings have less than {standing.margin_days} days left before the source "
+            f"purges them ({standing.retention_days} days after the call): see to these first."
+        )
+    if counts["overdue"]:
+        said.append(f"{counts['overdue']} are late: the time of their next attempt has passed; is the daemon running?")
+    if counts["stuck"]:
+        said.append(f"{counts['stuck']} were asked for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.")
+    if counts["lost"]:
+        said.append(
+            f"{counts['lost']} are lost (`missing`, `rejected` or `denied`), {counts['lost_within_retention']} of them "
+            "on dates that the source should still have: mend the cause and run `recordings` of their date with "
+            "`retry_final: true`."
+        )
+    if gaps:
+        said.append(
+            f"{len(gaps)} dates since the archive began were never pulled whole, the first {gaps[0]}: run them."
+        )
+    if not counts["missing_now"] and not gaps:
+        return "Nothing is missing: every recording known on any date is held."
+    if not said:
+        return f"Nothing is late or lost: {counts['pending']} recordings are young and wait for their next attempt."
+    return f"{counts['missing_now']} recordings are not held now. {' '.join(said)}"
