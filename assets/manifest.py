@@ -14,7 +14,8 @@ from dagster import (
 from assets.presentation import OWNER, counts, not_held, place
 from pipelines.failures import told_in_a_sentence
 from pipelines.resources import Services
-from pipelines.steps.seal import seal_day
+from pipelines.steps.links import linked_days
+from pipelines.steps.seal import seal_day, seal_neighbours
 
 
 def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
@@ -28,13 +29,18 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
         owners=[OWNER],
         description=(
             "The sealed list of the recordings dated this day: each with its state and reason, and the held ones with "
-            "key, size and SHA-256. Written once; a day that changed gets a new number. Refreshes the catalog."
+            "key, size and SHA-256. Written once; a day that changed gets a new number. Refreshes the catalog. Seals "
+            "the next day again where a call over midnight changed it."
         ),
     )
     def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         with told_in_a_sentence():
-            sealed = seal_day(services.ledger, services.bucket, day, now=services.clock(), run_id=context.run.run_id)
+            now, run_id = services.clock(), context.run.run_id
+            stores = (services.ledger, services.ledger_parts, services.bucket)
+            sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)
+            beside = linked_days(services.ledger, day, services.settings.zone, now) - {day}
+            also = seal_neighbours(*stores, beside, now=now, run_id=run_id, signer=services.signer)
         return MaterializeResult(
             metadata={
                 **counts(sealed.states),
@@ -42,6 +48,8 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
                 "manifest_number": sealed.manifest.number,
                 "manifest_is_new": not sealed.manifest.unchanged,
                 "manifest_sha256": sealed.manifest.sha256,
+                "manifest_is_signed": services.signer is not None,
+                "manifests_of_neighbours": ", ".join(map(str, also)) or "none new",
                 "manifest": place(services.bucket, sealed.manifest.key),
                 "catalog": place(services.bucket, sealed.catalog),
                 "not_held": not_held(sealed.states),

@@ -5,11 +5,13 @@ from datetime import date
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
+    Config,
     DailyPartitionsDefinition,
     MaterializeResult,
     ResourceParam,
     asset,
 )
+from pydantic import Field
 
 from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
 from pipelines.archive import keys
@@ -18,6 +20,23 @@ from pipelines.ledger.states import Status
 from pipelines.resources import Services
 from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
 from pipelines.steps.links import linked_days, register_links
+from pipelines.steps.retry import reopen
+
+
+class RetryConfig(Config):
+    """What somebody may ask of one run in the launchpad; a run without config tries nothing that is final."""
+
+    retry_final: bool = Field(
+        default=False,
+        description="Try again every `missing`, `rejected` and `denied` recording of the date, once, in a new epoch.",
+    )
+    retry_recording_ids: list[str] = Field(
+        default_factory=list,
+        description=(
+            "Try again the recordings with these ids, whatever their state; one that is held in the bucket is adopted "
+            "and not fetched. The samples of the checks show ids."
+        ),
+    )
 
 
 def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
@@ -66,11 +85,24 @@ def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefini
             "create-only with its SHA-256, and its state recorded. What is already held is never fetched again."
         ),
     )
-    def recordings(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+    def recordings(
+        context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
+    ) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
             states = states_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone, now))
+            retried = reopen(
+                services.ledger,
+                day,
+                states,
+                all_final=config.retry_final,
+                recording_ids=config.retry_recording_ids,
+                hosts=services.hosts,
+                now=now,
+                run_id=run_id,
+            )
+            states = dict(retried.states)
             due = due_of(states.values(), services.hosts, now=now, run_id=run_id)
             context.log.info("%d recordings known, %d due", len(states), len(due))
             result = Fetcher(
@@ -89,12 +121,15 @@ def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefini
             raise PermanentFailure(complaint)
         return MaterializeResult(
             metadata={
+                "not_held": not_held(after),
                 **counts(after),
+                "of_other_dates": sum(one.date != day for one in after),
                 "archived_now": sum(one.status is Status.archived for one in result.changed.values()),
                 "adopted_now": result.adopted,
+                "reopened_now": retried.reopened,
+                "still_not_allowed": retried.refused,
                 "megabytes_now": round(result.size / 1e6, 3),
                 "archive": place(services.bucket, keys.day_prefix(services.bucket.prefix, day)),
-                "not_held": not_held(after),
             }
         )
 

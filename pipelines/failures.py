@@ -20,6 +20,7 @@ from pipelines.ringcx.limits import LimiterBroken
 from pipelines.settings import SettingsError
 from pipelines.steps.fetch import SourceDown
 from pipelines.steps.pull import DayNotOver, PullFailed
+from pipelines.steps.retry import UnknownRecording
 
 EXPECTED = (
     DayNotOver,
@@ -30,6 +31,7 @@ EXPECTED = (
     SourceDown,
     SourceError,
     StorageError,
+    UnknownRecording,
 )
 
 

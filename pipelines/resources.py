@@ -10,14 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 from dagster import InitResourceContext, ResourceDefinition
 
+from pipelines import storage
 from pipelines.archive.bucket import Bucket, make_s3_client
-from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.archive.signature import Signer, Verifier
+from pipelines.ledger.files import Files
+from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
@@ -40,10 +42,14 @@ class Services:
     """The parts of one run. `stop` ends waits and transfers of all threads at once.
 
     `load_settings` is called when a part is first used: its SettingsError then ends that step, with its sentence.
+    `backoff_s` is the source client's: what its waits between tries begin with. `s3_client` is used where there is one
+    already, since building it takes a quarter of a second of CPU.
     """
 
     load_settings: Callable[[], Settings]
     clock: Callable[[], datetime] = _utc_now
+    backoff_s: float = 1.0
+    s3_client: "S3Client | None" = None
     stop: threading.Event = field(default_factory=threading.Event)
     _closing: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -60,19 +66,31 @@ class Services:
     @cached_property
     def s3(self) -> "S3Client":
         """The one S3 client."""
-        return make_s3_client(max_connections=2 * self.settings.archive_concurrency)
+        return self.s3_client or make_s3_client(max_connections=2 * self.settings.archive_concurrency)
 
     @cached_property
     def ledger(self) -> Ledger:
         """The memory of rows and states."""
-        where = self.settings.ledger
-        files: Files
-        if where.startswith("s3://"):
-            bucket, _, prefix = where.removeprefix("s3://").partition("/")
-            files = S3Files(self.s3, bucket, prefix)
-        else:
-            files = LocalFiles(Path(where))
-        return Ledger(files, clock=self.clock)
+        return Ledger(self._ledger_files, clock=self.clock)
+
+    @cached_property
+    def ledger_parts(self) -> LedgerParts:
+        """The same, as the files it is made of."""
+        return LedgerParts(self._ledger_files)
+
+    @cached_property
+    def _ledger_files(self) -> Files:
+        return storage.ledger_files(self.settings, self.s3)
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """What signs manifests; None when no key is set."""
+        return storage.signer(self.settings)
+
+    @cached_property
+    def verifier(self) -> Verifier | None:
+        """What proves signatures; None when no key is set."""
+        return storage.verifier(self.settings)
 
     @cached_property
     def bucket(self) -> Bucket:
@@ -103,9 +121,7 @@ class Services:
 
     @cached_property
     def _limiter(self) -> RateLimiter:
-        file = self.settings.rate_limit_file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        limiter = RateLimiter(file)
+        limiter = RateLimiter(self.settings.rate_limit_file)
         self._closing.callback(limiter.close)
         return limiter
 
@@ -121,6 +137,7 @@ class Services:
                     "auth": known.ringcx_limit_auth,
                 },
                 stop=self.stop,
+                backoff_s=self.backoff_s,
                 max_connections=2 * known.archive_concurrency,
             )
         )
@@ -149,11 +166,16 @@ class Services:
         )
 
 
-def services_resource() -> ResourceDefinition:
-    """The services of the environment's settings, closed when the run or the tick ends."""
+def services_resource(
+    *,
+    clock: Callable[[], datetime] = _utc_now,
+    backoff_s: float = Services.backoff_s,
+    s3_client: "S3Client | None" = None,
+) -> ResourceDefinition:
+    """The services of the environment's settings, closed when the run or the tick ends; arguments as in `Services`."""
 
     def make(_: InitResourceContext) -> Iterator[Services]:
-        services = Services(lambda: load(Settings))
+        services = Services(lambda: load(Settings), clock=clock, backoff_s=backoff_s, s3_client=s3_client)
         try:
             yield services
         finally:

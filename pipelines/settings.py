@@ -74,6 +74,12 @@ def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
+def _ui_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")) or "@" in url:
+        raise ValueError("must be the address of the Dagster UI, as http://archive.example.com:3000")
+    return url.rstrip("/")
+
+
 def _prefix(value: str) -> str:
     cleaned = value.strip("/")
     return f"{cleaned}/" if cleaned else ""
@@ -100,7 +106,47 @@ class Calendar(BaseSettings):
         return ZoneInfo(self.archive_timezone)
 
 
-class Settings(Calendar):
+class AlertSettings(Calendar):
+    """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
+
+    alert_urls: SecretStr | None = None
+    alert_ui_url: Annotated[str, AfterValidator(_ui_url)] | None = None
+
+
+class StorageSettings(Calendar):
+    """What it takes to read the archive and to prove it, without any log-in to the source."""
+
+    archive_bucket: str
+    archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    ledger_url: str | None = None
+    archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    archive_signing_key_file: Path | None = None
+    archive_signing_kms_key: str | None = None
+    archive_verify_key_file: Path | None = None
+    archive_drill_recordings: Annotated[int, Field(ge=1)] = 200
+    archive_drill_share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def ledger(self) -> str:
+        """Where the ledger lies: an `s3://` prefix or a local folder."""
+        return self.ledger_url or f"s3://{self.archive_bucket}/{self.archive_prefix}ledger"
+
+    @model_validator(mode="after")
+    def _storage_is_consistent(self) -> Self:
+        if "://" in self.ledger and not self.ledger.startswith("s3://"):
+            raise ValueError("LEDGER_URL must be a folder or s3://<bucket>/<prefix>")
+        if self.archive_signing_key_file and self.archive_signing_kms_key:
+            raise ValueError("ARCHIVE_SIGNING_KEY_FILE and ARCHIVE_SIGNING_KMS_KEY are both set: keep one of them")
+        return self
+
+
+class VerifySettings(StorageSettings):
+    """What `pipelines.verify` reads. With account ids it also proves that each one's reports were pulled."""
+
+    ringcx_account_ids: Texts = ()
+
+
+class Settings(StorageSettings, AlertSettings):
     """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
@@ -120,19 +166,12 @@ class Settings(Calendar):
     ringcx_limit_reports: Rates = (Rate(2, 60),)
     ringcx_limit_media: Rates = ()
     ringcx_limit_auth: Rates = (Rate(5, 60),)
+    ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
+    ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
     rate_limit_url: str | None = None
-    archive_bucket: str
-    archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
-    ledger_url: str | None = None
     archive_give_up_days: Annotated[float, Field(ge=0)] = 7
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
-    archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
     data_dir: Path = Path("data")
-
-    @property
-    def ledger(self) -> str:
-        """Where the ledger lies: an `s3://` prefix or a local folder."""
-        return self.ledger_url or f"s3://{self.archive_bucket}/{self.archive_prefix}ledger"
 
     @property
     def rate_limit_file(self) -> Path:
@@ -160,10 +199,10 @@ class Settings(Calendar):
                 raise ValueError(str(error)) from None
         if bool(self.ringcx_media_username) != bool(self.ringcx_media_password):
             raise ValueError("RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD belong together: set both or neither")
+        if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
+            raise ValueError("RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS")
         if self.rate_limit_url and "://" in self.rate_limit_url and not self.rate_limit_url.startswith("sqlite:///"):
             raise ValueError("RATE_LIMIT_URL must be a file or sqlite:///<file>; other stores are not supported")
-        if "://" in self.ledger and not self.ledger.startswith("s3://"):
-            raise ValueError("LEDGER_URL must be a folder or s3://<bucket>/<prefix>")
         return self
 
 

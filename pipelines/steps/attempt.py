@@ -14,11 +14,13 @@ from typing import BinaryIO, cast
 from pipelines.archive import keys
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import Conflict, NameTaken, StorageUnavailable, StoreDamaged
+from pipelines.archive.sound import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.states import RecordingState
-from pipelines.ringcx.errors import Stopped
+from pipelines.ringcx.errors import LinkRefused, Stopped
 from pipelines.ringcx.media import MediaClient, MediaFault
+from pipelines.steps.links import LINK_REFUSED
 from pipelines.steps.verdicts import Fault
 
 # Small recordings stay in memory, larger ones go to disk: memory is bounded by what is in flight (DESIGN.md §8).
@@ -26,6 +28,8 @@ SPOOL_BYTES = 8 * 1024 * 1024
 # A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
 DURATION_TOLERANCE_S = 5.0
 DURATION_TOLERANCE_SHARE = 0.2
+# A redirect off the allow-list; a name that leads into a private network.
+OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,12 @@ class Attempt:
             Stopped: the run is ending.
             StorageRefused: the bucket does not take what is put.
         """
-        for name in (key, keys.apart_key(key, state.recording_id)):
-            if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, state.layout)):
-                return _done(state, kept.stored, kept.wav)
+        try:
+            for name in self._names(state, key):
+                if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, state.layout)):
+                    return _done(state, kept.stored, kept.wav)
+        except StorageUnavailable:
+            return Done(state, fault=Fault("unavailable", "storage_unavailable"))
         if self.stop.is_set():
             raise Stopped
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
@@ -77,11 +84,14 @@ class Attempt:
                     md5=fetched.md5,
                     size=fetched.size,
                 )
-                return _done(state, self._store(upload, body), wav)
+                silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))
+                return _done(state, self._store(upload, body), wav, silent)
             except MediaFault as fault:
-                # A redirect off the allow-list is our refusal, not the source's: it says nothing of the log-in.
-                kind = "not_audio" if fault.reason == "redirect_not_allowed" else fault.kind
+                # What we refuse ourselves says nothing of the log-in.
+                kind = "not_audio" if fault.reason in OUR_REFUSALS else fault.kind
                 return Done(state, fault=Fault(kind, fault.reason))
+            except LinkRefused as refusal:  # the settings allow less than when the link was judged
+                return Done(state, fault=Fault("not_audio", f"{LINK_REFUSED}{refusal.reason}"))
             except NotARecording as fault:
                 return Done(state, fault=Fault("not_audio", fault.reason))
             except StorageUnavailable:
@@ -91,6 +101,11 @@ class Attempt:
             except Conflict as conflict:
                 return Done(state, conflict=conflict)
 
+    def _names(self, state: RecordingState, key: str) -> set[str]:
+        """Where an earlier run may have put it, which perhaps knew fewer recordings of that file name."""
+        plain = keys.recording_key(self.bucket.prefix, state.date, state.account_id, state.layout, file_path(state))
+        return {key, plain, *(keys.apart_key(name, state.recording_id) for name in (key, plain))}
+
     def _store(self, upload: Upload, body: BinaryIO) -> Stored:
         try:
             return store(self.bucket, upload, body)
@@ -99,13 +114,18 @@ class Attempt:
             return store(self.bucket, replace(upload, key=keys.apart_key(upload.key, upload.recording_id)), body)
 
 
-def _done(state: RecordingState, stored: Stored, wav: WavInfo) -> Done:
-    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=_warnings(state, wav))
+def file_path(state: RecordingState) -> str:
+    """The source's path of the file, by the recording's id."""
+    return state.recording_id.removeprefix(f"{state.account_id}/")
 
 
-def _warnings(state: RecordingState, wav: WavInfo) -> tuple[str, ...]:
-    expected, heard = state.expected_duration_s, wav.duration_s
+def duration_differs(expected: float | None, heard: float | None) -> bool:
+    """Whether a recording's length (s) plainly disagrees with the report's; False where one of them is not known."""
     if expected is None or heard is None:
-        return ()
-    tolerance = max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
-    return ("duration_differs",) if abs(heard - expected) > tolerance else ()
+        return False
+    return abs(heard - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
+
+
+def _done(state: RecordingState, stored: Stored, wav: WavInfo, silent: tuple[str, ...] = ()) -> Done:
+    differs = ("duration_differs",) if duration_differs(state.expected_duration_s, wav.duration_s) else ()
+    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=(*differs, *silent))

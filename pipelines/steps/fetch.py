@@ -19,13 +19,16 @@ from urllib.parse import urlsplit
 
 from pipelines.archive import keys
 from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import StorageRefused
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final, reopened
 from pipelines.ledger.states import due as is_due
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.errors import Stopped
+from pipelines.ringcx.limits import LimiterBroken
 from pipelines.ringcx.media import HostList, MediaClient
-from pipelines.steps.attempt import Attempt, Done
+from pipelines.steps.attempt import Attempt, Done, file_path
 from pipelines.steps.links import LINK_REFUSED, judged
-from pipelines.steps.verdicts import judge, may_be_final
+from pipelines.steps.verdicts import Fault, judge, may_be_final
 
 FLUSH_LINES = 500
 FLUSH_EVERY = timedelta(seconds=10)
@@ -85,7 +88,10 @@ def states_of(ledger: Ledger, day: date, linked: Iterable[date]) -> dict[str, Re
 
 
 def due_of(states: Iterable[RecordingState], hosts: HostList, *, now: datetime, run_id: str) -> list[RecordingState]:
-    """What is to be attempted now, oldest first. A link refused by a setting that has changed since is due again."""
+    """What is to be attempted now. A link refused by a setting that has changed since is due again.
+
+    Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
+    """
     due = []
     for state in states:
         if is_due(state, now):
@@ -94,7 +100,7 @@ def due_of(states: Iterable[RecordingState], hosts: HostList, *, now: datetime, 
             again = reopened(state, "link_allowed_now", now, run_id)
             if judged(again, hosts) is again:
                 due.append(again)
-    return sorted(due, key=lambda one: (one.date, one.recording_id))
+    return sorted(due, key=lambda one: (one.attempts, one.date, one.recording_id))
 
 
 def plan_keys(prefix: str, due: Iterable[RecordingState], states: Iterable[RecordingState]) -> dict[str, str]:
@@ -102,7 +108,7 @@ def plan_keys(prefix: str, due: Iterable[RecordingState], states: Iterable[Recor
     taken = {state.key: state.recording_id for state in states if state.key is not None}
     planned = {}
     for state in sorted(due, key=lambda one: one.recording_id):
-        key = keys.recording_key(prefix, state.date, state.account_id, state.layout, _file_path(state))
+        key = keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))
         if taken.setdefault(key, state.recording_id) != state.recording_id:
             key = keys.apart_key(key, state.recording_id)
         planned[state.recording_id] = key
@@ -135,7 +141,9 @@ class Fetcher:
         self._stop = stop
         self._progress = progress
         self._proven: set[str] = set()
+        self._gave_before: set[str] = set()
         self._in_a_row = 0
+        self._defect: Exception | None = None
 
     def run(self, due: Sequence[RecordingState], states: Mapping[str, RecordingState]) -> FetchResult:
         """Attempt every recording of `due`, given the `states` of all recordings around it.
@@ -143,50 +151,60 @@ class Fetcher:
         Raises:
             SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
             StorageRefused: the bucket does not take what is put.
+            Exception: the first defect that an attempt met, once all others have been settled.
         """
         result = FetchResult(due=len(due))
         existing = frozenset(key for day in {one.date for one in due} for key in self._bucket.list_day(day))
         attempt = Attempt(self._bucket, self._media, existing, self._stop)
         planned = plan_keys(self._bucket.prefix, due, states.values())
-        self._proven = {_host(state) for state in states.values() if state.status is Status.archived}
+        self._gave_before = {_host(state) for state in states.values() if state.status is Status.archived}
         doubtful: dict[str, Done] = {}
         with _Lines(self._ledger, self._clock) as lines:
             try:
-                with closing(self._attempts(attempt, due, planned, result)) as first:
+                with closing(self._attempts(attempt, due, planned, result, lines)) as first:
                     for done in first:
                         if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
                             doubtful[done.state.recording_id] = done
                         else:
                             self._settle(done, result, lines, before=None)
                 again = [one.state for one in doubtful.values()]
-                with closing(self._attempts(attempt, again, planned, result)) as second:
+                with closing(self._attempts(attempt, again, planned, result, lines)) as second:
                     for done in second:
                         self._settle(done, result, lines, before=doubtful.pop(done.state.recording_id))
             finally:
                 # Broken off before the second request: what the first one said is kept, and nothing is final.
                 for done in doubtful.values():
                     self._settle(done, result, lines, before=None)
+        if self._defect is not None:
+            raise self._defect
         return result
 
     def _attempts(
-        self, attempt: Attempt, due: Iterable[RecordingState], planned: Mapping[str, str], result: FetchResult
+        self,
+        attempt: Attempt,
+        due: Iterable[RecordingState],
+        planned: Mapping[str, str],
+        result: FetchResult,
+        lines: _Lines,
     ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
         queue = iter(due)
-        running: set[Future[Done]] = set()
+        running: dict[Future[Done], RecordingState] = {}
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
         try:
             while True:
                 for state in queue:
-                    running.add(pool.submit(attempt, state, planned[state.recording_id]))
+                    running[pool.submit(attempt, state, planned[state.recording_id])] = state
                     if len(running) >= 2 * self._concurrency:
                         break
                 if not running:
                     return
-                ended, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for done in (future.result() for future in ended):
+                ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    done = self._outcome(future, running.pop(future))
                     self._watch(done)
                     yield done
+                lines.flush_in_time()
                 self._progress(Progress(len(result.changed), result.due, result.size))
         except BaseException:
             # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
@@ -196,10 +214,20 @@ class Fetcher:
             pool.shutdown(wait=False, cancel_futures=True)
             wait(running, timeout=STOP_SECONDS)
 
+    def _outcome(self, future: Future[Done], state: RecordingState) -> Done:
+        """How the attempt ended. A defect met at one recording is raised at the end, so that it stops no other."""
+        try:
+            return future.result()
+        except (Stopped, StorageRefused, LimiterBroken):
+            raise
+        except Exception as defect:  # noqa: BLE001 - raised again by run()
+            self._defect = self._defect or defect
+            return Done(state, fault=Fault("unavailable", "defect"))
+
     def _watch(self, done: Done) -> None:
         self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
-            raise SourceDown(
+            raise self._defect or SourceDown(
                 f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
                 "stopped, what it did not try stays due. The README's troubleshooting says what to check for it."
             )
@@ -208,7 +236,18 @@ class Fetcher:
         """Whether the outcome is about the source or the log-in, and not about the recording."""
         if done.fault is None or done.fault.kind != "refused":
             return done.fault is not None and done.fault.kind == "unavailable"
-        return _host(done.state) not in self._proven and not self._rules.gives_up(done.state, self._clock())
+        return not self._is_proven(done)
+
+    def _is_proven(self, done: Done) -> bool:
+        """Whether the log-in is known to be good where the recording was refused.
+
+        A recording given in this run proves it. One given in an earlier run does not, since a password may have been
+        changed since; that much counts only for a 403 that has stayed one until the recording is given up.
+        """
+        host, fault = _host(done.state), done.fault
+        forbidden = fault is not None and fault.reason == "forbidden"
+        patient = forbidden and done.state.attempts > 0 and self._rules.gives_up(done.state, self._clock())
+        return host in self._proven or (patient and host in self._gave_before)
 
     def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, before: Done | None) -> None:
         now = self._clock()
@@ -236,7 +275,7 @@ class Fetcher:
                 done.state,
                 done.fault,
                 confirmed=before is not None and before.fault is not None and before.fault.kind == done.fault.kind,
-                credentials_proven=_host(done.state) in self._proven,
+                credentials_proven=self._is_proven(done),
                 rules=self._rules,
                 now=now,
                 run_id=self._run_id,
@@ -262,21 +301,28 @@ class _Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._flush()
+        try:
+            self._flush()
+        except Exception:
+            raise
+        except BaseException:  # terminated at this very moment: write them all the same, then end
+            self._flush()
+            raise
 
     def add(self, state: RecordingState) -> None:
         self._waiting.append(state)
+        self.flush_in_time()
+
+    def flush_in_time(self) -> None:
+        """Append what is waiting if it is much, or has waited long."""
         if len(self._waiting) >= FLUSH_LINES or self._clock() - self._since >= FLUSH_EVERY:
             self._flush()
 
     def _flush(self) -> None:
-        waiting, self._waiting, self._since = self._waiting, [], self._clock()
-        self._ledger.append_states(waiting)
-
-
-def _file_path(state: RecordingState) -> str:
-    return state.recording_id.removeprefix(f"{state.account_id}/")
+        # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
+        self._ledger.append_states(self._waiting)
+        self._waiting, self._since = [], self._clock()
 
 
 def _host(state: RecordingState) -> str:
-    return urlsplit(state.link).netloc.lower()
+    return urlsplit(state.link).netloc.lower().rpartition("@")[2]

@@ -12,11 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from pipelines.calendar import local_day
-from pipelines.ledger.states import Layout, RecordingState, Status, final
+from pipelines.ledger.states import Layout, RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.media import HostList, RecordingLink, parse_link
@@ -26,7 +26,8 @@ from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
 # How a reason says that the link itself, not the source's answer, is the matter.
 LINK_REFUSED = "link_refused:"
 _PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/")
-# A clock in the future is a defect of the row; a partition far ahead would never be looked at again.
+# A start that far after the pulled day is a defect of the row; a partition ahead would not be looked at for long. Held
+# against the pulled day and not against the present, so that a recording has the same date in every run.
 _CLOCK_SKEW = timedelta(days=2)
 
 
@@ -66,9 +67,15 @@ def register_links(
 ) -> LinksFound:
     """Give every recording that `day`'s rows link to a state, if it has none yet.
 
-    A recording known as `pending` whose link changed takes the new link and is due at once.
+    A recording known as `pending` whose link changed takes the new link and is due at once, and so does one whose
+    link was refused, if the new one is not.
     """
-    found = {one.recording_id: one for one in linked_recordings(ledger, day, zone=zone, now=now, run_id=run_id)}
+    found: dict[str, RecordingState] = {}
+    for one in linked_recordings(ledger, day, zone=zone, now=now, run_id=run_id):
+        other = found.setdefault(one.recording_id, one)
+        # Of several links to one recording the newest counts that may be requested.
+        if other.link != one.link and (judged(one, hosts) is one or judged(other, hosts) is not other):
+            found[one.recording_id] = one
     known = ledger.states(_neighbours({one.date for one in found.values()}))
     lines: list[RecordingState] = []
     new = relinked = 0
@@ -86,6 +93,11 @@ def register_links(
             lines.append(
                 judged(replace(before, link=one.link, next_attempt_at=now, run_id=run_id, written_at=now), hosts)
             )
+        elif before.link != one.link and (before.reason or "").startswith(LINK_REFUSED):
+            again = reopened(replace(before, link=one.link), "link_corrected", now, run_id)
+            if judged(again, hosts) is again:
+                relinked += 1
+                lines.append(again)
     ledger.append_states(lines)
     layouts = Counter(str(one.layout) for one in found.values())
     return LinksFound(len(found), new, relinked, len(found) - new - relinked, dict(refused), dict(layouts))
@@ -108,7 +120,7 @@ def linked_recordings(
                 uii=uii or "",
                 layout=columns.layout,
                 source=report,
-                date=_recording_day(started_at, found.file_path, day, zone, now),
+                date=_recording_day(started_at, found.file_path, day, zone),
                 status=Status.pending,
                 next_attempt_at=now,
                 run_id=run_id,
@@ -152,10 +164,10 @@ def _identity(raw_link: str, account_id: str) -> RecordingLink:
         return RecordingLink(raw_link, account_id, f"link-{digest}", f"{account_id}/link-{digest}", f"link-{digest}")
 
 
-def _recording_day(started_at: datetime | None, file_path: str, pulled: date, zone: ZoneInfo, now: datetime) -> date:
+def _recording_day(started_at: datetime | None, file_path: str, pulled: date, zone: ZoneInfo) -> date:
     """The recording's own day: by its start; else by its path; else the day whose pull found it."""
-    if started_at is not None and started_at.astimezone(UTC) < now + _CLOCK_SKEW:
-        return local_day(started_at, zone)
+    if started_at is not None and (started := local_day(started_at, zone)) <= pulled + _CLOCK_SKEW:
+        return started
     if match := _PATH_DAY.search(f"/{file_path}"):
         try:
             return date(*(int(part) for part in match.groups()))

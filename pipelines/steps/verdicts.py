@@ -53,9 +53,10 @@ def judge(
     """The state after an attempt that ended in `fault`.
 
     `confirmed`: a second request of this run ended in a fault of the same kind. `credentials_proven`: the same log-in
-    got a recording from the same host.
+    is known to be good at the recording's host.
     """
-    settled = rules.gives_up(state, now) or (fault.kind == "refused" and credentials_proven)
+    # Age alone never denies: a backfill with a wrong password would deny every old recording.
+    settled = credentials_proven if fault.kind == "refused" else rules.gives_up(state, now)
     if fault.kind != "unavailable" and confirmed and settled:
         return final(state, _FINAL_OF[fault.kind], fault.reason, now, run_id)
     return pending_again(state, fault.reason, now, run_id, rules)

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
 
 from pipelines.archive.bucket import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState
-from pipelines.resources import Services
+from pipelines.resources import Services, services_resource
 from pipelines.settings import Settings, load
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
-OURS = ("RINGCX_", "RINGCENTRAL_", "ARCHIVE_", "LEDGER_", "RATE_LIMIT_", "DATA_DIR", "AWS_", "DAGSTER_")
+# Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
+BACKOFF_S = 0.02
+OURS = ("RINGCX_", "RINGCENTRAL_", "ARCHIVE_", "ALERT_", "LEDGER_", "RATE_LIMIT_", "DATA_DIR", "AWS_", "DAGSTER_")
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +50,46 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
         yield server
 
 
+@dataclass(frozen=True)
+class Store:
+    """An S3: its variables, and one client for all tests, since building it takes a quarter of a second of CPU."""
+
+    environment: dict[str, str]
+    client: Any
+
+    @classmethod
+    def of(cls, environment: dict[str, str]) -> Store:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            return cls(environment, make_s3_client(max_connections=32))
+
+
+@pytest.fixture(scope="session")
+def rclone(s3: LocalS3) -> Store:
+    """Ignores `IfNoneMatch`."""
+    return Store.of(s3.environment())
+
+
+@pytest.fixture(scope="session")
+def moto(s3: LocalS3) -> Iterator[Store]:
+    """Honours `IfNoneMatch` and keeps versions."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        assert process.poll() is None, "moto_server did not start"
+        assert time.monotonic() < deadline, "moto_server does not listen"
+        time.sleep(0.02)
+    yield Store.of({**s3.environment(), "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}"})
+    process.terminate()
+    process.wait(10)
+
+
 @dataclass
 class World:
     """A sandbox, an archive and Dagster around them."""
@@ -49,12 +98,17 @@ class World:
     bucket: str
     folder: Path
     instance: DagsterInstance
+    s3: Any
     variables: dict[str, str]
     runs: list[ExecuteInProcessResult] = field(default_factory=list)
 
+    @property
+    def resource(self) -> ResourceDefinition:
+        return services_resource(backoff_s=BACKOFF_S, s3_client=self.s3)
+
     def run(self, day: date, *, select: list[str] | None = None) -> ExecuteInProcessResult:
         """One run of one date in this process; its events are kept in `instance`."""
-        job = build_defs().resolve_job_def("archive_day")
+        job = build_defs(services=self.resource).resolve_job_def("archive_day")
         result = job.execute_in_process(
             partition_key=day.isoformat(),
             instance=self.instance,
@@ -65,7 +119,7 @@ class World:
         return result
 
     def services(self) -> Services:
-        return Services(lambda: load(Settings))
+        return Services(lambda: load(Settings), s3_client=self.s3)
 
     def states(self, *days: date) -> dict[str, RecordingState]:
         return self.services().ledger.states(days)
@@ -86,16 +140,12 @@ class World:
 
     def objects(self, under: str = "recordings/") -> dict[str, str]:
         """Key -> SHA-256 of the bytes as they lie in S3 now, read past our own code."""
-        client = self.client()
         found = {}
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under):
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under):
             for item in page.get("Contents", []):
-                body = client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+                body = self.s3.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
                 found[item["Key"]] = hashlib.sha256(body).hexdigest()
         return found
-
-    def client(self) -> Any:
-        return make_s3_client(max_connections=4)
 
     def truth(self, *days: date, timezone: str = "UTC") -> list[dict[str, Any]]:
         """The recordings that exist and start on `days`, by the sandbox's own word."""
@@ -108,12 +158,20 @@ class World:
 
 
 @pytest.fixture
-def world(s3: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., World]]:
+def world(
+    s3: LocalS3, rclone: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., World]]:
     """Make a world: `world(faults=…, sandbox={…}, ARCHIVE_TIMEZONE="Europe/Berlin")`."""
     opened: list[RunningSandbox] = []
     with DagsterInstance.ephemeral() as instance:
 
-        def make(*, faults: Faults | None = None, sandbox: dict[str, Any] | None = None, **variables: str) -> World:
+        def make(
+            *,
+            faults: Faults | None = None,
+            sandbox: dict[str, Any] | None = None,
+            store: Store = rclone,
+            **variables: str,
+        ) -> World:
             config = SandboxConfig(
                 **{
                     "calls_per_day": (6, 8),
@@ -127,10 +185,10 @@ def world(s3: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
             source.__enter__()
             opened.append(source)
             bucket = f"archive-{uuid.uuid4().hex[:12]}"
-            s3.make_bucket(bucket)
+            store.client.create_bucket(Bucket=bucket)
             environment = {
                 **source.environment(),
-                **s3.environment(),
+                **store.environment,
                 "ARCHIVE_BUCKET": bucket,
                 "ARCHIVE_RETRY_MINUTES": "0",
                 "RINGCX_LIMIT_REPORTS": "none",
@@ -140,11 +198,73 @@ def world(s3: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
             }
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
-            return World(source, bucket, s3.folder / bucket, instance, environment)
+            return World(source, bucket, s3.folder / bucket, instance, store.client, environment)
 
         yield make
         for source in opened:
             source.__exit__(None, None, None)
+
+
+@dataclass
+class Run:
+    """A run of one date in a process of its own."""
+
+    nursery: Nursery
+    pid: int
+    folder: Path
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """The exit code, below zero for the signal that ended it."""
+        return int(self.nursery.ask({"wait": self.pid}))
+
+    def outcome(self) -> dict[str, Any]:
+        """`success`, `errors`, `threads` still alive at the end; empty for one that was killed."""
+        file = self.folder / "outcome.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+
+class Nursery:
+    """Starts runs in processes of their own, at once and side by side; see nursery.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs = 0
+        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        root = str(Path(__file__).parents[2])
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root}
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def ask(self, task: dict[str, Any]) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+    def start(self, it: World, day: date, *, go_at: float = 0.0, speed: float = 0.0, **variables: str) -> Run:
+        self._runs += 1
+        folder = self._folder / f"run-{self._runs}"
+        folder.mkdir()
+        basic = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+        environment = {**basic, **it.variables, **variables}
+        task = {"day": day.isoformat(), "folder": str(folder), "environment": environment, "go_at": go_at}
+        return Run(self, int(self.ask({**task, "speed": speed})), folder)
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    opened = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

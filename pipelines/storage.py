@@ -1,0 +1,50 @@
+"""The settings turned into what reads and proves the archive: the ledger's files and the keys of signatures.
+
+For the services of a run and for the command that verifies, which needs neither Dagster nor a log-in to the source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
+from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.settings import StorageSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
+    """Where the ledger's files lie."""
+    where = settings.ledger
+    if not where.startswith("s3://"):
+        return LocalFiles(Path(where))
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    return S3Files(s3, bucket, prefix)
+
+
+def signer(settings: StorageSettings) -> Signer | None:
+    """The key that signs manifests; None when none is set.
+
+    Raises:
+        KeyUnusable: the one that is set cannot be read.
+    """
+    if settings.archive_signing_key_file:
+        return LocalKey.read(settings.archive_signing_key_file)
+    if settings.archive_signing_kms_key:
+        return KmsKey(make_kms_client(), settings.archive_signing_kms_key)
+    return None
+
+
+def verifier(settings: StorageSettings) -> Verifier | None:
+    """The keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, else the signing key's public half; None without both.
+
+    Raises:
+        KeyUnusable: the one that is set cannot be read.
+    """
+    if settings.archive_verify_key_file:
+        return Verifier.read(settings.archive_verify_key_file)
+    key = signer(settings)
+    return None if key is None else Verifier([key.public_key()])

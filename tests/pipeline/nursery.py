@@ -1,0 +1,93 @@
+"""Runs of one date in processes of their own, to be killed, interrupted or set side by side.
+
+Importing Dagster and the assets takes some seconds of CPU. This process has imported them, has no threads, and forks a
+run for each line that it reads: a JSON object with
+
+* `day`, `environment` (all variables of the run), `folder` (where `stdout`, `stderr` and `outcome.json` go)
+* `go_at`: seconds since the epoch at which the run begins, so that several begin together
+* `speed`: the run's clock starts ten minutes ago and runs so many times as fast, to see what a long run does
+
+and answers with the child's process id. A run that was killed leaves no outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance
+
+from pipelines.definitions import build_defs
+from pipelines.resources import services_resource
+
+BACKOFF_S = 0.02
+
+
+def hurried_clock(speed: float) -> Callable[[], datetime]:
+    begin, since = datetime.now(UTC) - timedelta(minutes=10), time.monotonic()
+    return lambda: begin + speed * timedelta(seconds=time.monotonic() - since)
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    folder = Path(task["folder"])
+    os.chdir(folder)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    clock = {"clock": hurried_clock(task["speed"])} if task.get("speed") else {}
+    definitions = build_defs(services=services_resource(backoff_s=BACKOFF_S, **clock))
+    with DagsterInstance.ephemeral() as instance:
+        time.sleep(max(0.0, task.get("go_at", 0.0) - time.time()))
+        result = definitions.resolve_job_def("archive_day").execute_in_process(
+            partition_key=task["day"], instance=instance, raise_on_error=False
+        )
+    failed = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return {
+        "success": result.success,
+        "errors": [error.to_string() for error in failed if error],
+        "threads": [one.name for one in threading.enumerate() if one is not threading.main_thread()],
+    }
+
+
+def child(task: dict[str, Any]) -> None:
+    outcome = Path(task["folder"], "outcome.json")
+    code = 1
+    try:
+        told = run(task)
+        outcome.with_suffix(".part").write_text(json.dumps(told))
+        outcome.with_suffix(".part").rename(outcome)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def say(answer: object) -> None:
+    sys.stdout.write(f"{answer}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    say("ready")
+    for line in sys.stdin:
+        task = json.loads(line)
+        if "wait" in task:
+            _, status = os.waitpid(task["wait"], 0)
+            say(os.waitstatus_to_exitcode(status))
+        elif pid := os.fork():
+            say(pid)
+        else:
+            child(task)
+
+
+if __name__ == "__main__":
+    main()

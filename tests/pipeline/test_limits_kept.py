@@ -1,0 +1,70 @@
+"""Whole runs in several processes at once stay inside the source's limits, log in once, and fall silent together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from sandbox.config import Limits
+
+SILENCE_S = 3
+# What was under way when the source asked for silence still arrives.
+UNDER_WAY_S = 0.5
+
+
+def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
+    world: Callable[..., Any], nursery: Any, recent: list[date]
+) -> None:
+    # As documented, 2 and 5 requests in 60 s, with the waits made short enough for a test.
+    limits = Limits(reports="5/2", exchange="2/2", media="25/1")
+    it = world(
+        sandbox={"limits": limits, "calls_per_day": (8, 10), "crossing_zones": ()},
+        RINGCX_LIMIT_REPORTS=limits.reports,
+        RINGCX_LIMIT_AUTH=limits.exchange,
+        RINGCX_LIMIT_MEDIA=limits.media,
+    )
+    together = time.time() + 1.0
+    runs = [nursery.start(it, day, go_at=together) for day in recent]
+    for run in runs:
+        assert run.wait() == 0
+        assert run.outcome()["success"], run.outcome()["errors"]
+    counted = it.sandbox.counters()
+    assert counted["violations"] == {"reports": 0, "exchange": 0, "media": 0}
+    assert sum(counted["reports"].values()) == 9, "more than a window takes"
+    assert counted["requests"]["media"] > 25
+    logins = counted["logins"]
+    assert (logins["oauth"], logins["exchange"], logins["legacy_login"]) == (3, 3, 0)
+    assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*recent)}
+
+
+def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
+    world: Callable[..., Any], nursery: Any, recent: list[date]
+) -> None:
+    it = world(sandbox={"calls_per_day": (14, 14), "crossing_zones": (), "media_latency_s": 0.15})
+    days = recent[:2]
+    files = [sorted(one["file"] for one in it.truth(day)) for day in days]
+    it.sandbox.set_faults({"throttled": {"paths": [one[14] for one in files], "first": 1}, "retry_after_s": SILENCE_S})
+    together = time.time() + 1.0
+    runs = [nursery.start(it, day, go_at=together, ARCHIVE_CONCURRENCY="1") for day in days]
+    deadline = time.monotonic() + 30
+    while not (seen := it.sandbox.counters())["statuses"].get("fault throttled"):
+        assert time.monotonic() < deadline, [run.outcome() for run in runs]
+        time.sleep(0.02)
+    asked = time.monotonic()
+    for of_day in files:
+        assert 0 < len(set(of_day) & set(seen["media_by_path"])) < len(of_day), (
+            "one is idle: silence would show nothing"
+        )
+    time.sleep(UNDER_WAY_S)
+    before = it.sandbox.counters()["requests"]["media"]
+    time.sleep(max(0.0, asked + SILENCE_S - 0.3 - time.monotonic()))
+    assert it.sandbox.counters()["requests"]["media"] == before
+    for run in runs:
+        assert run.wait() == 0
+        assert run.outcome()["success"], run.outcome()["errors"]
+    counted = it.sandbox.counters()
+    assert counted["requests"]["media"] > before
+    assert counted["statuses"]["media 429"] <= 2
+    assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*days)}

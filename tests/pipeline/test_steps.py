@@ -1,0 +1,294 @@
+"""What single steps promise where whole runs seldom come: failures at one place, and two things at the same moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from pipelines.archive.chain import check_chain
+from pipelines.archive.keys import catalog_key, recording_key
+from pipelines.archive.manifest import latest_manifest
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.store import Ledger
+from pipelines.steps.fetch import Fetcher, due_of, states_of
+from pipelines.steps.links import register_links
+from pipelines.steps.seal import seal_day
+from sandbox.config import Credentials
+from sandbox.faults import Faults, Where
+
+OLD = date(2026, 3, 2)
+UTC_ZONE = ZoneInfo("UTC")
+
+
+@contextmanager
+def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator[None]:
+    """Call `act` with the key before each such request of the S3 client; what it raises is raised to the caller."""
+
+    def handler(params: dict[str, Any], **_: Any) -> None:
+        act(params["url_path"])
+
+    client.meta.events.register(f"before-call.s3.{operation}", handler)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister(f"before-call.s3.{operation}", handler)
+
+
+def fetcher(services: Any) -> Fetcher:
+    return Fetcher(
+        ledger=services.ledger,
+        bucket=services.bucket,
+        media=services.media,
+        rules=services.rules,
+        concurrency=4,
+        run_id="test",
+        clock=services.clock,
+        stop=services.stop,
+        progress=lambda _: None,
+    )
+
+
+def some_state(key: str, day: date, **values: Any) -> RecordingState:
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    known: dict[str, Any] = {
+        "recording_id": key,
+        "account_id": "15300002",
+        "uii": "1",
+        "layout": "mono",
+        "source": "global_call_type_detail",
+        "date": day,
+        "status": Status.pending,
+        "next_attempt_at": at,
+        "run_id": "test",
+        "written_at": at,
+        "link": "https://c02-recordings.virtualacd.biz/x",
+        "found_on": day,
+        "first_seen_at": at,
+    }
+    return RecordingState(**known | values)
+
+
+def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[..., Any]) -> None:
+    it = world(faults=Faults(unauthorized=Where(share=1.0)))
+    result = it.run(OLD)
+    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
+    assert {state.status for state in it.states(OLD).values()} == {Status.pending}
+
+
+def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_were_given(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world(
+        faults=Faults(not_found=Where(paths=("*-session-2-stereo.WAV",))),
+        sandbox={"credentials": Credentials(media_username="recorder", media_password="before")},
+    )
+    day = recent[0]
+    assert it.run(day).success
+    waiting = {key for key, state in it.states(day).items() if state.status is Status.pending}
+    assert waiting
+    it.sandbox.set_faults(Faults())
+    monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "after")
+    assert not it.run(day).success
+    assert {it.states(day)[key].status for key in waiting} == {Status.pending}
+    monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "before")
+    assert it.run(day).success
+    assert {it.states(day)[key].status for key in waiting} == {Status.archived}
+
+
+def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[..., Any]) -> None:
+    it = world()
+    now = datetime.now(UTC)
+    stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
+    fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
+    due = due_of([*stuck, fresh], it.services().hosts, now=now, run_id="test")
+    assert due[0] == fresh
+    assert len(due) == 51
+
+
+def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops_no_other(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(LEDGER_URL="ledger-one")
+    day = recent[0]
+    assert it.run(day).success
+    victim = min(it.states(day).values(), key=lambda state: state.recording_id)
+
+    def fail(path: str) -> None:
+        if path.endswith(str(victim.key).rpartition("/")[2]):
+            raise EndpointConnectionError(endpoint_url="s3")
+
+    with at_each(it.s3, "HeadObject", fail), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEDGER_URL", "ledger-two")  # one that was lost: everything is there to be adopted
+        it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"])
+        states = it.states(day)
+    assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (
+        Status.pending,
+        "storage_unavailable",
+    )
+    assert {one.status for key, one in states.items() if key != victim.recording_id} == {Status.archived}
+
+
+def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    day = recent[0]
+    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    first = min(it.states(day))
+
+    def break_down(path: str) -> None:
+        if path.endswith(first.rpartition("/")[2]):
+            raise ZeroDivisionError("a defect of ours")
+
+    with at_each(it.s3, "PutObject", break_down):
+        result = it.run(day, select=["recordings"])
+    assert not result.success
+    assert "ZeroDivisionError" in str([event.step_failure_data for event in result.all_events if event.is_step_failure])
+    states = it.states(day)
+    assert (states[first].status, states[first].reason) == (Status.pending, "defect")
+    assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+
+
+def test_an_interrupt_while_states_are_written_loses_none_of_them(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    day = recent[0]
+    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    states, interrupts = it.states(day), iter([KeyboardInterrupt()])
+    ours = fetcher(it.services())
+
+    def interrupt(path: str) -> None:
+        if "recording_states" in path and (once := next(interrupts, None)):
+            raise once
+
+    with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
+        ours.run(list(states.values()), states)
+    assert {state.status for state in it.states(day).values()} == {Status.archived}
+
+
+def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    day = recent[0]
+    assert it.run(day, select=["global_call_type_detail", "recording_links"]).success
+    one, two = list(it.states(day).values())[:2]
+    later = replace(one, recording_id="15300002/perspective-a/same.WAV")
+    earlier = replace(two, recording_id="15300002/perspective-b/same.WAV")
+    services = it.services()
+    # A run that knew only `earlier` stored it under the plain name, and was killed before it wrote that down.
+    fetcher(services).run([earlier], {earlier.recording_id: earlier})
+    assert set(it.objects()) == {recording_key("", day, "15300002", "mono", "same.WAV")}
+    it.sandbox.reset()
+    both = {state.recording_id: state for state in (later, earlier)}
+    result = fetcher(it.services()).run(list(both.values()), both)
+    assert {state.status for state in result.changed.values()} == {Status.archived}
+    assert result.adopted == 1
+    assert len(it.objects()) == 2
+    assert sum(it.sandbox.counters()["media_by_path"].values()) == 1
+
+
+def test_a_refused_link_that_the_source_corrects_is_taken(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(faults=Faults(link_http=Where(share=1.0)))
+    day = recent[0]
+    assert it.run(day).success
+    assert {state.status for state in it.states(day).values()} == {Status.rejected}
+    it.sandbox.set_faults(Faults())
+    assert it.run(day).success
+    assert {state.status for state in it.states(day).values()} == {Status.archived}
+
+
+def call_rows(*links: str, start: datetime, key: str = "k") -> pa.Table:
+    return pa.table(
+        {
+            "row_key": [f"{key}#{number}" for number in range(len(links))],
+            "row_hash": [f"{number:032x}" for number in range(len(links))],
+            "uii": ["202611190000000101320000000001"] * len(links),
+            "recording_url": list(links),
+            "call_start_dts": [f"{start:%Y-%m-%dT%H:%M:%S}.000+0000"] * len(links),
+            "call_duration": ["5"] * len(links),
+        }
+    )
+
+
+def registered(it: Any, day: date, rows: pa.Table, now: datetime) -> dict[str, RecordingState]:
+    services = it.services()
+    if rows is not None:
+        services.ledger.append_rows(
+            "global_call_type_detail", day, rows, account_id="15300002", pulled_at=now, run_id="test"
+        )
+    register_links(services.ledger, day, zone=UTC_ZONE, hosts=services.hosts, now=now, run_id="test")
+    return services.ledger.states([day + timedelta(days=offset) for offset in range(-2, 9)])
+
+
+def test_of_several_links_to_one_recording_one_that_may_be_requested_counts(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    query = "recordings?file=15300002/202611/19/a-1.WAV"
+    good, bad = f"http://{it.sandbox.host}/{query}", f"http://evil.example.com/{query}"
+    now = datetime.now(UTC)
+    start = datetime.combine(recent[0], datetime.min.time(), UTC)
+    (state,) = registered(it, recent[0], call_rows(good, bad, start=start), now).values()
+    assert (state.status, state.link) == (Status.pending, good)
+
+
+def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    day = recent[0]
+    start = datetime.combine(day + timedelta(days=6), datetime.min.time(), UTC)
+    link = f"http://{it.sandbox.host}/recordings?file=15300002/{day:%Y%m/%d}/a-1.WAV"
+    first = registered(it, day, call_rows(link, start=start), datetime.combine(day, datetime.min.time(), UTC))
+    later = registered(it, day, None, start + timedelta(days=2))
+    assert len(first) == 1
+    assert later == first
+
+
+def test_states_of_a_run_are_those_of_its_date_and_of_its_pull(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world()
+    day, after = recent[0], recent[0] + timedelta(days=1)
+    mine = [
+        some_state("15300002/1.WAV", day),
+        some_state("15300002/2.WAV", after, found_on=day),
+        some_state("15300002/3.WAV", day, found_on=day - timedelta(days=1)),
+    ]
+    ledger: Ledger = it.services().ledger
+    ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
+    assert list(states_of(ledger, day, {day, after})) == [one.recording_id for one in mine]
+
+
+def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(LEDGER_URL="ledger")
+    day = recent[0]
+    assert it.run(day, select=["global_call_type_detail", "recording_links"]).success
+    services, other = it.services(), it.services()
+    states, left = other.ledger.states([day]), iter([True])
+
+    def meanwhile(path: str) -> None:
+        if "catalog" in path and next(left, False):  # our manifest says `pending` already; the other run overtakes us
+            fetcher(other).run(list(states.values()), states)
+            seal_day(other.ledger, other.ledger_parts, other.bucket, day, now=datetime.now(UTC), run_id="other")
+
+    with at_each(it.s3, "PutObject", meanwhile):
+        seal_day(services.ledger, services.ledger_parts, services.bucket, day, now=datetime.now(UTC), run_id="slow")
+    assert next(left, None) is None
+    sealed = latest_manifest(services.bucket, day)
+    assert sealed is not None
+    assert {one["status"] for one in sealed.document["entries"]} == {"archived"}
+    body = it.s3.get_object(Bucket=it.bucket, Key=catalog_key("", day))["Body"].read()
+    assert set(pq.read_table(pa.BufferReader(body))["status"].to_pylist()) == {"archived"}
+    assert check_chain(services.bucket, day) == ()
