@@ -2,14 +2,17 @@
 
 from dagster import Definitions, ResourceDefinition, in_process_executor
 
+from assets.checks import completeness_checks
+from assets.drill import drill_assets
 from assets.manifest import manifest_assets
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
-from pipelines.jobs import archive_day_job
+from pipelines.alert_sensors import alert_sensors
+from pipelines.jobs import archive_day_job, restore_drill_job, standing_check_job
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
-from pipelines.schedules import daily_archive, intraday_archive
+from pipelines.schedules import daily_archive, daily_restore_drill, daily_standing_check, intraday_archive
 from pipelines.sensors import archive_despite_failed_report, pending_recordings
 
 
@@ -17,12 +20,23 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
     """Fresh definitions; tests give their own `calendar` and `services`."""
     days = calendar or settings.load(settings.Calendar)
     partitions = daily_partitions(days)
-    job = archive_day_job()
+    job, standing, drill = archive_day_job(), standing_check_job(), restore_drill_job()
     return Definitions(
-        assets=[*report_assets(partitions), *recording_assets(partitions), *manifest_assets(partitions)],
-        jobs=[job],
-        schedules=[daily_archive(days, job), intraday_archive(days, job)],
-        sensors=[pending_recordings(partitions, job), archive_despite_failed_report(job)],
+        assets=[
+            *report_assets(partitions),
+            *recording_assets(partitions),
+            *manifest_assets(partitions),
+            *drill_assets(),
+        ],
+        asset_checks=completeness_checks(partitions),
+        jobs=[job, standing, drill],
+        schedules=[
+            daily_archive(days, job),
+            intraday_archive(days, job),
+            daily_standing_check(days, standing),
+            daily_restore_drill(days, drill),
+        ],
+        sensors=[pending_recordings(partitions, job), archive_despite_failed_report(job), *alert_sensors()],
         resources={"services": services or services_resource()},
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
         executor=in_process_executor,

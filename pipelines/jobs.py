@@ -1,17 +1,41 @@
-"""The job that archives one day, as the schedules, the sensors and the launchpad run it."""
+"""The jobs that the schedules, the sensors and the launchpad run: archive one day, look over all, prove some."""
 
 from typing import TYPE_CHECKING
 
-from dagster import AssetSelection, define_asset_job
+from dagster import AssetCheckKey, AssetKey, AssetSelection, define_asset_job
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 
+STANDING_CHECK = "nothing_is_overdue"
+_STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
+RESTORE_DRILL = "restore_drill"
+_DRILL = AssetSelection.assets(RESTORE_DRILL)
+
+
 def archive_day_job() -> "UnresolvedAssetJobDefinition":
-    """All assets of one date; the assets bring the partitions."""
+    """All assets of one date and the checks of that date; the assets bring the partitions."""
     return define_asset_job(
         "archive_day",
-        selection=AssetSelection.all(),
+        selection=AssetSelection.all() - _STANDING - _DRILL,
         description="Pull both reports of one date, archive every recording they name, seal the date's manifest.",
+    )
+
+
+def standing_check_job() -> "UnresolvedAssetJobDefinition":
+    """The one check that belongs to no date."""
+    return define_asset_job(
+        "standing_check",
+        selection=_STANDING,
+        description="Look over all dates: what is missing now, and what the source will purge soon.",
+    )
+
+
+def restore_drill_job() -> "UnresolvedAssetJobDefinition":
+    """The drill and its check; it belongs to no date."""
+    return define_asset_job(
+        "daily_drill",
+        selection=_DRILL,
+        description="Read some recordings back, chosen at random over all dates, and prove them.",
     )

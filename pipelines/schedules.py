@@ -58,5 +58,29 @@ def intraday_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") ->
     return tick
 
 
+def daily_standing_check(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+    """Every noon, when the night's runs are long over: what is missing, over all dates."""
+    return ScheduleDefinition(
+        name="daily_standing_check",
+        cron_schedule="0 12 * * *",
+        job=job,
+        execution_timezone=calendar.archive_timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description="12:00: looks over all dates for what is missing and what the source will purge soon.",
+    )
+
+
+def daily_restore_drill(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+    """Every afternoon, between the runs: some recordings of all dates are read back and proved."""
+    return ScheduleDefinition(
+        name="daily_restore_drill",
+        cron_schedule="0 15 * * *",
+        job=job,
+        execution_timezone=calendar.archive_timezone,
+        default_status=DefaultScheduleStatus.RUNNING,
+        description="15:00: reads recordings back from the bucket, chosen at random, and proves them.",
+    )
+
+
 def _instant(context: ScheduleEvaluationContext) -> datetime:
     return context.scheduled_execution_time

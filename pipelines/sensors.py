@@ -8,10 +8,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Self
 
 from dagster import (
     AssetKey,
+    DagsterInstance,
     DagsterRunStatus,
     DailyPartitionsDefinition,
     DefaultSensorStatus,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 PARTITION_TAG = "dagster/partition"
+RUN_KEY_TAG = "dagster/run_key"
 REPORT_KEYS = frozenset({AssetKey("agent_segment_metadata"), AssetKey("global_call_type_detail")})
 AFTER_LINKS = (AssetKey("recordings"), AssetKey("daily_manifest"))
 AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
@@ -70,13 +73,14 @@ class _Memory:
     def cursor(self) -> str:
         return json.dumps({"read_to": self.read_to.isoformat(), "due": self.due}, sort_keys=True)
 
-    def refresh(self, ledger: Ledger, partitions: DailyPartitionsDefinition) -> None:
+    def refresh(self, ledger: Ledger, partitions: DailyPartitionsDefinition, now: datetime) -> None:
         """Read the dates that got a new part since the last tick."""
-        newest = self.read_to
+        # A part from a clock ahead of ours must not make us blind to what is written until ours has caught up.
+        newest = since = min(self.read_to, now)
         for day, written_at in ledger.state_days().items():
-            if written_at > self.read_to - CLOCK_OVERLAP:
+            if written_at > since - CLOCK_OVERLAP:
                 self._read(ledger, day, partitions)
-                newest = max(newest, written_at)
+                newest = max(newest, min(written_at, now))
         self.read_to = newest
 
     def _read(self, ledger: Ledger, day: date, partitions: DailyPartitionsDefinition) -> None:
@@ -115,25 +119,26 @@ def pending_recordings(partitions: DailyPartitionsDefinition, job: "UnresolvedAs
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
         now = services.clock()
         memory = _Memory.of(context.cursor)
-        memory.refresh(services.ledger, partitions)
+        memory.refresh(services.ledger, partitions, now)
         due = memory.partitions_due(now)
-        requests = [
-            RunRequest(
-                # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
-                run_key=f"{partition}:{at}:{now:%Y-%m-%dT%H}",
-                partition_key=partition,
-                asset_selection=list(AFTER_LINKS),
-            )
-            for partition, at in due.items()
-            if not context.instance.get_run_records(
-                RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: partition}), limit=1
-            )
-        ][:RUNS_PER_TICK]
+        requests = list(islice(_wanted(context.instance, due, now), RUNS_PER_TICK))
         pending = len({partition for earliest in memory.due.values() for partition in earliest})
         skip = None if requests else SkipReason(f"{pending} dates have pending recordings; none is due without a run.")
         return SensorResult(run_requests=requests, skip_reason=skip, cursor=memory.cursor())
 
     return tick
+
+
+def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime) -> Iterator[RunRequest]:
+    """A run for each due partition that has none unfinished, and got none for the same reason this hour."""
+    for partition, at in due.items():
+        # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
+        run_key = f"{partition}:{at}:{now:%Y-%m-%dT%H}"
+        unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: partition})
+        # Asked for here too and not left to Dagster: else the newest dates, if they fail for ever, take every place.
+        had = RunsFilter(tags={RUN_KEY_TAG: run_key})
+        if not instance.get_run_records(unfinished, limit=1) and not instance.get_run_records(had, limit=1):
+            yield RunRequest(run_key=run_key, partition_key=partition, asset_selection=list(AFTER_LINKS))
 
 
 def archive_despite_failed_report(job: "UnresolvedAssetJobDefinition") -> SensorDefinition:

@@ -108,3 +108,9 @@ def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest
 
 def test_the_calendar_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(Calendar).zone.key == "UTC"
+
+
+def test_a_margin_that_is_no_margin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, RINGCX_RETENTION_DAYS="14", RINGCX_RETENTION_MARGIN_DAYS="14")
+    with pytest.raises(SettingsError, match="RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS"):
+        load(Settings)

@@ -23,6 +23,10 @@ from dagster import (
 )
 
 from pipelines.definitions import build_defs
+from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.store import Ledger
+from pipelines.resources import services_resource
 from pipelines.settings import Calendar
 from sandbox.faults import Faults, Where
 
@@ -42,11 +46,46 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "recording_links": {"agent_segment_metadata", "global_call_type_detail"},
         "recordings": {"recording_links"},
         "daily_manifest": {"recordings"},
+        "restore_drill": set(),
     }
     repository = defs.get_repository_def()
     assert {job.name for job in repository.get_all_jobs()} >= {"archive_day"}
-    assert {one.name for one in repository.schedule_defs} == {"daily_archive", "intraday_archive"}
-    assert {one.name for one in repository.sensor_defs} == {"pending_recordings", "archive_despite_failed_report"}
+    assert {one.name for one in repository.schedule_defs} == {
+        "daily_archive",
+        "daily_restore_drill",
+        "daily_standing_check",
+        "intraday_archive",
+    }
+    assert {one.name for one in repository.sensor_defs} == {
+        "pending_recordings",
+        "archive_despite_failed_report",
+        "alert_run_failures",
+        "alert_failing_checks",
+    }
+
+
+def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_run_needs() -> None:
+    defs = build_defs()
+    graph = defs.resolve_asset_graph()
+    partitioned = {
+        (key.asset_key.to_user_string(), key.name): graph.get(key).partitions_def is not None
+        for key in graph.asset_check_keys
+        if key.asset_key.to_user_string() != "restore_drill"
+    }
+    of_a_date = {
+        ("agent_segment_metadata", "report_is_plausible"),
+        ("global_call_type_detail", "report_is_plausible"),
+        ("recordings", "audio_is_true"),
+        ("recordings", "every_link_is_held"),
+        ("recordings", "mono_and_stereo_agree"),
+    }
+    assert partitioned == {**dict.fromkeys(of_a_date, True), ("recordings", "nothing_is_overdue"): False}
+    steps = {node.name for node in defs.resolve_job_def("archive_day").nodes}
+    assert {f"{asset}_{name}" for asset, name in of_a_date} <= steps
+    assert "recordings_nothing_is_overdue" not in steps
+    assert [node.name for node in defs.resolve_job_def("standing_check").nodes] == ["recordings_nothing_is_overdue"]
+    schedule = defs.get_schedule_def("daily_standing_check")
+    assert (schedule.job_name, schedule.cron_schedule) == ("standing_check", "0 12 * * *")
 
 
 def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_today() -> None:
@@ -57,6 +96,9 @@ def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_tod
         assert node.owners
         assert node.kinds
         assert node.group_name in {"reports", "recordings", "proof"}
+        if key == AssetKey("restore_drill"):  # proves all dates, belongs to none
+            assert node.partitions_def is None
+            continue
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
         assert node.backfill_policy is None
 
@@ -89,14 +131,11 @@ def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunReq
     return list(defs.get_schedule_def(name).evaluate_tick(context).run_requests or [])
 
 
-def evaluate(instance: DagsterInstance, cursor: str | None = None) -> SensorResult:
-    defs = build_defs()
-    context = build_sensor_context(
-        instance=instance,
-        cursor=cursor,
-        repository_def=defs.get_repository_def(),
-    )
-    return defs.get_sensor_def("pending_recordings").evaluate_tick(context)
+def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
+    repository = build_defs().get_repository_def()
+    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
+    with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
+        return repository.get_sensor_def("pending_recordings").evaluate_tick(context)
 
 
 def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
@@ -137,6 +176,59 @@ def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
     assert recent[0].isoformat() not in {one.partition_key for one in evaluate(it.instance).run_requests}
     it.instance.delete_run(run.run_id)
     assert recent[0].isoformat() in {one.partition_key for one in evaluate(it.instance).run_requests}
+
+
+def pending_state(day: date, written_at: datetime) -> RecordingState:
+    return RecordingState(
+        recording_id=f"15300002/{day}.WAV",
+        account_id="15300002",
+        uii="1",
+        layout="mono",
+        source="global_call_type_detail",
+        date=day,
+        status=Status.pending,
+        next_attempt_at=written_at,
+        run_id="test",
+        written_at=written_at,
+        link="https://c02-recordings.virtualacd.biz/x",
+        found_on=day,
+        first_seen_at=written_at,
+    )
+
+
+def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    now, ahead = datetime.now(UTC), datetime.now(UTC) + timedelta(days=1)
+    files = LocalFiles(Path("ledger"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEDGER_URL", "ledger")
+        Ledger(files, clock=lambda: ahead).append_states([pending_state(recent[0], now)])
+        first = evaluate(it.instance)
+        assert [one.partition_key for one in first.run_requests] == [recent[0].isoformat()]
+        Ledger(files, clock=lambda: now).append_states([pending_state(recent[1], now)])
+        second = evaluate(it.instance, first.cursor)
+    assert recent[1].isoformat() in {one.partition_key for one in second.run_requests}
+
+
+def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world()
+    now = datetime.now(UTC)
+    days = [recent[0] - timedelta(days=back) for back in range(30)]
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEDGER_URL", "ledger")
+        Ledger(LocalFiles(Path("ledger")), clock=lambda: now).append_states([pending_state(day, now) for day in days])
+        job = build_defs().resolve_job_def("archive_day")
+        for _ in range(2):
+            for one in evaluate(it.instance, now=now).run_requests:
+                asked.append(one.partition_key)
+                tags = {"dagster/partition": one.partition_key, "dagster/run_key": one.run_key}
+                it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.FAILURE)
+    assert sorted(asked, reverse=True) == [day.isoformat() for day in days]
 
 
 def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent: list[date]) -> None:

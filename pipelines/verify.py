@@ -1,0 +1,243 @@
+"""`python -m pipelines.verify --from 2026-11-01 --to 2026-11-30 [--read-data [10%]] [--json FILE]`
+
+Proves the archive of some dates, for somebody who does not believe us: reads the bucket and the ledger again, writes to
+neither, needs no log-in to RingCX and no Dagster. Ends with 0 only without any doubt, with 1 if there is one, with 2 if
+the command or a setting is wrong. What is proved, and how: `steps/verification`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.errors import StorageError
+from pipelines.calendar import local_day
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.store import Ledger
+from pipelines.settings import SettingsError, VerifySettings, load
+from pipelines.steps.verification.days import Archive, strange_keys, verify_days
+from pipelines.steps.verification.doubts import DayVerdict, Doubt
+from pipelines.steps.verification.objects import Reading
+from pipelines.steps.verification.report import Report, write_file
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_SHOWN = 50  # doubts of one date on the screen where --json takes them all; notes
+_COLUMNS = ("manifest", "found", "held", "pending", "lost", "MB", "read")
+
+
+class UsageError(Exception):
+    """The command line is wrong; one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. `share` of the bytes to read, from 0 to 1."""
+
+    first: date
+    last: date
+    share: float
+    seed: str
+    json: Path | None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see python -m pipelines.verify --help")
+
+
+class Screen:
+    """The table, line by line; on a terminal also how far the present date is."""
+
+    def __init__(self, out: TextIO, live: TextIO) -> None:
+        self._out = out
+        self._live = live if live.isatty() else None
+        self._shown = 0
+        self.most: int | None = None
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+        self._clear()
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def progress(self, day: date, done: int, of: int) -> None:
+        """Overwrite the last line of a terminal."""
+        if self._live is not None and (done % 25 == 0 or done == of):
+            self._live.write(f"\r\033[K{day}  {done:,} of {of:,} recordings")
+            self._live.flush()
+
+    def doubt(self, doubt: Doubt) -> None:
+        """A doubt, above its date's line; no more than `most` of one date."""
+        self._shown += 1
+        if self.most is None or self._shown <= self.most:
+            self.line(f"  {doubt.day}  {doubt.kind}: {doubt.sentence}")
+
+    def verdict(self, day: DayVerdict) -> None:
+        """A date's line."""
+        number = day.doubts.total()
+        manifest = "-" if day.manifest is None else str(day.manifest)
+        cells = (manifest, day.found, day.held, day.pending, day.lost, f"{day.held_bytes / 1e6:,.1f}", day.read)
+        said = "good" if not number else f"{number:,} doubt{'s' if number > 1 else ''}"
+        if self.most is not None and self._shown > self.most:
+            self.line(f"  {day.day}  … and {self._shown - self.most:,} more, all of them in the file of --json")
+        self.line(f"{day.day!s:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
+        self._shown = 0
+
+    def _clear(self) -> None:
+        if self._live is not None:
+            self._live.write("\r\033[K")
+            self._live.flush()
+
+
+def parse(arguments: Sequence[str], *, today: date) -> Request:
+    """Read the command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    parser = _Parser(
+        prog="python -m pipelines.verify",
+        description="Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.",
+        epilog="Ends with 0 only without any doubt, with 1 if there is one, with 2 if command or settings are wrong.",
+    )
+    parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
+    parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
+    parser.add_argument(
+        "--read-data",
+        nargs="?",
+        const="100%",
+        metavar="10%",
+        help="read the recordings' bytes and hash them: all, or this share of them, chosen at random",
+    )
+    parser.add_argument("--seed", help="choose the same share again as an earlier run, which printed it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result, every doubt included")
+    known = parser.parse_args(arguments)
+    first, last = _date("--from", known.first), _date("--to", known.last)
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
+    if last > today:
+        raise UsageError(f"--to {last} has not come yet: the last date that there is, is {today}")
+    if known.json is not None and (not known.json.parent.is_dir() or known.json.is_dir()):
+        raise UsageError("--json names no file in an existing folder: make the folder, or name another file")
+    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), known.json)
+
+
+def verify(
+    request: Request,
+    settings: VerifySettings,
+    screen: Screen,
+    clock: Callable[[], datetime],
+    s3: S3Client | None = None,
+) -> bool:
+    """Verify what was asked for; whether nothing is in doubt.
+
+    Raises:
+        StorageRefused, KeyUnusable: settings or rights are wrong.
+    """
+    archive = _archive(settings, clock, s3)
+    bucket = archive.bucket
+    reading = Reading(share=request.share, seed=request.seed)
+    if 0 < request.share < 1:
+        screen.line(
+            f"Reading a random {request.share:.4%} of the recordings; the same again with --seed {request.seed}"
+        )
+    screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
+    head = {
+        "bucket": bucket.name,
+        "prefix": bucket.prefix,
+        "from": request.first.isoformat(),
+        "to": request.last.isoformat(),
+        "started_at": clock().isoformat(),
+        "read_data": {"share": request.share, "seed": request.seed} if request.share else None,
+        "signatures": archive.verifier is not None,
+    }
+    screen.most = None if request.json is None else _SHOWN
+    with Report(**head) as report:
+
+        def tell(doubt: Doubt) -> None:
+            report.tell(doubt)
+            screen.doubt(doubt)
+
+        for verdict in verify_days(archive, request.first, request.last, reading, tell=tell, progress=screen.progress):
+            report.add(verdict)
+            screen.verdict(verdict)
+        for key in islice(strange_keys(bucket, settings.ledger), _SHOWN):
+            report.note(f"{key} is no part of the documented layout; nothing of ours put it there")
+            screen.line(f"Note: {key} is no part of the documented layout; nothing of ours put it there")
+        if archive.verifier is None:
+            screen.line("Note: signatures were not looked at; set ARCHIVE_VERIFY_KEY_FILE to have them proved")
+        screen.line(report.sum.sentence())
+        if request.json is not None:
+            write_file(report, request.json, clock())
+        return not report.sum.doubts
+
+
+def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> int:
+    """Run the command, with a client of one's own if there is one; returns its exit code."""
+    screen = Screen(sys.stdout, sys.stderr)
+    try:
+        settings = load(VerifySettings)
+        today = local_day(_utc_now(), settings.zone)
+        request = parse(sys.argv[1:] if arguments is None else arguments, today=today)
+        return 0 if verify(request, settings, screen, _utc_now, s3) else 1
+    except (UsageError, SettingsError, StorageError) as error:
+        sys.stderr.write(f"{error}.\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"A file could not be written ({error.strerror or type(error).__name__}).\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped before the end: nothing is proved.\n")
+        return 130
+
+
+def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Client | None) -> Archive:
+    threads = settings.archive_concurrency
+    client = s3 or make_s3_client(max_connections=2 * threads)
+    files = storage.ledger_files(settings, client)
+    return Archive(
+        bucket=Bucket(client, settings.archive_bucket, settings.archive_prefix),
+        ledger=Ledger(files, clock=clock),
+        parts=LedgerParts(files),
+        zone=settings.zone,
+        accounts=settings.ringcx_account_ids,
+        verifier=storage.verifier(settings),
+        threads=threads,
+    )
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _date(option: str, text: str) -> date:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        try:
+            return date.fromisoformat(text)
+        except ValueError as error:
+            raise UsageError(f"{option} names no date of the calendar ({error}); write it like 2026-11-18") from None
+    raise UsageError(f"{option} must be a date, written like 2026-11-18")
+
+
+def _share(text: str | None) -> float:
+    if text is None:
+        return 0.0
+    if re.fullmatch(r"\d{1,3}(\.\d{1,6})?%?", text, re.ASCII) and 0 < float(text.rstrip("%")) <= 100:
+        return float(text.rstrip("%")) / 100
+    raise UsageError("--read-data takes a share from above 0% to 100%, such as 10%, or nothing for all")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""Alerts: what people are told, once, through real HTTP; and what happens when nobody takes the message."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckResult,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    Definitions,
+    Failure,
+    SkipReason,
+    StaticPartitionsDefinition,
+    asset,
+    asset_check,
+    build_sensor_context,
+)
+from pydantic import SecretStr
+
+from pipelines.alert_sensors import alert_sensors
+from pipelines.alerts import QUIET, AlertsFailed, Destinations, Memory, Problem, Severity
+from pipelines.definitions import build_defs
+from pipelines.failures import PermanentFailure
+from pipelines.settings import AlertSettings, SettingsError, load
+from sandbox.faults import Faults, Where
+
+START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+TOKEN = "t0ken-in-the-address"
+DAYS = ["2026-11-20", "2026-11-21", "2026-11-22"]
+
+
+class Hook:
+    """A web hook on this machine: keeps what is posted, answers with `status`."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.posts: list[dict[str, Any]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if hook.status == 200:
+                    hook.posts.append(json.loads(body))
+                self.send_response(hook.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        port = self._server.server_address[1]
+        return f"json://user:{TOKEN}@127.0.0.1:{port}/hooks/{TOKEN}?-key={TOKEN}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def hooks() -> Iterator[Callable[[], Hook]]:
+    made: list[Hook] = []
+
+    def make() -> Hook:
+        made.append(Hook())
+        return made[-1]
+
+    yield make
+    for hook in made:
+        hook.close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Watch:
+    """A small code location of failing things, its instance on disk as in production, and the two sensors."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self.instance = instance
+        self.clock = Clock()
+        self.sensors = {one.name: one for one in alert_sensors(self.clock)}
+        self.broken: Exception | None = None
+        self.reported: set[str] = set()
+        self.counts = {"pending": 0, "missing": 0}
+        self.severity = AssetCheckSeverity.ERROR
+        partitions = StaticPartitionsDefinition(DAYS)
+
+        @asset(partitions_def=partitions)
+        def recordings() -> None:
+            if self.broken is not None:
+                raise self.broken
+
+        @asset_check(asset=recordings, partitions_def=partitions)
+        def every_link_is_held() -> AssetCheckResult:
+            bad = sum(self.counts.values())
+            return AssetCheckResult(
+                passed=not bad,
+                severity=self.severity,
+                description=f"{bad} recordings are not held.",
+                metadata={**self.counts, "examples": "15300002/20261120-1.WAV"},
+            )
+
+        self.defs = Definitions(assets=[recordings], asset_checks=[every_link_is_held])
+
+    def run(self, day: str, *, tags: dict[str, str] | None = None) -> None:
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        job.execute_in_process(partition_key=day, instance=self.instance, raise_on_error=False, tags=tags)
+
+    def check(self, day: str) -> None:
+        """The check is evaluated: the first time by somebody who reports it without a run, which is quicker."""
+        if day in self.reported:
+            self.run(day)
+            return
+        self.reported.add(day)
+        bad = sum(self.counts.values())
+        self.instance.report_runless_asset_event(
+            AssetCheckEvaluation(
+                asset_key=AssetKey("recordings"),
+                check_name="every_link_is_held",
+                passed=not bad,
+                severity=self.severity,
+                description=f"{bad} recordings are not held.",
+                partition=day,
+            )
+        )
+
+    def tick(self, name: str = "alert_failing_checks") -> str:
+        told = self.sensors[name](
+            build_sensor_context(instance=self.instance, repository_def=self.defs.get_repository_def())
+        )
+        assert isinstance(told, SkipReason)
+        return told.skip_message or ""
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Watch]:
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield Watch(instance)
+
+
+@pytest.fixture
+def hook(hooks: Callable[[], Hook], monkeypatch: pytest.MonkeyPatch) -> Hook:
+    made = hooks()
+    monkeypatch.setenv("ALERT_URLS", made.url)
+    monkeypatch.setenv("ALERT_UI_URL", "http://archive.example.com:3000/")
+    return made
+
+
+def test_without_an_address_the_sensors_skip_with_a_sentence(watch: Watch) -> None:
+    for name in watch.sensors:
+        assert "ALERT_URLS is not set" in watch.tick(name)
+
+
+def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_and_where(
+    watch: Watch, hook: Hook
+) -> None:
+    watch.counts = {"pending": 12, "missing": 2}
+    watch.run("2026-11-20")
+    assert watch.tick().startswith("1 messages composed, 1 delivered")
+    (post,) = hook.posts
+    assert post["type"] == "failure"
+    assert post["title"] == "RingCX Archive: check recordings/every_link_is_held fails for 2026-11-20"
+    assert "When: 2026-11-20" in post["message"]
+    assert "14 recordings are not held. (missing 2, pending 12)" in post["message"]
+    assert "To do: open the check of the date" in post["message"]
+    assert "http://archive.example.com:3000/assets/recordings?view=checks&checkDetail=every_link" in post["message"]
+    assert re.search(r"http://archive\.example\.com:3000/runs/[0-9a-f-]{36}", post["message"])
+    assert "not repeated for 24 hours" in post["message"]
+    assert "WAV" not in post["message"]
+
+
+def test_many_dates_of_one_problem_are_one_message_that_lists_them(watch: Watch, hook: Hook) -> None:
+    watch.counts["missing"] = 3
+    for day in DAYS:
+        watch.check(day)
+    watch.tick()
+    (post,) = hook.posts
+    assert post["title"].endswith("fails for 3 dates")
+    assert f"When: {', '.join(DAYS)}" in post["message"]
+
+
+def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watch, hook: Hook) -> None:
+    watch.counts["pending"] = 1
+    watch.check(DAYS[0])
+    watch.tick()
+    for _ in range(2):
+        watch.clock.now += timedelta(hours=1)
+        watch.check(DAYS[0])
+        assert watch.tick().startswith("0 messages composed")
+    watch.clock.now = START + QUIET
+    watch.check(DAYS[0])
+    watch.tick()
+    assert len(hook.posts) == 2
+    watch.counts["pending"] = 0
+    watch.check(DAYS[0])
+    watch.tick()
+    watch.check(DAYS[0])
+    watch.tick()
+    assert len(hook.posts) == 3
+    assert hook.posts[2]["type"] == "success"
+    assert hook.posts[2]["title"].startswith("RingCX Archive: over: check recordings/every_link_is_held")
+    assert DAYS[0] in hook.posts[2]["message"]
+
+
+def test_a_warning_that_becomes_an_error_is_told_at_once(watch: Watch, hook: Hook) -> None:
+    watch.counts["pending"] = 1
+    watch.severity = AssetCheckSeverity.WARN
+    watch.check(DAYS[0])
+    watch.tick()
+    watch.severity = AssetCheckSeverity.ERROR
+    watch.check(DAYS[0])
+    watch.tick()
+    assert [post["type"] for post in hook.posts] == ["warning", "failure"]
+
+
+def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watch, hook: Hook) -> None:
+    watch.tick("alert_run_failures")
+    watch.broken = PermanentFailure("RINGCX_MEDIA_PASSWORD was refused at the source; correct it.")
+    for day in DAYS[:2]:
+        watch.run(day)
+        watch.run(day)
+    watch.tick("alert_run_failures")
+    watch.tick("alert_run_failures")
+    (post,) = hook.posts
+    assert post["title"] == "RingCX Archive: step recordings fails for 2 dates"
+    assert f"- {DAYS[0]}, {DAYS[1]}: RINGCX_MEDIA_PASSWORD was refused at the source; correct it." in post["message"]
+    assert "http://archive.example.com:3000/runs/" in post["message"]
+    watch.broken = None
+    watch.clock.now = datetime.now(UTC)
+    watch.run(DAYS[0])
+    watch.tick("alert_run_failures")
+    assert hook.posts[1]["title"] == f"RingCX Archive: over: step recordings for {DAYS[0]}"
+    watch.tick("alert_run_failures")
+    assert len(hook.posts) == 2
+
+
+def test_an_error_that_is_not_foreseen_is_told_without_its_text(watch: Watch, hook: Hook) -> None:
+    watch.tick("alert_run_failures")
+    watch.broken = KeyError("+15550100999 John Doe")
+    watch.run(DAYS[0])
+    watch.tick("alert_run_failures")
+    (post,) = hook.posts
+    assert "an error that is not foreseen (KeyError)" in post["message"]
+    assert "5550100999" not in json.dumps(post)
+
+
+def test_a_run_that_dagster_runs_again_by_itself_is_not_told(watch: Watch, hook: Hook) -> None:
+    watch.tick("alert_run_failures")
+    watch.broken = Failure("killed")
+    watch.run(DAYS[0], tags={"dagster/will_retry": "true"})
+    assert watch.tick("alert_run_failures").startswith("0 messages composed")
+    assert hook.posts == []
+
+
+def test_a_run_that_died_before_any_step_spoke_is_told(watch: Watch, hook: Hook) -> None:
+    watch.tick("alert_run_failures")
+    job = watch.defs.resolve_implicit_global_asset_job_def()
+    tags = {"dagster/partition": DAYS[0]}
+    run = watch.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
+    watch.instance.report_run_failed(run)
+    watch.tick("alert_run_failures")
+    (post,) = hook.posts
+    assert "ended before any step said why" in post["message"]
+    assert DAYS[0] in post["title"]
+
+
+def test_what_failed_before_anybody_was_to_be_told_is_not_told(watch: Watch, hook: Hook) -> None:
+    watch.broken = PermanentFailure("long ago")
+    watch.run(DAYS[0])
+    watch.tick("alert_run_failures")
+    watch.tick("alert_run_failures")
+    assert hook.posts == []
+
+
+def test_a_delivery_that_fails_fails_the_tick_and_is_made_up_for(watch: Watch, hook: Hook) -> None:
+    watch.counts["missing"] = 1
+    watch.check(DAYS[0])
+    hook.status = 500
+    for _ in range(2):
+        with pytest.raises(AlertsFailed, match=r"entry 1 of ALERT_URLS \(json\)") as failed:
+            watch.tick()
+        assert TOKEN not in str(failed.value)
+    watch.counts["missing"] = 0
+    watch.check(DAYS[0])
+    hook.status = 200
+    assert "2 delivered" in watch.tick()
+    assert [post["type"] for post in hook.posts] == ["failure", "success"]
+    assert watch.tick().startswith("0 messages composed, 0 delivered")
+
+
+def test_an_entry_that_takes_a_message_gets_it_once_while_another_is_down(
+    watch: Watch, hooks: Callable[[], Hook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well, ill = hooks(), hooks()
+    ill.status = 503
+    monkeypatch.setenv("ALERT_URLS", f"{ill.url}, {well.url}")
+    watch.counts["missing"] = 1
+    watch.check(DAYS[0])
+    for _ in range(3):
+        with pytest.raises(AlertsFailed, match="entry 1 of"):
+            watch.tick()
+    assert len(well.posts) == 1
+    ill.status = 200
+    watch.tick()
+    assert len(well.posts) == len(ill.posts) == 1
+
+
+def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
+    watch: Watch, hook: Hook, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    watch.counts["missing"] = 1
+    watch.check(DAYS[0])
+    with caplog.at_level(logging.DEBUG):
+        hook.status = 500
+        with pytest.raises(AlertsFailed) as failed:
+            watch.tick()
+        hook.close()
+        with pytest.raises(AlertsFailed):
+            watch.tick()
+        with pytest.raises(ValueError, match="entry 2 is no address"):
+            Destinations(SecretStr(f"{hook.url},nonsense://{TOKEN}"))
+    known = load(AlertSettings)
+    shown = f"{failed.value!r} {caplog.text} {known!r} {Destinations(known.alert_urls)!r}"
+    assert TOKEN not in shown
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("urls", ["nonsense://here", "no address", "json://"])
+def test_an_address_that_nobody_knows_fails_the_tick_with_its_place(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, urls: str
+) -> None:
+    monkeypatch.setenv("ALERT_URLS", urls)
+    with pytest.raises(SettingsError, match="entry 1 is no address that Apprise knows"):
+        watch.tick()
+
+
+def test_an_address_may_hold_commas_of_its_own() -> None:
+    found = Destinations(SecretStr("json://127.0.0.1/a,b?+X=1,2 , xml://127.0.0.1/x,"))
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("url", ["dagster.example.org", "http://user:pw@dagster.example.org"])
+def test_a_ui_address_that_is_none_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ALERT_UI_URL", url)
+    with pytest.raises(SettingsError, match="ALERT_UI_URL must be") as refused:
+        load(AlertSettings)
+    assert url not in str(refused.value)
+
+
+def test_a_memory_of_many_dates_forgets_what_nobody_looks_at_again() -> None:
+    def problem(n: int) -> Problem:
+        return Problem(subject="check a/b", date=f"{n:05}", severity=Severity.error, sentence="s", todo="t", where="w")
+
+    memory = Memory()
+    assert memory.take({one.key: one for one in map(problem, range(2_000))}, START) == 1
+    assert len(memory.outbox[0].body) < 2_000
+    again = Memory.of(memory.text())
+    assert again == memory
+    assert again.take({}, START + timedelta(days=91)) == 0
+    assert again.told == {}
+
+
+def test_the_products_own_failures_and_checks_reach_people_without_personal_data(
+    world: Callable[..., Any], recent: list[Any], hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)))
+    sensors = {one.name: one for one in alert_sensors()}
+
+    def tick() -> None:
+        for one in sensors.values():
+            one(build_sensor_context(instance=it.instance, repository_def=build_defs().get_repository_def()))
+
+    tick()
+    it.run(recent[0])
+    tick()
+    it.sandbox.set_faults(Faults(not_found=Where(share=0.5)))
+    it.run(recent[0])
+    tick()
+    titles = " ".join(post["title"] for post in hook.posts)
+    assert "check " in titles
+    assert f"step global_call_type_detail fails for {recent[0]}" in titles
+    assert len(hook.posts) == len({post["title"] for post in hook.posts})
+    assert len(hook.posts) <= 6
+    rows = [
+        row
+        for report in ("agent_segment_metadata",)
+        for row in it.services()
+        .ledger.all_rows(
+            report, recent[0], columns=["ani", "agent_last_name", "agent_disposition", "segment_recording_url"]
+        )
+        .to_pylist()
+    ]
+    assert rows
+    told = json.dumps(hook.posts)
+    assert not [value for row in rows for value in row.values() if value and len(value) > 5 and value in told]
