@@ -20,7 +20,7 @@ from dagster import DagsterEventType, DagsterInstance, EventLogEntry, RunsFilter
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.resources import Services
 from pipelines.settings import Settings, load
-from sandbox.stage import DATA, ROOT, StageBusy, stage
+from sandbox.stage import DATA, HOME, StageBusy, settle_in, stage
 
 DAYS_BACK = (2, 1)
 _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -34,14 +34,13 @@ _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def main() -> int:
     """Run the demo; returns the exit code: 0 when every date's run succeeded."""
-    os.chdir(ROOT)
+    settle_in()
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=back) for back in DAYS_BACK]
     try:
         with stage() as variables:
             # Each variable that the demo does not set is emptied: a real account's .env must not leak into it.
             os.environ.update({name.upper(): "" for name in Settings.model_fields} | variables)
-            os.environ["DAGSTER_HOME"] = str(ROOT)
             DATA.mkdir(parents=True, exist_ok=True)
             _say(f"Sandbox RingCX and local S3 are running. Archiving {days[0]} and {days[1]} through Dagster.\n")
             succeeded = [_archive(day) for day in days]
@@ -49,6 +48,9 @@ def main() -> int:
     except StageBusy as busy:
         _say(str(busy))
         return 1
+    except KeyboardInterrupt:
+        _say("\nStopped. What is archived stays; the next run takes up the rest.")
+        return 130
     return 0 if all(succeeded) else 1
 
 
@@ -148,7 +150,7 @@ def _reason(state: RecordingState) -> tuple[str, str]:
 
 
 def _relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+    return str(path.relative_to(HOME))
 
 
 def _say(line: str) -> None:

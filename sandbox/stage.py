@@ -2,29 +2,60 @@
 `data/demo/`.
 
 Fixed ports, because links hold the sandbox's address: another port would make every link of the last demo look changed.
+Another folder than the project's takes all of `data/` (and `.env`) when `DEMO_HOME` names it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from sandbox.config import Limits, demo_config
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT / "data" / "demo"
+HOME = Path(os.environ.get("DEMO_HOME") or ROOT).resolve()
+DATA = HOME / "data" / "demo"
 SOURCE_PORT = int(os.environ.get("SANDBOX_PORT", "8765"))
 S3_PORT = int(os.environ.get("SANDBOX_S3_PORT", "8766"))
 
 
 class StageBusy(Exception):  # noqa: N818 - says what is the matter, not that something broke
     """A port of the stage is taken."""
+
+
+def settle_in() -> None:
+    """Work in `HOME`, with the project's dagster.yaml; end on SIGTERM as on Ctrl-C, so that servers end as well."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    os.chdir(HOME)
+    if HOME != ROOT:
+        shutil.copy(ROOT / "dagster.yaml", HOME)
+    os.environ["DAGSTER_HOME"] = str(HOME)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Also where SIGINT is ignored, as in `make ui &`: children inherit that, and Dagster could not be stopped.
+        signal.signal(number, _interrupt)
+
+
+def need_port(variable: str, port: int) -> None:
+    """See to it that nobody listens on `port`, which `variable` sets.
+
+    Raises:
+        StageBusy: somebody does.
+    """
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise StageBusy(
+                f"Port {port} of 127.0.0.1 is in use, perhaps by another `make demo` or `make ui`: "
+                f"stop that one, or set {variable} to a free port."
+            )
 
 
 @contextmanager
@@ -34,12 +65,8 @@ def stage() -> Iterator[dict[str, str]]:
     Raises:
         StageBusy: one of the ports is taken; the text says which and what to do.
     """
-    for name, port in (("SANDBOX_PORT", SOURCE_PORT), ("SANDBOX_S3_PORT", S3_PORT)):
-        if _is_taken(port):
-            raise StageBusy(
-                f"Port {port} of 127.0.0.1 is in use, perhaps by another `make demo` or `make ui`: "
-                f"stop that one, or set {name} to a free port."
-            )
+    need_port("SANDBOX_PORT", SOURCE_PORT)
+    need_port("SANDBOX_S3_PORT", S3_PORT)
     # The documented 2 requests a minute would make the demo of two dates three minutes long.
     config = replace(demo_config(), limits=Limits(reports="60/60", exchange="5/60", media="none"))
     with (
@@ -56,6 +83,5 @@ def stage() -> Iterator[dict[str, str]]:
         }
 
 
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -6,28 +6,29 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType
 
 from dagster import DagsterInstance
 from dotenv import dotenv_values
 
 from pipelines.settings import Settings
-from sandbox.stage import ROOT, StageBusy, stage
+from sandbox.stage import HOME, ROOT, StageBusy, need_port, settle_in, stage
 
-UI_PORT = os.environ.get("UI_PORT", "3000")
+UI_PORT = int(os.environ.get("UI_PORT", "3000"))
 # How many steps of a kind may run at once, over all runs: pulls wait for the same few permits, fetches share one line.
 POOLS = {"ringcx_reports": 2, "ringcx_media": 2}
+STOP_SECONDS = 30.0
 
 
 def main() -> int:
-    """Run until interrupted; returns Dagster's exit code."""
-    os.chdir(ROOT)
-    os.environ["DAGSTER_HOME"] = str(ROOT)
+    """Run until interrupted; returns the exit code: 0 when it was asked to stop."""
+    settle_in()
     try:
+        need_port("UI_PORT", UI_PORT)
         with ExitStack() as stack:
-            if _has_account(ROOT / ".env"):
+            if _has_account(HOME / ".env"):
                 _say("Using the account of .env.")
             else:
                 variables = stack.enter_context(stage())
@@ -42,19 +43,40 @@ def main() -> int:
     except StageBusy as busy:
         _say(str(busy))
         return 1
+    except KeyboardInterrupt:
+        return 0
 
 
 def _serve() -> int:
-    """Run `dagster dev` as a child: the stage must outlive it and end with it."""
-    command = [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", UI_PORT]
-    child = subprocess.Popen(command)  # noqa: S603 - a fixed command
+    """Run `dagster dev` until it ends by itself (its exit code) or until a KeyboardInterrupt, which ends it.
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+    It gets a session of its own: Ctrl-C must reach it once, from here, not a second time in the middle of its clean-up.
+    """
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(ROOT / "workspace.yaml")]
+    child = subprocess.Popen(  # noqa: S603 - a fixed command
+        [*command, "--host", "127.0.0.1", "--port", str(UI_PORT)], start_new_session=True
+    )
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        _say("Stopping Dagster; a run in progress is broken off, and loses nothing.")
+        # All of them: a run's worker is not told by the others, and would go on without them.
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait(STOP_SECONDS)
+        _wait_for_workers(child.pid)
+        raise
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    return child.wait()
+
+def _wait_for_workers(group: int) -> None:
+    """Until no process of the group is left, so that a run can still write down that it was broken off."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
 
 
 def _has_account(file: Path) -> bool:

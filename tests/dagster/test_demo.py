@@ -1,0 +1,101 @@
+"""`make demo` and `make ui`, as processes: what they print, what they leave, how they stop."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.dagster.conftest import clean_environment, free_port, in_its_own_session, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
+STATES = ("found", "pending", "archived", "missing", "rejected", "denied")
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Its data in `home`, its servers on ports of its own."""
+    return {
+        **clean_environment(),
+        "DEMO_HOME": str(home),
+        "SANDBOX_PORT": str(free_port()),
+        "SANDBOX_S3_PORT": str(free_port()),
+        "UI_PORT": str(free_port()),
+    }
+
+
+def processes_of(session: int) -> dict[int, str]:
+    """Process id -> command line of what is still there of the session, zombies aside."""
+    shown = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    found = [line.split(maxsplit=3) for line in shown.splitlines()]
+    return {int(pid): args for sid, pid, stat, args in found if sid == str(session) and not stat.startswith("Z")}
+
+
+def demo(home: Path, variables: dict[str, str]) -> str:
+    """What one demo prints; it must end well and leave no process."""
+    log = home.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    with in_its_own_session([sys.executable, "-m", "sandbox.demo"], log, env=variables) as process:
+        assert process.wait(150) == 0, log.read_text()[-3000:]
+        assert processes_of(process.pid) == {}
+    return log.read_text()
+
+
+def summary(printed: str) -> dict[str, dict[str, int]]:
+    """Date -> the counts of its line in the summary."""
+    lines = re.findall(r"^(\d{4}-\d\d-\d\d) +([\d ]+?) +[\d.]+$", printed, re.MULTILINE)
+    return {day: dict(zip(STATES, map(int, numbers.split()), strict=True)) for day, numbers in lines}
+
+
+def test_the_demo_shows_two_dates_and_a_second_demo_fetches_nothing_again(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    variables = environment(home)
+    first = demo(home, variables)
+    counts = summary(first)
+    bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
+    assert len(counts) == 2
+    for one in counts.values():
+        assert one["found"] == sum(one[state] for state in STATES[1:])
+        assert one["archived"] > one["found"] / 2
+    files = {file: file.stat().st_mtime_ns for file in bucket.rglob("*.WAV")}
+    for day, one in counts.items():
+        assert len([file for file in files if f"date={day}" in file.parts]) == one["archived"]
+
+    second = demo(home, variables)
+    assert re.findall(r" (\d+) archived now", second) == ["0", "0"]
+    assert summary(second) == counts
+    assert {file: file.stat().st_mtime_ns for file in bucket.rglob("*.WAV")} == files
+
+
+def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
+    home = tmp_path / "ui"
+    variables = environment(home)
+    url = f"http://127.0.0.1:{variables['UI_PORT']}"
+    log = tmp_path / "log"
+    with (
+        httpx.Client(trust_env=False, timeout=30) as http,
+        in_its_own_session([sys.executable, "-m", "sandbox.ui"], log, env=variables) as process,
+    ):
+
+        def answers() -> bool:
+            assert process.poll() is None, log.read_text()[-3000:]
+            try:
+                return http.get(f"{url}/server_info").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until("the UI", answers, seconds=90)
+        shown = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
+        ).stdout
+        (dagster_dev,) = (int(line.split()[0]) for line in shown.splitlines() if "dagster dev" in line)
+        assert processes_of(dagster_dev)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert processes_of(process.pid) == {}
+        assert processes_of(dagster_dev) == {}
+    assert (home / "data" / "dagster" / "history" / "runs.db").is_file()
