@@ -197,7 +197,11 @@ class _Counted(io.BytesIO):
         return len(block)
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"x" * 5000)[:-20], gzip.compress(b"x" * 5000)[10:]])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip", gzip.compress(b"x" * 5000)[:-20], gzip.compress(b"x" * 5000)[10:]],
+    ids=["none", "cut off", "without a head"],
+)
 def test_a_broken_compression_is_cut_off_and_no_recording(client: SourceClient, serve: Serve, body: bytes) -> None:
     head = OK + f"Content-Encoding: gzip\r\nContent-Length: {len(body) + 1}\r\n\r\n".encode()
     assert fault_of(client, serve(sends(head, body)).port) == ("not_audio", "cut_off")
