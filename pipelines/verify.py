@@ -24,7 +24,7 @@ from pipelines.archive.errors import StorageError
 from pipelines.calendar import local_day
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
-from pipelines.settings import SettingsError, VerifySettings, load
+from pipelines.settings import Calendar, SettingsError, VerifySettings, load
 from pipelines.steps.verification.days import Archive, strange_keys, verify_days
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
 from pipelines.steps.verification.objects import Reading
@@ -188,9 +188,9 @@ def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> 
     """Run the command, with a client of one's own if there is one; returns its exit code."""
     screen = Screen(sys.stdout, sys.stderr)
     try:
-        settings = load(VerifySettings)
-        today = local_day(_utc_now(), settings.zone)
+        today = local_day(_utc_now(), load(Calendar).zone)
         request = parse(sys.argv[1:] if arguments is None else arguments, today=today)
+        settings = load(VerifySettings)
         return 0 if verify(request, settings, screen, _utc_now, s3) else 1
     except (UsageError, SettingsError, StorageError) as error:
         sys.stderr.write(f"{error}.\n")
