@@ -149,7 +149,7 @@ class SourceClient:
                 headers=headers,
                 extensions={"limit": limit, "account_id": account_id, "auth": auth, "public_only": public_only},
             )
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
         tries = attempts or self._attempts
         retrying = tenacity.Retrying(

@@ -325,11 +325,12 @@ def _parsed(text: str) -> httpx.URL:
     """An address as httpx will read it: to judge one reading of it and to request another would be no judgement."""
     try:
         url = httpx.URL(text)
+        readable = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be
     except (httpx.InvalidURL, ValueError):
         raise LinkRefused("malformed") from None
     if url.scheme not in {"http", "https"} and url.scheme:
         raise LinkRefused("not_https")
-    if not url.scheme or not _is_host(_folded(url)):
+    if not url.scheme or not readable or not _is_host(_folded(url)):
         raise LinkRefused("malformed")
     return url
 

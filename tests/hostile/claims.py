@@ -245,6 +245,7 @@ SEEDS: dict[str, Sequence[bytes]] = {
     "link": [
         b"https://c02-recordings.virtualacd.biz/api/v1/calls/recordings/?v=1&accountId=1&file=1/202007/30/a-1.WAV",
         b"http://127.0.0.1:8080/?file=../../etc/passwd%00",
+        b"https://xn--.vacd.biz/?file=a",
         b"https://user:pass@aws46-recordings.vacd.biz./?fi%6Ce=a&file=b",
     ],
     "wav": [

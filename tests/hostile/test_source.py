@@ -195,6 +195,7 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
         "idn host": refused("https://réc.vacd.biz.example/r?file=idn.WAV", "host_not_allowed"),
         "wide dots": refused("https://127。0。0。1.evil.example/r?file=wide.WAV", "host_not_allowed"),
         "number host": refused("https://2130706433/r?file=number.WAV", "host_not_allowed"),
+        "no punycode": refused("https://xn--.inside.example/r?file=punycode.WAV", "malformed"),
         "no host": refused("https:///r?file=nohost.WAV", "malformed"),
         "name inside": Case(f"{inside}/r?file=inside.WAV", sends(good), Status.rejected, "address_not_public"),
         "redirect": redirect("host", "https://evil.example/x.WAV"),
