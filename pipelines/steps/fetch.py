@@ -212,7 +212,8 @@ class Fetcher:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            wait(running, timeout=STOP_SECONDS)
+            # A cancelled one never tells its waiters: they would wait their full time for it.
+            wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
 
     def _outcome(self, future: Future[Done], state: RecordingState) -> Done:
         """How the attempt ended. A defect met at one recording is raised at the end, so that it stops no other."""
