@@ -131,11 +131,7 @@ class Services:
         return self._closing.enter_context(
             SourceClient(
                 limiter=self._limiter,
-                limits={
-                    "reports": known.ringcx_limit_reports,
-                    "media": known.ringcx_limit_media,
-                    "auth": known.ringcx_limit_auth,
-                },
+                limits=known.limits,
                 stop=self.stop,
                 backoff_s=self.backoff_s,
                 max_connections=2 * known.archive_concurrency,

@@ -55,6 +55,12 @@ def _plain_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))
 
 
+def _plain_id(one: str) -> str:
+    if not one.isalnum():
+        raise ValueError("is no account id; ids are letters and digits")
+    return one
+
+
 def _base_url(url: str) -> str:
     try:
         return secure_url(url, "it").rstrip("/")
@@ -89,6 +95,7 @@ Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
 Rates = Annotated[tuple[Rate, ...], NoDecode, BeforeValidator(_rates)]
 Url = Annotated[str, AfterValidator(_base_url)]
+Source = Literal["legacy", "current", "both"]
 
 
 class Calendar(BaseSettings):
@@ -150,9 +157,10 @@ class Settings(StorageSettings, AlertSettings):
     """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
-    ringcx_source: Literal["legacy"] = "legacy"
+    ringcx_source: Source = "legacy"
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
     ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
+    ringcx_rc_account_id: Annotated[str, AfterValidator(_plain_id)] | None = None
     ringcentral_url: Url = "https://platform.ringcentral.com"
     ringcentral_client_id: SecretStr | None = None
     ringcentral_client_secret: SecretStr | None = None
@@ -164,8 +172,10 @@ class Settings(StorageSettings, AlertSettings):
     ringcx_media_password: SecretStr | None = None
     ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
     ringcx_limit_reports: Rates = (Rate(2, 60),)
-    ringcx_limit_media: Rates = ()
+    ringcx_limit_metadata: Rates = (Rate(3, 60), Rate(9, 900))
+    ringcx_limit_media: Rates | None = None
     ringcx_limit_auth: Rates = (Rate(5, 60),)
+    ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
     rate_limit_url: str | None = None
@@ -179,6 +189,28 @@ class Settings(StorageSettings, AlertSettings):
         if self.rate_limit_url is None:
             return self.data_dir / "rate_limits.sqlite"
         return Path(self.rate_limit_url.removeprefix("sqlite:///"))
+
+    @property
+    def limits(self) -> dict[str, tuple[Rate, ...]]:
+        """The rates of each limit by its name. `media`: links of the legacy reports; `download`: the current API."""
+        media = self.ringcx_limit_media
+        return {
+            "reports": self.ringcx_limit_reports,
+            "metadata": self.ringcx_limit_metadata,
+            "media": () if media is None else media,
+            "download": (Rate(120, 60),) if media is None else media,
+            "auth": self.ringcx_limit_auth,
+        }
+
+    @property
+    def uses_reports(self) -> bool:
+        """Whether the legacy reports are asked for."""
+        return self.ringcx_source in {"legacy", "both"}
+
+    @property
+    def uses_interactions(self) -> bool:
+        """Whether the current API is asked for interaction metadata."""
+        return self.ringcx_source in {"current", "both"}
 
     def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr]:
         """Client id, client secret and JWT.
@@ -197,6 +229,8 @@ class Settings(StorageSettings, AlertSettings):
                 self.jwt_log_in()
             except SettingsError as error:
                 raise ValueError(str(error)) from None
+        if self.uses_interactions and not self.ringcx_rc_account_id:
+            raise ValueError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
         if bool(self.ringcx_media_username) != bool(self.ringcx_media_password):
             raise ValueError("RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD belong together: set both or neither")
         if self.ringcx_retention_margin_days >= self.ringcx_retention_days:

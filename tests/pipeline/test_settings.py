@@ -30,7 +30,9 @@ def test_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch
     known = load(Settings)
     assert known.ringcx_account_ids == ("15300002", "15300003")
     assert known.ringcx_limit_reports == (Rate(2, 60),)
-    assert known.ringcx_limit_media == ()
+    assert known.limits["media"] == ()
+    assert known.limits["download"] == (Rate(120, 60),)
+    assert known.limits["metadata"] == (Rate(3, 60), Rate(9, 900))
     assert known.ledger == "s3://archive/ledger"
     assert known.archive_retry_minutes == (2, 5, 15, 60)
     assert known.archive_start_date == date(2020, 1, 1)
@@ -60,7 +62,8 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
         ("RINGCX_API_URL", "http://ringcx.example.com"),
         ("RINGCX_API_URL", "https://user:pass@ringcx.example.com"),
         ("RINGCX_MEDIA_HOSTS", "https://a.example.com/path"),
-        ("RINGCX_SOURCE", "both"),
+        ("RINGCX_SOURCE", "newest"),
+        ("RINGCX_METADATA_WINDOW", "10801"),
         ("LEDGER_URL", "ftp://somewhere"),
         ("RATE_LIMIT_URL", "postgresql://u:p@host/db"),
         ("RINGCX_MEDIA_USERNAME", "only-a-user"),
@@ -85,6 +88,12 @@ def test_a_missing_variable_is_named_with_what_to_put_there(monkeypatch: pytest.
 def test_without_a_log_in_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, RINGCX_API_TOKEN="", RINGCENTRAL_JWT="half.of.it")
     with pytest.raises(SettingsError, match=r"RINGCENTRAL_CLIENT_ID.*RINGCX_API_TOKEN.*RINGCX_USERNAME"):
+        load(Settings)
+
+
+def test_the_current_api_needs_the_ringcentral_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, RINGCX_SOURCE="both")
+    with pytest.raises(SettingsError, match="RINGCX_RC_ACCOUNT_ID is not set"):
         load(Settings)
 
 
