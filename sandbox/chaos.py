@@ -1,7 +1,8 @@
 """Everything goes wrong at once, and then it is counted: what was injected, what was survived, what is not as promised.
 
-Run workers are the documented command in processes of their own, killed with SIGKILL at random; the source fails as
-`faults.py` says, S3 as `s3_faults.py` says, and once nothing can be written to the ledger. Like the demo, this is a
+Run workers are the documented command in processes of their own, killed with SIGKILL at random, some at any moment and
+some while recordings are on their way; the source fails as `faults.py` says and lets its tokens die before their time,
+S3 fails as `s3_faults.py` says, and once nothing can be written to the ledger. Like the demo, this is a
 place where the sandbox meets the product. `benchmarks/chaos.py` prints its figures, a test holds its claims.
 """
 
@@ -41,7 +42,10 @@ _DISK_FULL_S = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosPlan:
-    """How much of what. `rounds` bounds the runs of each date; the rest are the shares of requests that fail."""
+    """How much of what. `rounds` bounds the runs of each date; the rest are the shares of requests that fail.
+
+    `token_seconds` is how long tokens live by their own word, `token_deaths_s` how often all of them die all the same.
+    """
 
     seed: int = 1
     dates: int = 3
@@ -55,6 +59,7 @@ class ChaosPlan:
     html: float = 0.02
     throttled: float = 0.03
     token_seconds: float = 20.0
+    token_deaths_s: float = 0.7
     s3: S3Faults = field(default_factory=lambda: S3Faults(slow_down=0.03, dropped=0.01, lost_answer=0.01))
 
     def faults(self) -> Faults:
@@ -116,11 +121,12 @@ def run(plan: ChaosPlan, folder: Path, say: Callable[[str], None]) -> ChaosRepor
         report.recordings, report.size = len(truth), sum(one["size"] for one in truth.values())
         say(f"{len(truth)} recordings over {len(days)} dates, {report.size / 1e6:.0f} MB")
         with _environment(variables | s3.environment()), _watched_ledger(days, report):
-            report.runs = _Play(plan, days, truth, variables, proxy, folder, say).run()
+            with _again_and_again(source.expire_tokens, plan.token_deaths_s, "token-deaths"):
+                report.runs = _Play(plan, days, truth, variables, source, proxy, folder, say).run()
             beyond = {one["sha256"] for one in source.truth((days[-1] + timedelta(days=1)).isoformat())}
             _check(days, truth, beyond, s3, report)
         counters = source.counters()
-        report.media_requests = counters["requests"].get("media", 0)
+        report.media_requests = _media_requests(source)
         _count_injected(counters, proxy, report)
         if over := {name: number for name, number in counters["violations"].items() if number}:
             report.problems.append(f"The source's limits were exceeded: {over}.")
@@ -151,6 +157,7 @@ class _Play:
     days: list[date]
     truth: Mapping[str, Mapping[str, Any]]
     variables: Mapping[str, str]
+    source: RunningSandbox
     proxy: FaultyS3
     folder: Path
     say: Callable[[str], None]
@@ -160,19 +167,23 @@ class _Play:
         dice = random.Random(self.plan.seed)
         self.folder.joinpath("dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         ends: Counter[str] = Counter()
+        full = False
         for number in range(self.plan.rounds * len(self.days)):
             day = self.days[number % len(self.days)]
             worker = self._worker(day)
-            if number < self.plan.kills:
-                ends[worker.killed_after(dice.uniform(3.0, 12.0))] += 1
-            elif number == self.plan.kills:
+            if ends["killed"] < self.plan.kills and number % 2:
+                ends[worker.killed_after(dice.uniform(2.0, 12.0))] += 1
+            elif ends["killed"] < self.plan.kills:
+                ends[worker.killed_fetching(self.source, dice.randint(1, self.plan.calls_per_date))] += 1
+            elif not full:
+                full = True
                 ends[worker.with_full_disk(self.proxy)] += 1
             else:
                 ends[worker.ended()] += 1
             states = _states(self.days)
             held = sum(str(state.status) == "archived" for key, state in states.items() if key in self.truth)
             self.say(f"run {number + 1}, {day}: {held} of {len(self.truth)} held")
-            if number > self.plan.kills and held == len(self.truth):
+            if full and held == len(self.truth):
                 break
         for day in self.days:  # what another date's run added last is sealed too
             ends[self._worker(day).ended()] += 1
@@ -205,6 +216,15 @@ class _Worker:
             self._process.wait()
             return "killed"
 
+    def killed_fetching(self, source: RunningSandbox, requests: int) -> str:
+        """SIGKILL after so many more requests for recordings, unless it was faster."""
+        before = _media_requests(source)
+        while self._process.poll() is None:
+            if _media_requests(source) >= before + requests:
+                return self.killed_after(0.0)
+            time.sleep(0.05)
+        return self.ended()
+
     def with_full_disk(self, proxy: FaultyS3) -> str:
         """Nothing can be written to the ledger for some seconds of the run."""
         proxy.fill_disk("ledger/")
@@ -221,6 +241,10 @@ class _Worker:
         return _verdict(self._process.wait())
 
 
+def _media_requests(source: RunningSandbox) -> int:
+    return int(source.counters()["requests"].get("media", 0))
+
+
 def _verdict(code: int) -> str:
     return "succeeded" if code == 0 else "failed"
 
@@ -232,24 +256,35 @@ def _states(days: list[date]) -> dict[str, RecordingState]:
 @contextmanager
 def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
-    stop = threading.Event()
     services = Services(lambda: load(Settings))
 
-    def watch() -> None:
-        while not stop.wait(0.3):
-            report.ledger_reads += 1
-            try:
-                services.ledger.states(days)
-            except LedgerError as error:
-                report.problems.append(f"The ledger could not be read: {error}")
+    def look() -> None:
+        report.ledger_reads += 1
+        try:
+            services.ledger.states(days)
+        except LedgerError as error:
+            report.problems.append(f"The ledger could not be read: {error}")
 
-    watcher = threading.Thread(target=watch, name="ledger-watch")
-    watcher.start()
+    with _again_and_again(look, 1.0, "ledger-watch"):
+        yield
+
+
+@contextmanager
+def _again_and_again(act: Callable[[], None], every_s: float, name: str) -> Iterator[None]:
+    """Do it in a thread, with so many seconds between, until the block ends."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(every_s):
+            act()
+
+    thread = threading.Thread(target=repeat, name=name)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        watcher.join()
+        thread.join()
 
 
 def _check(
