@@ -25,9 +25,10 @@ from dagster import (
 from assets.presentation import table
 from pipelines.failures import EXPECTED
 from pipelines.jobs import STANDING_CHECK
+from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
 from pipelines.ringcx.reports import ReportName
-from pipelines.sensors import PARTITION_TAG, REPORT_KEYS, UNFINISHED
+from pipelines.sensors import REPORT_KEYS, UNFINISHED
 from pipelines.steps.agreement import AGENT, GLOBAL, mono_and_stereo_agree
 from pipelines.steps.completeness import audio_is_true, every_link_is_held
 from pipelines.steps.findings import Finding, Level

@@ -24,8 +24,9 @@ from assets.presentation import OWNER, place, table
 from pipelines.calendar import local_day
 from pipelines.failures import told_in_a_sentence
 from pipelines.jobs import RESTORE_DRILL
+from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import PARTITION_TAG, UNFINISHED
+from pipelines.sensors import UNFINISHED
 from pipelines.steps.verification.days import Archive
 from pipelines.steps.verification.doubts import DayVerdict
 from pipelines.steps.verification.drill import drill, keep, sealed_dates

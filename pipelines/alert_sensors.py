@@ -31,7 +31,7 @@ from dagster import (
 )
 
 from pipelines.alerts import AlertsFailed, Destinations, Memory, Problem, Severity, problem_key
-from pipelines.sensors import PARTITION_TAG
+from pipelines.priority import PARTITION_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
 
 if TYPE_CHECKING:

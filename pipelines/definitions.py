@@ -36,7 +36,11 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             daily_standing_check(days, standing),
             daily_restore_drill(days, drill),
         ],
-        sensors=[pending_recordings(partitions, job), archive_despite_failed_report(job), *alert_sensors()],
+        sensors=[
+            pending_recordings(days, partitions, job),
+            archive_despite_failed_report(days, job),
+            *alert_sensors(),
+        ],
         resources={"services": services or services_resource()},
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
         executor=in_process_executor,

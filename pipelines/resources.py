@@ -8,16 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import httpx
 from dagster import InitResourceContext, ResourceDefinition
 
-from pipelines import storage
+from pipelines import priority, storage
 from pipelines.archive.bucket import Bucket, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
+from pipelines.calendar import local_day
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
@@ -43,13 +44,15 @@ class Services:
 
     `load_settings` is called when a part is first used: its SettingsError then ends that step, with its sentence.
     `backoff_s` is the source client's: what its waits between tries begin with. `s3_client` is used where there is one
-    already, since building it takes a quarter of a second of CPU.
+    already, since building it takes a quarter of a second of CPU. `day` is the run's date, which decides how urgent its
+    requests are; without one they go first.
     """
 
     load_settings: Callable[[], Settings]
     clock: Callable[[], datetime] = _utc_now
     backoff_s: float = 1.0
     s3_client: "S3Client | None" = None
+    day: date | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     _closing: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -121,7 +124,7 @@ class Services:
 
     @cached_property
     def _limiter(self) -> RateLimiter:
-        limiter = RateLimiter(self.settings.rate_limit_file)
+        limiter = RateLimiter(self.settings.rate_limit_store)
         self._closing.callback(limiter.close)
         return limiter
 
@@ -132,6 +135,7 @@ class Services:
             SourceClient(
                 limiter=self._limiter,
                 limits=known.limits,
+                priority=priority.of_requests(self.day, local_day(self.clock(), known.zone), known),
                 stop=self.stop,
                 backoff_s=self.backoff_s,
                 max_connections=2 * known.archive_concurrency,
@@ -170,8 +174,9 @@ def services_resource(
 ) -> ResourceDefinition:
     """The services of the environment's settings, closed when the run or the tick ends; arguments as in `Services`."""
 
-    def make(_: InitResourceContext) -> Iterator[Services]:
-        services = Services(lambda: load(Settings), clock=clock, backoff_s=backoff_s, s3_client=s3_client)
+    def make(context: InitResourceContext) -> Iterator[Services]:
+        day = priority.day_of(context.run.tags) if context.run else None
+        services = Services(lambda: load(Settings), clock=clock, backoff_s=backoff_s, s3_client=s3_client, day=day)
         try:
             yield services
         finally:

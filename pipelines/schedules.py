@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, schedule
 
+from pipelines import priority
 from pipelines.calendar import local_day
 from pipelines.settings import Calendar
 
@@ -33,7 +34,8 @@ def daily_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> Sc
         for back in range(1, calendar.archive_look_back_days + 2):
             day = today - timedelta(days=back)
             if day >= calendar.archive_start_date:
-                yield RunRequest(run_key=f"{today}:{day}", partition_key=day.isoformat())
+                tags = priority.run_tags(day, today, calendar)
+                yield RunRequest(run_key=f"{today}:{day}", partition_key=day.isoformat(), tags=tags)
 
     return tick
 
@@ -53,7 +55,8 @@ def intraday_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") ->
         now = _instant(context)
         # Just after midnight no report covers the new day yet; the night's run takes the old one.
         day = local_day(now - timedelta(minutes=10), calendar.zone)
-        yield RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat())
+        tags = priority.run_tags(day, day, calendar)
+        yield RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
     return tick
 

@@ -29,13 +29,16 @@ from dagster import (
     sensor,
 )
 
+from pipelines import priority
+from pipelines.calendar import local_day
 from pipelines.ledger.store import Ledger
+from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
+from pipelines.settings import Calendar
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-PARTITION_TAG = "dagster/partition"
 RUN_KEY_TAG = "dagster/run_key"
 REPORT_KEYS = frozenset({AssetKey("agent_segment_metadata"), AssetKey("global_call_type_detail")})
 AFTER_LINKS = (AssetKey("recordings"), AssetKey("daily_manifest"))
@@ -106,7 +109,9 @@ class _Memory:
         return dict(sorted(due.items(), reverse=True))
 
 
-def pending_recordings(partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition") -> SensorDefinition:
+def pending_recordings(
+    calendar: Calendar, partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition"
+) -> SensorDefinition:
     """Starts a run for each date that has due pending recordings and no unfinished run."""
 
     @sensor(
@@ -121,7 +126,7 @@ def pending_recordings(partitions: DailyPartitionsDefinition, job: "UnresolvedAs
         memory = _Memory.of(context.cursor)
         memory.refresh(services.ledger, partitions, now)
         due = memory.partitions_due(now)
-        requests = list(islice(_wanted(context.instance, due, now), RUNS_PER_TICK))
+        requests = list(islice(_wanted(context.instance, due, now, calendar), RUNS_PER_TICK))
         pending = len({partition for earliest in memory.due.values() for partition in earliest})
         skip = None if requests else SkipReason(f"{pending} dates have pending recordings; none is due without a run.")
         return SensorResult(run_requests=requests, skip_reason=skip, cursor=memory.cursor())
@@ -129,7 +134,7 @@ def pending_recordings(partitions: DailyPartitionsDefinition, job: "UnresolvedAs
     return tick
 
 
-def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime) -> Iterator[RunRequest]:
+def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime, calendar: Calendar) -> Iterator[RunRequest]:
     """A run for each due partition that has none unfinished, and got none for the same reason this hour."""
     for partition, at in due.items():
         # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
@@ -138,10 +143,19 @@ def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime) -> It
         # Asked for here too and not left to Dagster: else the newest dates, if they fail for ever, take every place.
         had = RunsFilter(tags={RUN_KEY_TAG: run_key})
         if not instance.get_run_records(unfinished, limit=1) and not instance.get_run_records(had, limit=1):
-            yield RunRequest(run_key=run_key, partition_key=partition, asset_selection=list(AFTER_LINKS))
+            yield RunRequest(
+                run_key=run_key,
+                partition_key=partition,
+                asset_selection=list(AFTER_LINKS),
+                tags=_place_in_line(partition, now, calendar),
+            )
 
 
-def archive_despite_failed_report(job: "UnresolvedAssetJobDefinition") -> SensorDefinition:
+def _place_in_line(partition: str, now: datetime, calendar: Calendar) -> dict[str, str]:
+    return priority.run_tags(date.fromisoformat(partition), local_day(now, calendar.zone), calendar)
+
+
+def archive_despite_failed_report(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> SensorDefinition:
     """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
 
     @run_failure_sensor(
@@ -159,7 +173,10 @@ def archive_despite_failed_report(job: "UnresolvedAssetJobDefinition") -> Sensor
             yield SkipReason("No report failed in that run.")
         else:
             yield RunRequest(
-                run_key=f"despite:{run.run_id}", partition_key=partition, asset_selection=list(AFTER_REPORTS)
+                run_key=f"despite:{run.run_id}",
+                partition_key=partition,
+                asset_selection=list(AFTER_REPORTS),
+                tags=_place_in_line(partition, datetime.now(UTC), calendar),
             )
 
     return tick

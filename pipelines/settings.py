@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipelines.ringcx.auth import secure_url
-from pipelines.ringcx.limits import Rate, parse_rates
+from pipelines.ringcx.limits import Rate, is_database, parse_rates
 from pipelines.ringcx.media import HostList
 
 ENV_FILE = Path(".env")
@@ -84,6 +84,11 @@ def _ui_url(url: str) -> str:
     if not url.startswith(("http://", "https://")) or "@" in url:
         raise ValueError("must be the address of the Dagster UI, as http://archive.example.com:3000")
     return url.rstrip("/")
+
+
+def _limit_store(url: SecretStr) -> SecretStr:
+    is_database(url.get_secret_value())
+    return url
 
 
 def _prefix(value: str) -> str:
@@ -178,17 +183,17 @@ class Settings(StorageSettings, AlertSettings):
     ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
-    rate_limit_url: str | None = None
+    rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     archive_give_up_days: Annotated[float, Field(ge=0)] = 7
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
     data_dir: Path = Path("data")
 
     @property
-    def rate_limit_file(self) -> Path:
-        """The SQLite file in which all processes of this host share their request budget."""
+    def rate_limit_store(self) -> Path | str:
+        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
         if self.rate_limit_url is None:
             return self.data_dir / "rate_limits.sqlite"
-        return Path(self.rate_limit_url.removeprefix("sqlite:///"))
+        return self.rate_limit_url.get_secret_value()
 
     @property
     def limits(self) -> dict[str, tuple[Rate, ...]]:
@@ -235,8 +240,6 @@ class Settings(StorageSettings, AlertSettings):
             raise ValueError("RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD belong together: set both or neither")
         if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
             raise ValueError("RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS")
-        if self.rate_limit_url and "://" in self.rate_limit_url and not self.rate_limit_url.startswith("sqlite:///"):
-            raise ValueError("RATE_LIMIT_URL must be a file or sqlite:///<file>; other stores are not supported")
         return self
 
 

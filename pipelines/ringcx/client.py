@@ -48,6 +48,7 @@ class SourceClient:
     Args:
         limiter: shared by all processes.
         limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). One that is not named is free.
+        priority: of its permits, log-ins too; lower goes first.
         stop: ends every wait at once when set.
         transport: for tests; takes every request, also those that may go to public addresses only.
         resolve: asks for the addresses of a name.
@@ -66,6 +67,7 @@ class SourceClient:
         *,
         limiter: RateLimiter,
         limits: Mapping[str, Sequence[Rate]],
+        priority: int = 0,
         stop: threading.Event | None = None,
         transport: httpx.BaseTransport | None = None,
         resolve: Resolve = system_resolve,
@@ -83,6 +85,7 @@ class SourceClient:
             raise ValueError("A user agent like a browser's is sent MP3 instead of WAV; give name/version.")
         self._limiter = limiter
         self._limits = {name: tuple(rates) for name, rates in limits.items()}
+        self._priority = priority
         self._stop = stop or threading.Event()
         self._attempts = attempts
         self._backoff_s = backoff_s
@@ -208,6 +211,7 @@ class SourceClient:
             name,
             account_id,
             self._limits.get(name, ()),
+            priority=self._priority,
             stop=self._stop,
             patience_s=PATIENCE_S,
             prepare=None if renewing is None else lambda: renewing.prepare(request),
@@ -239,7 +243,7 @@ class SourceClient:
         asked_s = retry_after(response.headers.get("Retry-After"), self._clock())
         limit, account_id = request.extensions["limit"], request.extensions["account_id"]
         if asked_s is not None and limit and response.status_code in _HOLDS_OFF:
-            self._limiter.hold_off(limit, account_id, asked_s)
+            self._limiter.hold_off(limit, account_id, asked_s, stop=self._stop)
         verdict = f"HTTP {response.status_code}"
         if asked_s is not None and asked_s > PATIENCE_S:
             verdict += f", and it asked for {asked_s:.0f} s of silence"

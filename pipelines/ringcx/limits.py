@@ -1,40 +1,42 @@
-"""Staying inside the source's limits, over all threads and processes of one host, and over restarts.
+"""Staying inside the source's limits, over all threads, processes and hosts, and over restarts.
 
-Not for concurrency (how many at once) and not for retries: only for how often, and for the silence the source asks for.
-
-Plain sqlite3 rather than pyrate-limiter: its SQLiteBucket (4.5.1) counts before it takes the write lock, so two
-processes can both see the last free permit, and its file lock serves processes or threads but not both.
+Here: when a request may be sent, and who comes first. Not here: where that is written down (`limit_store*.py`), how
+many requests run at once, and retries.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
 import math
-import os
-import sqlite3
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.ringcx.errors import Stopped
+from pipelines.ringcx.limit_store import LimiterBroken, LimitStore, Place, StoreLost
+from pipelines.ringcx.limit_store_sqlite import SqliteStore
 
-LONGEST_HOLD_S = 86_400.0  # a mistaken Retry-After must not silence us for ever, in a file that outlives restarts
+__all__ = [
+    "LONGEST_HOLD_S",
+    "HeldOff",
+    "LimiterBroken",
+    "Rate",
+    "RateLimiter",
+    "check_stop",
+    "is_database",
+    "parse_rates",
+]
+
+LONGEST_HOLD_S = 86_400.0  # a mistaken Retry-After must not silence us for ever, in a store that outlives restarts
 _LOOK_EVERY_S = 5.0  # a waiter looks again this often: somebody before it may have left, or a hold-off may have come
-_GONE_AFTER_S = 15.0  # a waiter not seen for so long was killed; its place is free
 _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past
-_LOCK_TIMEOUT_S = 60.0
+_RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
+_DATABASES = ("postgresql://", "postgres://")
+_SQLITE = "sqlite:///"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS permits (name TEXT NOT NULL, account_id TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS permits_by_time ON permits (name, account_id, at);
-CREATE TABLE IF NOT EXISTS waiters (
-    ticket INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, account_id TEXT NOT NULL, seen REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS holds (
-    name TEXT NOT NULL, account_id TEXT NOT NULL, since REAL NOT NULL, until REAL NOT NULL,
-    PRIMARY KEY (name, account_id));
-"""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,6 @@ class HeldOff(Exception):
         self.seconds = seconds
 
 
-class LimiterBroken(RuntimeError):
-    """The limiter's file cannot be used. Nothing is requested then: without it the limits cannot be kept."""
-
-
 def parse_rates(text: str) -> tuple[Rate, ...]:
     """Read `requests/seconds[,requests/seconds…]`, such as `3/60,9/900`; `none` or nothing means no limit."""
     if text.strip().lower() in {"", "none"}:
@@ -81,46 +79,49 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
     return tuple(rates)
 
 
-class RateLimiter:
-    """Permits, handed out in the order they were asked for, from one SQLite file.
+def is_database(where: str) -> bool:
+    """Whether a RATE_LIMIT_URL names a database rather than a file.
 
-    A permit's time is written in the same transaction that finds it free, under SQLite's write lock, so that no two
-    processes can take the same one. Whoever waits has a ticket; from the tickets before its own it knows when its turn
-    comes, sleeps until then without any lock, and looks again. A killed waiter's ticket lapses.
+    Raises:
+        ValueError: it is an address of another kind.
+    """
+    if where.startswith(_DATABASES):
+        return True
+    if "://" in where and not where.startswith(_SQLITE):
+        raise ValueError("must be a file, sqlite:///<file> or postgresql://user:password@host/database")
+    return False
+
+
+class RateLimiter:
+    """Permits from one store, the most urgent first, and among equals in the order in which they were asked for.
+
+    A permit's time is written in the same transaction that finds it free, under the store's lock, so that no two
+    processes can take the same one. Whoever waits has a ticket; from those before it in the queue it knows when its
+    turn comes, sleeps until then without any lock, and looks again. A killed waiter's ticket lapses.
 
     Args:
-        path: the file; its folder is made. It must lie on a local disk, as SQLite's locks need.
-        clock: seconds since the epoch, the same for all processes.
+        where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
+        clock: seconds since the epoch, the same for all processes; None takes the host's for a file, the database's
+            own for a database.
         sleep: used for every wait instead of a wait on the stop event; for tests.
         margin_s: added to each window, as a request reaches the source a little later than it was permitted.
 
     Raises:
-        LimiterBroken: from every method, when the file cannot be used.
+        LimiterBroken: from every method, when the store cannot be used; a database is given a minute to come back.
     """
 
     def __init__(
         self,
-        path: Path,
+        where: Path | str,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] | None = None,
         margin_s: float = 1.0,
     ) -> None:
-        self._path = path
-        self._clock = clock
+        self._store = _open_store(where, clock)
+        self._elapsed = clock or time.monotonic
         self._sleep = sleep
         self._margin_s = margin_s
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: list[sqlite3.Connection] = []
-        if hasattr(os, "register_at_fork"):
-            this = weakref.ref(self)
-
-            def forget_parent() -> None:
-                if (limiter := this()) is not None:
-                    limiter._start_anew_in_child()  # noqa: SLF001 - its own method
-
-            os.register_at_fork(after_in_child=forget_parent)
 
     def acquire(
         self,
@@ -128,6 +129,7 @@ class RateLimiter:
         account_id: str,
         rates: Sequence[Rate],
         *,
+        priority: int = 0,
         stop: threading.Event | None = None,
         patience_s: float | None = None,
         prepare: Callable[[], None] | None = None,
@@ -138,6 +140,7 @@ class RateLimiter:
             name: the limit, for example `reports`.
             account_id: whose limit it is.
             rates: all of them hold at once; none means that only hold-offs are waited for.
+            priority: lower goes first, also before those who wait already.
             stop: ends the wait at once when set.
             patience_s: the longest hold-off to sit out; None means any.
             prepare: called before each look, so that what the request needs (a token) is fresh when the permit comes.
@@ -146,114 +149,73 @@ class RateLimiter:
             Stopped: the stop event is set.
             HeldOff: a hold-off has more than `patience_s` seconds left.
         """
-        started = self._clock()
-        ticket: int | None = None
+        started = self._elapsed()
+        place = Place(name, account_id, priority)
         try:
             while True:
                 check_stop(stop)
                 if prepare is not None:
                     prepare()
-                held_s, wait_s, ticket = self._look(name, account_id, rates, ticket)
-                if wait_s <= 0:
-                    return max(0.0, self._clock() - started)
-                _check_patience(held_s, patience_s)
-                self._wait(min(wait_s, _LOOK_EVERY_S), stop)
+                look = self._persist(partial(self._look, place, rates), stop)
+                if look.wait_s <= 0:
+                    return max(0.0, self._elapsed() - started)
+                place = look.place
+                _check_patience(look.held_s, patience_s)
+                self._wait(min(look.wait_s, _LOOK_EVERY_S), stop)
         except BaseException:
-            if ticket is not None:
-                self._leave(ticket)
+            if place.ticket is not None:
+                self._leave(place)
             raise
 
-    def hold_off(self, name: str, account_id: str, seconds: float) -> None:
+    def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
         """Let nobody, in any process, have a permit of this limit and account for so long; the longest wins."""
         seconds = min(seconds, LONGEST_HOLD_S)
         if not seconds > 0:
             return
-        with self._transaction() as connection:
-            now = self._now(connection, (name, account_id))
-            connection.execute(
-                "INSERT INTO holds (name, account_id, since, until) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (name, account_id) DO UPDATE SET since = excluded.since, until = excluded.until"
-                " WHERE excluded.until > until",
-                (name, account_id, now, now + seconds),
-            )
+        place = Place(name, account_id)
+
+        def hold() -> None:
+            with self._store.page(place, newest=0) as page:
+                if page.now + seconds > page.held_until:
+                    page.hold(page.now + seconds)
+
+        self._persist(hold, stop)
 
     def close(self) -> None:
-        """Close the file. The limiter opens it again when it is used again."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        """Close the store. The limiter opens it again when it is used again."""
+        self._store.close()
 
-    def _look(
-        self, name: str, account_id: str, rates: Sequence[Rate], ticket: int | None
-    ) -> tuple[float, float, int | None]:
-        """Take a permit if it is our turn. Returns seconds of hold-off left, seconds to wait (0: taken), our ticket."""
-        key = (name, account_id)
-        if not rates and not self._held(key):
-            return 0.0, 0.0, None
-        with self._transaction() as connection:
-            now = self._now(connection, key)
-            row = connection.execute("SELECT until FROM holds WHERE name = ? AND account_id = ?", key).fetchone()
-            held_until = now if row is None else max(now, row[0])
-            newest = connection.execute(
-                "SELECT at FROM permits WHERE name = ? AND account_id = ? ORDER BY at DESC LIMIT ?",
-                (*key, max((rate.limit for rate in rates), default=0)),
-            )
-            times = [at for (at,) in newest][::-1]
-            connection.execute("DELETE FROM waiters WHERE seen < ?", (now - _GONE_AFTER_S,))
-            (before,) = connection.execute(
-                "SELECT count(*) FROM waiters WHERE name = ? AND account_id = ? AND ticket < ?",
-                (*key, math.inf if ticket is None else ticket),
-            ).fetchone()
-            for _ in range(before):
-                times.append(self._earliest(times, rates, held_until))
-            turn = self._earliest(times, rates, held_until)
-            if turn <= now:
-                connection.execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
+    def _look(self, place: Place, rates: Sequence[Rate]) -> "_Look":
+        """Take a permit if it is our turn."""
+        if not rates and place.ticket is None and not self._store.is_held(place):
+            return _Look(place)
+        with self._store.page(place, newest=max((rate.limit for rate in rates), default=0)) as page:
+            times = list(page.permits)
+            for _ in range(page.before):
+                times.append(self._earliest(times, rates, page.held_until))
+            turn = self._earliest(times, rates, page.held_until)
+            if turn <= page.now:
+                page.leave()
                 if rates:
-                    self._write_permit(connection, key, now, max(rate.seconds for rate in rates))
-                return 0.0, 0.0, None
-            if ticket is None:
-                ticket = connection.execute(
-                    "INSERT INTO waiters (name, account_id, seen) VALUES (?, ?, ?)", (*key, now)
-                ).lastrowid
-            else:  # it may have lapsed meanwhile; the place in the queue is kept all the same
-                connection.execute("INSERT OR REPLACE INTO waiters VALUES (?, ?, ?, ?)", (ticket, *key, now))
-            return held_until - now, turn - now, ticket
+                    longest_s = max(rate.seconds for rate in rates)
+                    page.grant(keep_s=max(longest_s + self._margin_s, _KEEP_S))
+                return _Look(place)
+            return _Look(replace(place, ticket=page.wait()), turn - page.now, page.held_until - page.now)
 
-    def _held(self, key: tuple[str, str]) -> bool:
-        """Whether there is a hold-off: a read, thousands of times an hour, that never takes the write lock."""
-        with self._use() as connection:
-            row = connection.execute("SELECT until FROM holds WHERE name = ? AND account_id = ?", key).fetchone()
-        return row is not None and bool(row[0] > self._clock())
-
-    def _write_permit(self, connection: sqlite3.Connection, key: tuple[str, str], now: float, longest_s: float) -> None:
-        connection.execute(
-            "DELETE FROM permits WHERE name = ? AND account_id = ? AND at < ?",
-            (*key, now - max(longest_s + self._margin_s, _KEEP_S)),
-        )
-        connection.execute("INSERT INTO permits (name, account_id, at) VALUES (?, ?, ?)", (*key, now))
-
-    def _earliest(self, times: Sequence[float], rates: Sequence[Rate], now: float) -> float:
+    def _earliest(self, times: Sequence[float], rates: Iterable[Rate], now: float) -> float:
         """When one more request may follow those at `times` (rising): `limit` requests back lies outside the window."""
         free = [times[-rate.limit] + rate.seconds + self._margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 
-    def _now(self, connection: sqlite3.Connection, key: tuple[str, str]) -> float:
-        """The time, read under the write lock, so that permits are written in rising order.
-
-        When the clock was set back, what lies in its future is taken to have happened now: never a permit too many,
-        and no wait for hours either.
-        """
-        now = self._clock()
-        mine = "name = ? AND account_id = ?"
-        connection.execute(f"UPDATE permits SET at = ? WHERE {mine} AND at > ?", (now, *key, now))  # noqa: S608
-        connection.execute(f"UPDATE waiters SET seen = ? WHERE {mine} AND seen > ?", (now, *key, now))  # noqa: S608
-        connection.execute(
-            f"UPDATE holds SET until = until - since + ?, since = ? WHERE {mine} AND since > ?",  # noqa: S608
-            (now, now, *key, now),
-        )
-        return now
+    def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
+        """Do it, again while the store is lost and may come back. What is done twice so costs a permit, no more."""
+        for pause in _RECONNECT_AFTER_S:
+            try:
+                return work()
+            except StoreLost:
+                self._wait(pause, stop)
+                check_stop(stop)
+        return work()
 
     def _wait(self, seconds: float, stop: threading.Event | None) -> None:
         if self._sleep is not None:
@@ -263,72 +225,35 @@ class RateLimiter:
         else:
             time.sleep(seconds)
 
-    def _leave(self, ticket: int) -> None:
+    def _leave(self, place: Place) -> None:
         """Give up our place. Should that fail, it lapses by itself, and the reason for leaving matters more."""
         try:
-            with self._transaction() as connection:
-                connection.execute("DELETE FROM waiters WHERE ticket = ?", (ticket,))
+            with self._store.page(place, newest=0) as page:
+                page.leave()
         except LimiterBroken:
             return
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """SQLite's write lock from before the first look until after the last write."""
-        with self._use() as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:  # an interrupt too: an open transaction would stop every other process
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
 
-    @contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = self._open()
-                yield self._connection
-            except sqlite3.Error as error:
-                raise LimiterBroken(
-                    f"The rate limiter's file {self._path} cannot be used ({error}); it must lie on a writable local"
-                    " disk, and it may be deleted when no run is going on, as it only holds the times of requests."
-                ) from error
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look found: where we stand now, how long to wait (0: permitted), and how long of it is a hold-off."""
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LimiterBroken(
-                f"The folder {self._path.parent} for the rate limiter's file cannot be made ({error.strerror});"
-                " check DATA_DIR and RATE_LIMIT_URL."
-            ) from error
-        connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        give_up_at = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-            except sqlite3.OperationalError as error:
-                # Changing the journal's mode does not wait for the lock as other statements do: several processes
-                # that start together would otherwise fail here.
-                busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-                if not busy or time.monotonic() > give_up_at:
-                    connection.close()
-                    raise
-                time.sleep(0.02)
-            else:
-                return connection
+    place: Place
+    wait_s: float = 0.0
+    held_s: float = 0.0
 
-    def _start_anew_in_child(self) -> None:
-        """After a fork: neither the parent's lock (perhaps held) nor its connection is ours; keep it, unused."""
-        self._lock = threading.Lock()
-        if self._connection is not None:
-            self._inherited.append(self._connection)  # closing it here would break the parent's
-            self._connection = None
+
+def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore:
+    if isinstance(where, Path) or not is_database(where):
+        return SqliteStore(Path(str(where).removeprefix(_SQLITE)), clock=clock)
+    try:
+        from pipelines.ringcx.limit_store_postgres import PostgresStore  # noqa: PLC0415 - an extra brings its library
+    except ImportError as error:
+        raise LimiterBroken(
+            f"RATE_LIMIT_URL names a PostgreSQL database, and psycopg cannot be imported ({error.name or 'libpq'});"
+            " install the extra: pip install 'ringcx-archive[postgres]'."
+        ) from None
+    return PostgresStore(where, clock=clock)
 
 
 def check_stop(stop: threading.Event | None) -> None:

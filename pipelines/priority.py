@@ -1,0 +1,49 @@
+"""Which date comes first: today, then yesterday and the look-back, newest first, then older dates, oldest first.
+
+The same order twice: as the priority of a run's requests at the limiter (lower first), which alone decides once runs
+compete for permits, and as tags for Dagster's queue (higher first), so that a date that comes first also gets a place
+to run. How many places older dates may take stands in dagster.yaml.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+
+from pipelines.settings import Calendar
+
+PARTITION_TAG = "dagster/partition"
+PRIORITY_TAG = "dagster/priority"
+OLDER_TAG = "archive/older_date"  # on a run that we ask for, of a date before the look-back
+_RANGE_START_TAG = "dagster/asset_partition_range_start"
+_FIRST = 0
+_OLDER = 1_000  # after every date of the look-back, which has 366 at most
+_EPOCH = date(1970, 1, 1)
+
+
+def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
+    """The priority of the requests of a run of `day`, lower first; what belongs to no date comes first."""
+    if day is None:
+        return _FIRST
+    back = (today - day).days
+    if _is_recent(back, calendar):
+        return max(_FIRST, back)
+    return _OLDER + (day - _EPOCH).days  # oldest first: what the source purges next
+
+
+def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
+    """The tags of a run of `day` that a schedule or a sensor asks for."""
+    back = (today - day).days
+    if _is_recent(back, calendar):
+        # Above 0, which is what runs have that somebody else asks for, such as a backfill's.
+        return {PRIORITY_TAG: str(calendar.archive_look_back_days + 2 - max(0, back))}
+    return {OLDER_TAG: "true"}
+
+
+def day_of(tags: Mapping[str, str]) -> date | None:
+    """The date of a run with these tags; the first one of a run over several."""
+    key = tags.get(PARTITION_TAG) or tags.get(_RANGE_START_TAG)
+    return date.fromisoformat(key) if key else None
+
+
+def _is_recent(back: int, calendar: Calendar) -> bool:
+    """Whether a date so many days ago is today or one of those that the night's run takes."""
+    return back <= calendar.archive_look_back_days + 1
