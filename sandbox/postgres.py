@@ -171,7 +171,7 @@ class LocalPostgres:
         raise RuntimeError(f"PostgreSQL did not take connections within {_START_S:.0f} s.")
 
     def _clean_up(self) -> None:
-        self.stop()
+        self.stop(crash=True)  # nothing is kept that a checkpoint could save
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

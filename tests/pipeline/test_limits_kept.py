@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipelines import priority
+from pipelines.ringcx.limits import RateLimiter
+from pipelines.settings import Calendar
 from sandbox.config import Limits
 
 SILENCE_S = 3
@@ -14,8 +21,9 @@ SILENCE_S = 3
 UNDER_WAY_S = 0.5
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
-    world: Callable[..., Any], nursery: Any, recent: list[date]
+    world: Callable[..., Any], nursery: Any, recent: list[date], store: str, request: pytest.FixtureRequest
 ) -> None:
     # As documented, 2 and 5 requests in 60 s, with the waits made short enough for a test.
     limits = Limits(reports="5/2", exchange="2/2", media="25/1")
@@ -24,6 +32,7 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
         RINGCX_LIMIT_REPORTS=limits.reports,
         RINGCX_LIMIT_AUTH=limits.exchange,
         RINGCX_LIMIT_MEDIA=limits.media,
+        RATE_LIMIT_URL=request.getfixturevalue("database") if store == "postgres" else "",
     )
     together = time.time() + 1.0
     runs = [nursery.start(it, day, go_at=together) for day in recent]
@@ -68,3 +77,32 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
     assert counted["requests"]["media"] > before
     assert counted["statuses"]["media 429"] == 1
     assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*days)}
+
+
+def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
+    world: Callable[..., Any], nursery: Any, recent: list[date]
+) -> None:
+    it = world(RINGCX_LIMIT_REPORTS="100/1")
+    file = Path(it.variables["DATA_DIR"]) / "rate_limits.sqlite"
+    account = it.sandbox.config.accounts[0]
+    limiter = RateLimiter(file)
+    limiter.hold_off("reports", account, 60)
+    today, old = datetime.now(UTC).date(), date(2024, 2, 29)
+    runs = [nursery.start(it, day) for day in (old, recent[2])]
+    wanted = {priority.of_requests(day, today, Calendar()) for day in (old, recent[2])}
+    deadline = time.monotonic() + 60
+    found: set[int] = set()
+    while not found >= wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+        with sqlite3.connect(file) as connection:
+            found = {one for (one,) in connection.execute("SELECT priority FROM queue WHERE name = 'reports'")}
+        connection.close()
+    assert found == wanted
+    assert min(wanted) == 2, "the day before yesterday"
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM holds")
+    connection.close()
+    for run in runs:
+        assert run.wait() == 0
+    limiter.close()

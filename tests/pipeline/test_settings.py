@@ -65,7 +65,7 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
         ("RINGCX_SOURCE", "newest"),
         ("RINGCX_METADATA_WINDOW", "10801"),
         ("LEDGER_URL", "ftp://somewhere"),
-        ("RATE_LIMIT_URL", "postgresql://u:p@host/db"),
+        ("RATE_LIMIT_URL", "mysql://u:p@host/db"),
         ("RINGCX_MEDIA_USERNAME", "only-a-user"),
     ],
 )
@@ -98,10 +98,31 @@ def test_the_current_api_needs_the_ringcentral_account(monkeypatch: pytest.Monke
 
 
 def test_no_repr_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, RINGCX_MEDIA_USERNAME="media-user", RINGCX_MEDIA_PASSWORD="media-password")
+    given(
+        monkeypatch,
+        RINGCX_MEDIA_USERNAME="media-user",
+        RINGCX_MEDIA_PASSWORD="media-password",
+        RATE_LIMIT_URL="postgresql://limiter:limiter-password@host/db",
+    )
     shown = f"{load(Settings)!r} {load(Settings)}"
-    for secret in ("secret-token", "media-user", "media-password"):
+    for secret in ("secret-token", "media-user", "media-password", "limiter-password"):
         assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "store"),
+    [
+        ("", Path("data/rate_limits.sqlite")),
+        ("limits.sqlite", "limits.sqlite"),
+        ("sqlite:////var/limits.sqlite", "sqlite:////var/limits.sqlite"),
+        ("postgresql://u:p@host/db", "postgresql://u:p@host/db"),
+    ],
+)
+def test_the_request_budget_lies_in_a_file_or_in_a_database(
+    monkeypatch: pytest.MonkeyPatch, value: str, store: Path | str
+) -> None:
+    given(monkeypatch, RATE_LIMIT_URL=value)
+    assert load(Settings).rate_limit_store == store
 
 
 def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

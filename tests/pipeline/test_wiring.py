@@ -258,7 +258,7 @@ def test_the_instance_has_the_settings_that_the_design_relies_on(
     settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
     assert settings["telemetry"]["enabled"] is False
     assert settings["nux"]["enabled"] is False
-    (limit,) = settings["concurrency"]["runs"]["tag_concurrency_limits"]
+    limit, *_ = settings["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limit == {"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
     assert settings["concurrency"]["pools"]["granularity"] == "op"
     assert settings["run_retries"] == {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False}

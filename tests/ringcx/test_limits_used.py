@@ -1,0 +1,231 @@
+"""How much of a limit is used, and who comes first: many threads and processes, over minutes of simulated time."""
+
+from __future__ import annotations
+
+import heapq
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.ringcx.limits import Rate, RateLimiter, parse_rates
+
+DOCUMENTED = parse_rates("120/60")
+
+
+class SimulatedTime:
+    """A clock and a sleep for threads started by `run`: time passes only while all of them wait."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self._changed = threading.Condition()
+        self._awake = 0
+        self._wakes: list[float] = []
+        self._failures: list[BaseException] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            wake = self.now + seconds
+            heapq.heappush(self._wakes, wake)
+            self._rest()
+            while self.now < wake:
+                assert self._changed.wait(60), "time stands still: a thread neither works nor sleeps"
+
+    def run(self, bodies: Sequence[Callable[[], None]]) -> None:
+        """Run each in a thread of its own until all have ended; raise what the first one raised."""
+        self._awake = len(bodies)
+        threads = [threading.Thread(target=self._live, args=(body,)) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._failures:
+            raise self._failures[0]
+
+    def _live(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as failure:  # noqa: BLE001 - raised by run()
+            self._failures.append(failure)
+        finally:
+            with self._changed:
+                self._rest()
+
+    def _rest(self) -> None:
+        """One thread fewer is awake; when it was the last one, time goes on to whoever wakes next."""
+        self._awake -= 1
+        if self._awake == 0 and self._wakes:
+            self.now = self._wakes[0]
+            while self._wakes and self._wakes[0] <= self.now:
+                heapq.heappop(self._wakes)
+                self._awake += 1
+            self._changed.notify_all()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    if request.param == "sqlite":
+        return tmp_path / "limits.sqlite"
+    return str(request.getfixturevalue("database"))
+
+
+def spans(times: list[float], limit: int) -> list[float]:
+    """Between each request and the one `limit` later, which the window must be shorter than."""
+    times = sorted(times)
+    return [later - earlier for earlier, later in zip(times, times[limit:], strict=False)]
+
+
+@pytest.mark.parametrize("limiters", [1, 4])
+def test_ten_minutes_of_the_documented_limit_are_used_to_98_percent_and_never_exceeded(
+    where: Path | str, limiters: int
+) -> None:
+    simulated = SimulatedTime()
+    start, end = simulated.now, simulated.now + 600
+    shared = [RateLimiter(where, clock=simulated, sleep=simulated.sleep) for _ in range(limiters)]
+    sent: list[float] = []
+
+    def ask(limiter: RateLimiter, seconds: float) -> None:
+        while simulated.now < end:
+            limiter.acquire("media", "1", DOCUMENTED)
+            sent.append(simulated.now)
+            simulated.sleep(seconds)  # the request itself
+
+    simulated.run([
+        lambda limiter=shared[thread % limiters], seconds=0.5 + thread / 10: ask(limiter, seconds)
+        for thread in range(16)
+    ])  # fmt: skip
+    for limiter in shared:
+        limiter.close()
+    assert sum(at < end for at in sent) >= 0.98 * 1200
+    apart = spans(sent, 120)
+    assert min(apart) >= 60
+    # In the long run too, without the first window that begins full: one more takes a place as soon as it is free.
+    assert 60 * len(apart) / sum(apart) >= 0.98
+    assert max(sent) - start >= 600
+
+
+def test_retry_after_stops_all_of_them_and_no_permit_is_lost_by_it(where: Path | str) -> None:
+    simulated = SimulatedTime()
+    shared = [RateLimiter(where, clock=simulated, sleep=simulated.sleep, margin_s=0) for _ in range(4)]
+    rates, held_at, end = parse_rates("10/10"), simulated.now + 25, simulated.now + 90
+    sent: list[float] = []
+
+    def ask(limiter: RateLimiter) -> None:
+        while simulated.now < end:
+            limiter.acquire("media", "1", rates)
+            sent.append(simulated.now)
+            simulated.sleep(0.5)
+
+    def told() -> None:
+        simulated.sleep(held_at - simulated.now)
+        shared[0].hold_off("media", "1", 33)
+
+    simulated.run([told, *(lambda limiter=limiter: ask(limiter) for limiter in shared * 2)])
+    for limiter in shared:
+        limiter.close()
+    assert not [at for at in sent if held_at < at < held_at + 33 - 1e-6]
+    assert min(at for at in sent if at > held_at) == pytest.approx(held_at + 33)
+    assert min(spans(sent, 10)) >= 10 - 1e-6
+    assert len([at for at in sent if held_at + 33 - 1e-6 <= at < held_at + 63 - 1e-3]) == 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: when it was asked for and granted, and how urgent it was."""
+
+    at: float
+    granted: float
+    priority: int
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rates=st.lists(st.builds(Rate, st.integers(1, 4), st.integers(1, 20).map(float)), min_size=1, max_size=3),
+    # For each thread: its priority, and the pauses before each of its requests.
+    threads=st.lists(
+        st.tuples(st.integers(0, 3), st.lists(st.floats(0, 30), min_size=1, max_size=6)), min_size=1, max_size=6
+    ),
+)
+def test_no_window_holds_too_many_and_nobody_less_urgent_goes_first_whatever_arrives(
+    rates: list[Rate], threads: list[tuple[int, list[float]]], where: Path | str
+) -> None:
+    simulated = SimulatedTime()
+    shared = [RateLimiter(where, clock=simulated, sleep=simulated.sleep, margin_s=0) for _ in range(2)]
+    account = uuid.uuid4().hex  # the examples share a store
+    served: list[Asked] = []
+
+    def ask(limiter: RateLimiter, priority: int, pauses: list[float]) -> None:
+        for pause in pauses:
+            simulated.sleep(pause)
+            asked = simulated.now
+            limiter.acquire("media", account, rates, priority=priority)
+            served.append(Asked(asked, simulated.now, priority))
+
+    simulated.run([
+        lambda limiter=shared[number % 2], priority=priority, pauses=pauses: ask(limiter, priority, pauses)
+        for number, (priority, pauses) in enumerate(threads)
+    ])  # fmt: skip
+    for limiter in shared:
+        limiter.close()
+    assert len(served) == sum(len(pauses) for _, pauses in threads)
+    for rate in rates:
+        assert min(spans([one.granted for one in served], rate.limit), default=rate.seconds) >= rate.seconds - 1e-6
+    for one in served:
+        for other in served:
+            waiting = other.at < one.granted - 1e-6 and other.granted > one.granted + 1e-6
+            assert not (waiting and other.priority < one.priority), "somebody less urgent went first"
+            assert not (waiting and other.priority == one.priority and other.at < one.at - 1e-6), "passed over"
+
+
+REAL = """
+import sys, threading, time
+from pipelines.ringcx.limits import RateLimiter, parse_rates
+where, account, rates = sys.argv[1], sys.argv[2], parse_rates(sys.argv[3])
+seconds, start = float(sys.argv[4]), float(sys.argv[5])
+limiter = RateLimiter(where, margin_s=0.3)
+stop = threading.Event()
+def work():
+    time.sleep(max(0, start - time.time()))
+    while time.time() < start + seconds:
+        limiter.acquire("media", account, rates)
+        print(repr(time.time()) + "\\n", end="", flush=True)
+threads = [threading.Thread(target=work) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+"""
+
+
+@pytest.mark.slow
+def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_processes(where: Path | str) -> None:
+    # A tenth of 120/60, so that it is short. The three minutes at full length are benchmarks/limits.py's.
+    start = time.time() + 5
+    running = {
+        account: [
+            subprocess.Popen(
+                [sys.executable, "-c", REAL, str(where), account, "12/6", "20", repr(start)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(processes)
+        ]
+        for account, processes in (("of-one", 1), ("of-four", 4))
+    }
+    for processes in running.values():
+        sent: list[float] = []
+        for one in processes:
+            out, _ = one.communicate(timeout=120)
+            assert one.returncode == 0
+            sent += [float(line) for line in out.split()]
+        assert min(spans(sent, 12)) >= 6
+        assert sum(at < min(sent) + 20 for at in sent) >= 0.98 * 40
