@@ -5,6 +5,7 @@ from dagster import Definitions, ResourceDefinition, in_process_executor
 from assets.checks import completeness_checks
 from assets.drill import drill_assets
 from assets.manifest import manifest_assets
+from assets.plan import plan_assets
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
@@ -27,6 +28,7 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *recording_assets(partitions),
             *manifest_assets(partitions),
             *drill_assets(),
+            *plan_assets(),
         ],
         asset_checks=completeness_checks(partitions),
         jobs=[job, standing, drill],

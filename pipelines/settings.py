@@ -101,6 +101,7 @@ Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeV
 Rates = Annotated[tuple[Rate, ...], NoDecode, BeforeValidator(_rates)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Source = Literal["legacy", "current", "both"]
+Price = Annotated[float, Field(ge=0)]
 
 
 class Calendar(BaseSettings):
@@ -158,24 +159,11 @@ class VerifySettings(StorageSettings):
     ringcx_account_ids: Texts = ()
 
 
-class Settings(StorageSettings, AlertSettings):
-    """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
+class PlanSettings(StorageSettings):
+    """What `pipelines.plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
     ringcx_source: Source = "legacy"
-    ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
-    ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
-    ringcx_rc_account_id: Annotated[str, AfterValidator(_plain_id)] | None = None
-    ringcentral_url: Url = "https://platform.ringcentral.com"
-    ringcentral_client_id: SecretStr | None = None
-    ringcentral_client_secret: SecretStr | None = None
-    ringcentral_jwt: SecretStr | None = None
-    ringcx_api_token: SecretStr | None = None
-    ringcx_username: SecretStr | None = None
-    ringcx_password: SecretStr | None = None
-    ringcx_media_username: SecretStr | None = None
-    ringcx_media_password: SecretStr | None = None
-    ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
     ringcx_limit_reports: Rates = (Rate(2, 60),)
     ringcx_limit_metadata: Rates = (Rate(3, 60), Rate(9, 900))
     ringcx_limit_media: Rates | None = None
@@ -183,17 +171,10 @@ class Settings(StorageSettings, AlertSettings):
     ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
-    rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
-    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
-    archive_retry_minutes: Minutes = (2, 5, 15, 60)
-    data_dir: Path = Path("data")
-
-    @property
-    def rate_limit_store(self) -> Path | str:
-        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
-        if self.rate_limit_url is None:
-            return self.data_dir / "rate_limits.sqlite"
-        return self.rate_limit_url.get_secret_value()
+    plan_price_put_per_1000: Price = 0.005
+    plan_price_get_per_1000: Price = 0.0004
+    plan_price_gb_month: Price = 0.023
+    plan_currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
     @property
     def limits(self) -> dict[str, tuple[Rate, ...]]:
@@ -217,6 +198,41 @@ class Settings(StorageSettings, AlertSettings):
         """Whether the current API is asked for interaction metadata."""
         return self.ringcx_source in {"current", "both"}
 
+    @model_validator(mode="after")
+    def _margin_is_one(self) -> Self:
+        if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
+            raise ValueError("RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS")
+        return self
+
+
+class Settings(PlanSettings, AlertSettings):
+    """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
+
+    ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
+    ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
+    ringcx_rc_account_id: Annotated[str, AfterValidator(_plain_id)] | None = None
+    ringcentral_url: Url = "https://platform.ringcentral.com"
+    ringcentral_client_id: SecretStr | None = None
+    ringcentral_client_secret: SecretStr | None = None
+    ringcentral_jwt: SecretStr | None = None
+    ringcx_api_token: SecretStr | None = None
+    ringcx_username: SecretStr | None = None
+    ringcx_password: SecretStr | None = None
+    ringcx_media_username: SecretStr | None = None
+    ringcx_media_password: SecretStr | None = None
+    ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
+    rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
+    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
+    archive_retry_minutes: Minutes = (2, 5, 15, 60)
+    data_dir: Path = Path("data")
+
+    @property
+    def rate_limit_store(self) -> Path | str:
+        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
+        if self.rate_limit_url is None:
+            return self.data_dir / "rate_limits.sqlite"
+        return self.rate_limit_url.get_secret_value()
+
     def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr]:
         """Client id, client secret and JWT.
 
@@ -238,8 +254,6 @@ class Settings(StorageSettings, AlertSettings):
             raise ValueError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
         if bool(self.ringcx_media_username) != bool(self.ringcx_media_password):
             raise ValueError("RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD belong together: set both or neither")
-        if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
-            raise ValueError("RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS")
         return self
 
 

@@ -7,24 +7,23 @@ the command or a setting is wrong. What is proved, and how: `steps/verification`
 
 from __future__ import annotations
 
-import argparse
 import re
 import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from pipelines import storage
 from pipelines.archive.bucket import Bucket, make_s3_client
-from pipelines.archive.errors import StorageError
 from pipelines.calendar import local_day
+from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
-from pipelines.settings import Calendar, SettingsError, VerifySettings, load
+from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.verification.days import Archive, strange_keys, verify_days
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
 from pipelines.steps.verification.objects import Reading
@@ -37,10 +36,6 @@ _SHOWN = 50  # doubts of one date on the screen where --json takes them all; not
 _COLUMNS = ("manifest", "found", "held", "pending", "lost", "MB", "read")
 
 
-class UsageError(Exception):
-    """The command line is wrong; one sentence."""
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """What was asked for. `share` of the bytes to read, from 0 to 1."""
@@ -50,11 +45,6 @@ class Request:
     share: float
     seed: str
     json: Path | None
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see python -m pipelines.verify --help")
 
 
 class Screen:
@@ -107,13 +97,12 @@ def parse(arguments: Sequence[str], *, today: date) -> Request:
     Raises:
         UsageError: it is wrong.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pipelines.verify",
         description="Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.",
         epilog="Ends with 0 only without any doubt, with 1 if there is one, with 2 if command or settings are wrong.",
     )
-    parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
-    parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
+    add_range(parser)
     parser.add_argument(
         "--read-data",
         nargs="?",
@@ -122,16 +111,10 @@ def parse(arguments: Sequence[str], *, today: date) -> Request:
         help="read the recordings' bytes and hash them: all, or this share of them, chosen at random",
     )
     parser.add_argument("--seed", help="choose the same share again as an earlier run, which printed it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result, every doubt included")
+    add_json(parser, "the whole result, every doubt included")
     known = parser.parse_args(arguments)
-    first, last = _date("--from", known.first), _date("--to", known.last)
-    if first > last:
-        raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
-    if last > today:
-        raise UsageError(f"--to {last} has not come yet: the last date that there is, is {today}")
-    if known.json is not None and (not known.json.parent.is_dir() or known.json.is_dir()):
-        raise UsageError("--json names no file in an existing folder: make the folder, or name another file")
-    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), known.json)
+    first, last = range_of(known, today)
+    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), json_of(known))
 
 
 def verify(
@@ -187,20 +170,13 @@ def verify(
 def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> int:
     """Run the command, with a client of one's own if there is one; returns its exit code."""
     screen = Screen(sys.stdout, sys.stderr)
-    try:
-        today = local_day(_utc_now(), load(Calendar).zone)
+
+    def work() -> int:
+        today = local_day(utc_now(), load(Calendar).zone)
         request = parse(sys.argv[1:] if arguments is None else arguments, today=today)
-        settings = load(VerifySettings)
-        return 0 if verify(request, settings, screen, _utc_now, s3) else 1
-    except (UsageError, SettingsError, StorageError) as error:
-        sys.stderr.write(f"{error}.\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(f"A file could not be written ({error.strerror or type(error).__name__}).\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped before the end: nothing is proved.\n")
-        return 130
+        return 0 if verify(request, load(VerifySettings), screen, utc_now, s3) else 1
+
+    return ended(work, stopped="Stopped before the end: nothing is proved.")
 
 
 def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Client | None) -> Archive:
@@ -216,19 +192,6 @@ def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Clie
         verifier=storage.verifier(settings),
         threads=threads,
     )
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _date(option: str, text: str) -> date:
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-        try:
-            return date.fromisoformat(text)
-        except ValueError as error:
-            raise UsageError(f"{option} names no date of the calendar ({error}); write it like 2026-11-18") from None
-    raise UsageError(f"{option} must be a date, written like 2026-11-18")
 
 
 def _share(text: str | None) -> float:

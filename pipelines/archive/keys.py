@@ -23,6 +23,7 @@ __all__ = [
     "manifest_number",
     "manifest_prefix",
     "metadata_text",
+    "probe_key",
     "recording_key",
     "signature_key",
     "verification_key",
@@ -131,6 +132,11 @@ def witness_prefix(prefix: str, kind: str, day: date) -> str:
 def verification_key(prefix: str, day: date, name: str) -> str:
     """The key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
     return f"{prefix}verifications/date={day.isoformat()}/{name}.json"
+
+
+def probe_key(prefix: str, name: str) -> str:
+    """The key of a tiny object that shows what a store does and allows; `name` unique. It is of no further use."""
+    return f"{prefix}probes/{name}"
 
 
 def catalog_key(prefix: str, day: date) -> str:

@@ -18,6 +18,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, TypeVar
 
@@ -54,12 +55,24 @@ __all__ = [
     "LocalFiles",
     "PullRecord",
     "S3Files",
+    "Tally",
 ]
 
 _T = TypeVar("_T")
 
 _READERS = 8
 _REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many recordings of one account and source are in a state, and the bytes of those that are held."""
+
+    account_id: str
+    source: str
+    status: Status
+    recordings: int
+    size: int
 
 
 class Ledger:
@@ -120,6 +133,10 @@ class Ledger:
         found = self._read([_folder("report_pulls", day, report)], as_pulls)
         return sorted((pull for part in found for pull in part), key=lambda pull: pull.pulled_at)
 
+    def pull_days(self, report: str) -> list[date]:
+        """Return the dates for which the report was ever asked for, sorted."""
+        return self._days(f"report_pulls/report={_checked_report(report)}/")
+
     def append_states(self, states: Iterable[RecordingState]) -> None:
         """Append changes of state: one part for each date among them."""
         by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
@@ -137,6 +154,21 @@ class Ledger:
         """Return the current states of the date that are `pending`; the others cost no object."""
         table = self._current_lines([day])
         return list(states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending))))))
+
+    def tally(self, day: date) -> list[Tally]:
+        """Count the date's recordings by account, source and state; costs no object a recording."""
+        groups = self._current_lines([day]).group_by(["account_id", "source", "status"])
+        counted = groups.aggregate([("recording_id", "count"), ("size", "sum")]).to_pylist()
+        return [
+            Tally(
+                one["account_id"],
+                one["source"],
+                Status(one["status"]),
+                one["recording_id_count"],
+                one["size_sum"] or 0,
+            )
+            for one in counted
+        ]
 
     def state_history(self, day: date, recording_id: str) -> list[RecordingState]:
         """Return every line about one recording under that date, in the order of writing."""

@@ -20,6 +20,7 @@ from pipelines.ringcx.limit_store_sqlite import SqliteStore
 
 __all__ = [
     "LONGEST_HOLD_S",
+    "MARGIN_S",
     "HeldOff",
     "LimiterBroken",
     "Rate",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 LONGEST_HOLD_S = 86_400.0  # a mistaken Retry-After must not silence us for ever, in a store that outlives restarts
+MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
 _LOOK_EVERY_S = 5.0  # a waiter looks again this often: somebody before it may have left, or a hold-off may have come
 _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past
 _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
@@ -104,7 +106,7 @@ class RateLimiter:
         clock: seconds since the epoch, the same for all processes; None takes the host's for a file, the database's
             own for a database.
         sleep: used for every wait instead of a wait on the stop event; for tests.
-        margin_s: added to each window, as a request reaches the source a little later than it was permitted.
+        margin_s: added to each window.
 
     Raises:
         LimiterBroken: from every method, when the store cannot be used; a database is given a minute to come back.
@@ -116,7 +118,7 @@ class RateLimiter:
         *,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] | None = None,
-        margin_s: float = 1.0,
+        margin_s: float = MARGIN_S,
     ) -> None:
         self._store = _open_store(where, clock)
         self._elapsed = clock or time.monotonic

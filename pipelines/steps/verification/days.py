@@ -28,7 +28,7 @@ from pipelines.steps.verification.objects import Reading, check_objects
 from pipelines.steps.verification.scratch import Scratch
 from pipelines.steps.verification.threads import Readers
 
-OURS = ("catalog/", "conflicts/", "ledger/", "manifests/", "recordings/", "verifications/", "witnesses/")
+OURS = ("catalog/", "conflicts/", "ledger/", "manifests/", "probes/", "recordings/", "verifications/", "witnesses/")
 _DAY = timedelta(days=1)
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 

@@ -1,0 +1,96 @@
+"""What the commands of this project share: how dates and files are named on the command line, and how one ends.
+
+0 and 1 are a command's own verdicts; 2: the command or a setting is wrong; 130: stopped. Not here: what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from pipelines.archive.errors import StorageError
+from pipelines.ledger.files import LedgerError
+from pipelines.settings import SettingsError
+
+
+class UsageError(Exception):
+    """The command line is wrong; one sentence."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a UsageError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """`--from` and `--to`: both are part of the range."""
+    parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
+    parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--json FILE`, which takes `what`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {what}")
+
+
+def range_of(known: argparse.Namespace, today: date) -> tuple[date, date]:
+    """The two dates of `add_range`.
+
+    Raises:
+        UsageError: they are no dates, in the wrong order, or yet to come.
+    """
+    first, last = _date("--from", known.first), _date("--to", known.last)
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
+    if last > today:
+        raise UsageError(f"--to {last} has not come yet: the last date that there is, is {today}")
+    return first, last
+
+
+def json_of(known: argparse.Namespace) -> Path | None:
+    """The file of `add_json`, None without one.
+
+    Raises:
+        UsageError: no file can lie there.
+    """
+    path: Path | None = known.json
+    if path is not None and (not path.parent.is_dir() or path.is_dir()):
+        raise UsageError("--json names no file in an existing folder: make the folder, or name another file")
+    return path
+
+
+def ended(work: Callable[[], int], *, stopped: str) -> int:
+    """The exit code of `work`, whose expected errors end in one sentence. `stopped`: what an interrupt means."""
+    try:
+        return work()
+    except (UsageError, SettingsError, StorageError, LedgerError) as error:
+        sys.stderr.write(f"{str(error).rstrip('.')}.\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"A file could not be written ({error.strerror or type(error).__name__}).\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{stopped}\n")
+        return 130
+
+
+def utc_now() -> datetime:
+    """The present, aware."""
+    return datetime.now(UTC)
+
+
+def _date(option: str, text: str) -> date:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        try:
+            return date.fromisoformat(text)
+        except ValueError as error:
+            raise UsageError(f"{option} names no date of the calendar ({error}); write it like 2026-11-18") from None
+    raise UsageError(f"{option} must be a date, written like 2026-11-18")

@@ -1,0 +1,117 @@
+"""`python -m pipelines.plan --from 2026-08-01 --to 2026-10-31 [--json FILE]`
+
+Says what a backfill of some dates would take before it runs, and ends with the commands that launch it. Reads the
+ledger and changes nothing; asks RingCX nothing and needs no log-in to it, and no Dagster. Ends with 0 when the plan is
+made, with 2 if the command or a setting is wrong. What is planned, and how: `steps/planning`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.calendar import local_day
+from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
+from pipelines.ledger.store import Ledger
+from pipelines.settings import PlanSettings, load
+from pipelines.steps.planning import text
+from pipelines.steps.planning.days import Source
+from pipelines.steps.planning.plan import Plan, Terms, make_plan
+from pipelines.steps.planning.storing import Prices
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CONNECTIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    first: date
+    last: date
+    json: Path | None
+
+
+def parse(arguments: Sequence[str], settings: PlanSettings, *, today: date) -> Request:
+    """Read the command line.
+
+    Raises:
+        UsageError: it is wrong.
+    """
+    parser = Parser(
+        prog="python -m pipelines.plan",
+        description="Say what a backfill of some dates would take. Reads the ledger; changes and asks for nothing.",
+        epilog="Ends with 0 when the plan is made, with 2 if command or settings are wrong.",
+    )
+    add_range(parser)
+    add_json(parser, "the whole plan, every date included")
+    known = parser.parse_args(arguments)
+    first, last = range_of(known, today)
+    if first < settings.archive_start_date:
+        raise UsageError(
+            f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later date, "
+            "or set ARCHIVE_START_DATE"
+        )
+    return Request(first, last, json_of(known))
+
+
+def plan_of(settings: PlanSettings, ledger: Ledger, first: date, last: date, now: datetime, *, is_amazon: bool) -> Plan:
+    """The plan of a range under the settings.
+
+    Raises:
+        LedgerUnavailable, LedgerDamaged: the ledger cannot be read.
+    """
+    source = Source(
+        accounts=settings.ringcx_account_ids,
+        zone=settings.zone,
+        uses_reports=settings.uses_reports,
+        uses_interactions=settings.uses_interactions,
+        metadata_window_s=settings.ringcx_metadata_window,
+    )
+    terms = Terms(
+        limits=settings.limits,
+        retention_days=settings.ringcx_retention_days,
+        margin_days=settings.ringcx_retention_margin_days,
+        prices=Prices(
+            settings.plan_price_put_per_1000,
+            settings.plan_price_get_per_1000,
+            settings.plan_price_gb_month,
+            settings.plan_currency,
+        ),
+        is_amazon=is_amazon,
+    )
+    return make_plan(ledger, source, terms, (first, last), now)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    s3: S3Client | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> int:
+    """Run the command, with a client and a clock of one's own if there are; returns its exit code."""
+
+    def work() -> int:
+        settings, now = load(PlanSettings), clock()
+        request = parse(sys.argv[1:] if arguments is None else arguments, settings, today=local_day(now, settings.zone))
+        client = s3 or make_s3_client(max_connections=_CONNECTIONS)
+        ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
+        is_amazon = Bucket(client, settings.archive_bucket, settings.archive_prefix).is_amazon
+        plan = plan_of(settings, ledger, request.first, request.last, now, is_amazon=is_amazon)
+        sys.stdout.writelines(f"{line}\n" for line in text.lines(plan))
+        if request.json is not None:
+            text.write_file(plan, request.json, now)
+        return 0
+
+    return ended(work, stopped="Stopped before the end: nothing is planned, and nothing was changed.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
