@@ -7,7 +7,8 @@ dates it comes from; `backfills`: ranges and commands in their order; `sentence`
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pipelines.steps.planning.stretches import Stretch, backfills, shown
 from pipelines.steps.planning.usual import DATES_OF_A_WEEKDAY
 
 FORMAT = "ringcx-archive/plan/1"
+_WIDTH = 120
 _LIMITS = {
     "reports": "report requests",
     "metadata": "interaction metadata",
@@ -29,17 +31,8 @@ _LIMITS = {
 
 def lines(plan: Plan) -> list[str]:
     """Everything a person needs, in the order in which it is read."""
-    return [
-        *_dates(plan),
-        "",
-        *_limits(plan),
-        "",
-        *_comes_of_it(plan),
-        *_urgent(plan),
-        "",
-        *_launch(plan),
-        sentence(plan),
-    ]
+    said = [*_comes_of_it(plan), *_urgent(plan)]
+    return [*_dates(plan), "", *_limits(plan), "", *_wrapped(said), "", *_launch(plan), *_wrapped([sentence(plan)])]
 
 
 def sentence(plan: Plan) -> str:
@@ -47,12 +40,10 @@ def sentence(plan: Plan) -> str:
     to_run = plan.to_run
     if not to_run:
         return f"Nothing to run: none of {_number(len(plan.days), 'date')} has anything to fetch by the ledger's word."
-    left_out = len(plan.days) - len(to_run)
-    unknown = f", {_number(len(plan.unknown), 'date')} with an unknown number" if plan.unknown else ""
     return (
-        f"{_number(len(to_run), 'date')} to run, {left_out:,} left out: {_amount(plan.to_fetch, plan)} recordings to "
-        f"fetch{unknown}; at least {hours(plan.longest.seconds)}, set by the limit {plan.longest.name}. Retries are "
-        "not counted. Nothing was changed and nothing asked for."
+        f"{_number(len(to_run), 'date')} to run, {len(plan.days) - len(to_run):,} left out: {_recordings_to_come(plan)};"
+        f" at least {hours(plan.longest.seconds)}, set by the limit {plan.longest.name}. Retries are not counted. "
+        "Nothing was changed and nothing asked for."
     )
 
 
@@ -215,7 +206,7 @@ def _urgent(plan: Plan) -> list[str]:
         days = sum(len(one.days) for one in urgent)
         found.append(
             f"Urgent: the source purges {_number(days, 'date')} within {plan.terms.margin_days} days "
-            f"(RINGCX_RETENTION_MARGIN_DAYS), the first after {_number(urgent[0].days_left, 'day')}: run these first."
+            f"(RINGCX_RETENTION_MARGIN_DAYS), the first in {_number(urgent[0].days_left, 'day')}: run these first."
         )
         if plan.longest.seconds > urgent[0].days_left * 86400:
             found.append("The whole takes longer than that: do not launch the others before these are through.")
@@ -273,8 +264,12 @@ def _cell(amounts: Sequence[float | None], *, estimated: bool, form: str) -> str
     return f"{sign}{format(sum(known), form)}"
 
 
-def _amount(count: int, plan: Plan) -> str:
-    return f"{'about ' if any(day.estimated for day in plan.to_run) else ''}{count:,}"
+def _recordings_to_come(plan: Plan) -> str:
+    if len(plan.unknown) == len(plan.to_run):
+        return "nobody knows yet how many recordings they have"
+    about = "about " if any(day.estimated for day in plan.to_run) else ""
+    more = f", and those of {_number(len(plan.unknown), 'date')} of which nobody knows" if plan.unknown else ""
+    return f"{about}{_number(plan.to_fetch, 'recording')} to fetch{more}"
 
 
 def _size(plan: Plan) -> str:
@@ -282,6 +277,10 @@ def _size(plan: Plan) -> str:
         return "an unknown number of GB"
     more = " and more" if any(day.to_store is None for day in plan.to_run) else ""
     return f"about {plan.to_store / 1e9:,.2f} GB{more}"
+
+
+def _wrapped(sentences: Iterable[str]) -> list[str]:
+    return [line for one in sentences for line in textwrap.wrap(one, _WIDTH)]
 
 
 def _rates(rates: Sequence[Rate]) -> str:

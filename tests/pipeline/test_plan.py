@@ -1,0 +1,687 @@
+"""`python -m pipelines.plan` and the asset `backfill_plan`: what a backfill takes is known before it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetKey, DagsterInstance, materialize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets.plan import plan_assets
+from pipelines import plan
+from pipelines.calendar import day_bounds
+from pipelines.definitions import build_defs
+from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.states import RecordingState, Status, archived
+from pipelines.ledger.store import Ledger
+from pipelines.resources import Services
+from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.settings import PlanSettings, Settings, load
+from pipelines.steps.planning.pace import seconds_needed
+from sandbox.config import Limits
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+TODAY = NOW.date()
+REPORTS = ("agent_segment_metadata", "global_call_type_detail")
+INTERACTIONS = "interaction_metadata"
+ONE_DAY = timedelta(days=1)
+
+
+def back(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+@dataclass
+class Chronicle:
+    """A ledger in a folder, written as runs write it, and the command over it."""
+
+    capsys: pytest.CaptureFixture[str]
+    variables: dict[str, str]
+    out: str = ""
+    err: str = ""
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(LocalFiles(Path("ledger")), clock=lambda: datetime.now(UTC))
+
+    def pulled(
+        self,
+        day: date,
+        *,
+        names: Iterable[str] = REPORTS,
+        accounts: Iterable[str] = ("15300002",),
+        part: tuple[float, float] = (0, 1),
+    ) -> None:
+        """A pull of each report; `part` of the day."""
+        start, end = day_bounds(day, load(PlanSettings).zone)
+        length = end - start
+        for name in names:
+            for account in accounts:
+                self.ledger.append_pull(
+                    PullRecord(
+                        report=name,
+                        day=day,
+                        account_id=account,
+                        period_start=start + length * part[0],
+                        period_end=start + length * part[1],
+                        pulled_at=NOW,
+                        run_id="test",
+                        size=0,
+                        sha256="",
+                        rows=0,
+                        new=0,
+                        changed=0,
+                        unchanged=0,
+                        vanished=0,
+                        with_link=0,
+                    )
+                )
+
+    def recordings(
+        self,
+        day: date,
+        *,
+        held: int = 0,
+        pending: int = 0,
+        size: int = 1_000_000,
+        account: str = "15300002",
+        source: str = "global_call_type_detail",
+    ) -> None:
+        lines = []
+        for number in range(held + pending):
+            state = RecordingState(
+                recording_id=f"{account}/{source}/{day}-{number}.WAV",
+                account_id=account,
+                uii="1",
+                layout="mono",
+                source=source,
+                date=day,
+                status=Status.pending,
+                next_attempt_at=NOW,
+                run_id="test",
+                written_at=NOW,
+                link="https://c02-recordings.virtualacd.biz/x",
+                found_on=day,
+                first_seen_at=NOW,
+            )
+            if number < held:
+                state = archived(
+                    replace(state, written_at=NOW + ONE_DAY),
+                    key=f"recordings/{day}-{number}.WAV",
+                    size=size,
+                    sha256="0" * 64,
+                    duration_s=1.0,
+                    etag=None,
+                    version_id=None,
+                    warnings=(),
+                    now=NOW + ONE_DAY,
+                    run_id="test",
+                )
+            lines.append(state)
+        self.ledger.append_states(lines)
+
+    def plan(self, first: date, last: date) -> dict[str, Any]:
+        code = plan.main(["--from", str(first), "--to", str(last), "--json", "plan.json"], clock=lambda: NOW)
+        self.out, self.err = self.capsys.readouterr()
+        assert code == 0, self.err
+        found: dict[str, Any] = json.loads(Path("plan.json").read_text())
+        return found
+
+    def refused(self, *arguments: str) -> str:
+        assert plan.main(list(arguments), clock=lambda: NOW) == 2
+        self.out, self.err = self.capsys.readouterr()
+        assert self.out == ""
+        return self.err
+
+
+@pytest.fixture
+def chronicle(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Chronicle]:
+    """Without any log-in to RingCX, and with an S3 that nobody can reach: neither is needed."""
+
+    def make(**variables: str) -> Chronicle:
+        environment = {
+            "RINGCX_ACCOUNT_IDS": "15300002",
+            "ARCHIVE_BUCKET": "archive",
+            "LEDGER_URL": "ledger",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+            **variables,
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return Chronicle(capsys, environment)
+
+    return make
+
+
+def limit(found: dict[str, Any], name: str) -> dict[str, Any]:
+    (one,) = [one for one in found["limits"] if one["name"] == name]
+    return one
+
+
+def of(found: dict[str, Any], day: date) -> dict[str, Any]:
+    (one,) = [one for one in found["dates"] if one["date"] == str(day)]
+    return one
+
+
+def test_dates_never_pulled_cost_three_reports_an_account_and_their_recordings_are_unknown(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    it = chronicle(RINGCX_ACCOUNT_IDS="15300002,15300003")
+    found = it.plan(back(10), back(1))
+    reports = limit(found, "reports")
+    assert (reports["requests"], reports["of_one_account"]) == (60, 30)
+    # 30 of an account, two in each 60 s and the limiter's own second; accounts do not wait for each other.
+    assert reports["seconds"] == 14 * 61
+    assert limit(found, "media")["requests"] == limit(found, "metadata")["requests"] == 0
+    assert found["dates_unknown"] == 10
+    assert {one["recordings_to_fetch"] for one in found["dates"]} == {None}
+    assert {one["bytes_to_store"] for one in found["dates"]} == {None}
+    assert "unknown" in it.out
+    assert "nobody knows yet how many recordings they have" in it.out
+    assert "Held already on these dates: 0 recordings" in it.out
+
+
+@pytest.mark.parametrize(("window", "spring", "usual", "autumn"), [("10800", 8, 8, 9), ("3600", 23, 24, 25)])
+def test_interaction_metadata_is_asked_for_by_the_windows_of_a_day_of_23_24_or_25_hours(
+    chronicle: Callable[..., Chronicle], window: str, spring: int, usual: int, autumn: int
+) -> None:
+    it = chronicle(RINGCX_SOURCE="current", ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW=window)
+    found = it.plan(date(2026, 3, 28), date(2026, 10, 25))
+    asked = [
+        of(found, day)["requests"]["metadata"] for day in (date(2026, 3, 29), date(2026, 3, 30), date(2026, 10, 25))
+    ]
+    assert asked == [spring, usual, autumn]
+    assert limit(found, "reports")["requests"] == 0
+    assert limit(found, "metadata")["seconds"] == pytest.approx(
+        seconds_needed(limit(found, "metadata")["requests"], (Rate(3, 60), Rate(9, 900))), abs=0.1
+    )
+    assert found["longest"] == "metadata"
+
+
+def test_with_both_sources_a_date_needs_the_reports_and_the_metadata(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle(RINGCX_SOURCE="both")
+    it.pulled(back(3))
+    it.pulled(back(4))
+    it.pulled(back(4), names=[INTERACTIONS])
+    found = it.plan(back(4), back(3))
+    assert [one["state"] for one in found["dates"]] == ["complete", "partly pulled"]
+    assert of(found, back(3))["requests"] == {"reports": 3, "metadata": 8}
+
+
+def test_complete_dates_are_left_out_and_the_backfills_are_the_ranges_between_them(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    it = chronicle()
+    for ago in (9, 6, 5):
+        it.pulled(back(ago))
+        it.recordings(back(ago), held=4)
+    found = it.plan(back(10), back(1))
+    ranges = [(one["from"], one["to"]) for one in found["backfills"]]
+    assert ranges == [(str(a), str(b)) for a, b in ((back(10), back(10)), (back(8), back(7)), (back(4), back(1)))]
+    assert found["dates_to_run"] == 7
+    for one in found["backfills"]:
+        assert f"  {one['command']}\n" in it.out
+        assert f"[{one['from']}...{one['to']}]" in it.out
+    assert "7 dates to run, 3 left out" in it.out
+
+
+def test_a_range_in_which_nothing_is_left_says_so_and_launches_nothing(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle()
+    it.pulled(back(2))
+    found = it.plan(back(2), back(2))
+    assert found["backfills"] == []
+    assert it.out.endswith("Nothing to run: none of 1 date has anything to fetch by the ledger's word.\n")
+    assert "dagster job backfill" not in it.out
+
+
+def test_a_pulled_date_with_something_pending_fetches_only_that(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle(RINGCX_LIMIT_MEDIA="6/60")
+    it.pulled(back(2))
+    it.recordings(back(2), held=4, pending=13, size=2_000_000)
+    found = it.plan(back(2), back(2))
+    day = of(found, back(2))
+    assert (day["state"], day["pending"], day["recordings_to_fetch"], day["estimated"]) == ("pending", 13, 13, False)
+    assert day["bytes_to_store"] == 13 * 2_000_000
+    assert limit(found, "media")["seconds"] == 2 * 61
+
+
+def test_what_the_current_api_holds_back_counts_against_its_own_limit(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle(RINGCX_SOURCE="current")
+    it.pulled(back(2), names=[INTERACTIONS])
+    it.recordings(back(2), pending=7, source=INTERACTIONS)
+    found = it.plan(back(2), back(2))
+    assert (limit(found, "media")["requests"], limit(found, "download")["requests"]) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("parts", "state"),
+    [
+        ([(0, 0.5)], "partly pulled"),
+        ([(0, 0.5), (0.6, 1)], "partly pulled"),
+        ([(0.5, 1), (0, 0.5)], "complete"),
+    ],
+)
+def test_only_pulls_that_cover_the_day_without_a_hole_make_it_complete(
+    chronicle: Callable[..., Chronicle], parts: list[tuple[float, float]], state: str
+) -> None:
+    it = chronicle(RINGCX_SOURCE="current")
+    for part in parts:
+        it.pulled(back(2), names=[INTERACTIONS], part=part)
+    assert of(it.plan(back(2), back(2)), back(2))["state"] == state
+
+
+def test_a_date_that_one_account_was_not_asked_for_is_not_complete(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle(RINGCX_ACCOUNT_IDS="15300002,15300003")
+    it.pulled(back(2))
+    assert of(it.plan(back(2), back(2)), back(2))["state"] == "partly pulled"
+
+
+def test_today_is_not_over_and_is_left_to_the_nights_run(chronicle: Callable[..., Chronicle]) -> None:
+    found = chronicle().plan(back(1), TODAY)
+    assert of(found, TODAY)["state"] == "not over"
+    assert [(one["from"], one["to"]) for one in found["backfills"]] == [(str(back(1)), str(back(1)))]
+
+
+def test_recordings_are_estimated_by_the_median_of_the_same_weekday_and_by_nothing_else(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    it = chronicle(RINGCX_LIMIT_MEDIA="10/60", RINGCX_RETENTION_DAYS="365")
+    # Three Mondays with 10, 40 and 20 recordings, two Sundays that were quiet; no other weekday.
+    monday, sunday = date(2026, 11, 23), date(2026, 11, 22)
+    for weeks, count in enumerate((10, 40, 20)):
+        it.pulled(monday - timedelta(weeks=weeks))
+        it.recordings(monday - timedelta(weeks=weeks), held=count, size=3_000_000)
+        if weeks < 2:
+            it.pulled(sunday - timedelta(weeks=weeks))
+    found = it.plan(date(2026, 6, 1), date(2026, 6, 7))
+    days = {date.fromisoformat(one["date"]).weekday(): one for one in found["dates"]}
+    assert (days[0]["recordings_to_fetch"], days[0]["bytes_to_store"], days[0]["estimated"]) == (20, 60_000_000, True)
+    assert (days[6]["recordings_to_fetch"], days[6]["bytes_to_store"], days[6]["estimated"]) == (0, 0, True)
+    assert {days[weekday]["recordings_to_fetch"] for weekday in range(1, 6)} == {None}
+    assert found["dates_unknown"] == 5
+    assert found["estimate"]["dates"] == sorted(
+        str(day)
+        for day in [*(monday - timedelta(weeks=n) for n in range(3)), *(sunday - timedelta(weeks=n) for n in range(2))]
+    )
+    assert limit(found, "media")["seconds"] == 61
+    assert "here 5 dates from 2026-11-09 to 2026-11-23" in " ".join(it.out.split())
+
+
+def test_a_quiet_weekday_of_one_account_lowers_its_estimate_and_not_the_others(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    accounts = ("15300002", "15300003")
+    it = chronicle(RINGCX_ACCOUNT_IDS=",".join(accounts), RINGCX_LIMIT_MEDIA="1/9")
+    for weeks in (0, 1):
+        it.pulled(back(1 + 7 * weeks), accounts=accounts)
+        it.recordings(back(1 + 7 * weeks), held=8, account=accounts[0])
+    found = it.plan(back(15), back(15))
+    media = limit(found, "media")
+    assert (media["requests"], media["of_one_account"], media["seconds"]) == (8, 8, 70)
+
+
+def test_what_the_source_purges_soon_comes_first_and_what_it_has_purged_comes_last(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    it = chronicle(RINGCX_RETENTION_DAYS="30", RINGCX_RETENTION_MARGIN_DAYS="5")
+    found = it.plan(back(33), back(20))
+    assert [(one["from"], one["to"], one["urgency"]) for one in found["backfills"]] == [
+        (str(back(30)), str(back(26)), "urgent"),
+        (str(back(25)), str(back(20)), "in time"),
+        (str(back(33)), str(back(31)), "probably lost"),
+    ]
+    assert [of(found, back(ago))["days_left"] for ago in (33, 30, 20)] == [-3, 0, 10]
+    said = " ".join(it.out.split())
+    assert "Urgent: the source purges 5 dates within 5 days" in said
+    assert "Probably lost: 3 dates older than the 30 days" in said
+    assert it.out.index("# urgent") < it.out.index("# probably lost")
+
+
+def test_log_ins_are_one_for_each_run_and_one_for_each_token_while_they_last(
+    chronicle: Callable[..., Chronicle],
+) -> None:
+    found = chronicle().plan(back(20), back(1))
+    reports = limit(found, "reports")["seconds"]
+    assert reports == 29 * 61
+    assert limit(found, "auth")["requests"] == 20 + 4 * (reports // 240)
+
+
+def test_the_cost_follows_the_table_of_prices(chronicle: Callable[..., Chronicle]) -> None:
+    def planned(**prices: str) -> dict[str, Any]:
+        it = chronicle(**prices)
+        return dict(it.plan(back(2), back(2))["s3"])
+
+    it = chronicle()
+    it.pulled(back(2))
+    it.recordings(back(2), held=1, pending=1000, size=2**20)
+    usual = planned()
+    assert usual["puts"] > 1000
+    assert usual["once"] == pytest.approx(
+        (usual["puts"] + usual["lists"]) * 0.005 / 1000 + (usual["reads"] + usual["looks"]) * 0.0004 / 1000, abs=1e-4
+    )
+    assert usual["each_month"] == pytest.approx(1000 / 1024 * 0.023, abs=1e-4)
+    other = planned(
+        PLAN_PRICE_PUT_PER_1000="1", PLAN_PRICE_GET_PER_1000="0", PLAN_PRICE_GB_MONTH="2", PLAN_CURRENCY="EUR"
+    )
+    assert (other["once"], other["currency"]) == ((other["puts"] + other["lists"]) / 1000, "EUR")
+    assert other["each_month"] == pytest.approx(2000 / 1024, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from", "2026-11-20"), "the following arguments are required: --to"),
+        (("--from", "2026-11-20", "--to", "2026-11-19"), "is after --to"),
+        (("--from", "2026-11-20", "--to", "2026-11-25"), "has not come yet"),
+        (("--from", "2026-13-20", "--to", "2026-11-21"), "no date of the calendar"),
+        (("--from", "yesterday", "--to", "2026-11-21"), "must be a date"),
+        (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date that there is, 2020-01-01"),
+        (("--from", "2026-11-20", "--to", "2026-11-21", "--json", "nowhere/plan.json"), "--json names no file"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_a_sentence(
+    chronicle: Callable[..., Chronicle], arguments: tuple[str, ...], said: str
+) -> None:
+    told = chronicle().refused(*arguments)
+    assert said in told
+    assert told.endswith(".\n")
+    assert told.count("\n") == 1
+
+
+def test_a_wrong_setting_ends_with_2_and_names_the_variable(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle(PLAN_PRICE_GB_MONTH="cheap")
+    assert "PLAN_PRICE_GB_MONTH" in it.refused("--from", "2026-11-20", "--to", "2026-11-21")
+
+
+def test_a_damaged_ledger_is_no_history_but_an_error(chronicle: Callable[..., Chronicle]) -> None:
+    it = chronicle()
+    it.pulled(back(2))
+    (part,) = Path(f"ledger/report_pulls/report={REPORTS[0]}/date={back(2)}").glob("*.parquet")
+    part.write_bytes(b"PAR1 cut off")
+    assert "cannot be read" in it.refused("--from", str(back(3)), "--to", str(back(1)))
+
+
+def test_three_years_are_planned_at_the_cost_of_the_dates_that_there_are(
+    chronicle: Callable[..., Chronicle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = chronicle(RINGCX_RETENTION_DAYS="1500")
+    for ago in range(1, 15):
+        it.pulled(back(ago))
+        it.recordings(back(ago), held=3)
+    before = {path: path.stat().st_mtime_ns for path in Path("ledger").rglob("*")}
+    started = time.process_time()
+    found = it.plan(date(2023, 11, 24), TODAY)
+    assert time.process_time() - started < 10
+    assert len(found["dates"]) == 1097
+    assert found["dates_unknown"] == 0
+    assert found["dates_to_run"] == 1097 - 14 - 1
+    assert {path: path.stat().st_mtime_ns for path in Path("ledger").rglob("*")} == before, "it changes nothing"
+
+
+RATES = st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 2.0, 7.0, 60.0, 900.0])), max_size=3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rates=RATES, requests=st.integers(0, 60))
+def test_the_hours_are_those_that_the_limiter_itself_takes(
+    tmp_path_factory: pytest.TempPathFactory, rates: list[Rate], requests: int
+) -> None:
+    now = [1_000_000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    file = tmp_path_factory.mktemp("limits") / "limits.sqlite"
+    limiter = RateLimiter(file, clock=lambda: now[0], sleep=sleep)
+    for _ in range(requests):
+        limiter.acquire("reports", "15300002", rates)
+    limiter.close()
+    assert seconds_needed(requests, rates) == pytest.approx(now[0] - 1_000_000.0, abs=0.01)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rates=RATES.filter(bool), requests=st.integers(20_001, 10_000_000))
+def test_very_many_requests_take_as_long_as_the_slowest_window_lets_them(rates: list[Rate], requests: int) -> None:
+    slowest = max((rate.seconds + 1) / rate.limit for rate in rates)
+    longest = max(rate.seconds + 1 for rate in rates)
+    assert abs(seconds_needed(requests, rates) - requests * slowest) <= 3 * longest
+
+
+@pytest.mark.slow
+def test_the_requests_to_s3_are_those_that_a_run_makes(
+    world: Callable[..., Any], recent: list[date], moto: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world(store=moto, sandbox={"calls_per_day": (40, 40), "talk_seconds": (1, 1)})
+    # The second of two dates: like most of a backfill, it has a neighbour.
+    assert it.run(recent[0]).success
+    assert it.run(recent[1], select=[*REPORTS, "recording_links"]).success
+    found = planned(capsys, it, recent[1])
+    pending = found["recordings_to_fetch"]
+    assert pending > 50
+    counted: Counter[str] = Counter()
+
+    def count(model: Any, **_: Any) -> None:
+        counted[model.name] += 1
+
+    it.s3.meta.events.register("before-call.s3", count, unique_id="count")
+    try:
+        assert it.run(recent[1]).success
+    finally:
+        it.s3.meta.events.unregister("before-call.s3", unique_id="count")
+    # Nothing new is pulled, nor linked, in this second run: two parts of rows and one of states less.
+    kinds = {"puts": "PutObject", "lists": "ListObjectsV2", "reads": "GetObject", "looks": "HeadObject"}
+    assert {kind: counted[name] for kind, name in kinds.items()} == {
+        "puts": pytest.approx(found["s3"]["puts"], abs=6),
+        "lists": pytest.approx(found["s3"]["lists"], rel=0.1),
+        "reads": pytest.approx(found["s3"]["reads"], rel=0.35),
+        "looks": pytest.approx(found["s3"]["looks"], abs=6),
+    }
+    assert set(counted) == set(kinds.values()), "a kind of request that the plan does not know"
+
+
+def planned(capsys: pytest.CaptureFixture[str], it: Any, first: date, last: date | None = None) -> dict[str, Any]:
+    capsys.readouterr()
+    assert plan.main(["--from", str(first), "--to", str(last or first), "--json", "plan.json"], it.s3) == 0
+    found: dict[str, Any] = json.loads(Path("plan.json").read_text())
+    return found
+
+
+# Of the planned length: a run also logs in, parses and writes, and begins somewhere in a window.
+TOLERANCE = 0.35
+
+
+@pytest.mark.slow
+def test_the_planned_hours_are_those_that_the_runs_then_take(
+    world: Callable[..., Any], nursery: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports, media = "3/4", "12/2"
+    it = world(
+        sandbox={
+            "limits": Limits(reports=reports, exchange="none", media=media),
+            "calls_per_day": (3, 3),
+            "talk_seconds": (1, 1),
+        },
+        RINGCX_LIMIT_REPORTS=reports,
+        RINGCX_LIMIT_MEDIA=media,
+    )
+    days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in range(7, 1, -1)]
+    before = planned(capsys, it, days[0], days[-1])
+    assert (before["longest"], limit(before, "reports")["requests"]) == ("reports", 18)
+    assert it.sandbox.counters()["requests"].get("report", 0) == 0, "a plan asks for nothing"
+    assert it.objects("") == {}, "a plan changes nothing"
+
+    took = Took(it, "report", 18)
+    runs = [nursery.start(it, day) for day in days]
+    seconds = took.wait()
+    for run in runs:
+        assert run.wait() == 0
+        assert run.outcome()["success"], run.outcome()["errors"]
+    assert it.sandbox.counters()["violations"]["reports"] == 0
+    assert before["seconds"] == 25.0
+    assert seconds == pytest.approx(before["seconds"], rel=TOLERANCE)
+
+    after = planned(capsys, it, days[0], days[-1])
+    assert {one["state"] for one in after["dates"]} == {"complete"}
+
+
+@pytest.mark.slow
+def test_the_planned_hours_of_known_recordings_are_those_that_fetching_them_takes(
+    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = "12/2"
+    it = world(
+        sandbox={
+            "limits": Limits(reports="none", exchange="none", media=media),
+            "calls_per_day": (18, 18),
+            "talk_seconds": (1, 1),
+        },
+        RINGCX_LIMIT_MEDIA=media,
+    )
+    assert it.run(recent[0], select=[*REPORTS, "recording_links"]).success
+    found = planned(capsys, it, recent[0] - ONE_DAY, recent[0] + ONE_DAY)
+    due = limit(found, "media")["requests"]
+    assert due == sum(one["pending"] for one in found["dates"]) > 30
+    took = Took(it, "media", due)
+    assert it.run(recent[0], select=["recordings"]).success
+    assert took.wait() == pytest.approx(limit(found, "media")["seconds"], rel=TOLERANCE)
+    assert it.sandbox.counters()["violations"]["media"] == 0
+
+
+class Took:
+    """Seconds between the first and the last of so many requests, as the source sees them."""
+
+    def __init__(self, it: Any, kind: str, wanted: int) -> None:
+        self._seen: list[float] = []
+
+        def watch() -> None:
+            deadline = time.monotonic() + 120
+            before = it.sandbox.counters()["requests"].get(kind, 0)
+            while time.monotonic() < deadline:
+                now = it.sandbox.counters()["requests"].get(kind, 0) - before
+                if now and not self._seen:
+                    self._seen.append(time.monotonic())
+                if now >= wanted:
+                    self._seen.append(time.monotonic())
+                    return
+                time.sleep(0.05)
+
+        self._thread = threading.Thread(target=watch)
+        self._thread.start()
+
+    def wait(self) -> float:
+        self._thread.join()
+        first, last = self._seen
+        return last - first
+
+
+@pytest.mark.slow
+def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
+    chronicle: Callable[..., Chronicle], tmp_path: Path
+) -> None:
+    it = chronicle(RINGCX_RETENTION_DAYS="12", RINGCX_RETENTION_MARGIN_DAYS="4")
+    today = datetime.now(UTC).date()
+    days = [today - timedelta(days=ago) for ago in range(13, 6, -1)]
+    it.pulled(days[3])
+    assert plan.main(["--from", str(days[0]), "--to", str(days[-1])]) == 0
+    printed = it.capsys.readouterr().out
+    commands = [line.strip() for line in printed.splitlines() if line.startswith("  .venv/bin/dagster ")]
+    assert len(commands) == 3
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    basic = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    wanted = []
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        wanted.append((words[words.index("--from") + 1], words[words.index("--to") + 1]))
+        words[0] = str(Path(sys.executable).parent / "dagster")
+        result = subprocess.run(
+            words,
+            cwd=ROOT,
+            env={**basic, **it.variables, "DAGSTER_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=150,
+        )
+        assert result.returncode == 0, result.stderr
+    with DagsterInstance.from_config(str(home)) as instance:
+        launched = sorted(instance.get_backfills(), key=lambda one: one.backfill_timestamp)
+        names = [list(one.partition_names or []) for one in launched]
+    assert [(of_one[0], of_one[-1]) for of_one in names] == wanted
+    assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[3]]
+
+
+def test_the_asset_plans_what_its_config_asks_for(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    asked = it.sandbox.counters()["requests"]
+    config = {"first_date": str(recent[0]), "last_date": str(recent[1])}
+    with DagsterInstance.ephemeral() as instance:
+        result = materialize(
+            plan_assets(),
+            instance=instance,
+            resources={"services": it.resource},
+            run_config={"ops": {"backfill_plan": {"config": config}}},
+        )
+    (event,) = result.asset_materializations_for_node("backfill_plan")
+    told = {name: value.value for name, value in event.metadata.items()}
+    assert (told["dates"], told["dates_to_run"]) == (2, 1)
+    assert f"--from {recent[1]} --to {recent[1]} --noprompt" in told["plan"]
+    assert it.sandbox.counters()["requests"] == asked, "a plan asks for nothing"
+
+
+@pytest.mark.parametrize("config", [{"first_date": "soon"}, {"last_date": "2031-01-01"}, {"first_date": "2019-01-01"}])
+def test_the_asset_refuses_dates_that_there_are_not_in_a_sentence(
+    world: Callable[..., Any], config: dict[str, str]
+) -> None:
+    it = world()
+    with DagsterInstance.ephemeral() as instance:
+        result = materialize(
+            plan_assets(),
+            instance=instance,
+            resources={"services": it.resource},
+            run_config={"ops": {"backfill_plan": {"config": config}}},
+            raise_on_error=False,
+        )
+    assert not result.success
+    (sentence,) = it.failures(result).values()
+    assert "date" in sentence
+
+
+def test_a_run_of_a_date_plans_nothing(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world()
+    defs = build_defs(services=it.resource)
+    assert "backfill_plan" not in {node.name for node in defs.resolve_job_def("archive_day").nodes}
+    result = materialize(
+        plan_assets(),
+        instance=it.instance,
+        resources={"services": it.resource},
+        tags={"dagster/partition": recent[0].isoformat()},
+    )
+    assert result.success
+    assert result.asset_materializations_for_node("backfill_plan") == []
+    assert it.instance.get_latest_materialization_event(AssetKey("backfill_plan")) is None
+
+
+def test_the_services_of_a_run_plan_under_the_same_settings_as_the_command(chronicle: Callable[..., Chronicle]) -> None:
+    chronicle(RINGCX_API_TOKEN="aws80:x")
+    services = Services(lambda: load(Settings))
+    assert services.settings.limits == load(PlanSettings).limits
