@@ -25,7 +25,7 @@ from pipelines.ledger.states import RetryRules
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
 from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.limits import Rate, RateLimiter
 from pipelines.ringcx.media import HostList, MediaClient
 from pipelines.settings import Settings, load
 from pipelines.steps.pull import ReportSource
@@ -121,6 +121,14 @@ class Services:
         user, password = self.settings.ringcx_media_username, self.settings.ringcx_media_password
         auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         return MediaClient(self._client, self.hosts, auth=auth)
+
+    def try_limiter(self) -> None:
+        """Take a permit that is nobody's, to see that the place where requests are counted can be used.
+
+        Raises:
+            LimiterBroken: it cannot.
+        """
+        self._limiter.acquire("connection_check", "", (Rate(1000, 1.0),))
 
     @cached_property
     def _limiter(self) -> RateLimiter:

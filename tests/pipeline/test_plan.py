@@ -509,17 +509,16 @@ TOLERANCE = 0.35
 
 @pytest.mark.slow
 def test_the_planned_hours_are_those_that_the_runs_then_take(
-    world: Callable[..., Any], nursery: Any, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reports, media = "3/4", "12/2"
+    reports = "3/4"
     it = world(
         sandbox={
-            "limits": Limits(reports=reports, exchange="none", media=media),
+            "limits": Limits(reports=reports, exchange="none"),
             "calls_per_day": (3, 3),
             "talk_seconds": (1, 1),
         },
         RINGCX_LIMIT_REPORTS=reports,
-        RINGCX_LIMIT_MEDIA=media,
     )
     days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in range(7, 1, -1)]
     before = planned(capsys, it, days[0], days[-1])
@@ -528,17 +527,15 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
     assert it.objects("") == {}, "a plan changes nothing"
 
     took = Took(it, "report", 18)
-    runs = [nursery.start(it, day) for day in days]
+    for day in days:
+        assert it.run(day, select=[*REPORTS, "recording_links"]).success
     seconds = took.wait()
-    for run in runs:
-        assert run.wait() == 0
-        assert run.outcome()["success"], run.outcome()["errors"]
     assert it.sandbox.counters()["violations"]["reports"] == 0
     assert before["seconds"] == 25.0
     assert seconds == pytest.approx(before["seconds"], rel=TOLERANCE)
 
     after = planned(capsys, it, days[0], days[-1])
-    assert {one["state"] for one in after["dates"]} == {"complete"}
+    assert {one["state"] for one in after["dates"]} == {"pending"}
 
 
 @pytest.mark.slow
@@ -597,7 +594,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
 ) -> None:
     it = chronicle(RINGCX_RETENTION_DAYS="12", RINGCX_RETENTION_MARGIN_DAYS="4")
     today = datetime.now(UTC).date()
-    days = [today - timedelta(days=ago) for ago in range(13, 6, -1)]
+    days = [today - timedelta(days=ago) for ago in range(13, 8, -1)]
     it.pulled(days[3])
     assert plan.main(["--from", str(days[0]), "--to", str(days[-1])]) == 0
     printed = it.capsys.readouterr().out

@@ -40,8 +40,9 @@ def sentence(plan: Plan) -> str:
     to_run = plan.to_run
     if not to_run:
         return f"Nothing to run: none of {_number(len(plan.days), 'date')} has anything to fetch by the ledger's word."
+    left_out = len(plan.days) - len(to_run)
     return (
-        f"{_number(len(to_run), 'date')} to run, {len(plan.days) - len(to_run):,} left out: {_recordings_to_come(plan)};"
+        f"{_number(len(to_run), 'date')} to run, {left_out:,} left out: {_recordings_to_come(plan)};"
         f" at least {hours(plan.longest.seconds)}, set by the limit {plan.longest.name}. Retries are not counted. "
         "Nothing was changed and nothing asked for."
     )

@@ -1,0 +1,153 @@
+"""`python -m pipelines.check_connection`
+
+Tries everything that a run needs before the first one: log-in, rights, one recording, S3, the ledger's place, clocks,
+limits. One line each: ok, warning or failed, with what to do. Asks for two reports of five minutes for each account, or
+for one minute of interaction metadata, and for the first bytes of one recording, each with a permit of its limit.
+Keeps nothing but tiny objects under `probes/`. Ends with 0 without a failure, with 1 if there is one, with 2 if the
+command or a setting is wrong. What is tried, and how: `steps/connection`.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ulid import ULID
+
+from pipelines import storage
+from pipelines.archive.probe import StoreProbe
+from pipelines.command import Parser, ended, utc_now
+from pipelines.resources import Services
+from pipelines.ringcx.limits import LimiterBroken, Rate
+from pipelines.ringcx.media import MediaClient
+from pipelines.settings import Settings, SettingsError, load
+from pipelines.steps.connection.lines import Line, failed, ok
+from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
+from pipelines.steps.connection.source import PERIOD, SourceCheck
+from pipelines.steps.connection.store import bucket_lines, ledger_line
+from pipelines.steps.pull import ReportSource
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_WIDTH = 120
+_INDENT = 11
+
+
+def checks(services: Services) -> Iterator[Line]:
+    """Everything, one after the other; each line as soon as it is known.
+
+    Raises:
+        SettingsError: the log-in cannot even be made.
+    """
+    known = services.settings
+    reports = _reports(services)
+    yield ok("accounts", f"{', '.join(known.ringcx_account_ids)}; RINGCX_SOURCE is {known.ringcx_source}.")
+    yield _limits(services)
+    yield ok(
+        "retention",
+        f"RINGCX_RETENTION_DAYS is {known.ringcx_retention_days}: hold it against `Recording Retention (days)` of the "
+        "account in RingCX Admin.",
+    )
+    yield ok("media hosts", f"recordings are fetched from {', '.join(known.ringcx_media_hosts)} and from nowhere else.")
+    source = SourceCheck(
+        reports,
+        known.ringcx_account_ids,
+        known.uses_reports,
+        known.ringcx_rc_account_id if known.uses_interactions else None,
+        services.clock,
+    )
+    yield from source.lines()
+    recording = RecordingCheck(
+        services.media,
+        MediaClient(reports.client, services.hosts, auth=None),
+        has_log_in=known.ringcx_media_username is not None,
+    )
+    yield from recording.lines([*source.links, *ledger_links(services.ledger)])
+    name = f"connection-{ULID.from_datetime(services.clock())}"
+    probe = StoreProbe(services.s3, known.archive_bucket, known.archive_prefix, name)
+    yield from bucket_lines(probe, services.clock, is_amazon=services.bucket.is_amazon)
+    yield ledger_line(storage.ledger_files(known, services.s3), services.clock)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    s3: S3Client | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    *,
+    backoff_s: float = Services.backoff_s,
+) -> int:
+    """Run the command, with a client, a clock and waits of one's own if there are; returns its exit code."""
+
+    def work() -> int:
+        Parser(
+            prog="python -m pipelines.check_connection",
+            description="Try everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.",
+            epilog="Ends with 0 without a failure, with 1 if there is one, with 2 if command or settings are wrong. "
+            f"Asks for reports of {PERIOD.seconds // 60} minutes, each with a permit of its limit; keeps no recording.",
+        ).parse_args(sys.argv[1:] if arguments is None else arguments)
+        settings = load(Settings)
+        services = Services(lambda: settings, clock=clock, backoff_s=backoff_s, s3_client=s3)
+        found: Counter[str] = Counter()
+        try:
+            for line in checks(services):
+                found[line.verdict] += 1
+                _show(line)
+        finally:
+            services.close()
+        sys.stdout.write(f"{_sentence(found)}\n")
+        return 1 if found["failed"] else 0
+
+    return ended(work, stopped="Stopped before the end: what is not shown above was not tried.")
+
+
+def _reports(services: Services) -> ReportSource:
+    try:
+        return services.reports
+    except ValueError as error:  # a token or an address that no request can bear; its text names the variable
+        raise SettingsError(str(error)) from None
+
+
+def _limits(services: Services) -> Line:
+    known = services.settings
+    used = [
+        *(("reports", "media") if known.uses_reports else ()),
+        *(("metadata", "download") if known.uses_interactions else ()),
+        "auth",
+    ]
+    said = ", ".join(f"{name} {_rates(known.limits[name])}" for name in used)
+    try:
+        services.try_limiter()
+    except LimiterBroken as error:
+        return failed("limits", f"{said}. {error}")
+    return ok("limits", f"{said} (requests/seconds for each account); the place where requests are counted works.")
+
+
+def _rates(rates: Sequence[Rate]) -> str:
+    return ",".join(f"{rate.limit}/{rate.seconds:g}" for rate in rates) or "none"
+
+
+def _show(line: Line) -> None:
+    text = f"{line.verdict:<{_INDENT}}{line.subject}: {line.sentence}"
+    for part in textwrap.wrap(
+        text, _WIDTH, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False
+    ):
+        sys.stdout.write(f"{part}\n")
+    sys.stdout.flush()
+
+
+def _sentence(found: Counter[str]) -> str:
+    warnings = f"{found['warning']} warning{'' if found['warning'] == 1 else 's'}"
+    if found["failed"]:
+        failures = f"{found['failed']} failure{'' if found['failed'] == 1 else 's'}"
+        return f"{failures}, {warnings}: mend what failed from the top down, and check again before the first run."
+    untried = f", {found['not tried']} not tried" if found["not tried"] else ""
+    return f"No failure, {warnings}{untried}: a first date can be run."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""One recording: is it given to the log-in of the recordings, and is it given to anybody who has its link?
+
+Its first bytes are read and thrown away. Links come from the reports just asked for, else from the ledger.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from pipelines.ledger.files import LedgerError
+from pipelines.ledger.states import Status
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.errors import LinkRefused, SourceError
+from pipelines.ringcx.limits import LimiterBroken
+from pipelines.ringcx.media import MediaClient, MediaFault
+from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning
+
+SUBJECT = "a recording"
+OPEN_SUBJECT = "links of recordings"
+_TRIES = 3
+_DATES = 7
+_ENOUGH = 12
+
+Link = tuple[str, str]
+"""Account id, link."""
+
+
+class _EnoughError(Exception):
+    """The first bytes are there; the rest is not wanted."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__("enough")
+        self.start = start
+
+
+class _FirstBytes(io.BytesIO):
+    """Ends the fetch that writes into it as soon as a WAV would have shown itself."""
+
+    def write(self, block: object, /) -> int:
+        written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
+        if self.tell() >= _ENOUGH:
+            raise _EnoughError(self.getvalue()[:_ENOUGH])
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingCheck:
+    """Asks for a recording with the log-in that runs use, and without any (`anonymous`).
+
+    `has_log_in`: whether RINGCX_MEDIA_USERNAME is set; without it the two are the same.
+    """
+
+    media: MediaClient
+    anonymous: MediaClient
+    has_log_in: bool
+
+    def lines(self, links: Sequence[Link]) -> Iterator[Line]:
+        """Ask for one after the other until one decides, three at most."""
+        line = not_tried(SUBJECT, "no link is known yet: neither the reports just asked for nor the ledger has one.")
+        taken: Link | None = None
+        for account_id, link in links[:_TRIES]:
+            line, decided = self._asked(self.media, account_id, link)
+            if decided:
+                taken = (account_id, link) if line.verdict == "ok" else None
+                break
+        yield line
+        if taken is None:
+            yield not_tried(OPEN_SUBJECT, "no recording was given, so nobody can tell whether links are open to all.")
+        else:
+            yield self._is_open(*taken)
+
+    def _asked(self, media: MediaClient, account_id: str, link: str) -> tuple[Line, bool]:
+        """The line, and whether another recording would not say something else."""
+        try:
+            media.fetch(link, account_id, _FirstBytes())
+        except _EnoughError as enough:
+            if enough.start[:4] in {b"RIFF", b"RF64"} and enough.start[8:] == b"WAVE":
+                return ok(SUBJECT, "is given, and is a WAV; its first bytes were read and thrown away."), True
+            return warning(SUBJECT, "is given, but is no WAV; run one date and look at its reasons."), False
+        except MediaFault as fault:
+            return _judged(fault)
+        except (LinkRefused, LimiterBroken, SourceError) as error:
+            return failed(SUBJECT, error), True
+        return warning(SUBJECT, "is given, and is shorter than any WAV; run one date and look at its reasons."), False
+
+    def _is_open(self, account_id: str, link: str) -> Line:
+        line = self._asked(self.anonymous, account_id, link)[0] if self.has_log_in else ok(SUBJECT, "")
+        if line.verdict == "ok":
+            return warning(
+                OPEN_SUBJECT,
+                "the account's recordings are open to anyone who has the link, without any log-in: keep links secret "
+                "(the ledger and the reports hold them), and ask RingCentral to put the recordings behind a log-in.",
+            )
+        if line.verdict == "failed":
+            return ok(OPEN_SUBJECT, "are refused without the log-in of the recordings.")
+        return warning(OPEN_SUBJECT, "could not be told whether they are open to anybody; check again later.")
+
+
+def ledger_links(ledger: Ledger) -> list[Link]:
+    """Links of the newest dates of the ledger, those first that were given before; none where it cannot be read."""
+    try:
+        newest = sorted(ledger.state_days(), reverse=True)[:_DATES]
+        for day in newest:
+            held = [one for one in ledger.states([day]).values() if one.status is Status.archived]
+            if held:
+                return [(one.account_id, one.link) for one in islice(held, _TRIES)]
+        waiting = [one for day in newest[:1] for one in ledger.pending(day)]
+    except LedgerError:
+        return []  # its own line says so
+    return [(one.account_id, one.link) for one in waiting[:_TRIES]]
+
+
+def _judged(fault: MediaFault) -> tuple[Line, bool]:
+    said = str(fault).rstrip(".")
+    if fault.reason in {"unauthorized", "forbidden"}:
+        remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in of the recordings"
+        return failed(SUBJECT, f"{said}; {remedy}"), True
+    if fault.reason in {"html_body", "json_body", "text_body"}:
+        remedy = "often a log-in page: check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
+        return failed(SUBJECT, f"{said}; {remedy}"), False
+    if fault.reason == "redirect_not_allowed":
+        remedy = "add the host it leads to to RINGCX_MEDIA_HOSTS if it is RingCX's"
+        return failed(SUBJECT, f"{said}; {remedy}"), True
+    if fault.reason == "address_not_public":
+        remedy = "its name leads into a private network: check the name server and RINGCX_MEDIA_HOSTS"
+        return failed(SUBJECT, f"{said}; {remedy}"), True
+    if fault.kind == "unavailable":
+        return failed(SUBJECT, f"{said}; look at the network: outbound HTTPS to the hosts of RINGCX_MEDIA_HOSTS"), True
+    return warning(SUBJECT, f"{said}; it may not be ready, or be purged: check again later."), False
