@@ -90,6 +90,8 @@ class StoreProbe:
         try:
             with storage_errors(self._bucket, "s3:PutObject", self._altered):
                 announced: dict[str, Any] = {digest: base64.b64encode(wrong.digest()).decode()}
+                if digest == "ChecksumSHA256":
+                    announced["ChecksumAlgorithm"] = "SHA256"  # as in every put of ours
                 self._client.put_object(Bucket=self._bucket, Key=self._altered, Body=_BODY, **announced)
         except StoreDamaged:
             return True

@@ -77,7 +77,7 @@ def _create_only(probe: StoreProbe, subject: str, *, is_amazon: bool) -> Line:
     return warning(
         subject,
         f"{how}. The archive looks before each put, which is safe for the runs of one process; two processes that "
-        "store the same recording at the same moment could overtake each other. Prefer a store that honours If-None-Match.",
+        "store the same recording at the same moment could overtake each other. Prefer a store that honours them.",
     )
 
 

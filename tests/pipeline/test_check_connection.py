@@ -1,0 +1,516 @@
+"""`python -m pipelines.check_connection`: each thing that can be wrong before the first run is named, with a remedy."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from urllib3 import HTTPHeaderDict
+
+from pipelines import check_connection, verify
+from sandbox.calls import CallPlan, calls_between
+from sandbox.config import Credentials
+from sandbox.faults import Faults, Where
+
+NOW_AT_NOON = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
+"""A zone in which it is noon now, so that the last minutes have calls."""
+MEDIA = Credentials(media_username="canary-media-user", media_password="canary-media-password")
+WRONG = {
+    "RINGCENTRAL_JWT": "canary-wrong-jwt-1a2b",
+    "RINGCENTRAL_CLIENT_SECRET": "canary-wrong-secret-3c4d",
+    "RINGCX_API_TOKEN": "canary-wrong-token-5e6f",
+    "RINGCX_PASSWORD": "canary-wrong-password-7a8b",
+    "RINGCX_MEDIA_PASSWORD": "canary-wrong-media-9c0d",
+}
+REPORTS = ("agent_segment_metadata", "global_call_type_detail")
+
+
+@dataclass
+class Check:
+    """The command, and what it said: subject -> verdict and sentence."""
+
+    it: Any
+    capsys: pytest.CaptureFixture[str]
+    code: int = -1
+    out: str = ""
+    err: str = ""
+    everything: str = ""
+    said: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __call__(self, *, s3: Any = None, now: datetime | None = None, arguments: list[str] | None = None) -> int:
+        self.capsys.readouterr()
+        clock = {} if now is None else {"clock": lambda: now}
+        self.code = check_connection.main(arguments or [], s3 or self.it.s3, backoff_s=0.01, **clock)
+        self.out, self.err = self.capsys.readouterr()
+        self.everything += self.out + self.err
+        self.said = {}
+        joined = re.sub(r"\n {11}", " ", self.out)
+        for line in joined.splitlines()[:-1]:
+            match = re.fullmatch(r"(ok|warning|failed|not tried) +(.+?): (.+)", line)
+            assert match, line
+            self.said[match[2]] = (match[1], match[3])
+        return self.code
+
+    def verdicts(self, verdict: str) -> set[str]:
+        return {subject for subject, (found, _) in self.said.items() if found == verdict}
+
+    def sentence(self, subject: str) -> str:
+        return self.said[subject][1]
+
+
+@pytest.fixture
+def check(world: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
+    def make(**arguments: Any) -> Check:
+        sandbox = {"calls_per_day": (2000, 2000), "timezone": NOW_AT_NOON, **arguments.pop("sandbox", {})}
+        return Check(world(sandbox=sandbox, **arguments), capsys)
+
+    return make
+
+
+def of_account(*names: str, account: str = "15300002") -> set[str]:
+    return {f"{name} of account {account}" for name in names}
+
+
+def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what_it_lacks(
+    check: Callable[..., Check],
+) -> None:
+    one = check()
+    assert one() == 0, one.out
+    assert one.verdicts("failed") == one.verdicts("not tried") == set()
+    assert one.verdicts("warning") == {
+        "links of recordings",
+        "S3 create-only puts",
+        "S3 checksums",
+        "S3 delete",
+        "S3 versioning",
+        "S3 Object Lock",
+    }
+    assert "ignored by this store" in one.sentence("S3 create-only puts")
+    assert "refuses bytes that do not fit the Content-MD5" in one.sentence("S3 checksums")
+    assert "open to anyone who has the link" in one.sentence("links of recordings")
+    assert one.out.endswith("No failure, 6 warnings: a first date can be run.\n")
+
+
+def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
+    check: Callable[..., Check], moto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = check(store=moto)
+    assert one() == 0, one.out
+    assert one.said["S3 create-only puts"][0] == "ok"
+    assert one.said["S3 Object Lock"][0] == one.said["S3 versioning"][0] == "warning"
+    bucket = f"locked-{uuid.uuid4().hex[:12]}"
+    moto.client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 365}}
+    moto.client.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    monkeypatch.setenv("ARCHIVE_BUCKET", bucket)
+    assert one() == 0, one.out
+    assert one.said["S3 versioning"] == ("ok", "on.")
+    assert one.said["S3 Object Lock"] == ("ok", "on, by default for 365 days, compliance.")
+
+
+def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Callable[..., Check]) -> None:
+    slow = Faults(slow=Where(share=1.0), slow_bytes_per_s=32_000)
+    one = check(faults=slow, sandbox={"talk_seconds": (300, 400), "accounts": ("15300002", "15300003")})
+    started = time.monotonic()
+    assert one() == 0, one.out
+    assert time.monotonic() - started < 60, "the whole of a recording was read, which takes 150 s"
+    counted = one.it.sandbox.counters()
+    assert counted["requests"]["report"] == 4, "two reports an account"
+    assert 1 <= counted["requests"]["media"] <= 3
+    assert counted["violations"] == {"reports": 0, "exchange": 0, "media": 0}
+    assert {key.rpartition("-")[0] for key in one.it.objects("")} == {"ledger/probes/connection"}
+    today = datetime.now(UTC).date()
+    verify.main(["--from", str(today), "--to", str(today)], one.it.s3)
+    assert "no part of the documented layout" not in one.capsys.readouterr().out
+
+
+def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Check], moto: Any) -> None:
+    one = check(store=moto)
+    with answering(one.it.s3, "DELETE", 403, "AccessDenied"):
+        assert one() == 0, one.out
+    verdict, sentence = one.said["S3 delete"]
+    assert verdict == "ok"
+    assert "may delete: no" in sentence
+    assert [key for key in one.it.objects("") if key.startswith("probes/connection-")]
+    assert "under probes/" in sentence
+    today = datetime.now(UTC).date()
+    verify.main(["--from", str(today), "--to", str(today)], one.it.s3)
+    assert "no part of the documented layout" not in one.capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]}, "check RINGCENTRAL_JWT: it may be expired"),
+        ({"RINGCENTRAL_CLIENT_SECRET": WRONG["RINGCENTRAL_CLIENT_SECRET"]}, "check RINGCENTRAL_CLIENT_ID and"),
+        (
+            {"RINGCX_USERNAME": "archive@example.com", "RINGCX_PASSWORD": WRONG["RINGCX_PASSWORD"]},
+            "check RINGCX_USERNAME and RINGCX_PASSWORD",
+        ),
+    ],
+)
+def test_a_wrong_log_in_is_named_and_what_does_not_rest_on_it_is_tried_all_the_same(
+    check: Callable[..., Check], variables: dict[str, str], said: str
+) -> None:
+    one = check(**variables)
+    assert one() == 1
+    assert one.verdicts("failed") == {"log-in"}
+    assert said in one.sentence("log-in")
+    assert one.verdicts("not tried") == {*of_account(*REPORTS), "a recording", "links of recordings"}
+    assert one.said["S3 put"][0] == one.said["ledger"][0] == "ok"
+    assert one.out.splitlines()[-1].startswith("1 failure, ")
+    assert not any(value in one.out for value in WRONG.values())
+
+
+def test_a_wrong_token_shows_at_the_first_report(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_API_TOKEN=WRONG["RINGCX_API_TOKEN"])
+    assert one() == 1
+    assert one.verdicts("failed") == of_account(*REPORTS)
+    assert "check RINGCX_API_TOKEN" in one.sentence("agent_segment_metadata of account 15300002")
+
+
+@pytest.mark.parametrize("way", ["password", "token"])
+def test_the_legacy_log_ins_work_too(check: Callable[..., Check], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = check()
+    for name, value in one.it.sandbox.environment(login=way).items():
+        monkeypatch.setenv(name, value)
+    assert one() == 0, one.out
+    assert "legacy" in one.sentence("log-in")
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("report_forbidden", "has the right READ on Account"),
+        ("report_html_200", "the body is HTML or XML"),
+        ("report_json_error_200", "the body is a JSON object, as errors are"),
+        ("report_empty_body", "the body is empty"),
+        ("report_server_error", "is not available now (HTTP 503"),
+    ],
+)
+def test_a_report_that_is_refused_or_is_none_is_named_and_the_other_one_is_read(
+    check: Callable[..., Check], fault: str, said: str
+) -> None:
+    one = check(faults=Faults(**{fault: Where(paths=("global_call_type_detail",))}))
+    assert one() == 1
+    assert one.verdicts("failed") == of_account("global_call_type_detail")
+    assert said in one.sentence("global_call_type_detail of account 15300002")
+    assert one.said["agent_segment_metadata of account 15300002"][0] == "ok"
+
+
+def test_an_account_that_the_user_may_not_read_is_named_by_its_id(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_ACCOUNT_IDS="15300002,99999999")
+    assert one() == 1
+    assert one.verdicts("failed") == of_account(*REPORTS, account="99999999")
+
+
+def test_without_network_the_source_is_not_asked_again_and_again(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_API_URL=f"http://127.0.0.1:{closed_port()}/voice/api")
+    assert one() == 1
+    assert one.verdicts("failed") == {"RingCX answers"}
+    assert "Look at the machine's network" in one.sentence("RingCX answers")
+    assert of_account(*REPORTS) <= one.verdicts("not tried")
+
+
+def test_recordings_behind_a_log_in_are_given_to_it_and_refused_without(
+    check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = check(sandbox={"credentials": MEDIA})
+    assert one() == 0, one.out
+    assert one.said["a recording"][0] == "ok"
+    assert one.said["links of recordings"] == ("ok", "are refused without the log-in of the recordings.")
+    monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", WRONG["RINGCX_MEDIA_PASSWORD"])
+    assert one() == 1
+    assert one.verdicts("failed") == {"a recording"}
+    assert "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" in one.sentence("a recording")
+    assert one.said["links of recordings"][0] == "not tried"
+
+
+def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_MEDIA_USERNAME="somebody", RINGCX_MEDIA_PASSWORD="something-long")
+    assert one() == 0, one.out
+    assert one.said["links of recordings"][0] == "warning"
+    assert one.it.sandbox.counters()["requests"]["media"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "said"),
+    [
+        ("html_200", "failed", "often a log-in page"),
+        ("not_found", "warning", "check again later"),
+        ("mp3", "warning", "check again later"),
+        ("server_error", "failed", "look at the network"),
+        ("redirect_other_host", "failed", "RINGCX_MEDIA_HOSTS"),
+    ],
+)
+def test_what_comes_in_the_place_of_a_recording_is_told_apart(
+    check: Callable[..., Check], fault: str, verdict: str, said: str
+) -> None:
+    one = check(faults=Faults(**{fault: Where(share=1.0)}), sandbox={"evil_host": "localhost:9"})
+    assert one() == (1 if verdict == "failed" else 0)
+    assert one.said["a recording"][0] == verdict
+    assert said in one.sentence("a recording")
+
+
+def test_a_host_that_is_not_listed_is_never_asked(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_MEDIA_HOSTS="*.vacd.biz")
+    assert one() == 1
+    assert "add it to RINGCX_MEDIA_HOSTS" in one.sentence("a recording")
+    assert one.it.sandbox.counters()["requests"].get("media", 0) == 0
+
+
+def test_a_quiet_account_is_tried_with_a_link_of_the_ledger(check: Callable[..., Check], recent: list[date]) -> None:
+    one = check(sandbox={"calls_per_day": (3, 3), "timezone": "UTC", "crossing_zones": ()})
+    one.it.sandbox.set_faults({"late_rows": {"share": 0.0}})
+    assert one.it.run(recent[0]).success
+    one.it.sandbox.set_faults({"late_rows": {"share": 1.0}})
+    assert one() == 0, one.out
+    assert one.said["a recording"][0] == "ok"
+
+
+def test_without_any_link_it_says_so_and_fails_nothing(check: Callable[..., Check]) -> None:
+    one = check(faults=Faults(late_links=Where(share=1.0)))
+    assert one() == 0, one.out
+    assert one.verdicts("not tried") == {"a recording", "links of recordings"}
+    assert one.out.splitlines()[-1].endswith("2 not tried: a first date can be run.")
+
+
+def test_a_bucket_that_there_is_not_is_named_and_the_source_is_tried_all_the_same(
+    check: Callable[..., Check], moto: Any
+) -> None:
+    one = check(store=moto, ARCHIVE_BUCKET="there-is-no-such-bucket")
+    assert one() == 1
+    assert {"S3 list", "S3 put", "ledger"} <= one.verdicts("failed")
+    assert "There is no bucket there-is-no-such-bucket" in one.sentence("S3 put")
+    assert {f"S3 {what}" for what in ("create-only puts", "checksums", "get", "delete")} == one.verdicts("not tried")
+    assert one.said["clock against S3"][0] == "ok", "an error's answer bears a date too"
+    assert one.said["a recording"][0] == "ok"
+
+
+def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-aws-secret-000000000000")
+    capsys = one.capsys
+    capsys.readouterr()
+    assert check_connection.main([], backoff_s=0.01) == 1
+    out = capsys.readouterr().out
+    assert "S3 refused s3:PutObject" in out
+    assert "the credentials need that right on this bucket" in re.sub(r"\n +", " ", out)
+    assert "canary-wrong-aws-secret" not in out
+
+
+def test_a_missing_right_to_put_is_named(check: Callable[..., Check], moto: Any) -> None:
+    one = check(store=moto, LEDGER_URL="ledger")
+    with answering(one.it.s3, "PUT", 403, "AccessDenied"):
+        assert one() == 1
+    assert one.verdicts("failed") == {"S3 put"}
+    assert "S3 refused s3:PutObject" in one.sentence("S3 put")
+    assert one.said["S3 list"][0] == one.said["ledger"][0] == "ok"
+
+
+def test_a_bucket_of_another_region_is_named(check: Callable[..., Check], moto: Any) -> None:
+    one = check(store=moto, LEDGER_URL="ledger")
+    with answering(one.it.s3, "PUT", 301, "PermanentRedirect"):
+        assert one() == 1
+    assert "set AWS_REGION to the bucket's own" in one.sentence("S3 put")
+
+
+def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Check], moto: Any) -> None:
+    one = check(store=moto)
+    with (
+        answering(one.it.s3, "GET", 403, "AccessDenied", query="versioning"),
+        answering(one.it.s3, "GET", 403, "AccessDenied", query="object-lock"),
+    ):
+        assert one() == 0, one.out
+    for subject in ("S3 versioning", "S3 Object Lock"):
+        assert one.said[subject][0] == "ok"
+        assert "may not be read with these credentials" in one.sentence(subject)
+
+
+@pytest.mark.parametrize("minutes", [-10, -2, 0, 2, 10])
+def test_a_clock_that_is_wrong_is_named_and_too_wrong_fails_s3(check: Callable[..., Check], minutes: int) -> None:
+    one = check()
+    code = one(now=datetime.now(UTC) + timedelta(minutes=minutes))
+    verdict = {0: "ok", 2: "warning", 10: "failed"}[abs(minutes)]
+    assert one.said["clock against S3"][0] == verdict
+    assert one.said["clock against RingCX"][0] == ("ok" if verdict == "ok" else "warning")
+    assert code == (1 if verdict == "failed" else 0)
+    if minutes:
+        assert ("ahead" if minutes > 0 else "behind") in one.sentence("clock against S3")
+
+
+def test_a_ledger_that_cannot_be_written_is_named(check: Callable[..., Check], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one = check(LEDGER_URL=str(tmp_path / "file" / "ledger"))
+    assert one() == 1
+    assert one.verdicts("failed") == {"ledger"}
+    assert "check the folder that LEDGER_URL names" in one.sentence("ledger")
+
+
+def test_a_place_of_the_limits_that_cannot_be_used_is_named(check: Callable[..., Check], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one = check(RATE_LIMIT_URL=str(tmp_path / "file" / "limits.sqlite"), RINGCX_LIMIT_REPORTS="2/60")
+    assert one() == 1
+    assert "limits" in one.verdicts("failed")
+    assert one.said["S3 put"][0] == "ok"
+
+
+def test_the_limits_that_are_used_are_shown(check: Callable[..., Check]) -> None:
+    one = check(RINGCX_LIMIT_REPORTS="20/60", RINGCX_LIMIT_MEDIA="30/60,100/900")
+    assert one() == 0, one.out
+    assert one.sentence("limits").startswith("reports 20/60, media 30/60,100/900, auth none")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "said"),
+    [
+        (200, "json", "ok", "may be read"),
+        (403, "json", "failed", "WEM access right"),
+        (401, "text", "failed", "access to the sub-account"),
+        (404, "text", "failed", "RINGCX_RC_ACCOUNT_ID"),
+        (200, "html", "failed", "no JSON"),
+    ],
+)
+def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
+    check: Callable[..., Check], status: int, body: str, verdict: str, said: str
+) -> None:
+    with current_api(status, body) as (url, asked):
+        one = check(RINGCX_SOURCE="current", RINGCX_RC_ACCOUNT_ID="37439510", RINGCX_API_URL=url)
+        assert one() == (0 if verdict == "ok" else 1), one.out
+    request = asked[-1]
+    assert len(asked) == (2 if status == 401 else 1), "a 401 is worth one fresh token"
+    assert request["path"].endswith("/accounts/37439510/sub-accounts/15300002/interaction-metadata")
+    assert request["body"]["timeInterval"] == 60
+    assert request["authorization"].startswith("Bearer ")
+    subject = "interaction_metadata of account 15300002"
+    assert one.said[subject][0] == verdict
+    assert said in one.sentence(subject)
+    assert not of_account(*REPORTS) & set(one.said), "the reports are not asked for"
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "said"),
+    [
+        ({"ARCHIVE_BUCKET": ""}, [], "ARCHIVE_BUCKET is not set"),
+        ({"RINGCENTRAL_JWT": ""}, [], "no complete log-in is set"),
+        ({"RINGCX_API_TOKEN": "canary\nbroken"}, [], "RINGCX_API_TOKEN holds something other than a token"),
+        ({}, ["--quick"], "unrecognized arguments: --quick"),
+    ],
+)
+def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
+    check: Callable[..., Check], variables: dict[str, str], arguments: list[str], said: str
+) -> None:
+    one = check(**variables)
+    assert one(arguments=arguments) == 2
+    assert said in one.err
+    assert one.out == ""
+    assert "canary" not in one.err
+
+
+def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = check(sandbox={"credentials": MEDIA, "calls_per_day": (400, 400)})
+    assert one() == 0, one.out
+    for name, value in WRONG.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            if name == "RINGCX_PASSWORD":
+                patch.setenv("RINGCX_USERNAME", MEDIA.username)
+            assert one() == 1, name
+    one.it.sandbox.set_faults({"report_forbidden": {"share": 1.0}})
+    assert one() == 1
+    tokens = one.it.sandbox._server.config.app.state.sandbox.tokens
+    secret = {*tokens._oauth, *tokens._bearer, *tokens._refresh, *tokens._legacy, *WRONG.values()}
+    secret |= {MEDIA.client_secret, MEDIA.jwt, MEDIA.password, MEDIA.api_token, MEDIA.media_username}
+    secret |= {MEDIA.media_password, one.it.variables["AWS_SECRET_ACCESS_KEY"]}
+    assert not [value for value in secret if value in one.everything]
+    config = one.it.sandbox.config
+    plan = CallPlan(
+        seed=config.seed,
+        calls_per_day=config.calls_per_day,
+        talk_seconds=config.talk_seconds,
+        timezone=config.timezone,
+        crossing_zones=config.crossing_zones,
+    )
+    now = datetime.now(UTC)
+    calls = list(calls_between(plan, config.accounts[0], now - timedelta(hours=1), now))
+    personal = {text for call in calls for text in (call.ani, call.dnis, call.uii) if text}
+    assert len(personal) > 5
+    assert not [text for text in personal if text in one.everything]
+    assert ".WAV" not in one.everything
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def answering(client: Any, method: str, status: int, code: str, *, query: str = "") -> Iterator[None]:
+    """Requests of this kind are answered so, as by a server with such rights."""
+
+    def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        if request.method != method or query not in request.url.partition("?")[2]:
+            return None
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        raw = urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
+        return AWSResponse(request.url, status, HTTPHeaderDict({"Content-Type": "application/xml"}), raw)
+
+    name = uuid.uuid4().hex
+    client.meta.events.register("before-send.s3", answer, unique_id=name)
+    try:
+        yield
+    finally:
+        client.meta.events.unregister("before-send.s3", unique_id=name)
+
+
+@contextmanager
+def current_api(status: int, body: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Answers every request for interaction metadata so; the address of its API, and what was asked."""
+    asked: list[dict[str, Any]] = []
+    kinds = {"json": ("application/json", b"[]"), "text": ("text/plain", b"no"), "html": ("text/html", b"<html/>")}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append({"path": self.path, "body": sent, "authorization": self.headers["Authorization"]})
+            kind, answer = kinds[body]
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/voice/api", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
