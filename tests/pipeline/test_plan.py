@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, materialize
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, materialize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,9 +29,8 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived
 from pipelines.ledger.store import Ledger
-from pipelines.resources import Services
 from pipelines.ringcx.limits import Rate, RateLimiter
-from pipelines.settings import PlanSettings, Settings, load
+from pipelines.settings import PlanSettings, load
 from pipelines.steps.planning.pace import seconds_needed
 from sandbox.config import Limits
 
@@ -626,18 +625,22 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
     assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[3]]
 
 
+def materialized(it: Any, config: dict[str, str]) -> ExecuteInProcessResult:
+    return materialize(
+        plan_assets(),
+        instance=it.instance,
+        resources={"services": it.resource},
+        run_config={"ops": {"backfill_plan": {"config": config}}},
+        raise_on_error=False,
+    )
+
+
 def test_the_asset_plans_what_its_config_asks_for(world: Callable[..., Any], recent: list[date]) -> None:
     it = world()
     assert it.run(recent[0]).success
     asked = it.sandbox.counters()["requests"]
     config = {"first_date": str(recent[0]), "last_date": str(recent[1])}
-    with DagsterInstance.ephemeral() as instance:
-        result = materialize(
-            plan_assets(),
-            instance=instance,
-            resources={"services": it.resource},
-            run_config={"ops": {"backfill_plan": {"config": config}}},
-        )
+    result = materialized(it, config)
     (event,) = result.asset_materializations_for_node("backfill_plan")
     told = {name: value.value for name, value in event.metadata.items()}
     assert (told["dates"], told["dates_to_run"]) == (2, 1)
@@ -650,14 +653,7 @@ def test_the_asset_refuses_dates_that_there_are_not_in_a_sentence(
     world: Callable[..., Any], config: dict[str, str]
 ) -> None:
     it = world()
-    with DagsterInstance.ephemeral() as instance:
-        result = materialize(
-            plan_assets(),
-            instance=instance,
-            resources={"services": it.resource},
-            run_config={"ops": {"backfill_plan": {"config": config}}},
-            raise_on_error=False,
-        )
+    result = materialized(it, config)
     assert not result.success
     (sentence,) = it.failures(result).values()
     assert "date" in sentence
@@ -676,9 +672,3 @@ def test_a_run_of_a_date_plans_nothing(world: Callable[..., Any], recent: list[d
     assert result.success
     assert result.asset_materializations_for_node("backfill_plan") == []
     assert it.instance.get_latest_materialization_event(AssetKey("backfill_plan")) is None
-
-
-def test_the_services_of_a_run_plan_under_the_same_settings_as_the_command(chronicle: Callable[..., Chronicle]) -> None:
-    chronicle(RINGCX_API_TOKEN="aws80:x")
-    services = Services(lambda: load(Settings))
-    assert services.settings.limits == load(PlanSettings).limits

@@ -207,7 +207,7 @@ def _urgent(plan: Plan) -> list[str]:
         days = sum(len(one.days) for one in urgent)
         found.append(
             f"Urgent: the source purges {_number(days, 'date')} within {plan.terms.margin_days} days "
-            f"(RINGCX_RETENTION_MARGIN_DAYS), the first in {_number(urgent[0].days_left, 'day')}: run these first."
+            f"(RINGCX_RETENTION_MARGIN_DAYS), the first {_in_days(urgent[0].days_left)}: run these first."
         )
         if plan.longest.seconds > urgent[0].days_left * 86400:
             found.append("The whole takes longer than that: do not launch the others before these are through.")
@@ -278,6 +278,10 @@ def _size(plan: Plan) -> str:
         return "an unknown number of GB"
     more = " and more" if any(day.to_store is None for day in plan.to_run) else ""
     return f"about {plan.to_store / 1e9:,.2f} GB{more}"
+
+
+def _in_days(days: int) -> str:
+    return f"in {_number(days, 'day')}" if days else "today"
 
 
 def _wrapped(sentences: Iterable[str]) -> list[str]:
