@@ -67,7 +67,7 @@ def checks(services: Services) -> Iterator[Line]:
         MediaClient(reports.client, services.hosts, auth=None),
         has_log_in=known.ringcx_media_username is not None,
     )
-    yield from recording.lines([*source.links, *ledger_links(services.ledger)])
+    yield from recording.lines([*source.links[:2], *ledger_links(services.ledger), *source.links[2:]])
     name = f"connection-{ULID.from_datetime(services.clock())}"
     probe = StoreProbe(services.s3, known.archive_bucket, known.archive_prefix, name)
     yield from bucket_lines(probe, services.clock, is_amazon=services.bucket.is_amazon)

@@ -23,6 +23,9 @@ OPEN_SUBJECT = "links of recordings"
 _TRIES = 3
 _DATES = 7
 _ENOUGH = 12
+_NO_LOG_IN = frozenset({"unauthorized", "forbidden"})
+_PAGES = frozenset({"html_body", "json_body", "text_body"})
+_UNTOLD = "could not be told whether they are open to anybody; check again later."
 
 Link = tuple[str, str]
 """Account id, link."""
@@ -77,7 +80,7 @@ class RecordingCheck:
         try:
             media.fetch(link, account_id, _FirstBytes())
         except _EnoughError as enough:
-            if enough.start[:4] in {b"RIFF", b"RF64"} and enough.start[8:] == b"WAVE":
+            if _is_wav(enough.start):
                 return ok(SUBJECT, "is given, and is a WAV; its first bytes were read and thrown away."), True
             return warning(SUBJECT, "is given, but is no WAV; run one date and look at its reasons."), False
         except MediaFault as fault:
@@ -87,16 +90,28 @@ class RecordingCheck:
         return warning(SUBJECT, "is given, and is shorter than any WAV; run one date and look at its reasons."), False
 
     def _is_open(self, account_id: str, link: str) -> Line:
-        line = self._asked(self.anonymous, account_id, link)[0] if self.has_log_in else ok(SUBJECT, "")
-        if line.verdict == "ok":
-            return warning(
-                OPEN_SUBJECT,
-                "the account's recordings are open to anyone who has the link, without any log-in: keep links secret "
-                "(the ledger and the reports hold them), and ask RingCentral to put the recordings behind a log-in.",
-            )
-        if line.verdict == "failed":
-            return ok(OPEN_SUBJECT, "are refused without the log-in of the recordings.")
-        return warning(OPEN_SUBJECT, "could not be told whether they are open to anybody; check again later.")
+        """Ask for the recording that was given again, without the log-in; where none is set that was done already."""
+        try:
+            if self.has_log_in:
+                self.anonymous.fetch(link, account_id, _FirstBytes())
+        except _EnoughError as enough:
+            if not _is_wav(enough.start):
+                return warning(OPEN_SUBJECT, _UNTOLD)
+        except MediaFault as fault:
+            if fault.reason in _NO_LOG_IN | _PAGES:
+                return ok(OPEN_SUBJECT, "are refused without the log-in of the recordings.")
+            return warning(OPEN_SUBJECT, _UNTOLD)
+        except (LinkRefused, LimiterBroken, SourceError):
+            return warning(OPEN_SUBJECT, _UNTOLD)
+        return warning(
+            OPEN_SUBJECT,
+            "the account's recordings are open to anyone who has the link, without any log-in: keep links secret (the "
+            "ledger and the reports hold them), and ask RingCentral to put the recordings behind a log-in.",
+        )
+
+
+def _is_wav(start: bytes) -> bool:
+    return start[:4] in {b"RIFF", b"RF64"} and start[8:] == b"WAVE"
 
 
 def ledger_links(ledger: Ledger) -> list[Link]:
@@ -115,10 +130,10 @@ def ledger_links(ledger: Ledger) -> list[Link]:
 
 def _judged(fault: MediaFault) -> tuple[Line, bool]:
     said = str(fault).rstrip(".")
-    if fault.reason in {"unauthorized", "forbidden"}:
+    if fault.reason in _NO_LOG_IN:
         remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in of the recordings"
         return failed(SUBJECT, f"{said}; {remedy}"), True
-    if fault.reason in {"html_body", "json_body", "text_body"}:
+    if fault.reason in _PAGES:
         remedy = "often a log-in page: check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
         return failed(SUBJECT, f"{said}; {remedy}"), False
     if fault.reason == "redirect_not_allowed":

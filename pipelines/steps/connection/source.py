@@ -20,8 +20,7 @@ from pipelines.ringcx.limits import LimiterBroken
 from pipelines.ringcx.reports import Period, ReportName
 from pipelines.ringcx.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
-from pipelines.steps.links import REPORTS
-from pipelines.steps.planning.days import INTERACTIONS
+from pipelines.steps.planning.days import INTERACTIONS, LEGACY
 from pipelines.steps.pull import ReportSource
 
 # A report covers what ended five minutes ago; a recording is there 10 to 15 minutes after its call (RINGCX.md §4).
@@ -60,7 +59,7 @@ class SourceCheck:
             yield log_in
             why = "the log-in does not work." if log_in.verdict == "failed" else ""
         for account_id in self.accounts:
-            for report in REPORTS if self.uses_reports else ():
+            for report in LEGACY if self.uses_reports else ():
                 subject = f"{report} of account {account_id}"
                 yield not_tried(subject, why) if why else self._report(subject, report, account_id)
             if self.rc_account_id is not None:

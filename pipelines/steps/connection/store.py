@@ -50,7 +50,7 @@ def ledger_line(files: Files, clock: Callable[[], datetime]) -> Line:
     """Whether the ledger's place can be read and written; nothing there is ever removed, so a tiny file stays."""
     name = f"probes/connection-{ULID.from_datetime(clock())}"
     try:
-        files.list("report_pulls/")
+        files.folders("report_pulls/")
         files.create(name, _BODY)
         whole = files.read(name) == _BODY
     except (LedgerError, OSError) as error:

@@ -13,8 +13,11 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.links import REPORTS
+from pipelines.ringcx.columns import ReportName
+from pipelines.steps.pull import PARTS
 
+LEGACY: tuple[ReportName, ...] = tuple(PARTS)
+"""The legacy reports."""
 INTERACTIONS = "interaction_metadata"
 """The current API's report: its name in the ledger."""
 
@@ -34,7 +37,7 @@ class Source:
     @property
     def names(self) -> tuple[str, ...]:
         """The reports that must be pulled for a date to be complete."""
-        return (*(REPORTS if self.uses_reports else ()), *((INTERACTIONS,) if self.uses_interactions else ()))
+        return (*(LEGACY if self.uses_reports else ()), *((INTERACTIONS,) if self.uses_interactions else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ class KnownDays:
                 held += one.recordings
                 held_bytes += one.size
             elif one.status is Status.pending:
-                waiting[one.source in REPORTS][one.account_id] += one.recordings
+                waiting[one.source in LEGACY][one.account_id] += one.recordings
         return KnownDay(
             day=day,
             kind=self._kind(day, pending=bool(waiting[True] or waiting[False])),

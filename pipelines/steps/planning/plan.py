@@ -12,8 +12,7 @@ from datetime import date, datetime, timedelta
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits import Rate
-from pipelines.steps.links import REPORTS
-from pipelines.steps.planning.days import Kind, KnownDay, KnownDays, Source
+from pipelines.steps.planning.days import LEGACY, Kind, KnownDay, KnownDays, Source
 from pipelines.steps.planning.pace import log_ins, seconds_needed
 from pipelines.steps.planning.storing import Prices, S3Requests, requests_of_a_date
 from pipelines.steps.planning.usual import History, read_history
@@ -181,7 +180,7 @@ def _planned(
     if known.kind not in {"complete", "not over"}:
         for account in source.accounts:
             if source.uses_reports:
-                requests["reports"][account] += sum(len(PARTS[report]) for report in REPORTS)
+                requests["reports"][account] += sum(len(PARTS[report]) for report in LEGACY)
             if source.uses_interactions:
                 requests["metadata"][account] += windows_of(known.day, source)
             requests["media"][account] += known.pending_media.get(account, 0)
@@ -232,5 +231,5 @@ def _budget(name: str, rates: Sequence[Rate], asked: Counter[str]) -> Budget:
 
 
 def _pulls(source: Source, day: date) -> int:
-    each = (len(REPORTS) if source.uses_reports else 0) + (windows_of(day, source) if source.uses_interactions else 0)
+    each = (len(LEGACY) if source.uses_reports else 0) + (windows_of(day, source) if source.uses_interactions else 0)
     return each * len(source.accounts)
