@@ -146,11 +146,15 @@ class LocalPostgres:
         """The programs, where the server's user can run them: copied when a folder above is closed to others."""
         if not _is_root() or all(parent.stat().st_mode & 0o001 for parent in programs.parents):
             return programs
+        install, package = programs.parent, programs.parent.parent
         copy = self._own_folder() / "install"
         if not copy.exists():
-            shutil.copytree(programs.parent, copy, symlinks=True)
-            copy.chmod(0o755)
-        return copy / "bin"
+            copy.mkdir(mode=0o755)
+            libraries = package.with_name(f"{package.name}.libs")  # where the wheel's programs look for them
+            shutil.copytree(install, copy / package.name / install.name, symlinks=True)
+            if libraries.is_dir():
+                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+        return copy / package.name / install.name / "bin"
 
     def _own_folder(self) -> Path:
         if self._folder is None:

@@ -1,7 +1,5 @@
 """Today first, then the look-back, then the oldest date: at the limiter, in Dagster's queue, and for places to run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
