@@ -30,7 +30,9 @@ from pipelines.resources import Services
 from pipelines.ringcx.reports import ReportName
 from pipelines.sensors import REPORT_KEYS, UNFINISHED
 from pipelines.steps.agreement import AGENT, GLOBAL, mono_and_stereo_agree
+from pipelines.steps.arrivals import every_event_arrived
 from pipelines.steps.completeness import audio_is_true, every_link_is_held
+from pipelines.steps.events import EVENTS
 from pipelines.steps.findings import Finding, Level
 from pipelines.steps.overdue import Standing, nothing_is_overdue
 from pipelines.steps.plausibility import report_is_plausible
@@ -42,7 +44,7 @@ LAST = {"dagster/priority": "-1"}
 Judge = Callable[[AssetCheckExecutionContext, Services, date], Finding]
 
 
-def completeness_checks(partitions: DailyPartitionsDefinition) -> list[AssetChecksDefinition]:
+def completeness_checks(partitions: DailyPartitionsDefinition, *, events: bool = False) -> list[AssetChecksDefinition]:
     """All checks. Those of a date are partitioned as their asset is; `nothing_is_overdue` looks at all dates."""
     with _partitioned_checks_are_meant():
         of_a_date = [
@@ -70,6 +72,20 @@ def completeness_checks(partitions: DailyPartitionsDefinition) -> list[AssetChec
                 _audio_is_true,
                 partitions,
                 "The audio is what the report says: its length agrees, it is not empty, no channel is silent.",
+            ),
+            *(
+                [
+                    _of_date(
+                        AssetKey(EVENTS),
+                        "every_event_arrived",
+                        _every_event_arrived,
+                        partitions,
+                        "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A "
+                        "lost event costs time and no recording: the report names it too.",
+                    )
+                ]
+                if events
+                else []
             ),
         ]
     return [*of_a_date, _standing()]
@@ -171,6 +187,13 @@ def _mono_and_stereo_agree(_: AssetCheckExecutionContext, services: Services, da
 
 def _audio_is_true(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
     return audio_is_true(services.ledger, day)
+
+
+def _every_event_arrived(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
+    known = services.settings
+    return every_event_arrived(
+        services.ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=services.clock()
+    )
 
 
 def _told(judge: Callable[[], Finding]) -> AssetCheckResult:

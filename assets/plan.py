@@ -20,8 +20,8 @@ from pipelines.calendar import local_day
 from pipelines.failures import PermanentFailure, told_in_a_sentence
 from pipelines.jobs import BACKFILL_PLAN
 from pipelines.plan import plan_of
+from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import PARTITION_TAG
 from pipelines.steps.planning import text
 from pipelines.steps.planning.plan import Plan
 

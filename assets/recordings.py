@@ -1,5 +1,6 @@
 """The recordings: known by their links, then held in the archive."""
 
+from collections.abc import Iterable
 from datetime import date
 
 from dagster import (
@@ -16,8 +17,9 @@ from pydantic import Field
 from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
 from pipelines.archive import keys
 from pipelines.failures import PermanentFailure, told_in_a_sentence
-from pipelines.ledger.states import Status
+from pipelines.ledger.states import RecordingState, Status
 from pipelines.resources import Services
+from pipelines.steps.events import EVENTS, latency
 from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
 from pipelines.steps.links import linked_days, register_links
 from pipelines.steps.retry import reopen
@@ -39,11 +41,11 @@ class RetryConfig(Config):
     )
 
 
-def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
-    """The links of a date and the recordings behind them."""
+def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = False) -> list[AssetsDefinition]:
+    """The links of a date and the recordings behind them; with `events` also those that End Call Events name."""
 
     @asset(
-        deps=["agent_segment_metadata", "global_call_type_detail"],
+        deps=["agent_segment_metadata", "global_call_type_detail", *([EVENTS] if events else [])],
         partitions_def=partitions,
         group_name="recordings",
         kinds={"parquet"},
@@ -116,6 +118,7 @@ def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefini
                 stop=services.stop,
                 progress=ProgressReporter(context),
             ).run(due, states)
+            event_latency = _event_latency(services, day, result.changed.values()) if events else {}
         after = list((states | result.changed).values())
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
@@ -129,8 +132,23 @@ def recording_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefini
                 "reopened_now": retried.reopened,
                 "still_not_allowed": retried.refused,
                 "megabytes_now": round(result.size / 1e6, 3),
+                **event_latency,
                 "archive": place(services.bucket, keys.day_prefix(services.bucket.prefix, day)),
             }
         )
 
     return [recording_links, recordings]
+
+
+def _event_latency(services: Services, day: date, changed: Iterable[RecordingState]) -> dict[str, float]:
+    """How long the recordings archived now took from their End Call Event; nothing when none had one."""
+    archived = [one for one in changed if one.status is Status.archived]
+    days = {day, *(one.found_on for one in archived)}
+    taken = latency(services.ledger, days, archived) if archived else None
+    if taken is None:
+        return {}
+    return {
+        "recordings_by_event": taken.recordings,
+        "event_to_archive_median_s": taken.median_s,
+        "event_to_archive_p95_s": taken.p95_s,
+    }

@@ -4,12 +4,14 @@ from dagster import Definitions, ResourceDefinition, in_process_executor
 
 from assets.checks import completeness_checks
 from assets.drill import drill_assets
+from assets.events import event_assets
 from assets.manifest import manifest_assets
 from assets.plan import plan_assets
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
 from pipelines.alert_sensors import alert_sensors
+from pipelines.event_sensors import end_call_events_arrived
 from pipelines.jobs import archive_day_job, restore_drill_job, standing_check_job
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
@@ -21,16 +23,18 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
     """Fresh definitions; tests give their own `calendar` and `services`."""
     days = calendar or settings.load(settings.Calendar)
     partitions = daily_partitions(days)
+    events = days.events_url is not None
     job, standing, drill = archive_day_job(), standing_check_job(), restore_drill_job()
     return Definitions(
         assets=[
             *report_assets(partitions),
-            *recording_assets(partitions),
+            *(event_assets(partitions) if events else []),
+            *recording_assets(partitions, events=events),
             *manifest_assets(partitions),
             *drill_assets(),
             *plan_assets(),
         ],
-        asset_checks=completeness_checks(partitions),
+        asset_checks=completeness_checks(partitions, events=events),
         jobs=[job, standing, drill],
         schedules=[
             daily_archive(days, job),
@@ -40,6 +44,7 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
         ],
         sensors=[
             pending_recordings(days, partitions, job),
+            *([end_call_events_arrived(partitions, job)] if events else []),
             archive_despite_failed_report(days, job),
             *alert_sensors(),
         ],

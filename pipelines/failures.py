@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dagster import Failure
 
 from pipelines.archive.errors import StorageError
+from pipelines.events.place import EventsUnavailable
 from pipelines.ledger.files import LedgerError
 from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits import LimiterBroken
@@ -24,6 +25,7 @@ from pipelines.steps.retry import UnknownRecording
 
 EXPECTED = (
     DayNotOver,
+    EventsUnavailable,
     LedgerError,
     LimiterBroken,
     PullFailed,

@@ -19,6 +19,7 @@ from pipelines import priority, storage
 from pipelines.archive.bucket import Bucket, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
 from pipelines.calendar import local_day
+from pipelines.events.stored import StoredEvents
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
@@ -84,6 +85,11 @@ class Services:
     @cached_property
     def _ledger_files(self) -> Files:
         return storage.ledger_files(self.settings, self.s3)
+
+    @cached_property
+    def events(self) -> StoredEvents | None:
+        """What the receiver of End Call Events stored; None when no EVENTS_URL is set."""
+        return storage.stored_events(self.settings, lambda: self.s3)
 
     @cached_property
     def signer(self) -> Signer | None:

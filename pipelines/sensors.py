@@ -147,11 +147,12 @@ def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime, calen
                 run_key=run_key,
                 partition_key=partition,
                 asset_selection=list(AFTER_LINKS),
-                tags=_place_in_line(partition, now, calendar),
+                tags=place_in_line(partition, now, calendar),
             )
 
 
-def _place_in_line(partition: str, now: datetime, calendar: Calendar) -> dict[str, str]:
+def place_in_line(partition: str, now: datetime, calendar: Calendar) -> dict[str, str]:
+    """The tags that give a run of the partition its place in Dagster's queue."""
     return priority.run_tags(date.fromisoformat(partition), local_day(now, calendar.zone), calendar)
 
 
@@ -176,7 +177,7 @@ def archive_despite_failed_report(calendar: Calendar, job: "UnresolvedAssetJobDe
                 run_key=f"despite:{run.run_id}",
                 partition_key=partition,
                 asset_selection=list(AFTER_REPORTS),
-                tags=_place_in_line(partition, datetime.now(UTC), calendar),
+                tags=place_in_line(partition, datetime.now(UTC), calendar),
             )
 
     return tick

@@ -7,6 +7,8 @@ without credentials.
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -91,6 +93,18 @@ def _limit_store(url: SecretStr) -> SecretStr:
     return url
 
 
+def _events_place(url: str) -> str:
+    if "://" in url and not url.startswith("s3://"):
+        raise ValueError("must be a folder or s3://<bucket>/<prefix>")
+    return url
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
+        raise ValueError("is no name of a header; write it like Authorization or X-Events-Key")
+    return name
+
+
 def _prefix(value: str) -> str:
     cleaned = value.strip("/")
     return f"{cleaned}/" if cleaned else ""
@@ -112,6 +126,13 @@ class Calendar(BaseSettings):
     archive_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
+    events_url: Annotated[str, AfterValidator(_events_place)] | None = None
+    events_timezone: Annotated[str, AfterValidator(_known_zone)] = "US/Eastern"
+
+    @property
+    def events_zone(self) -> ZoneInfo:
+        """The zone that the `call_start` of End Call Events is written in."""
+        return ZoneInfo(self.events_timezone)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -124,6 +145,52 @@ class AlertSettings(Calendar):
 
     alert_urls: SecretStr | None = None
     alert_ui_url: Annotated[str, AfterValidator(_ui_url)] | None = None
+
+
+class ReceiverSettings(Calendar):
+    """What the receiver of End Call Events reads. It needs no bucket, no account and no log-in to the source."""
+
+    events_username: SecretStr | None = None
+    events_password: SecretStr | None = None
+    events_password_next: SecretStr | None = None
+    events_header_name: Annotated[str, AfterValidator(_header_name)] = "Authorization"
+    events_header_value: SecretStr | None = None
+    events_header_value_next: SecretStr | None = None
+    events_allow_anyone: bool = False
+    events_host: str = "127.0.0.1"
+    events_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    events_rate: Annotated[int, Field(ge=1)] = 1000
+    events_max_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536
+    events_max_connections: Annotated[int, Field(ge=1, le=10000)] = 500
+    events_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10
+
+    @property
+    def header_values(self) -> tuple[str, ...]:
+        """What the header may hold: one value, two while the secret is being changed, none for anyone."""
+        if self.events_username:
+            user = self.events_username.get_secret_value()
+            passwords = (self.events_password, self.events_password_next)
+            pairs = (f"{user}:{one.get_secret_value()}" for one in passwords if one)
+            return tuple(f"Basic {b64encode(pair.encode()).decode()}" for pair in pairs)
+        values = (self.events_header_value, self.events_header_value_next)
+        return tuple(one.get_secret_value() for one in values if one)
+
+    @model_validator(mode="after")
+    def _receiver_is_consistent(self) -> Self:
+        if not self.events_url:
+            raise ValueError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
+        if bool(self.events_username) != bool(self.events_password):
+            raise ValueError("EVENTS_USERNAME and EVENTS_PASSWORD belong together: set both or neither")
+        if self.events_username and (self.events_header_value or self.events_header_name != "Authorization"):
+            raise ValueError("EVENTS_USERNAME and EVENTS_HEADER_VALUE are both set: keep one of the two ways")
+        if self.events_allow_anyone and self.header_values:
+            raise ValueError("EVENTS_ALLOW_ANYONE is set together with a secret: keep one of them")
+        if not self.events_allow_anyone and not (self.events_username or self.events_header_value):
+            raise ValueError(
+                "no secret is set, so anybody could send events: give EVENTS_USERNAME and EVENTS_PASSWORD, or "
+                "EVENTS_HEADER_NAME and EVENTS_HEADER_VALUE; EVENTS_ALLOW_ANYONE=true does without"
+            )
+        return self
 
 
 class StorageSettings(Calendar):

@@ -5,12 +5,14 @@ For the services of a run and for the command that verifies, which needs neither
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
+from pipelines.events.stored import LocalStored, S3Stored, StoredEvents
 from pipelines.ledger.files import Files, LocalFiles, S3Files
-from pipelines.settings import StorageSettings
+from pipelines.settings import Calendar, StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,6 +25,15 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
         return LocalFiles(Path(where))
     bucket, _, prefix = where.removeprefix("s3://").partition("/")
     return S3Files(s3, bucket, prefix)
+
+
+def stored_events(settings: Calendar, s3: Callable[[], S3Client]) -> StoredEvents | None:
+    """Where the receiver keeps End Call Events; None when no place is set. `s3` is called when it is a bucket."""
+    where = settings.events_url
+    if where is None or not where.startswith("s3://"):
+        return None if where is None else LocalStored(Path(where))
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    return S3Stored(s3(), bucket, prefix)
 
 
 def signer(settings: StorageSettings) -> Signer | None:

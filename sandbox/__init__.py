@@ -7,8 +7,20 @@ It is not a test of the product and imports nothing of it; the two only meet ove
 from __future__ import annotations
 
 from sandbox.config import Credentials, Limits, SandboxConfig, demo_config
+from sandbox.events import EventRoute, EventSender
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
-__all__ = ["Credentials", "Faults", "Limits", "LocalS3", "RunningSandbox", "SandboxConfig", "Where", "demo_config"]
+__all__ = [
+    "Credentials",
+    "EventRoute",
+    "EventSender",
+    "Faults",
+    "Limits",
+    "LocalS3",
+    "RunningSandbox",
+    "SandboxConfig",
+    "Where",
+    "demo_config",
+]

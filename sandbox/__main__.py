@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox.config import Limits, SandboxConfig, demo_config
+from sandbox.events import FORMS, EventRoute, EventSender, RunningEvents
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
@@ -30,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"S3 ready at {s3.url}")
         source = RunningSandbox(_config(options), port=options.port, address=options.host)
         _say(f"RingCX ready at {stack.enter_context(source).url}")
+        if options.events_url:
+            sender = EventSender(source.config, options.public_url or source.url, _route(options))
+            stack.enter_context(RunningEvents(sender))
+            _say(f"Events go to {options.events_url}")
         while not stop.wait(1.0):
             if options.with_parent and os.getppid() != parent:
                 break
@@ -46,6 +51,17 @@ def _config(options: argparse.Namespace) -> SandboxConfig:
     return replace(config, limits=limits, public_url=options.public_url)
 
 
+def _route(options: argparse.Namespace) -> EventRoute:
+    name, colon, value = options.events_header.partition(":")
+    return EventRoute(
+        url=options.events_url,
+        form=options.events_form,
+        header=(name.strip(), value.strip()) if colon else None,
+        lost=options.events_lost,
+        doubled=options.events_doubled,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -59,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit-reports", default="2/60", help="requests/seconds for each account, or none")
     parser.add_argument("--limit-exchange", default="5/60")
     parser.add_argument("--limit-media", default="none")
+    parser.add_argument("--events-url", default="", help="post an End Call Event there after each call")
+    parser.add_argument("--events-form", default="query", choices=FORMS, help="how an event is written")
+    parser.add_argument("--events-header", default="", help="the fixed header, as in 'X-Events-Key: secret'")
+    parser.add_argument("--events-lost", type=float, default=0.0, help="share of events that are never sent")
+    parser.add_argument("--events-doubled", type=float, default=0.0, help="share of events that are sent twice")
     parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one ends")
     parser.add_argument("--config", help="JSON file with all settings instead of the demo's, - for standard input")
     return parser

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from sandbox.calls import CallPlan
 from sandbox.faults import Faults, Where
 
 
@@ -87,6 +88,16 @@ class SandboxConfig:
     faults: Faults = field(default_factory=Faults)
     clock: Callable[[], datetime] = utc_now
     ticks: Callable[[], float] = time.monotonic
+
+    def plan(self) -> CallPlan:
+        """What the calls of all its days have in common."""
+        return CallPlan(
+            seed=self.seed,
+            calls_per_day=self.calls_per_day,
+            talk_seconds=self.talk_seconds,
+            timezone=self.timezone,
+            crossing_zones=self.crossing_zones,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the two clocks, in the form that `from_json` reads."""

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from sandbox.audio import AudioStore
-from sandbox.calls import Call, CallPlan, Recording
+from sandbox.calls import Call, Recording
 from sandbox.config import SandboxConfig
 from sandbox.counters import Counters
 from sandbox.faults import Faults
@@ -24,13 +24,7 @@ class SandboxState:
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
-        self.plan = CallPlan(
-            seed=config.seed,
-            calls_per_day=config.calls_per_day,
-            talk_seconds=config.talk_seconds,
-            timezone=config.timezone,
-            crossing_zones=config.crossing_zones,
-        )
+        self.plan = config.plan()
         self.audio = AudioStore()
         self.tokens = Tokens(config.credentials, config.ticks)
         self.reset()

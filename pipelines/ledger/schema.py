@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipelines.ledger.states import RANKS, RecordingState, Status
 
 __all__ = [
+    "EVENT_READ_SCHEMA",
     "IN_PATH",
     "PULL_SCHEMA",
     "ROW_COLUMNS",
@@ -112,6 +113,17 @@ PULL_SCHEMA = pa.schema(
         _required("with_link", pa.int64()),
     ]
 )
+
+
+EVENT_READ_SCHEMA = pa.schema(
+    [
+        _required("name", _TEXT),
+        _required("read_to", pa.int64()),
+        _required("run_id", _TEXT),
+        _required("read_at", _TIME),
+    ]
+)
+"""How far a file of stored events was taken into report rows, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
 report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they were pulled: the latest of a key counts
 report_pulls/report=<report>/date=<pull date>/<ulid>.parquet    one line per fetch: a quiet day leaves a trace too
 recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.precedence`
+event_reads/date=<date>/<ulid>.parquet                          how far each file of stored events was taken into rows
 ```
 
 Nothing is ever rewritten or removed, so two writers cannot lose each other's lines, and a killed one leaves nothing
@@ -16,11 +17,11 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +29,7 @@ from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
 from pipelines.ledger.schema import (
+    EVENT_READ_SCHEMA,
     IN_PATH,
     PULL_SCHEMA,
     ROW_COLUMNS,
@@ -136,6 +138,30 @@ class Ledger:
     def pull_days(self, report: str) -> list[date]:
         """Return the dates for which the report was ever asked for, sorted."""
         return self._days(f"report_pulls/report={_checked_report(report)}/")
+
+    def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
+        """Append how far files of stored events of a date were read, in bytes by name; none, no part."""
+        if read_to:
+            self._append(
+                _folder("event_reads", day),
+                pa.Table.from_pydict(
+                    {
+                        "name": list(read_to),
+                        "read_to": list(read_to.values()),
+                        "run_id": [run_id] * len(read_to),
+                        "read_at": [read_at] * len(read_to),
+                    },
+                    EVENT_READ_SCHEMA,
+                ),
+            )
+
+    def event_reads(self, day: date) -> dict[str, int]:
+        """Return how far each file of stored events of a date has been read, in bytes by name."""
+        parts = self._read([_folder("event_reads", day)], lambda _, table: conform(table, EVENT_READ_SCHEMA))
+        table = pa.concat_tables([EVENT_READ_SCHEMA.empty_table(), *parts])
+        furthest = table.group_by("name").aggregate([("read_to", "max")])
+        names: list[Any] = furthest["name"].to_pylist()
+        return dict(zip(names, furthest["read_to_max"].to_pylist(), strict=True))
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
         """Append changes of state: one part for each date among them."""

@@ -7,7 +7,7 @@ no bytes (`csv_body.py`, `json_body.py`) and imports nothing of ours.
 from collections.abc import Iterable
 from typing import Final, Literal
 
-ReportName = Literal["agent_segment_metadata", "global_call_type_detail"]
+ReportName = Literal["agent_segment_metadata", "global_call_type_detail", "end_call_events"]
 
 COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
     "agent_segment_metadata": (
@@ -25,12 +25,18 @@ COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
         *("connected_term_party", "connected_term_reason", "connected_extern_id", "recording_url", "dial_type"),
         *("json_result", "call_start_dts", "call_end_dts", "connected_dts"),
     ),
+    "end_call_events": (
+        *("uii", "report_account_id", "event_type", "call_state", "call_start", "call_duration", "queue_duration"),
+        *("agent_disposition", "gate_id", "gate_name", "dnis", "ani", "agent_id", "external_agent_id", "username"),
+        "recording_url",
+    ),
 }
 """The documented columns of each report under our names, in the documented order."""
 
 LINK_COLUMN: Final[dict[ReportName, str]] = {
     "agent_segment_metadata": "segment_recording_url",
     "global_call_type_detail": "recording_url",
+    "end_call_events": "recording_url",
 }
 """The column of each report that says where a recording can be fetched."""
 

@@ -19,6 +19,7 @@ from pipelines.ringcx.columns import LEDGER_COLUMNS, ReportName
 KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
     "agent_segment_metadata": ("uii", "session_id"),
     "global_call_type_detail": ("uii", "source_type", "source_id", "connect_id", "connected_dts"),
+    "end_call_events": ("uii", "event_type", "gate_id", "agent_id"),
 }
 """What a row key is made of, after the account."""
 

@@ -14,6 +14,7 @@ _US: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4}) (\d{2}:\d{2}:\d{2})", re.ASCII
 _ISO: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,6})\d*)?(Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
 )
+_ZONED: Final = re.compile(r"(Z|:\d{2}(?:\.\d+)?[+-]\d{2}:?\d{2})$", re.ASCII | re.IGNORECASE)
 _UII: Final = re.compile(r"'?(\d{14})", re.ASCII)
 _HMS: Final = re.compile(r"(\d{1,9}):([0-5]\d):([0-5]\d(?:\.\d+)?)", re.ASCII)
 _SECONDS: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
@@ -30,6 +31,17 @@ def parse_report_time(text: str | None) -> datetime | None:
         day, clock, fraction, zone = iso.groups()
         return _utc(f"{day}T{clock}.{(fraction or '0').ljust(6, '0')}{zone or ''}")
     return None
+
+
+def parse_local_time(text: str | None, zone: ZoneInfo) -> datetime | None:
+    """Read what `parse_report_time` reads, where a time without a zone is one of `zone`."""
+    read = parse_report_time(text)
+    if read is None or _ZONED.search((text or "").strip()):
+        return read
+    try:
+        return read.replace(tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def uii_time(uii: str | None) -> datetime | None:

@@ -39,15 +39,22 @@ class _Columns:
     link: str
     start: str
     duration: str
+    told_at: str | None = None
+    """When the source told of it, where it tells before the link is valid."""
 
 
 _COLUMNS: Mapping[ReportName, _Columns] = {
     "agent_segment_metadata": _Columns("stereo", "segment_recording_url", "start_dts", "duration"),
     "global_call_type_detail": _Columns("mono", "recording_url", "call_start_dts", "call_duration"),
+    # Last, so that a link that a report gives as well is taken as the event gave it, in every run.
+    "end_call_events": _Columns("mono", "recording_url", "call_start_dts", "call_duration", told_at="received_at"),
 }
 
+REPORTS: tuple[ReportName, ...] = ("agent_segment_metadata", "global_call_type_detail")
+"""The reports that are pulled. Without them no date is complete; events may be lost on their way."""
 
-REPORTS: tuple[ReportName, ...] = tuple(_COLUMNS)
+# "The recording link may not be valid for up to 1-2 minutes after the end call event" (RingCX event documentation).
+_VALID_AFTER = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +116,11 @@ def linked_recordings(
     """Every recording that any row of `day` links to, as the `pending` state it begins with; one may come twice."""
     for report, columns in _COLUMNS.items():
         wanted = ["account_id", "uii", columns.link, columns.start, columns.duration]
+        wanted += [columns.told_at] if columns.told_at else []
         rows = ledger.all_rows(report, day, columns=wanted)
         linked = rows.filter(rows[columns.link].is_valid()) if rows.num_rows else rows
-        for account_id, uii, link, start, duration in zip(*(linked[name].to_pylist() for name in wanted), strict=True):
+        lines = zip(*(linked[name].to_pylist() for name in wanted), strict=True)
+        for account_id, uii, link, start, duration, *told_at in lines:
             found = _identity(link, account_id)
             started_at = parse_report_time(start) or uii_time(uii)
             yield RecordingState(
@@ -122,7 +131,7 @@ def linked_recordings(
                 source=report,
                 date=_recording_day(started_at, found.file_path, day, zone),
                 status=Status.pending,
-                next_attempt_at=now,
+                next_attempt_at=_first_attempt(now, *told_at),
                 run_id=run_id,
                 written_at=now,
                 link=found.url,
@@ -131,6 +140,11 @@ def linked_recordings(
                 expected_duration_s=parse_hms(duration),
                 first_seen_at=now,
             )
+
+
+def _first_attempt(now: datetime, told_at: str | None = None) -> datetime:
+    told = parse_report_time(told_at)
+    return now if told is None else max(now, told + _VALID_AFTER)
 
 
 def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, now: datetime) -> set[date]:
@@ -153,6 +167,11 @@ def judged(state: RecordingState, hosts: HostList) -> RecordingState:
             attempted=False,
         )
     return state
+
+
+def recording_id_of(raw_link: str, account_id: str) -> str:
+    """The id of the recording that a row's link names."""
+    return _identity(raw_link, account_id).recording_id
 
 
 def _identity(raw_link: str, account_id: str) -> RecordingLink:

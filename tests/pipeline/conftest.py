@@ -33,7 +33,18 @@ from sandbox.server import RunningSandbox
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
 BACKOFF_S = 0.02
-OURS = ("RINGCX_", "RINGCENTRAL_", "ARCHIVE_", "ALERT_", "LEDGER_", "RATE_LIMIT_", "DATA_DIR", "AWS_", "DAGSTER_")
+OURS = (
+    "RINGCX_",
+    "RINGCENTRAL_",
+    "ARCHIVE_",
+    "ALERT_",
+    "EVENTS_",
+    "LEDGER_",
+    "RATE_LIMIT_",
+    "DATA_DIR",
+    "AWS_",
+    "DAGSTER_",
+)
 
 
 @pytest.fixture(autouse=True)

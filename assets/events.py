@@ -1,0 +1,84 @@
+"""The End Call Events that a receiver stored: rows of their date, minutes before any report has them."""
+
+from datetime import date
+
+from dagster import (
+    AssetExecutionContext,
+    AssetsDefinition,
+    DailyPartitionsDefinition,
+    MaterializeResult,
+    ResourceParam,
+    asset,
+)
+
+from assets.presentation import OWNER, table
+from pipelines.failures import told_in_a_sentence
+from pipelines.resources import Services
+from pipelines.settings import SettingsError
+from pipelines.steps.events import EVENTS, EventsTaken, take_events
+
+
+def event_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
+    """One asset, for the installations that have a receiver."""
+
+    @asset(
+        name=EVENTS,
+        partitions_def=partitions,
+        group_name="reports",
+        kinds={"ringcx", "parquet"},
+        owners=[OWNER],
+        description=(
+            "End Call Events: what RingCX told of each call 1 to 3 seconds after it ended, with the link to its "
+            "**mono** recording (`recording_url`). Everything stored by the receiver and not yet taken for this date "
+            "becomes rows of the ledger. Events may be lost on their way, so no date is complete by them: that rests "
+            "on the reports."
+        ),
+    )
+    def taken(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+        with told_in_a_sentence():
+            known = services.settings
+            if services.events is None:
+                raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
+            found = take_events(
+                services.ledger,
+                services.events,
+                date.fromisoformat(context.partition_key),
+                accounts=known.ringcx_account_ids,
+                zone=known.events_zone,
+                now=services.clock(),
+                run_id=context.run.run_id,
+            )
+        _warn(context, found)
+        return MaterializeResult(
+            metadata={
+                "events_read": found.read,
+                "events_new": found.new,
+                "events_changed": found.changed,
+                "events_known": found.known,
+                "events_with_link": found.with_link,
+                "events_of_other_accounts": found.foreign,
+                "start_disagrees": found.start_disagrees,
+                "malformed_requests": found.malformed,
+                "damaged_lines": found.damaged,
+                "files_read": found.files,
+                "by_account": table(("account", "new"), sorted(found.account.items())),
+            }
+        )
+
+    return [taken]
+
+
+def _warn(context: AssetExecutionContext, found: EventsTaken) -> None:
+    if found.start_disagrees:
+        context.log.warning(
+            "%d of %d events have a call_start that their UII contradicts: EVENTS_TIMEZONE names another zone than the "
+            "source writes; the UII's time was taken",
+            found.start_disagrees,
+            found.read,
+        )
+    if found.damaged:
+        context.log.warning(
+            "%d lines of the stored events are not what was written; the reports name those calls too. Restore the "
+            "files from a backup, or look at the disk",
+            found.damaged,
+        )

@@ -1,0 +1,173 @@
+"""What RingCX sent, read as an End Call Event, or the sentence that says why it is none.
+
+The documented JSON body and the URL-encoded form, in the query string or in the body: what came decides, never what its
+content type claims. Nothing is dropped: fields that nobody documented are kept, all values as text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+from zoneinfo import ZoneInfo
+
+from pipelines.ringcx.columns import fold, free_name
+from pipelines.ringcx.text import as_utf8, install_repair
+from pipelines.ringcx.times import parse_local_time, uii_time
+
+MAX_FIELDS: Final = 200
+# Two clocks of the source tell when a call began. The UII's is documented to be US/Eastern; further apart than this,
+# the other one is in a zone that EVENTS_TIMEZONE does not name.
+AGREE_WITHIN: Final = timedelta(minutes=10)
+_LONGEST_NAME: Final = 128
+_LONGEST_ID: Final = 128
+_BLANKS: Final = b" \t\r\n\x0b\x0c"
+_BOM: Final = b"\xef\xbb\xbf"
+# The parameters of a recording link, which one that was not encoded loses to the form around it.
+_LINK_PARAMETERS: Final = ("accountId", "bucket", "region", "compliance", "file")
+
+
+class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence that the sender is told
+    """The request holds no End Call Event. The text says why and what to do, without any of its content."""
+
+
+def read_event(query: bytes, body: bytes) -> dict[str, str]:
+    """The fields of an event, by the names that they came with; those of the body win over the query string's.
+
+    Raises:
+        NotAnEvent: neither holds one.
+    """
+    fields = _from_form(query, "query string")
+    content = body.removeprefix(_BOM).strip(_BLANKS)
+    if content:
+        fields |= _from_json(content) if content[:1] in (b"{", b"[", b'"') else _from_form(content, "body")
+    if not fields:
+        raise NotAnEvent("The request holds no field; send the event as a JSON body or URL-encoded.")
+    if any(len(name) > _LONGEST_NAME for name in fields):
+        raise NotAnEvent("A field's name is too long; send the documented fields of the End Call Event.")
+    _require_call(fields)
+    return fields
+
+
+def field(fields: Mapping[str, str], name: str) -> str:
+    """The value of a documented field, however its name is written; empty when there is none."""
+    exact = fields.get(name)
+    if exact is not None:
+        return exact.strip()
+    wanted = _folded(name)
+    return next((value.strip() for given, value in fields.items() if _folded(given) == wanted), "")
+
+
+def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | None, bool]:
+    """When the call began (UTC), by `call_start` in `zone` or by the UII; and whether the two plainly disagree.
+
+    Where they disagree the UII counts, whose zone is documented.
+    """
+    said = parse_local_time(field(fields, "call_start"), zone)
+    by_uii = uii_time(field(fields, "call_id"))
+    if said is None or by_uii is None:
+        return said or by_uii, False
+    return (said, False) if abs(said - by_uii) <= AGREE_WITHIN else (by_uii, True)
+
+
+def _require_call(fields: Mapping[str, str]) -> None:
+    for name in ("call_id", "account_id"):
+        value = field(fields, name)
+        if not value:
+            raise NotAnEvent(f"The field {name} is missing or empty; tick it in the event's fields.")
+        if len(value) > _LONGEST_ID:
+            raise NotAnEvent(f"The field {name} is too long to be an id.")
+    kind = field(fields, "event_type").upper()
+    # The same "Generic HTTP" can send log-ins and states of agents, some of which carry the id of a call.
+    if kind and not kind.endswith("CALL") and not any(_folded(name) == "recordingurl" for name in fields):
+        raise NotAnEvent("This is an agent's event and not the end of a call; send End Call Events only.")
+
+
+def _from_json(content: bytes) -> dict[str, str]:
+    problem = ""
+    try:
+        pairs = json.loads(_text(content), object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
+    except RecursionError:
+        problem = "The JSON is nested too deeply; send one flat object."
+    except ValueError:
+        problem = "The body is not JSON; send one JSON object, or the URL-encoded form."
+    if problem:
+        raise NotAnEvent(problem)
+    if not isinstance(pairs, _Pairs):
+        raise NotAnEvent("The JSON is not one object; send each event by itself.")
+    return _named((name, _as_text(value)) for name, value in pairs if value is not None)
+
+
+def _from_form(content: bytes, where: str) -> dict[str, str]:
+    problem = ""
+    try:
+        pairs = parse_qsl(
+            _text(content), keep_blank_values=True, errors=install_repair(), max_num_fields=MAX_FIELDS + 1
+        )
+    except ValueError:
+        problem = f"The {where} holds too many fields; send the documented ones."
+    if problem:
+        raise NotAnEvent(problem)
+    if len(pairs) == 1 and not pairs[0][1] and b"=" not in content:
+        raise NotAnEvent(f"The {where} is neither JSON nor a URL-encoded form.")
+    return _with_whole_link(_named(pairs))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object as it was written, so that a name that comes twice loses nothing."""
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if len(fields) == MAX_FIELDS:
+            raise NotAnEvent("The event holds too many fields; send the documented ones.")
+        fields[free_name(_clean(name), fields)] = _clean(value)
+    return fields
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    try:
+        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise NotAnEvent("The JSON is nested too deeply; send one flat object.") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, _Pairs):
+        return {name: _plain(inner) for name, inner in value}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
+    """Put a link together again that was sent without encoding its own `&`; the parts stay as fields too."""
+    link = fields.get("recording_url", "")
+    if "?" not in link or "file=" in link or not fields.get("file"):
+        return fields
+    rest = [f"{name}={quote(fields[name], safe='/')}" for name in _LINK_PARAMETERS if fields.get(name)]
+    return fields | {"recording_url": "&".join([link, *rest])}
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return b"".join(as_utf8([content])).decode()
+
+
+def _clean(text: str) -> str:
+    """JSON may name half of a character (a lone surrogate), which no file can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+@lru_cache(maxsize=1024)
+def _folded(name: str) -> str:
+    return re.sub(r"\s", "", fold(name))

@@ -1,0 +1,38 @@
+"""The place that EVENTS_URL names, and the one sentence in which it fails. `keep.py` writes, `stored.py` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+SUFFIX = ".events"
+
+
+class EventsUnavailable(Exception):  # noqa: N818 - says what the matter is, like LedgerUnavailable
+    """The place of the events cannot be written or read now. One sentence: what, where, what to do."""
+
+
+@contextmanager
+def told(verb: str, where: str) -> Iterator[None]:
+    """Turn the errors of a disk or a bucket into EventsUnavailable: `cannot write /data/events: No space left …`."""
+    try:
+        yield
+    except ClientError as error:
+        raise _unavailable(verb, where, error.response.get("Error", {}).get("Code", "unknown")) from error
+    except BotoCoreError as error:
+        raise _unavailable(verb, where, type(error).__name__) from error
+    except OSError as error:
+        raise _unavailable(verb, where, error.strerror or type(error).__name__) from error
+
+
+def s3_place(bucket: str, prefix: str) -> str:
+    """How a sentence names a prefix of a bucket."""
+    return f"s3://{bucket}/{prefix}"
+
+
+def _unavailable(verb: str, where: str, why: str) -> EventsUnavailable:
+    return EventsUnavailable(
+        f"cannot {verb} {where}: {why}; check EVENTS_URL, its rights and its space, and the AWS credentials."
+    )

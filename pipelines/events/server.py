@@ -1,0 +1,180 @@
+"""Runs the receiver with uvicorn: how many connections, how long one may say nothing, how it ends.
+
+On SIGTERM no new request is taken, those under way are answered once their events are durable, then the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pipelines.archive.bucket import make_s3_client
+from pipelines.events.app import Receiver, Rules
+from pipelines.events.guard import HeaderCheck
+from pipelines.events.keep import Keeper, LocalKeeper, S3Keeper
+from pipelines.settings import ReceiverSettings, SettingsError
+
+log = logging.getLogger("pipelines.events")
+
+LOG_EVERY = 60.0
+_GRACE_SECONDS = 25
+_KEEP_ALIVE_SECONDS = 30
+_BACKLOG = 1024
+
+
+def run(settings: ReceiverSettings) -> None:
+    """Receive events until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+        EventsUnavailable: nothing can be stored; before any event was taken.
+    """
+    keeper = make_keeper(settings)
+    keeper.probe()
+    receiver = Receiver(
+        keeper,
+        HeaderCheck(settings.events_header_name, settings.header_values),
+        Rules(
+            zone=settings.zone,
+            events_zone=settings.events_zone,
+            first_date=settings.archive_start_date,
+            max_bytes=settings.events_max_bytes,
+            rate=settings.events_rate,
+            timeout_seconds=settings.events_timeout_seconds,
+        ),
+    )
+    listener = _listen(settings.events_host, settings.events_port)
+    asyncio.run(_serve(receiver, settings, listener))
+
+
+def make_keeper(settings: ReceiverSettings) -> Keeper:
+    """Where EVENTS_URL says."""
+    where = settings.events_url or ""
+    if not where.startswith("s3://"):
+        return LocalKeeper(Path(where))
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    return S3Keeper(make_s3_client(max_connections=4), bucket, prefix)
+
+
+class _Server(uvicorn.Server):
+    """Ends and returns when told to; uvicorn's own would end the process by the same signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the loop."""
+        yield
+
+
+async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socket.socket) -> None:
+    server = _Server(
+        uvicorn.Config(
+            receiver.app(),
+            loop="asyncio",
+            http=_protocol(settings.events_timeout_seconds, settings.events_max_connections),
+            ws="none",
+            lifespan="on",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,  # it shows query strings, and those hold telephone numbers
+            log_config=None,
+            log_level="error",
+            limit_concurrency=settings.events_max_connections,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+    host, port = listener.getsockname()[:2]
+    log.info("Receiving End Call Events at http://%s:%d/events", host, port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    told = asyncio.create_task(_tell(receiver))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        told.cancel()
+        with suppress(asyncio.CancelledError):
+            await told
+    log.info("Ended; in all: %s", _counted(receiver.tally.counts))
+
+
+async def _tell(receiver: Receiver) -> None:
+    """Log what was counted, once a minute when there was anything."""
+    before: Counter[str] = Counter()
+    while True:
+        await asyncio.sleep(LOG_EVERY)
+        counts = Counter(receiver.tally.counts)
+        if counts != before:
+            log.info("In the last minute: %s", _counted(counts - before))
+        if receiver.tally.trouble:
+            log.error("%s", receiver.tally.trouble)
+        before = counts
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def _protocol(seconds: float, most: int) -> type[H11Protocol]:
+    """Uvicorn's own protocol, which has no patience of its own before a request is whole, with ours."""
+
+    class Patient(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+            super().connection_made(transport)
+            # Those above the limit are told 503 by uvicorn; as many again are dropped without a word.
+            if len(self.connections) > 2 * most:
+                transport.abort()
+            else:
+                self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._in_progress():
+                self._stop_waiting()
+            elif self._timer is None:
+                self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _in_progress(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self._timer = self.loop.call_later(seconds, self._waited)
+
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _waited(self) -> None:
+            self._timer = None
+            if not self._in_progress() and self.timeout_keep_alive_task is None:
+                self.transport.abort()
+
+    return Patient
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on EVENTS_HOST and EVENTS_PORT ({host}:{port}): {error.strerror}; choose others"
+        ) from None
+    # asyncio does so only for sockets that name their protocol; without it every small answer takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
