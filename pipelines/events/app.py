@@ -117,7 +117,7 @@ class Receiver:
             async with asyncio.timeout(self._rules.timeout_seconds):
                 body = await self._body(request)
         except TimeoutError:
-            return _said(408, "The body did not come in time.")
+            return _said(408, "The body did not come in time.", {"Connection": "close"})
         except ClientDisconnect:
             return _said(400, "The body broke off.")
         if body is None:

@@ -1,0 +1,81 @@
+"""A clean environment, a receiver in this process for each test, and an S3."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipelines.events.app import Receiver, Rules
+from pipelines.events.event import field
+from pipelines.events.frames import read_frames
+from pipelines.events.guard import HeaderCheck
+from pipelines.events.keep import Keeper, LocalKeeper
+from pipelines.events.stored import StoredEvents, day_folder
+from tests.events.receivers import AUTHORIZATION
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it would rather have httpx2, which nothing else here needs
+    from starlette.testclient import TestClient
+
+OURS = ("RINGCX_", "RINGCENTRAL_", "ARCHIVE_", "EVENTS_", "LEDGER_", "DATA_DIR", "AWS_")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "events"
+
+
+@pytest.fixture
+def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
+    """Make a client of a receiver in this process: `receiver(rate=5, accepted=[…], keeper=…)`."""
+    with ExitStack() as stack:
+
+        def make(
+            *,
+            accepted: tuple[str, ...] = (AUTHORIZATION,),
+            name: str = "Authorization",
+            keeper: Keeper | None = None,
+            **changed: Any,
+        ) -> TestClient:
+            rules = {
+                "zone": ZoneInfo("UTC"),
+                "events_zone": ZoneInfo("US/Eastern"),
+                "first_date": date(2020, 1, 1),
+                "max_bytes": 65536,
+                "rate": 10000,
+                "timeout_seconds": 5.0,
+                **changed,
+            }
+            made = Receiver(keeper or LocalKeeper(place), HeaderCheck(name, accepted), Rules(**rules))
+            return stack.enter_context(TestClient(made.app(), raise_server_exceptions=True))
+
+        yield make
+
+
+def stored_fields(stored: StoredEvents) -> list[dict[str, str]]:
+    """The fields of every stored event, whatever its date."""
+    found = []
+    for day in stored.days():
+        for file in stored.files(day_folder(day)):
+            found += [dict(one["fields"]) for one in read_frames(stored.read(file.name)).records]
+    return found
+
+
+def stored_calls(stored: StoredEvents) -> list[str]:
+    return [field(one, "call_id") for one in stored_fields(stored)]

@@ -1,0 +1,137 @@
+"""The receiver as a process: killed, ended, beside another one, and held by clients that say nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.events.stored import LocalStored
+from tests.events.conftest import stored_calls
+from tests.events.receivers import AUTHORIZATION, ROOT, Load, ReceiverProcess, event
+
+
+@pytest.mark.slow
+def test_killed_under_load_again_and_again_it_loses_nothing_that_it_acknowledged(place: Path) -> None:
+    acknowledged: set[str] = set()
+    port, sent = 0, 0
+    for kill in range(4):
+        with ReceiverProcess(place, port=port) as receiver:
+            port = receiver.port
+            with Load(port, clients=8, first=kill * 1_000_000) as load:
+                load.wait_for(150 + 70 * kill)
+                assert receiver.end(signal.SIGKILL) == -signal.SIGKILL
+        acknowledged |= load.acknowledged
+        sent += load.sent
+        assert set(load.answers) == {200}
+    found = stored_calls(LocalStored(place))
+    assert acknowledged <= set(found)
+    assert len(acknowledged) <= len(set(found)) <= sent
+
+
+@pytest.mark.slow
+def test_two_receivers_on_one_place_lose_nothing_when_one_is_killed(place: Path) -> None:
+    with ReceiverProcess(place) as one, ReceiverProcess(place) as two:
+        with Load(one.port, clients=3) as first, Load(two.port, clients=3, first=1_000_000) as second:
+            first.wait_for(100)
+            second.wait_for(100)
+            one.end(signal.SIGKILL)
+            second.wait_for(len(second.acknowledged) + 50)
+        assert two.end(signal.SIGTERM) == 0
+    assert first.acknowledged | second.acknowledged <= set(stored_calls(LocalStored(place)))
+
+
+@pytest.mark.slow
+def test_told_to_end_it_answers_what_it_has_begun_and_ends_well(place: Path) -> None:
+    with ReceiverProcess(place) as receiver, Load(receiver.port, clients=6) as load:
+        load.wait_for(200)
+        assert receiver.end(signal.SIGTERM) == 0
+    assert set(load.answers) == {200}
+    found = stored_calls(LocalStored(place))
+    assert sorted(found) == sorted(load.acknowledged)  # each one answered: none was cut off in the middle
+    assert f"Ended; in all: stored {len(found)}" in receiver.log
+    for secret in (AUTHORIZATION[6:], "5105550111", "recordings.virtualacd", "My Queue"):
+        assert secret not in receiver.log
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    connection.settimeout(20)
+    received = b""
+    while True:
+        try:
+            piece = connection.recv(4096)
+        except ConnectionError:
+            return received
+        if not piece:
+            return received
+        received += piece
+
+
+@pytest.mark.slow
+def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
+    head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: 100\r\n"
+    with ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="1", EVENTS_MAX_CONNECTIONS="5") as receiver:
+
+        def dawdle(begun: str) -> socket.socket:
+            connection = socket.create_connection(("127.0.0.1", receiver.port))
+            connection.sendall(begun.encode())
+            return connection
+
+        begun = time.monotonic()
+        silent, half_a_head, half_a_body = dawdle(""), dawdle(head), dawdle(head + "\r\n{")
+        assert answer_of(silent) == b""
+        assert answer_of(half_a_head) == b""
+        assert answer_of(half_a_body).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - begun < 15
+        crowd = [dawdle("") for _ in range(30)]
+        time.sleep(0.3)
+        one_more = dawdle("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert not answer_of(one_more).startswith(b"HTTP/1.1 200")
+        assert all(answer_of(one) == b"" for one in crowd)
+        with Load(receiver.port, clients=1) as load:
+            load.wait_for(5)
+
+
+@pytest.mark.slow
+def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: Path) -> None:
+    def said(**variables: str) -> str:
+        command = [sys.executable, "-m", "pipelines.events"]
+        known = {"PATH": "/usr/bin:/bin", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_URL": str(place), **variables}
+        ended = subprocess.run(command, env=known, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode == 1
+        assert "s3cret" not in ended.stderr
+        return ended.stderr
+
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        lines = said(EVENTS_PORT=str(taken.getsockname()[1]))
+    assert lines.startswith("cannot listen on EVENTS_HOST and EVENTS_PORT (127.0.0.1:")
+    assert lines.count("\n") == 1
+    assert said(EVENTS_URL=str(tmp_path / "file" / "x")).startswith("cannot write ")
+    assert said(EVENTS_HEADER_VALUE="").startswith("no secret is set")
+
+
+def test_the_count_says_what_is_stored(place: Path) -> None:
+    code = "import sys, pipelines.events.server; print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"  # a receiver is small
+    with ReceiverProcess(place) as receiver, Load(receiver.port, clients=2) as load:
+        load.wait_for(20)
+        receiver.end(signal.SIGTERM)
+    command = [sys.executable, "-m", "pipelines.events", "--count"]
+    counted = subprocess.run(
+        command,
+        env={"PATH": "/usr/bin:/bin", "EVENTS_URL": str(place)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert counted.stdout.splitlines()[-1].split() == ["in", "all", *[str(len(load.acknowledged))] * 2, "0"]
+    assert json.dumps(event(0)["call_id"]) not in counted.stdout

@@ -1,0 +1,311 @@
+"""What the receiver answers, and what is durable when it does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.events import app as receiver_app
+from pipelines.events.frames import read_frames
+from pipelines.events.guard import HeaderCheck, TokenBucket
+from pipelines.events.keep import Line, LocalKeeper
+from pipelines.events.place import EventsUnavailable
+from pipelines.events.stored import LocalStored
+from pipelines.settings import ReceiverSettings, SettingsError, load
+from tests.events.conftest import stored_calls, stored_fields
+from tests.events.receivers import AUTHORIZATION, event
+
+GOOD = {"Authorization": AUTHORIZATION}
+Make = Callable[..., Any]
+
+
+def malformed(place: Path) -> list[dict[str, Any]]:
+    return [
+        dict(one)
+        for file in sorted(place.glob("malformed/date=*/*.events"))
+        for one in read_frames(file.read_bytes()).records
+    ]
+
+
+@pytest.mark.parametrize("path", ["/events", "/"])
+def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, place: Path, path: str) -> None:
+    client = receiver()
+    told = {name: value or "" for name, value in event(7).items()}
+    for number, send in enumerate(
+        (
+            lambda: client.post(path, json=event(7), headers=GOOD),
+            lambda: client.post(path, params=told, headers=GOOD),
+            lambda: client.get(path, params=told, headers=GOOD),
+            lambda: client.post(path, data=told, headers=GOOD),
+            lambda: client.post(path, content=json.dumps(event(7)), headers=GOOD | {"Content-Type": "text/plain"}),
+        ),
+        start=1,
+    ):
+        assert send().status_code == 200
+        assert stored_calls(LocalStored(place)) == [event(7)["call_id"]] * number
+    assert all(one.items() >= {k: v for k, v in told.items() if v}.items() for one in stored_fields(LocalStored(place)))
+
+
+def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiver: Make, place: Path) -> None:
+    client = receiver()
+    client.post("/events", json=event(1), headers=GOOD)  # 21:36 in New York is the next day in UTC
+    client.post("/events", json=event(2, call_id="x1", call_start="2099-01-01 00:00:00"), headers=GOOD)
+    client.post("/events", json=event(3, call_id="x2", call_start="1999-01-01 00:00:00"), headers=GOOD)
+    client.post("/events", json=event(4, call_id="x3", call_start=""), headers=GOOD)
+    days = LocalStored(place).days()
+    assert days[0].isoformat() == "2020-07-01"
+    assert len(days) in {2, 3}  # the others under the day on which they came, which may end meanwhile
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Basic"},
+        {"Authorization": AUTHORIZATION[:-1]},
+        {"Authorization": AUTHORIZATION + "A"},
+        {"Authorization": AUTHORIZATION.lower()},
+        {"Authorization": "x" * 8000},
+        {"Authorization": "\xff\xfe"},
+        {"X-Authorization": AUTHORIZATION},
+    ],
+)
+def test_nothing_is_read_or_kept_without_the_right_header(receiver: Make, place: Path, header: dict[str, str]) -> None:
+    client = receiver()
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in header.items()]
+    answer = client.post("/events", json=event(1), headers=raw)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Basic realm="events"')
+    assert not list(place.glob("**/*.events"))
+
+
+def test_a_header_that_comes_twice_is_not_believed(receiver: Make) -> None:
+    twice = [("Authorization", "x"), ("Authorization", AUTHORIZATION)]
+    assert receiver().post("/events", json=event(1), headers=twice).status_code == 401
+
+
+def test_both_secrets_are_good_while_one_replaces_the_other(receiver: Make) -> None:
+    client = receiver(name="X-Events-Key", accepted=("old", "new"))
+    for value, status in (("old", 200), ("new", 200), ("older", 401)):
+        assert client.post("/events", json=event(1), headers={"x-events-key": value}).status_code == status
+
+
+def test_a_wrong_secret_takes_no_longer_the_more_of_it_is_right() -> None:
+    check = HeaderCheck("authorization", [AUTHORIZATION])
+    good = AUTHORIZATION.encode()
+    cases = {
+        "none": [],
+        "first letter wrong": [(b"authorization", b"\0" + good[1:])],
+        "last letter wrong": [(b"authorization", good[:-1] + b"\0")],
+        "short": [(b"authorization", good[:5])],
+    }
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(3000):
+        for name, headers in cases.items():
+            begun = time.perf_counter()
+            assert not check.admits(headers)
+            spent[name].append(time.perf_counter() - begun)
+    least = {name: statistics.quantiles(times, n=20)[1] for name, times in spent.items()}
+    assert max(least.values()) < 2 * min(least.values()) + 1e-6, least
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda client: client.post("/events", content=b"x" * 3000, headers=GOOD),
+        lambda client: client.post("/events", content=iter([b"x" * 900] * 3), headers=GOOD),  # no length declared
+        lambda client: client.get("/events", params={"x": "y" * 3000}, headers=GOOD),
+    ],
+)
+def test_what_is_too_large_is_refused_and_not_kept(receiver: Make, place: Path, send: Callable[[Any], Any]) -> None:
+    assert send(receiver(max_bytes=2048)).status_code == 413
+    assert not list(place.glob("**/*.events"))
+
+
+def test_too_many_events_a_second_are_told_when_to_come_back(receiver: Make, place: Path) -> None:
+    client = receiver(rate=5)
+    answers = [client.post("/events", json=event(number), headers=GOOD) for number in range(40)]
+    statuses = [one.status_code for one in answers]
+    assert set(statuses) == {200, 429}
+    assert {one.headers["retry-after"] for one in answers if one.status_code == 429} == {"1"}
+    assert len(stored_calls(LocalStored(place))) == statuses.count(200)
+
+
+def test_senders_without_the_secret_do_not_use_up_the_others_rate(receiver: Make) -> None:
+    client = receiver(rate=5)
+    assert {client.post("/events", json={}).status_code for _ in range(40)} == {401, 429}
+    assert client.post("/events", json=event(1), headers=GOOD).status_code == 200
+
+
+def test_a_bucket_of_tokens_gives_its_rate_in_the_long_run() -> None:
+    now = [0.0]
+    bucket = TokenBucket(10, lambda: now[0])
+    taken = 0
+    for _ in range(1000):
+        taken += bucket.take() == 0
+        now[0] += 0.01
+    assert 100 + 19 <= taken <= 100 + 20
+
+
+def test_what_is_no_event_is_refused_with_a_sentence_and_kept_aside(receiver: Make, place: Path) -> None:
+    client = receiver()
+    answer = client.post("/events?secret=5105550111", content=b"\xff" * 9000, headers=GOOD)
+    assert answer.status_code == 400
+    assert answer.text == "The body is neither JSON nor a URL-encoded form.\n"
+    (kept,) = malformed(place)
+    assert (kept["why"], kept["bytes"], kept["query"]) == (answer.text.strip(), 9017, "secret=5105550111")
+    assert kept["body"] == "\xff" * receiver_app.KEPT_OF_MALFORMED
+    assert LocalStored(place).days() == []
+
+
+def test_malformed_requests_do_not_fill_the_disk(receiver: Make, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_app, "MALFORMED_BYTES_A_DAY", 2000)
+    client = receiver()
+    assert {client.post("/events", content=b"x" * 500, headers=GOOD).status_code for _ in range(30)} == {400}
+    assert len(malformed(place)) < 10
+    assert client.get("/health").json()["events"] == {"malformed": 30, "malformed_not_kept": 30 - len(malformed(place))}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=200),
+    st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126, exclude_characters="#?"), max_size=50),
+)
+def test_no_body_and_no_query_is_a_defect(receiver: Make, body: bytes, query: str) -> None:
+    client = receiver()
+    answer = client.post(f"/events?{query}", content=body, headers=GOOD)
+    assert answer.status_code in {200, 400}
+    assert answer.text.endswith(".\n")
+
+
+class FailingKeeper(LocalKeeper):
+    """A disk that fails for as long as it is told to."""
+
+    failing = False
+    slow_s = 0.0
+    batches = 0
+
+    def write(self, lines: Iterable[Line]) -> None:
+        self.batches += 1
+        time.sleep(self.slow_s)
+        self._need()
+        super().write(lines)
+
+    def probe(self) -> None:
+        self._need()
+        super().probe()
+
+    def _need(self) -> None:
+        if self.failing:
+            raise EventsUnavailable("cannot write /events: No space left on device; check EVENTS_URL.")
+
+
+def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_so(receiver: Make, place: Path) -> None:
+    keeper = FailingKeeper(place)
+    client = receiver(keeper=keeper)
+    assert client.get("/health").json()["storage"] == "writable"
+    keeper.failing = True
+    answer = client.post("/events", json=event(1), headers=GOOD)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    health = client.get("/health")
+    assert (health.status_code, health.json()["storage"]) == (503, "unavailable")
+    keeper.failing = False
+    assert client.get("/health").status_code == 200
+    assert client.post("/events", json=event(2), headers=GOOD).status_code == 200
+    assert stored_calls(LocalStored(place)) == [event(2)["call_id"]]
+
+
+def test_many_requests_share_one_write(receiver: Make, place: Path) -> None:
+    keeper = FailingKeeper(place)
+    client = receiver(keeper=keeper)
+    keeper.slow_s = 0.1
+    statuses: list[int] = []
+    senders = [
+        threading.Thread(
+            target=lambda n=n: statuses.append(client.post("/events", json=event(n), headers=GOOD).status_code)
+        )
+        for n in range(30)
+    ]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert statuses == [200] * 30
+    assert len(set(stored_calls(LocalStored(place)))) == 30
+    assert keeper.batches < 15
+
+
+def test_health_and_log_show_no_field_and_no_secret(receiver: Make, caplog: pytest.LogCaptureFixture) -> None:
+    client = receiver()
+    with caplog.at_level(logging.DEBUG):
+        client.post("/events", json=event(1), headers=GOOD)
+        client.post("/events?ani=5105550111", content=b"{", headers=GOOD)
+        client.post("/events", json=event(1), headers={"Authorization": "Basic c2VjcmV0"})
+        shown = client.get("/health").text + "".join(
+            record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "asyncio"))
+        )
+    for secret in ("5105550111", "rc.guest", "recordings.virtualacd", AUTHORIZATION[6:], "c2VjcmV0"):
+        assert secret not in shown
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, EVENTS_URL="events")
+    with pytest.raises(SettingsError, match=r"no secret is set.*EVENTS_ALLOW_ANYONE=true"):
+        load(ReceiverSettings)
+    set_all(monkeypatch, EVENTS_ALLOW_ANYONE="true")
+    assert load(ReceiverSettings).header_values == ()
+    set_all(monkeypatch, EVENTS_HEADER_VALUE="s3cret")
+    with pytest.raises(SettingsError, match="EVENTS_ALLOW_ANYONE is set together with a secret"):
+        load(ReceiverSettings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_URL is not set"),
+        ({"EVENTS_URL": "ftp://x", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_URL must be a folder or s3://"),
+        ({"EVENTS_URL": "e", "EVENTS_USERNAME": "s3cret"}, "EVENTS_USERNAME and EVENTS_PASSWORD belong together"),
+        (
+            {"EVENTS_URL": "e", "EVENTS_USERNAME": "u", "EVENTS_PASSWORD": "s3cret", "EVENTS_HEADER_VALUE": "x"},
+            "keep one of the two ways",
+        ),
+        ({"EVENTS_URL": "e", "EVENTS_HEADER_NAME": "X Key", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_HEADER_NAME is"),
+        ({"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_TIMEZONE": "Mars"}, "EVENTS_TIMEZONE is no IANA"),
+    ],
+)
+def test_wrong_settings_are_told_in_a_sentence_without_a_secret(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    set_all(monkeypatch, **variables)
+    with pytest.raises(SettingsError, match=said) as caught:
+        load(ReceiverSettings)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_user_and_password_are_the_basic_header_that_ringcx_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, EVENTS_URL="e", EVENTS_USERNAME="ü", EVENTS_PASSWORD="a:b", EVENTS_PASSWORD_NEXT="c")
+    known = load(ReceiverSettings)
+    assert known.header_values == tuple(f"Basic {b64encode(pair.encode()).decode()}" for pair in ("ü:a:b", "ü:c"))
+    assert "a:b" not in repr(known)
+
+
+def test_the_example_file_lists_every_setting_of_the_receiver() -> None:
+    example = (Path(__file__).parents[2] / ".env.example").read_text()
+    for name in ReceiverSettings.model_fields:
+        assert f"\n{name.upper()}=" in example
