@@ -74,14 +74,19 @@ def _compare(ledger: Ledger, day: date, accounts: Collection[str], zone: ZoneInf
     bounds = day_bounds(day, zone)
     pulls = [pull for pull in ledger.pulls(GLOBAL, day) if pull.account_id in accounts]
     whole = frozenset(pull.account_id for pull in pulls if covers(pull, bounds))
-    reported = _recorded(ledger, GLOBAL, [day])
-    told = _recorded(ledger, EVENTS, [day])
     near = [day + step for step in _NEAR]
+
+    def ours(call: Call) -> bool:
+        # A call that began on another date is left to that one: a report may end with the first call of the next day.
+        at = uii_time(call[1])
+        return call[0] in accounts and (at is None or bounds[0] <= at < bounds[1])
 
     def settled(call: Call) -> bool:
         at = uii_time(call[1])
-        return call[0] in accounts and (at is None or at <= now - YOUNG)
+        return at is None or at <= now - YOUNG
 
+    reported = frozenset(filter(ours, _recorded(ledger, GLOBAL, [day])))
+    told = frozenset(filter(ours, _recorded(ledger, EVENTS, [day])))
     lost = reported - told
     unreported = frozenset(call for call in told - reported if call[0] in whole)
     if lost:

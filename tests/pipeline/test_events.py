@@ -1,0 +1,380 @@
+"""End Call Events through the pipeline: rows, recordings, completeness, and what starts a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, SensorResult, SkipReason, build_sensor_context
+
+from pipelines.definitions import build_defs
+from pipelines.events.frames import frame
+from pipelines.events.keep import LocalKeeper
+from pipelines.events.stored import day_folder
+from pipelines.ledger.states import Status
+from pipelines.resources import services_resource
+from pipelines.steps.arrivals import every_event_arrived
+from sandbox.calls import Call, calls_of_day
+from sandbox.events import EventRoute, EventSender, event_of
+from sandbox.faults import Faults
+from sandbox.links import LinkMaker
+from tests.events.receivers import AUTHORIZATION, ReceiverProcess
+
+EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "stored-events"
+
+
+def calls(it: Any, day: date) -> list[Call]:
+    return [
+        call for account in it.sandbox.config.accounts for call in calls_of_day(it.sandbox.config.plan(), account, day)
+    ]
+
+
+def told(it: Any, of: Iterable[Call]) -> list[dict[str, Any]]:
+    links = LinkMaker(it.sandbox.url, "localhost")
+    return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
+
+
+def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
+    """As a receiver does it."""
+    received = (at or datetime.now(UTC)).isoformat()
+    keeper = LocalKeeper(place)
+    keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
+    keeper.close()
+
+
+def check_of(result: Any, name: str) -> Any:
+    (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == name)
+    return found
+
+
+def counts_of(result: Any, name: str) -> dict[str, Any]:
+    return {key: value.value for key, value in check_of(result, name).metadata.items()}
+
+
+def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def parents(name: str) -> set[str]:
+        graph = build_defs().resolve_asset_graph()
+        return {key.to_user_string() for key in graph.get(AssetKey(name)).parent_keys}
+
+    assert parents("recording_links") == {"agent_segment_metadata", "global_call_type_detail"}
+    monkeypatch.setenv("EVENTS_URL", "somewhere")
+    assert parents("recording_links") == {"agent_segment_metadata", "global_call_type_detail", "end_call_events"}
+    defs = build_defs()
+    assert "end_call_events_arrived" in {one.name for one in defs.get_repository_def().sensor_defs}
+    node = defs.resolve_asset_graph().get(AssetKey("end_call_events"))
+    assert node.description
+    assert node.owners
+    assert node.backfill_policy is None
+    assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
+    (check,) = (one for one in defs.resolve_asset_graph().asset_check_keys if one.name == "every_event_arrived")
+    assert defs.resolve_asset_graph().get(check).partitions_def is not None
+
+
+def test_an_event_is_a_row_and_its_link_a_mono_recording_due_two_minutes_later(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    received = datetime.now(UTC).replace(microsecond=0)
+    store(place, day, told(it, calls(it, day)), at=received)
+    result = it.run(day, select=EVENTS)
+    assert result.success
+    found = it.metadata(result, "end_call_events")
+    recorded = [call for call in calls(it, day) if call.mono]
+    assert (found["events_new"], found["events_with_link"]) == (len(calls(it, day)), len(recorded))
+    assert len(recorded) < len(calls(it, day))  # unanswered calls are rows without a link
+    states = it.states(day, day + timedelta(days=1))
+    assert set(states) == {f"{call.account_id}/{call.mono[-1].path}" for call in recorded}
+    assert {(one.layout, one.source, one.status) for one in states.values()} == {
+        ("mono", "end_call_events", Status.pending)
+    }
+    assert {one.next_attempt_at for one in states.values()} == {received + timedelta(minutes=2)}
+    for one in states.values():
+        call = next(call for call in recorded if call.uii == one.uii)
+        assert (one.started_at, one.date, one.found_on) == (call.started_at, day, day)
+        assert one.expected_duration_s == int((call.ended_at - call.started_at).total_seconds())
+
+
+def test_how_long_it_took_from_the_event_to_the_archive_is_shown(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    begun = datetime.now(UTC)
+    store(place, day, told(it, calls(it, day)), at=begun - timedelta(seconds=130))
+    result = it.run(day, select=EVENTS)
+    found = it.metadata(result, "recordings")
+    assert found["archived"] == found["recordings_by_event"] == len(it.states(day, day + timedelta(days=1)))
+    passed = (datetime.now(UTC) - begun).total_seconds()
+    assert 130 <= found["event_to_archive_median_s"] <= found["event_to_archive_p95_s"] <= 130 + passed
+    assert "recordings_by_event" not in it.metadata(it.run(day, select=EVENTS), "recordings")
+
+
+@pytest.mark.slow
+def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (60, 60)}), recent[0]
+    with ReceiverProcess(place) as receiver:
+        route = {"url": receiver.url, "header": ("Authorization", AUTHORIZATION), "lost": 0.1, "doubled": 0.1}
+        sent = EventSender(it.sandbox.config, it.sandbox.url, EventRoute(form="query", **route)).send_day(day)
+    assert set(sent.statuses) == {200}
+    assert sent.calls["lost"] > 2
+    assert sent.calls["twice"] > 2
+    first = it.run(day, select=EVENTS)
+    found = it.metadata(first, "end_call_events")
+    assert (found["events_read"], found["events_new"]) == (sum(sent.statuses.values()), len(sent.acknowledged))
+    result = it.run(day)
+    assert result.success
+    truth = {one["recording_id"]: one["sha256"] for one in it.truth(day)}
+    states = {key: one for key, one in it.states(day).items() if one.date == day}
+    assert set(states) == set(truth)
+    # What an event told two minutes ago and less is not due yet; the report does not make it wait, nor come twice.
+    waiting = {key for key, one in states.items() if one.status is Status.pending}
+    assert all(states[key].source == "end_call_events" for key in waiting)
+    three_minutes_on = services_resource(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=it.s3)
+    later = build_defs(services=three_minutes_on).resolve_job_def("archive_day")
+    last = later.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
+    assert {one.status for one in it.states(day).values() if one.date == day} == {Status.archived}
+    assert it.sandbox.counters()["media_by_path"] == dict.fromkeys(it.sandbox.counters()["media_by_path"], 1)
+    assert check_of(last, "every_link_is_held").passed
+    arrived = check_of(last, "every_event_arrived")
+    lost = {call.uii for call in calls(it, day) if call.mono and call.uii in sent.lost}
+    assert not arrived.passed
+    assert arrived.severity.value == "WARN"
+    assert counts_of(last, "every_event_arrived")["calls_without_event"] == len(lost)
+    sample = arrived.metadata["sample"].records
+    assert {one.data["uii"] for one in sample} == set(sorted(lost)[:20])
+    customers = {call.ani for call in calls(it, day)} | {call.dnis for call in calls(it, day)}
+    shown = " ".join(str(event) for run in (first, result, last) for event in run.all_events)
+    assert not [number for number in customers if number in shown]
+
+
+def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
+    events = told(it, calls(it, day))
+    store(place, day, events)
+    assert it.run(day, select=["end_call_events"]).success
+    ledger = it.services().ledger
+    rows = ledger.all_rows("end_call_events", day).num_rows
+    assert rows == len(events)
+    store(place, day, [*events[:3], *events[:1]], at=datetime.now(UTC) + timedelta(seconds=5))
+    again = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    assert (again["events_read"], again["events_new"], again["events_known"]) == (4, 0, 4)
+    idle = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    assert (idle["events_read"], idle["files_read"]) == (0, 0)
+    for trace in Path("ledger", "event_reads").rglob("*.parquet"):
+        trace.unlink()  # as if each run had been killed before it wrote down how far it read
+    afresh = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    assert (afresh["events_read"], afresh["events_new"]) == (len(events) + 4, 0)
+    assert ledger.all_rows("end_call_events", day).num_rows == rows
+
+
+def test_an_older_version_of_an_event_that_comes_late_adds_no_row(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place), LEDGER_URL="ledger"), recent[0]
+    (one, *_) = told(it, [call for call in calls(it, day) if call.mono])
+    now = datetime.now(UTC)
+    store(place, day, [one | {"agent_disposition": ""}], at=now)
+    store(place, day, [one | {"agent_disposition": "Resolved"}], at=now + timedelta(seconds=1))
+    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_changed"] == 1
+    store(place, day, [one | {"agent_disposition": ""}], at=now + timedelta(seconds=2))
+    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_known"] == 1
+    (latest,) = it.services().ledger.latest_rows("end_call_events", day).to_pylist()
+    assert latest["agent_disposition"] == "Resolved"
+
+
+def test_a_file_still_being_written_is_read_up_to_its_last_whole_line(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    one, two = (
+        frame({"received_at": "2026-11-20T10:00:00+00:00", "fields": event}) for event in told(it, calls(it, day)[:2])
+    )
+    file = place / day_folder(day) / "01KB0000000000000000000000.events"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(one + two[:40])
+    assert it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")["events_new"] == 1
+    file.write_bytes(one + two)
+    grown = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    assert (grown["events_read"], grown["events_new"], grown["damaged_lines"]) == (1, 1, 0)
+    file.write_bytes(one + two + b"spoiled by the disk\n" + one)
+    for _ in range(2):  # shown by every run, until somebody looks
+        spoiled = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+        assert (spoiled["events_read"], spoiled["events_new"], spoiled["damaged_lines"]) == (1, 0, 1)
+
+
+def test_events_of_other_accounts_are_kept_aside_until_the_account_is_archived(
+    world: Callable[..., Any], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, day = world(EVENTS_URL=str(place), sandbox={"accounts": ("15300002", "15300003")}), recent[0]
+    both = calls(it, day)
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    store(place, day, told(it, both))
+    found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
+    others = [call for call in both if call.account_id == "15300003"]
+    assert (found["events_new"], found["events_of_other_accounts"]) == (len(both) - len(others), len(others))
+    assert {one.account_id for one in it.states(day).values()} == {"15300002"}
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002,15300003")
+    for new in (len(others), 0):
+        found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
+        assert (found["events_new"], found["events_of_other_accounts"]) == (new, 0)
+    assert {one.account_id for one in it.states(day).values()} == {"15300002", "15300003"}
+
+
+def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place), EVENTS_TIMEZONE="US/Pacific"), recent[0]
+    store(place, day, told(it, calls(it, day)))
+    found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
+    assert found["start_disagrees"] == len(calls(it, day))
+    starts = {call.uii: call.started_at for call in calls(it, day)}
+    assert all(one.started_at == starts[one.uii] for one in it.states(day).values())
+
+
+def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    store(place, day, told(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
+    by_events = it.run(day, select=EVENTS)
+    assert not check_of(by_events, "every_link_is_held").passed
+    assert counts_of(by_events, "every_link_is_held")["reports_not_pulled"] == 2
+    other = it.run(recent[1])
+    assert check_of(other, "every_link_is_held").passed
+    assert it.metadata(other, "end_call_events")["events_read"] == 0
+
+
+def test_the_check_says_both_ways_what_the_other_does_not_know(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (50, 50)}), recent[1]
+    recorded = [call for call in calls(it, day) if call.mono]
+    events = told(it, recorded[30:])
+    invented = events[0] | {"call_id": f"{day:%Y%m%d}120000" + "0" * 14}
+    store(place, day, [*events, invented])
+    result = it.run(day)
+    found = counts_of(result, "every_event_arrived")
+    assert (found["calls_without_event"], found["events_without_call"]) == (30, 1)
+    assert (found["calls_with_recording"], found["events_with_recording"]) == (len(recorded), len(events) + 1)
+    finding = check_of(result, "every_event_arrived")
+    assert not finding.passed
+    assert len(finding.metadata["sample"].records) == 20
+    assert {one.data["matter"] for one in finding.metadata["sample"].records} == {"without_event", "without_call"}
+    percent = {one.data["matter"]: one.data["percent"] for one in finding.metadata["shares"].records}
+    assert percent["calls_without_event"] == round(100 * 30 / len(recorded), 2)
+    before = it.run(recent[0])  # the first event is of a later date
+    assert check_of(before, "every_event_arrived").passed
+
+
+def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
+    world: Callable[..., Any], recent: list[date], place: Path
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    store(place, day, told(it, calls(it, day)))
+    assert it.run(day, select=["end_call_events"]).success
+    known = it.services().settings
+    finding = every_event_arrived(
+        it.services().ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=datetime.now(UTC)
+    )
+    assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
+
+
+def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
+    repository = build_defs().get_repository_def()
+    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
+    with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
+        found = repository.get_sensor_def("end_call_events_arrived").evaluate_tick(context)
+        assert not isinstance(found, SkipReason)
+        return found
+
+
+def asked(found: SensorResult) -> list[str]:
+    return [one.partition_key for one in found.run_requests]
+
+
+def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
+    world: Callable[..., Any], place: Path
+) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    assert asked(evaluate(it.instance)) == []
+    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    first = evaluate(it.instance)
+    assert asked(first) == [today.isoformat()]
+    assert [key.to_user_string() for key in first.run_requests[0].asset_selection] == EVENTS
+    second = evaluate(it.instance, first.cursor)
+    assert asked(second) == []
+    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
+    third = evaluate(it.instance, second.cursor)
+    assert asked(third) == [today.isoformat()]
+    assert third.run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one_that_failed(
+    world: Callable[..., Any], place: Path
+) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    job = build_defs().resolve_job_def("archive_day")
+    tags = {"dagster/partition": today.isoformat()}
+    run = it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
+    waiting = evaluate(it.instance)
+    assert asked(waiting) == []
+    it.instance.delete_run(run.run_id)
+    now = datetime.now(UTC)
+    found = evaluate(it.instance, waiting.cursor, now=now)
+    (request,) = found.run_requests
+    it.instance.create_run_for_job(
+        job, tags=tags | {"dagster/run_key": request.run_key}, status=DagsterRunStatus.FAILURE
+    )
+    soon = evaluate(it.instance, found.cursor, now=now)
+    assert asked(soon) == []
+    assert asked(evaluate(it.instance, soon.cursor, now=now + timedelta(hours=1))) == [today.isoformat()]
+
+
+def test_the_sensor_finds_a_late_event_of_any_date_in_a_few_turns(world: Callable[..., Any], place: Path) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    days = [today - timedelta(days=back) for back in range(2, 14)]
+    for day in days:
+        store(place, day, [{"call_id": "1", "account_id": "15300002"}])
+    found, cursor = set(), None
+    for _ in range(8):
+        tick = evaluate(it.instance, cursor)
+        found |= set(asked(tick))
+        cursor = tick.cursor
+    assert found == {day.isoformat() for day in days}
+    store(place, days[7], [{"call_id": "2", "account_id": "15300002"}])
+    late = []
+    for _ in range(4):
+        tick = evaluate(it.instance, cursor)
+        late += asked(tick)
+        cursor = tick.cursor
+    assert late == [days[7].isoformat()]
+
+
+def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., Any], recent: list[date]) -> None:
+    from pipelines.events.keep import S3Keeper
+
+    it, day = world(), recent[0]
+    it.variables["EVENTS_URL"] = f"s3://{it.bucket}/events"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVENTS_URL", it.variables["EVENTS_URL"])
+        keeper = S3Keeper(it.s3, it.bucket, "events")
+        received = datetime.now(UTC).isoformat()
+        for one in told(it, calls(it, day)):
+            keeper.write([(day_folder(day), frame({"received_at": received, "fields": one}))])
+        for new in (len(calls(it, day)), 0):
+            found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+            assert (found["events_new"], found["files_read"]) == (new, new)
