@@ -161,7 +161,7 @@ class ReceiverSettings(Calendar):
     events_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     events_rate: Annotated[int, Field(ge=1)] = 1000
     events_max_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536
-    events_max_connections: Annotated[int, Field(ge=1, le=10000)] = 500
+    events_max_connections: Annotated[int, Field(ge=1, le=10000)] = 1000
     events_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10
 
     @property

@@ -154,7 +154,7 @@ class Receiver:
         line = frame({"received_at": now.isoformat(), "fields": fields})
         await self._committed((day_folder(self._day(fields, now)), line))
         self.tally.last_event_at = now
-        return _said(200, "Stored.")
+        return Response()  # no body, which would be a second packet for each event
 
     async def _set_aside(self, now: datetime, why: str, query: bytes, body: bytes, content_type: str) -> None:
         day, kept = self._malformed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from collections import Counter
@@ -27,7 +28,7 @@ log = logging.getLogger("pipelines.events")
 
 LOG_EVERY = 60.0
 _GRACE_SECONDS = 25
-_KEEP_ALIVE_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 15
 _BACKLOG = 1024
 
 
@@ -52,6 +53,7 @@ def run(settings: ReceiverSettings) -> None:
             timeout_seconds=settings.events_timeout_seconds,
         ),
     )
+    _allow_connections(settings.events_max_connections)
     listener = _listen(settings.events_host, settings.events_port)
     asyncio.run(_serve(receiver, settings, listener))
 
@@ -165,6 +167,16 @@ def _protocol(seconds: float, most: int) -> type[H11Protocol]:
                 self.transport.abort()
 
     return Patient
+
+
+def _allow_connections(most: int) -> None:
+    """As many open files as it takes; the usual limit of a process is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * most + 100
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

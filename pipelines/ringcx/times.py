@@ -53,7 +53,7 @@ def uii_time(uii: str | None) -> datetime | None:
     if not found:
         return None
     try:
-        local = datetime.strptime(found[1], "%Y%m%d%H%M%S").replace(tzinfo=ZoneInfo(_UII_ZONE))
+        local = datetime.fromisoformat(f"{found[1][:8]}T{found[1][8:]}").replace(tzinfo=ZoneInfo(_UII_ZONE))
         return local.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

