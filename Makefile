@@ -5,11 +5,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: help demo ui test lint types imports unit lock clean
+.PHONY: help demo ui receiver test lint types imports unit lock clean
 
 help:
 	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
 	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
+	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
 	@echo "make test   lint, types, import rules and the whole test suite"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
 	@echo "make clean  forget the environment and the demo's data"
@@ -28,6 +29,9 @@ demo: $(READY)
 
 ui: $(READY)
 	@$(BIN)/python -m sandbox.ui
+
+receiver: $(READY)
+	@exec $(BIN)/python -m pipelines.events
 
 test: lint types imports unit
 
