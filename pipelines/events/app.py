@@ -110,18 +110,15 @@ class Receiver:
         if wait := self._tokens.take():
             return _said(429, "Too many events a second; send this one again later.", {"Retry-After": str(wait)})
         query: bytes = request.scope["query_string"]
-        too_large = _said(413, f"The event is larger than {self._rules.max_bytes} bytes.")
-        if len(query) > self._rules.max_bytes:
-            return too_large
         try:
             async with asyncio.timeout(self._rules.timeout_seconds):
-                body = await self._body(request)
+                body = await self._body(request) if len(query) <= self._rules.max_bytes else None
         except TimeoutError:
             return _said(408, "The body did not come in time.", {"Connection": "close"})
         except ClientDisconnect:
             return _said(400, "The body broke off.")
         if body is None:
-            return too_large
+            return _said(413, f"The event is larger than {self._rules.max_bytes} bytes.")
         try:
             return await self._stored(query, body, request.headers.get("content-type", ""))
         except EventsUnavailable as error:

@@ -28,6 +28,7 @@ from botocore.exceptions import ClientError
 from ulid import ULID
 
 from pipelines.events.place import SUFFIX, s3_place, told
+from pipelines.ledger.files import sync_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -70,6 +71,7 @@ class Keeper(Protocol):
 class _Open:
     """A file being appended to. `size`: the bytes that are known to be durable."""
 
+    path: Path
     handle: int
     opened_at: float
     size: int = 0
@@ -114,12 +116,10 @@ class LocalKeeper:
             os.fdatasync(file.handle)
             removed = os.fstat(file.handle).st_nlink == 0
         except OSError:
-            # What was not synced may be torn: cut it off, or else never append behind it.
-            try:
-                os.ftruncate(file.handle, file.size)
-                os.fdatasync(file.handle)
-            except OSError:
-                self._leave(folder)
+            # What was not synced may be torn, and a reader may have gone past it: never append behind it.
+            self._leave(folder)
+            if file.size == 0:
+                file.path.unlink(missing_ok=True)  # holds nothing that was acknowledged; a full disk makes many of them
             raise
         file.size += len(data)
         if removed:
@@ -142,13 +142,14 @@ class LocalKeeper:
     def _create(self, folder: str) -> _Open:
         where = self._root / folder
         _make_folders(where)
-        handle = os.open(where / f"{ULID()}{SUFFIX}", os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
+        path = where / f"{ULID()}{SUFFIX}"
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
         try:
-            _sync_folder(where)
+            sync_folder(where)
         except OSError:
             os.close(handle)
             raise
-        return _Open(handle, self._clock())
+        return _Open(path, handle, self._clock())
 
     def _leave(self, folder: str) -> None:
         os.close(self._open.pop(folder).handle)
@@ -215,12 +216,4 @@ def _make_folders(folder: Path) -> None:
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     for made in reversed(missing):
-        _sync_folder(made.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(made.parent)

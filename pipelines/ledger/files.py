@@ -20,7 +20,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["Files", "LedgerDamaged", "LedgerError", "LedgerUnavailable", "LocalFiles", "Names", "S3Files"]
+__all__ = [
+    "Files",
+    "LedgerDamaged",
+    "LedgerError",
+    "LedgerUnavailable",
+    "LocalFiles",
+    "Names",
+    "S3Files",
+    "sync_folder",
+]
 
 Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
@@ -115,7 +124,7 @@ class LocalFiles:
             finally:
                 beside.unlink(missing_ok=True)
             for folder in dict.fromkeys([path.parent, *(new.parent for new in missing)]):
-                _sync_folder(folder)
+                sync_folder(folder)
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -263,7 +272,7 @@ def _unless_absent(error: OSError) -> None:
         raise error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the folder's new entry survive a power cut, not only a killed process."""
     handle = os.open(folder, os.O_RDONLY)
     try:

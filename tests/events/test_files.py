@@ -121,17 +121,26 @@ def small_files() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_is_said_and_leaves_no_torn_line(tmp_path: Path, small_files: Callable[[int], None]) -> None:
+def test_a_full_disk_is_said_and_nothing_is_written_behind_a_torn_line(
+    tmp_path: Path, small_files: Callable[[int], None]
+) -> None:
     keeper, stored = LocalKeeper(tmp_path), LocalStored(tmp_path)
     keeper.write(lines(1))
     small_files(40)
     with pytest.raises(EventsUnavailable, match=r"cannot write .*File too large"):
         keeper.write(lines(2, 3, 4))
+    (first,) = stored.files(FOLDER)
+    # A reader may come now, and never look again at what it has read.
+    read_to = read_frames(stored.read(first.name)).settled
+    for _ in range(5):
+        small_files(10)
+        with pytest.raises(EventsUnavailable):
+            keeper.write(lines(5))
     small_files(1 << 20)
-    keeper.write(lines(5))
-    (file,) = stored.files(FOLDER)
-    found = read_frames(stored.read(file.name))
-    assert ([one["n"] for one in found.records], found.damaged) == ([1, 5], 0)
+    keeper.write(lines(6))
+    one, two = stored.files(FOLDER)
+    assert read_frames(stored.read(one.name, read_to)).records == []
+    assert numbers(stored.read(two.name)) == [6]
 
 
 def test_a_file_that_somebody_removed_is_not_written_to_unseen(tmp_path: Path) -> None:
