@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.events.stored import LocalStored
+from pipelines.archive.bucket import make_s3_client
+from pipelines.events.stored import LocalStored, S3Stored, day_folder
+from sandbox.s3 import LocalS3
 from tests.events.conftest import stored_calls
 from tests.events.receivers import AUTHORIZATION, ROOT, Load, ReceiverProcess, event
 
@@ -33,6 +35,24 @@ def test_killed_under_load_again_and_again_it_loses_nothing_that_it_acknowledged
     found = stored_calls(LocalStored(place))
     assert acknowledged <= set(found)
     assert len(acknowledged) <= len(set(found)) <= sent
+
+
+@pytest.mark.slow
+def test_killed_while_it_puts_into_a_bucket_it_loses_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalS3(tmp_path / "s3") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{server.bucket}/events"
+        with ReceiverProcess(url, **server.environment()) as receiver, Load(receiver.port, clients=8) as load:
+            load.wait_for(100)
+            receiver.end(signal.SIGKILL)
+        stored = S3Stored(make_s3_client(max_connections=4), server.bucket, "events")
+        assert load.acknowledged <= set(stored_calls(stored))
+        assert set(load.answers) == {200}
+        objects = sum(len(stored.files(day_folder(day))) for day in stored.days())
+        assert objects < len(load.acknowledged)  # requests share a put
 
 
 @pytest.mark.slow
