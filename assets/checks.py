@@ -4,7 +4,7 @@ None of them blocks or fails a run: a gap is shown, and what can still be archiv
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 
@@ -27,15 +27,15 @@ from pipelines.failures import EXPECTED
 from pipelines.jobs import STANDING_CHECK
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import LEGACY, ReportName
 from pipelines.sensors import REPORT_KEYS, UNFINISHED
-from pipelines.steps.agreement import AGENT, GLOBAL, mono_and_stereo_agree
+from pipelines.steps.agreement import mono_and_stereo_agree
 from pipelines.steps.arrivals import every_event_arrived
 from pipelines.steps.completeness import audio_is_true, every_link_is_held
-from pipelines.steps.events import EVENTS
 from pipelines.steps.findings import Finding, Level
 from pipelines.steps.overdue import Standing, nothing_is_overdue
 from pipelines.steps.plausibility import report_is_plausible
+from pipelines.steps.rows import EVENTS
 
 RECORDINGS = AssetKey("recordings")
 # After everything else that a run could do instead: no recording waits for a check.
@@ -44,11 +44,16 @@ LAST = {"dagster/priority": "-1"}
 Judge = Callable[[AssetCheckExecutionContext, Services, date], Finding]
 
 
-def completeness_checks(partitions: DailyPartitionsDefinition, *, events: bool = False) -> list[AssetChecksDefinition]:
-    """All checks. Those of a date are partitioned as their asset is; `nothing_is_overdue` looks at all dates."""
+def completeness_checks(
+    partitions: DailyPartitionsDefinition, reports: Sequence[ReportName], *, events: bool = False
+) -> list[AssetChecksDefinition]:
+    """All checks, given which reports there are.
+
+    Those of a date are partitioned as their asset is; `nothing_is_overdue` looks at all dates.
+    """
     with _partitioned_checks_are_meant():
         of_a_date = [
-            *(_of_report(report, partitions) for report in (AGENT, GLOBAL)),
+            *(_of_report(report, partitions) for report in reports),
             _of_date(
                 RECORDINGS,
                 "every_link_is_held",
@@ -58,14 +63,7 @@ def completeness_checks(partitions: DailyPartitionsDefinition, *, events: bool =
                 "explained. Fails for lost, late and unknown recordings, for objects that are gone from the bucket, "
                 "and for a date whose reports were not pulled: that one is never complete.",
             ),
-            _of_date(
-                RECORDINGS,
-                "mono_and_stereo_agree",
-                _mono_and_stereo_agree,
-                partitions,
-                "Each connected call has a mono recording and each agent leg a stereo one, where the account has those "
-                "recordings; and both reports know the same calls.",
-            ),
+            *([_agreement(partitions)] if set(LEGACY) <= set(reports) else []),
             _of_date(
                 RECORDINGS,
                 "audio_is_true",
@@ -89,6 +87,17 @@ def completeness_checks(partitions: DailyPartitionsDefinition, *, events: bool =
             ),
         ]
     return [*of_a_date, _standing()]
+
+
+def _agreement(partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
+    return _of_date(
+        RECORDINGS,
+        "mono_and_stereo_agree",
+        _mono_and_stereo_agree,
+        partitions,
+        "Each connected call has a mono recording and each agent leg a stereo one, where the account has those "
+        "recordings; and both reports know the same calls.",
+    )
 
 
 @contextmanager
@@ -156,6 +165,7 @@ def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
         memory=known.data_dir / "nothing_is_overdue.json",
         ledger_url=known.ledger,
         accounts=known.ringcx_account_ids,
+        reports=known.reports,
         zone=known.zone,
         start=known.archive_start_date,
         rules=services.rules,
@@ -171,6 +181,7 @@ def _every_link_is_held(context: AssetCheckExecutionContext, services: Services,
         services.bucket,
         day,
         accounts=services.settings.ringcx_account_ids,
+        reports=services.settings.reports,
         zone=services.settings.zone,
         rules=services.rules,
         now=services.clock(),

@@ -148,6 +148,7 @@ def _archive(services: Services) -> Archive:
         parts=services.ledger_parts,
         zone=services.settings.zone,
         accounts=services.settings.ringcx_account_ids,
+        reports=services.settings.reports,
         verifier=services.verifier,
         threads=services.settings.archive_concurrency,
     )

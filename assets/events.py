@@ -15,7 +15,8 @@ from assets.presentation import OWNER, table
 from pipelines.failures import told_in_a_sentence
 from pipelines.resources import Services
 from pipelines.settings import SettingsError
-from pipelines.steps.events import EVENTS, EventsTaken, take_events
+from pipelines.steps.events import EventsTaken, take_events
+from pipelines.steps.rows import EVENTS
 
 
 def event_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:

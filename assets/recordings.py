@@ -1,6 +1,6 @@
 """The recordings: known by their links, then held in the archive."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 from dagster import (
@@ -10,6 +10,7 @@ from dagster import (
     DailyPartitionsDefinition,
     MaterializeResult,
     ResourceParam,
+    TableMetadataValue,
     asset,
 )
 from pydantic import Field
@@ -17,12 +18,19 @@ from pydantic import Field
 from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
 from pipelines.archive import keys
 from pipelines.failures import PermanentFailure, told_in_a_sentence
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.resources import Services
-from pipelines.steps.events import EVENTS, latency
+from pipelines.ringcx.columns import ReportName
+from pipelines.steps.events import latency
 from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
-from pipelines.steps.links import linked_days, register_links
+from pipelines.steps.findings import SAMPLE
+from pipelines.steps.links import linked_days, register_links, rejoin
 from pipelines.steps.retry import reopen
+from pipelines.steps.rows import EVENTS
+
+
+def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
+    return table(("recording",), [(one,) for one in recording_ids[:SAMPLE]])
 
 
 class RetryConfig(Config):
@@ -41,11 +49,15 @@ class RetryConfig(Config):
     )
 
 
-def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = False) -> list[AssetsDefinition]:
-    """The links of a date and the recordings behind them; with `events` also those that End Call Events name."""
+def recording_assets(
+    partitions: DailyPartitionsDefinition, reports: Sequence[ReportName], *, events: bool = False
+) -> list[AssetsDefinition]:
+    """The links of a date, by the rows of these reports, and the recordings behind them; with `events` also those that
+    End Call Events name.
+    """
 
     @asset(
-        deps=["agent_segment_metadata", "global_call_type_detail", *([EVENTS] if events else [])],
+        deps=[*reports, *([EVENTS] if events else [])],
         partitions_def=partitions,
         group_name="recordings",
         kinds={"parquet"},
@@ -58,7 +70,7 @@ def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = Fa
                 services.ledger,
                 date.fromisoformat(context.partition_key),
                 zone=services.settings.zone,
-                hosts=services.hosts,
+                allowed=services.allowed,
                 now=services.clock(),
                 run_id=context.run.run_id,
             )
@@ -69,9 +81,13 @@ def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = Fa
                 "recordings_known": found.known,
                 "links_changed": found.relinked,
                 "links_refused": sum(found.refused.values()),
+                "of_both_sources": found.joined,
+                "ambiguous": len(found.ambiguous),
+                "held_twice": found.held_twice,
                 "mono": found.by_layout.get("mono", 0),
                 "stereo": found.by_layout.get("stereo", 0),
                 **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
+                **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
             }
         )
 
@@ -100,17 +116,17 @@ def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = Fa
                 states,
                 all_final=config.retry_final,
                 recording_ids=config.retry_recording_ids,
-                hosts=services.hosts,
+                allowed=services.allowed,
                 now=now,
                 run_id=run_id,
             )
-            states = dict(retried.states)
-            due = due_of(states.values(), services.hosts, now=now, run_id=run_id)
+            states = rejoin(services.ledger, retried.states, day, now=now, run_id=run_id)
+            due = due_of(states.values(), services.allowed, now=now, run_id=run_id)
             context.log.info("%d recordings known, %d due", len(states), len(due))
             result = Fetcher(
                 ledger=services.ledger,
                 bucket=services.bucket,
-                media=services.media,
+                media=services.recorders,
                 rules=services.rules,
                 concurrency=services.settings.archive_concurrency,
                 run_id=run_id,
@@ -119,7 +135,10 @@ def recording_assets(partitions: DailyPartitionsDefinition, *, events: bool = Fa
                 progress=ProgressReporter(context),
             ).run(due, states)
             event_latency = _event_latency(services, day, result.changed.values()) if events else {}
-        after = list((states | result.changed).values())
+            settled = states | result.changed
+            if any(one.status in FINAL for one in result.changed.values()):
+                settled = rejoin(services.ledger, settled, day, now=services.clock(), run_id=run_id)
+        after = list(settled.values())
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
         return MaterializeResult(

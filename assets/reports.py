@@ -1,16 +1,19 @@
-"""The two reports: the rows that say which recordings should exist."""
+"""The reports: the rows that say which recordings should exist."""
 
+from collections.abc import Sequence
 from datetime import date
 
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
+    Config,
     DailyPartitionsDefinition,
     MaterializeResult,
     MetadataValue,
     ResourceParam,
     asset,
 )
+from pydantic import Field
 
 from assets.presentation import OWNER, table
 from pipelines.calendar import day_bounds
@@ -18,12 +21,20 @@ from pipelines.failures import told_in_a_sentence
 from pipelines.ledger.schema import PullRecord
 from pipelines.resources import Services
 from pipelines.ringcx.reports import ReportName
+from pipelines.steps import windows
 from pipelines.steps.pull import ReportPull, settled_period
+from pipelines.steps.rows import INTERACTIONS
 
 _DESCRIPTIONS: dict[ReportName, str] = {
     "agent_segment_metadata": (
         "Agent Segment Metadata report: a row for each agent leg of a call, inbound and outbound, with the link to its "
         "**stereo** recording (`Segment Recording URL`). New and changed rows are appended to the ledger."
+    ),
+    "interaction_metadata": (
+        "Interaction metadata of the current API: a row for each segment of a call or message, asked for in windows of "
+        "`RINGCX_METADATA_WINDOW`. Where it has a recording (`hasRecording`), that is fetched by dialog and segment. "
+        "New and changed rows are appended to the ledger, window by window; a run that takes up a killed one does not "
+        "ask for its finished windows again."
     ),
     "global_call_type_detail": (
         "Global Call Type Detail report: a row for each queue or agent a call reached, with the link to the call's "
@@ -32,12 +43,59 @@ _DESCRIPTIONS: dict[ReportName, str] = {
 }
 
 
-def report_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
-    """One asset a report."""
-    return [_report_asset(report, text, partitions) for report, text in _DESCRIPTIONS.items()]
+class WindowConfig(Config):
+    """What somebody may ask of one run in the launchpad."""
+
+    ask_for_every_window: bool = Field(
+        default=False,
+        description="Ask for every window of the date, also those that an unfinished run has taken already.",
+    )
 
 
-def _report_asset(report: ReportName, description: str, partitions: DailyPartitionsDefinition) -> AssetsDefinition:
+def report_assets(partitions: DailyPartitionsDefinition, reports: Sequence[ReportName]) -> list[AssetsDefinition]:
+    """One asset for each of these reports."""
+    return [
+        _interaction_asset(partitions) if report == INTERACTIONS else _report_asset(report, partitions)
+        for report in reports
+    ]
+
+
+def _interaction_asset(partitions: DailyPartitionsDefinition) -> AssetsDefinition:
+    @asset(
+        name=INTERACTIONS,
+        partitions_def=partitions,
+        group_name="reports",
+        kinds={"ringcx", "parquet"},
+        owners=[OWNER],
+        # Of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
+        pool="ringcx_metadata",
+        description=_DESCRIPTIONS[INTERACTIONS],
+    )
+    def interactions(
+        context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
+    ) -> MaterializeResult[None]:
+        day = date.fromisoformat(context.partition_key)
+        with told_in_a_sentence():
+            bounds = day_bounds(day, services.settings.zone)
+            period = settled_period(bounds, services.clock(), day, windows.SETTLING)
+            pulls = windows.WindowedPull(
+                day=day,
+                bounds=bounds,
+                period=period,
+                window_s=services.settings.ringcx_metadata_window,
+                source=services.interactions,
+                ledger=services.ledger,
+                run_id=context.run.run_id,
+                clock=services.clock,
+                log=context.log,
+                afresh=config.ask_for_every_window,
+            ).run(services.settings.ringcx_account_ids)
+        return _told(pulls, whole_day=period.end == bounds[1])
+
+    return interactions
+
+
+def _report_asset(report: ReportName, partitions: DailyPartitionsDefinition) -> AssetsDefinition:
     @asset(
         name=report,
         partitions_def=partitions,
@@ -45,7 +103,7 @@ def _report_asset(report: ReportName, description: str, partitions: DailyPartiti
         kinds={"ringcx", "parquet"},
         owners=[OWNER],
         pool="ringcx_reports",
-        description=description,
+        description=_DESCRIPTIONS[report],
     )
     def pulled(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)

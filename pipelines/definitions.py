@@ -27,14 +27,14 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
     job, standing, drill = archive_day_job(), standing_check_job(), restore_drill_job()
     return Definitions(
         assets=[
-            *report_assets(partitions),
+            *report_assets(partitions, days.reports),
             *(event_assets(partitions) if events else []),
-            *recording_assets(partitions, events=events),
+            *recording_assets(partitions, days.reports, events=events),
             *manifest_assets(partitions),
             *drill_assets(),
             *plan_assets(),
         ],
-        asset_checks=completeness_checks(partitions, events=events),
+        asset_checks=completeness_checks(partitions, days.reports, events=events),
         jobs=[job, standing, drill],
         schedules=[
             daily_archive(days, job),

@@ -32,7 +32,7 @@ from pipelines.events.stored import StoredEvents, day_folder
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
 from pipelines.sensors import AFTER_REPORTS, RUN_KEY_TAG, UNFINISHED, place_in_line
-from pipelines.steps.events import EVENTS
+from pipelines.steps.rows import EVENTS
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

@@ -21,7 +21,7 @@ def archive_day_job() -> "UnresolvedAssetJobDefinition":
     return define_asset_job(
         "archive_day",
         selection=AssetSelection.all() - _STANDING - _DRILL - _PLAN,
-        description="Pull both reports of one date, archive every recording they name, seal the date's manifest.",
+        description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
     )
 
 

@@ -25,11 +25,15 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
-from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.client import SourceClient, origin_of
 from pipelines.ringcx.limits import Rate, RateLimiter
 from pipelines.ringcx.media import HostList, MediaClient
-from pipelines.settings import Settings, load
+from pipelines.ringcx.segments import DOWNLOAD_LIMIT, SegmentLinks
+from pipelines.settings import Settings, SettingsError, load
+from pipelines.steps.attempt import Recorders
+from pipelines.steps.links import AllowedLinks
 from pipelines.steps.pull import ReportSource
+from pipelines.steps.windows import InteractionSource
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -122,8 +126,48 @@ class Services:
         return ReportSource(self._client, self.settings.ringcx_api_url, self._api_auth)
 
     @cached_property
-    def media(self) -> MediaClient:
+    def interactions(self) -> InteractionSource:
+        """Where interaction metadata comes from.
+
+        Raises:
+            SettingsError: the RingCentral account is not set.
+        """
+        account = self.settings.ringcx_rc_account_id
+        if account is None:
+            raise SettingsError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
+        return InteractionSource(self._client, self.settings.current_url, account, self._current_auth)
+
+    @cached_property
+    def allowed(self) -> AllowedLinks:
+        """Which links may be requested; the current API's also under RINGCX_SOURCE=legacy, as some may be pending."""
+        account = self.settings.ringcx_rc_account_id
+        return AllowedLinks(self.hosts, SegmentLinks(self.settings.current_url, account) if account else None)
+
+    @cached_property
+    def recorders(self) -> Recorders:
         """Where recordings come from."""
+        return Recorders(self.allowed, self.media, self._downloads)
+
+    @cached_property
+    def _downloads(self) -> MediaClient | None:
+        segments = self.allowed.segments
+        if segments is None:
+            return None
+        scheme, host, port = segments.origin
+        # Redirects may also lead to the hosts of the reports' links; the token goes to the API alone.
+        ours = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return MediaClient(
+            self._client,
+            HostList((ours, *self.settings.ringcx_media_hosts)),
+            auth=self._current_auth,
+            method=self.settings.ringcx_download_method,
+            limit=DOWNLOAD_LIMIT,
+            ours=(scheme, host, port),
+        )
+
+    @cached_property
+    def media(self) -> MediaClient:
+        """Where the recordings of the reports' links come from."""
         user, password = self.settings.ringcx_media_username, self.settings.ringcx_media_password
         auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         return MediaClient(self._client, self.hosts, auth=auth)
@@ -158,20 +202,34 @@ class Services:
 
     @cached_property
     def _api_auth(self) -> httpx.Auth:
+        """The log-in to the reports."""
+        return self._log_in(self.settings.ringcx_api_url, legacy=self.settings.has_legacy_log_in)
+
+    @cached_property
+    def _current_auth(self) -> httpx.Auth:
+        """The log-in to the current API, which wants RingCentral's own where there is one."""
         known = self.settings
-        if known.ringcx_api_token:
-            return ApiToken(api_url=known.ringcx_api_url, token=known.ringcx_api_token.get_secret_value())
-        if known.ringcx_username and known.ringcx_password:
+        legacy = known.has_legacy_log_in and not known.has_jwt
+        same_place = origin_of(known.current_url) == origin_of(known.ringcx_api_url)
+        if same_place and legacy == known.has_legacy_log_in:
+            return self._api_auth  # one token for both, and one log-in for it
+        return self._log_in(known.current_url, legacy=legacy)
+
+    def _log_in(self, api_url: str, *, legacy: bool) -> httpx.Auth:
+        known = self.settings
+        if legacy and known.ringcx_api_token:
+            return ApiToken(api_url=api_url, token=known.ringcx_api_token.get_secret_value())
+        if legacy and known.ringcx_username and known.ringcx_password:
             return LegacyPassword(
                 client=self._client,
-                api_url=known.ringcx_api_url,
+                api_url=api_url,
                 username=known.ringcx_username.get_secret_value(),
                 password=known.ringcx_password.get_secret_value(),
             )
         client_id, secret, jwt = known.jwt_log_in()
         return RingCentralJwt(
             client=self._client,
-            api_url=known.ringcx_api_url,
+            api_url=api_url,
             ringcentral_url=known.ringcentral_url,
             auth_url=known.ringcx_auth_url,
             client_id=client_id.get_secret_value(),

@@ -34,13 +34,14 @@ from pipelines.calendar import local_day
 from pipelines.ledger.store import Ledger
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
+from pipelines.ringcx.columns import REPORTS
 from pipelines.settings import Calendar
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 RUN_KEY_TAG = "dagster/run_key"
-REPORT_KEYS = frozenset({AssetKey("agent_segment_metadata"), AssetKey("global_call_type_detail")})
+REPORT_KEYS = frozenset(AssetKey(report) for report in REPORTS)
 AFTER_LINKS = (AssetKey("recordings"), AssetKey("daily_manifest"))
 AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
 UNFINISHED = (

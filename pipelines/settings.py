@@ -20,8 +20,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipelines.ringcx.auth import secure_url
+from pipelines.ringcx.columns import CURRENT, LEGACY, ReportName
 from pipelines.ringcx.limits import Rate, is_database, parse_rates
-from pipelines.ringcx.media import HostList
+from pipelines.ringcx.media import HostList, Method
 
 ENV_FILE = Path(".env")
 
@@ -119,13 +120,14 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class Calendar(BaseSettings):
-    """What decides which dates there are. Holds no secret and needs no variable."""
+    """What decides which dates and which assets there are. Holds no secret and needs no variable."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     archive_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
+    ringcx_source: Source = "legacy"
     events_url: Annotated[str, AfterValidator(_events_place)] | None = None
     events_timezone: Annotated[str, AfterValidator(_known_zone)] = "US/Eastern"
 
@@ -138,6 +140,21 @@ class Calendar(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The zone in which days begin and end."""
         return ZoneInfo(self.archive_timezone)
+
+    @property
+    def uses_reports(self) -> bool:
+        """Whether the legacy reports are asked for."""
+        return self.ringcx_source in {"legacy", "both"}
+
+    @property
+    def uses_interactions(self) -> bool:
+        """Whether the current API is asked for interaction metadata."""
+        return self.ringcx_source in {"current", "both"}
+
+    @property
+    def reports(self) -> tuple[ReportName, ...]:
+        """The reports that are asked for, as the assets are called."""
+        return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
 
 
 class AlertSettings(Calendar):
@@ -230,7 +247,6 @@ class PlanSettings(StorageSettings):
     """What `pipelines.plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
-    ringcx_source: Source = "legacy"
     ringcx_limit_reports: Rates = (Rate(2, 60),)
     ringcx_limit_metadata: Rates = (Rate(3, 60), Rate(9, 900))
     ringcx_limit_media: Rates | None = None
@@ -255,16 +271,6 @@ class PlanSettings(StorageSettings):
             "auth": self.ringcx_limit_auth,
         }
 
-    @property
-    def uses_reports(self) -> bool:
-        """Whether the legacy reports are asked for."""
-        return self.ringcx_source in {"legacy", "both"}
-
-    @property
-    def uses_interactions(self) -> bool:
-        """Whether the current API is asked for interaction metadata."""
-        return self.ringcx_source in {"current", "both"}
-
     @model_validator(mode="after")
     def _margin_is_one(self) -> Self:
         if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
@@ -278,6 +284,8 @@ class Settings(PlanSettings, AlertSettings):
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
     ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
     ringcx_rc_account_id: Annotated[str, AfterValidator(_plain_id)] | None = None
+    ringcx_current_url: Url | None = None
+    ringcx_download_method: Method = "GET"
     ringcentral_url: Url = "https://platform.ringcentral.com"
     ringcentral_client_id: SecretStr | None = None
     ringcentral_client_secret: SecretStr | None = None
@@ -300,6 +308,21 @@ class Settings(PlanSettings, AlertSettings):
             return self.data_dir / "rate_limits.sqlite"
         return self.rate_limit_url.get_secret_value()
 
+    @property
+    def current_url(self) -> str:
+        """Base of the current API."""
+        return self.ringcx_current_url or self.ringcx_api_url
+
+    @property
+    def has_jwt(self) -> bool:
+        """Whether the RingCentral log-in is set."""
+        return bool(self.ringcentral_client_id and self.ringcentral_client_secret and self.ringcentral_jwt)
+
+    @property
+    def has_legacy_log_in(self) -> bool:
+        """Whether an API token, or user and password, are set."""
+        return bool(self.ringcx_api_token or (self.ringcx_username and self.ringcx_password))
+
     def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr]:
         """Client id, client secret and JWT.
 
@@ -312,11 +335,8 @@ class Settings(PlanSettings, AlertSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not (self.ringcx_api_token or (self.ringcx_username and self.ringcx_password)):
-            try:
-                self.jwt_log_in()
-            except SettingsError as error:
-                raise ValueError(str(error)) from None
+        if not (self.has_legacy_log_in or self.has_jwt):
+            raise ValueError(NO_LOG_IN)
         if self.uses_interactions and not self.ringcx_rc_account_id:
             raise ValueError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
         if bool(self.ringcx_media_username) != bool(self.ringcx_media_password):

@@ -189,6 +189,7 @@ def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Clie
         parts=LedgerParts(files),
         zone=settings.zone,
         accounts=settings.ringcx_account_ids,
+        reports=settings.reports,
         verifier=storage.verifier(settings),
         threads=threads,
     )

@@ -47,7 +47,13 @@ def _config(options: argparse.Namespace) -> SandboxConfig:
     if options.config:
         return SandboxConfig.from_json(json.loads(Path(options.config).read_text()))
     config = demo_config(tuple(options.accounts.split(",")))
-    limits = Limits(reports=options.limit_reports, exchange=options.limit_exchange, media=options.limit_media)
+    limits = Limits(
+        reports=options.limit_reports,
+        exchange=options.limit_exchange,
+        media=options.limit_media,
+        metadata=options.limit_metadata,
+        download=options.limit_download,
+    )
     return replace(config, limits=limits, public_url=options.public_url)
 
 
@@ -75,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit-reports", default="2/60", help="requests/seconds for each account, or none")
     parser.add_argument("--limit-exchange", default="5/60")
     parser.add_argument("--limit-media", default="none")
+    parser.add_argument("--limit-metadata", default="3/60,9/900")
+    parser.add_argument("--limit-download", default="120/60")
     parser.add_argument("--events-url", default="", help="post an End Call Event there after each call")
     parser.add_argument("--events-form", default="query", choices=FORMS, help="how an event is written")
     parser.add_argument("--events-header", default="", help="the fixed header, as in 'X-Events-Key: secret'")

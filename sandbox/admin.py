@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox.calls import Call, Recording, calls_between
 from sandbox.faults import Faults
+from sandbox.interactions import dialog_id, segment_id
 from sandbox.state import SandboxState
 
 
@@ -49,7 +50,7 @@ async def faults(request: Request) -> Response:
 
 
 async def limits(request: Request) -> Response:
-    """PUT `{"reports": "2/60", "exchange": "5/60", "media": "none"}`, any of them."""
+    """PUT `{"reports": "2/60", "exchange": "5/60", "media": "none", "metadata": "3/60,9/900", …}`, any of them."""
     state: SandboxState = request.app.state.sandbox
     try:
         state.set_limits(**{str(name): str(text) for name, text in dict(await request.json()).items()})
@@ -107,6 +108,7 @@ def _described(state: SandboxState, call: Call, item: Recording) -> dict[str, An
     return {
         "file": item.path,
         "recording_id": f"{item.account_id}/{item.path}",
+        "segment": _segment_of(call, item),
         "account_id": item.account_id,
         "uii": item.uii,
         "direction": call.direction,
@@ -119,3 +121,13 @@ def _described(state: SandboxState, call: Call, item: Recording) -> dict[str, An
         "expected": expected,
         "faults": state.faults.touching(item.path),
     }
+
+
+def _segment_of(call: Call, item: Recording) -> dict[str, str] | None:
+    """How the current API names a stereo recording; it knows no other."""
+    for one in call.segments:
+        if one.recording is item:
+            dialog, segment = dialog_id(call), segment_id(call, one)
+            recording_id = f"{item.account_id}/{dialog}/{segment}"
+            return {"dialog_id": dialog, "segment_id": segment, "recording_id": recording_id}
+    return None

@@ -1,4 +1,6 @@
-"""The source as an ASGI application: log-in and reports here, recordings in `media.py`, `/sandbox/…` in `admin.py`."""
+"""The source as an ASGI application: log-in and reports here, recordings in `media.py`, the current API in
+`current.py`, `/sandbox/…` in `admin.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox import admin, media
+from sandbox import admin, current, media
 from sandbox.calls import calls_between
 from sandbox.config import SandboxConfig
 from sandbox.links import MEDIA_PATH
@@ -24,17 +26,20 @@ from sandbox.tokens import OAUTH_SECONDS
 from sandbox.wire import ConnectionReset, CutOff, in_blocks
 
 API_PREFIXES = ("/voice/api", "/api", "/voice/api/cx", "")
+_KINDS = {"recordings": "media", "reportsStreaming": "report", "interaction-metadata": "metadata"}
 _HTML = b"<html><head><title>RingCX</title></head><body>Please sign in.</body></html>"
 
 
 def make_app(config: SandboxConfig) -> Starlette:
     """Build a sandbox with nothing remembered. Cut-off and reset answers need the server of `server.py`."""
-    legacy = [
+    api = [
         route
         for prefix in API_PREFIXES
         for route in (
             Route(f"{prefix}/v1/auth/login", _legacy_login, methods=["POST"]),
             Route(f"{prefix}/v1/admin/accounts/{{account}}/reportsStreaming", _report, methods=["POST"]),
+            Route(f"{prefix}{current.METADATA_PATH}", current.metadata, methods=["POST"]),
+            Route(f"{prefix}{current.DOWNLOAD_PATH}", current.download, methods=["GET", "POST"]),
         )
     ]
     app = Starlette(
@@ -42,7 +47,7 @@ def make_app(config: SandboxConfig) -> Starlette:
             Route("/restapi/oauth/token", _oauth, methods=["POST"]),
             Route("/api/auth/login/rc/accesstoken", _exchange, methods=["POST"]),
             Route("/api/auth/token/refresh", _refresh, methods=["POST"]),
-            *legacy,
+            *api,
             Route(MEDIA_PATH, media.recording, methods=["GET"]),
             Route(f"{MEDIA_PATH}/", media.recording, methods=["GET"]),
             Route("/store/recordings", media.store, methods=["GET"]),
@@ -67,7 +72,8 @@ class _InFlight:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = {"recordings": "media", "reportsStreaming": "report"}.get(scope["path"].rstrip("/").rpartition("/")[2])
+        path = scope["path"].rstrip("/")
+        kind = _KINDS.get(path.rpartition("/")[2]) or ("media" if "/recordings/dialogs/" in path else None)
         if kind is None:
             await self._app(scope, receive, send)
             return

@@ -19,11 +19,16 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Requests/seconds, as in `3/60,9/900`, or `none`. Reports and media count for each account, log-ins together."""
+    """Requests/seconds, as in `3/60,9/900`, or `none`. They count for each account, log-ins together.
+
+    `metadata` and `download` are the current API's: interaction metadata, and recordings by segment.
+    """
 
     reports: str = "2/60"
     exchange: str = "5/60"
     media: str = "none"
+    metadata: str = "3/60,9/900"
+    download: str = "120/60"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,8 @@ class SandboxConfig:
 
     Attributes:
         accounts: Sub-accounts that have calls.
+        rc_account_id: The RingCentral account that the sub-accounts belong to.
+        wem: Whether the user has the WEM access right, which the current API needs.
         seed: Another seed makes other calls.
         calls_per_day: Least and most calls that start on one UTC day.
         talk_seconds: Least and most length of one agent leg.
@@ -69,6 +76,8 @@ class SandboxConfig:
     """
 
     accounts: tuple[str, ...] = ("15300002",)
+    rc_account_id: str = "37439510"
+    wem: bool = True
     seed: int = 20200730
     calls_per_day: tuple[int, int] = (20, 60)
     talk_seconds: tuple[int, int] = (3, 20)

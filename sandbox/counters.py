@@ -18,6 +18,7 @@ class Counters:
     media_by_path: Counter[str] = field(default_factory=Counter)
     media_complete_by_path: Counter[str] = field(default_factory=Counter)
     reports: Counter[str] = field(default_factory=Counter)
+    windows: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[str] = field(default_factory=Counter)
     peak: Counter[str] = field(default_factory=Counter)
@@ -45,6 +46,7 @@ class Counters:
             "requests": dict(self.requests),
             "statuses": dict(self.statuses),
             "reports": dict(self.reports),
+            "windows": dict(self.windows),
             "media_by_path": dict(self.media_by_path),
             "media_complete_by_path": dict(self.media_complete_by_path),
             "media_bytes": self.media_bytes,

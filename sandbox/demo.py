@@ -26,6 +26,7 @@ DAYS_BACK = (2, 1)
 _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "agent_segment_metadata": ("{} rows, {} new, {} with a link", ("rows_pulled", "rows_new", "rows_with_link")),
     "global_call_type_detail": ("{} rows, {} new, {} with a link", ("rows_pulled", "rows_new", "rows_with_link")),
+    "interaction_metadata": ("{} rows, {} new, {} with a recording", ("rows_pulled", "rows_new", "rows_with_link")),
     "recording_links": ("{} recordings found, {} new", ("recordings_found", "recordings_new")),
     "recordings": ("{} archived now, {} pending, {} MB", ("archived_now", "pending", "megabytes_now")),
     "daily_manifest": ("manifest number {}, {} recordings held", ("manifest_number", "archived")),

@@ -3,8 +3,9 @@
 What a knob does to an answer is in `media.py`, `reports.py` and `app.py`; here is only what is chosen and for how long.
 
 A `Where` says which subjects a knob takes and for how often. The subject of a media or link knob is the recording's
-file path; of a row without recording, its UII; of a report knob, `agent_segment_metadata/inbound`,
-`agent_segment_metadata/outbound` or `global_call_type_detail`.
+file path (of a segment, the path of its stereo file); of a row without recording, its UII; of a report knob,
+`agent_segment_metadata/inbound`, `agent_segment_metadata/outbound`, `global_call_type_detail`, or a window's
+`interaction_metadata/2026-03-09T03:00:00` by its start in UTC.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ class Faults:
     Attributes:
         seed: Another seed chooses other recordings for the shares.
         late_rows: The row is missing from the first pulls that should show it.
-        late_links: The row is there, its recording columns are empty (on the first pulls; without `first`, for ever).
+        late_links: The row is there, its recording columns are empty, or `hasRecording` false (on the first pulls;
+            without `first`, for ever).
         link_evil_host: The link points to a host that nobody allowed (`SandboxConfig.evil_host`).
         link_credentials: The link carries a user and a password.
         link_http: The link is plain http to one of the vendor's hosts.

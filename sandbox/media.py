@@ -56,7 +56,13 @@ async def _answer(state: SandboxState, request: Request) -> Response:
     if not _may_fetch(state, request):
         return _unauthorized()
     found = find_recording(state.plan, account, file) if account in state.config.accounts else None
-    if found is None or not state.is_retained(found):
+    return _not_found() if found is None else await deliver(state, request, found, str(request.url))
+
+
+async def deliver(state: SandboxState, request: Request, found: Recording, link: str) -> Response:
+    """Answer with a recording, or with what the knobs put in its place; `link` is where a redirect starts from."""
+    file = found.path
+    if not state.is_retained(found):
         return _not_found()
     if not state.is_ready(found):
         state.counters.refused["media_not_ready"] += 1
@@ -70,11 +76,11 @@ async def _answer(state: SandboxState, request: Request) -> Response:
     fault = state.faults.media_fault(file, earlier)
     if fault is not None:
         state.counters.statuses[f"fault {fault}"] += 1
-        return await _faulty(state, request, found, fault)
+        return await _faulty(state, request, found, fault, link)
     return await _whole(state, found)
 
 
-async def _faulty(state: SandboxState, request: Request, found: Recording, fault: str) -> Response:
+async def _faulty(state: SandboxState, request: Request, found: Recording, fault: str, link: str) -> Response:
     faults = state.faults
     match fault:
         case "reset_early":
@@ -103,7 +109,7 @@ async def _faulty(state: SandboxState, request: Request, found: Recording, fault
             return Response(header_only(found), media_type="audio/wav")
         case "redirect_other_host" | "redirect_same_host":
             other = fault == "redirect_other_host"
-            return RedirectResponse(state.links(request).redirect_target(str(request.url), other_host=other), 302)
+            return RedirectResponse(state.links(request).redirect_target(link, other_host=other), 302)
     body = await run_in_threadpool(state.audio.body, found)
     if fault in _FRAMING:
         return CutOff(body, "audio/wav", _FRAMING[fault])
@@ -136,7 +142,12 @@ async def _sound(state: SandboxState, request: Request) -> Response:
 
 
 def _note_leaks(state: SandboxState, request: Request, where: str) -> None:
-    """Log-in tokens never belong here; basic auth not on another host, nor out of a link."""
+    """Log-in tokens never belong here; basic auth not on another host, nor out of a link.
+
+    Who was redirected here by the current API, and is still at its host, brings that one's token.
+    """
+    if where == "store" and request.query_params.get("via") == "segment":
+        return
     path = asked_file(request.url.query) or ""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if "x-auth-token" in request.headers:

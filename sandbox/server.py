@@ -125,7 +125,7 @@ class RunningSandbox:
         self._admin("PUT", "faults", json=faults.to_json() if isinstance(faults, Faults) else dict(faults))
 
     def set_limits(self, **limits: str) -> None:
-        """`reports`, `exchange`, `media`, each as in `2/60` or `none`."""
+        """`reports`, `exchange`, `media`, `metadata`, `download`, each as in `2/60` or `none`."""
         self._admin("PUT", "limits", json=limits)
 
     def environment(self, *, login: str = "jwt") -> dict[str, str]:
@@ -146,6 +146,7 @@ class RunningSandbox:
             "RINGCX_AUTH_URL": self.url,
             "RINGCENTRAL_URL": self.url,
             "RINGCX_MEDIA_HOSTS": self.host,
+            "RINGCX_RC_ACCOUNT_ID": self.config.rc_account_id,
             **ways[login],
         }
         if own.media_username:

@@ -25,11 +25,12 @@ ROOT = Path(__file__).parents[1]
 HOME = Path(os.environ.get("DEMO_HOME") or ROOT).resolve()
 DATA = HOME / "data" / "demo"
 SOURCE_PORT = int(os.environ.get("SANDBOX_PORT", "8765"))
+SOURCE = os.environ.get("SOURCE") or "legacy"
 S3_PORT = int(os.environ.get("SANDBOX_S3_PORT", "8766"))
 
 
 class StageBusy(Exception):  # noqa: N818 - says what is the matter, not that something broke
-    """A port of the stage is taken."""
+    """The stage cannot be set: a port is taken, or SOURCE is unknown."""
 
 
 def settle_in() -> None:
@@ -63,12 +64,16 @@ def stage() -> Iterator[dict[str, str]]:
     """Run both servers and yield the variables that point the archiver at them.
 
     Raises:
-        StageBusy: one of the ports is taken; the text says which and what to do.
+        StageBusy: one of the ports is taken, or SOURCE is no source; the text says which and what to do.
     """
+    if SOURCE not in {"legacy", "current", "both"}:
+        raise StageBusy("SOURCE must be legacy, current or both.")
     need_port("SANDBOX_PORT", SOURCE_PORT)
     need_port("SANDBOX_S3_PORT", S3_PORT)
     # The documented 2 requests a minute would make the demo of two dates three minutes long.
-    config = replace(demo_config(), limits=Limits(reports="60/60", exchange="5/60", media="none"))
+    # ... and the current API's 9 in a quarter of an hour half an hour.
+    limits = Limits(reports="60/60", exchange="5/60", media="none", metadata="60/60", download="none")
+    config = replace(demo_config(), limits=limits)
     with (
         LocalS3(DATA / "s3", port=S3_PORT) as s3,
         RunningSandbox(config, port=SOURCE_PORT, own_process=True) as source,
@@ -76,7 +81,10 @@ def stage() -> Iterator[dict[str, str]]:
         yield {
             **source.environment(),
             **s3.environment(),
+            "RINGCX_SOURCE": SOURCE,
             "RINGCX_LIMIT_REPORTS": "60/60",
+            "RINGCX_LIMIT_METADATA": "60/60",
+            "RINGCX_LIMIT_MEDIA": "none",
             "ARCHIVE_BUCKET": s3.bucket,
             "ARCHIVE_RETRY_MINUTES": "10,30,60",
             "DATA_DIR": str(DATA),

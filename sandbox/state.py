@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -33,9 +34,7 @@ class SandboxState:
         """Everything as at the start, except that who is logged in stays so."""
         self.counters = Counters()
         self.set_faults(self.config.faults)
-        self.set_limits(
-            reports=self.config.limits.reports, exchange=self.config.limits.exchange, media=self.config.limits.media
-        )
+        self.set_limits(**asdict(self.config.limits))
 
     def set_faults(self, faults: Faults) -> None:
         """Other knobs; what counts as a first request or pull starts anew."""
@@ -50,7 +49,7 @@ class SandboxState:
         Raises:
             ValueError: A name or a text that is no limit.
         """
-        if unknown := sorted(set(limits) - {"reports", "exchange", "media"}):
+        if unknown := sorted(set(limits) - set(asdict(self.config.limits))):
             raise ValueError(f"No such limit: {', '.join(unknown)}.")
         windows = {name: SlidingWindows(parse_rates(text), self.config.ticks) for name, text in limits.items()}
         self.windows: dict[str, SlidingWindows] = {**getattr(self, "windows", {}), **windows}

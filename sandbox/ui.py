@@ -18,7 +18,7 @@ from sandbox.stage import HOME, ROOT, StageBusy, need_port, settle_in, stage
 
 UI_PORT = int(os.environ.get("UI_PORT", "3000"))
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
-POOLS = {"ringcx_reports": 4, "ringcx_media": 4}
+POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
 STOP_SECONDS = 30.0
 
 

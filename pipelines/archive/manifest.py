@@ -67,6 +67,7 @@ _CATALOG_FIELDS: "list[pa.Field[Any]]" = [
     pa.field("sha256", pa.string()),
     pa.field("version_id", pa.string()),
     pa.field("warnings", pa.list_(pa.string())),
+    pa.field("also_known_as", pa.list_(pa.string())),
 ]
 CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
 
@@ -179,14 +180,20 @@ def latest_manifest(bucket: Bucket, day: date) -> SealedManifest | None:
     return _read(bucket, day, numbers[-1]) if numbers else None
 
 
-def write_catalog(bucket: Bucket, day: date, entries: Iterable[ManifestEntry]) -> str:
+def write_catalog(
+    bucket: Bucket, day: date, entries: Iterable[ManifestEntry], names: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """Write a day's part of the catalog (Parquet, `CATALOG_SCHEMA`; the date is in its path), in place of what was
-    there.
+    there. `names`: recording id -> other ids of the same recording.
 
     Returns:
         Its key.
     """
-    rows = [asdict(entry) | {"warnings": list(entry.warnings)} for entry in _sorted(entries)]
+    also = names or {}
+    rows = [
+        asdict(entry) | {"warnings": list(entry.warnings), "also_known_as": sorted(also.get(entry.recording_id, ()))}
+        for entry in _sorted(entries)
+    ]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA), out, compression="zstd")
     key = catalog_key(bucket.prefix, day)

@@ -96,7 +96,7 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     )
 
 
-def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout) -> Adopted | None:
+def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout | None) -> Adopted | None:
     """Adopt an object that a killed run left: its bytes are read again, and must be what its metadata says and a valid
     recording.
 

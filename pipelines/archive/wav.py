@@ -71,13 +71,13 @@ class _Format:
         return self.byte_rate
 
 
-def inspect_wav(stream: BinaryIO, size: int, layout: Layout) -> WavInfo:
+def inspect_wav(stream: BinaryIO, size: int, layout: Layout | None) -> WavInfo:
     """Walk the chunks of a WAV.
 
     Args:
         stream: seekable, holding the file from position 0; where it stands afterwards is not said.
         size: the number of bytes received.
-        layout: `mono` (one channel) or `stereo` (two).
+        layout: `mono` (one channel) or `stereo` (two); None takes either.
 
     Raises:
         NotARecording: with the reason.
@@ -209,10 +209,12 @@ def _require_whole(stream: BinaryIO, data_end: int, riff_end: int | None, size: 
         raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
 
 
-def _info(form: _Format, layout: Layout, start: int, length: int, samples: int) -> WavInfo:
-    if form.channels != _CHANNELS[layout]:
+def _info(form: _Format, layout: Layout | None, start: int, length: int, samples: int) -> WavInfo:
+    allowed = _CHANNELS.values() if layout is None else (_CHANNELS[layout],)
+    if form.channels not in allowed:
+        wanted = " or ".join(map(str, allowed))
         raise NotARecording(
-            "wrong_channels", f"A {layout} recording has {_CHANNELS[layout]} channel(s); this WAV has {form.channels}"
+            "wrong_channels", f"A {layout or 'segment'} recording has {wanted} channel(s); this WAV has {form.channels}"
         )
     if length == 0 or (form.tag in _LINEAR and length < form.block_align):
         raise NotARecording("header_only", "The WAV has a header but no audio")

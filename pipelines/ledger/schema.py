@@ -91,6 +91,7 @@ STATE_SCHEMA = pa.schema(
         pa.field("etag", _TEXT),
         pa.field("warnings", pa.list_(_TEXT)),
         _required("first_seen_at", _TIME),
+        pa.field("same_as", _TEXT),
     ]
 )
 
@@ -262,6 +263,7 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             etag=etag,
             warnings=tuple(warnings or ()),
             first_seen_at=first_seen_at,
+            same_as=same_as,
         )
         for (
             recording_id,
@@ -289,6 +291,7 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             etag,
             warnings,
             first_seen_at,
+            same_as,
         ) in zip(*(_values(table[name]) for name in STATE_SCHEMA.names), strict=True)
     ]
 
@@ -338,6 +341,8 @@ def _utc(moment: datetime, name: str) -> datetime:
 def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
     """Return Python values: pyarrow's own way, except where it makes a slow new object for every line."""
     kind = column.type
+    if column.null_count == len(column):
+        return [None] * len(column)
     if pa.types.is_list(kind) and not pc.max(pc.list_value_length(column)).as_py():
         return [None] * len(column)
     if not pa.types.is_temporal(kind):

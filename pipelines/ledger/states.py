@@ -17,6 +17,7 @@ __all__ = [
     "FINAL",
     "PRECEDENCE",
     "RANKS",
+    "SAME_RECORDING",
     "Day",
     "Layout",
     "RecordingState",
@@ -29,6 +30,7 @@ __all__ = [
     "pending_again",
     "precedence",
     "reopened",
+    "same_recording",
 ]
 
 Day: TypeAlias = date  # inside the class `date` is the field
@@ -50,6 +52,9 @@ class Status(StrEnum):
 
 FINAL = frozenset({Status.missing, Status.rejected, Status.denied})
 """Not held, and not tried again unless somebody reopens it. `archived` is not among them: it is held."""
+
+SAME_RECORDING = "same_recording"
+"""The reason of a line whose id is another name of a recording."""
 
 RANKS: Mapping[Status, int] = {
     Status.pending: 0,
@@ -102,6 +107,9 @@ class RecordingState:
     etag: str | None = None
     warnings: tuple[str, ...] = ()
     first_seen_at: datetime
+    same_as: str | None = None
+    """The recording that this id is another name of. Such a line is no recording: it is held, counted and asked for
+    under that id only."""
 
     def __post_init__(self) -> None:
         for moment in (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at):
@@ -114,6 +122,8 @@ class RecordingState:
             )
         if self.status is Status.archived and (not self.key or self.size is None or not self.sha256):
             raise ValueError(f"recording {self.recording_id} is archived without key, size or sha256; give all three.")
+        if self.same_as is not None and (self.status is not Status.rejected or self.same_as == self.recording_id):
+            raise ValueError(f"recording {self.recording_id} is another name of itself, or is one and not rejected.")
         if self.attempts < 0 or self.epoch < 0:
             raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
 
@@ -263,6 +273,20 @@ def archived(
     )
 
 
+def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
+    """Return the line that says that `state`'s id is another name of `main`: it is never asked for by itself."""
+    _require(state, "another's name", state.status is not Status.archived)
+    return replace(
+        state,
+        status=Status.rejected,
+        reason=SAME_RECORDING,
+        next_attempt_at=None,
+        same_as=main.recording_id,
+        written_at=now,
+        run_id=run_id,
+    )
+
+
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
     """Return the state of a recording that somebody wants fetched afresh: pending, due at once, in a new epoch."""
     return replace(
@@ -278,6 +302,7 @@ def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> 
         etag=None,
         version_id=None,
         warnings=(),
+        same_as=None,
         epoch=state.epoch + 1,
         written_at=now,
         run_id=run_id,

@@ -173,8 +173,11 @@ class Ledger:
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
-        table = self._current_lines(days).sort_by("recording_id")
-        return {state.recording_id: state for state in states_from(table)}
+        return _by_id(_recordings(self._current_lines(days)))
+
+    def names(self, days: Iterable[date]) -> dict[str, RecordingState]:
+        """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
+        return _by_id(self._current_lines(days))
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
@@ -272,6 +275,16 @@ class _PartNames:
         with self._lock:
             self._last = max(fresh, self._last + 1)
             return ULID(self._last.to_bytes(16))
+
+
+def _recordings(lines: pa.Table) -> pa.Table:
+    """Leave out the ids that are another name of a recording."""
+    plain = lines["same_as"].null_count == lines.num_rows
+    return lines if plain else lines.filter(pc.is_null(lines["same_as"]))
+
+
+def _by_id(lines: pa.Table) -> dict[str, RecordingState]:
+    return {state.recording_id: state for state in states_from(lines.sort_by("recording_id"))}
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:

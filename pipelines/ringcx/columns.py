@@ -7,7 +7,7 @@ no bytes (`csv_body.py`, `json_body.py`) and imports nothing of ours.
 from collections.abc import Iterable
 from typing import Final, Literal
 
-ReportName = Literal["agent_segment_metadata", "global_call_type_detail", "end_call_events"]
+ReportName = Literal["agent_segment_metadata", "global_call_type_detail", "interaction_metadata", "end_call_events"]
 
 COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
     "agent_segment_metadata": (
@@ -25,6 +25,14 @@ COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
         *("connected_term_party", "connected_term_reason", "connected_extern_id", "recording_url", "dial_type"),
         *("json_result", "call_start_dts", "call_end_dts", "connected_dts"),
     ),
+    "interaction_metadata": (
+        *("sub_account_id", "dialog_id", "interaction_id", "channel_id", "channel_type", "channel_class"),
+        *("channel_endpoint_address", "contact_endpoint_address", "dialog_origination", "dialog_start_time_ms"),
+        *("dialog_end_time_ms", "dialog_duration_ms", "segment_id", "segment_type", "segment_participant_id"),
+        *("segment_participant_rc_extension_id", "segment_start_time_ms", "segment_end_time_ms"),
+        *("segment_duration_ms", "segment_agent_group_id", "system_disposition", "agent_disposition", "agent_notes"),
+        *("has_recording", "has_transcript", "segment_events", "segment_recording_url"),
+    ),
     "end_call_events": (
         *("uii", "report_account_id", "event_type", "call_state", "call_start", "call_duration", "queue_duration"),
         *("agent_disposition", "gate_id", "gate_name", "dnis", "ani", "agent_id", "external_agent_id", "username"),
@@ -36,9 +44,25 @@ COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 LINK_COLUMN: Final[dict[ReportName, str]] = {
     "agent_segment_metadata": "segment_recording_url",
     "global_call_type_detail": "recording_url",
+    "interaction_metadata": "has_recording",
     "end_call_events": "recording_url",
 }
-"""The column of each report that says where a recording can be fetched."""
+"""The column of each report that says where a recording can be fetched, or that there is one to be fetched."""
+
+UII_COLUMN: Final[dict[ReportName, str]] = {
+    "agent_segment_metadata": "uii",
+    "global_call_type_detail": "uii",
+    "interaction_metadata": "interaction_id",
+    "end_call_events": "uii",
+}
+"""The column of each report that names the call."""
+
+LEGACY: Final[tuple[ReportName, ...]] = ("agent_segment_metadata", "global_call_type_detail")
+CURRENT: Final[tuple[ReportName, ...]] = ("interaction_metadata",)
+REPORTS: Final = (*LEGACY, *CURRENT)
+"""The reports that are pulled. No date is complete by End Call Events, which may be lost on their way."""
+FULL_SOURCES: Final = (LEGACY, CURRENT)
+"""The sets of reports each of which, by itself, tells of every recording of a date."""
 
 LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
 """Names that the ledger writes beside a report's own, or has in its folders' names.
@@ -49,6 +73,8 @@ A report's column of that name gets the prefix `report_`.
 
 def required(report: ReportName) -> tuple[str, ...]:
     """The columns without which an answer is not this report."""
+    if report == "interaction_metadata":
+        return ("dialog_id", "segment_id", LINK_COLUMN[report])
     return ("uii", LINK_COLUMN[report])
 
 

@@ -19,6 +19,7 @@ from pipelines.ringcx.columns import LEDGER_COLUMNS, ReportName
 KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
     "agent_segment_metadata": ("uii", "session_id"),
     "global_call_type_detail": ("uii", "source_type", "source_id", "connect_id", "connected_dts"),
+    "interaction_metadata": ("dialog_id", "segment_id"),
     "end_call_events": ("uii", "event_type", "gate_id", "agent_id"),
 }
 """What a row key is made of, after the account."""
@@ -38,7 +39,7 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
 
     `row_key`: the account and the columns of `KEY_COLUMNS`, null as nothing, joined by `|`; in each of them `%`, `|`
     and `#` stand as `%25`, `%7C` and `%23`. Rows that share a key get `#1`, `#2`, … in the order of their hashes. A
-    row without a UII has the key `<account>||<row_hash>`.
+    row without a UII (or dialog) has the key `<account>||<row_hash>`.
     """
     names = sorted(name for name in table.column_names if name not in LEDGER_COLUMNS)
     with ThreadPoolExecutor(_THREADS) as pool:  # pyarrow's half of the work runs beside hashlib's

@@ -26,9 +26,11 @@ _BLOCK = 1 << 20
 _SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
 _REDIRECTS = 5
 _READS = 3
+_SAME_METHOD = frozenset({307, 308})
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
+Method = Literal["GET", "POST"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,9 @@ class MediaClient:
         client: sends the requests.
         hosts: the allow-list.
         auth: for the hosts on it; never sent on to another one by a redirect.
+        method: of the first request; a redirect is followed by GET, unless it asks for the same method again.
+        limit: which limit requests count against.
+        ours: an origin that the settings name and no row does: it may lie in a private network.
         max_bytes: a longer body is `too_large`. The default is the most that a WAV can hold.
         max_seconds: a body that takes longer is `too_slow`.
         clock: seconds, for `max_seconds`.
@@ -163,6 +168,9 @@ class MediaClient:
         hosts: HostList,
         *,
         auth: httpx.Auth | None,
+        method: Method = "GET",
+        limit: str = MEDIA_LIMIT,
+        ours: tuple[str, str, int] | None = None,
         max_bytes: int = (1 << 32) - 1,
         max_seconds: float = 1800,
         clock: Callable[[], float] = time.monotonic,
@@ -170,6 +178,9 @@ class MediaClient:
         self._client = client
         self._hosts = hosts
         self._auth = auth
+        self._method = method
+        self._limit = limit
+        self._ours = ours
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._clock = clock
@@ -201,22 +212,24 @@ class MediaClient:
             self._client.back_off(reads)
 
     def _follow(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
-        url, auth = link_url, self._auth
+        url, auth, method = link_url, self._auth, self._method
         for _ in range(_REDIRECTS + 1):
             with self._client.stream(
-                "GET",
+                method,
                 url,
-                limit=MEDIA_LIMIT,
+                limit=self._limit,
                 account_id=account_id,
                 auth=auth,
                 headers={"Accept": "audio/wav, audio/x-wav, */*;q=0.1"},
-                public_only=True,
+                public_only=origin_of(url) != self._ours,
             ) as response:
                 if not response.has_redirect_location:
                     return self._receive(response, sink)
                 target, status = self._target(response), response.status_code
             if origin_of(target) != origin_of(url):
                 auth = None  # for good: a redirect back does not earn it again
+            if status not in _SAME_METHOD:
+                method = "GET"
             url = target
         raise MediaFault("refused", "redirect_not_allowed", status, url=link_url)
 

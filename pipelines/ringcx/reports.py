@@ -6,9 +6,6 @@ caller decides which period makes a day, and asks again later for rows that come
 Source: RINGCX.md §3, `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
 """
 
-import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +14,12 @@ from urllib.parse import quote
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_bomb
+from pipelines.ringcx.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
+from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.columns import ReportName
-from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, place
 
 __all__ = [
+    "BodyLimits",
     "Direction",
     "Period",
     "PulledBody",
@@ -35,8 +33,11 @@ __all__ = [
 Direction = Literal["inbound", "outbound"]
 
 _LIMIT: Final = "reports"
-_TRIES: Final = 3  # of a body that breaks off while it is read; requests that get no answer are the client's to repeat
-_CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
+_ADVICE: Final = Advice(
+    right="this user has the right READ on Account for the sub-account",
+    address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
+    smaller="or a shorter period",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +58,6 @@ class Period:
             raise ValueError("A period needs times with a zone.")
         if self.start >= self.end:
             raise ValueError("A period must end after it starts.")
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """How much of an answer is taken: bytes, seconds of reading, and the clock (seconds) for these."""
-
-    max_bytes: int = 8 << 30
-    max_seconds: float = 3600
-    clock: Callable[[], float] = time.monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class PulledBody:
-    """An answer in a file.
-
-    Attributes:
-        path: the file.
-        size: bytes.
-        sha256: of the bytes, in hexadecimal.
-        media_type: as the source gave it, without parameters, in lower case; empty when it gave none.
-        framed: whether HTTP said where the body ends. If not, a connection that broke looks like the end.
-    """
-
-    path: Path
-    size: int
-    sha256: str
-    media_type: str
-    framed: bool
 
 
 def agent_segment_request(direction: Direction, period: Period) -> dict[str, object]:
@@ -150,7 +123,7 @@ def pull_agent_segments(
     direction: Direction,
     period: Period,
     into: Path,
-    limits: BodyLimits = BodyLimits(),
+    limits: BodyLimits = USUAL,
 ) -> PulledBody:
     """Fetch one direction of the Agent Segment Metadata report into a file.
 
@@ -168,7 +141,7 @@ def pull_global_call_type(
     account_id: str,
     period: Period,
     into: Path,
-    limits: BodyLimits = BodyLimits(),
+    limits: BodyLimits = USUAL,
 ) -> PulledBody:
     """Fetch the Global Call Type Detail report into a file.
 
@@ -212,85 +185,4 @@ def _pull(
     limits: BodyLimits,
 ) -> PulledBody:
     url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
-    try:
-        for failures in range(1, _TRIES + 1):
-            with client.stream("POST", url, limit=_LIMIT, account_id=account_id, auth=auth, json=request) as response:
-                _require_ok(response, auth)
-                pulled = _save(client, response, into, limits)
-            if pulled is not None:
-                return pulled
-            if failures < _TRIES:
-                client.back_off(failures)
-    except BaseException:  # an interrupt too: half a report must not lie about
-        into.unlink(missing_ok=True)
-        raise
-    into.unlink(missing_ok=True)
-    raise ReportInvalid(
-        f"POST {place(url)} broke off {_TRIES} times while the report was read; run the date again, or a shorter"
-        " period."
-    )
-
-
-def _require_ok(response: httpx.Response, auth: httpx.Auth) -> None:
-    status = response.status_code
-    if status == 200:
-        return
-    asked = f"POST {place(response.request.url)}"
-    if status in {401, 403}:
-        variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
-        raise CredentialsRefused(
-            f"{asked} was refused with HTTP {status}; check {variables}, and that this user has the right READ on"
-            " Account for the sub-account.",
-            status=status,
-        )
-    if status < 300:
-        raise ReportInvalid(f"{asked} was answered with HTTP {status}, which carries no report; run the date again.")
-    raise SourceRefused(
-        f"{asked} was refused with HTTP {status}, which another try does not change; check RINGCX_API_URL and"
-        " RINGCX_ACCOUNT_IDS.",
-        status=status,
-    )
-
-
-def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody | None:
-    """The body in the file, or None when it broke off."""
-    digest = hashlib.sha256()
-    size = 0
-    began = limits.clock()
-    with into.open("wb") as file:
-        try:
-            for block in response.iter_bytes():  # as it arrives: in larger blocks a trickle would go unnoticed
-                client.check_stop()
-                size += len(block)
-                if excess := _excess(response, size, limits.clock() - began, limits):
-                    raise ReportInvalid(f"POST {place(response.request.url)} {excess}")
-                digest.update(block)
-                file.write(block)
-        except httpx.RequestError:
-            return None
-    declared = response.headers.get("Content-Length", "")
-    encoded = "Content-Encoding" in response.headers  # then it counts other bytes than these
-    if declared.isdecimal() and size != int(declared) and not encoded:
-        return None
-    return PulledBody(
-        path=into,
-        size=size,
-        sha256=digest.hexdigest(),
-        media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        framed=_is_framed(response, declared),
-    )
-
-
-def _excess(response: httpx.Response, size: int, seconds: float, limits: BodyLimits) -> str | None:
-    if size > limits.max_bytes:
-        return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
-    if seconds > limits.max_seconds:
-        return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
-    if is_bomb(response, size):
-        return "sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
-    return None
-
-
-def _is_framed(response: httpx.Response, declared: str) -> bool:
-    codings = response.headers.get("Transfer-Encoding", "").lower()
-    return declared.isdecimal() or "chunked" in codings or response.http_version.startswith("HTTP/2")
+    return pull_body(client, Asked(url, _LIMIT, account_id, auth, request, _ADVICE), into=into, limits=limits)

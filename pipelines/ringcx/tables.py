@@ -11,7 +11,7 @@ from typing import Any, Final, Never
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ringcx.columns import COLUMNS, ReportName, canonical_names, required
+from pipelines.ringcx.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.csv_body import read_csv_body
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.identity import with_row_identity
@@ -21,6 +21,7 @@ from pipelines.ringcx.text import NotWholeError
 __all__ = ["ReportName", "parse_report", "with_row_identity"]
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
+_ONLY_JSON: Final[frozenset[ReportName]] = frozenset({"interaction_metadata"})
 _BLANKS: Final = b" \t\r\n\x0b\x0c"
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -40,8 +41,8 @@ def parse_report(report: ReportName, body: Path, *, framed: bool = True) -> pa.T
         alone, or `[]`) is a table without rows.
 
     Raises:
-        ReportInvalid: empty, HTML, a JSON error, cut off, a row of another width than the heading, or the column of the
-            UII or of the links is missing. The text never holds content.
+        ReportInvalid: empty, HTML, a JSON error, cut off, a row of another width than the heading, or a column that the
+            report cannot do without is missing. The text never holds content.
     """
     start = _first_byte(body)
     if not start:
@@ -50,6 +51,8 @@ def parse_report(report: ReportName, body: Path, *, framed: bool = True) -> pa.T
         _refuse(report, "the body is HTML or XML")
     if start == b"{":
         _refuse(report, "the body is a JSON object, as errors are")
+    if start != b"[" and report in _ONLY_JSON:
+        _refuse(report, "the body is no JSON")
     problem = ""
     try:
         table = _read_json(report, body) if start == b"[" else _read_csv(report, body, framed=framed)
@@ -84,8 +87,17 @@ def _read_json(report: ReportName, body: Path) -> pa.Table:
 
 def _require_columns(report: ReportName, table: pa.Table) -> None:
     missing = [name for name in required(report) if name not in table.column_names]
+    if missing == [LINK_COLUMN["interaction_metadata"]] and _is_digital(table):
+        return  # messages have no recording, so a source that leaves nulls out has nothing to say of one
     if missing:
         _refuse(report, f"the column {' and the column '.join(missing)} is missing")
+
+
+def _is_digital(table: pa.Table) -> bool:
+    if "channel_class" not in table.column_names:
+        return False
+    digital: bool | None = _compute.all(_compute.equal(table["channel_class"], "DIGITAL"), skip_nulls=False).as_py()
+    return digital is True
 
 
 def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
@@ -93,8 +105,9 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     columns: dict[str, Any] = dict.fromkeys(COLUMNS[report], absent)
     columns |= {name: table[name] for name in table.column_names}
     # The source guards a UII against spreadsheets with an apostrophe; with and without it is the same call.
-    bare = _compute.replace_substring_regex(columns["uii"], "^'", "")
-    columns["uii"] = _compute.if_else(_compute.equal(bare, ""), None, bare)
+    uii = UII_COLUMN[report]
+    bare = _compute.replace_substring_regex(columns[uii], "^'", "")
+    columns[uii] = _compute.if_else(_compute.equal(bare, ""), None, bare)
     return pa.table(columns)
 
 

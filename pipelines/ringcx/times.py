@@ -6,7 +6,7 @@ is whose start is not decided here.
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ _ISO: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,6})\d*)?(Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
 )
 _ZONED: Final = re.compile(r"(Z|:\d{2}(?:\.\d+)?[+-]\d{2}:?\d{2})$", re.ASCII | re.IGNORECASE)
+_EPOCH_MS: Final = re.compile(r"\d{12,14}", re.ASCII)
 _UII: Final = re.compile(r"'?(\d{14})", re.ASCII)
 _HMS: Final = re.compile(r"(\d{1,9}):([0-5]\d):([0-5]\d(?:\.\d+)?)", re.ASCII)
 _SECONDS: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
@@ -22,7 +23,10 @@ _UII_ZONE: Final = "America/New_York"
 
 
 def parse_report_time(text: str | None) -> datetime | None:
-    """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked."""
+    """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked.
+
+    Milliseconds since 1970 are read too: some columns of the current API are named after them.
+    """
     stripped = (text or "").strip()
     if us := _US.fullmatch(stripped):
         month, day, year, clock = us.groups()
@@ -30,6 +34,8 @@ def parse_report_time(text: str | None) -> datetime | None:
     if iso := _ISO.fullmatch(stripped):
         day, clock, fraction, zone = iso.groups()
         return _utc(f"{day}T{clock}.{(fraction or '0').ljust(6, '0')}{zone or ''}")
+    if _EPOCH_MS.fullmatch(stripped):
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(stripped))
     return None
 
 
@@ -66,6 +72,12 @@ def parse_hms(text: str | None) -> float | None:
         return int(hms[1]) * 3600 + int(hms[2]) * 60 + float(hms[3])
     seconds = float(stripped) if _SECONDS.fullmatch(stripped) else math.inf
     return seconds if math.isfinite(seconds) else None
+
+
+def parse_ms(text: str | None) -> float | None:
+    """Seconds of a number of milliseconds."""
+    seconds = parse_hms(text) if ":" not in (text or "") else None
+    return None if seconds is None else seconds / 1000
 
 
 def _utc(iso: str) -> datetime | None:

@@ -17,10 +17,13 @@ from pipelines.archive.errors import Conflict, NameTaken, StorageUnavailable, St
 from pipelines.archive.sound import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
-from pipelines.ledger.states import RecordingState
+from pipelines.ledger.states import Layout, RecordingState
 from pipelines.ringcx.errors import LinkRefused, Stopped
-from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.steps.links import LINK_REFUSED
+from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
+from pipelines.ringcx.segments import is_segment_link
+from pipelines.steps.counterparts import AMBIGUOUS
+from pipelines.steps.links import LINK_REFUSED, AllowedLinks
+from pipelines.steps.rows import INTERACTIONS
 from pipelines.steps.verdicts import Fault
 
 # Small recordings stay in memory, larger ones go to disk: memory is bounded by what is in flight (DESIGN.md §8).
@@ -45,11 +48,30 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorders:
+    """Where recordings come from: `links` of the reports, and `segments` of the current API, where that is set."""
+
+    allowed: AllowedLinks
+    links: MediaClient
+    segments: MediaClient | None = None
+
+    def fetch(self, state: RecordingState, sink: BinaryIO) -> Fetched:
+        """Write `state`'s recording into `sink`; raises as `MediaClient.fetch`.
+
+        Raises:
+            LinkRefused: also where the settings no longer allow it.
+        """
+        self.allowed.require(state)
+        ours = self.segments if self.allowed.is_segment(state) else None
+        return (ours or self.links).fetch(state.link, state.account_id, sink)
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """What every attempt of a run needs; thread-safe. `existing` holds the keys that the day's listing showed."""
 
     bucket: Bucket
-    media: MediaClient
+    media: Recorders
     existing: Collection[str]
     stop: threading.Event
 
@@ -62,7 +84,7 @@ class Attempt:
         """
         try:
             for name in self._names(state, key):
-                if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, state.layout)):
+                if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, channels_of(state))):
                     return _done(state, kept.stored, kept.wav)
         except StorageUnavailable:
             return Done(state, fault=Fault("unavailable", "storage_unavailable"))
@@ -71,8 +93,8 @@ class Attempt:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             body = cast("BinaryIO", spool)  # it is one in all but its stub
             try:
-                fetched = self.media.fetch(state.link, state.account_id, body)
-                wav = inspect_wav(body, fetched.size, state.layout)
+                fetched = self.media.fetch(state, body)
+                wav = inspect_wav(body, fetched.size, channels_of(state))
                 upload = Upload(
                     key=key,
                     recording_id=state.recording_id,
@@ -115,8 +137,19 @@ class Attempt:
 
 
 def file_path(state: RecordingState) -> str:
-    """The source's path of the file, by the recording's id."""
-    return state.recording_id.removeprefix(f"{state.account_id}/")
+    """The source's path of the file, by the recording's id; of a segment the name that its file gets."""
+    path = state.recording_id.removeprefix(f"{state.account_id}/")
+    return f"{path.replace('/', '_')}.wav" if is_segment(state) else path
+
+
+def is_segment(state: RecordingState) -> bool:
+    """Whether the recording is known by dialog and segment, as the current API knows it."""
+    return state.source == INTERACTIONS and is_segment_link(state.link)
+
+
+def channels_of(state: RecordingState) -> Layout | None:
+    """The layout that the file must have; None where the source does not promise one."""
+    return None if is_segment(state) else state.layout
 
 
 def duration_differs(expected: float | None, heard: float | None) -> bool:
@@ -128,4 +161,6 @@ def duration_differs(expected: float | None, heard: float | None) -> bool:
 
 def _done(state: RecordingState, stored: Stored, wav: WavInfo, silent: tuple[str, ...] = ()) -> Done:
     differs = ("duration_differs",) if duration_differs(state.expected_duration_s, wav.duration_s) else ()
-    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=(*differs, *silent))
+    mono = ("mono_segment",) if state.layout == "stereo" and wav.channels == 1 else ()
+    known = tuple(one for one in state.warnings if one == AMBIGUOUS)
+    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=(*known, *differs, *mono, *silent))

@@ -16,6 +16,7 @@ from pipelines.archive.bucket import Bucket, Listed
 from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps.attempt import duration_differs
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.links import linked_recordings
@@ -43,12 +44,23 @@ def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) 
     """Bring together what the date's rows link to and what the ledger knows."""
     linked = {one.recording_id: one.date for one in linked_recordings(ledger, day, zone=zone, now=now, run_id="")}
     days = {day, *linked.values()}
-    known = ledger.states(days)
-    if not linked.keys() <= known.keys():
+    known = ledger.names(days)
+    ours = _main_ids(linked, known)
+    if not ours <= known.keys():
         # Two reports may date one recording on either side of midnight (links.py).
-        known = ledger.states({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)})
-    concerned = {key: state for key, state in known.items() if key in linked or day in (state.date, state.found_on)}
-    return DayRecordings(concerned, tuple(sorted(linked.keys() - known.keys())))
+        known = ledger.names({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)})
+        ours = _main_ids(linked, known)
+    concerned = {
+        key: state
+        for key, state in known.items()
+        if state.same_as is None and (key in ours or day in (state.date, state.found_on))
+    }
+    return DayRecordings(concerned, tuple(sorted(ours - known.keys())))
+
+
+def _main_ids(linked: Iterable[str], known: Mapping[str, RecordingState]) -> set[str]:
+    """The recordings that these ids name: itself, or the one that it is another name of."""
+    return {(known[key].same_as or key) if key in known else key for key in linked}
 
 
 def overdue(state: RecordingState, now: datetime, run_id: str = "") -> bool:
@@ -69,13 +81,14 @@ def every_link_is_held(
     day: date,
     *,
     accounts: Sequence[str],
+    reports: Sequence[ReportName],
     zone: ZoneInfo,
     rules: RetryRules,
     now: datetime,
     run_id: str,
 ) -> Finding:
     """Add up the date: found = archived + explained. Lost, late, unknown and vanished recordings are failures."""
-    gaps = unpulled(ledger, day, accounts, zone)
+    gaps = unpulled(ledger, day, accounts, zone, reports)
     recordings = day_recordings(ledger, day, zone=zone, now=now)
     matters = {key: _matter(one, rules, now, run_id) for key, one in recordings.states.items()}
     matters |= _not_in_bucket(bucket, [one for one in recordings.states.values() if one.status is Status.archived])

@@ -23,12 +23,11 @@ from pipelines.events.frames import Frames, read_frames
 from pipelines.events.stored import StoredEvents, StoredFile, day_folder, malformed_folder
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import COLUMNS, ReportName, canonical_names, fold
+from pipelines.ringcx.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.times import parse_report_time
-from pipelines.steps.links import recording_id_of
+from pipelines.steps.rows import EVENTS, link_of
 
-EVENTS: ReportName = "end_call_events"
 FOREIGN = "end_call_events_foreign"
 """The report name under which events of accounts lie that are not in RINGCX_ACCOUNT_IDS, until they are."""
 _READERS = 8
@@ -237,9 +236,9 @@ def latency(ledger: Ledger, days: Iterable[date], archived: Iterable[RecordingSt
         table = ledger.all_rows(EVENTS, day, columns=["account_id", "recording_url", "received_at"])
         for account, link, received in zip(*(column.to_pylist() for column in table.itercolumns()), strict=True):
             at = parse_report_time(received)
-            if link and account and at:
-                key = recording_id_of(link, account)
-                told[key] = min(at, told.get(key, at))
+            found = link_of(EVENTS, {"account_id": account, "recording_url": link})
+            if found and at:
+                told[found.recording_id] = min(at, told.get(found.recording_id, at))
     taken = [
         (one.written_at.astimezone(UTC) - told[one.recording_id]).total_seconds()
         for one in archived

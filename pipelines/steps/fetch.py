@@ -23,11 +23,10 @@ from pipelines.archive.errors import StorageRefused
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final, reopened
 from pipelines.ledger.states import due as is_due
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import Stopped
+from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.ringcx.media import HostList, MediaClient
-from pipelines.steps.attempt import Attempt, Done, file_path
-from pipelines.steps.links import LINK_REFUSED, judged
+from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
+from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
 FLUSH_LINES = 500
@@ -36,6 +35,7 @@ FLUSH_EVERY = timedelta(seconds=10)
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
 REFUSALS = frozenset({"unauthorized", "forbidden"})
+_CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
 
 
 class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
@@ -72,9 +72,12 @@ def refused_log_in(result: FetchResult) -> str | None:
     if not refused:
         return None
     hosts = ", ".join(sorted({_host(one) for one in refused}))
+    checks = {
+        _CHECK_RIGHTS if is_segment(one) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" for one in refused
+    }
     return (
         f"{len(refused)} recordings at {hosts} were refused (HTTP 401 or 403) and none was given to the same log-in: "
-        "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD. They stay pending and are asked for again."
+        f"{'; '.join(sorted(checks))}. They stay pending and are asked for again."
     )
 
 
@@ -87,7 +90,9 @@ def states_of(ledger: Ledger, day: date, linked: Iterable[date]) -> dict[str, Re
     return {key: state for key, state in known.items() if day in (state.date, state.found_on)}
 
 
-def due_of(states: Iterable[RecordingState], hosts: HostList, *, now: datetime, run_id: str) -> list[RecordingState]:
+def due_of(
+    states: Iterable[RecordingState], allowed: AllowedLinks, *, now: datetime, run_id: str
+) -> list[RecordingState]:
     """What is to be attempted now. A link refused by a setting that has changed since is due again.
 
     Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
@@ -98,7 +103,7 @@ def due_of(states: Iterable[RecordingState], hosts: HostList, *, now: datetime, 
             due.append(state)
         elif state.status is Status.rejected and (state.reason or "").startswith(LINK_REFUSED):
             again = reopened(state, "link_allowed_now", now, run_id)
-            if judged(again, hosts) is again:
+            if judged(again, allowed) is again:
                 due.append(again)
     return sorted(due, key=lambda one: (one.attempts, one.date, one.recording_id))
 
@@ -123,7 +128,7 @@ class Fetcher:
         *,
         ledger: Ledger,
         bucket: Bucket,
-        media: MediaClient,
+        media: Recorders,
         rules: RetryRules,
         concurrency: int,
         run_id: str,
@@ -221,6 +226,9 @@ class Fetcher:
             return future.result()
         except (Stopped, StorageRefused, LimiterBroken):
             raise
+        except CredentialsRefused as refusal:  # of the log-in: links that need none may still be had
+            self._defect = self._defect or refusal
+            return Done(state, fault=Fault("unavailable", "log_in_refused"))
         except Exception as defect:  # noqa: BLE001 - raised again by run()
             self._defect = self._defect or defect
             return Done(state, fault=Fault("unavailable", "defect"))

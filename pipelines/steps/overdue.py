@@ -21,9 +21,9 @@ from zoneinfo import ZoneInfo
 from pipelines.calendar import local_day
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.completeness import overdue, stuck
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples
-from pipelines.steps.links import REPORTS
 from pipelines.steps.pulled import unpulled
 
 READ_ALL_EVERY = timedelta(days=7)
@@ -117,6 +117,7 @@ class Standing:
     memory: Path
     ledger_url: str
     accounts: Sequence[str]
+    reports: Sequence[ReportName]
     zone: ZoneInfo
     start: date
     rules: RetryRules
@@ -126,7 +127,7 @@ class Standing:
     @property
     def of(self) -> str:
         """What a memory is bound to. A digest: the file then says nothing of the installation."""
-        parts = (self.ledger_url, *self.accounts, self.zone.key, self.start.isoformat())
+        parts = (self.ledger_url, *self.accounts, *self.reports, self.zone.key, self.start.isoformat())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -192,7 +193,7 @@ def _pending(ledger: Ledger, memory: Memory) -> Iterator[RecordingState]:
 
 
 def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datetime) -> list[date]:
-    """The dates since the first one archived, within the retention, of which some report was not pulled whole."""
+    """The dates since the first one archived, within the retention, of which no source was pulled whole."""
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
         return []
@@ -203,7 +204,7 @@ def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datet
     gaps = []
     while day <= last:
         if day not in memory.whole:
-            if unpulled(ledger, day, standing.accounts, standing.zone):
+            if unpulled(ledger, day, standing.accounts, standing.zone, standing.reports):
                 gaps.append(day)
             else:
                 memory.whole.add(day)

@@ -17,9 +17,10 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports import ReportName
-from pipelines.steps.agreement import GLOBAL, compare
+from pipelines.steps.agreement import compare
 from pipelines.steps.findings import Finding, Level, Row, Table, number
 from pipelines.steps.pulled import covers, newest_by_account
+from pipelines.steps.rows import GLOBAL, INTERACTIONS
 
 WEEKS = 6
 LEAST_WEEKS = 3
@@ -118,7 +119,12 @@ def _history(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo) -> d
 def _lacking(
     ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime
 ) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Account -> the calls that only the other report knows; account -> the calls that the other report knows."""
+    """Account -> the calls that only the other report knows; account -> the calls that the other report knows.
+
+    Nothing for interaction metadata, which is whole by itself.
+    """
+    if report == INTERACTIONS:
+        return {}, {}
     seen = compare(ledger, day, zone=zone, now=now)
     lacking = seen.not_in_global if report == GLOBAL else seen.not_in_agent
     by_account = dict.fromkeys(seen.accounts, 0)

@@ -68,20 +68,56 @@ class ReportSource:
     auth: httpx.Auth
 
 
-def settled_period(bounds: tuple[datetime, datetime], now: datetime, day: date) -> Period:
+def settled_period(
+    bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta = SETTLING
+) -> Period:
     """The part of a day, given by its UTC bounds, that a report can cover at `now`.
 
     Raises:
-        DayNotOver: the day began less than five minutes ago, or has not begun.
+        DayNotOver: the day began less than `settling` ago, or has not begun.
     """
     start, end = bounds
-    settled = (now - SETTLING).replace(microsecond=0)
+    settled = (now - settling).replace(microsecond=0)
     if settled <= start:
         raise DayNotOver(
-            f"No report of {day} can be asked for before {start + SETTLING:%Y-%m-%d %H:%M} UTC: "
-            "RingCX reports cover periods that ended at least 5 minutes ago. Run this date again then."
+            f"No report of {day} can be asked for before {start + settling:%Y-%m-%d %H:%M} UTC: RingCX reports cover "
+            f"periods that ended at least {settling // timedelta(minutes=1)} minutes ago. Run this date again then."
         )
     return Period(start, min(end, settled))
+
+
+def pull_each(
+    report: ReportName, day: date, account_ids: Sequence[str], pull: Callable[[str], PullRecord]
+) -> list[PullRecord]:
+    """Pull the report of each account; one that fails does not keep the others from theirs.
+
+    Raises:
+        PullFailed: some accounts' reports were refused or not to be had; what the others gave is kept.
+    """
+    pulls: list[PullRecord] = []
+    failures: dict[str, SourceError] = {}
+    for account_id in account_ids:
+        try:
+            pulls.append(pull(account_id))
+        except SourceError as error:
+            failures[account_id] = error
+    if failures:
+        raise PullFailed(report, day, failures, pulls)
+    return pulls
+
+
+def whole_answer(report: ReportName, ask: Callable[[], PulledBody], log: logging.Logger) -> tuple[PulledBody, pa.Table]:
+    """One request's answer, parsed; asked for again while it is no report."""
+    tries = 0
+    while True:
+        tries += 1
+        body = ask()
+        try:
+            return body, parse_report(report, body.path, framed=body.framed)
+        except ReportInvalid as error:
+            if tries == TRIES:
+                raise
+            log.warning("%s Asking again, try %d of %d.", error, tries + 1, TRIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,23 +141,15 @@ class ReportPull:
         Raises:
             PullFailed: some accounts' reports were refused or not to be had; what the others gave is kept.
         """
-        pulls: list[PullRecord] = []
-        failures: dict[str, SourceError] = {}
-        for account_id in account_ids:
-            try:
-                pulls.append(self._account(account_id))
-            except SourceError as error:
-                failures[account_id] = error
-        if failures:
-            raise PullFailed(self.report, self.day, failures, pulls)
-        return pulls
+        return pull_each(self.report, self.day, account_ids, self._account)
 
     def _account(self, account_id: str) -> PullRecord:
         pulled_at = self.clock()
         bodies, parsed = [], []
         with tempfile.TemporaryDirectory(prefix="ringcx-report-") as scratch:
             for half in PARTS[self.report]:
-                body, table = self._part(account_id, half, Path(scratch, half or "calls"))
+                ask = partial(self._asked, account_id, half, Path(scratch, half or "calls"))
+                body, table = whole_answer(self.report, ask, self.log)
                 bodies.append(body)
                 parsed.append(table)
         rows = with_row_identity(self.report, pa.concat_tables(parsed, promote_options="default"), account_id)
@@ -155,19 +183,6 @@ class ReportPull:
             record.with_link,
         )
         return record
-
-    def _part(self, account_id: str, half: Direction | None, into: Path) -> tuple[PulledBody, pa.Table]:
-        """One request's answer, parsed; asked for again while it is no report."""
-        tries = 0
-        while True:
-            tries += 1
-            body = self._asked(account_id, half, into)
-            try:
-                return body, parse_report(self.report, body.path, framed=body.framed)
-            except ReportInvalid as error:
-                if tries == TRIES:
-                    raise
-                self.log.warning("%s Asking again, try %d of %d.", error, tries + 1, TRIES)
 
     def _asked(self, account_id: str, half: Direction | None, into: Path) -> PulledBody:
         ask = reports.pull_global_call_type if half is None else partial(reports.pull_agent_segments, direction=half)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.columns import FULL_SOURCES, REPORTS
 from pipelines.ringcx.reports import ReportName
-from pipelines.steps.links import REPORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,33 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
-def unpulled(ledger: Ledger, day: date, accounts: Sequence[str], zone: ZoneInfo) -> list[Unpulled]:
-    """The reports of `day` that were not pulled for the whole day, for every account that should have been asked."""
-    bounds = day_bounds(day, zone)
-    gaps = []
-    for report in REPORTS:
-        pulls = ledger.pulls(report, day)
-        for account_id in accounts:
-            own = [pull for pull in pulls if pull.account_id == account_id]
-            if not any(covers(pull, bounds) for pull in own):
-                gaps.append(Unpulled(report, account_id, max((pull.period_end for pull in own), default=None)))
-    return gaps
+def unpulled(
+    ledger: Ledger, day: date, accounts: Sequence[str], zone: ZoneInfo, reports: Sequence[ReportName]
+) -> list[Unpulled]:
+    """What is missing of `day`, for every account that should have been asked; `reports`: those of RINGCX_SOURCE."""
+    pulls = {report: ledger.pulls(report, day) for report in REPORTS}
+    return [gap for account_id in accounts for gap in gaps_of(pulls, account_id, day_bounds(day, zone), reports)]
+
+
+def gaps_of(
+    pulls: Mapping[ReportName, Sequence[PullRecord]],
+    account_id: str,
+    bounds: tuple[datetime, datetime],
+    reports: Sequence[ReportName],
+) -> list[Unpulled]:
+    """The `reports` of an account that were not pulled for the whole day.
+
+    None where any full source was, also one that is no longer asked: both legacy reports, or interaction metadata.
+    """
+    own = {report: [pull for pull in of if pull.account_id == account_id] for report, of in pulls.items()}
+    whole = {report for report, of in own.items() if any(covers(pull, bounds) for pull in of)}
+    if any(whole.issuperset(source) for source in FULL_SOURCES):
+        return []
+    return [
+        Unpulled(report, account_id, max((pull.period_end for pull in own[report]), default=None))
+        for report in reports
+        if report not in whole
+    ]
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:

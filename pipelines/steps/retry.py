@@ -8,8 +8,7 @@ from datetime import date, datetime
 
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.media import HostList
-from pipelines.steps.links import judged
+from pipelines.steps.links import AllowedLinks, judged
 
 REASON = "retry_requested"
 _SHOWN = 5
@@ -35,7 +34,7 @@ def reopen(
     *,
     all_final: bool,
     recording_ids: Sequence[str],
-    hosts: HostList,
+    allowed: AllowedLinks,
     now: datetime,
     run_id: str,
 ) -> Retried:
@@ -61,7 +60,7 @@ def reopen(
         if not (key in wanted or (all_final and state.status in FINAL)):
             continue
         again = reopened(state, REASON, now, run_id)
-        if state.status in FINAL and judged(again, hosts) is not again:
+        if state.status in FINAL and judged(again, allowed) is not again:
             refused += 1
         else:
             fresh[key] = again

@@ -6,7 +6,7 @@ Totals say for each report whether the date was pulled at all: a date nobody ask
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -20,7 +20,7 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.links import REPORTS
+from pipelines.ringcx.columns import REPORTS, ReportName
 
 MANIFESTS = "manifests"
 """The kind of witness that lists manifests; the other kinds are the ledger's folders."""
@@ -59,11 +59,12 @@ def seal_day(
     """
     names = parts.names(day)
     for _ in range(_TRIES):
-        states = tuple(ledger.states([day]).values())
+        known = ledger.names([day])
+        states = tuple(one for one in known.values() if one.same_as is None)
         entries = [entry_of(state) for state in states]
         totals = _totals(states) | rows_pulled(pulls_of(ledger, day))
         manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now)
-        catalog = write_catalog(bucket, day, entries)
+        catalog = write_catalog(bucket, day, entries, _other_names(known.values()))
         before, names = names, parts.names(day)
         if names == before:
             break
@@ -98,6 +99,15 @@ def seal_neighbours(
     return changed
 
 
+def _other_names(known: Iterable[RecordingState]) -> dict[str, list[str]]:
+    """Recording id -> the ids that the other source knows it by."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for one in known:
+        if one.same_as is not None:
+            names[one.same_as].append(one.recording_id)
+    return dict(names)
+
+
 def entry_of(state: RecordingState) -> ManifestEntry:
     """What a manifest says of a recording in this state."""
     return ManifestEntry(
@@ -118,12 +128,12 @@ def entry_of(state: RecordingState) -> ManifestEntry:
     )
 
 
-def pulls_of(ledger: Ledger, day: date) -> dict[str, list[PullRecord]]:
+def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
     """The pulls of each report for a date, in the order of pulling; empty where there was none."""
     return {report: ledger.pulls(report, day) for report in REPORTS}
 
 
-def rows_pulled(pulls: Mapping[str, Sequence[PullRecord]]) -> dict[str, int]:
+def rows_pulled(pulls: Mapping[ReportName, Sequence[PullRecord]]) -> dict[str, int]:
     """For each report that was pulled, the rows of the newest pull of every account."""
     rows: dict[str, int] = {}
     for report, of_report in pulls.items():

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import DagsterInstance
 
-from pipelines.steps.links import REPORTS
+from pipelines.ringcx.columns import REPORTS
 from sandbox.calls import CallPlan, calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where

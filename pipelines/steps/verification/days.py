@@ -21,6 +21,7 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps.seal import pulls_of
 from pipelines.steps.verification import evidence
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
@@ -35,8 +36,8 @@ _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What is verified, and by what: `accounts` whose pulls must be there (empty: those that are), `verifier` of
-    signatures (None: they are not looked at), `threads` that read.
+    """What is verified, and by what: `accounts` whose pulls must be there (empty: those that are), of the `reports`
+    of RINGCX_SOURCE; `verifier` of signatures (None: they are not looked at), `threads` that read.
     """
 
     bucket: Bucket
@@ -44,6 +45,7 @@ class Archive:
     parts: LedgerParts
     zone: ZoneInfo
     accounts: Sequence[str]
+    reports: Sequence[ReportName]
     verifier: Verifier | None
     threads: int
 
@@ -194,7 +196,8 @@ class _Day:
         self._count(scratch.totals(), scratch.held_bytes())
         pulls = self._pulls()
         if pulls is not None:
-            evidence.check_pulls(day, pulls, archive.accounts, day_bounds(day, archive.zone), self.tell)
+            bounds = day_bounds(day, archive.zone)
+            evidence.check_pulls(day, pulls, archive.accounts, archive.reports, bounds=bounds, tell=self.tell)
             if latest is not None:
                 evidence.compare(day, scratch, latest, pulls, self.tell)
         if not chain.numbers and (verdict.found or (pulls is not None and any(pulls.values()))):
@@ -211,7 +214,7 @@ class _Day:
         verdict.lost = verdict.found - verdict.held - verdict.pending
         verdict.held_bytes = held_bytes
 
-    def _pulls(self) -> dict[str, list[PullRecord]] | None:
+    def _pulls(self) -> dict[ReportName, list[PullRecord]] | None:
         try:
             return pulls_of(self._archive.ledger, self.day)
         except LedgerDamaged as error:

@@ -13,6 +13,8 @@ from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
+from pipelines.ringcx.columns import ReportName
+from pipelines.steps.pulled import gaps_of
 from pipelines.steps.seal import MANIFESTS, rows_pulled
 from pipelines.steps.verification.doubts import Tell
 from pipelines.steps.verification.scratch import Difference, Scratch
@@ -22,9 +24,16 @@ Bounds = tuple[datetime, datetime]
 
 
 def check_pulls(
-    day: date, pulls: Mapping[str, Sequence[PullRecord]], accounts: Sequence[str], bounds: Bounds, tell: Tell
+    day: date,
+    pulls: Mapping[ReportName, Sequence[PullRecord]],
+    accounts: Sequence[str],
+    reports: Sequence[ReportName],
+    *,
+    bounds: Bounds,
+    tell: Tell,
 ) -> None:
-    """Whether each report was pulled for each account and covers the whole day, whose UTC bounds are given.
+    """Whether each of the `reports` was pulled for each account and covers the whole day, whose UTC bounds are given,
+    unless another source does.
 
     Without `accounts`, those that any pull of the date names.
     """
@@ -32,20 +41,17 @@ def check_pulls(
     if not any(pulls.values()):
         tell("never_pulled", day.isoformat(), f"{day} was never pulled, so nobody knows what it should hold; run it")
         return
-    for report, of_report in pulls.items():
-        for account in known:
-            own = [pull for pull in of_report if pull.account_id == account]
-            subject = f"{report} of account {account}"
-            if not own:
-                tell("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
-            elif not any(pull.period_start <= bounds[0] and pull.period_end >= bounds[1] for pull in own):
-                until = max(pull.period_end for pull in own)
-                tell(
-                    "partly_pulled",
-                    subject,
-                    f"{subject} was pulled for {day} only up to {until:%Y-%m-%d %H:%M} UTC; run the date again "
-                    "when it is over",
-                )
+    for gap in (gap for account in known for gap in gaps_of(pulls, account, bounds, reports)):
+        subject = f"{gap.report} of account {gap.account_id}"
+        if gap.to is None:
+            tell("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
+        else:
+            tell(
+                "partly_pulled",
+                subject,
+                f"{subject} was pulled for {day} only up to {gap.to:%Y-%m-%d %H:%M} UTC; run the date again "
+                "when it is over",
+            )
 
 
 def check_manifests(bucket: Bucket, day: date, chain: Chain, tell: Tell) -> None:
@@ -147,7 +153,7 @@ def read_ledger(
 
 
 def compare(
-    day: date, scratch: Scratch, latest: ManifestHead, pulls: Mapping[str, Sequence[PullRecord]], tell: Tell
+    day: date, scratch: Scratch, latest: ManifestHead, pulls: Mapping[ReportName, Sequence[PullRecord]], tell: Tell
 ) -> None:
     """The latest manifest against its own totals and against the ledger, recording by recording."""
     document = latest.document

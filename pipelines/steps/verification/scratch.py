@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMPARED = ("status", "reason", "key", "size", "sha256", "version_id", "layout", "source", "duration_s")
 _COLUMNS = ("recording_id", *_COMPARED, "digest")
 _ORDER = ("epoch", "rank", "written_at", "attempts", "run_id", "status_", "reason_", "key_", "sha256_")
-_LEDGER = (*_COLUMNS, "etag", *_ORDER)
+_LEDGER = (*_COLUMNS, "etag", *_ORDER, "same_as")
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -33,6 +33,7 @@ PRAGMA temp_store = FILE;
 PRAGMA cache_size = -8192;
 CREATE TABLE sealed ({", ".join(_COLUMNS)}, PRIMARY KEY (recording_id)) WITHOUT ROWID;
 CREATE TABLE ledger ({", ".join(_LEDGER)}, PRIMARY KEY (recording_id)) WITHOUT ROWID;
+CREATE TABLE names (recording_id, written_at, PRIMARY KEY (recording_id)) WITHOUT ROWID;
 CREATE TABLE objects (key, size, etag, PRIMARY KEY (key)) WITHOUT ROWID;
 """
 
@@ -117,7 +118,12 @@ class Scratch:
         return self._count("SELECT count(*) FROM objects") - before
 
     def expect(self, source: Literal["sealed", "ledger"]) -> None:
-        """Say which of the two tells what should be in the bucket, once both and the listing are there."""
+        """Say which of the two tells what should be in the bucket, once both and the listing are there.
+
+        From here on an id that is another name of a recording counts no more.
+        """
+        self._db.execute("INSERT INTO names SELECT recording_id, written_at FROM ledger WHERE same_as IS NOT NULL")
+        self._db.execute("DELETE FROM ledger WHERE same_as IS NOT NULL")
         self._db.execute(f"CREATE TEMP VIEW expected AS SELECT * FROM {source}")  # noqa: S608 - one of two names
         self._db.execute(f"CREATE INDEX by_key ON {source} (key)")
         self._db.execute(f"CREATE INDEX by_sha256 ON {source} (sha256)")
@@ -148,10 +154,12 @@ class Scratch:
                 fields = tuple(name for name, equal in zip(_COMPARED, same, strict=True) if not equal)
                 yield Difference(recording_id, "differs", sealed, held, fields or ("other fields",), _time(written))
             cursor.execute(
-                "SELECT recording_id, status FROM sealed WHERE recording_id NOT IN (SELECT recording_id FROM ledger)"
+                "SELECT recording_id, status, names.written_at FROM sealed LEFT JOIN names USING (recording_id) "
+                "WHERE recording_id NOT IN (SELECT recording_id FROM ledger)"
             )
-            for recording_id, status in cursor:
-                yield Difference(recording_id, "only_sealed", status, None, (), None)
+            for recording_id, status, named in cursor:
+                since = None if named is None else _time(named)
+                yield Difference(recording_id, "only_sealed", status, None, (), since)
             cursor.execute(
                 "SELECT recording_id, status, written_at FROM ledger "
                 "WHERE recording_id NOT IN (SELECT recording_id FROM sealed)"
@@ -225,6 +233,7 @@ def _ledger_line(state: RecordingState) -> tuple[Any, ...]:
         state.reason or "",
         state.key or "",
         state.sha256 or "",
+        state.same_as,
     )
 
 

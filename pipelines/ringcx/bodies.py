@@ -1,0 +1,169 @@
+"""One POST to the source and its answer as a file of bytes, whole or not at all.
+
+What is asked for stands in `reports.py` and `interactions.py`, what the bytes say is `tables.py`'s business.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from pipelines.ringcx.client import SourceClient, is_bomb
+from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, place
+
+__all__ = ["USUAL", "Advice", "Asked", "BodyLimits", "PulledBody", "pull_body"]
+
+_TRIES: Final = 3  # of a body that breaks off while it is read; requests that get no answer are the client's to repeat
+_CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What an error's sentence tells a person to check: the right that is needed, the settings that make the address,
+    and what to ask for if so much cannot be had at once.
+    """
+
+    right: str
+    address: str
+    smaller: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: where to, against which limit of which account, with which log-in and JSON body."""
+
+    url: str
+    limit: str
+    account_id: str
+    auth: httpx.Auth
+    body: dict[str, object]
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much of an answer is taken: bytes, seconds of reading, and the clock (seconds) for these."""
+
+    max_bytes: int = 8 << 30
+    max_seconds: float = 3600
+    clock: Callable[[], float] = time.monotonic
+
+
+USUAL: Final = BodyLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class PulledBody:
+    """An answer in a file.
+
+    Attributes:
+        path: the file.
+        size: bytes.
+        sha256: of the bytes, in hexadecimal.
+        media_type: as the source gave it, without parameters, in lower case; empty when it gave none.
+        framed: whether HTTP said where the body ends. If not, a connection that broke looks like the end.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    media_type: str
+    framed: bool
+
+
+def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLimits) -> PulledBody:
+    """Ask, and save the answer in `into`: replaced if it is there, gone if the pull fails.
+
+    Raises:
+        CredentialsRefused: 401 or 403.
+        SourceRefused: another status than 2xx that another try does not change.
+        SourceUnavailable: no answer until the client's tries were used up.
+        ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
+            its size, or is a 2xx without a body.
+    """
+    try:
+        for failures in range(1, _TRIES + 1):
+            with client.stream(
+                "POST", asked.url, limit=asked.limit, account_id=asked.account_id, auth=asked.auth, json=asked.body
+            ) as response:
+                _require_ok(response, asked)
+                pulled = _save(client, response, into, limits)
+            if pulled is not None:
+                return pulled
+            if failures < _TRIES:
+                client.back_off(failures)
+    except BaseException:  # an interrupt too: half a report must not lie about
+        into.unlink(missing_ok=True)
+        raise
+    into.unlink(missing_ok=True)
+    raise ReportInvalid(
+        f"POST {place(asked.url)} broke off {_TRIES} times while the report was read; run the date again,"
+        f" {asked.advice.smaller}."
+    )
+
+
+def _require_ok(response: httpx.Response, asked: Asked) -> None:
+    status = response.status_code
+    if status == 200:
+        return
+    request = f"POST {place(response.request.url)}"
+    if status in {401, 403}:
+        variables = ", ".join(getattr(asked.auth, "variables", ())) or _CREDENTIALS
+        raise CredentialsRefused(
+            f"{request} was refused with HTTP {status}; check {variables}, and that {asked.advice.right}.",
+            status=status,
+        )
+    if status < 300:
+        raise ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
+    raise SourceRefused(
+        f"{request} was refused with HTTP {status}, which another try does not change; check {asked.advice.address}.",
+        status=status,
+    )
+
+
+def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody | None:
+    """The body in the file, or None when it broke off."""
+    digest = hashlib.sha256()
+    size = 0
+    began = limits.clock()
+    with into.open("wb") as file:
+        try:
+            for block in response.iter_bytes():  # as it arrives: in larger blocks a trickle would go unnoticed
+                client.check_stop()
+                size += len(block)
+                if excess := _excess(response, size, limits.clock() - began, limits):
+                    raise ReportInvalid(f"POST {place(response.request.url)} {excess}")
+                digest.update(block)
+                file.write(block)
+        except httpx.RequestError:
+            return None
+    declared = response.headers.get("Content-Length", "")
+    encoded = "Content-Encoding" in response.headers  # then it counts other bytes than these
+    if declared.isdecimal() and size != int(declared) and not encoded:
+        return None
+    return PulledBody(
+        path=into,
+        size=size,
+        sha256=digest.hexdigest(),
+        media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        framed=_is_framed(response, declared),
+    )
+
+
+def _excess(response: httpx.Response, size: int, seconds: float, limits: BodyLimits) -> str | None:
+    if size > limits.max_bytes:
+        return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
+    if seconds > limits.max_seconds:
+        return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
+    if is_bomb(response, size):
+        return "sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
+    return None
+
+
+def _is_framed(response: httpx.Response, declared: str) -> bool:
+    codings = response.headers.get("Transfer-Encoding", "").lower()
+    return declared.isdecimal() or "chunked" in codings or response.http_version.startswith("HTTP/2")

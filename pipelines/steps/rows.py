@@ -1,0 +1,173 @@
+"""What a row says of a recording: which columns tell it, by which id it is known, where it can be fetched.
+
+Pure: rows in, words out. What becomes of a recording is decided in `links.py`, which of two names are one recording in
+`counterparts.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pipelines.ledger.states import Layout
+from pipelines.ringcx.columns import LINK_COLUMN, UII_COLUMN
+from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.media import parse_link
+from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
+from pipelines.ringcx.times import parse_hms, parse_ms, parse_report_time, uii_time
+
+AGENT: Final[ReportName] = "agent_segment_metadata"
+GLOBAL: Final[ReportName] = "global_call_type_detail"
+INTERACTIONS: Final[ReportName] = "interaction_metadata"
+EVENTS: Final[ReportName] = "end_call_events"
+# "Allow 10 to 15 minutes after the call" (RingCX documentation): a request before that only costs a permit.
+READY_AFTER = timedelta(minutes=15)
+# "The recording link may not be valid for up to 1-2 minutes after the end call event" (RingCX event documentation).
+VALID_AFTER = timedelta(minutes=2)
+
+Cells = Mapping[str, str | None]
+"""A row's values by our names of the columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """Where a report keeps what a recording needs.
+
+    `leg`: what tells an agent's leg of a call from the others. `told_at`: when the source told of it, where it tells
+    before the link is valid.
+    """
+
+    layout: Layout
+    uii: str
+    start: str
+    duration: str
+    link: tuple[str, ...]
+    agent: str | None = None
+    leg: tuple[str, ...] = ()
+    end: str | None = None
+    told_at: str | None = None
+
+    @property
+    def needed(self) -> list[str]:
+        """All of them, and the account."""
+        also = [name for name in (self.agent, self.end, self.told_at) if name]
+        return list(dict.fromkeys(["account_id", self.uii, self.start, self.duration, *self.link, *self.leg, *also]))
+
+
+ROWS: Final[Mapping[ReportName, RowColumns]] = {
+    AGENT: RowColumns(
+        layout="stereo",
+        uii=UII_COLUMN[AGENT],
+        start="start_dts",
+        duration="duration",
+        link=(LINK_COLUMN[AGENT],),
+        agent="agent_id",
+        leg=("session_id",),
+    ),
+    GLOBAL: RowColumns(
+        layout="mono",
+        uii=UII_COLUMN[GLOBAL],
+        start="call_start_dts",
+        duration="call_duration",
+        link=(LINK_COLUMN[GLOBAL],),
+    ),
+    # A recording of one leg is what the legacy stereo recording is, whatever its channels turn out to be.
+    INTERACTIONS: RowColumns(
+        layout="stereo",
+        uii=UII_COLUMN[INTERACTIONS],
+        start="segment_start_time_ms",
+        duration="segment_duration_ms",
+        link=(LINK_COLUMN[INTERACTIONS], "segment_recording_url", "channel_class", "row_key"),
+        agent="segment_participant_id",
+        leg=("dialog_id", "segment_id"),
+        end="dialog_end_time_ms",
+    ),
+    # Last, so that a link that a report gives as well is taken as the event gave it, in every run.
+    EVENTS: RowColumns(
+        layout="mono",
+        uii=UII_COLUMN[EVENTS],
+        start="call_start_dts",
+        duration="call_duration",
+        link=(LINK_COLUMN[EVENTS],),
+        told_at="received_at",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RowLink:
+    """A recording that a row names. `file_path`: where it lies at the source, data from outside. `url` may be empty
+    where it is made of settings and none were given.
+    """
+
+    recording_id: str
+    file_path: str
+    url: str
+
+
+def link_of(report: ReportName, row: Cells, segments: SegmentLinks | None = None) -> RowLink | None:
+    """The recording that a row names; None when it names none.
+
+    A row that tells of a recording and not where it is gives one all the same: it must be accounted for.
+    """
+    account_id = row["account_id"] or ""
+    if report != INTERACTIONS:
+        url = row[ROWS[report].link[0]]
+        return None if url is None else _by_url(url, account_id)
+    if row["channel_class"] == "DIGITAL":
+        return None
+    if (row[LINK_COLUMN[INTERACTIONS]] or "").lower() != "true":
+        url = row["segment_recording_url"]  # rows from before has_recording
+        return None if url is None else _by_url(url, account_id)
+    dialog_id, segment_id = row["dialog_id"] or "", row["segment_id"] or ""
+    try:
+        recording_id = segment_recording_id(account_id, dialog_id, segment_id)
+        url = "" if segments is None else segments.link(account_id, dialog_id, segment_id)
+    except LinkRefused:
+        return _nameless(f"no address: {row['row_key']}", account_id)
+    return RowLink(recording_id, recording_id.removeprefix(f"{account_id}/"), url)
+
+
+def has_link(report: ReportName, row: Cells) -> bool:
+    """Whether a row names a recording."""
+    return link_of(report, row) is not None
+
+
+def started_at(report: ReportName, row: Cells) -> datetime | None:
+    """When what a row's recording holds began; the start of the call where the row does not say."""
+    columns = ROWS[report]
+    return parse_report_time(row[columns.start]) or uii_time(row[columns.uii])
+
+
+def duration_s(report: ReportName, row: Cells) -> float | None:
+    """How long the row says that it is, in seconds."""
+    length = row[ROWS[report].duration]
+    return parse_ms(length) if report == INTERACTIONS else parse_hms(length)
+
+
+def ready_at(report: ReportName, row: Cells, now: datetime) -> datetime:
+    """When it is worth asking for the row's recording for the first time."""
+    columns = ROWS[report]
+    over = parse_report_time(row[columns.end]) if columns.end else None
+    told = parse_report_time(row[columns.told_at]) if columns.told_at else None
+    ready = [min(over, now) + READY_AFTER] if over else []
+    ready += [told + VALID_AFTER] if told else []
+    return max(now, *ready)
+
+
+def _by_url(raw: str, account_id: str) -> RowLink:
+    try:
+        found = parse_link(raw, account_id)
+    except LinkRefused:
+        return _nameless(raw, account_id)
+    return RowLink(found.recording_id, found.file_path, found.url)
+
+
+def _nameless(raw: str, account_id: str) -> RowLink:
+    # No file to name it by, yet it must be accounted for: the text itself is the identity.
+    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw)

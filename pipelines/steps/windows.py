@@ -1,0 +1,241 @@
+"""Interaction metadata of one date: window by window, each kept as soon as it is whole.
+
+The source takes few requests (9 in 15 minutes for an account), so a window that was taken is not asked for twice by one
+pull: it leaves a trace in the ledger, and a run that takes up a killed one goes on where that one ended. A date is
+complete when all its windows are; then it is a pull like any other, and the next one asks for every window again, since
+rows still change. Which windows of an unfinished pull are asked for again: `is_fresh`.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.ledger.diff import diff_rows
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.bodies import PulledBody
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.interactions import pull_interactions, windows
+from pipelines.ringcx.reports import Period
+from pipelines.ringcx.tables import with_row_identity
+from pipelines.ringcx.times import parse_report_time
+from pipelines.steps.pull import pull_each, whole_answer
+from pipelines.steps.pulled import covers
+from pipelines.steps.rows import INTERACTIONS, ROWS, has_link
+
+TRACES = "interaction_metadata_window"
+"""The ledger's name of the pulls of single windows."""
+
+# Rows come 10 to 15 minutes after a segment ended (RingCX documentation): before that a window is half empty.
+SETTLING = timedelta(minutes=15)
+FRESH_LEAST = timedelta(hours=1)
+FRESH_MOST = timedelta(hours=12)
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def is_fresh(pull: PullRecord, now: datetime) -> bool:
+    """Whether a window that an unfinished pull took need not be asked for again at `now`.
+
+    The older a window, the less its rows change: it is good for as long again as it had been over when it was taken, at
+    least an hour and at most half a day.
+    """
+    age = pull.pulled_at - pull.period_end
+    return now - pull.pulled_at < min(max(age, FRESH_LEAST), FRESH_MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionSource:
+    """Where interaction metadata comes from: a client, the API's base, the RingCentral account, the log-in."""
+
+    client: SourceClient
+    base_url: str
+    rc_account_id: str
+    auth: httpx.Auth
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedPull:
+    """The interaction metadata of one date, about to be pulled for every account.
+
+    `bounds`: of the day; `period`: the part of it that is over long enough; `window_s`: RINGCX_METADATA_WINDOW;
+    `afresh`: ask for every window, whatever was taken already.
+    """
+
+    day: date
+    bounds: tuple[datetime, datetime]
+    period: Period
+    window_s: int
+    source: InteractionSource
+    ledger: Ledger
+    run_id: str
+    clock: Callable[[], datetime]
+    log: logging.Logger
+    afresh: bool = False
+
+    def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
+        """Pull each account's windows and append their new and changed rows to the ledger.
+
+        Returns: one record an account.
+
+        Raises:
+            PullFailed: some accounts' windows were refused or not to be had; what the others gave is kept.
+        """
+        return pull_each(INTERACTIONS, self.day, account_ids, self._account)
+
+    def _account(self, account_id: str) -> PullRecord:
+        taken = [] if self.afresh else self._taken(account_id)
+        seen = _Seen.of(self.ledger, self.day, account_id)
+        records: list[PullRecord] = []
+        broken: list[ReportInvalid] = []
+        for window in windows(self.period, self.window_s):
+            now = self.clock()
+            kept = [one for one in taken if covers(one, (window.start, window.end)) and is_fresh(one, now)]
+            if kept:
+                records.append(kept[-1])
+                continue
+            try:
+                records.append(self._window(account_id, window, seen))
+            except ReportInvalid as error:  # the other windows may be whole, and their recordings need not wait
+                broken.append(error)
+                self.log.warning("account %s, window from %s: %s", account_id, window.start.isoformat(), error)
+        if broken:
+            self.log.warning("account %s: %d windows taken, %d not", account_id, len(records), len(broken))
+            raise broken[0]
+        record = self._whole(records)
+        self.ledger.append_pull(record)
+        self.log.info(
+            "account %s: %d windows, %d of them taken before; %d rows, %d new, %d changed, %d vanished, %d with a link",
+            *(account_id, len(records), sum(one in taken for one in records), record.rows, record.new, record.changed),
+            *(record.vanished, record.with_link),
+        )
+        return record
+
+    def _taken(self, account_id: str) -> list[PullRecord]:
+        """The windows that were taken since the date was last complete."""
+        whole = [pull for pull in self.ledger.pulls(INTERACTIONS, self.day) if covers(pull, self.bounds)]
+        since = max((pull.pulled_at for pull in whole if pull.account_id == account_id), default=None)
+        traces = [pull for pull in self.ledger.pulls(TRACES, self.day) if pull.account_id == account_id]
+        return [one for one in traces if since is None or one.pulled_at > since]
+
+    def _window(self, account_id: str, window: Period, seen: _Seen) -> PullRecord:
+        pulled_at = self.clock()
+        with tempfile.TemporaryDirectory(prefix="ringcx-window-") as scratch:
+
+            def ask() -> PulledBody:
+                return pull_interactions(
+                    self.source.client,
+                    base_url=self.source.base_url,
+                    rc_account_id=self.source.rc_account_id,
+                    auth=self.source.auth,
+                    account_id=account_id,
+                    window=window,
+                    into=Path(scratch, "rows"),
+                )
+
+            body, table = whole_answer(INTERACTIONS, ask, self.log)
+        rows = with_row_identity(INTERACTIONS, table, account_id)
+        record = PullRecord(
+            report=TRACES,
+            day=self.day,
+            account_id=account_id,
+            period_start=window.start,
+            period_end=window.end,
+            pulled_at=pulled_at,
+            run_id=self.run_id,
+            size=body.size,
+            sha256=body.sha256,
+            with_link=_with_link(rows, account_id),
+            **seen.take(rows, window, self._append(account_id, pulled_at)),
+        )
+        # After the rows: a run killed between the two asks for this window again, and finds all of it unchanged.
+        self.ledger.append_pull(record)
+        return record
+
+    def _append(self, account_id: str, pulled_at: datetime) -> Callable[[pa.Table], None]:
+        def append(fresh: pa.Table) -> None:
+            self.ledger.append_rows(
+                INTERACTIONS, self.day, fresh, account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
+            )
+
+        return append
+
+    def _whole(self, records: Sequence[PullRecord]) -> PullRecord:
+        """The windows of an account as one pull of the date."""
+        return replace(
+            records[0],
+            report=INTERACTIONS,
+            period_start=self.period.start,
+            period_end=self.period.end,
+            pulled_at=self.clock(),
+            run_id=self.run_id,
+            size=sum(one.size for one in records),
+            sha256="+".join(one.sha256 for one in records),
+            rows=sum(one.rows for one in records),
+            new=sum(one.new for one in records),
+            changed=sum(one.changed for one in records),
+            unchanged=sum(one.unchanged for one in records),
+            vanished=sum(one.vanished for one in records),
+            with_link=sum(one.with_link for one in records),
+        )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """An account's rows of the date as they were seen last, kept up to date from window to window: they are read from
+    the ledger once.
+    """
+
+    rows: pa.Table
+    counted: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, ledger: Ledger, day: date, account_id: str) -> _Seen:
+        names = ["row_key", "row_hash", "segment_end_time_ms"]
+        return cls(_known(ledger.latest_rows(INTERACTIONS, day, columns=names, account_id=account_id)))
+
+    def take(self, rows: pa.Table, window: Period, append: Callable[[pa.Table], None]) -> dict[str, int]:
+        """Append what is new or changed, and count. A row at the border of two windows is in both and counts once."""
+        of_window = pc.and_(
+            pc.greater_equal(self.rows["ended"], pa.scalar(window.start, _TIME)),
+            pc.less(self.rows["ended"], pa.scalar(window.end, _TIME)),
+        )
+        difference = diff_rows(rows, self.rows)
+        vanished = diff_rows(rows, self.rows.filter(of_window)).vanished
+        fresh = pa.concat_tables([difference.new, difference.changed], promote_options="default")
+        append(fresh)
+        replaced = pc.is_in(self.rows["row_key"], value_set=fresh["row_key"].combine_chunks())
+        self.rows = pa.concat_tables([self.rows.filter(pc.invert(replaced)), _known(fresh)])
+        keys: set[Any] = set(rows["row_key"].to_pylist())
+        again = len(keys & self.counted)
+        self.counted |= keys
+        return {
+            "rows": rows.num_rows - again,
+            "new": difference.new.num_rows,
+            "changed": difference.changed.num_rows,
+            "unchanged": difference.unchanged - again,
+            "vanished": vanished,
+        }
+
+
+def _known(rows: pa.Table) -> pa.Table:
+    ended = [parse_report_time(text) for text in rows["segment_end_time_ms"].to_pylist()]
+    # Anew: rows read from the ledger have a stricter schema than pulled ones.
+    columns: dict[str, Any] = {name: rows[name] for name in ("row_key", "row_hash")}
+    return pa.table(columns | {"ended": pa.array(ended, _TIME)})
+
+
+def _with_link(rows: pa.Table, account_id: str) -> int:
+    names = [name for name in ROWS[INTERACTIONS].needed if name != "account_id"]
+    lines = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    return sum(has_link(INTERACTIONS, dict(zip(names, line, strict=True), account_id=account_id)) for line in lines)

@@ -1,0 +1,132 @@
+"""The current API: `interaction-metadata`, and the recording of a segment by its two ids.
+
+Only the Bearer token opens recordings here. What a recording's answer is, sound or faulty, is `media.py`'s affair.
+"""
+
+from __future__ import annotations
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from sandbox import media
+from sandbox.calls import Recording, calls_between
+from sandbox.faults import Faults
+from sandbox.interactions import Window, WindowError, find_segment, parse_window, render, rows_of
+from sandbox.state import SandboxState, error_answer, throttled_answer
+from sandbox.wire import ConnectionReset, CutOff, in_blocks
+
+BELOW = "/cx/integration/v1/accounts/{rc_account}/sub-accounts/{account}"
+METADATA_PATH = f"{BELOW}/interaction-metadata"
+DOWNLOAD_PATH = f"{BELOW}/recordings/dialogs/{{dialog}}/segments/{{segment}}"
+_HTML = b"<html><head><title>RingCX</title></head><body>Please sign in.</body></html>"
+_CUT = {"report_cut_off": "length", "report_cut_off_chunked": "chunked", "report_cut_off_unframed": "none"}
+
+
+async def metadata(request: Request) -> Response:
+    """The segments that ended in a window."""
+    state: SandboxState = request.app.state.sandbox
+    state.counters.requests["metadata"] += 1
+    answer = await _metadata(state, request)
+    state.counters.statuses[f"metadata {answer.status_code}"] += 1
+    return answer
+
+
+async def download(request: Request) -> Response:
+    """The recording of a segment."""
+    state: SandboxState = request.app.state.sandbox
+    state.counters.requests["download"] += 1
+    state.counters.user_agents[request.headers.get("user-agent", "")] += 1
+    answer = await _download(state, request)
+    state.counters.statuses[f"download {answer.status_code}"] += 1
+    return answer
+
+
+async def _metadata(state: SandboxState, request: Request) -> Response:
+    if (refusal := _refusal(state, request, "metadata")) is not None:
+        return refusal
+    account = request.path_params["account"]
+    try:
+        window = parse_window(json.loads(await request.body()), now=state.config.clock())
+    except WindowError as error:
+        return error_answer(request, 400, "Bad request", details=str(error))
+    except ValueError:
+        return error_answer(request, 400, "Bad request", details="the body is not JSON")
+    subject = f"{account}/{window.subject}"
+    state.counters.windows[subject] += 1
+    earlier = state.report_progress[subject]
+    state.report_progress[subject] += 1
+    faults = state.faults.report_faults(window.subject, earlier)
+    for fault in sorted(faults):
+        state.counters.statuses[f"fault {fault}"] += 1
+    return _faulty(state, request, faults) or _rendered(state, account, window, faults)
+
+
+def _rendered(state: SandboxState, account: str, window: Window, faults: frozenset[str]) -> Response:
+    rows = []
+    for call in calls_between(state.plan, account, window.start, window.end):
+        for row in rows_of(call) if state.is_over(call) else ():
+            inside = window.start <= row.ended_at < window.end
+            if not inside and not (state.config.end_inclusive and row.ended_at == window.end):
+                continue
+            pulls = state.row_progress[row.key]
+            state.row_progress[row.key] += 1
+            if state.faults.acts("late_rows", row.subject, pulls):
+                continue
+            late = row.recording is not None and state.faults.acts("late_links", row.subject, pulls)
+            rows.append({**row.fields, "hasRecording": False, "segmentEvents": None} if late else row.fields)
+    body = render(rows, faults)
+    for fault, framing in _CUT.items():
+        if fault in faults:
+            return CutOff(body, "application/json", framing)
+    if "report_reset" in faults:
+        return ConnectionReset(body, "application/json")
+    return in_blocks(body, "application/json", declare_length=False)
+
+
+def _faulty(state: SandboxState, request: Request, faults: frozenset[str]) -> Response | None:
+    if "report_server_error" in faults:
+        return error_answer(request, state.faults.error_status, "The service is unavailable")
+    if "report_throttled" in faults:
+        return throttled_answer(request, state.faults.retry_after_s)
+    if "report_unauthorized" in faults:
+        return PlainTextResponse("Jwt is expired", 401)
+    if "report_forbidden" in faults:
+        return error_answer(request, 403, "WEM access is needed")
+    if "report_html_200" in faults:
+        return Response(_HTML, media_type="text/html")
+    if "report_json_error_200" in faults:
+        return error_answer(request, 200, "The request failed", details="internal error")
+    if "report_empty_body" in faults:
+        return Response(b"", media_type="application/json")
+    return None
+
+
+async def _download(state: SandboxState, request: Request) -> Response:
+    if (refusal := _refusal(state, request, "download", bearer_only=True)) is not None:
+        return refusal
+    asked = request.path_params
+    found = find_segment(state.plan, asked["account"], asked["dialog"], asked["segment"])
+    recording: Recording | None = None if found is None else found[1].recording
+    if recording is None:
+        return error_answer(request, 404, "No recording of that segment")
+    state.counters.media_by_path[recording.path] += 1
+    link = state.links(request).link(recording, Faults())
+    return await media.deliver(state, request, recording, f"{link}&via=segment")
+
+
+def _refusal(state: SandboxState, request: Request, limit: str, *, bearer_only: bool = False) -> Response | None:
+    bearer = request.headers.get("authorization", "")
+    api_token = "" if bearer_only else request.headers.get("x-auth-token", "")
+    verdict = state.tokens.judge(bearer, api_token)
+    if verdict != "good":
+        state.counters.refused[f"{verdict}_token"] += 1
+        return PlainTextResponse("Jwt is expired" if verdict == "expired" else "Jwt verification fails", 401)
+    account = request.path_params["account"]
+    known = account in state.config.accounts and request.path_params["rc_account"] == state.config.rc_account_id
+    if not known or not state.config.wem:
+        return error_answer(request, 403, "WEM access is needed")
+    if (wait := state.windows[limit].admit(account)) is not None:
+        return throttled_answer(request, wait)
+    return None
