@@ -136,7 +136,7 @@ def recording_assets(
             ).run(due, states)
             event_latency = _event_latency(services, day, result.changed.values()) if events else {}
             settled = states | result.changed
-            if any(one.status in FINAL for one in result.changed.values()):
+            if result.changed and any(one.status in FINAL for one in settled.values()):
                 settled = rejoin(services.ledger, settled, day, now=services.clock(), run_id=run_id)
         after = list(settled.values())
         if complaint := refused_log_in(result):

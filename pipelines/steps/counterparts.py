@@ -21,7 +21,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, sam
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports import ReportName
 from pipelines.ringcx.times import parse_report_time
-from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, link_of
+from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, link_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
 # are joined first: an agent may get the same call back within seconds.
@@ -181,7 +181,7 @@ def _legs(
         rows = rows.filter(pc.is_in(rows[columns.uii], value_set=uiis))
         for row in rows.to_pylist():
             call = (row["account_id"], row[columns.uii])
-            if call not in calls:
+            if call not in calls or not is_agents(report, row):
                 continue
             leg = found[call][tuple(row[name] or "" for name in columns.leg)]
             leg.started_at = parse_report_time(row[columns.start]) or leg.started_at

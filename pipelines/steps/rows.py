@@ -81,7 +81,7 @@ ROWS: Final[Mapping[ReportName, RowColumns]] = {
         uii=UII_COLUMN[INTERACTIONS],
         start="segment_start_time_ms",
         duration="segment_duration_ms",
-        link=(LINK_COLUMN[INTERACTIONS], "segment_recording_url", "channel_class", "row_key"),
+        link=(LINK_COLUMN[INTERACTIONS], "segment_recording_url", "channel_class", "segment_type", "row_key"),
         agent="segment_participant_id",
         leg=("dialog_id", "segment_id"),
         end="dialog_end_time_ms",
@@ -135,6 +135,11 @@ def link_of(report: ReportName, row: Cells, segments: SegmentLinks | None = None
 def has_link(report: ReportName, row: Cells) -> bool:
     """Whether a row names a recording."""
     return link_of(report, row) is not None
+
+
+def is_agents(report: ReportName, row: Cells) -> bool:
+    """Whether a row may tell of an agent's leg of a call, and not of a menu, a bot or a message."""
+    return report != INTERACTIONS or not (row["channel_class"] == "DIGITAL" or row["segment_type"] in {"IVR", "BOT"})
 
 
 def started_at(report: ReportName, row: Cells) -> datetime | None:

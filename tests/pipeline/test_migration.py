@@ -1,0 +1,187 @@
+"""Moving an account from the reports to the current API: nothing is fetched twice, nothing lost, all of it said."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.ledger.states import Status
+from pipelines.steps.completeness import every_link_is_held
+from pipelines.steps.findings import Level
+from pipelines.verify import main as verify
+from sandbox.config import Limits
+from sandbox.faults import Faults, Where
+
+OLD = date(2026, 3, 2)
+ASSETS = ["recording_links", "recordings", "daily_manifest"]
+REPORTS = {
+    "legacy": ["agent_segment_metadata", "global_call_type_detail"],
+    "current": ["interaction_metadata"],
+    "both": ["agent_segment_metadata", "global_call_type_detail", "interaction_metadata"],
+}
+
+
+@pytest.fixture
+def account(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A world, and `run_as(source, day)`, which switches it."""
+
+    def make(**arguments: Any) -> Any:
+        free = Limits(reports="none", exchange="none", metadata="none", download="none")
+        sandbox = {"limits": free, "talk_seconds": (3, 6), **arguments.pop("sandbox", {})}
+        variables = {"RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none", **arguments}
+        it = world(sandbox=sandbox, **variables)
+
+        def run_as(source: str, *days: date) -> list[Any]:
+            monkeypatch.setenv("RINGCX_SOURCE", source)
+            results = [it.run(day, select=[*REPORTS[source], *ASSETS]) for day in days]
+            assert all(one.success for one in results), [it.failures(one) for one in results]
+            return results
+
+        it.run_as = run_as
+        return it
+
+    return make
+
+
+def completeness(it: Any, day: date) -> Any:
+    services = it.services()
+    return every_link_is_held(
+        services.ledger,
+        services.bucket,
+        day,
+        accounts=services.settings.ringcx_account_ids,
+        reports=services.settings.reports,
+        zone=services.settings.zone,
+        rules=services.rules,
+        now=datetime.now(UTC),
+        run_id="",
+    )
+
+
+def catalog(it: Any, day: date) -> list[dict[str, Any]]:
+    key = f"catalog/date={day}/recordings.parquet"
+    body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
+    return pq.read_table(io.BytesIO(body)).to_pylist()
+
+
+def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twice_and_loses_none(
+    account: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = account()
+    first, second, third = recent
+    it.run_as("legacy", first - timedelta(days=1), first, second)
+    by_reports = set(it.states(first, second))
+    it.run_as("both", second, third)
+    it.run_as("current", first, second, third, third + timedelta(days=1))
+
+    counters = it.sandbox.counters()
+    assert max(counters["media_by_path"].values()) == 1
+    assert counters["requests"]["download"] > 0  # of the date that the reports never told of
+
+    truth = it.truth(*recent)
+    objects = it.objects()
+    # Mono recordings have no counterpart: they come as long as the reports are asked for.
+    assert Counter(objects.values()) >= Counter(one["sha256"] for one in truth)
+    assert max(Counter(objects.values()).values()) == 1
+    states = it.states(*recent)
+    assert by_reports <= states.keys()
+    assert {one.status for one in states.values()} == {Status.archived}
+    ids = {one["recording_id"] for one in truth}
+    for day in (first, second):
+        assert {key for key, one in states.items() if one.date == day} == {
+            one["recording_id"] for one in truth if one["start"].startswith(f"{day}")
+        }
+    names = it.services().ledger.names(recent)
+    for one in (one for one in truth if one["segment"]):
+        known = names[one["segment"]["recording_id"]]
+        assert known.same_as in ids or known.status is Status.archived
+
+    for day in recent:
+        found = completeness(it, day)
+        assert (found.level, found.counts["reports_not_pulled"]) == (Level.good, 0), found.sentence
+        assert found.counts["found"] == found.counts["archived"]
+    rows = catalog(it, first)
+    assert len(rows) == sum(one.date == first for one in states.values())
+    also = {row["recording_id"]: row["also_known_as"] for row in rows}
+    for one in truth:
+        if one["segment"] and one["recording_id"] in also:
+            assert also[one["recording_id"]] == [one["segment"]["recording_id"]]
+    code = verify(["--from", f"{first}", "--to", f"{third}", "--read-data"], it.s3)
+    assert code == 0, capsys.readouterr().out
+
+
+def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[..., Any], recent: list[date]) -> None:
+    it = account(sandbox={"calls_per_day": (4, 5)})
+    (result,) = it.run_as("both", recent[0])
+    found = it.metadata(result, "recording_links")
+    days = (recent[0], recent[0] - timedelta(days=1))
+    held, names = it.states(*days), it.services().ledger.names(days)
+    assert found["of_both_sources"] == sum(one.same_as is not None for one in names.values()) > 0
+    assert {one.same_as for one in names.values()} - {None} <= {
+        key for key, one in held.items() if one.source == "agent_segment_metadata"
+    }
+    assert found["recordings_found"] == len(held)
+    assert max(it.sandbox.counters()["media_by_path"].values()) == 1
+    it.sandbox.reset()
+    (again,) = it.run_as("both", recent[0])
+    assert it.sandbox.counters()["media_by_path"] == {}
+    assert it.metadata(again, "recording_links")["recordings_new"] == 0
+    assert it.metadata(again, "recordings")["found"] == found["recordings_found"]
+    assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
+
+
+def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
+    account: Callable[..., Any],
+) -> None:
+    it = account(sandbox={"calls_per_day": (4, 5)})
+    it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
+    it.run_as("legacy", OLD)
+    stereo = [one for one in it.states(OLD).values() if one.layout == "stereo"]
+    assert stereo
+    assert {one.status for one in stereo} == {Status.missing}
+    it.sandbox.set_faults(Faults())
+    it.run_as("current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
+    states = it.states(OLD)
+    assert {one.status for one in states.values()} == {Status.archived}
+    names = it.services().ledger.names([OLD])
+    assert all(states[names[one.recording_id].same_as].status is Status.archived for one in stereo)
+    assert completeness(it, OLD).level is Level.good
+
+
+def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_given_up(
+    account: Callable[..., Any],
+) -> None:
+    it = account(sandbox={"calls_per_day": (3, 3)})
+    it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
+    (result,) = it.run_as("both", OLD)
+    waiting = {key: one for key, one in it.states(OLD).items() if one.source == "interaction_metadata"}
+    assert {(one.status, one.reason) for one in waiting.values()} == {(Status.pending, "other_source_failed")}
+    assert it.metadata(result, "recordings")["pending"] == len(waiting) > 0
+    it.sandbox.set_faults(Faults())
+    assert it.run(OLD, select=["recordings", "daily_manifest"]).success
+    names = it.services().ledger.names([OLD])
+    assert {names[key].status for key in waiting} == {Status.archived}
+    assert {one.same_as for one in names.values()} - {None} == waiting.keys()  # found and held once
+
+
+def test_a_date_pulled_by_either_source_is_pulled_and_one_pulled_by_none_or_half_is_not(
+    account: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = account(sandbox={"calls_per_day": (3, 3)})
+    it.run_as("legacy", recent[0])
+    assert it.run(recent[1], select=["agent_segment_metadata"]).success  # half of the legacy source
+    it.run_as("current", recent[2])
+    gaps = {
+        source: [
+            (monkeypatch.setenv("RINGCX_SOURCE", source), completeness(it, day).counts["reports_not_pulled"])[1]
+            for day in recent
+        ]
+        for source in ("legacy", "current", "both")
+    }
+    assert gaps == {"legacy": [0, 1, 0], "current": [0, 1, 0], "both": [0, 2, 0]}
