@@ -6,6 +6,7 @@ Only the Bearer token opens recordings here. What a recording's answer is, sound
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -113,6 +114,8 @@ async def _download(state: SandboxState, request: Request) -> Response:
         return error_answer(request, 404, "No recording of that segment")
     state.counters.media_by_path[recording.path] += 1
     link = state.links(request).link(recording, Faults())
+    if state.faults.acts("mono_file", recording.path, 0):
+        recording = replace(recording, layout="mono", path=f"{recording.path}.mono")
     return await media.deliver(state, request, recording, f"{link}&via=segment")
 
 

@@ -167,6 +167,7 @@ class Faults:
         redirect_other_host: Answers 302 to `evil_host`.
         redirect_same_host: Answers 302 to another path of the same host, which has the recording.
         slow: Sends `slow_bytes_per_s`.
+        mono_file: The current API gives the segment's recording with one channel, which it may.
         report_…: The same for reports; `report_no_url_column`, `report_wrong_width`, `report_reordered` (and an
             unknown column), `report_bom` and `report_csv` (Global Call Type Detail as CSV) change the table's form.
         token_seconds: Life of a RingCX access token.
@@ -200,6 +201,7 @@ class Faults:
     redirect_other_host: Where = field(default_factory=_nowhere)
     redirect_same_host: Where = field(default_factory=_nowhere)
     slow: Where = field(default_factory=_nowhere)
+    mono_file: Where = field(default_factory=_nowhere)
     report_reset: Where = field(default_factory=_nowhere)
     report_server_error: Where = field(default_factory=_nowhere)
     report_throttled: Where = field(default_factory=_nowhere)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from dagster import AssetKey
 
+from pipelines.calendar import day_bounds
+from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
+from pipelines.settings import Calendar
+from pipelines.steps.windows import TRACES
 from sandbox.config import Limits
+from sandbox.faults import Faults, Where
 
 OLD = date(2026, 3, 2)
 FREE = Limits(reports="none", exchange="none", metadata="none", download="none")
-CURRENT = {
-    "RINGCX_SOURCE": "current",
-    "RINGCX_LIMIT_METADATA": "none",
-    "RINGCX_LIMIT_MEDIA": "none",
-}
+CURRENT = {"RINGCX_SOURCE": "current", "RINGCX_LIMIT_METADATA": "none", "RINGCX_LIMIT_MEDIA": "none"}
+PULL = ["interaction_metadata"]
+ALL = [*PULL, "recording_links", "recordings", "daily_manifest"]
 
 
 @pytest.fixture
@@ -41,12 +50,21 @@ def rows_of(it: Any, day: date, *columns: str) -> list[dict[str, Any]]:
     return it.services().ledger.latest_rows("interaction_metadata", day, columns=names).to_pylist()
 
 
+def asked(it: Any) -> dict[str, int]:
+    """Start of each window that was asked for -> how often."""
+    return {name.rpartition("/")[2]: count for name, count in it.sandbox.counters()["windows"].items()}
+
+
+def starts(day: date, *hours: int) -> list[str]:
+    return [f"{day}T{hour:02d}:00:00" for hour in hours]
+
+
 def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_names(
     current: Callable[..., Any], recent: list[date]
 ) -> None:
-    it = current()
+    it = current(RINGCX_DOWNLOAD_METHOD="POST")
     for day in (recent[0], recent[1]):
-        result = it.run(day)
+        result = it.run(day, select=ALL)
         assert result.success, it.failures(result)
     truth = segments_of(it, recent[0])
     assert truth
@@ -56,10 +74,201 @@ def test_a_date_of_the_current_api_is_archived_byte_for_byte_under_its_segments_
         key = f"recordings/date={recent[0]}/account_id=15300002/layout=stereo/{dialog}_{segment}.wav"
         assert objects[key] == one["sha256"]
         state = states[f"15300002/{dialog}/{segment}"]
-        assert (state.status, state.key, state.uii, state.source) == (
-            Status.archived,
-            key,
-            one["uii"],
-            "interaction_metadata",
-        )
+        assert (state.status, state.key, state.uii) == (Status.archived, key, one["uii"])
+        assert state.source == "interaction_metadata"
+        assert (state.expected_duration_s, state.warnings) == (one["duration_s"], ())
     assert len(objects) == len(truth) == len(states)
+    it.sandbox.reset()
+    assert it.run(recent[0], select=ALL).success
+    counters = it.sandbox.counters()
+    assert "download" not in counters["requests"]
+    assert counters["leaked_credentials"] == []
+
+
+def test_the_graph_has_the_assets_and_checks_of_the_chosen_source() -> None:
+    wanted = {
+        "legacy": {"agent_segment_metadata", "global_call_type_detail"},
+        "current": {"interaction_metadata"},
+        "both": {"agent_segment_metadata", "global_call_type_detail", "interaction_metadata"},
+    }
+    for source, reports in wanted.items():
+        graph = build_defs(calendar=Calendar(ringcx_source=source)).resolve_asset_graph()
+        assert {key.to_user_string() for key in graph.get(AssetKey("recording_links")).parent_keys} == reports
+        assert {key.asset_key.to_user_string() for key in graph.asset_check_keys} >= reports
+        compared = "mono_and_stereo_agree" in {key.name for key in graph.asset_check_keys}
+        assert compared == (source != "current")
+
+
+@pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2025, 10, 26), 25), (OLD, 24)])
+def test_the_windows_of_a_day_cover_it_exactly_also_where_the_clocks_change(
+    current: Callable[..., Any], day: date, hours: int
+) -> None:
+    it = current(ARCHIVE_TIMEZONE="Europe/Berlin", RINGCX_METADATA_WINDOW="10800")
+    result = it.run(day, select=PULL)
+    assert it.metadata(result, "interaction_metadata")["whole_day"] is True
+    bounds = day_bounds(day, ZoneInfo("Europe/Berlin"))
+    traces = sorted(it.services().ledger.pulls(TRACES, day), key=lambda one: one.period_start)
+    assert (traces[0].period_start, traces[-1].period_end) == bounds
+    assert all(one.period_end == two.period_start for one, two in pairwise(traces))
+    assert sum((one.period_end - one.period_start for one in traces), timedelta()) == timedelta(hours=hours)
+    assert set(asked(it)) == {f"{one.period_start:%Y-%m-%dT%H:%M:%S}" for one in traces}
+    ended = [datetime.fromisoformat(row["segment_end_time_ms"]) for row in rows_of(it, day, "segment_end_time_ms")]
+    assert ended
+    assert all(bounds[0] <= one <= bounds[1] for one in ended)
+
+
+def test_of_today_only_what_is_over_by_a_quarter_of_an_hour_is_asked_for(current: Callable[..., Any]) -> None:
+    it = current()
+    today = datetime.now(UTC).date()
+    if datetime.now(UTC) - day_bounds(today, ZoneInfo("UTC"))[0] < timedelta(minutes=20):
+        pytest.skip("the day has hardly begun")
+    result = it.run(today, select=PULL)
+    assert it.metadata(result, "interaction_metadata")["whole_day"] is False
+    (pull,) = it.services().ledger.pulls("interaction_metadata", today)
+    assert pull.period_end <= pull.pulled_at - timedelta(minutes=15)
+    before = asked(it)
+    assert it.run(today, select=PULL).success
+    # The whole windows are not asked for again so soon; the one that is not over yet has grown.
+    assert {name: count - before.get(name, 0) for name, count in asked(it).items() if count > before.get(name, 0)} == (
+        {max(before): 1}
+    )
+
+
+def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    day = recent[0]
+    it = current(faults=Faults(report_server_error=Where(paths=(f"interaction_metadata/{day}T12:00:00",))))
+    result = it.run(day, select=PULL)
+    assert not result.success
+    assert "is not available now (HTTP 503)" in it.failures(result)["interaction_metadata"]
+    assert set(asked(it)) == set(starts(day, 0, 3, 6, 9, 12))
+    assert it.services().ledger.pulls("interaction_metadata", day) == []
+    it.sandbox.reset()
+    it.sandbox.set_faults(Faults())
+    assert it.run(day, select=PULL).success
+    assert asked(it) == dict.fromkeys(starts(day, 12, 15, 18, 21), 1)
+    (pull,) = it.services().ledger.pulls("interaction_metadata", day)
+    assert pull.rows == pull.new == len(rows_of(it, day))
+    it.sandbox.reset()
+    it.sandbox.set_faults(Faults())
+    assert it.run(day, select=PULL).success  # complete by now: a later pull asks for all, since rows change
+    assert asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+    assert it.services().ledger.pulls("interaction_metadata", day)[-1].unchanged == pull.rows
+
+
+def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
+    current: Callable[..., Any], nursery: Any, recent: list[date]
+) -> None:
+    it, day = current(), recent[0]
+    run = nursery.start(it, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
+    deadline = time.monotonic() + 60
+    while len(it.services().ledger.pulls(TRACES, day)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run.signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert asked(it) == dict.fromkeys(starts(day, 0, 3, 6), 1)
+    assert it.run(day, select=PULL).success
+    assert asked(it) == dict.fromkeys(starts(day, *range(0, 24, 3)), 1)
+
+
+def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_others_are_kept(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    day = recent[0]
+    for fault in ("report_html_200", "report_json_error_200", "report_cut_off", "report_no_url_column"):
+        it = current(faults=Faults(**{fault: Where(paths=(f"interaction_metadata/{day}T18:00:00",))}))
+        result = it.run(day, select=PULL)
+        assert not result.success
+        sentence = it.failures(result)["interaction_metadata"]
+        assert "interaction_metadata of" in sentence
+        for secret in ("internal error", "sign in"):
+            assert secret not in sentence
+        ended = [row["segment_end_time_ms"] for row in rows_of(it, day, "segment_end_time_ms")]
+        assert ended
+        assert not [one for one in ended if f"{day}T18:00:00" <= one < f"{day}T21:00:00"]
+        assert len(it.services().ledger.pulls(TRACES, day)) == 7
+        assert it.services().ledger.pulls("interaction_metadata", day) == []
+
+
+def test_a_recording_flag_that_turns_true_later_is_a_change_and_the_recording_is_taken(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    it = current(faults=Faults(late_links=Where(share=1.0, first=1)))
+    day = recent[0]
+    first = it.run(day, select=ALL)
+    assert it.metadata(first, "interaction_metadata")["rows_with_link"] == 0
+    assert it.states(day) == {}
+    second = it.run(day, select=ALL)
+    seen = it.metadata(second, "interaction_metadata")
+    assert seen["rows_changed"] == seen["rows_with_link"] > 0
+    assert seen["rows_new"] == seen["rows_vanished"] == 0
+    assert {one.status for one in it.states(day).values()} == {Status.archived}
+
+
+def test_messages_nulls_and_unknown_fields_are_kept_and_lead_to_no_request(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    it = current(faults=Faults(report_reordered=Where(share=1.0)), sandbox={"calls_per_day": (12, 12)})
+    days = recent[:2]
+    for day in days:
+        assert it.run(day, select=[*PULL, "recording_links"]).success
+    columns = ("channel_class", "segment_type", "agent_notes", "segment_events", "has_recording", "futurefield")
+    rows = [row for day in days for row in rows_of(it, day, *columns)]
+    digital = [row for row in rows if row["channel_class"] == "DIGITAL"]
+    assert digital
+    assert {row["has_recording"] for row in digital} == {None}
+    assert {row["futurefield"] for row in rows} == {'{"later":[1,null]}'}
+    assert {row["segment_events"] for row in rows if row["segment_type"] == "IVR"} == {None}
+    events = [json.loads(row["segment_events"]) for row in rows if row["segment_events"]]
+    assert {one["eventType"] for each in events for one in each} == {"REC_START", "REC_STOP"}
+    recorded = sum(row["has_recording"] == "true" for row in rows)
+    assert 0 < recorded == len({key for day in it.services().ledger.state_days() for key in it.states(day)})
+
+
+def test_without_the_right_the_failure_names_it(current: Callable[..., Any], recent: list[date]) -> None:
+    it = current(sandbox={"wem": False})
+    result = it.run(recent[0], select=PULL)
+    sentence = it.failures(result)["interaction_metadata"]
+    assert "HTTP 403" in sentence
+    assert "WEM access right" in sentence
+    assert sum(asked(it).values()) == 0
+    assert it.sandbox.counters()["requests"]["metadata"] == 1  # no window has it, so one question is enough
+
+
+def test_a_token_that_runs_out_is_renewed_and_one_that_is_no_bearer_ends_the_run_with_a_sentence(
+    current: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = current(faults=Faults(token_seconds=1.5))
+    assert it.run(recent[0], select=ALL).success
+    assert {one.status for one in it.states(recent[0]).values()} == {Status.archived}
+    for name in ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RINGCX_API_TOKEN", it.sandbox.config.credentials.api_token)
+    result = it.run(recent[2], select=ALL)
+    assert "WEM access right" in it.failures(result)["recordings"]
+    assert {one.status for one in it.states(recent[2]).values()} == {Status.pending}
+
+
+def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adopted(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    it = current(faults=Faults(mono_file=Where(share=1.0)))
+    assert it.run(recent[0], select=ALL).success
+    states = it.states(recent[0])
+    assert {(one.status, one.layout, one.warnings) for one in states.values()} == {
+        (Status.archived, "stereo", ("mono_segment",))
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"), [("not_found", Status.missing), ("html_200", Status.rejected), ("forbidden", Status.denied)]
+)
+def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Any], fault: str, status: Status) -> None:
+    it = current(faults=Faults(**{fault: Where(paths=("*-session-3-stereo.WAV",))}))
+    assert it.run(OLD, select=ALL).success
+    bad = {one["segment"]["recording_id"] for one in segments_of(it, OLD) if one["faults"]}
+    states = it.states(OLD)
+    assert {key for key, one in states.items() if one.status is status} == bad & states.keys() != set()
+    assert {one.status for key, one in states.items() if key not in bad} == {Status.archived}

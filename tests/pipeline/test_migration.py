@@ -120,7 +120,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
     it = account(sandbox={"calls_per_day": (4, 5)})
     (result,) = it.run_as("both", recent[0])
     found = it.metadata(result, "recording_links")
-    days = (recent[0], recent[0] - timedelta(days=1))
+    days = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
     held, names = it.states(*days), it.services().ledger.names(days)
     assert found["of_both_sources"] == sum(one.same_as is not None for one in names.values()) > 0
     assert {one.same_as for one in names.values()} - {None} <= {

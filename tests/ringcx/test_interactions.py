@@ -1,0 +1,257 @@
+"""Interaction metadata: windows, request, addresses of recordings, and what an answer is read as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.ringcx.auth import ApiToken
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
+from pipelines.ringcx.interactions import interaction_request, pull_interactions, windows
+from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.media import HostList, MediaClient, MediaFault
+from pipelines.ringcx.reports import Period
+from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
+from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.times import parse_ms, parse_report_time
+
+BASE = "https://ringcx.example/voice/api"
+NIGHT = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 18, 3, tzinfo=UTC))
+LINKS = SegmentLinks(BASE, "37439510")
+SECONDS = st.integers(0, 4_000_000_000)
+ROW = {
+    "dialogId": "s-v-1",
+    "segmentId": "p-v-1",
+    "interactionId": "'202607221348170123",
+    "channelClass": "VOICE",
+    "hasRecording": True,
+    "segmentEvents": None,
+    "brandNew": {"b": 1, "a": [12345678901234567890]},
+}
+
+
+@given(SECONDS, st.integers(1, 25 * 3600), st.integers(60, 10_800))
+def test_windows_cover_a_period_without_gap_or_overlap_and_none_is_too_long(start: int, length: int, size: int) -> None:
+    begun = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=start)
+    period = Period(begun, begun + timedelta(seconds=length))
+    found = list(windows(period, size))
+    assert (found[0].start, found[-1].end) == (period.start, period.end)
+    assert all(one.end == two.start for one, two in pairwise(found))
+    assert all(timedelta() < one.end - one.start <= timedelta(seconds=size) for one in found)
+
+
+def test_a_window_is_asked_for_in_utc_whatever_zone_it_is_given_in() -> None:
+    zone = timezone(timedelta(hours=2))
+    window = Period(datetime(2024, 7, 22, 10, tzinfo=zone), datetime(2024, 7, 22, 13, tzinfo=zone))
+    wanted = {"segmentEndTime": "2024-07-22 08:00:00", "timeInterval": 10800, "timeZone": "UTC"}
+    assert interaction_request(window) == wanted
+
+
+def test_a_window_of_half_a_second_is_refused() -> None:
+    with pytest.raises(ValueError, match="whole seconds"):
+        interaction_request(Period(NIGHT.start, NIGHT.start + timedelta(seconds=1.5)))
+
+
+@pytest.fixture
+def client_of(tmp_path: Path) -> Iterator[Callable[..., SourceClient]]:
+    limiter = RateLimiter(tmp_path / "limits.sqlite")
+    opened: list[SourceClient] = []
+
+    def make(handler: Callable[[httpx.Request], httpx.Response]) -> SourceClient:
+        transport = httpx.MockTransport(handler)
+        opened.append(SourceClient(limiter=limiter, limits={}, transport=transport, attempts=2, sleep=lambda _: None))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+    limiter.close()
+
+
+def pull(client: SourceClient, into: Path) -> Any:
+    return pull_interactions(
+        client,
+        base_url=BASE,
+        rc_account_id="37439510",
+        auth=ApiToken(api_url=BASE, token="aws80:secret"),
+        account_id="15300002",
+        window=NIGHT,
+        into=into,
+    )
+
+
+def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
+    client_of: Callable[..., SourceClient], tmp_path: Path
+) -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json=[ROW])
+
+    body = pull(client_of(answer), tmp_path / "rows")
+    (request,) = seen
+    path = "/voice/api/cx/integration/v1/accounts/37439510/sub-accounts/15300002/interaction-metadata"
+    assert (request.method, request.url.path, request.url.query) == ("POST", path, b"")
+    assert json.loads(request.content) == interaction_request(NIGHT)
+    assert body.path.read_bytes() == json.dumps([ROW], separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (401, CredentialsRefused, "RINGCX_API_TOKEN"),
+        (403, CredentialsRefused, "WEM access right"),
+        (400, SourceRefused, "RINGCX_METADATA_WINDOW"),
+        (204, ReportInvalid, "carries no report"),
+    ],
+)
+def test_a_refusal_says_what_to_check_and_not_what_the_source_wrote(
+    client_of: Callable[..., SourceClient], tmp_path: Path, status: int, kind: type[Exception], said: str
+) -> None:
+    body = {"generalMessage": "call of +16025550142", "details": "Jane Doe", "requestUri": "/", "timestamp": 0}
+    client = client_of(lambda _: httpx.Response(status, json=None if status == 204 else body))
+    with pytest.raises(kind) as caught:
+        pull(client, tmp_path / "rows")
+    assert said in str(caught.value)
+    for secret in ("6025550142", "Jane", "aws80"):
+        assert secret not in str(caught.value)
+    assert not (tmp_path / "rows").exists()
+
+
+def parsed(tmp_path: Path, content: bytes) -> Any:
+    file = tmp_path / "rows"
+    file.write_bytes(content)
+    return parse_report("interaction_metadata", file)
+
+
+def test_a_row_keeps_nulls_and_unknown_fields_and_is_known_by_dialog_and_segment(tmp_path: Path) -> None:
+    table = with_row_identity("interaction_metadata", parsed(tmp_path, json.dumps([ROW]).encode()), "15300002")
+    (row,) = table.to_pylist()
+    assert row["row_key"] == "15300002|s-v-1|p-v-1"
+    assert (row["has_recording"], row["segment_events"], row["agent_notes"]) == ("true", None, None)
+    assert row["brandnew"] == '{"a":[12345678901234567890],"b":1}'
+    assert row["interaction_id"] == "202607221348170123"
+
+
+def test_a_changed_flag_is_the_same_row_with_another_hash(tmp_path: Path) -> None:
+    bodies = [json.dumps([{**ROW, "hasRecording": flag}]).encode() for flag in (False, True)]
+    rows = [with_row_identity("interaction_metadata", parsed(tmp_path, body), "1").to_pylist()[0] for body in bodies]
+    assert rows[0]["row_key"] == rows[1]["row_key"]
+    assert rows[0]["row_hash"] != rows[1]["row_hash"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>sign in</html>",
+        b'{"generalMessage":"no","details":"Jane Doe"}',
+        b'[{"dialogId":"a","segmentId":"b","hasRecording":true},',
+        b'[{"dialogId":"a","segmentId":"b","hasRecording":true}',
+        b'[{"dialogId":"a","hasRecording":true}]',
+        b'[{"dialogId":"a","segmentId":"b","channelClass":"VOICE"}]',
+        b"dialogId,segmentId,hasRecording\r\na,b,true\r\n",
+        b"Jwt is expired",
+    ],
+)
+def test_what_is_not_the_whole_answer_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ReportInvalid) as caught:
+        parsed(tmp_path, content)
+    assert "Jane" not in str(caught.value)
+
+
+def test_a_quiet_window_and_one_with_messages_only_are_whole(tmp_path: Path) -> None:
+    assert parsed(tmp_path, b"[]").num_rows == 0
+    assert parsed(tmp_path, b'[{"dialogId":"a","segmentId":"b","channelClass":"DIGITAL"}]').num_rows == 1
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_a_recordings_address_leads_to_its_segment_and_nowhere_else(dialog: str, segment: str) -> None:
+    try:
+        link = LINKS.link("15300002", dialog, segment)
+    except LinkRefused as refusal:
+        assert refusal.reason in {"no_segment", "malformed"}
+        return
+    assert LINKS.owns(link, "15300002")
+    assert not LINKS.owns(link, "15300003")
+    assert not SegmentLinks("https://elsewhere.example/voice/api", "37439510").owns(link, "15300002")
+    *_, dialogs, d, segments, s = httpx.URL(link).raw_path.decode().split("/")
+    assert (dialogs, unquote(d), segments, unquote(s)) == ("dialogs", dialog, "segments", segment)
+    assert segment_recording_id("15300002", dialog, segment).split("/") == ["15300002", d, s]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://ringcx.example.evil/voice/api/cx/integration/v1/accounts/37439510/sub-accounts/1/recordings/dialogs/a/segments/b",
+        f"{BASE}/cx/integration/v1/accounts/37439510/sub-accounts/1/recordings/dialogs/../segments/b",
+        f"{BASE}/cx/integration/v1/accounts/37439510/sub-accounts/1/recordings/dialogs/a/segments/b?x=1",
+        f"{BASE}/cx/integration/v1/accounts/37439510/sub-accounts/1/../recordings/dialogs/a/segments/b",
+        f"{BASE}/v1/admin/accounts/1/reportsStreaming",
+    ],
+)
+def test_no_other_address_is_a_segments(link: str) -> None:
+    assert not LINKS.owns(link, "1")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_token_stays_at_the_api_when_a_download_is_redirected_to_a_listed_host(
+    client_of: Callable[..., SourceClient], method: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, str, bool]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.host, "x-auth-token" in request.headers))
+        if request.url.host == "ringcx.example":
+            return httpx.Response(302, headers={"Location": "https://store.virtualacd.biz/a.wav"})
+        return httpx.Response(200, content=b"RIFF", headers={"Content-Type": "audio/wav"})
+
+    media = MediaClient(
+        client_of(answer),
+        HostList(["ringcx.example:443", "*.virtualacd.biz"]),
+        auth=ApiToken(api_url=BASE, token="aws80:secret"),
+        method=method,
+        limit="download",
+        ours=LINKS.origin,
+    )
+    with (tmp_path / "sink").open("w+b") as sink:
+        assert media.fetch(LINKS.link("1", "a", "b"), "1", sink).size == 4
+    assert seen == [(method, "ringcx.example", True), ("GET", "store.virtualacd.biz", False)]
+
+
+def test_a_download_is_not_redirected_to_a_host_that_is_not_listed(
+    client_of: Callable[..., SourceClient], tmp_path: Path
+) -> None:
+    client = client_of(lambda _: httpx.Response(307, headers={"Location": "https://evil.example/a.wav"}))
+    media = MediaClient(client, HostList(["ringcx.example:443"]), auth=None, ours=LINKS.origin)
+    with (tmp_path / "sink").open("w+b") as sink, pytest.raises(MediaFault, match="redirect_not_allowed"):
+        media.fetch(LINKS.link("1", "a", "b"), "1", sink)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-07-22T23:28:17.808Z", datetime(2024, 7, 22, 23, 28, 17, 808_000, tzinfo=UTC)),
+        ("1721690897808", datetime(2024, 7, 22, 23, 28, 17, 808_000, tzinfo=UTC)),
+        (None, None),
+        ("yesterday", None),
+    ],
+)
+def test_times_are_read_as_text_and_as_milliseconds(text: str | None, moment: datetime | None) -> None:
+    assert parse_report_time(text) == moment
+
+
+def test_durations_are_milliseconds() -> None:
+    assert [parse_ms(text) for text in ("12500", "0", None, "00:00:12", "long")] == [12.5, 0.0, None, None, None]
