@@ -1,27 +1,25 @@
-"""End Call Events through the pipeline: rows, recordings, completeness, and what starts a run."""
+"""End Call Events through the pipeline: rows, recordings, completeness. What starts a run is test_event_sensor.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, DagsterRunStatus, SensorResult, SkipReason, build_sensor_context
+from dagster import AssetKey
 
 from pipelines.definitions import build_defs
 from pipelines.events.frames import frame
-from pipelines.events.keep import LocalKeeper
+from pipelines.events.keep import S3Keeper
 from pipelines.events.stored import day_folder
 from pipelines.ledger.states import Status
 from pipelines.resources import services_resource
 from pipelines.steps.arrivals import every_event_arrived
-from sandbox.calls import Call, calls_of_day
-from sandbox.events import EventRoute, EventSender, event_of
-from sandbox.faults import Faults
-from sandbox.links import LinkMaker
+from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
+from tests.pipeline.stored_events import calls, store, told
 
 EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 
@@ -29,25 +27,6 @@ EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "stored-events"
-
-
-def calls(it: Any, day: date) -> list[Call]:
-    return [
-        call for account in it.sandbox.config.accounts for call in calls_of_day(it.sandbox.config.plan(), account, day)
-    ]
-
-
-def told(it: Any, of: Iterable[Call]) -> list[dict[str, Any]]:
-    links = LinkMaker(it.sandbox.url, "localhost")
-    return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
-
-
-def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
-    """As a receiver does it."""
-    received = (at or datetime.now(UTC)).isoformat()
-    keeper = LocalKeeper(place)
-    keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
-    keeper.close()
 
 
 def check_of(result: Any, name: str) -> Any:
@@ -292,81 +271,7 @@ def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
     assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
 
 
-def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
-    repository = build_defs().get_repository_def()
-    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
-    with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
-        found = repository.get_sensor_def("end_call_events_arrived").evaluate_tick(context)
-        assert not isinstance(found, SkipReason)
-        return found
-
-
-def asked(found: SensorResult) -> list[str]:
-    return [one.partition_key for one in found.run_requests]
-
-
-def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
-    world: Callable[..., Any], place: Path
-) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    assert asked(evaluate(it.instance)) == []
-    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
-    first = evaluate(it.instance)
-    assert asked(first) == [today.isoformat()]
-    assert [key.to_user_string() for key in first.run_requests[0].asset_selection] == EVENTS
-    second = evaluate(it.instance, first.cursor)
-    assert asked(second) == []
-    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
-    third = evaluate(it.instance, second.cursor)
-    assert asked(third) == [today.isoformat()]
-    assert third.run_requests[0].run_key != first.run_requests[0].run_key
-
-
-def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one_that_failed(
-    world: Callable[..., Any], place: Path
-) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
-    job = build_defs().resolve_job_def("archive_day")
-    tags = {"dagster/partition": today.isoformat()}
-    run = it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
-    waiting = evaluate(it.instance)
-    assert asked(waiting) == []
-    it.instance.delete_run(run.run_id)
-    now = datetime.now(UTC)
-    found = evaluate(it.instance, waiting.cursor, now=now)
-    (request,) = found.run_requests
-    it.instance.create_run_for_job(
-        job, tags=tags | {"dagster/run_key": request.run_key}, status=DagsterRunStatus.FAILURE
-    )
-    soon = evaluate(it.instance, found.cursor, now=now)
-    assert asked(soon) == []
-    assert asked(evaluate(it.instance, soon.cursor, now=now + timedelta(hours=1))) == [today.isoformat()]
-
-
-def test_the_sensor_finds_a_late_event_of_any_date_in_a_few_turns(world: Callable[..., Any], place: Path) -> None:
-    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
-    days = [today - timedelta(days=back) for back in range(2, 14)]
-    for day in days:
-        store(place, day, [{"call_id": "1", "account_id": "15300002"}])
-    found, cursor = set(), None
-    for _ in range(8):
-        tick = evaluate(it.instance, cursor)
-        found |= set(asked(tick))
-        cursor = tick.cursor
-    assert found == {day.isoformat() for day in days}
-    store(place, days[7], [{"call_id": "2", "account_id": "15300002"}])
-    late = []
-    for _ in range(4):
-        tick = evaluate(it.instance, cursor)
-        late += asked(tick)
-        cursor = tick.cursor
-    assert late == [days[7].isoformat()]
-
-
 def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., Any], recent: list[date]) -> None:
-    from pipelines.events.keep import S3Keeper
-
     it, day = world(), recent[0]
     it.variables["EVENTS_URL"] = f"s3://{it.bucket}/events"
     with pytest.MonkeyPatch.context() as patch:

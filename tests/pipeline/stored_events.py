@@ -1,0 +1,35 @@
+"""The events of a world's calls, and a place that holds them as a receiver would have left them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.events.frames import frame
+from pipelines.events.keep import LocalKeeper
+from pipelines.events.stored import day_folder
+from sandbox.calls import Call, calls_of_day
+from sandbox.events import event_of
+from sandbox.faults import Faults
+from sandbox.links import LinkMaker
+
+
+def calls(it: Any, day: date) -> list[Call]:
+    return [
+        call for account in it.sandbox.config.accounts for call in calls_of_day(it.sandbox.config.plan(), account, day)
+    ]
+
+
+def told(it: Any, of: Iterable[Call]) -> list[dict[str, Any]]:
+    links = LinkMaker(it.sandbox.url, "localhost")
+    return [{name: value for name, value in event_of(call, links, Faults()).items() if value} for call in of]
+
+
+def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
+    """As a receiver does it."""
+    received = (at or datetime.now(UTC)).isoformat()
+    keeper = LocalKeeper(place)
+    keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
+    keeper.close()

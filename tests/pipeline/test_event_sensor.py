@@ -1,0 +1,143 @@
+"""What starts a run when events arrive, and how soon the recordings that they name are held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus, SensorResult, SkipReason, build_sensor_context
+
+from pipelines.definitions import build_defs
+from pipelines.ledger.states import Status
+from pipelines.resources import services_resource
+from tests.pipeline.stored_events import calls, store, told
+
+AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "stored-events"
+
+
+@pytest.mark.slow
+def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_within_five_minutes(
+    world: Callable[..., Any], place: Path
+) -> None:
+    it, begin = world(EVENTS_URL=str(place), sandbox={"calls_per_day": (16, 16)}), datetime.now(UTC)
+    day = begin.date() - timedelta(days=1)
+    of_day = calls(it, day)
+    arrives = {call.uii: begin + timedelta(seconds=17 * number) for number, call in enumerate(of_day)}
+    cursors: dict[str, str | None] = {}
+    stored: set[str] = set()
+    medians: list[float] = []
+    for minute in range(1, 10):
+        now = begin + timedelta(minutes=minute)
+        for call in of_day:
+            if arrives[call.uii] <= now and call.uii not in stored:
+                store(place, day, told(it, [call]), at=arrives[call.uii])
+                stored.add(call.uii)
+        clock = services_resource(clock=lambda now=now: now + timedelta(seconds=20), s3_client=it.s3)  # a run's start
+        for name in ("pending_recordings", "end_call_events_arrived"):
+            tick = evaluate(it.instance, cursors.get(name), now=now, name=name)
+            cursors[name] = tick.cursor
+            for request in tick.run_requests:
+                result = (
+                    build_defs(services=clock)
+                    .resolve_job_def("archive_day")
+                    .execute_in_process(
+                        partition_key=request.partition_key,
+                        instance=it.instance,
+                        asset_selection=list(request.asset_selection),
+                    )
+                )
+                medians.append(it.metadata(result, "recordings").get("event_to_archive_median_s", 0.0))
+    states = it.states(day, day + timedelta(days=1)).values()
+    assert {one.status for one in states} == {Status.archived}
+    took = sorted((one.written_at - arrives[one.uii]).total_seconds() for one in states)
+    assert len(took) == sum(bool(call.mono) for call in of_day)
+    assert took[0] >= 120  # no link was asked for before it could be valid
+    assert took[len(took) // 2] < 300
+    assert max(took) < 300
+    assert 120 <= max(medians) < 300
+
+
+def evaluate(
+    instance: DagsterInstance,
+    cursor: str | None = None,
+    *,
+    now: datetime | None = None,
+    name: str = "end_call_events_arrived",
+) -> SensorResult:
+    repository = build_defs().get_repository_def()
+    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
+    with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
+        found = repository.get_sensor_def(name).evaluate_tick(context)
+        assert not isinstance(found, SkipReason)
+        return found
+
+
+def asked(found: SensorResult) -> list[str]:
+    return [one.partition_key for one in found.run_requests]
+
+
+def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
+    world: Callable[..., Any], place: Path
+) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    assert asked(evaluate(it.instance)) == []
+    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    first = evaluate(it.instance)
+    assert asked(first) == [today.isoformat()]
+    assert [key.to_user_string() for key in first.run_requests[0].asset_selection] == AFTER_EVENTS
+    second = evaluate(it.instance, first.cursor)
+    assert asked(second) == []
+    store(place, today, [{"call_id": "2", "account_id": "15300002"}])
+    third = evaluate(it.instance, second.cursor)
+    assert asked(third) == [today.isoformat()]
+    assert third.run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one_that_failed(
+    world: Callable[..., Any], place: Path
+) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    store(place, today, [{"call_id": "1", "account_id": "15300002"}])
+    job = build_defs().resolve_job_def("archive_day")
+    tags = {"dagster/partition": today.isoformat()}
+    run = it.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
+    waiting = evaluate(it.instance)
+    assert asked(waiting) == []
+    it.instance.delete_run(run.run_id)
+    now = datetime.now(UTC)
+    found = evaluate(it.instance, waiting.cursor, now=now)
+    (request,) = found.run_requests
+    it.instance.create_run_for_job(
+        job, tags=tags | {"dagster/run_key": request.run_key}, status=DagsterRunStatus.FAILURE
+    )
+    soon = evaluate(it.instance, found.cursor, now=now)
+    assert asked(soon) == []
+    assert asked(evaluate(it.instance, soon.cursor, now=now + timedelta(hours=1))) == [today.isoformat()]
+
+
+def test_the_sensor_finds_a_late_event_of_any_date_in_a_few_turns(world: Callable[..., Any], place: Path) -> None:
+    it, today = world(EVENTS_URL=str(place)), datetime.now(UTC).date()
+    days = [today - timedelta(days=back) for back in range(2, 14)]
+    for day in days:
+        store(place, day, [{"call_id": "1", "account_id": "15300002"}])
+    found, cursor = set(), None
+    for _ in range(8):
+        tick = evaluate(it.instance, cursor)
+        found |= set(asked(tick))
+        cursor = tick.cursor
+    assert found == {day.isoformat() for day in days}
+    store(place, days[7], [{"call_id": "2", "account_id": "15300002"}])
+    late = []
+    for _ in range(4):
+        tick = evaluate(it.instance, cursor)
+        late += asked(tick)
+        cursor = tick.cursor
+    assert late == [days[7].isoformat()]
