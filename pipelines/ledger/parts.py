@@ -7,16 +7,18 @@ by its lines is `store.py`'s business.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ledger.files import Files, LedgerDamaged
+from pipelines.ledger.merged import Record
 from pipelines.ledger.schema import STATE_SCHEMA, conform, states_from
 from pipelines.ledger.states import RecordingState
 
-__all__ = ["KINDS", "LedgerParts"]
+__all__ = ["KINDS", "LedgerParts", "damage", "damaged"]
 
 KINDS = ("recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
@@ -50,7 +52,17 @@ class LedgerParts:
         try:
             return self._files.read(name)
         except FileNotFoundError as error:
-            raise _damaged(name, "it was listed and is gone") from error
+            raise damaged(name, "it was listed and is gone") from error
+
+    def merged(self, name: str) -> tuple[bytes, Record]:
+        """A merged part's bytes, and what they say that it replaces.
+
+        Raises:
+            LedgerDamaged: it is gone, or no whole merged part.
+        """
+        data = self.read(name)
+        with damage(name):
+            return data, Record.of(data)
 
     def states(self, name: str, data: bytes) -> Iterator[list[RecordingState]]:
         """The lines of a part of `recording_states`, given its bytes, some thousand at a time.
@@ -69,14 +81,26 @@ class LedgerParts:
                     table = table.append_column("date", pa.array([day] * table.num_rows, pa.date32()))
                     yield states_from(conform(table, STATE_SCHEMA))
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
-            raise _damaged(name, f"not a whole Parquet file of states, {type(error).__name__}") from error
+            raise damaged(name, f"not a whole Parquet file of states, {type(error).__name__}") from error
 
     def _list(self, prefix: str) -> list[str]:
         return [name for name in self._files.list(prefix) if name.endswith(".parquet")]
 
 
-def _damaged(name: str, why: str) -> LedgerDamaged:
+def damaged(name: str, why: str) -> LedgerDamaged:
+    """The error for a part that is not what was written."""
     return LedgerDamaged(
-        f"the ledger's part {name} cannot be read ({why}); restore it from a backup or an earlier version of "
-        "the object."
+        f"the ledger's part {name} cannot be read ({why}); restore it from a backup or an earlier version of the "
+        "object, or move it out of the ledger and run its date again."
     )
+
+
+@contextmanager
+def damage(name: str) -> Iterator[None]:
+    """Say of which part it is that what is read is no whole one."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(name, f"not a whole Parquet file, {type(error).__name__}") from error
+    except ValueError as error:
+        raise damaged(name, str(error)) from error

@@ -9,6 +9,7 @@ A column added later must be nullable: parts from before it read as null. Not he
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -151,11 +152,18 @@ class PullRecord:
     with_link: int
 
 
-def encode(table: pa.Table) -> bytes:
-    """Return the table as one Parquet file, with a checksum on every page."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
+def encode(schema: pa.Schema, tables: Iterable[pa.Table], metadata: dict[str, str] | None = None) -> bytes:
+    """Return tables of that schema as one Parquet file, with a checksum on every page; `metadata` stands in its foot.
+
+    Each table becomes row groups of its own and is let go, so that a million rows need not be there at once.
+    """
+    sink = io.BytesIO()  # gives its bytes away without a copy
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table)
+        if metadata:
+            writer.add_key_value_metadata(metadata)
+    return sink.getvalue()
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:

@@ -7,8 +7,9 @@ recording_states/date=<recording's date>/<ulid>.parquet         one line per cha
 event_reads/date=<date>/<ulid>.parquet                          how far each file of stored events was taken into rows
 ```
 
-Nothing is ever rewritten or removed, so two writers cannot lose each other's lines, and a killed one leaves nothing
-half done. Reading a date costs by what that date holds. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
+Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed one leaves nothing half done.
+Parts of an old date may lie there once more as one (`merged.py`): each line is read once all the same. Reading a date
+costs by what that date holds. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -28,6 +30,8 @@ import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
+from pipelines.ledger.merged import Piece, Record, named_at, resolve
+from pipelines.ledger.parts import damage, damaged
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -62,6 +66,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+_MOST_GONE = 20
+
 _READERS = 8
 _REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -89,16 +95,25 @@ class Ledger:
         self._names = _PartNames(clock)
 
     def append_rows(
-        self, report: str, day: date, rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str
+        self,
+        report: str,
+        day: date,
+        rows: pa.Table | Iterable[pa.Table],
+        *,
+        account_id: str,
+        pulled_at: datetime,
+        run_id: str,
     ) -> None:
         """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text. No rows, no part.
+
+        Of many rows give slices, of the same columns: only one is held beside what is written.
 
         Raises:
             ValueError: if a row has no identity, or a column is not text or bears one of the ledger's own names.
         """
-        table = rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
-        if table.num_rows:
-            self._append(_folder("report_rows", day, report), table)
+        slices = [rows] if isinstance(rows, pa.Table) else rows
+        laid_down = (rows_table(one, account_id=account_id, pulled_at=pulled_at, run_id=run_id) for one in slices)
+        self._append(_folder("report_rows", day, report), (one for one in laid_down if one.num_rows))
 
     def latest_rows(
         self, report: str, day: date, *, columns: Sequence[str] | None = None, account_id: str | None = None
@@ -123,16 +138,11 @@ class Ledger:
 
     def append_pull(self, pull: PullRecord) -> None:
         """Append the trace of one fetch, whatever it brought."""
-        self._append(_folder("report_pulls", pull.day, pull.report), pulls_table([pull]))
+        self._append(_folder("report_pulls", pull.day, pull.report), [pulls_table([pull])])
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, in the order of pulling."""
-
-        def as_pulls(_: str, table: pa.Table) -> list[PullRecord]:
-            known: dict[str, tuple[object, pa.DataType]] = {"report": (report, pa.string()), "date": (day, pa.date32())}
-            return pulls_from(conform(_with_path(table, known), PULL_SCHEMA))
-
-        found = self._read([_folder("report_pulls", day, report)], as_pulls)
+        found = self._read([_folder("report_pulls", day, report)], lambda name, table: pulls_from(lines(name, table)))
         return sorted((pull for part in found for pull in part), key=lambda pull: pull.pulled_at)
 
     def pull_days(self, report: str) -> list[date]:
@@ -142,18 +152,13 @@ class Ledger:
     def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
         """Append how far files of stored events of a date were read, in bytes by name; none, no part."""
         if read_to:
-            self._append(
-                _folder("event_reads", day),
-                pa.Table.from_pydict(
-                    {
-                        "name": list(read_to),
-                        "read_to": list(read_to.values()),
-                        "run_id": [run_id] * len(read_to),
-                        "read_at": [read_at] * len(read_to),
-                    },
-                    EVENT_READ_SCHEMA,
-                ),
-            )
+            lines: dict[str, list[Any]] = {
+                "name": list(read_to),
+                "read_to": list(read_to.values()),
+                "run_id": [run_id] * len(read_to),
+                "read_at": [read_at] * len(read_to),
+            }
+            self._append(_folder("event_reads", day), [pa.Table.from_pydict(lines, EVENT_READ_SCHEMA)])
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
@@ -169,7 +174,7 @@ class Ledger:
         for state in states:
             by_day[state.date].append(state)
         for day, of_day in sorted(by_day.items()):
-            self._append(_folder("recording_states", day), states_table(of_day))
+            self._append(_folder("recording_states", day), [states_table(of_day)])
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
@@ -186,7 +191,7 @@ class Ledger:
 
     def tally(self, day: date) -> list[Tally]:
         """Count the date's recordings by account, source and state; costs no object a recording."""
-        groups = self._current_lines([day]).group_by(["account_id", "source", "status"])
+        groups = _recordings(self._current_lines([day])).group_by(["account_id", "source", "status"])
         counted = groups.aggregate([("recording_id", "count"), ("size", "sum")]).to_pylist()
         return [
             Tally(
@@ -215,7 +220,7 @@ class Ledger:
 
     def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
-        parts = self._read([_folder("report_rows", day, report)], lambda _, table: _as_rows(table), needed)
+        parts = self._read([_folder("report_rows", day, report)], lines, needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
     def _current_lines(self, days: Iterable[date]) -> pa.Table:
@@ -224,38 +229,61 @@ class Ledger:
         return _latest(table, "recording_id", order)
 
     def _state_lines(self, days: Iterable[date]) -> pa.Table:
-        def as_states(name: str, table: pa.Table) -> pa.Table:
-            day = _day_of(name.split("/")[1])
-            table = conform(_with_path(table, {"date": (day, pa.date32())}), STATE_SCHEMA)
-            state_ranks(table)  # a status from a newer version is found here, where the part's name is known
-            return table
-
-        parts = self._read([_folder("recording_states", day) for day in sorted(set(days))], as_states)
+        parts = self._read([_folder("recording_states", day) for day in sorted(set(days))], lines)
         return pa.concat_tables([STATE_SCHEMA.empty_table(), *parts])
 
-    def _append(self, folder: str, table: pa.Table) -> None:
-        stored = table.select([name for name in table.column_names if name not in IN_PATH])
-        self._files.create(f"{folder}{self._names.next()}.parquet", encode(stored))
+    def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
+        """Write one part of all the tables; none for none."""
+        stored = (table.select([name for name in table.column_names if name not in IN_PATH]) for table in tables)
+        first = next(stored, None)
+        if first is not None:
+            data = encode(first.schema, chain([first], stored))
+            self._files.create(f"{folder}{self._names.next()}.parquet", data)
 
     def _read(
         self, folders: Sequence[str], interpret: Callable[[str, pa.Table], _T], columns: Sequence[str] | None = None
     ) -> list[_T]:
-        """Read the parts of the folders side by side; the answer is in the order of their names."""
+        """Read the parts of the folders side by side; the answer is in the order of their names.
 
-        def one(name: str) -> _T:
-            try:
-                return interpret(name, decode(self._files.read(name), columns))
-            except FileNotFoundError as error:
-                raise _damaged(name, "it was listed and is gone") from error
-            except (pa.ArrowException, OSError) as error:
-                raise _damaged(name, f"not a whole Parquet file, {type(error).__name__}") from error
-            except ValueError as error:
-                raise _damaged(name, str(error)) from error
+        A part may be gone between listing and reading because a merged one has taken its place: then the folders are
+        listed again.
+        """
 
+        def pieces(folder: str) -> tuple[list[Piece], frozenset[str]]:
+            return resolve([name for name in self._files.list(folder) if _is_part(name)], self._merged)
+
+        def one(piece: Piece) -> _T:
+            data = self._bytes(piece.name) if piece.data is None else piece.data
+            with damage(piece.name):
+                table = decode(data, columns)
+                if piece.ranges is not None:
+                    table = pa.concat_tables([table.slice(*lines) for lines in piece.ranges])
+                return interpret(piece.name, table)
+
+        gone: set[str] = set()
         with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
-            listed = pool.map(self._files.list, folders)
-            names = [name for found in listed for name in filter(_is_part, found)]
-            return list(pool.map(one, names))
+            while True:
+                try:
+                    listed = list(pool.map(pieces, folders))
+                    lost = gone.difference(*(covered for _, covered in listed))
+                    if lost or len(gone) > _MOST_GONE:
+                        raise damaged(min(lost or gone), "it was listed and is gone")
+                    return list(pool.map(one, [piece for found, _ in listed for piece in found]))
+                except _GoneError as error:
+                    if error.name in gone:
+                        raise damaged(error.name, "it was listed and is gone") from error
+                    gone.add(error.name)
+
+    def _merged(self, name: str) -> tuple[bytes, Record]:
+        data = self._bytes(name)
+        with damage(name):
+            return data, Record.of(data)
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return self._files.read(name)
+        except FileNotFoundError as error:
+            raise _GoneError(name) from error
 
     def _days(self, folder: str) -> list[date]:
         return sorted(_day_of(name) for name in self._files.folders(folder) if name.startswith("date="))
@@ -313,9 +341,22 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table.select(list(columns))
 
 
-def _as_rows(table: pa.Table) -> pa.Table:
-    extra = [pa.field(name, pa.string()) for name in table.column_names if name not in (*ROW_COLUMNS, *IN_PATH)]
-    return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
+def lines(name: str, table: pa.Table) -> pa.Table:
+    """The lines of the part of that name, in the schema of its kind, with what its path says.
+
+    Raises:
+        ValueError: they are no such lines.
+    """
+    folders = dict(part.split("=", 1) for part in name.split("/")[1:-1])
+    if name.startswith("report_rows/"):
+        extra = [pa.field(one, pa.string()) for one in table.column_names if one not in (*ROW_COLUMNS, *IN_PATH)]
+        return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
+    known: dict[str, tuple[object, pa.DataType]] = {"date": (_day_of(folders["date"]), pa.date32())}
+    if name.startswith("report_pulls/"):
+        return conform(_with_path(table, known | {"report": (folders["report"], pa.string())}), PULL_SCHEMA)
+    table = conform(_with_path(table, known), STATE_SCHEMA)
+    state_ranks(table)  # a status from a newer version is found here, where the part's name is known
+    return table
 
 
 def _with_path(table: pa.Table, known: dict[str, tuple[object, pa.DataType]]) -> pa.Table:
@@ -351,14 +392,13 @@ def _is_part(name: str) -> bool:
 
 
 def _written_at(name: str) -> datetime:
-    try:
-        return ULID.from_str(name.rpartition("/")[2].removesuffix(".parquet")).datetime
-    except ValueError as error:
-        raise _damaged(name, "its name was not given by the ledger") from error
+    with damage(name):
+        return named_at(name)
 
 
-def _damaged(name: str, why: str) -> LedgerDamaged:
-    return LedgerDamaged(
-        f"the ledger's part {name} cannot be read ({why}); restore it from a backup or an earlier version of the "
-        "object, or move it out of the ledger and run its date again."
-    )
+class _GoneError(Exception):
+    """A part was listed and is not there any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name

@@ -22,13 +22,14 @@ import pyarrow.csv as pa_csv
 
 from pipelines.ringcx.text import NotWholeError, as_utf8, is_utf8
 
-BLOCK_BYTES: Final = 2 << 20
+BLOCK_BYTES: Final = 1 << 20
 MAX_ROW_BYTES: Final = 512 << 20  # the longest row that is read: pyarrow holds whole rows in one block
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LAST_ROW: Final = "end of report"
 _QUOTE: Final = ord('"')
-_BESIDE_A_QUOTE: Final = np.frombuffer(b',\r\n"', np.uint8)  # before one that opens, after one that closes
+# By byte: whether it may stand before a quote that opens, and after one that closes.
+_BESIDE_A_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uint8))
 # A field that starts with a quote, up to the quote that ends it. Possessive: an open one fails at once.
 _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""[^"]*+)*+"')
 
@@ -93,7 +94,7 @@ def _quotes_are_regular(path: Path) -> bool:
         text = np.frombuffer(window, np.uint8)
         at = np.flatnonzero(text[1:-1] == _QUOTE) + 1
         opens, closes = at[count % 2 :: 2], at[1 - count % 2 :: 2]
-        if not np.isin(np.concatenate([text[opens - 1], text[closes + 1]]), _BESIDE_A_QUOTE).all():
+        if not (_BESIDE_A_QUOTE[text[opens - 1]].all() and _BESIDE_A_QUOTE[text[closes + 1]].all()):
             return False
         count += len(at)
     return True

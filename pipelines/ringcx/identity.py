@@ -7,6 +7,7 @@ is used, since a library may change it. Comparing pulls is the ledger's business
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -26,8 +27,11 @@ KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _THREADS: Final = 2
-_SLICE_ROWS: Final = 16_384  # bounds the memory beside the table: the hashed text of one slice
+_SLICE_ROWS: Final = 32_768  # bounds the memory beside the table: a slice and its hashed text
 _DIGEST_BYTES: Final = 16
+_BYTES: Final = pa.large_binary()
+_LOOKED_UP: Final = 4096  # so many lengths of one column are looked up; beyond, each is written by itself
+_CUTS: Final = 1000
 
 
 def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> pa.Table:
@@ -43,33 +47,68 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
     """
     names = sorted(name for name in table.column_names if name not in LEDGER_COLUMNS)
     with ThreadPoolExecutor(_THREADS) as pool:  # pyarrow's half of the work runs beside hashlib's
-        digests = b"".join(pool.map(partial(_digests, names), table.to_batches(_SLICE_ROWS)))
+        slices = [table.slice(start, _SLICE_ROWS) for start in range(0, table.num_rows, _SLICE_ROWS)]
+        digests = b"".join(pool.map(partial(_digests, names), slices))
     halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
     hashes = _hexadecimal(digests)
     kept = _first_of_equals(halves)
     if len(kept) < table.num_rows:
-        table, halves, hashes = table.take(kept), halves[kept], hashes.take(kept)
+        table, halves, hashes = _only(table, kept), halves[kept], hashes.take(kept)
     keys = _numbered(_keys(report, table, account_id, hashes), halves)
     identity: dict[str, Any] = {"row_key": keys, "row_hash": hashes}
     return pa.table(identity | {name: table[name] for name in table.column_names if name not in identity})
 
 
-def _digests(names: list[str], batch: pa.RecordBatch) -> bytes:
-    return b"".join(hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest() for text in _row_texts(names, batch))
+def _digests(names: list[str], rows: pa.Table) -> bytes:
+    # In one piece: a parser's blocks have a few thousand rows, and each kernel costs by the call too.
+    (batch,) = rows.combine_chunks().to_batches()
+    texts = _row_texts(names, batch)
+    _, offsets, data = texts.buffers()
+    ends: list[int] = np.frombuffer(memoryview(offsets or b""), np.int64)[: len(texts) + 1].tolist()
+    view = memoryview(data or b"")  # pieces of it are hashed in place: `to_pylist` would copy every row once more
+    hashed = (hashlib.blake2b(view[start:end], digest_size=_DIGEST_BYTES) for start, end in pairwise(ends))
+    return b"".join([one.digest() for one in hashed])
 
 
-def _row_texts(names: list[str], batch: pa.RecordBatch) -> list[bytes]:
-    """What is hashed of each row. Large types, as a slice of long rows may pass 2 GiB."""
-    kind = pa.large_binary()
-    nothing, colon, comma = (pa.scalar(text, kind) for text in (b"", b":", b","))
-    parts: list[object] = [pa.array([b""] * batch.num_rows, kind)]
+def _row_texts(names: list[str], batch: pa.RecordBatch) -> "pa.Array[Any]":
+    """What is hashed of each row. Large types, as a slice of long rows may pass 2 GiB.
+
+    Joined from as few and as plain pieces as the column allows, since a join costs by its pieces: a comma goes before
+    the next column's piece where both have no null, and what stands before values of one length is the same for all.
+    """
+    parts: list[object] = [pa.array([b""] * batch.num_rows, _BYTES)]
+    comma = b""
     for name in names:
-        value = batch.column(name).cast(kind)
-        size = _compute.binary_length(value).cast(pa.string()).cast(kind)
-        before = pa.scalar(f"{len(name.encode())}:{name},".encode(), kind)
-        parts.append(_compute.binary_join_element_wise(before, size, colon, value, comma, nothing))  # null if value is
-    texts: list[bytes] = _compute.binary_join_element_wise(*parts, nothing, null_handling="skip").to_pylist()
+        value = batch.column(name)
+        if value.null_count == len(value):
+            continue
+        if value.null_count and comma:
+            parts.append(pa.scalar(comma, _BYTES))
+            comma = b""
+        value = value.cast(_BYTES)
+        parts += [_before(comma + f"{len(name.encode())}:{name},".encode(), value), value]
+        if value.null_count:
+            parts.append(_compute.if_else(value.is_valid(), pa.scalar(b",", _BYTES), pa.scalar(None, _BYTES)))
+        comma = b"" if value.null_count else b","
+    nothing = pa.scalar(b"", _BYTES)
+    texts: pa.Array[Any] = _compute.binary_join_element_wise(
+        *parts, pa.scalar(comma, _BYTES), nothing, null_handling="skip"
+    )
     return texts
+
+
+def _before(start: bytes, value: "pa.Array[Any]") -> object:
+    """`start`, the value's length and a colon: null where the value is, one for all where all are of one length."""
+    size = _compute.binary_length(value)
+    least, most = (int(one) for one in _compute.min_max(size).as_py().values())
+    if least == most and not value.null_count:
+        return pa.scalar(start + b"%d:" % least, _BYTES)
+    if most - least < _LOOKED_UP:
+        return pa.array([start + b"%d:" % one for one in range(least, most + 1)], _BYTES).take(
+            _compute.subtract(size, pa.scalar(least, size.type))
+        )
+    digits = size.cast(pa.string()).cast(_BYTES)
+    return _compute.binary_join_element_wise(pa.scalar(start, _BYTES), digits, pa.scalar(b":", _BYTES), b"")
 
 
 def _hexadecimal(digests: bytes) -> "pa.Array[Any]":
@@ -87,6 +126,14 @@ def _first_of_equals(halves: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     first = np.ones(len(order), dtype=bool)
     first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     return np.sort(order[first])
+
+
+def _only(table: pa.Table, kept: npt.NDArray[np.intp]) -> pa.Table:
+    """The rows at these places, ascending: as views of the table where few are left out, for a copy would double it."""
+    cuts = np.flatnonzero(np.diff(kept) != 1) + 1
+    if len(cuts) > _CUTS:
+        return table.take(kept)
+    return pa.concat_tables([table.slice(int(run[0]), len(run)) for run in np.split(kept, cuts)])
 
 
 def _keys(report: ReportName, table: pa.Table, account_id: str, hashes: "pa.Array[Any]") -> "pa.Array[Any]":

@@ -145,20 +145,13 @@ class ReportPull:
 
     def _account(self, account_id: str) -> PullRecord:
         pulled_at = self.clock()
-        bodies, parsed = [], []
-        with tempfile.TemporaryDirectory(prefix="ringcx-report-") as scratch:
-            for half in PARTS[self.report]:
-                ask = partial(self._asked, account_id, half, Path(scratch, half or "calls"))
-                body, table = whole_answer(self.report, ask, self.log)
-                bodies.append(body)
-                parsed.append(table)
-        rows = with_row_identity(self.report, pa.concat_tables(parsed, promote_options="default"), account_id)
+        bodies, rows = self._identified(account_id)
         seen = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
         difference = diff_rows(rows, seen)
-        fresh = pa.concat_tables([difference.new, difference.changed], promote_options="default")
         self.ledger.append_rows(
-            self.report, self.day, fresh, account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
+            self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
         )
+        new, changed = difference.counts
         record = PullRecord(
             report=self.report,
             day=self.day,
@@ -170,8 +163,8 @@ class ReportPull:
             size=sum(body.size for body in bodies),
             sha256="+".join(body.sha256 for body in bodies),
             rows=rows.num_rows,
-            new=difference.new.num_rows,
-            changed=difference.changed.num_rows,
+            new=new,
+            changed=changed,
             unchanged=difference.unchanged,
             vanished=difference.vanished,
             with_link=rows.num_rows - rows[LINK_COLUMN[self.report]].null_count,
@@ -183,6 +176,18 @@ class ReportPull:
             record.with_link,
         )
         return record
+
+    def _identified(self, account_id: str) -> tuple[list[PulledBody], pa.Table]:
+        """The account's answers and all their rows; what they were made of is let go with this method."""
+        bodies, parsed = [], []
+        with tempfile.TemporaryDirectory(prefix="ringcx-report-") as scratch:
+            for half in PARTS[self.report]:
+                ask = partial(self._asked, account_id, half, Path(scratch, half or "calls"))
+                body, table = whole_answer(self.report, ask, self.log)
+                bodies.append(body)
+                parsed.append(table)
+        joined = pa.concat_tables(parsed, promote_options="default")
+        return bodies, with_row_identity(self.report, joined, account_id)
 
     def _asked(self, account_id: str, half: Direction | None, into: Path) -> PulledBody:
         ask = reports.pull_global_call_type if half is None else partial(reports.pull_agent_segments, direction=half)

@@ -213,6 +213,7 @@ class _Seen:
         difference = diff_rows(rows, self.rows)
         vanished = diff_rows(rows, self.rows.filter(of_window)).vanished
         fresh = pa.concat_tables([difference.new, difference.changed], promote_options="default")
+        new, changed = difference.counts
         append(fresh)
         replaced = pc.is_in(self.rows["row_key"], value_set=fresh["row_key"].combine_chunks())
         self.rows = pa.concat_tables([self.rows.filter(pc.invert(replaced)), _known(fresh)])
@@ -221,8 +222,8 @@ class _Seen:
         self.counted |= keys
         return {
             "rows": rows.num_rows - again,
-            "new": difference.new.num_rows,
-            "changed": difference.changed.num_rows,
+            "new": new,
+            "changed": changed,
             "unchanged": difference.unchanged - again,
             "vanished": vanished,
         }
