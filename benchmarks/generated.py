@@ -1,19 +1,25 @@
-"""Days that look like real ones, of any size: report bodies, a source that answers with them, states, years of ledger.
+"""Report bodies, ledgers and buckets that look like real ones, of any size, and a source that answers with them.
 
-Made by numpy and pyarrow and not row by row, so that a million rows take seconds. Deterministic: the same size gives the
-same day.
+Made by numpy and pyarrow and not row by row, so that a million rows take seconds. The same size gives the same day.
 """
 
 from __future__ import annotations
 
-from datetime import date
+import shutil
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.store import Ledger
 
 ACCOUNT = "15300002"
 _ANY: Any = pc
@@ -77,8 +83,94 @@ def write_report(day: date, rows: int, folder: Path, *, changed: float = 0.0) ->
     return paths
 
 
-def _joined(*parts: Any) -> pa.Array[Any]:
-    values = [part if isinstance(part, str) else pa.array(part) for part in parts]
+class Source(ThreadingHTTPServer):
+    """Answers report requests with the bodies it was given, inbound and outbound, and counts every other request."""
+
+    daemon_threads = True
+
+    def __init__(self, bodies: list[Path]) -> None:
+        self.bodies = bodies
+        self.others = 0
+        super().__init__(("127.0.0.1", 0), _Answer)
+
+    @property
+    def url(self) -> str:
+        """Its base address."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Source
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.server.bodies[b"Outbound" in asked]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/csv")
+        self.send_header("Content-Length", str(body.stat().st_size))
+        self.end_headers()
+        with body.open("rb") as file:
+            shutil.copyfileobj(file, self.wfile, 1 << 20)
+
+    def do_GET(self) -> None:
+        self.server.others += 1
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing."""
+
+
+def history(ledger: Ledger, before: date, years: int) -> int:
+    """Small days, one after the other, for so many years: rows, a pull and a state each. Returns how many dates."""
+    days = 365 * years
+    for back in range(1, days + 1):
+        day = before - timedelta(days=back)
+        at = datetime.combine(day, datetime.min.time(), UTC)
+        row = pa.table({"row_key": ["k"], "row_hash": ["h"], "uii": ["u"]})
+        ledger.append_rows("agent_segment_metadata", day, row, account_id=ACCOUNT, pulled_at=at, run_id="history")
+        ledger.append_pull(a_pull(day, at))
+        ledger.append_states([a_state(f"{day}-1", day, at)])
+    return days
+
+
+def a_pull(day: date, at: datetime) -> PullRecord:
+    """The trace of a pull of the whole day."""
+    start = datetime.combine(day, datetime.min.time(), UTC)
+    return PullRecord(
+        report="agent_segment_metadata",
+        day=day,
+        account_id=ACCOUNT,
+        period_start=start,
+        period_end=start + timedelta(days=1),
+        pulled_at=at,
+        run_id="history",
+        **dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0),  # type: ignore[arg-type]
+        sha256="",
+    )
+
+
+def a_state(recording_id: str, day: date, at: datetime) -> RecordingState:
+    """A recording that waits."""
+    return RecordingState(
+        recording_id=recording_id,
+        account_id=ACCOUNT,
+        uii=recording_id,
+        layout="stereo",
+        source="agent_segment_metadata",
+        date=day,
+        status=Status.pending,
+        next_attempt_at=at + timedelta(days=9999),
+        run_id="history",
+        written_at=at,
+        link="https://aws46-recordings.vacd.biz/x.WAV",
+        found_on=day,
+        first_seen_at=at,
+    )
+
+
+def _joined(*parts: object) -> pa.Array[Any]:
+    values: list[Any] = [part if isinstance(part, str) else pa.array(part) for part in parts]  # type: ignore[arg-type]
     joined: pa.Array[Any] = _ANY.binary_join_element_wise(*values, "")
     return joined
 
@@ -87,12 +179,12 @@ def _same(text: str, rows: int) -> pa.Array[Any]:
     return pa.repeat(pa.scalar(text), rows)
 
 
-def _padded(numbers: Any, width: int) -> pa.Array[Any]:
+def _padded(numbers: object, width: int) -> pa.Array[Any]:
     padded: pa.Array[Any] = _ANY.utf8_lpad(pa.array(numbers).cast(pa.string()), width, "0")
     return padded
 
 
-def _hms(seconds: Any, sign: str) -> pa.Array[Any]:
+def _hms(seconds: npt.NDArray[np.int64], sign: str) -> pa.Array[Any]:
     parts = (_padded(seconds // 3600, 2), _padded(seconds // 60 % 60, 2), _padded(seconds % 60, 2))
     joined: pa.Array[Any] = _ANY.binary_join_element_wise(*parts, sign)
     return joined

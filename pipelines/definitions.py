@@ -3,6 +3,7 @@
 from dagster import Definitions, ResourceDefinition, in_process_executor
 
 from assets.checks import completeness_checks
+from assets.compaction import compaction_assets
 from assets.drill import drill_assets
 from assets.events import event_assets
 from assets.manifest import manifest_assets
@@ -11,8 +12,9 @@ from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
 from pipelines.alert_sensors import alert_sensors
+from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import archive_day_job, restore_drill_job, standing_check_job
+from pipelines.jobs import archive_day_job, compact_day_job, restore_drill_job, standing_check_job
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
 from pipelines.schedules import daily_archive, daily_restore_drill, daily_standing_check, intraday_archive
@@ -25,6 +27,7 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
     partitions = daily_partitions(days)
     events = days.events_url is not None
     job, standing, drill = archive_day_job(), standing_check_job(), restore_drill_job()
+    compact = compact_day_job()
     return Definitions(
         assets=[
             *report_assets(partitions, days.reports),
@@ -32,10 +35,11 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *recording_assets(partitions, days.reports, events=events),
             *manifest_assets(partitions),
             *drill_assets(),
+            *compaction_assets(partitions, days),
             *plan_assets(),
         ],
         asset_checks=completeness_checks(partitions, days.reports, events=events),
-        jobs=[job, standing, drill],
+        jobs=[job, standing, drill, compact],
         schedules=[
             daily_archive(days, job),
             intraday_archive(days, job),
@@ -46,6 +50,7 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             pending_recordings(days, partitions, job),
             *([end_call_events_arrived(partitions, job)] if events else []),
             archive_despite_failed_report(days, job),
+            ledger_grows(days, partitions, compact),
             *alert_sensors(),
         ],
         resources={"services": services or services_resource()},

@@ -14,13 +14,15 @@ RESTORE_DRILL = "restore_drill"
 _DRILL = AssetSelection.assets(RESTORE_DRILL)
 BACKFILL_PLAN = "backfill_plan"
 _PLAN = AssetSelection.assets(BACKFILL_PLAN)
+LEDGER_COMPACTION = "ledger_compaction"
+_COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
 
 def archive_day_job() -> "UnresolvedAssetJobDefinition":
     """All assets of one date and the checks of that date; the assets bring the partitions."""
     return define_asset_job(
         "archive_day",
-        selection=AssetSelection.all() - _STANDING - _DRILL - _PLAN,
+        selection=AssetSelection.all() - _STANDING - _DRILL - _PLAN - _COMPACTION,
         description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
     )
 
@@ -40,4 +42,13 @@ def restore_drill_job() -> "UnresolvedAssetJobDefinition":
         "daily_drill",
         selection=_DRILL,
         description="Read some recordings back, chosen at random over all dates, and prove them.",
+    )
+
+
+def compact_day_job() -> "UnresolvedAssetJobDefinition":
+    """The ledger's parts of one old date; no part of archiving it."""
+    return define_asset_job(
+        "compact_day",
+        selection=_COMPACTION,
+        description="Merge the small parts that one old date has in the ledger, and remove those merged long ago.",
     )

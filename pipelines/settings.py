@@ -156,6 +156,10 @@ class Calendar(BaseSettings):
         """The reports that are asked for, as the assets are called."""
         return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
 
+    def is_over_for_good(self, day: date, today: date) -> bool:
+        """Whether no scheduled run comes back to `day` any more: it is older than yesterday and the look-back."""
+        return (today - day).days > self.archive_look_back_days + 1
+
 
 class AlertSettings(Calendar):
     """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
@@ -216,6 +220,7 @@ class StorageSettings(Calendar):
     archive_bucket: str
     archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
     ledger_url: str | None = None
+    ledger_compaction_grace_days: Annotated[int, Field(ge=1)] = 7
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
     archive_signing_key_file: Path | None = None
     archive_signing_kms_key: str | None = None

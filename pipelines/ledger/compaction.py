@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ledger.files import DeleteRefused, Files, LedgerDamaged
-from pipelines.ledger.merged import Piece, Record, Replaced, merged_name, resolve, slices
+from pipelines.ledger.merged import Piece, Record, Replaced, held_against, merged_name, resolve, slices
 from pipelines.ledger.parts import LedgerParts, damage
 from pipelines.ledger.schema import encode
 from pipelines.ledger.store import lines
@@ -93,6 +93,21 @@ class Compaction:
         except FileExistsError:
             data = self._parts.read(name)  # another compaction has merged the same just now
         return Merged(name, len(parts), sum(one.lines for one in parts), len(data), hashlib.sha256(data).hexdigest())
+
+    def read_by_all(self, names: Collection[str]) -> list[str]:
+        """What every reader takes of the parts listed in one folder."""
+        return [piece.name for piece in resolve(names, self._parts.merged)[0]]
+
+    def is_proven(self, name: str) -> bool:
+        """Whether a merged part holds, line by line, what it says to replace, and all of that is still there.
+
+        Raises:
+            LedgerDamaged: one of them is no whole part.
+        """
+        data, record = self._parts.merged(name)
+        with damage(name):
+            absent, wrong = held_against(data, record, self._parts.read_if_there)
+        return not absent and not wrong
 
     def due_for_removal(self, names: Collection[str], is_witnessed: Callable[[str, str], bool]) -> list[str]:
         """What may be removed of the parts listed in one folder: replaced by a merged part that every reader takes,

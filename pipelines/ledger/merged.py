@@ -24,7 +24,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ulid import ULID
 
-__all__ = ["Piece", "Record", "Replaced", "is_merged", "merged_name", "named_at", "replaced_parts", "resolve", "slices"]
+__all__ = [
+    "Piece",
+    "Record",
+    "Replaced",
+    "held_against",
+    "is_merged",
+    "merged_name",
+    "named_at",
+    "replaced_parts",
+    "resolve",
+    "slices",
+]
 
 RECORD_KEY = "ringcx-archive/merged/1"
 """Under this name the record stands in the file's metadata, as JSON."""
@@ -178,6 +189,84 @@ def slices(data: bytes, ranges: Sequence[tuple[int, int]] | None = None) -> Iter
                     if low < high:
                         yield table.slice(low - start, high - low)
                 start = end
+
+
+def held_against(
+    data: bytes, record: Record, original: Callable[[str], bytes | None]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Hold a merged part against what it replaces, some thousand lines at a time.
+
+    Args:
+        data: the merged part.
+        record: its own.
+        original: the bytes of a part that it names, None where they are gone.
+
+    Returns:
+        The names of parts that could not be looked at (gone, or other bytes than the record says), and of those whose
+        lines are not in their place.
+
+    Raises:
+        pa.ArrowException, OSError: a part is no whole file.
+    """
+    absent, wrong = set(), set()
+    merged = _Lines(slices(data))
+    for part in record.parts:
+        bytes_then = original(part.name)
+        if bytes_then is None or hashlib.sha256(bytes_then).hexdigest() != part.sha256:
+            absent.add(part.name)
+            merged.skip(part.lines)
+            continue
+        left = part.lines
+        for table in slices(bytes_then):
+            if table.num_rows > left or not _equal(merged.take(table.num_rows), table):
+                wrong.add(part.name)
+            left -= table.num_rows
+        if left:
+            wrong.add(part.name)
+        if part.name in wrong:
+            break  # from here on nothing stands where it should
+    return frozenset(absent), frozenset(wrong)
+
+
+class _Lines:
+    """Lines that come in tables of any length, taken in other lengths."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._rest: pa.Table | None = None
+
+    def take(self, number: int) -> pa.Table:
+        """The next lines; fewer at the end."""
+        taken: list[pa.Table] = []
+        while number > 0:
+            table = next(self._tables, None) if self._rest is None else self._rest
+            if table is None:
+                break
+            taken.append(table.slice(0, number))
+            self._rest = table.slice(number) if table.num_rows > number else None
+            number -= taken[-1].num_rows
+        return pa.concat_tables(taken) if taken else pa.table({})
+
+    def skip(self, number: int) -> None:
+        """Leave lines out."""
+        while number > 0:
+            step = min(number, _BATCH)
+            self.take(step)
+            number -= step
+
+
+def _equal(merged: pa.Table, table: pa.Table) -> bool:
+    """Whether the same lines stand in both; columns that only the merged one has must be empty."""
+    if merged.num_rows != table.num_rows or not set(table.column_names) <= set(merged.column_names):
+        return False
+    for name in merged.column_names:
+        column = merged[name]
+        if name not in table.column_names:
+            if column.null_count < len(column):
+                return False
+        elif not column.equals(table[name].cast(column.type)):
+            return False
+    return True
 
 
 def _parsed(name: str) -> tuple[str, str | None]:

@@ -6,6 +6,7 @@ by its lines is `store.py`'s business.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -43,6 +44,19 @@ class LedgerParts:
             ]
         return found
 
+    def by_day(self) -> dict[date, list[str]]:
+        """The names of all parts, by date, by one listing a kind.
+
+        Raises:
+            LedgerDamaged: a part lies in a folder that names no date.
+        """
+        found: defaultdict[date, list[str]] = defaultdict(list)
+        for kind in KINDS:
+            for name in self._list(f"{kind}/"):
+                with damage(name):
+                    found[date.fromisoformat(name.split("/")[-2].removeprefix("date="))].append(name)
+        return dict(found)
+
     def read(self, name: str) -> bytes:
         """A part's bytes.
 
@@ -53,6 +67,13 @@ class LedgerParts:
             return self._files.read(name)
         except FileNotFoundError as error:
             raise damaged(name, "it was listed and is gone") from error
+
+    def read_if_there(self, name: str) -> bytes | None:
+        """A part's bytes; None if it is not there, as one that was merged may be."""
+        try:
+            return self._files.read(name)
+        except FileNotFoundError:
+            return None
 
     def merged(self, name: str) -> tuple[bytes, Record]:
         """A merged part's bytes, and what they say that it replaces.

@@ -46,6 +46,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "recording_links": {"agent_segment_metadata", "global_call_type_detail"},
         "recordings": {"recording_links"},
         "daily_manifest": {"recordings"},
+        "ledger_compaction": {"daily_manifest"},
         "restore_drill": set(),
         "backfill_plan": set(),
     }
@@ -60,6 +61,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
     assert {one.name for one in repository.sensor_defs} == {
         "pending_recordings",
         "archive_despite_failed_report",
+        "ledger_grows",
         "alert_run_failures",
         "alert_failing_checks",
     }

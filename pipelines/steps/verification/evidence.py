@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
+import pyarrow as pa
+
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.chain import Chain, ManifestHead
 from pipelines.archive.keys import manifest_key, manifest_prefix
 from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
+from pipelines.ledger.merged import Record, held_against, is_merged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ringcx.columns import ReportName
@@ -115,34 +118,52 @@ def read_ledger(
 ) -> None:
     """Read every part of the date: compare it with what witnesses saw, and take the states.
 
-    `sealed`: whether the date was ever sealed; before that no part has a witness.
+    A part that is gone is no doubt where a merged part that a witness saw has taken its place; a merged part is held
+    against what it replaces while that is there. `sealed`: whether the date was ever sealed; before that no part has a
+    witness.
     """
     for kind, names in parts.names(day).items():
         known, damaged = read_witnesses(bucket, kind, day)
         _damaged(damaged, tell)
-        for name in sorted(set(known) - set(names)):
-            tell(
-                "ledger_part_removed",
-                name,
-                f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or an "
-                "earlier version of the object",
-            )
-        for name, data in readers.ahead(parts.read, names):
-            now = {Seen(name, len(data), hashlib.sha256(data).hexdigest())}
-            if name in known and known[name] != now:
+        there: dict[str, Seen] = {}
+        merged: dict[str, Record] = {}
+        for name, data in readers.ahead(parts.read_if_there, names):
+            if data is None:  # removed since it was listed
+                continue
+            there[name] = Seen(name, len(data), hashlib.sha256(data).hexdigest())
+            if name in known and known[name] != {there[name]}:
                 tell(
                     "ledger_part_altered",
                     name,
                     f"The ledger part {name} is not what its witness saw when {day} was sealed; restore its "
                     "first version",
                 )
-            if kind == "recording_states":
-                try:
+            try:
+                if is_merged(name):
+                    merged[name] = Record.of(data)
+                if kind == "recording_states":
                     for states in parts.states(name, data):
                         scratch.add_states(states)
-                except LedgerDamaged as error:
-                    tell("ledger_part_altered", name, f"{str(error)[:1].upper()}{str(error)[1:]}")
-        fresh = [name for name in names if name not in known]
+            except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
+                sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is no whole merged part"
+                tell("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
+        proven = _check_merged(parts, merged, known, tell)
+        # Witnesses were read after the listing: what came between the two is there now.
+        gone = sorted(set(known) - set(there))
+        came = set(parts.names(day)[kind]) if gone else set()
+        for name in gone:
+            replaced = any(
+                known.get(by) == frozenset({there[by]}) and _names_as_seen(record, name, known)
+                for by, record in merged.items()
+            )
+            if not replaced and name not in came:
+                tell(
+                    "ledger_part_removed",
+                    name,
+                    f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or "
+                    "an earlier version of the object",
+                )
+        fresh = [name for name in there if name not in known and name not in proven]
         if fresh and sealed:
             tell(
                 "unwitnessed",
@@ -150,6 +171,58 @@ def read_ledger(
                 f"{len(fresh)} ledger parts of {day} ({kind}, the first is {fresh[0]}) came after it was last sealed, "
                 "or their witness was removed; run the date again",
             )
+
+
+def _names_as_seen(record: Record, name: str, known: Mapping[str, frozenset[Seen]]) -> bool:
+    """Whether the record names the part with the SHA-256 that every witness of it saw."""
+    named = {one.sha256 for one in (*record.parts, *record.between) if one.name == name}
+    return bool(named) and named == {one.sha256 for one in known.get(name, ())}
+
+
+def _check_merged(
+    parts: LedgerParts, merged: Mapping[str, Record], known: Mapping[str, frozenset[Seen]], tell: Tell
+) -> set[str]:
+    """Hold each merged part against the witnesses of what it replaces, and against that itself where it is there.
+
+    Returns: those that are proven by it alone: whoever merged was killed before the witness was written.
+    """
+    proven = set()
+    for name, record in merged.items():
+        others = (
+            sorted(one.name for one in (*record.parts, *record.between) if not _names_as_seen(record, one.name, known))
+            if known
+            else []
+        )
+        strange = [one for one in others if one in known]
+        unseen = [one for one in others if one not in known]
+        if strange:
+            tell(
+                "ledger_part_altered",
+                name,
+                f"The merged ledger part {name} says of {strange[0]} another SHA-256 than its witness saw: one of the "
+                "two was made by hand; restore both from an earlier version",
+            )
+        if unseen:
+            tell(
+                "unwitnessed",
+                name,
+                f"The merged ledger part {name} replaces {unseen[0]}, which no witness saw: its witness was removed, "
+                "or the merged part was made by hand; look at who wrote it",
+            )
+        try:
+            absent, wrong = held_against(parts.read(name), record, parts.read_if_there)
+        except (LedgerDamaged, pa.ArrowException, OSError):
+            continue  # what is damaged is told of the part itself
+        if wrong:
+            tell(
+                "ledger_part_altered",
+                name,
+                f"The merged ledger part {name} does not hold the lines of {min(wrong)}, which it says to replace; "
+                "move it out of the ledger",
+            )
+        elif not absent and not others:
+            proven.add(name)
+    return proven
 
 
 def compare(

@@ -1,0 +1,260 @@
+"""Reports and ledger, with figures: `python benchmarks/ledger.py [--rows N] [--recordings N] [--json FILE]`.
+
+Each line is a process of its own, with Dagster loaded, so that its peak memory is the whole process's. The peer is
+`pandas_script.py`. Never fails on time.
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import generated
+from dagster import DagsterInstance
+from machine import describe
+
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.calendar import day_bounds
+from pipelines.definitions import build_defs
+from pipelines.ledger.compaction import Compaction
+from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.ledger.states import archived
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.auth import ApiToken
+from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.media import HostList
+from pipelines.ringcx.reports import Period
+from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.steps.links import register_links
+from pipelines.steps.pull import ReportPull, ReportSource
+from sandbox.s3 import LocalS3
+
+DAY = date(2026, 11, 18)
+REPORT = "agent_segment_metadata"
+PARTS = 100
+_MOST_FOR_PANDAS = 100_000  # a million take it minutes and more memory than the machine has
+
+
+def now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+def pull(folder: str, url: str) -> dict[str, Any]:
+    """Ask, parse, compare, append: what the report's asset does, in a process that has Dagster loaded."""
+    with tempfile.TemporaryDirectory() as scratch:
+        client = SourceClient(limiter=RateLimiter(Path(scratch, "limits.sqlite")), limits={})
+        source = ReportSource(client, url, ApiToken(api_url=url, token="token"))
+        bounds = day_bounds(DAY, ZoneInfo("UTC"))
+        ledger = Ledger(LocalFiles(Path(folder)), clock=now)
+        before = _parts(folder)
+        started, cpu = time.perf_counter(), time.process_time()
+        (record,) = ReportPull(
+            report=REPORT,
+            day=DAY,
+            period=Period(*bounds),
+            source=source,
+            ledger=ledger,
+            run_id="benchmark",
+            clock=now,
+            log=logging.getLogger("benchmark"),
+        ).run([generated.ACCOUNT])
+        figures = _figures(started, cpu)
+        client.close()
+    return figures | {"new": record.new, "changed": record.changed, "parts": _parts(folder) - before}
+
+
+def finished(root: str) -> dict[str, Any]:
+    """A date of which all is held, run again without its reports: links, recordings, manifest and checks."""
+    logging.disable(logging.INFO)
+    os.chdir(root)
+    with DagsterInstance.ephemeral() as instance:
+        names = ("recording_links", "recordings", "daily_manifest")
+        steps = [f"recordings_{one}" for one in ("audio_is_true", "every_link_is_held", "mono_and_stereo_agree")]
+        job = build_defs().resolve_job_def("archive_day")
+        started, cpu = time.perf_counter(), time.process_time()
+        result = job.execute_in_process(
+            partition_key=str(DAY), instance=instance, op_selection=[*names, *steps], raise_on_error=True
+        )
+        figures = _figures(started, cpu)
+        times = {
+            event.step_key: round(event.step_success_data.duration_ms / 1000, 2)
+            for event in result.all_events
+            if event.is_step_success and event.step_key
+        }
+        (held,) = result.asset_materializations_for_node("recordings")
+    return figures | {"steps": times, "archived_now": held.metadata["archived_now"].value}
+
+
+def _parts(folder: str) -> int:
+    return sum(1 for one in Path(folder, "report_rows", f"report={REPORT}", f"date={DAY}").glob("*.parquet"))
+
+
+def _figures(started: float, cpu: float) -> dict[str, Any]:
+    return {
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu": round(time.process_time() - cpu, 2),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+    }
+
+
+CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"pull": pull, "finished": finished}
+
+
+def in_child(name: str, *arguments: str, **environment: str) -> dict[str, Any]:
+    """Run one of them by itself."""
+    command = [sys.executable, __file__, "--child", name, *arguments]
+    return _ran(command, environment)
+
+
+def _ran(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def reports(rows: int, years: int, folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
+    """A day's report pulled for the first time, again unchanged, and again with a tenth of it changed."""
+    bodies = {
+        "first pull": generated.write_report(DAY, rows, folder / "bodies"),
+        "changed by a tenth": generated.write_report(DAY, rows, folder / "changed", changed=0.1),
+    }
+    bodies["unchanged"] = bodies["first pull"]
+    for behind in dict.fromkeys((0, years)):
+        ledger = folder / f"ledger-{behind}"
+        if behind:
+            generated.history(Ledger(LocalFiles(ledger), clock=now), DAY, behind)
+        for step in ("first pull", "unchanged", "changed by a tenth"):
+            source = generated.Source(bodies[step])
+            Thread(target=source.serve_forever, daemon=True).start()
+            say(f"{rows:,} rows, {step}, {behind} years behind", in_child("pull", str(ledger), source.url))
+            source.shutdown()
+    if rows <= _MOST_FOR_PANDAS:
+        script = str(Path(__file__).with_name("pandas_script.py"))
+        for step in ("first pull", "unchanged", "changed by a tenth"):
+            say(
+                f"{rows:,} rows, {step}: pandas script",
+                _ran([sys.executable, script, str(folder), *map(str, bodies[step])], {}),
+            )
+
+
+def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
+    """Rows, states and objects of a date of which all is held; then its run once more."""
+    ledger = Ledger(LocalFiles(folder / "ledger"), clock=now)
+    for place, body in enumerate(generated.write_report(DAY, recordings, folder / "bodies")):
+        rows = with_row_identity(REPORT, parse_report(REPORT, body), generated.ACCOUNT)
+        at = now() + timedelta(seconds=place)
+        ledger.append_rows(REPORT, DAY, rows, account_id=generated.ACCOUNT, pulled_at=at, run_id="benchmark")
+    ledger.append_pull(generated.a_pull(DAY, now()))
+    hosts = HostList(["*.vacd.biz"])
+    register_links(ledger, DAY, zone=ZoneInfo("UTC"), hosts=hosts, now=now(), run_id="benchmark")
+    with LocalS3(folder / "s3") as s3:
+        lines = []
+        for state in ledger.states([DAY]).values():
+            key = f"recordings/date={state.date}/account_id={state.account_id}/layout=stereo/{state.uii}.WAV"
+            path = folder / "s3" / s3.bucket / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"RIFF")
+            facts: dict[str, Any] = {"key": key, "size": 4, "sha256": "0" * 64, "duration_s": None, "etag": None}
+            lines.append(archived(state, **facts, version_id=None, warnings=(), now=now(), run_id="benchmark"))
+        for start in range(0, len(lines), 500):
+            ledger.append_states(lines[start : start + 500])
+        settings = {
+            "ARCHIVE_BUCKET": s3.bucket,
+            "LEDGER_URL": str(folder / "ledger"),
+            "RINGCX_ACCOUNT_IDS": generated.ACCOUNT,
+            "RINGCX_API_TOKEN": "token",
+            "DATA_DIR": str(folder),
+            **s3.environment(),
+        }
+        for _ in ("the first seals", "the second finds it sealed"):
+            found = in_child("finished", str(folder), **settings)
+        steps = found.pop("steps")
+        say(f"finished day of {recordings:,} recordings", found)
+        for name, seconds in steps.items():
+            print(f"    {name:<60}{seconds:>8.2f}", flush=True)
+
+
+def parts(folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
+    """A date of a hundred small parts, read as they are and merged, from a folder and from S3."""
+    with LocalS3(folder / "parts-s3") as s3:
+        os.environ |= s3.environment()
+        client = make_s3_client(max_connections=16)
+        requests = Counter[str]()
+        client.meta.events.register("before-send.s3", lambda request, **_: requests.update([request.method]))
+        places: dict[str, Files] = {
+            "folder": LocalFiles(folder / "parts"),
+            "S3": S3Files(client, Bucket(client, s3.bucket, "").name, "ledger"),
+        }
+        for where, files in places.items():
+            ledger = Ledger(files, clock=now)
+            for number in range(PARTS):
+                ledger.append_states(generated.a_state(f"{number}-{one}", DAY, now()) for one in range(20))
+            for how in ("small parts", "merged"):
+                requests.clear()
+                started, cpu = time.perf_counter(), time.process_time()
+                read = len(ledger.states([DAY]))
+                figures = _figures(started, cpu) | {"recordings": read, "requests": requests.total()}
+                say(f"{PARTS if how == 'small parts' else 1} {how}, {where}", figures)
+                names = files.list(f"recording_states/date={DAY}/")
+                Compaction(files, clock=now, grace=timedelta(days=7)).merge(names, lambda *_: True)
+
+
+def main() -> int:
+    """Run it; returns the exit code."""
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(CHILDREN[sys.argv[2]](*sys.argv[3:])))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the large report; the small one has a tenth")
+    parser.add_argument("--recordings", type=int, default=100_000, help="of the finished day; 0 leaves it out")
+    parser.add_argument("--years", type=int, default=5, help="of ledger behind the day")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    found: list[dict[str, Any]] = []
+
+    def say(what: str, figures: dict[str, Any]) -> None:
+        found.append({"what": what, **figures})
+        more = ", ".join(f"{name} {value}" for name, value in figures.items() if name not in _SHOWN)
+        print(f"{what:<56}" + "".join(f"{figures[name]:>10}" for name in _SHOWN) + f"  {more}", flush=True)
+
+    machine = describe()
+    print(f"{machine}\n\n{'':<56}" + "".join(f"{name:>10}" for name in _SHOWN))
+    with tempfile.TemporaryDirectory(prefix="ledger-") as temporary:
+        folder = Path(temporary)
+        reports(options.rows // 10, options.years, folder / "small", say)
+        reports(options.rows, options.years, folder / "large", say)
+        parts(folder, say)
+        if options.recordings:
+            finished_day(options.recordings, folder / "finished", say)
+    for line, ratio in _ratios(found):
+        print(f"{line:<56}{ratio:>9.1f}x as fast as the pandas script")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "figures": found}, indent=1))
+    return 0
+
+
+_SHOWN = ("seconds", "cpu", "peak_mb")
+
+
+def _ratios(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    by_name = {one["what"]: one["seconds"] for one in found}
+    pairs = [(name, name.removesuffix(": pandas script")) for name in by_name if name.endswith(": pandas script")]
+    return [(own, by_name[name] / by_name[f"{own}, 0 years behind"]) for name, own in pairs]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

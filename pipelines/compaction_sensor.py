@@ -1,0 +1,106 @@
+"""What starts the compaction of old dates without being asked.
+
+A tick lists names in the ledger, reads no part, and asks for nothing twice: a date is due when its parts have changed
+since it was asked for last, or once more when the grace of what was merged is over.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from dagster import (
+    DagsterInstance,
+    DailyPartitionsDefinition,
+    DefaultSensorStatus,
+    ResourceParam,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+
+from pipelines.calendar import local_day
+from pipelines.ledger.merged import is_merged, replaced_parts
+from pipelines.priority import OLDER_TAG, PARTITION_TAG
+from pipelines.resources import Services
+from pipelines.sensors import RUN_KEY_TAG, UNFINISHED
+from pipelines.settings import Calendar
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+RUNS_PER_TICK = 20
+EVERY_SECONDS = 3600
+_MERGE, _REMOVE = "merge", "remove"
+_NEVER = "9999"
+_ULID = 26
+
+
+def ledger_grows(
+    calendar: Calendar, partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition"
+) -> SensorDefinition:
+    """Starts a compaction for each old date that has small parts to merge, or merged ones to remove."""
+
+    @sensor(
+        name="ledger_grows",
+        job=job,
+        minimum_interval_seconds=EVERY_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Merges the ledger's small parts of dates that the night's runs come back to no more.",
+    )
+    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
+        today = local_day(services.clock(), calendar.zone)
+        grace = timedelta(days=services.settings.ledger_compaction_grace_days)
+        # Date -> the day on which what was merged of it may be removed.
+        later: dict[str, str] = json.loads(context.cursor or "{}")
+        wanted: dict[str, str] = {}
+        for day, names in sorted(services.ledger_parts.by_day().items(), reverse=True):
+            key = day.isoformat()
+            if not calendar.is_over_for_good(day, today) or not partitions.has_partition_key(key):
+                continue
+            if has_to_merge(names):
+                wanted[key] = f"{_MERGE}:{key}:{len(names)}:{max(names)}"
+            elif later.get(key, _NEVER) <= today.isoformat():
+                wanted[key] = f"{_REMOVE}:{key}:{later[key]}"
+        requests = list(islice(_new(context.instance, wanted), RUNS_PER_TICK))
+        for key, run_key in ((one.partition_key or "", one.run_key or "") for one in requests):
+            later.pop(key, None)
+            if run_key.startswith(_MERGE):
+                later[key] = (today + grace + timedelta(days=1)).isoformat()
+        skip = None if requests else SkipReason("No old date has parts to merge, or merged ones whose grace is over.")
+        return SensorResult(run_requests=requests, skip_reason=skip, cursor=json.dumps(later, sort_keys=True))
+
+    return tick
+
+
+def has_to_merge(names: Iterable[str]) -> bool:
+    """Whether a folder of the date has more than one part that readers take, as far as names tell."""
+    folders: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folder, _, own = name.rpartition("/")
+        folders[folder].append(own)
+    return any(_read_of(of_folder) > 1 for of_folder in folders.values())
+
+
+def _read_of(names: Sequence[str]) -> int:
+    """How many parts readers take: the largest merged one, what came after it, and what came late among the others."""
+    largest = max(filter(is_merged, names), key=lambda one: (replaced_parts(one), one), default="")
+    plain = [name for name in names if not is_merged(name)]
+    before = sum(name[:_ULID] <= largest[:_ULID] for name in plain)
+    late = max(0, before - replaced_parts(largest)) if largest else 0
+    return bool(largest) + late + len(plain) - (before if largest else 0)
+
+
+def _new(instance: DagsterInstance, wanted: Mapping[str, str]) -> Iterator[RunRequest]:
+    """A run for each date that has none unfinished and was not asked for the same before."""
+    for key, run_key in wanted.items():
+        unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: key})
+        had = RunsFilter(tags={RUN_KEY_TAG: run_key})
+        if not instance.get_run_records(unfinished, limit=1) and not instance.get_run_records(had, limit=1):
+            yield RunRequest(run_key=run_key, partition_key=key, tags={OLDER_TAG: "true"})
