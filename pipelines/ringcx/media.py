@@ -27,6 +27,13 @@ _SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what
 _REDIRECTS = 5
 _READS = 3
 _SAME_METHOD = frozenset({307, 308})
+# A link as the source writes it, in which nothing needs decoding and `file` comes once: a day has a hundred thousand of
+# them, and httpx takes five times as long to say the same.
+_PLAIN = re.compile(
+    r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?"
+    r"(?:(?!file=)[A-Za-z]+=[\w.-]*&)*file=([\w./-]+)(?:&(?!file=)[A-Za-z]+=[\w.-]*)*",
+    re.ASCII,
+)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
@@ -64,6 +71,15 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     if len(raw) > _LONGEST_LINK:
         raise LinkRefused("too_long")
     text = "".join(raw.split())
+    plain = _PLAIN.fullmatch(text)
+    file_path = plain[1] if plain else _file_path(text)
+    basename = file_path.rstrip("/").rpartition("/")[2]
+    if not basename:
+        raise LinkRefused("no_file")
+    return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
+
+
+def _file_path(text: str) -> str:
     url = _parsed(text)
     files = {
         _decoded(value)
@@ -72,11 +88,7 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     }
     if len(files) > 1:
         raise LinkRefused("several_files")
-    file_path = files.pop() if files else _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
-    basename = file_path.rstrip("/").rpartition("/")[2]
-    if not basename:
-        raise LinkRefused("no_file")
-    return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
+    return files.pop() if files else _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
 
 
 class HostList:

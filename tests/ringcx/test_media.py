@@ -33,6 +33,24 @@ OTHER = "aws46-recordings.vacd.biz"
 # --- links
 
 
+@given(
+    path=st.text("abcWAV0129./-_", max_size=20),
+    before=st.lists(st.sampled_from(["v=1", "file=x.WAV", "accountId=", "Region=us-east-1"]), max_size=3),
+    host=st.sampled_from([HOST, "xn--a.example.com", "a--b.example.com", "A.example.com", "1.2.3.4", "a..b"]),
+)
+def test_a_plain_link_says_the_same_as_the_same_link_with_a_fragment(path: str, before: list[str], host: str) -> None:
+    link = f"https://{host}/api/v1/?{'&'.join([*before, f'file={path}', 'compliance=true'])}"
+
+    def read(text: str) -> tuple[str, ...]:
+        try:
+            found = parse_link(text, "15300002")
+        except LinkRefused as refusal:
+            return (refusal.reason,)
+        return found.file_path, found.recording_id, found.basename
+
+    assert read(link) == read(f"{link}#")
+
+
 def test_a_published_link_is_read() -> None:
     assert parse_link(LINK, "15300002") == RecordingLink(
         url=LINK,
