@@ -64,10 +64,10 @@ def ledger_grows(
             key = day.isoformat()
             if not calendar.is_over_for_good(day, today) or not partitions.has_partition_key(key):
                 continue
-            if has_to_merge(names):
-                wanted[key] = f"{_MERGE}:{key}:{len(names)}:{max(names)}"
-            elif later.get(key, _NEVER) <= today.isoformat():
+            if later.get(key, _NEVER) <= today.isoformat():  # that run merges too, if there is something
                 wanted[key] = f"{_REMOVE}:{key}:{later[key]}"
+            elif has_to_merge(names):
+                wanted[key] = f"{_MERGE}:{key}:{len(names)}:{max(names)}"
         requests = list(islice(_new(context.instance, wanted), RUNS_PER_TICK))
         for key, run_key in ((one.partition_key or "", one.run_key or "") for one in requests):
             later.pop(key, None)

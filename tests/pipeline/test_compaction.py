@@ -284,7 +284,9 @@ def test_the_sensor_asks_for_each_old_date_once_and_once_more_when_the_grace_is_
     old.now += WEEK
     third = old.tick(second.cursor)
     assert {one.partition_key for one in third.run_requests} == asked
-    assert old.compact()["parts_removed"] > 0
+    for one in third.run_requests:
+        told = old.compact(date.fromisoformat(one.partition_key), run_key=one.run_key)
+        assert told["parts_removed"] > 0 or one.partition_key != str(old.day)
     assert not old.tick(third.cursor).run_requests
 
 
