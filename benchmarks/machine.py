@@ -1,4 +1,4 @@
-"""The machine that figures were taken on, in one line."""
+"""The machine that a benchmark ran on, in one line."""
 
 import os
 import platform
@@ -6,16 +6,15 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """Processor, cores, memory, load, Python."""
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    total = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
-    memory = f", {total[0] / 2**20:.0f} GB" if total else ""
-    load = os.getloadavg()[0]
-    return (
-        f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores{memory}, "
-        f"load {load:.1f}, Python {platform.python_version()}"
+    """Processor, cores that may be used, memory, system and Python."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{model}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
