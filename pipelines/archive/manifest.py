@@ -199,7 +199,7 @@ def write_catalog(
     key = catalog_key(bucket.prefix, day)
     body = out.getvalue()
     put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
-    require_arrived(bucket, key, put, md5=_md5(body), sha256=_sha256(body))
+    require_arrived(bucket, key, put, sha256=_sha256(body))
     return key
 
 
@@ -252,15 +252,13 @@ def _utc(moment: datetime) -> str:
 
 def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None:
     """Put a manifest; None when another sealer had that number first."""
-    md5, sha256 = _md5(body), _sha256(body)
+    sha256 = _sha256(body)
     try:
-        put = bucket.put_new(
-            key, body, md5=md5, sha256=sha256, content_type="application/json", metadata={"sha256": sha256}
-        )
+        put = bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
     except KeyExists:
-        # A lost answer makes botocore send the put again, and find our own first one.
+        # After a lost answer the put is sent again, and finds our own first one.
         return Sealed(key, number, sha256, unchanged=False) if _holds(bucket, key, body) else None
-    require_arrived(bucket, key, put, md5=md5, sha256=sha256)
+    require_arrived(bucket, key, put, sha256=sha256)
     # Where create-only is not honoured, another process may just have put its own here: then the next number is ours.
     if not bucket.is_amazon and not _holds(bucket, key, body):
         return None
@@ -311,7 +309,3 @@ def not_the_sealed_one(bucket: Bucket, key: str) -> StoreDamaged:
 
 def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()

@@ -231,12 +231,12 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> bool:
     text = statement(bucket.prefix, sealed.key, sealed.sha256)
     signature = base64.b64encode(signer.sign(text)).decode()
     body = canonical_json(_document(text, signature, signer.public_key()))
-    md5, sha256 = hashlib.md5(body, usedforsecurity=False).hexdigest(), hashlib.sha256(body).hexdigest()
+    sha256 = hashlib.sha256(body).hexdigest()
     try:
-        put = bucket.put_new(where, body, md5=md5, sha256=sha256, content_type="application/json")
+        put = bucket.put_new(where, body, sha256=sha256, content_type="application/json")
     except KeyExists:
         return False
-    require_arrived(bucket, where, put, md5=md5, sha256=sha256)
+    require_arrived(bucket, where, put, sha256=sha256)
     return True
 
 

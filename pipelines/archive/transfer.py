@@ -1,17 +1,14 @@
 """Bytes into the archive: never twice, never over something, never believed unproven.
 
-A put counts when the bytes are proven to lie there: the returned ETag is their MD5, or at Amazon, where an encrypted
-object's ETag is opaque, the checksum it computed is theirs; else the object is read again and hashed. A killed run, a
-lost answer, a second run beside this one all end in the same place: something lies there, it is compared, and equal
-bytes are adopted.
+A put counts when the bytes are proven to lie there: the store is known to check the SHA-256 that it was given, or the
+returned ETag is their MD5; else the object is read again and hashed. A killed run, a lost answer, a second run beside
+this one all end in the same place: something lies there, it is read, and equal bytes are adopted.
 
 Nothing is ever deleted or overwritten, so the credentials need no such right. Not for deciding what a recording is
 (`wav`), nor for names (`keys`).
 """
 
-import base64
 import os
-import re
 import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -23,15 +20,12 @@ from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 __all__ = ["Adopted", "Conflict", "NameTaken", "Stored", "Upload", "adopt", "require_arrived", "store"]
 
-_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
-# Up to here a body goes out as bytes in one call; a file is sent in blocks of 16 KiB, slower but without its size in
-# memory.
-_IN_MEMORY = 8 << 20
+_IN_MEMORY = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A recording about to be stored. `sha256` and `md5` are hex, `size` in bytes."""
+    """A recording about to be stored. `sha256` is hex, `size` in bytes."""
 
     key: str
     recording_id: str
@@ -40,7 +34,6 @@ class Upload:
     layout: str
     source: str
     sha256: str
-    md5: str
     size: int
 
 
@@ -70,7 +63,7 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     Args:
         bucket: where to.
         upload: what it is.
-        body: seekable, holding exactly the recording; read from its beginning.
+        body: seekable, holding exactly the recording; read from its beginning, block by block.
 
     Raises:
         NameTaken: another recording lies there: store it again under `keys.apart_key`.
@@ -80,14 +73,16 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         StorageUnavailable, StorageRefused: later, or never with these settings.
         ValueError: the body's length is not `upload.size`.
     """
-    data = _body(upload, body)
+    size = body.seek(0, os.SEEK_END)
+    if size != upload.size:
+        raise ValueError(f"The body for {upload.key} has {size} bytes, not the {upload.size} announced; fetch it again")
     for _ in range(3):
         try:
-            put = _put(bucket, upload.key, upload, data)
+            put = _put(bucket, upload.key, upload, body)
         except KeyExists:
             found = bucket.head(upload.key)
             if found is not None:
-                return _settle(bucket, upload, data, found)
+                return _settle(bucket, upload, body, found)
         else:
             return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
     raise StorageUnavailable(
@@ -121,29 +116,23 @@ def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout | None) ->
     return Adopted(Stored(key, read.size, read.sha256, found.etag, found.version_id, adopted=True), wav)
 
 
-def require_arrived(bucket: Bucket, key: str, put: Put, *, md5: str, sha256: str) -> None:
-    """Prove that a put's bytes lie in the bucket; `md5` and `sha256` of them in hex.
+def require_arrived(bucket: Bucket, key: str, put: Put, *, sha256: str) -> None:
+    """Prove that a put's bytes lie in the bucket; `sha256` of them in hex.
 
     Raises:
         StoreDamaged: other bytes do.
     """
-    if _etag_proves(put, md5):
-        return
-    if bucket.is_amazon and put.checksum_sha256 is not None and put.checksum_sha256 == _base64_of(sha256):
-        return
-    if bucket.hash_object(key).sha256 != sha256:
+    if not put.proven and bucket.hash_object(key).sha256 != sha256:
         raise StoreDamaged(
             f"The bucket {bucket.name} holds other bytes under {key} than were sent; delete that object, look at "
             "what lies between, and run the day again"
         )
 
 
-def _settle(bucket: Bucket, upload: Upload, data: bytes | BinaryIO, found: ObjectFacts) -> Stored:
+def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
     """Something lies under the key: the same, the same with other bytes, or another one?"""
     if found.recording_id is not None and not found.is_recording(upload.recording_id):
         raise NameTaken(upload.key)
-    if found.size == upload.size and _etag_proves(found, upload.md5):
-        return _adopted(upload, found)
     # Metadata only says what should lie there, and a checksum may be an echo: read it.
     held = bucket.hash_object(upload.key).sha256
     if held == upload.sha256:
@@ -154,7 +143,7 @@ def _settle(bucket: Bucket, upload: Upload, data: bytes | BinaryIO, found: Objec
     # Another version of the same recording, or a damaged one: ours is kept too, for the source will not keep it.
     kept_as = conflict_key_beside(bucket.prefix, upload.key, upload.sha256)
     try:
-        _put(bucket, kept_as, upload, data)
+        _put(bucket, kept_as, upload, body)
     except KeyExists:
         # An earlier run kept it, under a name that holds its hash.
         if bucket.hash_object(kept_as).sha256 != upload.sha256:
@@ -169,7 +158,7 @@ def _adopted(upload: Upload, found: ObjectFacts) -> Stored:
     return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
 
 
-def _put(bucket: Bucket, key: str, upload: Upload, data: bytes | BinaryIO) -> Put:
+def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:
     metadata = {
         "sha256": upload.sha256,
         "recording-id": metadata_text(upload.recording_id),
@@ -177,22 +166,6 @@ def _put(bucket: Bucket, key: str, upload: Upload, data: bytes | BinaryIO) -> Pu
         "source": metadata_text(upload.source),
         "layout": metadata_text(upload.layout),
     }
-    put = bucket.put_new(key, data, md5=upload.md5, sha256=upload.sha256, content_type="audio/wav", metadata=metadata)
-    require_arrived(bucket, key, put, md5=upload.md5, sha256=upload.sha256)
+    put = bucket.put_new(key, body, sha256=upload.sha256, content_type="audio/wav", metadata=metadata)
+    require_arrived(bucket, key, put, sha256=upload.sha256)
     return put
-
-
-def _body(upload: Upload, body: BinaryIO) -> bytes | BinaryIO:
-    size = body.seek(0, os.SEEK_END)
-    body.seek(0)
-    if size != upload.size:
-        raise ValueError(f"The body for {upload.key} has {size} bytes, not the {upload.size} announced; fetch it again")
-    return body.read() if size <= _IN_MEMORY else body
-
-
-def _etag_proves(found: Put | ObjectFacts, md5: str) -> bool:
-    return not found.etag_is_opaque and _MD5.fullmatch(md5) is not None and found.etag == md5
-
-
-def _base64_of(digest: str) -> str:
-    return base64.b64encode(bytes.fromhex(digest)).decode()

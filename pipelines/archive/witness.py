@@ -62,10 +62,10 @@ def write_witness(bucket: Bucket, kind: str, day: date, things: Iterable[Seen], 
             "things": [asdict(one) for one in listed],
         }
     )
-    md5, sha256 = hashlib.md5(body, usedforsecurity=False).hexdigest(), hashlib.sha256(body).hexdigest()
+    sha256 = hashlib.sha256(body).hexdigest()
     key = f"{witness_prefix(bucket.prefix, kind, day)}{ULID.from_datetime(now)}.json"
-    put = bucket.put_new(key, body, md5=md5, sha256=sha256, content_type="application/json")
-    require_arrived(bucket, key, put, md5=md5, sha256=sha256)
+    put = bucket.put_new(key, body, sha256=sha256, content_type="application/json")
+    require_arrived(bucket, key, put, sha256=sha256)
     return key
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
-from http.cookiejar import DefaultCookiePolicy
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -22,7 +21,10 @@ import tenacity
 
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.limits import HeldOff, Rate, RateLimiter, check_stop
-from pipelines.ringcx.network import Resolve, make_transport, system_resolve
+from pipelines.ringcx.network import Resolve, system_resolve
+from pipelines.ringcx.wire import Transport
+
+_log = logging.getLogger(__name__)
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
 _TRANSIENT = frozenset({408, 429})
@@ -57,7 +59,7 @@ class SourceClient:
         backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
         connect_timeout_s: seconds for a connection.
         read_timeout_s: seconds without a byte.
-        max_connections: at least the number of threads, so that none waits for a connection with a permit in hand.
+        max_connections: kept open for the next requests; at least the number of threads.
         clock: seconds since the epoch.
         sleep: used for waits instead of a wait on the stop event; for tests.
     """
@@ -92,24 +94,20 @@ class SourceClient:
         self._backoff_cap_s = backoff_cap_s
         self._clock = clock
         self._sleep = sleep
-        keep_addresses_out_of_logs()
-        anywhere, public = (
-            transport or make_transport(max_connections=max_connections, public_only=only, resolve=resolve)
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._timeout = {"connect": connect_timeout_s, "read": read_timeout_s}
+        # Requests that may go to public addresses only have connections of their own: none that was opened without
+        # that check is ever used for them.
+        self._anywhere, self._public = (
+            transport or Transport(max_kept=max_connections, public_only=only, resolve=resolve)
             for only in (False, True)
         )
-        self._http = httpx.Client(
-            transport=_Permitted(anywhere, public, self._permit),
-            timeout=httpx.Timeout(read_timeout_s, connect=connect_timeout_s),
-            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
-            follow_redirects=False,
-        )
-        self._http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     @contextmanager
     def stream(
         self,
         method: str,
-        url: str,
+        url: httpx.URL | str,
         *,
         limit: str,
         account_id: str,
@@ -144,13 +142,19 @@ class SourceClient:
             Stopped: the stop event was set.
         """
         try:
-            request = self._http.build_request(
+            request = httpx.Request(
                 method,
                 url,
                 json=json,
                 data=data,
-                headers=headers,
-                extensions={"limit": limit, "account_id": account_id, "auth": auth, "public_only": public_only},
+                headers={**self._headers, **(headers or {})},
+                extensions={
+                    "limit": limit,
+                    "account_id": account_id,
+                    "auth": auth,
+                    "public_only": public_only,
+                    "timeout": self._timeout,
+                },
             )
         except (httpx.InvalidURL, UnicodeError) as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
@@ -191,7 +195,8 @@ class SourceClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._anywhere.close()
+        self._public.close()
 
     def __enter__(self) -> Self:
         return self
@@ -222,11 +227,10 @@ class SourceClient:
     def _try(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
         """One try. The exceptions raised here never carry the request, which carries credentials."""
         try:
-            response = self._http.send(request, auth=auth, stream=True)
+            response = self._authenticated(request, auth)
         except HeldOff as held:
             raise _TryAgainError(str(held).rstrip("."), held.seconds) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
-            # h11's own text quotes the header it refuses, which may be the token.
             raise SourceError(
                 f"{request.method} {place(request.url)} cannot be sent ({type(error).__name__}); check the address and"
                 " that no credential holds a line break or a blank."
@@ -235,8 +239,6 @@ class SourceClient:
             raise _TryAgainError(f"ConnectError: {error}") from None
         except httpx.TransportError as error:
             raise _TryAgainError(type(error).__name__) from None
-        except (httpx.InvalidURL, UnicodeError):  # httpx reads a redirect also where it does not follow it
-            raise _TryAgainError("a redirect to an address that cannot be read") from None
         if response.status_code not in _TRANSIENT and response.status_code < 500:
             return response
         response.close()
@@ -248,6 +250,41 @@ class SourceClient:
         if asked_s is not None and asked_s > PATIENCE_S:
             verdict += f", and it asked for {asked_s:.0f} s of silence"
         raise _TryAgainError(verdict, asked_s)
+
+    def _authenticated(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
+        if auth is None:
+            return self._send(request)
+        flow = auth.sync_auth_flow(request)
+        try:
+            request = next(flow)
+            while True:
+                response = self._send(request)
+                try:
+                    request = flow.send(response)
+                except StopIteration:
+                    return response
+                except BaseException:
+                    response.close()
+                    raise
+                with closing(response):
+                    response.read()
+        finally:
+            flow.close()
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, with a permit: also the one that an auth sends again after a 401."""
+        self._permit(request)
+        transport = self._public if request.extensions["public_only"] else self._anywhere
+        response = transport.handle_request(request)
+        response.request = request
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
+        if "," in response.headers.get("Content-Encoding", ""):
+            # Asked for none, given several: 64 KiB, unpacked twice, are 64 GiB in one piece.
+            response.close()
+            raise httpx.RemoteProtocolError("The answer is compressed more than once.", request=request)
+        return response
 
     def _wait_before(self, state: tenacity.RetryCallState) -> float:
         asked_s = _failure(state).asked_s
@@ -283,43 +320,6 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
     return parsed.scheme, host, port
 
 
-def keep_addresses_out_of_logs() -> None:
-    """Let httpx log addresses without their query, and httpcore no headers: a recording's link is a key to it."""
-    logger = logging.getLogger("httpx")
-    if _shorten_addresses not in logger.filters:
-        logger.addFilter(_shorten_addresses)
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
-
-
-class _Permitted(httpx.BaseTransport):
-    """Takes a permit for every request that goes out, also for the one that an auth sends again after a 401.
-
-    Requests that may go to public addresses only have connections of their own: none that was opened without that
-    check is ever used for them.
-    """
-
-    def __init__(
-        self, anywhere: httpx.BaseTransport, public: httpx.BaseTransport, permit: Callable[[httpx.Request], None]
-    ) -> None:
-        self._anywhere = anywhere
-        self._public = public
-        self._permit = permit
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self._permit(request)
-        inner = self._public if request.extensions["public_only"] else self._anywhere
-        response = inner.handle_request(request)
-        if "," in response.headers.get("Content-Encoding", ""):
-            # Asked for none, given several: 64 KiB, unpacked twice, are 64 GiB in one piece.
-            response.close()
-            raise httpx.RemoteProtocolError("The answer is compressed more than once.", request=request)
-        return response
-
-    def close(self) -> None:
-        self._anywhere.close()
-        self._public.close()
-
-
 class _TryAgainError(Exception):
     def __init__(self, verdict: str, asked_s: float | None = None) -> None:
         super().__init__(verdict)
@@ -330,9 +330,3 @@ class _TryAgainError(Exception):
 def _failure(state: tenacity.RetryCallState) -> _TryAgainError:
     error = state.outcome.exception() if state.outcome else None
     return error if isinstance(error, _TryAgainError) else _TryAgainError("")
-
-
-def _shorten_addresses(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(place(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
-    return True

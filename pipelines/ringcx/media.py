@@ -22,7 +22,7 @@ from pipelines.ringcx.network import is_address, is_loopback
 
 MEDIA_LIMIT = "media"
 _LONGEST_LINK = 4096
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
 _SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
 _REDIRECTS = 5
 _READS = 3
@@ -108,8 +108,9 @@ class HostList:
     def __repr__(self) -> str:
         return f"HostList({len(self._entries)} entries)"
 
-    def require(self, url: str) -> None:
-        """Return if the address may be requested: https (http on this machine only), no credentials, host listed.
+    def require(self, url: str) -> httpx.URL:
+        """Return the address, read, if it may be requested: https (http on this machine only), no credentials, host
+        listed.
 
         Raises:
             LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
@@ -126,15 +127,15 @@ class HostList:
                 f"Recordings are not fetched from {place(url)}; if that host is RingCX's, add it to"
                 " RINGCX_MEDIA_HOSTS.",
             )
+        return parsed
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body that arrived whole: bytes, SHA-256 and MD5 in hex, and the media type it was declared to be."""
+    """A body that arrived whole: bytes, SHA-256 in hex, and the media type it was declared to be."""
 
     size: int
     sha256: str
-    md5: str
     media_type: str
 
 
@@ -150,7 +151,7 @@ class MediaFault(Exception):
         status: of the answer, if there was one.
     """
 
-    def __init__(self, kind: FaultKind, reason: str, status: int | None = None, *, url: str = "") -> None:
+    def __init__(self, kind: FaultKind, reason: str, status: int | None = None, *, url: httpx.URL | str = "") -> None:
         where = f" at {place(url)}" if url else ""
         answer = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"No recording{where}: {reason}{answer}.")
@@ -206,14 +207,14 @@ class MediaClient:
             CredentialsRefused: the log-in was refused: not this recording's fault.
             Stopped: the stop event was set.
         """
-        self._hosts.require(link_url)
+        link = self._hosts.require(link_url)
         reads = 0
         while True:
             reads += 1
             sink.seek(0)
             sink.truncate()
             try:
-                return self._follow(link_url, account_id, sink)
+                return self._follow(link, account_id, sink)
             except _BrokenOffError as broken:
                 if reads == _READS:
                     raise broken.fault from None
@@ -223,8 +224,8 @@ class MediaClient:
                 raise MediaFault("refused", refusal.reason, url=link_url) from None
             self._client.back_off(reads)
 
-    def _follow(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
-        url, auth, method = link_url, self._auth, self._method
+    def _follow(self, link: httpx.URL, account_id: str, sink: IO[bytes]) -> Fetched:
+        url, auth, method = link, self._auth, self._method
         for _ in range(_REDIRECTS + 1):
             with self._client.stream(
                 method,
@@ -243,18 +244,16 @@ class MediaClient:
             if status not in _SAME_METHOD:
                 method = "GET"
             url = target
-        raise MediaFault("refused", "redirect_not_allowed", status, url=link_url)
+        raise MediaFault("refused", "redirect_not_allowed", status, url=link)
 
-    def _target(self, response: httpx.Response) -> str:
+    def _target(self, response: httpx.Response) -> httpx.URL:
         try:
-            target = str(response.url.join(response.headers["Location"]))
-            self._hosts.require(target)
+            return self._hosts.require(str(response.url.join(response.headers["Location"])))
         except (httpx.InvalidURL, LinkRefused) as error:
-            raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=str(response.url)) from error
-        return target
+            raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=response.url) from error
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
-        status, url = response.status_code, str(response.url)
+        status, url = response.status_code, response.url
         if status != 200:
             verdicts: dict[int, tuple[FaultKind, str]] = {
                 202: ("not_there", "still_encoding"),
@@ -284,9 +283,8 @@ class MediaClient:
 
     def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        status, url = response.status_code, str(response.url)
-        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        size = 0
+        status, url = response.status_code, response.url
+        sha256, size = hashlib.sha256(), 0
         for block in self._blocks(response):
             if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
                 raise MediaFault("not_audio", reason, status, url=url)
@@ -294,12 +292,11 @@ class MediaClient:
             if size > self._max_bytes or is_bomb(response, size):
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
-            md5.update(block)
             sink.write(block)
-        return Fetched(size, sha256.hexdigest(), md5.hexdigest(), media_type)
+        return Fetched(size, sha256.hexdigest(), media_type)
 
     def _blocks(self, response: httpx.Response) -> Iterator[bytes]:
-        """The body in blocks of 1 MiB, so that the work on them lets go of the GIL seldom; the first one is short."""
+        """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short."""
         started = self._clock()
         enough = _SNIFF
         chunks: list[bytes] = []
@@ -307,7 +304,7 @@ class MediaClient:
         for chunk in response.iter_bytes():
             self._client.check_stop()
             if self._clock() - started > self._max_seconds:
-                raise MediaFault("unavailable", "too_slow", response.status_code, url=str(response.url))
+                raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
             chunks.append(chunk)
             held += len(chunk)
             if held >= enough:

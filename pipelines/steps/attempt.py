@@ -5,10 +5,9 @@ Returns what happened; what that means for the recording's state is decided in `
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, cast
 
 from pipelines.archive import keys
@@ -24,10 +23,9 @@ from pipelines.ringcx.segments import is_segment_link
 from pipelines.steps.counterparts import AMBIGUOUS
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.rows import INTERACTIONS
+from pipelines.steps.spool import Room, Spool
 from pipelines.steps.verdicts import Fault
 
-# Small recordings stay in memory, larger ones go to disk: memory is bounded by what is in flight (DESIGN.md §8).
-SPOOL_BYTES = 8 * 1024 * 1024
 # A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
 DURATION_TOLERANCE_S = 5.0
 DURATION_TOLERANCE_SHARE = 0.2
@@ -74,6 +72,10 @@ class Attempt:
     media: Recorders
     existing: Collection[str]
     stop: threading.Event
+    room: Room = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "room", Room(self.stop))
 
     def __call__(self, state: RecordingState, key: str) -> Done:
         """Bring `state`'s recording under `key`.
@@ -83,15 +85,15 @@ class Attempt:
             StorageRefused: the bucket does not take what is put.
         """
         try:
-            for name in self._names(state, key):
+            for name in self._names(state, key) if self.existing else ():
                 if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, channels_of(state))):
                     return _done(state, kept.stored, kept.wav)
         except StorageUnavailable:
             return Done(state, fault=Fault("unavailable", "storage_unavailable"))
         if self.stop.is_set():
             raise Stopped
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
-            body = cast("BinaryIO", spool)  # it is one in all but its stub
+        with Spool(self.room) as spool:
+            body = cast("BinaryIO", spool)  # as much of one as anybody here uses
             try:
                 fetched = self.media.fetch(state, body)
                 wav = inspect_wav(body, fetched.size, channels_of(state))
@@ -103,7 +105,6 @@ class Attempt:
                     layout=state.layout,
                     source=state.source,
                     sha256=fetched.sha256,
-                    md5=fetched.md5,
                     size=fetched.size,
                 )
                 silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))

@@ -13,23 +13,26 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
-from hashlib import md5, sha256
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ClientError
 from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket, make_s3_client
 from pipelines.archive.keys import recording_key
+from pipelines.archive.manners import Manners
+from pipelines.archive.sender import Answer, Part
 from pipelines.archive.transfer import Upload
 
 if TYPE_CHECKING:
@@ -279,8 +282,11 @@ def naps() -> list[float]:
 
 @pytest.fixture
 def proxied(proxied_client: "S3Client", proxy: Proxy, prefix: str, naps: list[float]) -> Bucket:
-    """A bucket behind the proxy; take `proxy` as well to give it orders."""
-    return Bucket(proxied_client, NAME, prefix, sleep=naps.append)
+    """A bucket behind the proxy, whose manners are known by now; take `proxy` as well to give it orders."""
+    bucket = Bucket(proxied_client, NAME, prefix, sleep=naps.append)
+    assert bucket.manners == Manners(conditions=True, checksums=False)
+    proxy.seen.clear()
+    return bucket
 
 
 def _chunk(name: bytes, body: bytes, *, size: int | None = None) -> bytes:
@@ -344,7 +350,6 @@ def upload_of(prefix: str) -> Callable[..., Upload]:
             layout="mono",
             source="global_call_type_detail",
             sha256=sha256(body).hexdigest(),
-            md5=md5(body, usedforsecurity=False).hexdigest(),
             size=len(body),
         )
 
@@ -362,29 +367,64 @@ def amazon_headers() -> dict[str, str]:
     return {}
 
 
-@pytest.fixture
-def amazon_bucket(moto: Server, prefix: str, amazon_requests: list[str], amazon_headers: dict[str, str]) -> Bucket:
-    """A client that believes it speaks to Amazon; its requests end at moto."""
-    client = make_s3_client(max_connections=4)
+@dataclass
+class Detour:
+    """Takes to moto what would go to Amazon; notes the methods, and changes the answers' headers."""
 
-    def redirect(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        amazon_requests.append(request.method)
+    port: int
+    methods: list[str]
+    changed: dict[str, str]
+    sent: list[dict[str, str]] = field(default_factory=list)
+
+    def take(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        self.methods.append(method)
+        upstream = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        upstream.request(method, path, body=body, headers=headers)
+        answer = upstream.getresponse()
+        return answer.status, dict(answer.getheaders()) | self.changed, answer.read()
+
+    def redirect(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        """Takes what botocore sends."""
         target = urlsplit(request.url)
-        body = request.body.read() if hasattr(request.body, "read") else request.body
-        upstream = http.client.HTTPConnection("127.0.0.1", moto.port, timeout=20)
         path = f"/{target.netloc.partition('.')[0]}{target.path}" + (f"?{target.query}" if target.query else "")
         headers = {
             name: value.decode() if isinstance(value, bytes) else value
             for name, value in request.headers.items()
             if name.lower() != "expect"
         }
-        upstream.request(request.method, path, body=body, headers=headers)
-        answer = upstream.getresponse()
-        raw = urllib3.HTTPResponse(io.BytesIO(answer.read()), preload_content=False)
-        return AWSResponse(request.url, answer.status, HTTPHeaderDict(dict(answer.getheaders()) | amazon_headers), raw)
+        body = request.body.read() if hasattr(request.body, "read") else request.body
+        status, fields, data = self.take(request.method, path, body, headers)
+        raw = urllib3.HTTPResponse(io.BytesIO(data), preload_content=False)
+        return AWSResponse(request.url, status, HTTPHeaderDict(fields), raw)
 
-    client.meta.events.register("before-send.s3", redirect)
-    return Bucket(client, NAME, prefix)
+    def put(
+        self, key: str, body: bytes | Part, headers: Mapping[str, str], query: Mapping[str, str] | None = None
+    ) -> Answer:
+        """A `Sender`."""
+        self.sent.append(dict(headers))
+        if isinstance(body, Part):
+            body.stream.seek(body.start)
+            body = body.stream.read(body.size)
+        path = f"/{NAME}/{quote(key)}" + (f"?{urlencode(query)}" if query else "")
+        credential = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20200730/us-east-1/s3/aws4_request"
+        status, fields, _ = self.take("PUT", path, body, {**headers, "authorization": credential})
+        if status >= 300:
+            error = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+            raise ClientError(error, "PutObject")  # type: ignore[arg-type]
+        return Answer({name.lower(): value for name, value in fields.items()})
+
+
+@pytest.fixture
+def detour(moto: Server, amazon_requests: list[str], amazon_headers: dict[str, str]) -> Detour:
+    return Detour(moto.port, amazon_requests, amazon_headers)
+
+
+@pytest.fixture
+def amazon_bucket(detour: Detour, prefix: str) -> Bucket:
+    """A bucket that believes it lies at Amazon; its requests end at moto."""
+    client = make_s3_client(max_connections=4)
+    client.meta.events.register("before-send.s3", detour.redirect)
+    return Bucket(client, NAME, prefix, sender=detour)
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ def drill(
 def keep(bucket: Bucket, day: date, document: str, *, now: datetime) -> str:
     """Store a drill's result, create-only; `day` is the local day of `now`. Returns its key."""
     body = document.encode()
-    md5, sha256 = hashlib.md5(body, usedforsecurity=False).hexdigest(), hashlib.sha256(body).hexdigest()
+    sha256 = hashlib.sha256(body).hexdigest()
     key = verification_key(bucket.prefix, day, str(ULID.from_datetime(now)))
-    put = bucket.put_new(key, body, md5=md5, sha256=sha256, content_type="application/json")
-    require_arrived(bucket, key, put, md5=md5, sha256=sha256)
+    put = bucket.put_new(key, body, sha256=sha256, content_type="application/json")
+    require_arrived(bucket, key, put, sha256=sha256)
     return key
