@@ -1,12 +1,13 @@
 """Where a recording waits between source and bucket: in memory while it is small, else on disk, both within bounds.
 
 Memory: as many buffers of `IN_MEMORY` bytes as recordings are in flight, used again and again: what is allocated anew
-for each recording stays with the allocator in every thread, four times over (measured). Disk: `Room`. Not for what is
-done with the bytes.
+for each recording stays with the allocator, in every thread. Only what was written to takes real memory. Disk: `Room`. Not
+for what is done with the bytes.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from pipelines.ringcx.limits import check_stop
 
 __all__ = ["IN_MEMORY", "ON_DISK", "Room", "Spool"]
 
-IN_MEMORY: Final = 4 << 20  # four minutes of mono
+IN_MEMORY: Final = 3 << 20  # three minutes of mono; with 16 in flight at most 48 MiB
 ON_DISK: Final = 4 << 30
 _LOOK_EVERY_S: Final = 1.0
 
@@ -33,14 +34,14 @@ class Room:
         self._on_disk = on_disk
         self._changed = threading.Condition()
         self._held: dict[Spool, int] = {}
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
 
-    def lend(self) -> bytearray:
+    def lend(self) -> mmap.mmap:
         """A buffer of `IN_MEMORY` bytes, whatever they are."""
         with self._changed:
-            return self._buffers.pop() if self._buffers else bytearray(IN_MEMORY)
+            return self._buffers.pop() if self._buffers else mmap.mmap(-1, IN_MEMORY)
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: mmap.mmap) -> None:
         """A buffer that is not used any more."""
         with self._changed:
             self._buffers.append(buffer)
@@ -70,7 +71,7 @@ class Spool:
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._buffer: bytearray | None = room.lend()
+        self._buffer: mmap.mmap | None = room.lend()
         self._file: Any = None
         self._size = self._at = 0
 
@@ -95,7 +96,7 @@ class Spool:
             self._file.seek(self._at)
             block: bytes = self._file.read(max(0, end - self._at))
         else:
-            block = bytes(memoryview(self._buffer or b"")[self._at : end])
+            block = b"" if self._buffer is None else self._buffer[self._at : end]
         self._at += len(block)
         return block
 
@@ -136,6 +137,6 @@ class Spool:
         self._room.take(self, self._size)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         if self._buffer is not None:
-            self._file.write(memoryview(self._buffer)[: self._size])
+            self._file.write(self._buffer[: self._size])
             self._room.give_back(self._buffer)
             self._buffer = None

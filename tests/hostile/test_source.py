@@ -209,7 +209,7 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
             "redirect-inside", send(speak(b"", f"Location: {inside}/x", status="302 Found")), "address_not_public"
         ),
         "redirect unreadable": bad(
-            "redirect-unreadable", send(speak(b"", "Location: data:,x", status="302 Found")), "source_unavailable", down
+            "redirect-unreadable", send(speak(b"", "Location: data:,x", status="302 Found")), "redirect_not_allowed"
         ),
         "claims 5 GB": bad("five", sends(good, "Content-Length: 5000000000", length=False), "too_large"),
         "claims 4 GB": bad("four", sends(good, "Content-Length: 4294967295", length=False), "cut_off"),
