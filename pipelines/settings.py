@@ -221,7 +221,7 @@ class StorageSettings(Calendar):
     archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
     ledger_url: str | None = None
     ledger_compaction_grace_days: Annotated[int, Field(ge=1)] = 7
-    archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 8
+    archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
     archive_signing_key_file: Path | None = None
     archive_signing_kms_key: str | None = None
     archive_verify_key_file: Path | None = None

@@ -208,14 +208,14 @@ class _Answer:
         self._read = read
         self._parser = httptools.HttpResponseParser(self)
         self._blocks: list[bytes] = []
-        self._has_headers = self._is_whole = self._is_followed = self._is_framed = False
+        self._has_headers = self._is_whole = self._is_followed = self._is_framed = self._is_kept = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
 
     @property
     def is_whole_and_alone(self) -> bool:
         """Whether the connection may be used again: all was read, nothing followed, and the other side agrees."""
-        return self._is_whole and not self._is_followed and self._is_framed and self._parser.should_keep_alive()
+        return self._is_kept and not self._is_followed
 
     def read_headers(self) -> None:
         """Read until the headers are there, past interim answers."""
@@ -281,7 +281,9 @@ class _Answer:
             self._blocks.append(body)
 
     def on_message_complete(self) -> None:
-        self._is_whole = self._is_whole or self._has_headers
+        if self._has_headers and not self._is_whole:
+            self._is_whole = True
+            self._is_kept = self._is_framed and self._parser.should_keep_alive()  # it can tell now and not later
 
 
 def _head(request: httpx.Request) -> bytes:

@@ -186,7 +186,7 @@ def test_an_interrupt_while_states_are_written_loses_none_of_them(
         if "recording_states" in path and (once := next(interrupts, None)):
             raise once
 
-    with at_each_put(interrupt), pytest.raises(KeyboardInterrupt):
+    with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
         ours.run(list(states.values()), states)
     assert {state.status for state in it.states(day).values()} == {Status.archived}
 

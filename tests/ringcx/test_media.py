@@ -602,3 +602,35 @@ def test_threads_share_one_client(make: Callable[..., MediaClient]) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(fetch, bodies))
+
+
+def test_a_connection_is_used_again_and_again(make: Callable[..., MediaClient]) -> None:
+    connections = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            nonlocal connections
+            connection, _ = server.accept()
+            connections += 1
+            with connection:
+                while connection.recv(65536):
+                    connection.sendall(WHOLE)
+
+        threading.Thread(target=serve, daemon=True).start()
+        media = make()
+        for _ in range(3):
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/?file=a"
+            assert media.fetch(url, "1", io.BytesIO()).size == len(WAV)
+    assert connections == 1
+
+
+@pytest.mark.parametrize("surplus", [b"x", WHOLE])
+def test_a_connection_with_more_on_it_than_was_asked_for_is_not_used_again(
+    make: Callable[..., MediaClient], surplus: bytes
+) -> None:
+    server = Raw(WHOLE + surplus)
+    media = make()
+    with server as url:
+        for _ in range(2):
+            assert media.fetch(url, "1", io.BytesIO()).sha256 == hashlib.sha256(WAV).hexdigest()
+    assert server.connections == 2
