@@ -38,14 +38,6 @@ def fake() -> FakeTime:
     return FakeTime()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """An empty store of either kind: every claim of this file holds for both."""
-    if request.param == "sqlite":
-        return tmp_path / "limits.sqlite"
-    return str(request.getfixturevalue("database"))
-
-
 @pytest.fixture
 def limiter(where: Path | str, fake: FakeTime) -> Iterator[RateLimiter]:
     one = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0)

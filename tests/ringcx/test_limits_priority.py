@@ -41,13 +41,6 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 """
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    if request.param == "sqlite":
-        return tmp_path / "limits.sqlite"
-    return str(request.getfixturevalue("database"))
-
-
 def test_yesterday_goes_before_a_whole_backfill_that_waits_already_and_among_old_dates_the_oldest_first(
     where: Path | str,
 ) -> None:
@@ -96,6 +89,7 @@ def _end_hold(where: Path | str) -> None:
             connection.execute("DELETE FROM ringcx_limit_holds")
 
 
+@pytest.mark.slow
 def test_a_backfill_of_many_processes_and_threads_lets_yesterday_have_every_next_permit(where: Path | str) -> None:
     rate_s = 0.5
     rates = parse_rates(f"1/{rate_s}")

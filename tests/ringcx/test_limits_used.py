@@ -73,19 +73,13 @@ class SimulatedTime:
             self._changed.notify_all()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    if request.param == "sqlite":
-        return tmp_path / "limits.sqlite"
-    return str(request.getfixturevalue("database"))
-
-
 def spans(times: list[float], limit: int) -> list[float]:
     """Between each request and the one `limit` later, which the window must be shorter than."""
     times = sorted(times)
     return [later - earlier for earlier, later in zip(times, times[limit:], strict=False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limiters", [1, 4])
 def test_ten_minutes_of_the_documented_limit_are_used_to_98_percent_and_never_exceeded(
     where: Path | str, limiters: int
