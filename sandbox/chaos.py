@@ -8,7 +8,6 @@ place where the sandbox meets the product. `benchmarks/chaos.py` prints its figu
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -24,14 +23,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from pipelines.ledger.files import LedgerError
-from pipelines.ledger.states import RecordingState
 from pipelines.resources import Services
 from pipelines.settings import Settings, load
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
+from sandbox.proof import Truth, environment, exceeded, prove, states_of, truth_of
 from sandbox.s3 import LocalS3
 from sandbox.s3_faults import FaultyS3, S3Faults
 from sandbox.server import RunningSandbox
@@ -117,19 +114,18 @@ def run(plan: ChaosPlan, folder: Path, say: Callable[[str], None]) -> ChaosRepor
         FaultyS3(s3.url, plan.s3) as proxy,
     ):
         variables = _variables(source, s3, proxy, folder)
-        truth = {one["recording_id"]: one for day in days for one in source.truth(day.isoformat())}
+        truth = truth_of(source, days)
         report.recordings, report.size = len(truth), sum(one["size"] for one in truth.values())
         say(f"{len(truth)} recordings over {len(days)} dates, {report.size / 1e6:.0f} MB")
-        with _environment(variables | s3.environment()), _watched_ledger(days, report):
+        with environment(variables | s3.environment()), _watched_ledger(days, report):
             with _again_and_again(source.expire_tokens, plan.token_deaths_s, "token-deaths"):
                 report.runs = _Play(plan, days, truth, variables, source, proxy, folder, say).run()
-            beyond = {one["sha256"] for one in source.truth((days[-1] + timedelta(days=1)).isoformat())}
-            _check(days, truth, beyond, s3, report)
+            report.held, doubts = prove(days, truth, source, s3)
+            report.problems += doubts
         counters = source.counters()
         report.media_requests = _media_requests(source)
         _count_injected(counters, proxy, report)
-        if over := {name: number for name, number in counters["violations"].items() if number}:
-            report.problems.append(f"The source's limits were exceeded: {over}.")
+        report.problems += exceeded(counters)
     report.seconds = time.monotonic() - started
     return report
 
@@ -155,7 +151,7 @@ class _Play:
 
     plan: ChaosPlan
     days: list[date]
-    truth: Mapping[str, Mapping[str, Any]]
+    truth: Truth
     variables: Mapping[str, str]
     source: RunningSandbox
     proxy: FaultyS3
@@ -180,7 +176,7 @@ class _Play:
                 ends[worker.with_full_disk(self.proxy)] += 1
             else:
                 ends[worker.ended()] += 1
-            states = _states(self.days)
+            states = states_of(self.days)
             held = sum(str(state.status) == "archived" for key, state in states.items() if key in self.truth)
             self.say(f"run {number + 1}, {day}: {held} of {len(self.truth)} held")
             if full and held == len(self.truth):
@@ -249,10 +245,6 @@ def _verdict(code: int) -> str:
     return "succeeded" if code == 0 else "failed"
 
 
-def _states(days: list[date]) -> dict[str, RecordingState]:
-    return Services(lambda: load(Settings)).ledger.states(days)
-
-
 @contextmanager
 def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
@@ -287,40 +279,6 @@ def _again_and_again(act: Callable[[], None], every_s: float, name: str) -> Iter
         thread.join()
 
 
-def _check(
-    days: list[date], truth: Mapping[str, Mapping[str, Any]], beyond: set[str], s3: LocalS3, report: ChaosReport
-) -> None:
-    """Hold the bucket's bytes, read past everything of ours, against the source's own list.
-
-    `beyond`: digests of the day after, some of which the last date's pull finds.
-    """
-    states = _states(days)
-    bucket = boto3.resource("s3", endpoint_url=s3.url).Bucket(s3.bucket)
-    digests = {
-        item.key: hashlib.sha256(item.get()["Body"].read()).hexdigest()
-        for item in bucket.objects.filter(Prefix="recordings/")
-    }
-    copies = Counter(digests.values())
-    for recording_id, one in truth.items():
-        state = states.get(recording_id)
-        if state is None or state.key is None:
-            report.problems.append(f"{recording_id} is not held: {state.status if state else 'unknown to the ledger'}.")
-        elif digests.get(state.key) != one["sha256"]:
-            report.problems.append(f"{recording_id} has other bytes in the archive than at the source.")
-        else:
-            report.held += 1
-        if copies[one["sha256"]] > 1:
-            report.problems.append(f"{recording_id} is stored {copies[one['sha256']]} times.")
-    wanted = beyond | {one["sha256"] for one in truth.values()}
-    report.problems += [
-        f"{key} holds bytes that the source never had." for key in digests if digests[key] not in wanted
-    ]
-    command = [sys.executable, "-m", "pipelines.verify", "--from", f"{days[0]}", "--to", f"{days[-1]}", "--read-data"]
-    verified = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
-    if verified.returncode:
-        report.problems.append(f"verify doubts the archive: {verified.stdout[-500:]}{verified.stderr[-500:]}")
-
-
 def _count_injected(counters: Mapping[str, Any], proxy: FaultyS3, report: ChaosReport) -> None:
     for name, number in counters["statuses"].items():
         if name.startswith("fault "):
@@ -329,14 +287,3 @@ def _count_injected(counters: Mapping[str, Any], proxy: FaultyS3, report: ChaosR
     for name, number in proxy.injected.items():
         report.injected[f"S3: {name}"] += number
     report.injected["run worker: SIGKILL"] = report.runs["killed"]
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

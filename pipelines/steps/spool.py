@@ -1,8 +1,8 @@
 """Where a recording waits between source and bucket: in memory while it is small, else on disk, both within bounds.
 
 Memory: as many buffers of `IN_MEMORY` bytes as recordings are in flight, used again and again: what is allocated anew
-for each recording stays with the allocator, in every thread. Only what was written to takes real memory. Disk: `Room`. Not
-for what is done with the bytes.
+for each recording stays with the allocator, in every thread. Only what was written to takes real memory. Disk: `Room`.
+Not for what is done with the bytes.
 """
 
 from __future__ import annotations
