@@ -1,0 +1,64 @@
+"""The Celery application of a run worker: `celery --app pipelines.celery_worker worker` (docs/scaling.md).
+
+Broker, result backend and everything else are what dagster.yaml gives to `CeleryRunLauncher`, so that the two sides
+cannot differ. What is added is what becomes of the runs of a worker that died.
+
+A task is acknowledged when its run has ended; the broker gives it to another worker when this one's connection breaks.
+Dagster, with its run monitoring on, ignores a second worker for a run that has begun, and takes the ignored task for
+the run's success: the run would stay "started" until `max_runtime_seconds`. So a task that comes again ends its run
+here, as a run whose worker was lost, and Dagster's run retries start it anew, from the steps that had not succeeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery, Task
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import unpack_value
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.make_app import make_app
+from dagster_celery.tasks import create_execute_job_task
+
+WORKER_LOST = "The machine or process that ran this date is gone: another worker got its task. The date is run again."
+
+
+class RunTask(Task):  # type: ignore[misc]  # Celery has no types
+    """One run of one date, which outlives its worker."""
+
+    acks_late = True
+    reject_on_worker_lost = True
+
+    def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """End the run of a worker that was lost; what then follows for a run that has ended does nothing."""
+        if not self.request.delivery_info.get("redelivered"):
+            return
+        run_id = unpack_value(kwargs["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
+        with DagsterInstance.get() as instance:
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status is DagsterRunStatus.STARTED:
+                lost = JobFailureData(error=None, failure_reason=RunFailureReason.RUN_WORKER_RESTART)
+                instance.report_run_failed(run, WORKER_LOST, lost)
+
+
+def make_worker(instance: DagsterInstance) -> Celery:
+    """The application that works for the launcher of `instance`.
+
+    Raises:
+        ValueError: its dagster.yaml names another launcher.
+    """
+    launcher = instance.run_launcher
+    if not isinstance(launcher, CeleryRunLauncher):
+        raise ValueError(  # noqa: TRY004 - a setting is wrong, not a type
+            "dagster.yaml in DAGSTER_HOME does not name the CeleryRunLauncher; take deploy/celery/dagster.yaml"
+        )
+    app: Celery = make_app(launcher.app_args())  # type: ignore[no-untyped-call]  # dagster_celery's own
+    create_execute_job_task(app, base=RunTask)  # type: ignore[arg-type]  # annotated as one of its values
+    return app
+
+
+with DagsterInstance.get() as _instance:
+    app = make_worker(_instance)
