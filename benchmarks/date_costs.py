@@ -1,7 +1,8 @@
-"""What a date costs in S3 requests, as the server counts them: `python benchmarks/s3_requests.py 2>/dev/null`.
+"""What a date costs in requests to S3, bytes and CPU: `python benchmarks/date_costs.py 2>/dev/null`.
 
 One date of few calls and one of many are archived, and archived again, through Dagster into a moto S3, which honours
-create-only puts as Amazon does. The difference of the two dates is what a recording costs, the rest what a date costs.
+create-only puts as Amazon does; the requests are those that the server counts. The difference of the two dates is what
+a recording costs, the rest what a date costs. The recordings are small (16 to 32 KB): larger ones cost more CPU.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from sandbox.server import RunningSandbox
 
 KINDS = ("PUT", "LIST", "GET", "HEAD")
 BUCKET = "archive"
+Runs = tuple[tuple[Counter[str], float], tuple[Counter[str], float]]
 _REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/1\.1" \S*(\d{3})')
 
 
@@ -59,16 +61,18 @@ def counted(log: Path, since: int) -> tuple[Counter[str], int]:
     return found, len(text)
 
 
-def archive(day: date) -> None:
-    """One run of one date, in this process."""
+def archive(day: date) -> float:
+    """One run of one date, in this process; its CPU seconds."""
+    started = time.process_time()
     with DagsterInstance.ephemeral() as instance:
         job = build_defs().resolve_job_def("archive_day")
         if not job.execute_in_process(partition_key=f"{day}", instance=instance).success:
             raise SystemExit(f"The run of {day} failed.")
+    return time.process_time() - started
 
 
-def measure(calls: int, log: Path, folder: Path) -> tuple[int, Counter[str], Counter[str]]:
-    """Recordings of a date of so many calls, requests of its first run, requests of its second."""
+def measure(calls: int, log: Path, folder: Path) -> tuple[int, Runs]:
+    """Recordings of a date of so many calls, and what its first and its second run cost."""
     config = SandboxConfig(
         calls_per_day=(calls, calls),
         talk_seconds=(1, 2),
@@ -80,11 +84,11 @@ def measure(calls: int, log: Path, folder: Path) -> tuple[int, Counter[str], Cou
         os.environ.update(source.environment())
         os.environ |= {"ARCHIVE_PREFIX": f"calls-{calls}/", "DATA_DIR": str(folder), "ARCHIVE_START_DATE": f"{day}"}
         _, at = counted(log, 0)
-        archive(day)
+        first_cpu = archive(day)
         first, at = counted(log, at)
-        archive(day)
+        second_cpu = archive(day)
         second, _ = counted(log, at)
-        return len(source.truth(f"{day}")), first, second
+        return len(source.truth(f"{day}")), ((first, first_cpu), (second, second_cpu))
 
 
 def main() -> int:
@@ -100,21 +104,43 @@ def main() -> int:
             "RINGCX_LIMIT_AUTH": "none",
         }  # fmt: skip
         make_s3_client(max_connections=2).create_bucket(Bucket=BUCKET)
-        few, few_first, few_again = measure(20, folder / "log", folder)
-        many, many_first, many_again = measure(120, folder / "log", folder)
-    print(f"\n{'requests':<30}" + "".join(f"{kind:>8}" for kind in KINDS))
-    for label, requests in (
-        (f"first run, {few} recordings", few_first),
-        (f"first run, {many} recordings", many_first),
-        (f"second run, {few} recordings", few_again),
-        (f"second run, {many} recordings", many_again),
-    ):
-        print(f"{label:<30}" + "".join(f"{requests[kind]:>8}" for kind in KINDS))
-    slope = {kind: (many_first[kind] - few_first[kind]) / (many - few) for kind in KINDS}
-    print(f"{'a recording':<30}" + "".join(f"{slope[kind]:>8.2f}" for kind in KINDS))
-    print(f"{'a date besides, first run':<30}" + "".join(f"{few_first[k] - few * slope[k]:>8.0f}" for k in KINDS))
-    print(f"{'other kinds':<30}{sorted(set(many_first) - set(KINDS))!s:>8}")
+        measure(2, folder / "log", folder)  # what is done once a process, not once a date
+        few, few_runs = measure(20, folder / "log", folder)
+        many, many_runs = measure(120, folder / "log", folder)
+        sizes = beside(many, few)
+    print(f"\n{'requests':<30}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'CPU s':>8}")
+    for which, run in enumerate(("first run", "second run")):
+        (few_requests, few_cpu), (many_requests, many_cpu) = few_runs[which], many_runs[which]
+        row(f"{run}, {few} recordings", few_requests, few_cpu)
+        row(f"{run}, {many} recordings", many_requests, many_cpu)
+        slope = {kind: (many_requests[kind] - few_requests[kind]) / (many - few) for kind in KINDS}
+        cpu = (many_cpu - few_cpu) / (many - few)
+        row(f"{run}, 1000 recordings", {kind: round(1000 * slope[kind]) for kind in KINDS}, 1000 * cpu)
+        rest = {kind: round(few_requests[kind] - few * slope[kind]) for kind in KINDS}
+        row(f"{run}, a date besides", rest, few_cpu - few * cpu)
+    print(f"\n{'bytes beside the audio':<30}{'a recording':>12}{'a date':>10}")
+    for name, size in sorted(sizes.items()):
+        print(f"{name:<30}{size[0]:>12.0f}{size[1]:>10.0f}")
     return 0
+
+
+def row(label: str, requests: Mapping[str, int], cpu: float) -> None:
+    """A line of the table."""
+    print(f"{label:<30}" + "".join(f"{requests[kind]:>8}" for kind in KINDS) + f"{cpu:>8.1f}")
+
+
+def beside(many: int, few: int) -> dict[str, tuple[float, float]]:
+    """Bytes of each prefix but the recordings', both runs: for a recording, and for a date besides."""
+    pages = make_s3_client(max_connections=2).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    sizes: Counter[tuple[str, str]] = Counter()
+    for item in (one for page in pages for one in page.get("Contents", ())):
+        archive, what = item["Key"].split("/")[:2]
+        sizes[archive, what] += item["Size"]
+    found = {}
+    for what in {one for _, one in sizes} - {"recordings"}:
+        slope = (sizes["calls-120", what] - sizes["calls-20", what]) / (many - few)
+        found[what] = (slope, sizes["calls-20", what] - few * slope)
+    return found
 
 
 if __name__ == "__main__":
