@@ -22,26 +22,46 @@ from dagster._serdes import unpack_value
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import OperationalError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 WORKER_LOST = "The machine or process that ran this date is gone: another worker got its task. The date is run again."
+END_UNTOLD = "The run could not write down how it ended, while the database was away. The date is run again."
+_PATIENCE_S = 3600.0
+_BETWEEN_S = 5.0
 
 
 class RunTask(Task):  # type: ignore[misc]  # Celery has no types
-    """One run of one date, which outlives its worker."""
+    """One run of one date, which outlives its worker and an outage of the database."""
 
     acks_late = True
     reject_on_worker_lost = True
 
     def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         """End the run of a worker that was lost; what then follows for a run that has ended does nothing."""
-        if not self.request.delivery_info.get("redelivered"):
-            return
-        run_id = unpack_value(kwargs["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
-        with DagsterInstance.get() as instance:
+        if self.request.delivery_info.get("redelivered"):
+            _end(kwargs, {DagsterRunStatus.STARTED}, WORKER_LOST, RunFailureReason.RUN_WORKER_RESTART)
+
+    def after_return(self, *returned: Any) -> None:  # noqa: ANN401  # Celery's: status, value, id, args, kwargs, ...
+        """End a run that is over and does not say so: Dagster would take the ended task for the run's success."""
+        unfinished = {DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}
+        _end(returned[4], unfinished, END_UNTOLD, RunFailureReason.UNEXPECTED_TERMINATION)
+
+
+def _end(kwargs: Mapping[str, Any], where: set[DagsterRunStatus], why: str, reason: RunFailureReason) -> None:
+    """Fail the task's run if its status is one of `where`, once the database answers."""
+    run_id = unpack_value(kwargs["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
+    for attempt in Retrying(
+        retry=retry_if_exception_type((OperationalError, DagsterPostgresException)),
+        wait=wait_fixed(_BETWEEN_S),
+        stop=stop_after_delay(_PATIENCE_S),
+        reraise=True,
+    ):
+        with attempt, DagsterInstance.get() as instance:
             run = instance.get_run_by_id(run_id)
-            if run is not None and run.status is DagsterRunStatus.STARTED:
-                lost = JobFailureData(error=None, failure_reason=RunFailureReason.RUN_WORKER_RESTART)
-                instance.report_run_failed(run, WORKER_LOST, lost)
+            if run is not None and run.status in where:
+                instance.report_run_failed(run, why, JobFailureData(error=None, failure_reason=reason))
 
 
 def make_worker(instance: DagsterInstance) -> Celery:

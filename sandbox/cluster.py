@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,7 +48,7 @@ _BACKFILL = (
 _T = TypeVar("_T")
 
 
-Lost = Literal["worker", "broker", "database", "nothing"]
+Lost = Literal["worker", "process", "broker", "database", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,8 @@ class BackfillPlan:
         dates: Past dates that are archived.
         calls_per_date: Each has one to three recordings.
         workers: Machines that take runs, one at a time each.
-        lose: What is lost, without any last word, while a date is worked on: a machine for good, or the broker or the
-            database for `outage_s`.
+        lose: What is lost, without any last word, while a date is worked on: a machine for good, the
+            process of its run, or the broker or the database for `outage_s`.
         limit: Of the source's reports, in its notation, over all machines.
         timeout_s: The backfill is given up then.
     """
@@ -282,12 +283,13 @@ class _Cluster:
             raise RuntimeError(f"{' '.join(command[:3])} failed: {self.control.log()[-2000:]}")
 
     def _lose(self, instance: DagsterInstance) -> None:
-        """Once a first date is done and another is worked on; then wait for that one."""
+        """Once a quarter of the dates is done and another is worked on; then wait for that one."""
 
         def busy() -> tuple[Machine, RunRecord] | None:
             runs = _runs(instance)
             under_way = [one for one in runs if one.dagster_run.status is DagsterRunStatus.STARTED]
-            if not any(one.dagster_run.status is DagsterRunStatus.SUCCESS for one in runs):
+            done = sum(one.dagster_run.status is DagsterRunStatus.SUCCESS for one in runs)
+            if done < max(1, self._plan.dates // 4):
                 return None
             return next(((worker, one) for one in under_way for worker in self.workers if worker.got(one)), None)
 
@@ -297,6 +299,10 @@ class _Cluster:
             victim.lose_power()
             lost = time.monotonic()
             self._say(f"{victim.name} lost its power with {day} under way")
+        elif self._plan.lose == "process":
+            os.kill(_process(instance, under_way), signal.SIGKILL)
+            lost = time.monotonic()
+            self._say(f"the process of {day} on {victim.name} was killed")
         else:
             server = self._servers[self._plan.lose]
             server.stop(crash=True)
@@ -336,7 +342,8 @@ class _Cluster:
 
     def _count(self, runs: list[RunRecord]) -> None:
         self._report.runs = Counter(one.dagster_run.status.value.lower() for one in runs)
-        self._report.seconds = max(one.end_time or 0 for one in runs) - min(one.start_time or 0 for one in runs)
+        spans = [(one.start_time, one.end_time) for one in runs if one.start_time and one.end_time]
+        self._report.seconds = max(end for _, end in spans) - min(start for start, _ in spans)
         for worker in self.workers:
             self._report.by_machine[worker.name] = sum(worker.got(one) for one in runs)
 
@@ -347,6 +354,15 @@ def _runs(instance: DagsterInstance) -> list[RunRecord]:
 
 def _day(run: RunRecord) -> str:
     return run.dagster_run.tags["dagster/partition"]
+
+
+def _process(instance: DagsterInstance, run: RunRecord) -> int:
+    """The process id of a run, as its events tell it; every machine of ours is this one."""
+    told = " ".join(one.user_message for one in instance.all_logs(run.dagster_run.run_id))
+    found = re.search(r"Started process for run \(pid: (\d+)\)", told)
+    if found is None:
+        raise RuntimeError(f"The run {run.dagster_run.run_id} does not tell its process.")
+    return int(found[1])
 
 
 def _noted_twice(s3: LocalS3) -> list[str]:
