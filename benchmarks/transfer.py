@@ -40,7 +40,6 @@ HERE = Path(__file__).parent
 DAY = date(2026, 11, 20)
 BUCKET = "bench"
 SLOW = 40  # the tutorials' script gets no more recordings than this
-GOAL = {"recordings/s": 1.0, "CPU": 1.5, "script": 5.0, "MB": 400}
 
 
 @dataclass(frozen=True)
