@@ -16,18 +16,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandbox import admin, current, media
+from sandbox import admin, current, media, refusals
 from sandbox.calls import calls_between
 from sandbox.config import SandboxConfig
 from sandbox.links import MEDIA_PATH
 from sandbox.reports import ReportRequest, ReportRequestError, Row, parse_request, render, rows_of, with_link
 from sandbox.state import SandboxState, error_answer, throttled_answer
 from sandbox.tokens import OAUTH_SECONDS
-from sandbox.wire import ConnectionReset, CutOff, in_blocks
 
 API_PREFIXES = ("/voice/api", "/api", "/voice/api/cx", "")
 _KINDS = {"recordings": "media", "reportsStreaming": "report", "interaction-metadata": "metadata"}
-_HTML = b"<html><head><title>RingCX</title></head><body>Please sign in.</body></html>"
 
 
 def make_app(config: SandboxConfig) -> Starlette:
@@ -197,8 +195,9 @@ def _rendered(state: SandboxState, request: Request, account: str, asked: Report
     faults = state.faults.report_faults(asked.subject, earlier)
     for fault in sorted(faults):
         state.counters.statuses[f"fault {fault}"] += 1
-    if (refusal := _report_refusal(state, request, faults)) is not None:
-        return refusal
+    refused = refusals.refusal(state, request, faults, right="READ on Account", media_type="text/csv")
+    if refused is not None:
+        return refused
     links = state.links(request)
     table = []
     for row in _rows(state, account, asked):
@@ -211,12 +210,7 @@ def _rendered(state: SandboxState, request: Request, account: str, asked: Report
             link = links.link(row.recording, state.faults, variant=row.link_variant)
         table.append(with_link(row, link))
     body, media_type = render(asked.report, table, faults)
-    for fault, framing in (("", "length"), ("_chunked", "chunked"), ("_unframed", "none")):
-        if f"report_cut_off{fault}" in faults:
-            return CutOff(body, media_type, framing)
-    if "report_reset" in faults:
-        return ConnectionReset(body, media_type)
-    return in_blocks(body, media_type, declare_length=False)
+    return refusals.sent(body, media_type, faults)
 
 
 def _rows(state: SandboxState, account: str, asked: ReportRequest) -> list[Row]:
@@ -231,21 +225,3 @@ def _rows(state: SandboxState, account: str, asked: ReportRequest) -> list[Row]:
             if (inside or at_the_end) and row.started_at <= newest:
                 rows.append(row)
     return rows
-
-
-def _report_refusal(state: SandboxState, request: Request, faults: frozenset[str]) -> Response | None:
-    if "report_server_error" in faults:
-        return error_answer(request, state.faults.error_status, "The service is unavailable")
-    if "report_throttled" in faults:
-        return throttled_answer(request, state.faults.retry_after_s)
-    if "report_unauthorized" in faults:
-        return PlainTextResponse("Jwt is expired", 401)
-    if "report_forbidden" in faults:
-        return error_answer(request, 403, "READ on Account is needed")
-    if "report_html_200" in faults:
-        return Response(_HTML, media_type="text/html")
-    if "report_json_error_200" in faults:
-        return error_answer(request, 200, "The report failed", details="internal error")
-    if "report_empty_body" in faults:
-        return Response(b"", media_type="text/csv")
-    return None

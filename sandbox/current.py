@@ -11,18 +11,15 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from sandbox import media
+from sandbox import media, refusals
 from sandbox.calls import Recording, calls_between
 from sandbox.faults import Faults
 from sandbox.interactions import Window, WindowError, find_segment, parse_window, render, rows_of
 from sandbox.state import SandboxState, error_answer, throttled_answer
-from sandbox.wire import ConnectionReset, CutOff, in_blocks
 
 BELOW = "/cx/integration/v1/accounts/{rc_account}/sub-accounts/{account}"
 METADATA_PATH = f"{BELOW}/interaction-metadata"
 DOWNLOAD_PATH = f"{BELOW}/recordings/dialogs/{{dialog}}/segments/{{segment}}"
-_HTML = b"<html><head><title>RingCX</title></head><body>Please sign in.</body></html>"
-_CUT = {"report_cut_off": "length", "report_cut_off_chunked": "chunked", "report_cut_off_unframed": "none"}
 
 
 async def metadata(request: Request) -> Response:
@@ -61,7 +58,8 @@ async def _metadata(state: SandboxState, request: Request) -> Response:
     faults = state.faults.report_faults(window.subject, earlier)
     for fault in sorted(faults):
         state.counters.statuses[f"fault {fault}"] += 1
-    return _faulty(state, request, faults) or _rendered(state, account, window, faults)
+    refused = refusals.refusal(state, request, faults, right="WEM access", media_type="application/json")
+    return refused or _rendered(state, account, window, faults)
 
 
 def _rendered(state: SandboxState, account: str, window: Window, faults: frozenset[str]) -> Response:
@@ -78,30 +76,7 @@ def _rendered(state: SandboxState, account: str, window: Window, faults: frozens
             late = row.recording is not None and state.faults.acts("late_links", row.subject, pulls)
             rows.append({**row.fields, "hasRecording": False, "segmentEvents": None} if late else row.fields)
     body = render(rows, faults)
-    for fault, framing in _CUT.items():
-        if fault in faults:
-            return CutOff(body, "application/json", framing)
-    if "report_reset" in faults:
-        return ConnectionReset(body, "application/json")
-    return in_blocks(body, "application/json", declare_length=False)
-
-
-def _faulty(state: SandboxState, request: Request, faults: frozenset[str]) -> Response | None:
-    if "report_server_error" in faults:
-        return error_answer(request, state.faults.error_status, "The service is unavailable")
-    if "report_throttled" in faults:
-        return throttled_answer(request, state.faults.retry_after_s)
-    if "report_unauthorized" in faults:
-        return PlainTextResponse("Jwt is expired", 401)
-    if "report_forbidden" in faults:
-        return error_answer(request, 403, "WEM access is needed")
-    if "report_html_200" in faults:
-        return Response(_HTML, media_type="text/html")
-    if "report_json_error_200" in faults:
-        return error_answer(request, 200, "The request failed", details="internal error")
-    if "report_empty_body" in faults:
-        return Response(b"", media_type="application/json")
-    return None
+    return refusals.sent(body, "application/json", faults)
 
 
 async def _download(state: SandboxState, request: Request) -> Response:

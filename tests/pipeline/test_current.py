@@ -178,7 +178,8 @@ def test_a_window_that_is_not_whole_fails_loudly_and_writes_nothing_and_the_othe
 ) -> None:
     day = recent[0]
     for fault in ("report_html_200", "report_json_error_200", "report_cut_off", "report_no_url_column"):
-        it = current(faults=Faults(**{fault: Where(paths=(f"interaction_metadata/{day}T18:00:00",))}))
+        faults = Faults(**{fault: Where(paths=(f"interaction_metadata/{day}T18:00:00",))})
+        it = current(faults=faults, sandbox={"calls_per_day": (40, 40)})
         result = it.run(day, select=PULL)
         assert not result.success
         sentence = it.failures(result)["interaction_metadata"]

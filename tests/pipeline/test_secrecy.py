@@ -25,7 +25,7 @@ from dagster import DagsterInstance
 
 from pipelines.ringcx.columns import REPORTS
 from sandbox.calls import CallPlan, calls_between
-from sandbox.config import Credentials
+from sandbox.config import Credentials, Limits
 from sandbox.faults import Faults, Where
 from sandbox.s3 import SECRET_ACCESS_KEY
 
@@ -205,7 +205,14 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
 ) -> None:
     caplog.set_level(logging.INFO)
     home = Path.cwd() / "home"
-    it = world(faults=FAULTS, sandbox={"credentials": OWN, "calls_per_day": (14, 14)})
+    free = Limits(reports="none", exchange="none", metadata="none", download="none")
+    it = world(
+        faults=FAULTS,
+        sandbox={"credentials": OWN, "calls_per_day": (14, 14), "limits": free},
+        RINGCX_SOURCE="both",
+        RINGCX_LIMIT_METADATA="none",
+        RINGCX_LIMIT_MEDIA="none",
+    )
     day, other = recent[0], recent[1]
     command = materialized(it, day, home)
     assert "RUN_" in command.stderr + command.stdout, command.stderr
@@ -214,7 +221,9 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         "global_call_type_detail", day, hostile_rows(it), account_id="15300002", pulled_at=datetime.now(UTC), run_id="x"
     )
     it.run(day)
-    it.sandbox.set_faults({"report_forbidden": ["agent_segment_metadata*"], "report_json_error_200": ["global*"]})
+    it.sandbox.set_faults(
+        {"report_forbidden": ["agent_segment_metadata*"], "report_json_error_200": ["global*", "inter*"]}
+    )
     it.run(other)
     it.sandbox.set_faults(Faults())
     for wrong in (
