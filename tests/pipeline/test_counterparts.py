@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import FINAL, RecordingState, Status
-from pipelines.ledger.store import Ledger
+from pipelines.ledger.store import Ledger, PullRecord
 from pipelines.ringcx.media import HostList
 from pipelines.ringcx.segments import SegmentLinks
 from pipelines.ringcx.tables import parse_report, with_row_identity
 from pipelines.steps.counterparts import Pairs, join, pairs_around
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
+from pipelines.steps.rows import ready_at
+from pipelines.steps.windows import is_fresh
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -175,6 +177,40 @@ def state(recording_id: str, status: Status, *, first: int, same_as: str | None 
         same_as=same_as,
         **held,
     )
+
+
+@pytest.mark.parametrize(
+    ("ended", "due"),
+    [(NOW - timedelta(minutes=4), NOW + timedelta(minutes=11)), (NOW - timedelta(days=1), NOW), (None, NOW)],
+)
+def test_a_recording_is_asked_for_a_quarter_of_an_hour_after_its_call(ended: datetime | None, due: datetime) -> None:
+    row = {"dialog_end_time_ms": ended.isoformat() if ended else None}
+    assert ready_at("interaction_metadata", row, NOW) == due
+
+
+@pytest.mark.parametrize(
+    ("age", "hours"), [(timedelta(minutes=15), 1), (timedelta(hours=5), 5), (timedelta(days=300), 12)]
+)
+def test_a_window_is_fresh_as_long_again_as_it_had_been_over(age: timedelta, hours: float) -> None:
+    pull = PullRecord(
+        report="interaction_metadata_window",
+        day=DAY,
+        account_id="1",
+        period_start=NOW - age - timedelta(hours=3),
+        period_end=NOW - age,
+        pulled_at=NOW,
+        run_id="r",
+        size=2,
+        sha256="",
+        rows=0,
+        new=0,
+        changed=0,
+        unchanged=0,
+        vanished=0,
+        with_link=0,
+    )
+    assert is_fresh(pull, NOW + timedelta(hours=hours, seconds=-1))
+    assert not is_fresh(pull, NOW + timedelta(hours=hours))
 
 
 STATES = st.sampled_from(list(Status))

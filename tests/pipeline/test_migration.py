@@ -137,7 +137,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
 
 
 def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
-    account: Callable[..., Any],
+    account: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     it = account(sandbox={"calls_per_day": (4, 5)})
     it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
@@ -146,6 +146,13 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     assert stereo
     assert {one.status for one in stereo} == {Status.missing}
     it.sandbox.set_faults(Faults())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RINGCX_SOURCE", "current")
+        assert it.run(OLD, select=["interaction_metadata", "recording_links", "recordings"]).success
+    assert verify(["--from", f"{OLD}", "--to", f"{OLD}"], it.s3) == 1
+    said = capsys.readouterr().out
+    assert "stale" in said  # not sealed since, and no more than that: nothing was taken out of the ledger
+    assert "ledger_lacks" not in said
     it.run_as("current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
     states = it.states(OLD)
     assert {one.status for one in states.values()} == {Status.archived}
