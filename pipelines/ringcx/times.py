@@ -23,10 +23,7 @@ _UII_ZONE: Final = "America/New_York"
 
 
 def parse_report_time(text: str | None) -> datetime | None:
-    """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked.
-
-    Milliseconds since 1970 are read too: some columns of the current API are named after them.
-    """
+    """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked."""
     stripped = (text or "").strip()
     if us := _US.fullmatch(stripped):
         month, day, year, clock = us.groups()
@@ -34,9 +31,15 @@ def parse_report_time(text: str | None) -> datetime | None:
     if iso := _ISO.fullmatch(stripped):
         day, clock, fraction, zone = iso.groups()
         return _utc(f"{day}T{clock}.{(fraction or '0').ljust(6, '0')}{zone or ''}")
+    return None
+
+
+def parse_moment(text: str | None) -> datetime | None:
+    """Read a time of the current API: ISO 8601, or milliseconds since 1970, after which its columns are named."""
+    stripped = (text or "").strip()
     if _EPOCH_MS.fullmatch(stripped):
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(stripped))
-    return None
+    return parse_report_time(stripped)
 
 
 def parse_local_time(text: str | None, zone: ZoneInfo) -> datetime | None:

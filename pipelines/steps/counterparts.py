@@ -20,8 +20,7 @@ import pyarrow.compute as pc
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports import ReportName
-from pipelines.ringcx.times import parse_report_time
-from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, link_of
+from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, link_of, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
 # are joined first: an agent may get the same call back within seconds.
@@ -184,7 +183,7 @@ def _legs(
             if call not in calls or not is_agents(report, row):
                 continue
             leg = found[call][tuple(row[name] or "" for name in columns.leg)]
-            leg.started_at = parse_report_time(row[columns.start]) or leg.started_at
+            leg.started_at = start_of(report, row) or leg.started_at
             leg.agent = row[columns.agent or ""] or leg.agent
             if recording := link_of(report, row):
                 leg.recordings.add(recording.recording_id)

@@ -18,7 +18,7 @@ from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.media import parse_link
 from pipelines.ringcx.reports import ReportName
 from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
-from pipelines.ringcx.times import parse_hms, parse_ms, parse_report_time, uii_time
+from pipelines.ringcx.times import parse_hms, parse_moment, parse_ms, parse_report_time, uii_time
 
 AGENT: Final[ReportName] = "agent_segment_metadata"
 GLOBAL: Final[ReportName] = "global_call_type_detail"
@@ -142,10 +142,15 @@ def is_agents(report: ReportName, row: Cells) -> bool:
     return report != INTERACTIONS or not (row["channel_class"] == "DIGITAL" or row["segment_type"] in {"IVR", "BOT"})
 
 
+def start_of(report: ReportName, row: Cells) -> datetime | None:
+    """When a row says that what it tells of began."""
+    text = row[ROWS[report].start]
+    return parse_moment(text) if report == INTERACTIONS else parse_report_time(text)
+
+
 def started_at(report: ReportName, row: Cells) -> datetime | None:
     """When what a row's recording holds began; the start of the call where the row does not say."""
-    columns = ROWS[report]
-    return parse_report_time(row[columns.start]) or uii_time(row[columns.uii])
+    return start_of(report, row) or uii_time(row[ROWS[report].uii])
 
 
 def duration_s(report: ReportName, row: Cells) -> float | None:
@@ -157,11 +162,11 @@ def duration_s(report: ReportName, row: Cells) -> float | None:
 def ready_at(report: ReportName, row: Cells, now: datetime) -> datetime:
     """When it is worth asking for the row's recording for the first time."""
     columns = ROWS[report]
-    over = parse_report_time(row[columns.end]) if columns.end else None
+    over = parse_moment(row[columns.end]) if columns.end else None
     told = parse_report_time(row[columns.told_at]) if columns.told_at else None
     ready = [min(over, now) + READY_AFTER] if over else []
     ready += [told + VALID_AFTER] if told else []
-    return max(now, *ready)
+    return max([now, *ready])
 
 
 def _by_url(raw: str, account_id: str) -> RowLink:

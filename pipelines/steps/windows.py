@@ -29,7 +29,7 @@ from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.interactions import pull_interactions, windows
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.tables import with_row_identity
-from pipelines.ringcx.times import parse_report_time
+from pipelines.ringcx.times import parse_moment
 from pipelines.steps.pull import pull_each, whole_answer
 from pipelines.steps.pulled import covers
 from pipelines.steps.rows import INTERACTIONS, ROWS, has_link
@@ -230,7 +230,7 @@ class _Seen:
 
 
 def _known(rows: pa.Table) -> pa.Table:
-    ended = [parse_report_time(text) for text in rows["segment_end_time_ms"].to_pylist()]
+    ended = [parse_moment(text) for text in rows["segment_end_time_ms"].to_pylist()]
     # Anew: rows read from the ledger have a stricter schema than pulled ones.
     columns: dict[str, Any] = {name: rows[name] for name in ("row_key", "row_hash")}
     return pa.table(columns | {"ended": pa.array(ended, _TIME)})

@@ -24,7 +24,7 @@ from pipelines.ringcx.media import HostList, MediaClient, MediaFault
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
 from pipelines.ringcx.tables import parse_report, with_row_identity
-from pipelines.ringcx.times import parse_ms, parse_report_time
+from pipelines.ringcx.times import parse_moment, parse_ms
 
 BASE = "https://ringcx.example/voice/api"
 NIGHT = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 18, 3, tzinfo=UTC))
@@ -250,7 +250,7 @@ def test_a_download_is_not_redirected_to_a_host_that_is_not_listed(
     ],
 )
 def test_times_are_read_as_text_and_as_milliseconds(text: str | None, moment: datetime | None) -> None:
-    assert parse_report_time(text) == moment
+    assert parse_moment(text) == moment
 
 
 def test_durations_are_milliseconds() -> None:
