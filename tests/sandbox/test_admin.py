@@ -159,6 +159,7 @@ def test_the_environment_points_an_archiver_here(start: Callable[..., Any]) -> N
         "RINGCX_AUTH_URL": sandbox.url,
         "RINGCENTRAL_URL": sandbox.url,
         "RINGCX_MEDIA_HOSTS": sandbox.host,
+        "RINGCX_RC_ACCOUNT_ID": "37439510",
     }
     for login, names in {
         "jwt": {"RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET", "RINGCENTRAL_JWT"},
