@@ -358,7 +358,7 @@ def _day(run: RunRecord) -> str:
 
 def _process(instance: DagsterInstance, run: RunRecord) -> int:
     """The process id of a run, as its events tell it; every machine of ours is this one."""
-    told = " ".join(one.user_message for one in instance.all_logs(run.dagster_run.run_id))
+    told = " ".join(one.message for one in instance.all_logs(run.dagster_run.run_id))
     found = re.search(r"Started process for run \(pid: (\d+)\)", told)
     if found is None:
         raise RuntimeError(f"The run {run.dagster_run.run_id} does not tell its process.")
