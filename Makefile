@@ -5,13 +5,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: help demo ui receiver test lint types imports unit lock clean
+.PHONY: help demo ui receiver bench test lint types imports unit lock clean
 
 help:
 	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
 	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
 	@echo "make test   lint, types, import rules and the whole test suite"
+	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about half an hour"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
 	@echo "make clean  forget the environment and the demo's data"
 
@@ -47,6 +48,11 @@ imports: $(READY)
 
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: $(READY)
+	@for subject in transfer limits ledger events; do \
+		printf '\n== %s\n' $$subject; $(BIN)/python benchmarks/$$subject.py || exit 1; \
+	done
 
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

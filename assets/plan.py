@@ -73,7 +73,7 @@ def plan_assets() -> list[AssetsDefinition]:
                     f"No dates to plan from {first} to {last}: give dates from {settings.archive_start_date} "
                     f"(ARCHIVE_START_DATE) to {yesterday}, the earlier one first."
                 )
-            plan = plan_of(settings, services.ledger, first, last, now, is_amazon=services.bucket.is_amazon)
+            plan = plan_of(settings, services.ledger, first, last, now)
             yield _told(plan)
 
     return [backfill_plan]

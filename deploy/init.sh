@@ -5,4 +5,5 @@
 set -eu
 dagster instance migrate
 dagster instance concurrency set ringcx_reports "${POOL_REPORTS:-8}"
+dagster instance concurrency set ringcx_metadata "${POOL_METADATA:-8}"
 dagster instance concurrency set ringcx_media "${POOL_MEDIA:-8}"

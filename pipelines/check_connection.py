@@ -23,10 +23,9 @@ from pipelines.archive.probe import StoreProbe
 from pipelines.command import Parser, ended, utc_now
 from pipelines.resources import Services
 from pipelines.ringcx.limits import LimiterBroken, Rate
-from pipelines.ringcx.media import MediaClient
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.steps.connection.lines import Line, failed, ok
-from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
+from pipelines.steps.connection.recordings import Link, RecordingCheck, ledger_links
 from pipelines.steps.connection.source import PERIOD, SourceCheck
 from pipelines.steps.connection.store import bucket_lines, ledger_line
 from pipelines.steps.pull import ReportSource
@@ -58,16 +57,13 @@ def checks(services: Services) -> Iterator[Line]:
         reports,
         known.ringcx_account_ids,
         known.uses_reports,
-        known.ringcx_rc_account_id if known.uses_interactions else None,
+        services.interactions if known.uses_interactions else None,
+        services.allowed.segments,
         services.clock,
     )
     yield from source.lines()
-    recording = RecordingCheck(
-        services.media,
-        MediaClient(reports.client, services.hosts, auth=None),
-        has_log_in=known.ringcx_media_username is not None,
-    )
-    yield from recording.lines([*source.links[:2], *ledger_links(services.ledger), *source.links[2:]])
+    for check, fresh, segments in _recording_checks(services, source):
+        yield from check.lines([*fresh[:2], *ledger_links(services.ledger, segments=segments), *fresh[2:]])
     name = f"connection-{ULID.from_datetime(services.clock())}"
     probe = StoreProbe(services.s3, known.archive_bucket, known.archive_prefix, name)
     yield from bucket_lines(probe, services.clock, is_amazon=services.bucket.is_amazon)
@@ -110,6 +106,37 @@ def _reports(services: Services) -> ReportSource:
         return services.reports
     except ValueError as error:  # a token or an address that no request can bear; its text names the variable
         raise SettingsError(str(error)) from None
+
+
+def _recording_checks(services: Services, source: SourceCheck) -> Iterator[tuple[RecordingCheck, list[Link], bool]]:
+    """How recordings are tried, the links just given, and whether they are the current API's."""
+    known, anonymous = services.settings, services.anonymous_recorders
+    if known.uses_reports:
+        yield (
+            RecordingCheck(
+                services.recorders.links,
+                anonymous.links,
+                has_log_in=known.ringcx_media_username is not None,
+                subject="a recording",
+                plural="links of recordings",
+                remedy="set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in of the recordings",
+            ),
+            source.links,
+            False,
+        )
+    if known.uses_interactions and services.recorders.segments and anonymous.segments:
+        yield (
+            RecordingCheck(
+                services.recorders.segments,
+                anonymous.segments,
+                has_log_in=True,
+                subject="a recording of the current API",
+                plural="recordings of the current API",
+                remedy="give this user the right to recordings of the sub-account",
+            ),
+            source.segments,
+            True,
+        )
 
 
 def _limits(services: Services) -> Line:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import make_s3_client
 from pipelines.calendar import local_day
 from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
 from pipelines.ledger.store import Ledger
@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str], settings: PlanSettings, *, today: date) -> R
     return Request(first, last, json_of(known))
 
 
-def plan_of(settings: PlanSettings, ledger: Ledger, first: date, last: date, now: datetime, *, is_amazon: bool) -> Plan:
+def plan_of(settings: PlanSettings, ledger: Ledger, first: date, last: date, now: datetime) -> Plan:
     """The plan of a range under the settings.
 
     Raises:
@@ -86,7 +86,6 @@ def plan_of(settings: PlanSettings, ledger: Ledger, first: date, last: date, now
             settings.plan_price_gb_month,
             settings.plan_currency,
         ),
-        is_amazon=is_amazon,
     )
     return make_plan(ledger, source, terms, (first, last), now)
 
@@ -103,8 +102,7 @@ def main(
         request = parse(sys.argv[1:] if arguments is None else arguments, settings, today=local_day(now, settings.zone))
         client = s3 or make_s3_client(max_connections=_CONNECTIONS)
         ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
-        is_amazon = Bucket(client, settings.archive_bucket, settings.archive_prefix).is_amazon
-        plan = plan_of(settings, ledger, request.first, request.last, now, is_amazon=is_amazon)
+        plan = plan_of(settings, ledger, request.first, request.last, now)
         sys.stdout.writelines(f"{line}\n" for line in text.lines(plan))
         if request.json is not None:
             text.write_file(plan, request.json, now)

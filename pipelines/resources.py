@@ -153,10 +153,15 @@ class Services:
     @cached_property
     def recorders(self) -> Recorders:
         """Where recordings come from."""
-        return Recorders(self.allowed, self.media, self._downloads)
+        auth = self._current_auth if self.allowed.segments is not None else None
+        return Recorders(self.allowed, self.media, self._downloads(auth))
 
     @cached_property
-    def _downloads(self) -> MediaClient | None:
+    def anonymous_recorders(self) -> Recorders:
+        """The same without any log-in: what they give, they give to everybody."""
+        return Recorders(self.allowed, MediaClient(self._client, self.hosts, auth=None), self._downloads(None))
+
+    def _downloads(self, auth: httpx.Auth | None) -> MediaClient | None:
         segments = self.allowed.segments
         if segments is None:
             return None
@@ -166,7 +171,7 @@ class Services:
         return MediaClient(
             self._client,
             HostList((ours, *self.settings.ringcx_media_hosts)),
-            auth=self._current_auth,
+            auth=auth,
             method=self.settings.ringcx_download_method,
             limit=DOWNLOAD_LIMIT,
             ours=(scheme, host, port),

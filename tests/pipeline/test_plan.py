@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from assets.plan import plan_assets
 from pipelines import plan
+from pipelines.archive.sender import SignedSender
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
@@ -214,14 +215,16 @@ def test_interaction_metadata_is_asked_for_by_the_windows_of_a_day_of_23_24_or_2
     assert found["longest"] == "metadata"
 
 
-def test_with_both_sources_a_date_needs_the_reports_and_the_metadata(chronicle: Callable[..., Chronicle]) -> None:
+def test_a_date_that_either_source_covers_is_complete_and_another_costs_what_is_asked(
+    chronicle: Callable[..., Chronicle],
+) -> None:
     it = chronicle(RINGCX_SOURCE="both")
     it.pulled(back(3))
-    it.pulled(back(4))
     it.pulled(back(4), names=[INTERACTIONS])
-    found = it.plan(back(4), back(3))
-    assert [one["state"] for one in found["dates"]] == ["complete", "partly pulled"]
-    assert of(found, back(3))["requests"] == {"reports": 3, "metadata": 8}
+    it.pulled(back(5), names=["agent_segment_metadata"])
+    found = it.plan(back(5), back(3))
+    assert [one["state"] for one in found["dates"]] == ["partly pulled", "complete", "complete"]
+    assert of(found, back(5))["requests"] == {"reports": 3, "metadata": 8}
 
 
 def test_complete_dates_are_left_out_and_the_backfills_are_the_ranges_between_them(
@@ -359,7 +362,7 @@ def test_log_ins_are_one_for_each_run_and_one_for_each_token_while_they_last(
     found = chronicle().plan(back(20), back(1))
     reports = limit(found, "reports")["seconds"]
     assert reports == 29 * 61
-    assert limit(found, "auth")["requests"] == 20 + 4 * (reports // 240)
+    assert limit(found, "auth")["requests"] == 20 + 2 * (reports // 240)
 
 
 def test_the_cost_follows_the_table_of_prices(chronicle: Callable[..., Chronicle]) -> None:
@@ -465,7 +468,11 @@ def test_very_many_requests_take_as_long_as_the_slowest_window_lets_them(rates: 
 
 @pytest.mark.slow
 def test_the_requests_to_s3_are_those_that_a_run_makes(
-    world: Callable[..., Any], recent: list[date], moto: Any, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., Any],
+    recent: list[date],
+    moto: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     it = world(store=moto, sandbox={"calls_per_day": (40, 40), "talk_seconds": (1, 1)})
     # The second of two dates: like most of a backfill, it has a neighbour.
@@ -475,10 +482,16 @@ def test_the_requests_to_s3_are_those_that_a_run_makes(
     pending = found["recordings_to_fetch"]
     assert pending > 50
     counted: Counter[str] = Counter()
+    send = SignedSender.put
 
     def count(model: Any, **_: Any) -> None:
         counted[model.name] += 1
 
+    def put(self: SignedSender, *arguments: Any, **named: Any) -> Any:
+        counted["PutObject"] += 1
+        return send(self, *arguments, **named)
+
+    monkeypatch.setattr(SignedSender, "put", put)
     it.s3.meta.events.register("before-call.s3", count, unique_id="count")
     try:
         assert it.run(recent[1]).success

@@ -8,26 +8,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 
 from pipelines.ringcx import reports
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
-from pipelines.ringcx.columns import LINK_COLUMN
+from pipelines.ringcx.columns import LEGACY, LINK_COLUMN
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
+from pipelines.ringcx.interactions import pull_interactions
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.ringcx.reports import Period, ReportName
+from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
-from pipelines.steps.planning.days import INTERACTIONS, LEGACY
 from pipelines.steps.pull import ReportSource
+from pipelines.steps.rows import INTERACTIONS, ROWS, link_of
+from pipelines.steps.windows import InteractionSource
 
 # A report covers what ended five minutes ago; a recording is there 10 to 15 minutes after its call (RINGCX.md §4).
 PERIOD = timedelta(minutes=5)
 _AGO = timedelta(minutes=20)
-_METADATA_LIMIT = "metadata"
-_WINDOW_S = 60
+WINDOW = timedelta(minutes=5)
 _NETWORK = "Look at the machine's network: name server, firewall, outbound HTTPS (no HTTPS_PROXY is used)"
 _WAYS: tuple[tuple[type[httpx.Auth], str], ...] = (
     (RingCentralJwt, "RingCentral JWT"),
@@ -38,15 +39,20 @@ _WAYS: tuple[tuple[type[httpx.Auth], str], ...] = (
 
 @dataclass(slots=True)
 class SourceCheck:
-    """Looks at the source. `links` gathers what the reports give: account and link, for `recordings.py`."""
+    """Looks at the source. `links` and `segments` gather what the reports and the current API give: account and
+    address, for `recordings.py`.
+
+    `interactions`: None where the current API is not used.
+    """
 
     source: ReportSource
     accounts: Sequence[str]
     uses_reports: bool
-    rc_account_id: str | None
-    """None where the current API is not used."""
+    interactions: InteractionSource | None
+    addresses: SegmentLinks | None
     clock: Callable[[], datetime]
     links: list[tuple[str, str]] = field(default_factory=list)
+    segments: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> Iterator[Line]:
         """Try one thing after the other; what rests on something that failed is not tried."""
@@ -62,9 +68,9 @@ class SourceCheck:
             for report in LEGACY if self.uses_reports else ():
                 subject = f"{report} of account {account_id}"
                 yield not_tried(subject, why) if why else self._report(subject, report, account_id)
-            if self.rc_account_id is not None:
+            if self.interactions is not None:
                 subject = f"{INTERACTIONS} of account {account_id}"
-                yield not_tried(subject, why) if why else self._interactions(subject, self.rc_account_id, account_id)
+                yield not_tried(subject, why) if why else self._interactions(subject, self.interactions, account_id)
 
     def _answers(self) -> Iterator[Line]:
         """Whether anything answers at the API's address, and what time it is there."""
@@ -118,28 +124,26 @@ class SourceCheck:
         self.links += [(account_id, link) for link in table[LINK_COLUMN[report]].to_pylist() if link]
         return ok(subject, f"may be read; {PERIOD // timedelta(minutes=1)} minutes of it have {table.num_rows} rows.")
 
-    def _interactions(self, subject: str, rc_account_id: str, account_id: str) -> Line:
-        path = f"/accounts/{quote(rc_account_id, safe='')}/sub-accounts/{quote(account_id, safe='')}"
-        url = f"{self.source.base_url.rstrip('/')}/cx/integration/v1{path}/interaction-metadata"
-        start = (self.clock() - _AGO - timedelta(seconds=_WINDOW_S)).replace(microsecond=0)
-        body = {
-            "segmentEndTime": start.strftime("%Y-%m-%d %H:%M:%S"),
-            "timeInterval": _WINDOW_S,
-            "timeZone": "UTC",
-        }
+    def _interactions(self, subject: str, source: InteractionSource, account_id: str) -> Line:
+        end = (self.clock() - _AGO).replace(microsecond=0)
         try:
-            with self.source.client.stream(
-                "POST", url, limit=_METADATA_LIMIT, account_id=account_id, auth=self.source.auth, json=body
-            ) as response:
-                status, kind = response.status_code, response.headers.get("Content-Type", "")
+            with tempfile.TemporaryDirectory(prefix="ringcx-window-") as scratch:
+                body = pull_interactions(
+                    source.client,
+                    base_url=source.base_url,
+                    rc_account_id=source.rc_account_id,
+                    auth=source.auth,
+                    account_id=account_id,
+                    window=Period(end - WINDOW, end),
+                    into=Path(scratch, INTERACTIONS),
+                )
+                table = parse_report(INTERACTIONS, body.path, framed=body.framed)
         except (SourceError, LimiterBroken) as error:
             return failed(subject, error)
-        asked = f"POST {place(url)}"
-        if status == 403:
-            return failed(subject, f"{asked} was refused with HTTP 403; give this user the WEM access right for it")
-        if status == 401:
-            return failed(subject, f"{asked} was refused with HTTP 401; give this user access to the sub-account")
-        if status != 200 or "json" not in kind:
-            told = f"{asked} was answered with HTTP {status}{'' if status != 200 else ' and no JSON'}"
-            return failed(subject, f"{told}; check RINGCX_API_URL, RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS")
-        return ok(subject, "may be read.")
+        names = [name for name in ROWS[INTERACTIONS].needed if name in table.column_names]
+        for row in table.select(names).to_pylist():
+            cells = dict.fromkeys(ROWS[INTERACTIONS].needed) | row | {"account_id": account_id}
+            found = link_of(INTERACTIONS, cells, self.addresses)
+            if found is not None and is_segment_link(found.url):
+                self.segments.append((account_id, found.url))
+        return ok(subject, f"may be read; {WINDOW // timedelta(minutes=1)} minutes of it have {table.num_rows} rows.")

@@ -13,13 +13,8 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import ReportName
-from pipelines.steps.pull import PARTS
-
-LEGACY: tuple[ReportName, ...] = tuple(PARTS)
-"""The legacy reports."""
-INTERACTIONS = "interaction_metadata"
-"""The current API's report: its name in the ledger."""
+from pipelines.ringcx.columns import CURRENT, FULL_SOURCES, LEGACY, REPORTS, ReportName
+from pipelines.steps.rows import INTERACTIONS
 
 Kind = Literal["complete", "pending", "partly pulled", "never pulled", "not over"]
 
@@ -35,9 +30,9 @@ class Source:
     metadata_window_s: int
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The reports that must be pulled for a date to be complete."""
-        return (*(LEGACY if self.uses_reports else ()), *((INTERACTIONS,) if self.uses_interactions else ()))
+    def names(self) -> tuple[ReportName, ...]:
+        """The reports that are asked for."""
+        return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +63,13 @@ class KnownDays:
         self._ledger = ledger
         self._source = source
         self._now = now
-        self._pulled = {name: frozenset(ledger.pull_days(name)) for name in source.names}
+        self._pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
         self._stated = frozenset(ledger.state_days())
 
     def perhaps_whole(self) -> list[date]:
-        """The dates for which every report was asked for, newest first; whether to their end only `read` tells."""
-        return sorted(frozenset.intersection(*self._pulled.values()), reverse=True)
+        """The dates for which a full source was asked, newest first; whether to their end only `read` tells."""
+        asked = (frozenset.intersection(*(self._pulled[name] for name in full)) for full in FULL_SOURCES)
+        return sorted(frozenset().union(*asked), reverse=True)
 
     def read(self, day: date) -> KnownDay:
         """What the ledger says of a date."""
@@ -88,7 +84,7 @@ class KnownDays:
                 held += one.recordings
                 held_bytes += one.size
             elif one.status is Status.pending:
-                waiting[one.source in LEGACY][one.account_id] += one.recordings
+                waiting[one.source != INTERACTIONS][one.account_id] += one.recordings
         return KnownDay(
             day=day,
             kind=self._kind(day, pending=bool(waiting[True] or waiting[False])),
@@ -103,18 +99,21 @@ class KnownDays:
         bounds = day_bounds(day, self._source.zone)
         if self._now < bounds[1]:
             return "not over"
-        asked = [name for name, days in self._pulled.items() if day in days]
-        if not asked:
+        pulls = {name: self._ledger.pulls(name, day) for name, days in self._pulled.items() if day in days}
+        if not pulls:
             return "never pulled"
-        if len(asked) < len(self._pulled) or not all(self._is_whole(name, day, bounds) for name in asked):
+        if not all(self._is_covered(pulls, account_id, bounds) for account_id in self._source.accounts):
             return "partly pulled"
         return "pending" if pending else "complete"
 
-    def _is_whole(self, name: str, day: date, bounds: tuple[datetime, datetime]) -> bool:
-        pulls = self._ledger.pulls(name, day)
-        return all(
-            _cover([pull for pull in pulls if pull.account_id == account], bounds) for account in self._source.accounts
-        )
+    @staticmethod
+    def _is_covered(
+        pulls: Mapping[ReportName, Sequence[PullRecord]], account_id: str, bounds: tuple[datetime, datetime]
+    ) -> bool:
+        """Whether any full source was asked for the whole day, also one no longer asked: as the checks see it."""
+        own = {name: [pull for pull in of if pull.account_id == account_id] for name, of in pulls.items()}
+        whole = {name for name, of in own.items() if _cover(of, bounds)}
+        return any(whole.issuperset(full) for full in FULL_SOURCES)
 
 
 def _cover(pulls: Sequence[PullRecord], bounds: tuple[datetime, datetime]) -> bool:

@@ -11,8 +11,9 @@ from datetime import date, datetime, timedelta
 
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.columns import LEGACY
 from pipelines.ringcx.limits import Rate
-from pipelines.steps.planning.days import LEGACY, Kind, KnownDay, KnownDays, Source
+from pipelines.steps.planning.days import Kind, KnownDay, KnownDays, Source
 from pipelines.steps.planning.pace import log_ins, seconds_needed
 from pipelines.steps.planning.storing import Prices, S3Requests, requests_of_a_date
 from pipelines.steps.planning.usual import History, read_history
@@ -25,13 +26,12 @@ _PER_ACCOUNT = ("reports", "metadata", "media", "download")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a plan is made under: the source's limits and retention, prices, and whether S3 is Amazon's."""
+    """What a plan is made under: the source's limits and retention, and prices."""
 
     limits: Mapping[str, Sequence[Rate]]
     retention_days: int
     margin_days: int
     prices: Prices
-    is_amazon: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +150,7 @@ def make_plan(ledger: Ledger, source: Source, terms: Terms, span: tuple[date, da
         days=days,
         budgets=[*budgets, _budget("auth", terms.limits["auth"], tokens)],
         history=history,
-        s3=S3Requests.total(
-            requests_of_a_date(day.to_fetch or 0, _pulls(source, day.day), looks_first=not terms.is_amazon)
-            for day in to_run
-        ),
+        s3=S3Requests.total(requests_of_a_date(day.to_fetch or 0, _pulls(source, day.day)) for day in to_run),
         terms=terms,
     )
 

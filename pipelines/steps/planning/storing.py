@@ -17,8 +17,8 @@ _SEALING_PUTS = 6
 # midnight, for the next one.
 _STATE_PARTS = 4
 # Of one date: steps and checks list and read the date's parts again and again, and those of the days beside it.
-_LISTS = 74
-_READS = 27
+_LISTS = 116
+_READS = 56
 _READS_OF_A_PART = 8
 _GB = 2**30
 
@@ -60,13 +60,12 @@ class S3Requests:
         ) / 1000 * prices.get_per_1000
 
 
-def requests_of_a_date(recordings: int, pulls: int, *, looks_first: bool) -> S3Requests:
-    """What one run of a date asks for.
+def requests_of_a_date(recordings: int, pulls: int) -> S3Requests:
+    """What one run of a date asks for, where the store keeps to `If-None-Match` as S3 does: others are looked at first.
 
     Args:
         recordings: to be stored.
         pulls: how many times a report is pulled: for each account, and for the current API for each window.
-        looks_first: whether the store is asked before each put what lies there (anywhere but at Amazon).
     """
     pulled_parts = 2 * pulls  # the rows, and the trace of the pull
     ledger_parts = pulled_parts + _STATE_PARTS + recordings // FLUSH_LINES
@@ -74,7 +73,7 @@ def requests_of_a_date(recordings: int, pulls: int, *, looks_first: bool) -> S3R
         puts=recordings + ledger_parts + _SEALING_PUTS,
         lists=_LISTS + pulls + recordings // 1000,
         reads=_READS + _READS_OF_A_PART * pulled_parts,
-        looks=ledger_parts + (recordings + _SEALING_PUTS - 1 if looks_first else 0),
+        looks=ledger_parts,
     )
 
 
