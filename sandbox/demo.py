@@ -107,6 +107,8 @@ def _tell(day: date, entry: EventLogEntry) -> None:
         _live(f"{day}  recordings … {shown['done'].value} of {shown['due'].value}")
     elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION and event.asset_key:
         name = event.asset_key.to_user_string()
+        if name not in _LINES:  # what tends the archive and is no step of a date's way into it
+            return
         text, fields = _LINES[name]
         metadata = event.step_materialization_data.materialization.metadata
         _live("")

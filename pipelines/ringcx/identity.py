@@ -108,7 +108,9 @@ def _before(start: bytes, value: "pa.Array[Any]") -> object:
             _compute.subtract(size, pa.scalar(least, size.type))
         )
     digits = size.cast(pa.string()).cast(_BYTES)
-    return _compute.binary_join_element_wise(pa.scalar(start, _BYTES), digits, pa.scalar(b":", _BYTES), b"")
+    return _compute.binary_join_element_wise(
+        pa.scalar(start, _BYTES), digits, pa.scalar(b":", _BYTES), pa.scalar(b"", _BYTES)
+    )
 
 
 def _hexadecimal(digests: bytes) -> "pa.Array[Any]":

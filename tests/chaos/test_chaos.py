@@ -15,7 +15,7 @@ from sandbox.chaos import ChaosPlan, run
 def test_everything_at_once_ends_complete_exact_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [one for one in os.environ if one.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_"))]:
         monkeypatch.delenv(name)
-    plan = ChaosPlan(seed=5, dates=2, calls_per_date=20, kills=2)
+    plan = ChaosPlan(seed=5, dates=2, calls_per_date=20, kills=2, server_error=0.1, cut_off=0.1, reset=0.1)
     told: list[str] = []
     report = run(plan, tmp_path, told.append)
     assert report.problems == []

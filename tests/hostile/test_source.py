@@ -304,7 +304,8 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     assert all(hashlib.sha256(body).hexdigest() == states[key].sha256 for key, body in recordings.items())
     place = f"recordings/date={DAY}/account_id=15300002/layout=stereo/"
     assert all(key.startswith(place) and "/" not in key.removeprefix(place) for key in recordings)
-    assert {key.partition("/")[0] for key in objects} <= {"recordings", "manifests", "witnesses", "catalog", "ledger"}
+    folders = {key.partition("/")[0] for key in objects}
+    assert folders <= {"recordings", "manifests", "witnesses", "catalog", "ledger", "probes"}
 
     assert canary.connections == 0
     authorized = {name for asked in source.asked for name in ("authorization", "x-auth-token") if name in asked.headers}

@@ -31,7 +31,7 @@ BACKOFF_S = 0.02
 
 
 def hurried_clock(speed: float) -> Callable[[], datetime]:
-    begin, since = datetime.now(UTC) - timedelta(minutes=10), time.monotonic()
+    begin, since = datetime.now(UTC) - timedelta(hours=2), time.monotonic()
     return lambda: begin + speed * timedelta(seconds=time.monotonic() - since)
 
 

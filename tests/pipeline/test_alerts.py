@@ -389,7 +389,10 @@ def test_a_memory_of_many_dates_forgets_what_nobody_looks_at_again() -> None:
 def test_the_products_own_failures_and_checks_reach_people_without_personal_data(
     world: Callable[..., Any], recent: list[Any], hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)))
+    it = world(
+        faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)),
+        ARCHIVE_GIVE_UP_DAYS="0",
+    )
     sensors = {one.name: one for one in alert_sensors()}
 
     def tick() -> None:

@@ -193,7 +193,7 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_twenty_
 def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
-    it = world(sandbox=FEW)
+    it = world(sandbox=FEW | {"calls_per_day": (8, 8)})
     fetch(it, recent[0])
     gone, shorter, other, moved = states_of(it, recent[0], Status.archived)[:4]
     client = it.s3

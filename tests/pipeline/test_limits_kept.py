@@ -40,7 +40,7 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
         assert run.wait() == 0
         assert run.outcome()["success"], run.outcome()["errors"]
     counted = it.sandbox.counters()
-    assert counted["violations"] == {"reports": 0, "exchange": 0, "media": 0}
+    assert not any(counted["violations"].values()), counted["violations"]
     assert sum(counted["reports"].values()) == 9, "more than a window takes"
     assert counted["requests"]["media"] > 25
     logins = counted["logins"]

@@ -511,6 +511,10 @@ def hash_by_definition(row: Row) -> str:
 
 
 class TestIdentity:
+    def test_values_of_very_different_lengths_have_the_hash_of_the_definition(self) -> None:
+        rows: list[Row] = [{"uii": "1", "notes": "n" * length} for length in (1, 9, 10, 5_000, 70_000)]
+        assert [digest for _, digest in identity(AGENT, *rows)] == [hash_by_definition(row) for row in rows]
+
     def test_the_definition_of_key_and_hash_is_what_old_ledgers_hold(self) -> None:
         row: Row = {"uii": "202008281319380132120000030797", "session_id": "2", "agent_disposition": 'Zoë, "ok"\n'}
         assert identity(AGENT, row) == [

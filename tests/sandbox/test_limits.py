@@ -60,7 +60,8 @@ def test_reports_are_limited_to_two_a_minute_for_each_account(start: Callable[..
     assert source.report(body, account="2").status_code == 400  # another account has its own window
     clock.advance(int(refused.headers["retry-after"]))
     assert source.agents("inbound", *DAY).status_code == 200
-    assert source.sandbox.counters()["violations"] == {"reports": 2, "exchange": 0, "media": 0}
+    violations = source.sandbox.counters()["violations"]
+    assert {name: number for name, number in violations.items() if number} == {"reports": 2}
 
 
 def test_exchanges_are_limited_to_five_a_minute(start: Callable[..., Any]) -> None:
