@@ -115,7 +115,7 @@ def test_the_init_step_makes_the_tables_and_sets_the_pools(home: Path) -> None:
     subprocess.run([DEPLOY / "init.sh"], env=os.environ | {"PATH": path, "POOL_MEDIA": "3"}, cwd=home, check=True)
     with DagsterInstance.get() as instance:
         pools = {one.name: one.limit for one in instance.event_log_storage.get_pool_limits()}
-    assert pools == {"ringcx_reports": 8, "ringcx_media": 3}
+    assert pools == {"ringcx_reports": 8, "ringcx_metadata": 8, "ringcx_media": 3}
 
 
 def services() -> dict[str, dict[str, Any]]:
