@@ -69,7 +69,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     described = chart.instance(chart.Values.model_validate(raw_values()))["run_launcher"]["config"]
     repository = RepositoryPythonOrigin(
         executable_path="python",
-        code_pointer=ModuleCodePointer("pipelines.definitions", "defs", working_directory="/work"),
+        code_pointer=ModuleCodePointer("pipelines.definitions", "defs", working_directory="/scratch"),
         container_image=IMAGE,
         entry_point=["dagster"],
         container_context={},
@@ -123,9 +123,9 @@ def test_a_run_has_a_scratch_folder_of_its_own_and_shares_no_volume(job: dict[st
     kinds = {name: sorted(set(volume) - {"name"}) for name, volume in volumes.items()}
     assert kinds == {"work": ["emptyDir"]}
     mounts = {one["name"]: one["mountPath"] for one in container(job)["volumeMounts"]}
-    assert mounts["work"] == "/work"
+    assert mounts["work"] == "/scratch"
     variables = {one["name"]: one.get("value") for one in container(job)["env"]}
-    assert variables["DATA_DIR"].startswith("/work/")
+    assert variables["DATA_DIR"].startswith("/scratch/")
     assert variables["DAGSTER_HOME"] == "/opt/dagster/dagster_home"
 
 
