@@ -1,4 +1,4 @@
-"""For tests of every folder: a PostgreSQL, started when the first test asks for it."""
+"""For tests of every folder: an environment as it was, and a PostgreSQL, started when the first test asks for it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.postgres import LocalPostgres
+from sandbox.proof import environment
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """What a test's `.env` put into the environment is gone before the next test, or the next module's fixtures."""
+    with environment({}):
+        yield
 
 
 @pytest.fixture(scope="session")
