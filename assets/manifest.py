@@ -14,7 +14,7 @@ from dagster import (
 from assets.presentation import OWNER, counts, not_held, place
 from pipelines.failures import told_in_a_sentence
 from pipelines.resources import Services
-from pipelines.steps.links import linked_days
+from pipelines.steps.linked import linked_days
 from pipelines.steps.seal import seal_day, seal_neighbours
 
 
@@ -39,7 +39,7 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
             now, run_id = services.clock(), context.run.run_id
             stores = (services.ledger, services.ledger_parts, services.bucket)
             sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)
-            beside = linked_days(services.ledger, day, services.settings.zone, now) - {day}
+            beside = linked_days(services.ledger, day, services.settings.zone) - {day}
             also = seal_neighbours(*stores, beside, now=now, run_id=run_id, signer=services.signer)
         return MaterializeResult(
             metadata={

@@ -24,7 +24,8 @@ from pipelines.ringcx.columns import ReportName
 from pipelines.steps.events import latency
 from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
 from pipelines.steps.findings import SAMPLE
-from pipelines.steps.links import linked_days, register_links, rejoin
+from pipelines.steps.linked import linked_days
+from pipelines.steps.links import register_links, rejoin
 from pipelines.steps.retry import reopen
 from pipelines.steps.rows import EVENTS
 
@@ -109,7 +110,7 @@ def recording_assets(
         day = date.fromisoformat(context.partition_key)
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
-            states = states_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone, now))
+            states = states_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone))
             retried = reopen(
                 services.ledger,
                 day,

@@ -38,7 +38,7 @@ from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.media import HostList
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.tables import parse_report, with_row_identity
-from pipelines.steps.links import register_links
+from pipelines.steps.links import AllowedLinks, register_links
 from pipelines.steps.pull import ReportPull, ReportSource
 from sandbox.s3 import LocalS3
 
@@ -159,8 +159,8 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
         at = now() + timedelta(seconds=place)
         ledger.append_rows(REPORT, DAY, rows, account_id=generated.ACCOUNT, pulled_at=at, run_id="benchmark")
     ledger.append_pull(generated.a_pull(DAY, now()))
-    hosts = HostList(["*.vacd.biz"])
-    register_links(ledger, DAY, zone=ZoneInfo("UTC"), hosts=hosts, now=now(), run_id="benchmark")
+    allowed = AllowedLinks(HostList(["*.vacd.biz"]))
+    register_links(ledger, DAY, zone=ZoneInfo("UTC"), allowed=allowed, now=now(), run_id="benchmark")
     with LocalS3(folder / "s3") as s3:
         lines = []
         for state in ledger.states([DAY]).values():

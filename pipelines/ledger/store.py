@@ -178,20 +178,26 @@ class Ledger:
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
-        return _by_id(_recordings(self._current_lines(days)))
+        return _by_id(_recordings(self.current(days)))
 
     def names(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
-        return _by_id(self._current_lines(days))
+        return _by_id(self.current(days))
+
+    def current(self, days: Iterable[date]) -> pa.Table:
+        """Return the lines behind `names`, in STATE_SCHEMA; they cost no object."""
+        table = self._state_lines(days)
+        order = table.append_column("rank", state_ranks(table)).select(list(PRECEDENCE))
+        return _latest(table, "recording_id", order)
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
-        table = self._current_lines([day])
+        table = self.current([day])
         return list(states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending))))))
 
     def tally(self, day: date) -> list[Tally]:
         """Count the date's recordings by account, source and state; costs no object a recording."""
-        groups = _recordings(self._current_lines([day])).group_by(["account_id", "source", "status"])
+        groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
         counted = groups.aggregate([("recording_id", "count"), ("size", "sum")]).to_pylist()
         return [
             Tally(
@@ -222,11 +228,6 @@ class Ledger:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
         parts = self._read([_folder("report_rows", day, report)], lines, needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
-
-    def _current_lines(self, days: Iterable[date]) -> pa.Table:
-        table = self._state_lines(days)
-        order = table.append_column("rank", state_ranks(table)).select(list(PRECEDENCE))
-        return _latest(table, "recording_id", order)
 
     def _state_lines(self, days: Iterable[date]) -> pa.Table:
         parts = self._read([_folder("recording_states", day) for day in sorted(set(days))], lines)

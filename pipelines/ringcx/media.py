@@ -21,7 +21,7 @@ from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
 from pipelines.ringcx.network import is_address, is_loopback
 
 MEDIA_LIMIT = "media"
-_LONGEST_LINK = 4096
+LONGEST_LINK = 4096
 _BLOCK = 256 << 10
 _SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
 _REDIRECTS = 5
@@ -68,7 +68,7 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     Raises:
         LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
     """
-    if len(raw) > _LONGEST_LINK:
+    if len(raw) > LONGEST_LINK:
         raise LinkRefused("too_long")
     text = "".join(raw.split())
     plain = _PLAIN.fullmatch(text)

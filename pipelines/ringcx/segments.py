@@ -47,7 +47,11 @@ class SegmentLinks:
         Raises:
             LinkRefused: as `segment_recording_id`.
         """
-        return f"{self._below(account_id)}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
+        return f"{self.dialogs(account_id)}{_part(dialog_id)}/segments/{_part(segment_id)}"
+
+    def dialogs(self, account_id: str) -> str:
+        """What the addresses of a sub-account's recordings begin with."""
+        return f"{self._below(account_id)}/recordings/dialogs/"
 
     def owns(self, link: str, account_id: str) -> bool:
         """Whether `link` is the address of a recording of this sub-account under the present settings."""

@@ -19,7 +19,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.attempt import duration_differs
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
-from pipelines.steps.links import linked_recordings
+from pipelines.steps.known import Known
+from pipelines.steps.linked import dates_by_id, linked_rows
 from pipelines.steps.pulled import Unpulled, unpulled
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
@@ -40,27 +41,21 @@ class DayRecordings:
     unknown: tuple[str, ...]
 
 
-def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> DayRecordings:
+def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo) -> DayRecordings:
     """Bring together what the date's rows link to and what the ledger knows."""
-    linked = {one.recording_id: one.date for one in linked_recordings(ledger, day, zone=zone, now=now, run_id="")}
+    linked = dates_by_id(linked_rows(ledger, day, zone=zone))
     days = {day, *linked.values()}
-    known = ledger.names(days)
-    ours = _main_ids(linked, known)
-    if not ours <= known.keys():
+    known = Known(ledger.current(days))
+    if not known.ids >= _main_ids(linked, known):
         # Two reports may date one recording on either side of midnight (links.py).
-        known = ledger.names({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)})
-        ours = _main_ids(linked, known)
-    concerned = {
-        key: state
-        for key, state in known.items()
-        if state.same_as is None and (key in ours or day in (state.date, state.found_on))
-    }
-    return DayRecordings(concerned, tuple(sorted(ours - known.keys())))
+        known = Known(ledger.current({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)}))
+    ours = _main_ids(linked, known)
+    return DayRecordings(known.concerning(day, ours), tuple(sorted(ours - known.ids)))
 
 
-def _main_ids(linked: Iterable[str], known: Mapping[str, RecordingState]) -> set[str]:
+def _main_ids(linked: Iterable[str], known: Known) -> set[str]:
     """The recordings that these ids name: itself, or the one that it is another name of."""
-    return {(known[key].same_as or key) if key in known else key for key in linked}
+    return {known.names.get(key, key) for key in linked}
 
 
 def overdue(state: RecordingState, now: datetime, run_id: str = "") -> bool:
@@ -89,7 +84,7 @@ def every_link_is_held(
 ) -> Finding:
     """Add up the date: found = archived + explained. Lost, late, unknown and vanished recordings are failures."""
     gaps = unpulled(ledger, day, accounts, zone, reports)
-    recordings = day_recordings(ledger, day, zone=zone, now=now)
+    recordings = day_recordings(ledger, day, zone=zone)
     matters = {key: _matter(one, rules, now, run_id) for key, one in recordings.states.items()}
     matters |= _not_in_bucket(bucket, [one for one in recordings.states.values() if one.status is Status.archived])
     by_matter = Counter(matters.values())

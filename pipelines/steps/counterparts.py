@@ -149,15 +149,6 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
     return Joined(tuple(lines), held_twice)
 
 
-def settled(known: Mapping[str, RecordingState], recording_id: str) -> bool:
-    """Whether a recording has been joined already, and nothing is left to do for the pair."""
-    state = known.get(recording_id)
-    if state is None or state.same_as is None:
-        return False
-    main = known.get(state.same_as)
-    return main is not None and main.status not in FINAL
-
-
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
     """The line under its own date, and under the recording's where that is another: each date tells the whole."""
     line = same_recording(name, main, now, run_id)

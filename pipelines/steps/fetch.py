@@ -26,6 +26,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
+from pipelines.steps.known import Known
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
@@ -86,8 +87,7 @@ def states_of(ledger: Ledger, day: date, linked: Iterable[date]) -> dict[str, Re
 
     A call over midnight is found by one day's pull and stored under the next.
     """
-    known = ledger.states({day, *linked})
-    return {key: state for key, state in known.items() if day in (state.date, state.found_on)}
+    return Known(ledger.current({day, *linked})).concerning(day)
 
 
 def due_of(

@@ -1,34 +1,33 @@
 """The links that a date's rows hold become recordings to be fetched.
 
-Every row version ever seen counts, not only the newest: a link that the source took back is still a recording that
-should exist. Links that must not be requested become `rejected` at once, so that they are explained and not merely
-absent.
+Links that must not be requested become `rejected` at once, so that they are explained and not merely absent. Which rows
+link to what is `linked.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipelines.calendar import local_day
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.media import HostList, parse_link
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
-from pipelines.steps.counterparts import AMBIGUOUS, WITHIN, join, pairs_around, settled
-from pipelines.steps.rows import INTERACTIONS, ROWS, duration_s, link_of, ready_at, started_at
+from pipelines.steps.counterparts import AMBIGUOUS, Call, join, pairs_around
+from pipelines.steps.known import Known
+from pipelines.steps.linked import LinkedRows, dates_by_id, linked_rows
+from pipelines.steps.rows import INTERACTIONS, ROWS
 
 # How a reason says that the link itself, not the source's answer, is the matter.
 LINK_REFUSED = "link_refused:"
-_PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/")
-# A start that far after the pulled day is a defect of the row; a partition ahead would not be looked at for long. Held
-# against the pulled day and not against the present, so that a recording has the same date in every run.
-_CLOCK_SKEW = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,55 +83,36 @@ def register_links(
     A recording known as `pending` whose link changed takes the new link and is due at once, and so does one whose
     link was refused, if the new one is not. What both sources tell of is joined (`counterparts.py`).
     """
-    found: dict[str, RecordingState] = {}
-    for one in linked_recordings(ledger, day, zone=zone, now=now, run_id=run_id, segments=allowed.segments):
-        other = found.setdefault(one.recording_id, one)
-        # Of several links to one recording the newest counts that may be requested.
-        if other.link != one.link and (judged(one, allowed) is one or judged(other, allowed) is not other):
-            found[one.recording_id] = one
-    known = ledger.names(_neighbours({one.date for one in found.values()}))
-    open_calls = {
-        (one.account_id, one.uii)
-        for one in found.values()
-        if one.layout == "stereo" and one.uii and not settled(known, one.recording_id)
-    }
-    pairs = pairs_around(ledger, day, open_calls)
-    lines: dict[str, RecordingState] = {}
-    relinked = 0
-    refused: Counter[str] = Counter()
-    for recording_id, one in sorted(found.items()):
-        before = known.get(recording_id)
-        if before is None:
-            doubt = (AMBIGUOUS,) if recording_id in pairs.ambiguous else ()
-            fresh = judged(replace(one, warnings=doubt), allowed)
-            lines[recording_id] = fresh
-            if fresh.reason is not None:
-                refused[fresh.reason.removeprefix(LINK_REFUSED)] += 1
-        elif again := _relinked(before, one, allowed, now, run_id):
-            relinked += 1
-            lines[recording_id] = again
-    new = sum(one not in known for one in found)
-    joined = join(pairs, known | lines, now=now, run_id=run_id)
+    linked = linked_rows(ledger, day, zone=zone, segments=allowed.segments)
+    dates = set(dates_by_id(linked).values())
+    known = Known(ledger.current(_neighbours(dates)))
+    lines = _unsettled(linked, known, allowed, now, run_id)
+    relinked = sum(one in known.ids for one in lines)
+    fresh = [one for key, one in lines.items() if key not in known.ids]
+    refused = Counter(one.reason.removeprefix(LINK_REFUSED) for one in fresh if one.reason is not None)
+    pairs = pairs_around(ledger, day, _open_calls(linked, known))
+    for key in pairs.ambiguous & lines.keys() - known.ids:
+        lines[key] = replace(lines[key], warnings=(AMBIGUOUS,))
+    after = known.states(pairs.partners.keys()) | lines
+    joined = join(pairs, after, now=now, run_id=run_id)
     ledger.append_states([one for key, one in lines.items() if key not in joined.renamed] + list(joined.lines))
-    known |= lines | joined.renamed
-    twice = joined.held_twice
+    names = known.names | {key: str(one.same_as) for key, one in joined.renamed.items()}
     if pairs.partners:
         # The other name may have been registered meanwhile, by the run of the date beside: who writes last sees both.
-        seen = ledger.names(_neighbours({one.date for one in found.values()}))
+        seen = ledger.names(_neighbours(dates))
         ledger.append_states(join(pairs, seen, now=now, run_id=run_id).lines)
-        known |= seen
-    names = {key: one for key, one in known.items() if key in found and one.same_as}
-    layouts = Counter(str(one.layout) for key, one in found.items() if names.get(key) is None)
+        names |= {key: one.same_as for key, one in seen.items() if one.same_as is not None}
+    layouts = {key: ROWS[rows.report].layout for rows in linked for key in rows.ids}
     return LinksFound(
-        found=len({known[key].same_as or key for key in found}),
-        new=new,
+        found=len({names.get(key, key) for key in layouts}),
+        new=len(fresh),
         relinked=relinked,
-        known=len(found) - new - relinked,
-        refused=dict(refused),
-        by_layout=dict(layouts),
-        joined=len(names),
-        ambiguous=tuple(sorted(pairs.ambiguous & found.keys())),
-        held_twice=twice,
+        known=len(layouts) - len(fresh) - relinked,
+        refused=refused,
+        by_layout=Counter(str(layout) for key, layout in layouts.items() if key not in names),
+        joined=len(names.keys() & layouts.keys()),
+        ambiguous=tuple(sorted(pairs.ambiguous & layouts.keys())),
+        held_twice=joined.held_twice,
     )
 
 
@@ -173,51 +153,6 @@ def _relinked(
     return None
 
 
-def linked_recordings(
-    ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime, run_id: str, segments: SegmentLinks | None = None
-) -> Iterator[RecordingState]:
-    """Every recording that any row of `day` links to, as the `pending` state it begins with; one may come twice.
-
-    Without `segments` those of the current API have no link, for callers that look at ids and dates only.
-    """
-    for report, columns in ROWS.items():
-        rows = ledger.all_rows(report, day, columns=columns.needed)
-        linked = rows.filter(rows[columns.link[0]].is_valid()) if len(columns.link) == 1 else rows
-        for cells in zip(*(linked[name].to_pylist() for name in columns.needed), strict=True):
-            row = dict(zip(columns.needed, cells, strict=True))
-            found = link_of(report, row, segments)
-            if found is None:
-                continue
-            began = started_at(report, row)
-            yield RecordingState(
-                recording_id=found.recording_id,
-                account_id=row["account_id"],
-                uii=row[columns.uii] or "",
-                layout=columns.layout,
-                source=report,
-                date=_recording_day(began, found.file_path, day, zone),
-                status=Status.pending,
-                next_attempt_at=ready_at(report, row, now),
-                run_id=run_id,
-                written_at=now,
-                link=found.url,
-                found_on=day,
-                started_at=began,
-                expected_duration_s=duration_s(report, row),
-                first_seen_at=now,
-            )
-
-
-def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, now: datetime) -> set[date]:
-    """The dates under which the recordings of `day`'s rows are stored, and those of their other names."""
-    days: set[date] = set()
-    for one in linked_recordings(ledger, day, zone=zone, now=now, run_id=""):
-        days.add(one.date)
-        if one.started_at is not None and local_day(one.started_at, zone) == one.date:
-            days |= {local_day(one.started_at + step, zone) for step in (-WITHIN[-1], WITHIN[-1])}
-    return days
-
-
 def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
     """`state`, or its rejection if its link must not be requested under the present settings."""
     try:
@@ -234,18 +169,43 @@ def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
     return state
 
 
-def _recording_day(started_at: datetime | None, file_path: str, pulled: date, zone: ZoneInfo) -> date:
-    """The recording's own day: by its start; else by its path; else the day whose pull found it."""
-    if started_at is not None and (started := local_day(started_at, zone)) <= pulled + _CLOCK_SKEW:
-        return started
-    if match := _PATH_DAY.search(f"/{file_path}"):
-        try:
-            return date(*(int(part) for part in match.groups()))
-        except ValueError:
-            return pulled
-    return pulled
-
-
 def _neighbours(days: set[date]) -> set[date]:
     """`days` and those beside them: two sources may date one recording on either side of midnight."""
     return {day + timedelta(days=offset) for day in days for offset in (-1, 0, 1)}
+
+
+def _unsettled(
+    linked: Sequence[LinkedRows], known: Known, allowed: AllowedLinks, now: datetime, run_id: str
+) -> dict[str, RecordingState]:
+    """The new line of each recording that is not known, or whose link is another one now, if that changes anything."""
+    news = [rows.found["recording_id"].filter(pc.invert(known.say(rows.found))) for rows in linked]
+    ids = pc.unique(pa.chunked_array([chunk for column in news for chunk in column.chunks], pa.string()))
+    found: dict[str, RecordingState] = {}
+    for rows in linked:
+        for one in rows.states(ids, now=now, run_id=run_id):
+            other = found.setdefault(one.recording_id, one)
+            # Of several links to one recording the newest counts that may be requested.
+            if other.link != one.link and (judged(one, allowed) is one or judged(other, allowed) is not other):
+                found[one.recording_id] = one
+    before = known.states(found)
+    lines: dict[str, RecordingState] = {}
+    for key, one in sorted(found.items()):
+        if key not in before:
+            lines[key] = judged(one, allowed)
+        elif again := _relinked(before[key], one, allowed, now, run_id):
+            lines[key] = again
+    return lines
+
+
+def _open_calls(linked: Iterable[LinkedRows], known: Known) -> set[Call]:
+    """The calls of stereo recordings of which it is not known whether they have another name."""
+    settled = pa.array(known.settled(), pa.string())
+    calls: set[Call] = set()
+    for rows in linked:
+        columns = ROWS[rows.report]
+        if columns.layout == "stereo":
+            open_ = pc.invert(pc.is_in(rows.found["recording_id"], value_set=settled))
+            legs = rows.rows.select(["account_id", columns.uii]).take(rows.found.filter(open_)["row"])
+            both: list[list[Any]] = [legs[name].to_pylist() for name in ("account_id", columns.uii)]
+            calls.update((account, uii) for account, uii in zip(*both, strict=True) if uii)
+    return calls
