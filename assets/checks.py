@@ -31,7 +31,8 @@ from pipelines.ringcx.columns import LEGACY, ReportName
 from pipelines.sensors import REPORT_KEYS, UNFINISHED
 from pipelines.steps.agreement import mono_and_stereo_agree
 from pipelines.steps.arrivals import every_event_arrived
-from pipelines.steps.completeness import audio_is_true, every_link_is_held
+from pipelines.steps.audio import audio_is_true
+from pipelines.steps.completeness import every_link_is_held
 from pipelines.steps.findings import Finding, Level
 from pipelines.steps.overdue import Standing, nothing_is_overdue
 from pipelines.steps.plausibility import report_is_plausible

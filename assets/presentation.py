@@ -1,8 +1,8 @@
 """How the assets show what they did: tables, places in the archive, progress."""
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 from dagster import (
     AssetExecutionContext,
@@ -17,6 +17,7 @@ from dagster import (
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.steps.fetch import Progress
+from pipelines.steps.known import Recordings
 
 OWNER = "team:recording-archive"
 PROGRESS_SECONDS = 30.0
@@ -34,16 +35,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetada
     )
 
 
-def counts(states: Iterable[RecordingState]) -> dict[str, int]:
+def counts(known: Recordings) -> dict[str, int]:
     """How many recordings stand where, under constant names so that the UI plots them over dates."""
-    by_status = Counter(state.status for state in states)
+    by_status = known.by_status()
     return {"found": by_status.total(), **{str(status): by_status[status] for status in Status}}
 
 
-def not_held(states: Iterable[RecordingState]) -> TableMetadataValue:
+def not_held(known: Recordings) -> TableMetadataValue:
     """The recordings that should exist and are not held: how many for each state and reason, and what happens next."""
     groups: defaultdict[tuple[str, str], list[RecordingState]] = defaultdict(list)
-    for state in states:
+    for state in known.others.values():
         if state.status is not Status.archived:
             groups[str(state.status), state.reason or "new"].append(state)
     rows = []

@@ -22,7 +22,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.resources import Services
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.events import latency
-from pipelines.steps.fetch import Fetcher, due_of, refused_log_in, states_of
+from pipelines.steps.fetch import Fetcher, due_of, recordings_of, refused_log_in
 from pipelines.steps.findings import SAMPLE
 from pipelines.steps.linked import linked_days
 from pipelines.steps.links import register_links, rejoin
@@ -110,20 +110,21 @@ def recording_assets(
         day = date.fromisoformat(context.partition_key)
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
-            states = states_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone))
+            known = recordings_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone))
             retried = reopen(
                 services.ledger,
                 day,
-                states,
+                known,
                 all_final=config.retry_final,
                 recording_ids=config.retry_recording_ids,
                 allowed=services.allowed,
                 now=now,
                 run_id=run_id,
             )
-            states = rejoin(services.ledger, retried.states, day, now=now, run_id=run_id)
-            due = due_of(states.values(), services.allowed, now=now, run_id=run_id)
-            context.log.info("%d recordings known, %d due", len(states), len(due))
+            open_ = rejoin(services.ledger, {**known.others, **retried.fresh}, day, now=now, run_id=run_id)
+            known = known.with_others(open_)
+            due = due_of(open_.values(), services.allowed, now=now, run_id=run_id)
+            context.log.info("%d recordings known, %d due", len(known), len(due))
             result = Fetcher(
                 ledger=services.ledger,
                 bucket=services.bucket,
@@ -134,22 +135,22 @@ def recording_assets(
                 clock=services.clock,
                 stop=services.stop,
                 progress=ProgressReporter(context),
-            ).run(due, states)
+            ).run(due, known)
             event_latency = _event_latency(services, day, result.changed.values()) if events else {}
-            settled = states | result.changed
+            settled = {**open_, **result.changed}
             if result.changed and any(one.status in FINAL for one in settled.values()):
                 settled = rejoin(services.ledger, settled, day, now=services.clock(), run_id=run_id)
-        after = list(settled.values())
+            known = known.with_others(settled)
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
         return MaterializeResult(
             metadata={
-                "not_held": not_held(after),
-                **counts(after),
-                "of_other_dates": sum(one.date != day for one in after),
+                "not_held": not_held(known),
+                **counts(known),
+                "of_other_dates": known.dated_otherwise(day),
                 "archived_now": sum(one.status is Status.archived for one in result.changed.values()),
                 "adopted_now": result.adopted,
-                "reopened_now": retried.reopened,
+                "reopened_now": len(retried.fresh),
                 "still_not_allowed": retried.refused,
                 "megabytes_now": round(result.size / 1e6, 3),
                 **event_latency,

@@ -187,7 +187,7 @@ def run_ours() -> None:
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
     from pipelines.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
-    from pipelines.steps.fetch import Fetcher, due_of, states_of  # noqa: PLC0415
+    from pipelines.steps.fetch import Fetcher, due_of, recordings_of  # noqa: PLC0415
 
     job = json.loads(sys.stdin.read())
     services = Services(lambda: load(Settings))
@@ -212,21 +212,21 @@ def run_ours() -> None:
         )
         for number, size in job["recordings"]
     )
-    parts = services.settings, services.bucket, services.media, services.rules, services.hosts
+    parts = services.settings, services.bucket, services.recorders, services.rules, services.allowed
     with _measured(job["recordings"]):
-        states = states_of(services.ledger, DAY, ())
-        due = due_of(states.values(), parts[-1], now=services.clock(), run_id="bench")
+        known = recordings_of(services.ledger, DAY, ())
+        due = due_of(known.others.values(), parts[-1], now=services.clock(), run_id="bench")
         result = Fetcher(
             ledger=services.ledger,
             bucket=services.bucket,
-            media=services.media,
+            media=services.recorders,
             rules=services.rules,
             concurrency=services.settings.archive_concurrency,
             run_id="bench",
             clock=services.clock,
             stop=services.stop,
             progress=lambda _: None,
-        ).run(due, states)
+        ).run(due, known)
     held = sum(one.status is Status.archived for one in result.changed.values())
     if held != len(job["recordings"]):
         reasons = {one.reason for one in result.changed.values()}

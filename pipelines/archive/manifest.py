@@ -22,7 +22,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 FORMAT = "ringcx-archive/manifest/1"
+_NO_ENTRIES = b'"entries":[]'
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _TRIES = 10  # sealers of one day that finish at the same moment; each try lost means that another one won
 
 _CATALOG_FIELDS: "list[pa.Field[Any]]" = [
@@ -94,6 +96,9 @@ class ManifestEntry:
     warnings: tuple[str, ...] = ()
 
 
+_ENTRY_FIELDS = tuple(one.name for one in fields(ManifestEntry))
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
@@ -108,12 +113,21 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class SealedManifest:
-    """A manifest as it lies in the bucket, read and checked against its own `content_sha256`."""
+    """A manifest as it lies in the bucket, checked against its own `content_sha256`. `head`: the document without its
+    entries.
+    """
 
     key: str
     number: int
     sha256: str
-    document: Mapping[str, Any]
+    head: Mapping[str, Any]
+    body: bytes = field(repr=False)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The whole document, read anew."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
 
 
 def seal(
@@ -140,16 +154,17 @@ def seal(
         StoreDamaged: an earlier manifest cannot be read.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
-    content = _content(day, entries, totals)
-    content_sha256 = _sha256(canonical_json(content))
+    listed = b",".join(_json(entry_document(entry)) for entry in _sorted(entries))
+    content = {"date": day.isoformat(), "totals": dict(totals)}
+    content_sha256 = _sha256(_with_entries(content, listed))
     when = _utc(sealed_at)
     previous_day = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
     for _ in range(_TRIES):
         latest = latest_manifest(bucket, day)
-        if latest is not None and latest.document["content_sha256"] == content_sha256:
+        if latest is not None and latest.head["content_sha256"] == content_sha256:
             return Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
         number = 1 if latest is None else latest.number + 1
-        document = {
+        head = {
             **content,
             "format": FORMAT,
             "number": number,
@@ -159,9 +174,9 @@ def seal(
             "previous_sha256": None if latest is None else latest.sha256,
             "previous_day": None
             if previous_day is None
-            else {"date": previous_day.document["date"], "number": previous_day.number, "sha256": previous_day.sha256},
+            else {"date": previous_day.head["date"], "number": previous_day.number, "sha256": previous_day.sha256},
         }
-        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, canonical_json(document))
+        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, _with_entries(head, listed))
         if sealed is not None:
             return sealed
     raise StorageUnavailable(
@@ -190,12 +205,11 @@ def write_catalog(
         Its key.
     """
     also = names or {}
-    rows = [
-        asdict(entry) | {"warnings": list(entry.warnings), "also_known_as": sorted(also.get(entry.recording_id, ()))}
-        for entry in _sorted(entries)
-    ]
+    ordered = _sorted(entries)
+    columns: dict[str, list[Any]] = {name: [getattr(entry, name) for entry in ordered] for name in _ENTRY_FIELDS}
+    columns["also_known_as"] = [sorted(also.get(entry.recording_id, ())) for entry in ordered]
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=CATALOG_SCHEMA), out, compression="zstd")
+    pq.write_table(pa.Table.from_pydict(columns, schema=CATALOG_SCHEMA), out, compression="zstd")
     key = catalog_key(bucket.prefix, day)
     body = out.getvalue()
     put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
@@ -209,7 +223,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
     Raises:
         ValueError: its time has no zone.
     """
-    return asdict(entry) | {
+    return {name: getattr(entry, name) for name in _ENTRY_FIELDS} | {
         "warnings": sorted(entry.warnings),
         "started_at": None if entry.started_at is None else _utc(entry.started_at),
         # Milliseconds: the last digits of a division are no content.
@@ -223,17 +237,20 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
     Raises:
         ValueError: a number is not finite.
     """
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _json(document) + b"\n"
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
     # A lone surrogate has no UTF-8; backslashreplace writes it as \udXXX, which is JSON's own way too.
-    return (text + "\n").encode("utf-8", "backslashreplace")
+    return _encode(document).encode("utf-8", "backslashreplace")
 
 
-def _content(day: date, entries: Iterable[ManifestEntry], totals: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        "date": day.isoformat(),
-        "entries": [entry_document(entry) for entry in _sorted(entries)],
-        "totals": dict(totals),
-    }
+def _with_entries(document: Mapping[str, Any], listed: bytes) -> bytes:
+    """The canonical JSON of a document and of its entries, which are that already: a day's may be a hundred megabytes,
+    and are made once.
+    """
+    without = canonical_json({**document, "entries": []})
+    return without.replace(_NO_ENTRIES, b'"entries":[%b]' % listed, 1)
 
 
 def _sorted(entries: Iterable[ManifestEntry]) -> Sequence[ManifestEntry]:
@@ -282,21 +299,23 @@ def _read(bucket: Bucket, day: date, number: int) -> SealedManifest:
     key = manifest_key(bucket.prefix, day, number)
     body = bucket.get_bytes(key)
     try:
-        document = json.loads(body)
-        content = {name: document[name] for name in ("date", "entries", "totals")}
+        start, end = body.index(b'"entries":[') + len(b'"entries":['), body.rindex(b'],"format":')
+        listed, around = body[start:end], body[:start] + body[end:]
+        head = json.loads(around)
+        content = {name: head[name] for name in ("date", "totals")}
         whole = (
-            document["format"] == FORMAT
-            and document["date"] == day.isoformat()
-            and document["number"] == number
-            and "previous_sha256" in document
-            and document["content_sha256"] == _sha256(canonical_json(content))
-            and canonical_json(document) == body
+            head["format"] == FORMAT
+            and head["date"] == day.isoformat()
+            and head["number"] == number
+            and "previous_sha256" in head
+            and head["content_sha256"] == _sha256(_with_entries(content, listed))
+            and canonical_json(head) == around
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise not_the_sealed_one(bucket, key)
-    return SealedManifest(key, number, _sha256(body), document)
+    return SealedManifest(key, number, _sha256(body), head, body)
 
 
 def not_the_sealed_one(bucket: Bucket, key: str) -> StoreDamaged:

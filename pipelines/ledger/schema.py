@@ -38,6 +38,7 @@ __all__ = [
     "state_ranks",
     "states_from",
     "states_table",
+    "values",
 ]
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -300,7 +301,7 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             warnings,
             first_seen_at,
             same_as,
-        ) in zip(*(_values(table[name]) for name in STATE_SCHEMA.names), strict=True)
+        ) in zip(*(values(table[name]) for name in STATE_SCHEMA.names), strict=True)
     ]
 
 
@@ -323,7 +324,7 @@ def pulls_table(pulls: Sequence[PullRecord]) -> pa.Table:
 
 def pulls_from(table: pa.Table) -> list[PullRecord]:
     """Read lines of PULL_SCHEMA back."""
-    columns = {"day" if name == "date" else name: _values(table[name]) for name in PULL_SCHEMA.names}
+    columns = {"day" if name == "date" else name: values(table[name]) for name in PULL_SCHEMA.names}
     names = list(columns)
     return [PullRecord(**dict(zip(names, line, strict=True))) for line in zip(*columns.values(), strict=True)]
 
@@ -346,7 +347,7 @@ def _utc(moment: datetime, name: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
+def values(column: pa.ChunkedArray[Any]) -> list[Any]:
     """Return Python values: pyarrow's own way, except where it makes a slow new object for every line."""
     kind = column.type
     if column.null_count == len(column):

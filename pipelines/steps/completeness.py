@@ -1,4 +1,4 @@
-"""Is every recording that a date's reports name held, or is it said why not? And is the audio what the report says?
+"""Is every recording that a date's reports name held, or is it said why not?
 
 The sum that must come out: found = archived + explained. A date whose reports were not pulled has nothing to add up
 and is never complete. Reads the ledger, and the names and sizes of the objects; `pipelines.verify` reads the bytes.
@@ -6,7 +6,7 @@ and is never complete. Reads the ledger, and the names and sizes of the objects;
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,16 +17,13 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
-from pipelines.steps.attempt import duration_differs
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
-from pipelines.steps.known import Known
+from pipelines.steps.known import Known, Recordings
 from pipelines.steps.linked import dates_by_id, linked_rows
 from pipelines.steps.pulled import Unpulled, unpulled
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
 OVERDUE_AFTER = timedelta(minutes=15)
-# A header without audio is 44 bytes in a plain WAV.
-_HEADER_BYTES = 44
 _ONE_DAY = timedelta(days=1)
 
 
@@ -37,7 +34,7 @@ class DayRecordings:
     `unknown`: linked to, and without any state in the ledger.
     """
 
-    states: Mapping[str, RecordingState]
+    known: Recordings
     unknown: tuple[str, ...]
 
 
@@ -85,13 +82,14 @@ def every_link_is_held(
     """Add up the date: found = archived + explained. Lost, late, unknown and vanished recordings are failures."""
     gaps = unpulled(ledger, day, accounts, zone, reports)
     recordings = day_recordings(ledger, day, zone=zone)
-    matters = {key: _matter(one, rules, now, run_id) for key, one in recordings.states.items()}
-    matters |= _not_in_bucket(bucket, [one for one in recordings.states.values() if one.status is Status.archived])
+    known = recordings.known
+    matters = {key: _matter(one, rules, now, run_id) for key, one in known.others.items()}
+    matters |= _not_in_bucket(bucket, known)
     by_matter = Counter(matters.values())
-    by_status = Counter(str(one.status) for one in recordings.states.values())
+    by_status = known.by_status()
     not_over = now < day_bounds(day, zone)[1]
     counts = {
-        "found": len(recordings.states) + len(recordings.unknown),
+        "found": len(known) + len(recordings.unknown),
         **{str(status): by_status[status] for status in Status},
         "waiting": by_matter["waiting"],
         "overdue": by_matter["overdue"],
@@ -103,22 +101,23 @@ def every_link_is_held(
         "without_state": len(recordings.unknown),
         "reports_not_pulled": len(gaps),
     }
-    wrong = [(matter, recordings.states[key]) for key, matter in matters.items() if matter not in ("held", "waiting")]
-    wrong.sort(key=lambda one: (one[0], one[1].recording_id))
+    wrong_ids = {key: matter for key, matter in matters.items() if matter != "waiting"}
+    in_order = sorted((matter, key) for key, matter in wrong_ids.items())
+    shown = known.states(key for _, key in in_order[:SAMPLE])
     level = Level.good
-    if wrong or recordings.unknown or (gaps and not not_over):
+    if wrong_ids or recordings.unknown or (gaps and not not_over):
         level = Level.bad
     elif gaps:
         level = Level.doubtful
-    sample = examples(wrong)
+    sample = examples((matter, shown[key]) for matter, key in in_order[:SAMPLE])
     missing: list[Row] = [(key, "without_state", "", "", day.isoformat(), 0) for key in recordings.unknown]
     sample = Table(sample.columns, [*sample.rows, *missing][:SAMPLE])
     return Finding(
         level=level,
-        sentence=_sentence(day, counts, gaps, not_over=not_over, next_at=_next(recordings.states.values())),
+        sentence=_sentence(day, counts, gaps, not_over=not_over, next_at=_next(known.others.values())),
         counts=counts,
         tables={
-            "by_reason": _by_reason(recordings.states, matters),
+            "by_reason": _by_reason(known, matters),
             **({"sample": sample} if sample.rows else {}),
             **({"not_pulled": _gap_table(gaps)} if gaps else {}),
         },
@@ -126,8 +125,6 @@ def every_link_is_held(
 
 
 def _matter(state: RecordingState, rules: RetryRules, now: datetime, run_id: str) -> str:
-    if state.status is Status.archived:
-        return "held"
     if state.status in FINAL:
         return "conflict" if state.reason == "conflict" else "lost"
     if stuck(state, rules, now):
@@ -135,25 +132,27 @@ def _matter(state: RecordingState, rules: RetryRules, now: datetime, run_id: str
     return "overdue" if overdue(state, now, run_id) else "waiting"
 
 
-def _not_in_bucket(bucket: Bucket, archived: Sequence[RecordingState]) -> dict[str, str]:
-    """Those whose object is not there or is another one. One LIST per 1000 recordings, no byte read unless in doubt."""
+def _not_in_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
+    """Those held whose object is not there or is another one. One LIST per 1000 recordings, no byte read unless in
+    doubt.
+    """
     there: dict[str, Listed] = {}
-    for day in {one.date for one in archived}:
+    for day in known.held_dates():
         there |= bucket.list_day(day)
     wrong: dict[str, str] = {}
-    doubted: list[RecordingState] = []
-    for one in archived:
-        found = there.get(one.key or "")
+    doubted: list[tuple[str, str, str]] = []
+    for recording_id, key, size, sha256, etag in known.columns("recording_id", "key", "size", "sha256", "etag"):
+        found = there.get(key)
         if found is None:
-            wrong[one.recording_id] = "object_gone"
-        elif found.size != one.size:
-            wrong[one.recording_id] = "object_changed"
-        elif one.etag and found.etag and found.etag != one.etag:
-            doubted.append(one)
+            wrong[recording_id] = "object_gone"
+        elif found.size != size:
+            wrong[recording_id] = "object_changed"
+        elif etag and found.etag and found.etag != etag:
+            doubted.append((recording_id, key, sha256))
     # Another ETag is other bytes, or the same ones moved here from another bucket: a few are read to tell which.
-    for one in doubted[:SAMPLE]:
-        if one.key and bucket.hash_object(one.key).sha256 != one.sha256:
-            wrong[one.recording_id] = "object_changed"
+    for recording_id, key, sha256 in doubted[:SAMPLE]:
+        if bucket.hash_object(key).sha256 != sha256:
+            wrong[recording_id] = "object_changed"
     return wrong
 
 
@@ -207,8 +206,10 @@ def _sentence(
     return " ".join(parts)
 
 
-def _by_reason(states: Mapping[str, RecordingState], matters: Mapping[str, str]) -> Table:
-    groups = Counter((str(one.status), one.reason or "", matters[key]) for key, one in states.items())
+def _by_reason(known: Recordings, matters: Mapping[str, str]) -> Table:
+    groups = Counter((str(one.status), one.reason or "", matters[key]) for key, one in known.others.items())
+    held = Counter(matters.get(recording_id, "held") for (recording_id,) in known.columns("recording_id"))
+    groups |= {(str(Status.archived), "", matter): count for matter, count in held.items()}
     rows: list[Row] = [(*group, count) for group, count in sorted(groups.items())]
     return Table(("state", "reason", "verdict", "recordings"), rows)
 
@@ -218,71 +219,3 @@ def _gap_table(gaps: Sequence[Unpulled]) -> Table:
         (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
     ]
     return Table(("report", "account", "pulled_up_to"), rows)
-
-
-def audio_is_true(ledger: Ledger, day: date) -> Finding:
-    """Compare what was received with what the report says of it: length, empty recordings, silent channels.
-
-    Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
-    """
-    states = ledger.states([day]).values()
-    archived = [one for one in states if one.status is Status.archived]
-    parts = _parts(archived)
-    doubts = {
-        "duration_differs": [one for one in archived if duration_differs(one.expected_duration_s, _heard(one, parts))],
-        "header_only": [one for one in states if _is_header_only(one)],
-        "silent_channel": [one for one in archived if any("silent" in warning for warning in one.warnings)],
-    }
-    flagged = [(_detail(doubt, one, _heard(one, parts)), one) for doubt, found in doubts.items() for one in found]
-    counts = {
-        "archived": len(archived),
-        **{doubt: len(found) for doubt, found in doubts.items()},
-        "without_reported_duration": sum(one.expected_duration_s is None for one in archived),
-    }
-    if flagged:
-        sentence = (
-            f"Of the recordings of {day}, {counts['duration_differs']} differ in length from the report, "
-            f"{counts['header_only']} have a header and no audio, {counts['silent_channel']} have a silent channel. "
-            "Listen to the samples: they may be recordings of nothing."
-        )
-    else:
-        sentence = (
-            f"{number(len(archived), 'recording')} of {day}: lengths agree with the report, none is empty, and none "
-            "of five seconds and more has a silent channel."
-        )
-    return Finding(
-        level=Level.doubtful if flagged else Level.good,
-        sentence=sentence,
-        counts=counts,
-        tables={"sample": examples(flagged)} if flagged else {},
-    )
-
-
-def _is_header_only(state: RecordingState) -> bool:
-    if state.status is Status.archived:
-        return (state.size or 0) <= _HEADER_BYTES or state.duration_s == 0
-    return state.reason == "header_only"
-
-
-def _parts(archived: Iterable[RecordingState]) -> dict[tuple[str, str], float]:
-    """Call -> the seconds of its mono recordings together: one stopped and started again comes in parts."""
-    parts: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for one in archived:
-        if one.layout == "mono" and one.uii:
-            parts[one.account_id, one.uii] += one.duration_s or 0.0
-    return dict(parts)
-
-
-def _heard(state: RecordingState, parts: Mapping[tuple[str, str], float]) -> float | None:
-    """The seconds to compare with the report's, which gives those of a call for mono and of a leg for stereo."""
-    if state.layout == "mono" and state.duration_s is not None:
-        return parts.get((state.account_id, state.uii), state.duration_s)
-    return state.duration_s
-
-
-def _detail(doubt: str, state: RecordingState, heard: float | None) -> str:
-    if doubt == "duration_differs":
-        return f"{doubt}: {heard or 0:.0f} s, reported {state.expected_duration_s:.0f} s"
-    if doubt == "silent_channel":
-        return ", ".join(one for one in state.warnings if "silent" in one)
-    return doubt

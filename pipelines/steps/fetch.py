@@ -26,7 +26,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
-from pipelines.steps.known import Known
+from pipelines.steps.known import Known, Recordings
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
@@ -72,7 +72,7 @@ def refused_log_in(result: FetchResult) -> str | None:
     refused = [one for one in result.changed.values() if one.status is Status.pending and one.reason in REFUSALS]
     if not refused:
         return None
-    hosts = ", ".join(sorted({_host(one) for one in refused}))
+    hosts = ", ".join(sorted({_host(one.link) for one in refused}))
     checks = {
         _CHECK_RIGHTS if is_segment(one) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" for one in refused
     }
@@ -82,8 +82,8 @@ def refused_log_in(result: FetchResult) -> str | None:
     )
 
 
-def states_of(ledger: Ledger, day: date, linked: Iterable[date]) -> dict[str, RecordingState]:
-    """The states that concern a run of `day`: those dated `day`, and those its pull found and `linked` dates hold.
+def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
+    """Those that concern a run of `day`: dated `day`, and found by its pull where `linked` dates hold them.
 
     A call over midnight is found by one day's pull and stored under the next.
     """
@@ -108,9 +108,10 @@ def due_of(
     return sorted(due, key=lambda one: (one.attempts, one.date, one.recording_id))
 
 
-def plan_keys(prefix: str, due: Iterable[RecordingState], states: Iterable[RecordingState]) -> dict[str, str]:
+def plan_keys(prefix: str, due: Iterable[RecordingState], known: Recordings) -> dict[str, str]:
     """A key for each due recording, by its id. Two recordings of one file name never get the same key."""
-    taken = {state.key: state.recording_id for state in states if state.key is not None}
+    taken = dict(known.columns("key", "recording_id"))
+    taken |= {one.key: one.recording_id for one in known.others.values() if one.key is not None}
     planned = {}
     for state in sorted(due, key=lambda one: one.recording_id):
         key = keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))
@@ -150,8 +151,8 @@ class Fetcher:
         self._in_a_row = 0
         self._defect: Exception | None = None
 
-    def run(self, due: Sequence[RecordingState], states: Mapping[str, RecordingState]) -> FetchResult:
-        """Attempt every recording of `due`, given the `states` of all recordings around it.
+    def run(self, due: Sequence[RecordingState], known: Recordings) -> FetchResult:
+        """Attempt every recording of `due`, given what is `known` of the recordings around it.
 
         Raises:
             SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
@@ -161,8 +162,8 @@ class Fetcher:
         result = FetchResult(due=len(due))
         existing = frozenset(key for day in {one.date for one in due} for key in self._bucket.list_day(day))
         attempt = Attempt(self._bucket, self._media, existing, self._stop)
-        planned = plan_keys(self._bucket.prefix, due, states.values())
-        self._gave_before = {_host(state) for state in states.values() if state.status is Status.archived}
+        planned = plan_keys(self._bucket.prefix, due, known)
+        self._gave_before = {_host(link) for link in known.origins()} if due else set()
         doubtful: dict[str, Done] = {}
         with _Lines(self._ledger, self._clock) as lines:
             try:
@@ -253,7 +254,7 @@ class Fetcher:
         A recording given in this run proves it. One given in an earlier run does not, since a password may have been
         changed since; that much counts only for a 403 that has stayed one until the recording is given up.
         """
-        host, fault = _host(done.state), done.fault
+        host, fault = _host(done.state.link), done.fault
         forbidden = fault is not None and fault.reason == "forbidden"
         patient = forbidden and done.state.attempts > 0 and self._rules.gives_up(done.state, self._clock())
         return host in self._proven or (patient and host in self._gave_before)
@@ -263,7 +264,7 @@ class Fetcher:
         if done.stored is not None:
             stored = done.stored
             if not stored.adopted:
-                self._proven.add(_host(done.state))
+                self._proven.add(_host(done.state.link))
             state = archived(
                 done.state,
                 key=stored.key,
@@ -333,5 +334,5 @@ class _Lines:
         self._waiting, self._since = [], self._clock()
 
 
-def _host(state: RecordingState) -> str:
-    return urlsplit(state.link).netloc.lower().rpartition("@")[2]
+def _host(link: str) -> str:
+    return urlsplit(link).netloc.lower().rpartition("@")[2]

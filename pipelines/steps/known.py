@@ -1,22 +1,78 @@
 """What the ledger says of a date's recordings and of their other names: lines of a table until one is asked for.
 
-A date may have a hundred thousand recordings of which nothing is to be done: each is an object only if it is needed.
+A date may have a hundred thousand recordings that are held: each is an object only if it is needed as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.ledger.schema import states_from
-from pipelines.ledger.states import FINAL, RecordingState
+from pipelines.ledger.schema import states_from, values
+from pipelines.ledger.states import FINAL, RecordingState, Status
 
 pc: Any = pyarrow.compute  # as in in_bulk.py
 _NO = pa.scalar(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """Recordings by the ledger's current lines: `held` ones as a table, and `others` by id, sorted."""
+
+    held: pa.Table
+    others: Mapping[str, RecordingState]
+
+    @classmethod
+    def of(cls, lines: pa.Table) -> Recordings:
+        """Tell lines apart; other names are left out."""
+        lines = lines.filter(lines["same_as"].is_null())
+        held = pc.equal(lines["status"], str(Status.archived))
+        return cls(lines.filter(held), _by_id(lines.filter(pc.invert(held))))
+
+    def __len__(self) -> int:
+        return self.held.num_rows + len(self.others)
+
+    def with_others(self, others: Mapping[str, RecordingState]) -> Recordings:
+        """The same, where these have taken the place of the `others`, and of what is held under their ids."""
+        return Recordings(self.held.filter(pc.invert(_are(self.held, others))), others)
+
+    def by_status(self) -> Counter[Status]:
+        """How many stand where."""
+        return Counter({Status.archived: self.held.num_rows}) + Counter(one.status for one in self.others.values())
+
+    def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
+        """Those of these ids that are among them, sorted."""
+        wanted = set(ids)
+        found = _by_id(self.held.filter(_are(self.held, wanted))) if wanted else {}
+        return dict(sorted((found | {key: self.others[key] for key in wanted & self.others.keys()}).items()))
+
+    def columns(self, *names: str) -> Iterable[tuple[Any, ...]]:
+        """The values of these columns, line by line, of those that are held."""
+        return zip(*(values(self.held[name]) for name in names), strict=True)
+
+    def origins(self) -> list[str]:
+        """What the links of those that are held begin with, up to the path; each once."""
+        return values(pc.unique(pc.replace_substring_regex(self.held["link"], r"(?s)^([^/?#]*//[^/?#]*).*$", r"\1")))
+
+    def dated_otherwise(self, day: date) -> int:
+        """How many are stored under another date."""
+        of_day: int = pc.sum(pc.equal(self.held["date"], day)).as_py() or 0
+        return self.held.num_rows - of_day + sum(one.date != day for one in self.others.values())
+
+    def held_dates(self) -> list[date]:
+        """The dates that those that are held are stored under."""
+        return values(pc.unique(self.held["date"]))
+
+    def size(self) -> int:
+        """Bytes of all of them together."""
+        held: int = pc.sum(self.held["size"]).as_py() or 0
+        return held + sum(one.size or 0 for one in self.others.values())
 
 
 class Known:
@@ -29,22 +85,19 @@ class Known:
 
     def __init__(self, lines: pa.Table) -> None:
         self._lines = lines
-        self.ids: frozenset[str] = frozenset(_texts(lines, "recording_id"))
+        self.ids: frozenset[str] = frozenset(values(lines["recording_id"]))
         named = lines.filter(lines["same_as"].is_valid())
-        self.names = dict(zip(_texts(named, "recording_id"), _texts(named, "same_as"), strict=True))
+        self.names: dict[str, str] = dict(zip(values(named["recording_id"]), values(named["same_as"]), strict=True))
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are known, also as another name."""
         wanted = self.ids.intersection(ids)
-        return _by_id(self._lines.filter(self._are(wanted))) if wanted else {}
+        return _by_id(self._lines.filter(_are(self._lines, wanted))) if wanted else {}
 
-    def concerning(self, day: date, ids: Iterable[str] = ()) -> dict[str, RecordingState]:
-        """The recordings dated `day` or found by its pull, and those of these ids, by id, sorted. Other names are
-        left out.
-        """
+    def concerning(self, day: date, ids: Iterable[str] = ()) -> Recordings:
+        """The recordings dated `day` or found by its pull, and those of these ids."""
         of_day = pc.or_(pc.equal(self._lines["date"], day), pc.equal(self._lines["found_on"], day))
-        ours = pc.or_(of_day, self._are(self.ids.intersection(ids)))
-        return _by_id(self._lines.filter(pc.and_(ours, self._lines["same_as"].is_null())))
+        return Recordings.of(self._lines.filter(pc.or_(of_day, _are(self._lines, self.ids.intersection(ids)))))
 
     def say(self, lines: pa.Table) -> pa.ChunkedArray[Any]:
         """Whether each recording of `lines` is known with the very link that it has there."""
@@ -57,14 +110,10 @@ class Known:
         mains = self.states(self.names.values())
         return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
 
-    def _are(self, ids: Iterable[str]) -> pa.ChunkedArray[Any]:
-        among: pa.ChunkedArray[Any] = pc.is_in(self._lines["recording_id"], value_set=pa.array(ids, pa.string()))
-        return among
 
-
-def _texts(lines: pa.Table, name: str) -> list[str]:
-    texts: list[Any] = lines[name].to_pylist()
-    return texts
+def _are(lines: pa.Table, ids: Iterable[str]) -> pa.ChunkedArray[Any]:
+    among: pa.ChunkedArray[Any] = pc.is_in(lines["recording_id"], value_set=pa.array(ids, pa.string()))
+    return among
 
 
 def _by_id(lines: pa.Table) -> dict[str, RecordingState]:

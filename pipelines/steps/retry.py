@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
+from pipelines.steps.known import Recordings
 from pipelines.steps.links import AllowedLinks, judged
 
 REASON = "retry_requested"
@@ -20,17 +21,16 @@ class UnknownRecording(Exception):  # noqa: N818 - the sentence for the person w
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """`states` with the reopened ones in their new epoch; `refused` counts those whose link is still not allowed."""
+    """`fresh`: the reopened ones in their new epoch; `refused` counts those whose link is still not allowed."""
 
-    states: Mapping[str, RecordingState]
-    reopened: int
+    fresh: Mapping[str, RecordingState]
     refused: int
 
 
 def reopen(
     ledger: Ledger,
     day: date,
-    states: Mapping[str, RecordingState],
+    known: Recordings,
     *,
     all_final: bool,
     recording_ids: Sequence[str],
@@ -38,16 +38,16 @@ def reopen(
     now: datetime,
     run_id: str,
 ) -> Retried:
-    """Write a new epoch for each final state (`all_final`) and each named recording of `states`.
+    """Write a new epoch for each final state (`all_final`) and each named recording of `known`.
 
     A named recording may also be `archived`, for instance when its object was lost: what lies in the bucket is adopted,
     else it is fetched again. One that is `pending` becomes due at once.
 
     Raises:
-        UnknownRecording: a named one is not among `states`; nothing was written.
+        UnknownRecording: a named one is not among `known`; nothing was written.
     """
-    wanted = set(recording_ids)
-    if unknown := sorted(wanted - states.keys()):
+    named = known.states(recording_ids)
+    if unknown := sorted(set(recording_ids) - named.keys()):
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise UnknownRecording(
             f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
@@ -56,13 +56,12 @@ def reopen(
         )
     fresh: dict[str, RecordingState] = {}
     refused = 0
-    for key, state in states.items():
-        if not (key in wanted or (all_final and state.status in FINAL)):
-            continue
+    finals = {key: one for key, one in known.others.items() if one.status in FINAL} if all_final else {}
+    for key, state in sorted((finals | named).items()):
         again = reopened(state, REASON, now, run_id)
         if state.status in FINAL and judged(again, allowed) is not again:
             refused += 1
         else:
             fresh[key] = again
     ledger.append_states(fresh.values())
-    return Retried({**states, **fresh}, len(fresh), refused)
+    return Retried(fresh, refused)

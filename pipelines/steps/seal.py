@@ -6,10 +6,12 @@ Totals say for each report whether the date was pulled at all: a date nobody ask
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
+
+import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import manifest_key
@@ -17,28 +19,30 @@ from pipelines.archive.manifest import ManifestEntry, Sealed, manifest_numbers, 
 from pipelines.archive.signature import Signer, sign_manifest
 from pipelines.archive.witness import Seen, read_witnesses, write_witness
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.schema import PullRecord, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
+from pipelines.steps.known import Known, Recordings
 
 MANIFESTS = "manifests"
 """The kind of witness that lists manifests; the other kinds are the ledger's folders."""
 
+_ENTRY_FIELDS = tuple(one.name for one in fields(ManifestEntry) if one.name != "warnings")
 # A run of the day before may append to this date while it is sealed: then what was read is old, and is read again.
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SealedDay:
-    """A date's manifest, the key of its part of the catalog, and the states they were made from.
+    """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
 
     `witnessed`: how many manifests and ledger parts were written down for the first time.
     """
 
     manifest: Sealed
     catalog: str
-    states: tuple[RecordingState, ...]
+    recordings: Recordings
     witnessed: int
 
 
@@ -59,18 +63,18 @@ def seal_day(
     """
     names = parts.names(day)
     for _ in range(_TRIES):
-        known = ledger.names([day])
-        states = tuple(one for one in known.values() if one.same_as is None)
-        entries = [entry_of(state) for state in states]
-        totals = _totals(states) | rows_pulled(pulls_of(ledger, day))
+        lines = ledger.current([day])
+        known = Recordings.of(lines)
+        entries = entries_of(lines)
+        totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
         manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now)
-        catalog = write_catalog(bucket, day, entries, _other_names(known.values()))
+        catalog = write_catalog(bucket, day, entries, _other_names(lines))
         before, names = names, parts.names(day)
         if names == before:
             break
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
-    return SealedDay(manifest, catalog, states, _witness(parts, bucket, day, names, now=now))
+    return SealedDay(manifest, catalog, known, _witness(parts, bucket, day, names, now=now))
 
 
 def seal_neighbours(
@@ -99,33 +103,28 @@ def seal_neighbours(
     return changed
 
 
-def _other_names(known: Iterable[RecordingState]) -> dict[str, list[str]]:
+def _other_names(lines: pa.Table) -> dict[str, list[str]]:
     """Recording id -> the ids that the other source knows it by."""
     names: defaultdict[str, list[str]] = defaultdict(list)
-    for one in known:
-        if one.same_as is not None:
-            names[one.same_as].append(one.recording_id)
+    for other, recording_id in Known(lines).names.items():
+        names[recording_id].append(other)
     return dict(names)
 
 
 def entry_of(state: RecordingState) -> ManifestEntry:
     """What a manifest says of a recording in this state."""
-    return ManifestEntry(
-        recording_id=state.recording_id,
-        account_id=state.account_id,
-        uii=state.uii,
-        layout=state.layout,
-        source=state.source,
-        status=str(state.status),
-        reason=state.reason,
-        started_at=state.started_at,
-        duration_s=state.duration_s,
-        key=state.key,
-        size=state.size,
-        sha256=state.sha256,
-        version_id=state.version_id,
-        warnings=state.warnings,
-    )
+    facts = {name: getattr(state, name) for name in _ENTRY_FIELDS}
+    return ManifestEntry(**facts | {"status": str(state.status)}, warnings=state.warnings)
+
+
+def entries_of(lines: pa.Table) -> list[ManifestEntry]:
+    """What a manifest says of each recording of these lines of the ledger, which are in STATE_SCHEMA."""
+    lines = lines.filter(lines["same_as"].is_null())
+    columns = [values(lines[name]) for name in _ENTRY_FIELDS]
+    return [
+        ManifestEntry(**dict(zip(_ENTRY_FIELDS, line, strict=True)), warnings=tuple(warnings or ()))
+        for *line, warnings in zip(*columns, values(lines["warnings"]), strict=True)
+    ]
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
@@ -143,10 +142,13 @@ def rows_pulled(pulls: Mapping[ReportName, Sequence[PullRecord]]) -> dict[str, i
     return rows
 
 
-def _totals(states: Iterable[RecordingState]) -> dict[str, int]:
-    by_status = Counter(state.status for state in states)
-    size = sum(state.size or 0 for state in states)
-    return {"found": by_status.total(), "bytes": size, **{str(status): by_status[status] for status in Status}}
+def _totals(known: Recordings) -> dict[str, int]:
+    by_status = known.by_status()
+    return {
+        "found": by_status.total(),
+        "bytes": known.size(),
+        **{str(status): by_status[status] for status in Status},
+    }
 
 
 def _witness(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> int:

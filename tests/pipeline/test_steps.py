@@ -18,9 +18,11 @@ from pipelines.archive.chain import check_chain
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.manifest import latest_manifest
 from pipelines.archive.sender import Answer, SignedSender
+from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.fetch import Fetcher, due_of, states_of
+from pipelines.steps.fetch import Fetcher, due_of, recordings_of
+from pipelines.steps.known import Recordings
 from pipelines.steps.links import register_links
 from pipelines.steps.seal import seal_day
 from sandbox.config import Credentials
@@ -70,6 +72,10 @@ def fetcher(services: Any) -> Fetcher:
         stop=services.stop,
         progress=lambda _: None,
     )
+
+
+def among(*states: RecordingState) -> Recordings:
+    return Recordings.of(states_table(states))
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
@@ -187,7 +193,7 @@ def test_an_interrupt_while_states_are_written_loses_none_of_them(
             raise once
 
     with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
-        ours.run(list(states.values()), states)
+        ours.run(list(states.values()), among(*states.values()))
     assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
@@ -202,11 +208,11 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
     earlier = replace(two, recording_id="15300002/perspective-b/same.WAV")
     services = it.services()
     # A run that knew only `earlier` stored it under the plain name, and was killed before it wrote that down.
-    fetcher(services).run([earlier], {earlier.recording_id: earlier})
+    fetcher(services).run([earlier], among(earlier))
     assert set(it.objects()) == {recording_key("", day, "15300002", "mono", "same.WAV")}
     it.sandbox.reset()
     both = {state.recording_id: state for state in (later, earlier)}
-    result = fetcher(it.services()).run(list(both.values()), both)
+    result = fetcher(it.services()).run(list(both.values()), among(*both.values()))
     assert {state.status for state in result.changed.values()} == {Status.archived}
     assert result.adopted == 1
     assert len(it.objects()) == 2
@@ -271,7 +277,9 @@ def test_a_recording_keeps_its_date_however_late_its_day_is_looked_at(
     assert later == first
 
 
-def test_states_of_a_run_are_those_of_its_date_and_of_its_pull(world: Callable[..., Any], recent: list[date]) -> None:
+def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
     it = world()
     day, after = recent[0], recent[0] + timedelta(days=1)
     mine = [
@@ -281,7 +289,7 @@ def test_states_of_a_run_are_those_of_its_date_and_of_its_pull(world: Callable[.
     ]
     ledger: Ledger = it.services().ledger
     ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
-    assert list(states_of(ledger, day, {day, after})) == [one.recording_id for one in mine]
+    assert list(recordings_of(ledger, day, {day, after}).others) == [one.recording_id for one in mine]
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
@@ -295,7 +303,7 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
 
     def meanwhile(path: str) -> None:
         if "catalog" in path and next(left, False):  # our manifest says `pending` already; the other run overtakes us
-            fetcher(other).run(list(states.values()), states)
+            fetcher(other).run(list(states.values()), among(*states.values()))
             seal_day(other.ledger, other.ledger_parts, other.bucket, day, now=datetime.now(UTC), run_id="other")
 
     with at_each_put(meanwhile):

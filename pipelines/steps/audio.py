@@ -1,0 +1,105 @@
+"""Is the audio that is held what the report says of it? Reads the ledger only: what was heard when it was archived."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from pipelines.ledger.states import RecordingState
+from pipelines.ledger.store import Ledger
+from pipelines.steps.attempt import duration_differs
+from pipelines.steps.findings import SAMPLE, Finding, Level, examples, number
+from pipelines.steps.known import Recordings
+
+# A header without audio is 44 bytes in a plain WAV.
+_HEADER_BYTES = 44
+
+
+def audio_is_true(ledger: Ledger, day: date) -> Finding:
+    """Compare what was received with what the report says of it: length, empty recordings, silent channels.
+
+    Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
+    """
+    known = Recordings.of(ledger.current([day]))
+    doubts = _Doubts.of(known)
+    counts = {
+        "archived": known.held.num_rows,
+        **{doubt: len(ids) for doubt, ids in doubts.ids.items()},
+        "without_reported_duration": known.held["expected_duration_s"].null_count,
+    }
+    in_order = [(doubt, key) for doubt, ids in doubts.ids.items() for key in ids][:SAMPLE]
+    shown = known.states(key for _, key in in_order)
+    flagged = [(_detail(doubt, shown[key], doubts.heard.get(key)), shown[key]) for doubt, key in in_order]
+    if flagged:
+        sentence = (
+            f"Of the recordings of {day}, {counts['duration_differs']} differ in length from the report, "
+            f"{counts['header_only']} have a header and no audio, {counts['silent_channel']} have a silent channel. "
+            "Listen to the samples: they may be recordings of nothing."
+        )
+    else:
+        sentence = (
+            f"{number(known.held.num_rows, 'recording')} of {day}: lengths agree with the report, none is empty, and "
+            "none of five seconds and more has a silent channel."
+        )
+    return Finding(
+        level=Level.doubtful if flagged else Level.good,
+        sentence=sentence,
+        counts=counts,
+        tables={"sample": examples(flagged)} if flagged else {},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """What may be wrong -> the ids of the recordings, sorted; and the seconds `heard` of those that were compared."""
+
+    ids: Mapping[str, Sequence[str]]
+    heard: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, known: Recordings) -> _Doubts:
+        ids: dict[str, list[str]] = {"duration_differs": [], "header_only": [], "silent_channel": []}
+        heard: dict[str, float | None] = {}
+        parts = _parts(known)
+        columns = (
+            "recording_id",
+            "account_id",
+            "uii",
+            "layout",
+            "size",
+            "duration_s",
+            "expected_duration_s",
+            "warnings",
+        )
+        for recording_id, account_id, uii, layout, size, lasts, expected, warnings in known.columns(*columns):
+            in_all = parts.get((account_id, uii), lasts) if layout == "mono" and lasts is not None else lasts
+            if duration_differs(expected, in_all):
+                ids["duration_differs"].append(recording_id)
+                heard[recording_id] = in_all
+            if size <= _HEADER_BYTES or lasts == 0:
+                ids["header_only"].append(recording_id)
+            if any("silent" in warning for warning in warnings or ()):
+                ids["silent_channel"].append(recording_id)
+        ids["header_only"] += [key for key, one in known.others.items() if one.reason == "header_only"]
+        return cls({doubt: sorted(found) for doubt, found in ids.items()}, heard)
+
+
+def _parts(known: Recordings) -> dict[tuple[str, str], float]:
+    """Call -> the seconds of its mono recordings together: one stopped and started again comes in parts. The report
+    gives the length of a call for mono and of a leg for stereo.
+    """
+    parts: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for account_id, uii, layout, lasts in known.columns("account_id", "uii", "layout", "duration_s"):
+        if layout == "mono" and uii:
+            parts[account_id, uii] += lasts or 0.0
+    return dict(parts)
+
+
+def _detail(doubt: str, state: RecordingState, heard: float | None) -> str:
+    if doubt == "duration_differs":
+        return f"{doubt}: {heard or 0:.0f} s, reported {state.expected_duration_s:.0f} s"
+    if doubt == "silent_channel":
+        return ", ".join(one for one in state.warnings if "silent" in one)
+    return doubt
