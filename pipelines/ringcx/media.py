@@ -19,6 +19,7 @@ import httpx
 from pipelines.ringcx.client import SourceClient, is_bomb, origin_of
 from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
 from pipelines.ringcx.network import is_address, is_loopback
+from pipelines.ringcx.wire import Body
 
 MEDIA_LIMIT = "media"
 LONGEST_LINK = 4096
@@ -274,8 +275,7 @@ class MediaClient:
             raise _BrokenOffError(MediaFault("unavailable", "too_slow", status, url=url)) from None
         except (httpx.TransportError, httpx.DecodingError):
             raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url)) from None
-        plain = response.headers.get("Content-Encoding", "identity") == "identity"
-        if length is not None and length != (fetched.size if plain else response.num_bytes_downloaded):
+        if length is not None and length != (fetched.size if _is_plain(response) else response.num_bytes_downloaded):
             raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url))
         if fetched.size == 0:
             raise MediaFault("not_audio", "empty_body", status, url=url)
@@ -284,28 +284,32 @@ class MediaClient:
     def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         status, url = response.status_code, response.url
-        sha256, size = hashlib.sha256(), 0
-        for block in self._blocks(response):
-            if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
+        sha256, size, plain = hashlib.sha256(), 0, _is_plain(response)
+        for block in self._blocks(response, sink):
+            if size == 0 and (reason := _not_audio(media_type, bytes(block[:_SNIFF]))):
                 raise MediaFault("not_audio", reason, status, url=url)
             size += len(block)
-            if size > self._max_bytes or is_bomb(response, size):
+            if size > self._max_bytes or (not plain and is_bomb(response, size)):
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
             sink.write(block)
         return Fetched(size, sha256.hexdigest(), media_type)
 
-    def _blocks(self, response: httpx.Response) -> Iterator[bytes]:
+    def _blocks(self, response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
         """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short."""
         started = self._clock()
         enough = _SNIFF
         chunks: list[bytes] = []
         held = 0
-        for chunk in response.iter_bytes():
+        for chunk in _chunks(response, sink):
             self._client.check_stop()
             if self._clock() - started > self._max_seconds:
                 raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
-            chunks.append(chunk)
+            if not held and len(chunk) >= enough:
+                yield chunk
+                enough = _BLOCK
+                continue
+            chunks.append(bytes(chunk))
             held += len(chunk)
             if held >= enough:
                 yield b"".join(chunks)
@@ -313,6 +317,17 @@ class MediaClient:
                 held, enough = 0, _BLOCK
         if held:
             yield b"".join(chunks)
+
+
+def _is_plain(response: httpx.Response) -> bool:
+    encoding: str = response.headers.get("Content-Encoding", "identity")
+    return encoding == "identity"
+
+
+def _chunks(response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
+    """The body, decoded, as it comes; in the sink's own memory where it has some (`Spool.space`)."""
+    as_sent = response.stream if _is_plain(response) else None
+    return as_sent.blocks(getattr(sink, "space", None)) if isinstance(as_sent, Body) else response.iter_bytes()
 
 
 class _BrokenOffError(Exception):

@@ -11,6 +11,7 @@ limit as a whole, and so have its headers, in seconds and in bytes.
 import re
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ import httpx
 
 from pipelines.ringcx.network import Resolve, connect, system_resolve
 
-__all__ = ["Transport"]
+__all__ = ["Body", "Transport"]
 
 HEADERS_S: Final = 120.0
 EXCHANGE_S: Final = 7200.0  # above the limits of reports and media: theirs end with a sentence of their own
 _READ: Final = 256 << 10
+_FILL_S: Final = 0.05
 _LONGEST_HEADERS: Final = 128 << 10
 _KEPT_S: Final = 5.0
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -33,6 +35,8 @@ _VALUE = re.compile(rb"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _TARGET = re.compile(rb"[!-~]+")
 
 _Origin = tuple[str, bytes, int | None]
+Space = Callable[[int], memoryview | None]
+"""Gives memory of so many bytes, or None."""
 
 
 class Transport(httpx.BaseTransport):
@@ -96,7 +100,7 @@ class Transport(httpx.BaseTransport):
         except BaseException:
             connection.close()
             raise
-        body = _Body(answer, lambda: self._give_back(origin, connection))
+        body = Body(answer, lambda: self._give_back(origin, connection))
         return httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
 
     def close(self) -> None:
@@ -126,7 +130,7 @@ class Transport(httpx.BaseTransport):
         surplus.close()
 
 
-class _Body(httpx.SyncByteStream):
+class Body(httpx.SyncByteStream):
     """The rest of an answer, whose connection is given back when it is closed."""
 
     def __init__(self, answer: "_Answer", done: Callable[[], None]) -> None:
@@ -134,9 +138,17 @@ class _Body(httpx.SyncByteStream):
         self._done: Callable[[], None] | None = done
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._answer.body()
+        return map(bytes, self._answer.blocks(None))
+
+    def blocks(self, space: Space | None = None) -> Iterator[bytes | memoryview]:
+        """The rest as it is sent, in blocks as large as arrive at once, each good until the next one is asked for.
+
+        `space` is asked where a block may lie; it need not lie there.
+        """
+        return self._answer.blocks(space or (lambda _: None))
 
     def close(self) -> None:
+        """Give the connection back."""
         if self._done is not None:
             done, self._done = self._done, None
             done()
@@ -164,19 +176,33 @@ class _Connection:
             raise httpx.WriteTimeout(str(error)) from error
         except OSError as error:
             raise httpx.WriteError(str(error)) from error
-        self._answer = answer = _Answer(self.read)
+        self._answer = answer = _Answer(self)
         answer.read_headers()
         return answer
 
     def read(self, in_body: bool) -> memoryview:
         """What has arrived, as soon as something has; empty at the end. Good until the next call."""
+        return self._buffer[: self._receive(self._buffer, in_body)]
+
+    def gather(self, most: int, space: Space) -> memoryview:
+        """The same of a body, gathered for a moment: what is done with a block costs by the block too."""
+        size = min(most, _READ)
+        view = space(size) or self._buffer[:size]
+        began = self._clock()
+        filled = got = self._receive(view, in_body=True)
+        while got and filled < size and self._clock() - began < _FILL_S:
+            got = self._receive(view[filled:], in_body=True)
+            filled += got
+        return view[:filled]
+
+    def _receive(self, view: memoryview, in_body: bool) -> int:
         allowed = self._exchange_s if in_body else self._headers_s
         left = self._began + allowed - self._clock()
         if left <= 0:
             raise httpx.ReadTimeout(f"the answer was not whole after {allowed:.0f} s")
         self._set_timeout(min(left, self._timeout_s))
         try:
-            return self._buffer[: self._stream.recv_into(self._buffer)]
+            return self._stream.recv_into(view)
         except TimeoutError as error:
             raise httpx.ReadTimeout(str(error)) from error
         except OSError as error:
@@ -191,7 +217,8 @@ class _Connection:
         """Whether it was used just now, and the other side has neither closed it nor spoken unasked."""
         poll = select.poll()
         poll.register(self._stream, select.POLLIN)
-        return self._clock() - self._used < _KEPT_S and not poll.poll(0)
+        unread = poll.poll(0) or (isinstance(self._stream, ssl.SSLSocket) and self._stream.pending())
+        return self._clock() - self._used < _KEPT_S and not unread
 
     def close(self) -> None:
         self._stream.close()
@@ -204,11 +231,13 @@ class _Connection:
 class _Answer:
     """What the parser makes of one answer. Its `on_…` methods are called from within `feed_data`."""
 
-    def __init__(self, read: Callable[[bool], memoryview]) -> None:
-        self._read = read
+    def __init__(self, connection: "_Connection") -> None:
+        self._connection = connection
+        self._left: int | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._blocks: list[bytes] = []
         self._has_headers = self._is_whole = self._is_followed = self._is_framed = self._is_kept = False
+        self._is_kept_alive = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
 
@@ -221,7 +250,7 @@ class _Answer:
         """Read until the headers are there, past interim answers."""
         received = 0
         while not self._has_headers:
-            data = self._read(False)
+            data = self._connection.read(in_body=False)
             received += len(data)
             if not data:
                 raise httpx.RemoteProtocolError("the connection was closed before an answer")
@@ -229,20 +258,36 @@ class _Answer:
             if not self._has_headers and received > _LONGEST_HEADERS:
                 raise httpx.RemoteProtocolError("the headers do not end")
 
-    def body(self) -> Iterator[bytes]:
-        """The body as it arrives; raised to the reader when it ends before its end."""
+    def blocks(self, space: Space | None) -> Iterator[bytes | memoryview]:
+        """The body as it arrives; raised to the reader when it ends before its end.
+
+        With `space` a body of known length is read without the parser, which would copy it.
+        """
         while True:
             blocks, self._blocks = self._blocks, []
             yield from blocks
             if self._is_whole:
                 return
-            data = self._read(True)
+            if space is not None and self._left is not None:
+                yield from self._known(self._left, space)
+                return
+            data = self._connection.read(in_body=True)
             if data:
                 self._feed(data)
             elif self._is_framed:
-                raise httpx.RemoteProtocolError("the connection was closed before the end of the answer")
+                raise _ended_early()
             else:
                 return
+
+    def _known(self, left: int, space: Space) -> Iterator[memoryview]:
+        while left:
+            data = self._connection.gather(left, space)
+            if not data:
+                raise _ended_early()
+            left -= len(data)
+            if not left:
+                self._is_whole, self._is_kept = True, self._is_kept_alive
+            yield data
 
     def _feed(self, data: memoryview) -> None:
         try:
@@ -273,17 +318,25 @@ class _Answer:
         fields = {name.lower(): value for name, value in self.headers}
         if fields.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise httpx.RemoteProtocolError("the answer is encoded otherwise than in chunks")
+        self._is_kept_alive = self._parser.should_keep_alive()
+        if b"transfer-encoding" not in fields and fields.get(b"content-length", b"").isdigit():
+            self._left = int(fields[b"content-length"])
         self._is_framed = bool(fields.keys() & {b"content-length", b"transfer-encoding"}) or self.status in {204, 304}
         self._has_headers = True
 
     def on_body(self, body: bytes) -> None:
         if not self._is_whole:
             self._blocks.append(body)
+            self._left = None if self._left is None else self._left - len(body)
 
     def on_message_complete(self) -> None:
         if self._has_headers and not self._is_whole:
             self._is_whole = True
             self._is_kept = self._is_framed and self._parser.should_keep_alive()  # it can tell now and not later
+
+
+def _ended_early() -> httpx.RemoteProtocolError:
+    return httpx.RemoteProtocolError("the connection was closed before the end of the answer")
 
 
 def _head(request: httpx.Request) -> bytes:

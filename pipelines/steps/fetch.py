@@ -26,6 +26,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
+from pipelines.steps.flow import Flow
 from pipelines.steps.known import Known, Recordings
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
@@ -122,7 +123,7 @@ def plan_keys(prefix: str, due: Iterable[RecordingState], known: Recordings) -> 
 
 
 class Fetcher:
-    """Attempts due recordings, `concurrency` at a time. One object a run; it appends the states that follow."""
+    """Attempts due recordings, up to `concurrency` at a time. One object a run; it appends the states that follow."""
 
     def __init__(
         self,
@@ -194,13 +195,21 @@ class Fetcher:
         lines: _Lines,
     ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
+        flow = Flow(self._concurrency, self._stop)
+
+        def in_turn(state: RecordingState) -> Done:
+            with flow.turn():
+                done = attempt(state, planned[state.recording_id])
+            flow.ended(done.stored.size if done.stored else 0)
+            return done
+
         queue = iter(due)
         running: dict[Future[Done], RecordingState] = {}
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
         try:
             while True:
                 for state in queue:
-                    running[pool.submit(attempt, state, planned[state.recording_id])] = state
+                    running[pool.submit(in_turn, state)] = state
                     if len(running) >= 2 * self._concurrency:
                         break
                 if not running:

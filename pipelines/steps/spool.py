@@ -75,7 +75,15 @@ class Spool:
         self._file: Any = None
         self._size = self._at = 0
 
-    def write(self, block: bytes) -> int:
+    def space(self, size: int) -> memoryview | None:
+        """So many bytes of its memory from where it stands, to be filled and then written: that costs no copy. None
+        where they go to disk.
+        """
+        end = self._at + size
+        fits = self._file is None and self._buffer is not None and end <= IN_MEMORY
+        return memoryview(self._buffer)[self._at : end] if fits and self._buffer is not None else None
+
+    def write(self, block: bytes | memoryview) -> int:
         """Write where it stands."""
         end = self._at + len(block)
         if self._file is None and end > IN_MEMORY:
@@ -84,7 +92,7 @@ class Spool:
             self._room.take(self, len(block))
             self._file.seek(self._at)
             self._file.write(block)
-        elif self._buffer is not None:
+        elif self._buffer is not None and not (isinstance(block, memoryview) and block.obj is self._buffer):
             self._buffer[self._at : end] = block
         self._at, self._size = end, max(self._size, end)
         return len(block)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import LinkRefused, Stopped
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.media import Fetched, HostList, MediaClient, MediaFault, RecordingLink, parse_link
+from pipelines.steps.spool import IN_MEMORY, Room, Spool
 
 HOST = "c02-recordings.virtualacd.biz"
 FILE = "15300002/202007/30/202007302136360132130000036446-1.WAV"
@@ -634,3 +635,39 @@ def test_a_connection_with_more_on_it_than_was_asked_for_is_not_used_again(
         for _ in range(2):
             assert media.fetch(url, "1", io.BytesIO()).sha256 == hashlib.sha256(WAV).hexdigest()
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("piece", [1460, 70_000, 1 << 22])
+def test_bodies_of_all_sizes_and_pieces_arrive_whole_in_memory_and_on_disk_over_one_connection(
+    make: Callable[..., MediaClient], piece: int
+) -> None:
+    block = 256 << 10
+    bodies = [WAV + os.urandom(size) for size in (0, 511, block - len(WAV), block, 3 * block + 17, IN_MEMORY)]
+    connections = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            nonlocal connections
+            connection, _ = server.accept()
+            connections += 1
+            with connection:
+                for body in bodies * 2:
+                    connection.recv(65536)
+                    sent = answer(body, f"Content-Length: {len(body)}")
+                    for start in range(0, len(sent), piece):
+                        connection.sendall(sent[start : start + piece])
+
+        threading.Thread(target=serve, daemon=True).start()
+        media, room = make(), Room(threading.Event())
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/?file=a"
+        for body in bodies:
+            with Spool(room) as spool:
+                fetched = media.fetch(url, "1", cast("IO[bytes]", spool))
+                spool.seek(0)
+                assert spool.read() == body
+            assert (fetched.size, fetched.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+        for body in bodies:
+            sink = io.BytesIO()
+            media.fetch(url, "1", sink)
+            assert sink.getvalue() == body
+    assert connections == 1
