@@ -35,9 +35,10 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.media import HostList
+from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.steps.fetch import FLUSH_LINES
 from pipelines.steps.links import AllowedLinks, register_links
 from pipelines.steps.pull import ReportPull, ReportSource
 from sandbox.s3 import LocalS3
@@ -170,8 +171,8 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
             path.write_bytes(b"RIFF")
             facts: dict[str, Any] = {"key": key, "size": 4, "sha256": "0" * 64, "duration_s": None, "etag": None}
             lines.append(archived(state, **facts, version_id=None, warnings=(), now=now(), run_id="benchmark"))
-        for start in range(0, len(lines), 500):
-            ledger.append_states(lines[start : start + 500])
+        for start in range(0, len(lines), FLUSH_LINES):
+            ledger.append_states(lines[start : start + FLUSH_LINES])
         settings = {
             "ARCHIVE_BUCKET": s3.bucket,
             "LEDGER_URL": str(folder / "ledger"),

@@ -28,7 +28,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
 from pipelines.ringcx.client import SourceClient, origin_of
 from pipelines.ringcx.limits import Rate, RateLimiter
-from pipelines.ringcx.media import HostList, MediaClient
+from pipelines.ringcx.links import HostList
+from pipelines.ringcx.media import MediaClient
 from pipelines.ringcx.segments import DOWNLOAD_LIMIT, SegmentLinks
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.steps.attempt import Recorders

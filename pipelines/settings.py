@@ -22,7 +22,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pipelines.ringcx.auth import secure_url
 from pipelines.ringcx.columns import CURRENT, LEGACY, ReportName
 from pipelines.ringcx.limits import Rate, is_database, parse_rates
-from pipelines.ringcx.media import HostList, Method
+from pipelines.ringcx.links import HostList
+from pipelines.ringcx.media import Method
 
 ENV_FILE = Path(".env")
 

@@ -1,4 +1,4 @@
-"""The links and times of a whole day at once, as columns: what `media.parse_link` and `times` say of one at a time.
+"""The links and times of a whole day at once, as columns: what `links.parse_link` and `times` say of one at a time.
 
 Only what is written as the source writes it is read here; all else is null and left to them. A day has a hundred
 thousand of each, and a column of them takes a fiftieth of the time.
@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.ringcx.media import LONGEST_LINK
+from pipelines.ringcx.links import LONGEST_LINK
 
 pc: Any = pyarrow.compute
 Column = Any
@@ -21,7 +21,7 @@ _ISO: Final = (
     r"^(?P<day>20\d{2}-\d{2}-\d{2})[T ](?P<clock>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d{1,6}))?(?:Z|\+00:?00)?$"
 )
 _EPOCH_MS: Final = r"^\d{12,14}$"
-# As in media.py, where `file` may come once; RE2 has no look-ahead, so that is counted apart.
+# As in links.py, where `file` may come once; RE2 has no look-ahead, so that is counted apart.
 _LINK: Final = (
     r"^https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?"
     r"(?:[A-Za-z]+=[A-Za-z0-9_.-]*&)*file=[A-Za-z0-9_./-]*[A-Za-z0-9_.-](?:&[A-Za-z]+=[A-Za-z0-9_.-]*)*$"

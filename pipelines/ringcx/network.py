@@ -1,6 +1,6 @@
 """How connections to the source are made, and to which addresses.
 
-A link's host is held against the allow-list by name (`media.py`); where that name leads is a name server's word, which
+A link's host is held against the allow-list by name (`links.py`); where that name leads is a name server's word, which
 is checked here, at the moment of connecting and on the very address that is then connected to, so that no second
 answer can slip in between. TLS goes on checking the certificate against the name. What is said over a connection is
 `wire.py`'s business.

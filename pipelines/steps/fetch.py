@@ -31,7 +31,7 @@ from pipelines.steps.known import Known, Recordings
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
-FLUSH_LINES = 500
+FLUSH_LINES = 2000
 FLUSH_EVERY = timedelta(seconds=10)
 # So many in a row without one answer about a recording: the source, the log-in or S3 is at fault, not the recordings.
 BREAK_AFTER = 40

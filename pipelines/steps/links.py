@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
-from pipelines.ringcx.media import HostList, parse_link
+from pipelines.ringcx.links import HostList, parse_link
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.steps.counterparts import AMBIGUOUS, Call, join, pairs_around
 from pipelines.steps.known import Known

@@ -37,7 +37,7 @@ from pipelines.ringcx.auth import secure_url
 from pipelines.ringcx.client import retry_after
 from pipelines.ringcx.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import LinkRefused, ReportInvalid, place
-from pipelines.ringcx.media import HostList, parse_link
+from pipelines.ringcx.links import HostList, parse_link
 from pipelines.ringcx.tables import parse_report, with_row_identity
 from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
 

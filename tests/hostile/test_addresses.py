@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.media import HostList, MediaClient, MediaFault
+from pipelines.ringcx.links import HostList
+from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.network import is_public, system_resolve
 
 Answer = Callable[[Any, socket.socket], None]

@@ -20,7 +20,8 @@ import pytest
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.media import HostList, MediaClient, MediaFault
+from pipelines.ringcx.links import HostList
+from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import BodyLimits, Period, pull_global_call_type
 from pipelines.ringcx.wire import Transport
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.ledger.store import Ledger, PullRecord
-from pipelines.ringcx.media import HostList
+from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks
 from pipelines.ringcx.tables import parse_report, with_row_identity
 from pipelines.steps.counterparts import Pairs, join, pairs_around

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.in_bulk import address_parts, link_files, moments, report_times
-from pipelines.ringcx.media import LONGEST_LINK, parse_link
+from pipelines.ringcx.links import LONGEST_LINK, parse_link
 from pipelines.ringcx.segments import segment_recording_id
 from pipelines.ringcx.times import parse_moment, parse_report_time
 

@@ -20,7 +20,8 @@ from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
 from pipelines.ringcx.interactions import interaction_request, pull_interactions, windows
 from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.media import HostList, MediaClient, MediaFault
+from pipelines.ringcx.links import HostList
+from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
 from pipelines.ringcx.tables import parse_report, with_row_identity

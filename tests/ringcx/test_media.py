@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import LinkRefused, Stopped
 from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.media import Fetched, HostList, MediaClient, MediaFault, RecordingLink, parse_link
+from pipelines.ringcx.links import HostList, RecordingLink, parse_link
+from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
 from pipelines.steps.spool import IN_MEMORY, Room, Spool
 
 HOST = "c02-recordings.virtualacd.biz"

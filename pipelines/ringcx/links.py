@@ -1,0 +1,193 @@
+"""Links that nobody vouches for: what they say, and whether they may be requested.
+
+Where a link leads is held against the allow-list at every hop; what is sent there is `media.py`'s business.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import unquote_to_bytes
+
+import httpx
+
+from pipelines.ringcx.client import origin_of
+from pipelines.ringcx.errors import LinkRefused, place
+from pipelines.ringcx.network import is_address, is_loopback
+
+__all__ = ["LONGEST_LINK", "HostList", "RecordingLink", "parse_link"]
+
+LONGEST_LINK = 4096
+# A link as the source writes it, in which nothing needs decoding and `file` comes once: a day has a hundred thousand of
+# them, and httpx takes five times as long to say the same.
+_PLAIN = re.compile(
+    r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?"
+    r"(?:(?!file=)[A-Za-z]+=[\w.-]*&)*file=([\w./-]+)(?:&(?!file=)[A-Za-z]+=[\w.-]*)*",
+    re.ASCII,
+)
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingLink:
+    """What a link says.
+
+    Attributes:
+        url: the link without any white space; hidden in the repr, since some accounts' links open to anyone.
+        account_id: the account whose report it stood in.
+        file_path: where the file lies, decoded once. Data from outside, never a path to use.
+        recording_id: `<account>/<file path>`: the same however the rest of the link is written.
+        basename: the last part of the file path.
+    """
+
+    url: str = field(repr=False)
+    account_id: str
+    file_path: str
+    recording_id: str
+    basename: str
+
+
+def parse_link(raw: str, account_id: str) -> RecordingLink:
+    """Read a link as a report gives it; blanks inside, the query's order and the last slash do not matter.
+
+    A link without `file` in its query is known by its path. Where it leads, and credentials in it, are not judged
+    here: see `HostList`. So a recording is known by the same id whoever may be asked for it.
+
+    Raises:
+        LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
+    """
+    if len(raw) > LONGEST_LINK:
+        raise LinkRefused("too_long")
+    text = "".join(raw.split())
+    plain = _PLAIN.fullmatch(text)
+    file_path = plain[1] if plain else _file_path(text)
+    basename = file_path.rstrip("/").rpartition("/")[2]
+    if not basename:
+        raise LinkRefused("no_file")
+    return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
+
+
+def _file_path(text: str) -> str:
+    url = _parsed(text)
+    files = {
+        _decoded(value)
+        for name, _, value in (part.partition(b"=") for part in url.query.split(b"&"))
+        if unquote_to_bytes(name) == b"file"
+    }
+    if len(files) > 1:
+        raise LinkRefused("several_files")
+    return files.pop() if files else _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
+
+
+class HostList:
+    """The hosts that recordings may be fetched from.
+
+    Args:
+        entries: `host`, `host:port`, `*.domain` (its sub-domains at any depth, not itself), `[::1]:8080`. Without a
+            port an entry means the scheme's own one, except that on this machine it means any.
+
+    Raises:
+        ValueError: an entry is none of these.
+    """
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self._entries = [_entry(entry) for entry in entries if entry.strip()]
+
+    def __repr__(self) -> str:
+        return f"HostList({len(self._entries)} entries)"
+
+    def require(self, url: str) -> httpx.URL:
+        """Return the address, read, if it may be requested: https (http on this machine only), no credentials, host
+        listed.
+
+        Raises:
+            LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
+        """
+        parsed = _parsed(url)
+        if parsed.userinfo:
+            raise LinkRefused("credentials_in_url")
+        host = _folded(parsed)
+        if parsed.scheme != "https" and not is_loopback(host):
+            raise LinkRefused("not_https")
+        if not any(_covers(entry, parsed) for entry in self._entries):
+            raise LinkRefused(
+                "host_not_allowed",
+                f"Recordings are not fetched from {place(url)}; if that host is RingCX's, add it to"
+                " RINGCX_MEDIA_HOSTS.",
+            )
+        return parsed
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> httpx.URL:
+    """An address as httpx will read it: to judge one reading of it and to request another would be no judgement."""
+    try:
+        url = httpx.URL(text)
+        readable = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be
+    except (httpx.InvalidURL, ValueError):
+        raise LinkRefused("malformed") from None
+    if url.scheme not in {"http", "https"} and url.scheme:
+        raise LinkRefused("not_https")
+    if not url.scheme or not readable or not _is_host(_folded(url)):
+        raise LinkRefused("malformed")
+    return url
+
+
+def _folded(url: httpx.URL) -> str:
+    """The host as names are compared: IDNA, lower case, without the root's dot."""
+    return _folded_host(url.raw_host)
+
+
+@lru_cache(maxsize=256)
+def _folded_host(raw_host: bytes) -> str:
+    host = raw_host.decode("ascii").removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
+def _is_host(host: str) -> bool:
+    return ":" in host or _HOST.fullmatch(host) is not None
+
+
+def _decoded(value: bytes) -> str:
+    raw = unquote_to_bytes(value)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    host: str
+    port: int | None
+    below: bool
+
+
+def _entry(text: str) -> _Entry:
+    name = text.strip()
+    below = name.startswith("*.")
+    try:
+        url = _parsed(f"https://{name.removeprefix('*.')}")
+        plain = url.raw_path == b"/" and not url.fragment and not url.userinfo
+    except LinkRefused:
+        plain = False
+    if not plain:
+        raise ValueError(f"RINGCX_MEDIA_HOSTS: {text!r} is not host, host:port or *.domain.")
+    explicit = re.search(r":(\d+)$", name) is not None and not name.endswith("]")
+    port = (443 if url.port is None else url.port) if explicit else None
+    return _Entry(_folded(url), port, below)
+
+
+def _covers(entry: _Entry, url: httpx.URL) -> bool:
+    _, _, port = origin_of(url)
+    host = _folded(url)
+    below = host.endswith("." + entry.host) and not is_address(host)  # 127.0.0.1 is not below 0.0.1
+    if not (below if entry.below else host == entry.host):
+        return False
+    if entry.port is not None:
+        return port == entry.port
+    return url.port is None or is_loopback(host)
