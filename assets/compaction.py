@@ -1,4 +1,4 @@
-"""The ledger's small parts of an old date, merged: what many pulls and many attempts have left behind."""
+"""The ledger's small parts of an old date, merged: what many pulls, attempts and events have left behind."""
 
 from datetime import date
 
@@ -31,8 +31,8 @@ def compaction_assets(partitions: DailyPartitionsDefinition, calendar: Calendar)
         kinds={"parquet"},
         owners=[OWNER],
         description=(
-            "The date's parts of `report_rows`, `report_pulls` and `recording_states`, merged into one of each once "
-            "the night's runs come back to it no more. No line is left out. The small parts stay for "
+            "The date's parts of `report_rows`, `report_pulls`, `recording_states` and `event_reads`, merged into one "
+            "of each once the night's runs come back to it no more. No line is left out. The small parts stay for "
             "`LEDGER_COMPACTION_GRACE_DAYS` and are removed then, where the rights allow it. A younger date is left "
             "alone."
         ),

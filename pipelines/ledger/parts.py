@@ -21,7 +21,7 @@ from pipelines.ledger.states import RecordingState
 
 __all__ = ["KINDS", "LedgerParts", "damage", "damaged"]
 
-KINDS = ("recording_states", "report_pulls", "report_rows")
+KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
 
 _BY_REPORT = ("report_pulls", "report_rows")
@@ -35,13 +35,11 @@ class LedgerParts:
         self._files = files
 
     def names(self, day: date) -> dict[str, list[str]]:
-        """The names of a date's parts, by kind, sorted: two listings a report and one for the states."""
-        found = {"recording_states": self._list(f"recording_states/date={day.isoformat()}/")}
-        for kind in _BY_REPORT:
-            reports = self._files.folders(f"{kind}/")
-            found[kind] = [
-                name for report in reports for name in self._list(f"{kind}/{report}/date={day.isoformat()}/")
-            ]
+        """The names of a date's parts, by kind, sorted: two listings a report, and one for each of the other kinds."""
+        found = {}
+        for kind in KINDS:
+            reports = [f"{report}/" for report in self._files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
+            found[kind] = [name for report in reports for name in self._list(f"{kind}/{report}date={day.isoformat()}/")]
         return found
 
     def by_day(self) -> dict[date, list[str]]:

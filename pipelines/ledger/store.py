@@ -162,7 +162,7 @@ class Ledger:
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
-        parts = self._read([_folder("event_reads", day)], lambda _, table: conform(table, EVENT_READ_SCHEMA))
+        parts = self._read([_folder("event_reads", day)], lines)
         table = pa.concat_tables([EVENT_READ_SCHEMA.empty_table(), *parts])
         furthest = table.group_by("name").aggregate([("read_to", "max")])
         names: list[Any] = furthest["name"].to_pylist()
@@ -352,6 +352,8 @@ def lines(name: str, table: pa.Table) -> pa.Table:
     if name.startswith("report_rows/"):
         extra = [pa.field(one, pa.string()) for one in table.column_names if one not in (*ROW_COLUMNS, *IN_PATH)]
         return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
+    if name.startswith("event_reads/"):
+        return conform(table, EVENT_READ_SCHEMA)
     known: dict[str, tuple[object, pa.DataType]] = {"date": (_day_of(folders["date"]), pa.date32())}
     if name.startswith("report_pulls/"):
         return conform(_with_path(table, known | {"report": (folders["report"], pa.string())}), PULL_SCHEMA)

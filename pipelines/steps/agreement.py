@@ -172,13 +172,13 @@ def mono_and_stereo_agree(
     if rows:
         sentence = (
             f"On {day} {number(len(seen.without_mono), 'connected call')} of {seen.calls} without a mono recording "
-            f"({seen.unrecorded} of them not recorded at all), {number(len(seen.legs_without_stereo), 'agent leg')} of "
-            f"{seen.legs} without a stereo one. Known to one report only: {len(seen.not_in_global)} calls missing from "
-            f"Global Call Type Detail, {len(seen.not_in_agent)} from Agent Segment Metadata. Where recording was not "
-            "switched on this is right; else run the date again, for rows and links come late."
+            f"({seen.unrecorded} not recorded at all), {number(len(seen.legs_without_stereo), 'agent leg')} of "
+            f"{seen.legs} without a stereo one. Known to one report only: {number(len(seen.not_in_global), 'call')} "
+            f"missing from Global Call Type Detail, {len(seen.not_in_agent)} from Agent Segment Metadata. Where "
+            "recording was not switched on this is right; else run the date again, for rows and links come late."
         )
     else:
-        sentence = f"Each of {number(seen.calls, 'connected call')} and {number(seen.legs, 'agent leg')} of {day} has "
+        sentence = f"{number(seen.calls, 'connected call')} and {number(seen.legs, 'agent leg')} of {day}: each has "
         sentence += "the recordings that the account has, and both reports know the same calls."
     if counts["accounts_not_compared"]:
         sentence += (

@@ -133,7 +133,7 @@ def _sentence(day: date, seen: _Compared, not_compared: int) -> str:
             "date again."
         )
     else:
-        said = f"Each of {number(calls, 'call')} with a recording on {day} has an event, and the reverse."
+        said = f"{number(calls, 'call')} with a recording on {day}: each has an event, and the reverse."
     if not_compared:
         said += f" {number(not_compared, 'account')} not compared in full: the report does not cover the whole day."
     return said

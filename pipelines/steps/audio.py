@@ -34,8 +34,9 @@ def audio_is_true(ledger: Ledger, day: date) -> Finding:
     flagged = [(_detail(doubt, shown[key], doubts.heard.get(key)), shown[key]) for doubt, key in in_order]
     if flagged:
         sentence = (
-            f"Of the recordings of {day}, {counts['duration_differs']} differ in length from the report, "
-            f"{counts['header_only']} have a header and no audio, {counts['silent_channel']} have a silent channel. "
+            f"Of the recordings of {day}, {number(counts['duration_differs'], 'differs', 'differ')} in length from the "
+            f"report, {number(counts['header_only'], 'has', 'have')} a header and no audio, "
+            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel. "
             "Listen to the samples: they may be recordings of nothing."
         )
     else:

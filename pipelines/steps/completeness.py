@@ -189,9 +189,7 @@ def _sentence(
     if said:
         parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held. {'. '.join(said)}.")
         if counts["lost"]:
-            parts.append(
-                "Once the cause is mended, `retry_final: true` in the config of `recordings` tries them again."
-            )
+            parts.append("Once the cause is mended, `retry_final: true` in the config of `recordings` tries again.")
     elif not found:
         parts.append(f"No row of {day} links to a recording.")
     elif held == found:
@@ -201,8 +199,8 @@ def _sentence(
     else:
         parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held; none is lost or late.")
     if counts["waiting"]:
-        when = f", the next one at {next_at:%Y-%m-%d %H:%M} UTC" if next_at else ""
-        parts.append(f"{counts['waiting']} wait for their next attempt{when}.")
+        when = f", soonest at {next_at:%Y-%m-%d %H:%M} UTC" if next_at else ""
+        parts.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
     return " ".join(parts)
 
 

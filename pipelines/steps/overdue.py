@@ -23,7 +23,7 @@ from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.completeness import overdue, stuck
-from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples
+from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.pulled import unpulled
 
 READ_ALL_EVERY = timedelta(days=7)
@@ -260,25 +260,28 @@ def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date]) 
     said = []
     if counts["at_risk"]:
         said.append(
-            f"{counts['at_risk']} pending recordings have less than {standing.margin_days} days left before the source "
-            f"purges them ({standing.retention_days} days after the call): see to these first."
+            f"{number(counts['at_risk'], 'pending recording has', 'pending recordings have')} less than "
+            f"{number(standing.margin_days, 'day')} left: the source purges {number(standing.retention_days, 'day')} "
+            "after the call. See to this first."
         )
     if counts["overdue"]:
-        said.append(f"{counts['overdue']} are late: the time of their next attempt has passed; is the daemon running?")
+        late = number(counts["overdue"], "is late", "are late")
+        said.append(f"{late}: the time of the next attempt has passed; is the daemon running?")
     if counts["stuck"]:
-        said.append(f"{counts['stuck']} were asked for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.")
+        asked = number(counts["stuck"], "was asked", "were asked")
+        said.append(f"{asked} for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.")
     if counts["lost"]:
         said.append(
-            f"{counts['lost']} are lost (`missing`, `rejected` or `denied`), {counts['lost_within_retention']} of them "
-            "on dates that the source should still have: mend the cause and run `recordings` of their date with "
-            "`retry_final: true`."
+            f"{number(counts['lost'], 'is lost', 'are lost')} (`missing`, `rejected` or `denied`); by date the source "
+            f"should still have {counts['lost_within_retention']}: mend the cause and run `recordings` of the date "
+            "with `retry_final: true`."
         )
     if gaps:
-        said.append(
-            f"{len(gaps)} dates since the archive began were never pulled whole, the first {gaps[0]}: run them."
-        )
+        dates = number(len(gaps), "date since the archive began was", "dates since the archive began were")
+        said.append(f"{dates} never pulled whole: run what is missing, {gaps[0]} first.")
     if not counts["missing_now"] and not gaps:
         return "Nothing is missing: every recording known on any date is held."
     if not said:
-        return f"Nothing is late or lost: {counts['pending']} recordings are young and wait for their next attempt."
-    return f"{counts['missing_now']} recordings are not held now. {' '.join(said)}"
+        young = "recording is young and waits for its", "recordings are young and wait for their"
+        return f"Nothing is late or lost: {number(counts['pending'], *young)} next attempt."
+    return f"{number(counts['missing_now'], 'recording is', 'recordings are')} not held now. {' '.join(said)}"

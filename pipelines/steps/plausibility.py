@@ -51,9 +51,11 @@ class _Account:
         if self.most_before - rows > NOTABLE_SHARE * self.most_before:
             said.append(f"{number(rows, 'row')}, where an earlier pull of the same date had {self.most_before}")
         if self.pull.vanished > NOTABLE_SHARE * (rows + self.pull.vanished):
-            said.append(f"{number(self.pull.vanished, 'row')} seen before are gone from the report")
+            gone = number(self.pull.vanished, "row seen before is", "rows seen before are")
+            said.append(f"{gone} gone from the report")
         if self.lacking > NOTABLE_SHARE * self.others:
-            said.append(f"{self.lacking} of the {self.others} calls that the other report knows are not in this one")
+            lacking = number(self.lacking, "is", "are")
+            said.append(f"of {number(self.others, 'call')} that the other report knows, {lacking} not in this one")
         return said
 
 
@@ -135,9 +137,7 @@ def _lacking(
 
 def _sentence(report: ReportName, day: date, judged: Sequence[_Account], doubts: Sequence[str], over: bool) -> str:
     rows, vanished = sum(one.pull.rows for one in judged), sum(one.pull.vanished for one in judged)
-    gone = (
-        f" {number(vanished, 'row')} seen before vanished from the source; their recordings stay." if vanished else ""
-    )
+    gone = f" {number(vanished, 'row')} seen before vanished from the source; the recordings stay." if vanished else ""
     if doubts:
         return (
             f"{report} of {day} does not look whole: {'; '.join(doubts)}.{gone} Run the date again; if it stays so, "

@@ -30,6 +30,8 @@ REPORT = "agent_segment_metadata"
 STATES = f"recording_states/date={DAY}/"
 ROWS = f"report_rows/report={REPORT}/date={DAY}/"
 PULLS = f"report_pulls/report={REPORT}/date={DAY}/"
+READS = f"event_reads/date={DAY}/"
+FOLDERS = (STATES, ROWS, PULLS, READS)
 GRACE = timedelta(days=7)
 Build = Callable[..., RecordingState]
 
@@ -64,13 +66,14 @@ class Interleaved(LocalFiles):
 
 
 def lines_of(ledger: Ledger) -> Counter[str]:
-    """Every line about every recording, and every row and pull, as often as it is read."""
+    """Every line about every recording, every row and pull, as often as it is read, and how far each file was read."""
     found: Counter[str] = Counter()
     for recording_id in ledger.states([DAY]):
         found.update(f"state {one.recording_id} {one.run_id}" for one in ledger.state_history(DAY, recording_id))
     rows = ledger.all_rows(REPORT, DAY, columns=["row_key", "run_id"])
     found.update(f"row {key} {run}" for key, run in zip(*rows.to_pydict().values(), strict=True))
     found.update(f"pull {one.run_id}" for one in ledger.pulls(REPORT, DAY))
+    found.update(f"file {name} {read_to}" for name, read_to in ledger.event_reads(DAY).items())
     return found
 
 
@@ -83,27 +86,31 @@ def append_one(ledger: Ledger, kind: str, run: str, a_state: Build, a_pull: Any,
         table = pa.table({"row_key": ["k"], "row_hash": [run], "note": pa.array([None], pa.string())})
         ledger.append_rows(REPORT, DAY, table, account_id="1", pulled_at=now, run_id=run)
         return f"row k {run}"
+    if kind == "file":
+        ledger.append_event_reads(DAY, {run: len(run)}, run_id=run, read_at=now)
+        return f"file {run} {len(run)}"
     ledger.append_pull(a_pull(run_id=run, pulled_at=now))
     return f"pull {run}"
 
 
 def merge_all(files: Any, clock: Callable[[], datetime], may: Any = anything) -> list[Any]:
     compaction = Compaction(files, clock=clock, grace=GRACE)
-    return [compaction.merge(files.list(folder), may) for folder in (STATES, ROWS, PULLS)]
+    return [compaction.merge(files.list(folder), may) for folder in FOLDERS]
 
 
 def remove_all(files: Any, clock: Callable[[], datetime]) -> int:
     compaction = Compaction(files, clock=clock, grace=GRACE)
     return sum(
-        compaction.remove(compaction.due_for_removal(files.list(folder), anything)).removed
-        for folder in (STATES, ROWS, PULLS)
+        compaction.remove(compaction.due_for_removal(files.list(folder), anything)).removed for folder in FOLDERS
     )
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
-        st.sampled_from(["state", "row", "pull", "state", "merge", "remove", "week", "old listing", "merge old"]),
+        st.sampled_from(
+            ["state", "row", "pull", "file", "state", "merge", "remove", "week", "old listing", "merge old"]
+        ),
         max_size=24,
     )
 )
@@ -115,7 +122,7 @@ def test_a_reader_sees_exactly_what_was_appended_whatever_is_merged_and_removed_
     appended: Counter[str] = Counter()
     listed: dict[str, list[str]] = {}
     for number, step in enumerate(steps):
-        if step in {"state", "row", "pull"}:
+        if step in {"state", "row", "pull", "file"}:
             appended[append_one(ledger, step, f"run-{number}", a_state, a_pull, now=clock())] += 1
         elif step == "merge":
             merge_all(files, clock)
@@ -125,7 +132,7 @@ def test_a_reader_sees_exactly_what_was_appended_whatever_is_merged_and_removed_
             clock.now += GRACE + timedelta(hours=1)
             listed = {}  # nobody keeps a listing for a week
         elif step == "old listing":
-            listed = {folder: files.list(folder) for folder in (STATES, ROWS, PULLS)}
+            listed = {folder: files.list(folder) for folder in FOLDERS}
         else:  # a second compaction that listed earlier, and a part fewer than there was
             for names in listed.values():
                 Compaction(files, clock=clock, grace=GRACE).merge(names[1:], anything)
@@ -136,7 +143,7 @@ def test_a_reader_sees_exactly_what_was_appended_whatever_is_merged_and_removed_
         assert latest == [newest[-1].split()[-1]] if newest else latest == []
 
 
-@pytest.mark.parametrize("kind", ["state", "row", "pull"])
+@pytest.mark.parametrize("kind", ["state", "row", "pull", "file"])
 def test_a_reader_that_listed_before_the_removal_and_reads_after_it_lists_again(
     tmp_path: Path, a_state: Build, a_pull: Any, kind: str
 ) -> None:
@@ -196,23 +203,23 @@ def test_a_merged_part_says_what_it_replaces_and_holds_it_line_by_line(place: An
     ledger = place.ledger(clock=clock)
     appended: Counter[str] = Counter()
     for number in range(4):
-        for kind in ("state", "row", "pull"):
+        for kind in ("state", "row", "pull", "file"):
             appended[append_one(ledger, kind, f"run-{number}", a_state, a_pull, now=clock())] += 1
-    before = {folder: files.list(folder) for folder in (STATES, ROWS, PULLS)}
+    before = {folder: files.list(folder) for folder in FOLDERS}
     days = ledger.state_days()
     made = merge_all(files, clock)
-    assert [one.parts for one in made] == [4, 4, 4]
-    for one, folder in zip(made, (STATES, ROWS, PULLS), strict=True):
+    assert [one.parts for one in made] == [4, 4, 4, 4]
+    for one, folder in zip(made, FOLDERS, strict=True):
         data, record = LedgerParts(files).merged(one.name)
         assert [part.name for part in record.parts] == before[folder]
         assert held_against(data, record, LedgerParts(files).read_if_there) == (frozenset(), frozenset())
     assert lines_of(place.ledger(clock=clock)) == appended
     assert ledger.state_days() == days, "what asks for the newest part must not take a merge for news"
     clock.now += GRACE
-    assert remove_all(files, clock) == 12
-    assert [len(files.list(folder)) for folder in (STATES, ROWS, PULLS)] == [1, 1, 1]
+    assert remove_all(files, clock) == 16
+    assert [len(files.list(folder)) for folder in FOLDERS] == [1, 1, 1, 1]
     assert lines_of(place.ledger(clock=clock)) == appended
-    assert merge_all(files, clock) == [None, None, None]
+    assert merge_all(files, clock) == [None] * 4
 
 
 def test_two_that_merge_the_same_at_once_make_one_part(tmp_path: Path, a_state: Build) -> None:

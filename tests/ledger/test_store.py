@@ -342,14 +342,16 @@ def test_nothing_written_is_ever_changed(tmp_path: Path, ledger: Ledger, a_state
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not parquet", "gone"])
-@pytest.mark.parametrize("kind", ["rows", "states", "pulls"])
+@pytest.mark.parametrize("kind", ["rows", "states", "pulls", "events"])
 def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures come by name
     tmp_path: Path, ledger: Ledger, a_state: Build, a_pull: Any, rows: Rows, damage: str, kind: str
 ) -> None:
     append(ledger, rows(a="secret-of-a-caller"))
     ledger.append_states([a_state()])
     ledger.append_pull(a_pull())
-    folder = {"rows": "report_rows", "states": "recording_states", "pulls": "report_pulls"}[kind]
+    ledger.append_event_reads(DAY, {"one.events": 1}, run_id="r", read_at=NOON)
+    folders = {"rows": "report_rows", "states": "recording_states", "pulls": "report_pulls", "events": "event_reads"}
+    folder = folders[kind]
     (part,) = (tmp_path / "ledger" / folder).rglob("*.parquet")
     whole = part.read_bytes()
     if damage == "gone":
@@ -364,6 +366,7 @@ def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures 
         "rows": lambda: ledger.latest_rows(REPORT, DAY),
         "states": lambda: ledger.states([DAY]),
         "pulls": lambda: ledger.pulls(REPORT, DAY),
+        "events": lambda: ledger.event_reads(DAY),
     }
     with pytest.raises(LedgerDamaged, match=rf"{folder}/.*{part.name}.*restore it") as raised:
         read[kind]()

@@ -348,6 +348,21 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
     assert check(it, "every_link_is_held", OLD).passed, "what was seen once is still held"
 
 
+def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., Any]) -> None:
+    it = world(sandbox=FEW)
+    mono, stereo = ({one["uii"] for one in it.truth(OLD) if one["layout"] == of} for of in ("mono", "stereo"))
+    it.sandbox.set_faults(Faults(late_rows=Where(paths=(f"*{min(mono & stereo)}-[0-9].WAV",))))
+    assert it.run(OLD, select=REPORTS).success
+    ledger = it.services().ledger
+    (pull,) = ledger.pulls(REPORTS[1], OLD)
+    ledger.append_pull(replace(pull, vanished=1, pulled_at=datetime.now(UTC)))
+    said = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
+    assert "1 row seen before is gone from the report" in said
+    assert "calls that the other report knows, 1 is not in this one" in said
+    said = check(it, "mono_and_stereo_agree", OLD).description or ""
+    assert "Known to one report only: 1 call missing from Global Call Type Detail, 0 from" in said
+
+
 def test_a_report_that_was_never_pulled_is_not_plausible(world: Callable[..., Any], recent: list[date]) -> None:
     it = world(sandbox=FEW)
     found = check(it, "report_is_plausible", recent[0], asset=REPORTS[0])
@@ -462,6 +477,8 @@ def test_a_recording_with_a_silent_channel_is_held_and_named(world: Callable[...
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
     assert (row["recording"], row["matter"]) == (named.recording_id, "channel_2_silent")
+    said = "0 differ in length from the report, 0 have a header and no audio, 1 has a silent channel."
+    assert said in (found.description or "")
 
 
 def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..., Any], recent: list[date]) -> None:
@@ -473,6 +490,7 @@ def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
     assert (row["recording"], row["matter"]) == (named.recording_id, "duration_differs: 8 s, reported 90 s")
+    assert "1 differs in length from the report, 0 have" in (found.description or "")
 
 
 def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., Any]) -> None:
@@ -665,6 +683,51 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
     assert figures(found)["lost_within_retention"] > 0
 
 
+@pytest.mark.parametrize(
+    ("number", "waiting", "young", "late", "lost"),
+    [
+        (
+            1,
+            "1 waits for its next attempt, soonest at",
+            "1 recording is young and waits for its next attempt",
+            (
+                "1 recording is not held now. 1 pending recording has less than 14 days left",
+                "1 is late:",
+                "1 was asked",
+            ),
+            "1 recording is not held now. 1 is lost (`missing`",
+        ),
+        (
+            2,
+            "2 wait for their next attempt, soonest at",
+            "2 recordings are young and wait for their next attempt",
+            (
+                "2 recordings are not held now. 2 pending recordings have less than 14 days left",
+                "2 are late:",
+                "2 were asked",
+            ),
+            "2 recordings are not held now. 2 are lost (`missing`",
+        ),
+    ],
+)
+def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - given by name
+    world: Callable[..., Any], number: int, waiting: str, young: str, late: tuple[str, ...], lost: str
+) -> None:
+    it = world(sandbox=FEW)
+    day = datetime.now(UTC).date() - timedelta(days=2)
+    ledger = it.services().ledger
+    one = known_recording(it, day, "localhost", expected_s=1)
+    known = [one, replace(one, recording_id=f"{one.recording_id}.WAV")][:number]
+    ledger.append_states(known[1:])
+    assert waiting in (check(it, "every_link_is_held", day).description or "")
+    assert young in (standing(it).description or "")
+    found = standing(it, clock=later(days=80)).description or ""
+    assert [said for said in late if said not in found] == []
+    ledger.append_states([final(one, Status.missing, "not_found", datetime.now(UTC), "by-hand") for one in known])
+    assert lost in (standing(it).description or "")
+    assert f"by date the source should still have {number}:" in (standing(it).description or "")
+
+
 def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., Any]) -> None:
     it = world(sandbox=FEW)
     today = datetime.now(UTC).date()
@@ -673,6 +736,7 @@ def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Calla
     found = standing(it)
     assert (found.passed, found.severity) == (False, WARN)
     assert [row["date"] for row in rows(found, "not_pulled")] == [str(today - timedelta(days=3))]
+    assert "1 date since the archive began was never pulled whole" in (found.description or "")
     fetch(it, today - timedelta(days=3))
     assert standing(it).passed
 

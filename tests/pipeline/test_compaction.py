@@ -33,7 +33,7 @@ DAY = datetime.now(UTC).date() - timedelta(days=3)
 REPORT = "global_call_type_detail"
 WEEK = timedelta(days=8)
 Copies = tuple[dict[str, str], Any, Iterator[str]]
-KINDS = {"recording_states", "report_pulls", "report_rows"}
+KINDS = {"event_reads", "recording_states", "report_pulls", "report_rows"}
 
 
 @dataclass
@@ -86,7 +86,8 @@ class Old:
         reports = ("agent_segment_metadata", "global_call_type_detail")
         rows = [sorted(map(str, ledger.all_rows(one, self.day).to_pylist())) for one in reports]
         pulls = [ledger.pulls(one, self.day) for one in reports]
-        return states, [ledger.state_history(self.day, one) for one in states], rows, pulls
+        histories = [ledger.state_history(self.day, one) for one in states]
+        return states, histories, rows, pulls, ledger.event_reads(self.day)
 
     def delete(self, key: str) -> None:
         self.s3.delete_object(Bucket=self.bucket, Key=key)
@@ -125,13 +126,14 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         patch.chdir(tmp_path_factory.mktemp("cwd"))
         job = build_defs().resolve_job_def("archive_day")
         steps = ["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings", "daily_manifest"]
-        for _ in range(3):
+        for number in range(3):
             assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps).success
             # What attempts leave behind: a line for each, here the same ones again, sealed with the rest by the next.
             ledger = Services(lambda: load(Settings)).ledger
             ledger.append_states(ledger.states([DAY]).values())
             rows = ledger.latest_rows(REPORT, DAY, columns=["row_key", "row_hash"])
             ledger.append_rows(REPORT, DAY, rows, account_id="1", pulled_at=datetime.now(UTC), run_id="again")
+            ledger.append_event_reads(DAY, {f"{number}.events": 1}, run_id="again", read_at=datetime.now(UTC))
         assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps[-1:]).success
     folder = tmp_path_factory.mktemp("copies")
     names = [f"copy-{number:02}" for number in range(12)]
@@ -183,18 +185,19 @@ def test_a_date_is_merged_proved_and_in_a_week_rid_of_its_small_parts(old: Old) 
     assert sealed.witnessed == 0
 
 
-def test_a_part_that_is_removed_or_altered_is_named_before_and_after_the_merge(old: Old) -> None:
+@pytest.mark.parametrize("kind", ["recording_states", "event_reads"])
+def test_a_part_that_is_removed_or_altered_is_named_before_and_after_the_merge(old: Old, kind: str) -> None:
     old.compact()
     old.now += WEEK
     old.compact()
-    states = next(one for one in old.parts() if "recording_states" in one and is_merged(one))
-    body = old.get(states)
-    old.delete(states)
-    name = states.removeprefix("ledger/")
+    merged = next(one for one in old.parts() if kind in one and is_merged(one))
+    body = old.get(merged)
+    old.delete(merged)
+    name = merged.removeprefix("ledger/")
     gone = {subject for kind, subject in old.doubts() if kind == "ledger_part_removed"}
     assert name in gone
     assert len(gone) > 1, "what only the removed part stood for is gone with it"
-    old.s3.put_object(Bucket=old.bucket, Key=states, Body=body[:-1] + bytes([body[-1] ^ 1]))
+    old.s3.put_object(Bucket=old.bucket, Key=merged, Body=body[:-1] + bytes([body[-1] ^ 1]))
     assert ("ledger_part_altered", name) in old.doubts()
 
 

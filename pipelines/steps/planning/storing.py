@@ -17,7 +17,7 @@ _SEALING_PUTS = 6
 # midnight, for the next one.
 _STATE_PARTS = 4
 # Of one date: steps and checks list and read the date's parts again and again, and those of the days beside it.
-_LISTS = 116
+_LISTS = 122
 _READS = 56
 _READS_OF_A_PART = 8
 _GB = 2**30
