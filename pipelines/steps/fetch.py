@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -26,7 +26,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
-from pipelines.steps.flow import Flow
+from pipelines.steps.flow import Crew
 from pipelines.steps.known import Known, Recordings
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.verdicts import Fault, judge, may_be_final
@@ -195,21 +195,19 @@ class Fetcher:
         lines: _Lines,
     ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
-        flow = Flow(self._concurrency, self._stop)
-
-        def in_turn(state: RecordingState) -> Done:
-            with flow.turn():
-                done = attempt(state, planned[state.recording_id])
-            flow.ended(done.stored.size if done.stored else 0)
-            return done
-
         queue = iter(due)
         running: dict[Future[Done], RecordingState] = {}
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
+        crew = Crew(self._concurrency, name="recording")
+
+        def attempted(state: RecordingState) -> Done:
+            done = attempt(state, planned[state.recording_id])
+            crew.ended(done.stored.size if done.stored else 0)
+            return done
+
         try:
             while True:
                 for state in queue:
-                    running[pool.submit(in_turn, state)] = state
+                    running[crew.submit(attempted, state)] = state
                     if len(running) >= 2 * self._concurrency:
                         break
                 if not running:
@@ -219,6 +217,7 @@ class Fetcher:
                     done = self._outcome(future, running.pop(future))
                     self._watch(done)
                     yield done
+                crew.look()
                 lines.flush_in_time()
                 self._progress(Progress(len(result.changed), result.due, result.size))
         except BaseException:
@@ -226,7 +225,7 @@ class Fetcher:
             self._stop.set()
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            crew.shutdown(wait=False, cancel_futures=True)
             # A cancelled one never tells its waiters: they would wait their full time for it.
             wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
 
-from pipelines.ringcx.limits import check_stop
+__all__ = ["Climb", "Crew"]
 
-__all__ = ["Climb", "Flow"]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BEGIN_WITH: Final = 4
 # A recording costs about as much as 400 KB of it, so that mixed sizes can be added up.
@@ -86,45 +89,95 @@ class Climb:
         self._work, self._count = 0.0, 0
 
 
-class Flow:
-    """Lets so many threads work at a time as help; share it over those of a run.
+class Crew(Executor):
+    """Threads of which as many work as help. The others are not there yet, or rest: work goes to the same few, whose
+    connections and memory are warm.
 
     Args:
         most: never more.
-        stop: set when the run is ending.
         clock: seconds.
+        name: what the threads' names begin with.
     """
 
-    def __init__(self, most: int, stop: threading.Event, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, *, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._climb = Climb(most, clock())
-        self._stop = stop
         self._clock = clock
-        self._turns = threading.Condition()
-        self._busy = 0
+        self._name = name
+        self._lock = threading.Lock()
+        self._work_came = threading.Condition(self._lock)
+        self._limit_rose = threading.Condition(self._lock)
+        self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._is_closed = False
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a turn, and have it for the length of a `with` block.
-
-        Raises:
-            Stopped: the stop event was set while it waited.
-        """
-        with self._turns:
-            while self._busy >= self._climb.limit:
-                check_stop(self._stop)
-                self._turns.wait(0.5)
-                self._climb.waited(self._clock())
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._turns:
-                self._busy -= 1
-                self._turns.notify()
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have `fn` called by a thread, in its turn."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("The crew was sent home; it takes no more work.")
+            self._work.append((future, partial(fn, *args, **kwargs)))
+            self._hire()
+            self._work_came.notify()
+        return future
 
     def ended(self, size: int) -> None:
         """Say that a recording of so many bytes was dealt with."""
-        with self._turns:
-            before = self._climb.limit
+        with self._lock:
             self._climb.ended(size, self._clock())
-            self._turns.notify(max(0, self._climb.limit - before))
+            self._hire()
+
+    def look(self) -> None:
+        """Say that work waits; to be said every second or so."""
+        with self._lock:
+            if self._work:
+                self._climb.waited(self._clock())
+                self._hire()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Send the threads home once the work is done, or what is not begun was cancelled."""
+        with self._lock:
+            self._is_closed = True
+            dropped = [self._work.popleft() for _ in range(len(self._work))] if cancel_futures else []
+            self._work_came.notify_all()
+            self._limit_rose.notify_all()
+        for future, _ in dropped:
+            future.cancel()
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def _hire(self) -> None:
+        """Bring as many to work as the limit wants, and work is there for."""
+        wanted = min(self._climb.limit, len(self._threads) + len(self._work))
+        while len(self._threads) < wanted:
+            number = len(self._threads)
+            self._threads.append(
+                threading.Thread(target=self._serve, args=(number,), name=f"{self._name}_{number}", daemon=True)
+            )
+            self._threads[-1].start()
+        self._limit_rose.notify_all()
+
+    def _serve(self, number: int) -> None:
+        while (item := self._next(number)) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - it is the future's
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            del item, future, call  # what the work held is let go of while this thread waits for more
+
+    def _next(self, number: int) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._lock:
+            while True:
+                if self._is_closed and not self._work:
+                    return None
+                if number >= self._climb.limit and not self._is_closed:
+                    self._limit_rose.wait()
+                elif not self._work:
+                    self._work_came.wait()
+                else:
+                    return self._work.popleft()

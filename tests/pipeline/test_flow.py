@@ -6,14 +6,12 @@ import heapq
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ringcx.errors import Stopped
-from pipelines.steps.flow import BEGIN_WITH, Climb, Flow
+from pipelines.steps.flow import BEGIN_WITH, Climb, Crew
 
 MOST = 16
 
@@ -83,31 +81,51 @@ def test_the_limit_stays_between_one_and_the_most(most: int, events: list[tuple[
         assert 1 <= climb.limit <= most
 
 
-def test_no_more_have_a_turn_than_the_limit_and_all_get_one() -> None:
-    flow, lock = Flow(MOST, threading.Event()), threading.Lock()
-    busy, seen = 0, []
+def test_all_work_is_done_by_no_more_threads_than_are_allowed() -> None:
+    seen = set()
+    with Crew(MOST, name="crew") as crew:
 
-    def work(_: int) -> None:
-        nonlocal busy
-        with flow.turn():
-            with lock:
-                busy += 1
-                seen.append(busy)
+        def work(number: int) -> int:
+            seen.add(threading.current_thread().name)
             time.sleep(0.001)
-            with lock:
-                busy -= 1
-        flow.ended(1000)
+            crew.ended(1000)
+            return number
 
-    with ThreadPoolExecutor(MOST) as pool:
-        list(pool.map(work, range(300)))
-    assert len(seen) == 300
-    assert max(seen) <= MOST
+        assert list(crew.map(work, range(500))) == list(range(500))
+    assert seen <= {f"crew_{number}" for number in range(MOST)}
+    assert not any(one.name.startswith("crew_") for one in threading.enumerate())
 
 
-def test_who_waits_for_a_turn_stops_when_the_run_does() -> None:
-    stop = threading.Event()
-    flow = Flow(1, stop)
-    with flow.turn():
-        stop.set()
-        with pytest.raises(Stopped), flow.turn():
-            pass
+def test_more_threads_come_when_those_at_work_hang() -> None:
+    now, hanging = [0.0], threading.Event()
+    crew = Crew(MOST, name="crew", clock=lambda: now[0])
+    begun = [crew.submit(hanging.wait) for _ in range(2 * MOST)]
+    for _ in range(10):
+        now[0] += 1
+        crew.look()
+    deadline = time.monotonic() + 10
+    while sum(one.running() for one in begun) < MOST:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    hanging.set()
+    crew.shutdown()
+    assert all(one.result() for one in begun)
+
+
+def test_what_fails_or_is_cancelled_is_told_by_its_future_and_keeps_no_thread() -> None:
+    go = threading.Event()
+    crew = Crew(1, name="crew")
+    begun = threading.Event()
+    first = crew.submit(lambda: (begun.set(), go.wait(10)))
+    assert begun.wait(10)
+    fails = crew.submit(lambda: 1 // 0)
+    left = crew.submit(lambda: 1)
+    crew.shutdown(wait=False, cancel_futures=True)
+    go.set()
+    assert first.result(10)
+    assert fails.cancelled()
+    assert left.cancelled()
+    with pytest.raises(RuntimeError):
+        crew.submit(lambda: 1)
+    with Crew(2, name="crew") as other, pytest.raises(ZeroDivisionError):
+        other.submit(lambda: 1 // 0).result(10)
