@@ -31,7 +31,7 @@ from pipelines.events.place import EventsUnavailable
 from pipelines.events.stored import StoredEvents, day_folder
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import AFTER_REPORTS, RUN_KEY_TAG, UNFINISHED, place_in_line
+from pipelines.sensors import AFTER_REPORTS, RUN_KEY_TAG, UNFINISHED, place_in_line, to_run
 from pipelines.steps.rows import EVENTS
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _wanted(
             yield RunRequest(
                 run_key=run_key,
                 partition_key=key,
-                asset_selection=list(AFTER_EVENTS),
+                asset_selection=to_run(instance, AFTER_EVENTS, key, now, services.settings),
                 tags=place_in_line(key, now, services.settings),
             )
 

@@ -5,7 +5,7 @@ last tick, so that its cost follows what happens and not what the archive holds.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from dagster import (
     AssetKey,
+    AssetRecordsFilter,
     DagsterInstance,
     DagsterRunStatus,
     DailyPartitionsDefinition,
@@ -42,7 +43,10 @@ if TYPE_CHECKING:
 
 RUN_KEY_TAG = "dagster/run_key"
 REPORT_KEYS = frozenset(AssetKey(report) for report in REPORTS)
-AFTER_LINKS = (AssetKey("recordings"), AssetKey("daily_manifest"))
+MANIFEST = AssetKey("daily_manifest")
+AFTER_LINKS = (AssetKey("recordings"), MANIFEST)
+# A manifest lists its whole day, so one a minute of a day that still grows would outgrow the recordings' own list.
+SEALED_EVERY = timedelta(hours=1)
 AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
 UNFINISHED = (
     DagsterRunStatus.QUEUED,
@@ -147,9 +151,22 @@ def _wanted(instance: DagsterInstance, due: dict[str, str], now: datetime, calen
             yield RunRequest(
                 run_key=run_key,
                 partition_key=partition,
-                asset_selection=list(AFTER_LINKS),
+                asset_selection=to_run(instance, AFTER_LINKS, partition, now, calendar),
                 tags=place_in_line(partition, now, calendar),
             )
+
+
+def to_run(
+    instance: DagsterInstance, assets: Sequence[AssetKey], partition: str, now: datetime, calendar: Calendar
+) -> list[AssetKey]:
+    """`assets`, but for the manifest of a day that is not over and was sealed within the hour."""
+    if date.fromisoformat(partition) < local_day(now, calendar.zone):
+        return list(assets)
+    lately = AssetRecordsFilter(
+        asset_key=MANIFEST, asset_partitions=[partition], after_timestamp=(now - SEALED_EVERY).timestamp()
+    )
+    sealed = instance.fetch_materializations(lately, limit=1).records
+    return [asset for asset in assets if asset != MANIFEST or not sealed]
 
 
 def place_in_line(partition: str, now: datetime, calendar: Calendar) -> dict[str, str]:

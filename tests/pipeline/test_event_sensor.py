@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, SensorResult, SkipReason, build_sensor_context
@@ -99,6 +100,25 @@ def test_the_sensor_asks_once_for_what_arrived_and_again_for_what_comes_later(
     third = evaluate(it.instance, second.cursor)
     assert asked(third) == [today.isoformat()]
     assert third.run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_a_day_that_still_grows_is_sealed_once_an_hour_and_one_that_is_over_each_time(
+    world: Callable[..., Any], place: Path
+) -> None:
+    now = datetime.now(UTC)
+    zone = "UTC" if now.hour < 20 else "Etc/GMT+12"  # in which the day is not over within the next 70 minutes
+    it, today = world(EVENTS_URL=str(place), ARCHIVE_TIMEZONE=zone), now.astimezone(ZoneInfo(zone)).date()
+    for day, often in ((today, False), (today - timedelta(days=1), True)):
+        cursor, selections = None, []
+        for number, at in enumerate((now, now, now + timedelta(minutes=50), now + timedelta(minutes=70))):
+            store(place, day, [{"call_id": f"{number}", "account_id": "15300002"}])
+            found = evaluate(it.instance, cursor, now=at)
+            cursor = found.cursor
+            (request,) = [one for one in found.run_requests if one.partition_key == day.isoformat()]
+            selections.append([key.to_user_string() for key in request.asset_selection])
+            if number == 0:
+                assert it.run(day, select=["daily_manifest"]).success
+        assert selections == [AFTER_EVENTS if often or sealed else AFTER_EVENTS[:-1] for sealed in (1, 0, 0, 1)]
 
 
 def test_the_sensor_waits_for_an_unfinished_run_and_asks_again_an_hour_after_one_that_failed(
