@@ -18,6 +18,7 @@ from pipelines.jobs import LEDGER_COMPACTION
 from pipelines.resources import Services
 from pipelines.settings import Calendar
 from pipelines.steps.compact import Compacted, compact_day
+from pipelines.steps.findings import number
 
 
 def compaction_assets(partitions: DailyPartitionsDefinition, calendar: Calendar) -> list[AssetsDefinition]:
@@ -60,14 +61,16 @@ def compaction_assets(partitions: DailyPartitionsDefinition, calendar: Calendar)
 
 
 def _said(done: Compacted, grace_days: int) -> str:
-    said = [f"A reader opens {done.parts_read} parts."]
+    said = [f"A reader opens {number(done.parts_read, 'part')}."]
     if not done.may_remove:
         said.append(
-            f"The rights do not allow to remove the {done.kept} parts that were merged (s3:DeleteObject on the "
-            "ledger): they stay and are not read."
+            f"The rights do not allow to remove what was merged (s3:DeleteObject on the ledger): "
+            f"{number(done.kept, 'part stays', 'parts stay')} unread."
         )
     elif done.kept:
-        said.append(f"{done.kept} parts that were merged stay for {grace_days} days from then on, and are not read.")
+        said.append(
+            f"{number(done.kept, 'merged part stays', 'merged parts stay')} unread for {grace_days} days from then on."
+        )
     if done.unwitnessed:
-        said.append(f"{done.unwitnessed} parts came after the date was sealed and were left alone: run the date.")
+        said.append(f"{number(done.unwitnessed, 'part')} came after the date was sealed and left alone: run the date.")
     return " ".join(said)

@@ -22,6 +22,7 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.findings import number
 from pipelines.steps.seal import pulls_of
 from pipelines.steps.verification import evidence
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
@@ -204,8 +205,8 @@ class _Day:
             self.tell(
                 "never_sealed",
                 day.isoformat(),
-                f"{day} has no manifest: what the ledger says of its {verdict.found} recordings was never sealed, "
-                "or the manifest was removed; run the date again",
+                f"{day} has no manifest: what the ledger says of its {number(verdict.found, 'recording')} was never "
+                "sealed, or the manifest was removed; run the date again",
             )
 
     def _count(self, totals: Mapping[str, int], held_bytes: int) -> None:

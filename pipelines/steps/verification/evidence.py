@@ -17,6 +17,7 @@ from pipelines.ledger.merged import Record, held_against, is_merged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.findings import number
 from pipelines.steps.pulled import gaps_of
 from pipelines.steps.seal import MANIFESTS, rows_pulled
 from pipelines.steps.verification.doubts import Tell
@@ -168,8 +169,8 @@ def read_ledger(
             tell(
                 "unwitnessed",
                 fresh[0],
-                f"{len(fresh)} ledger parts of {day} ({kind}, the first is {fresh[0]}) came after it was last sealed, "
-                "or their witness was removed; run the date again",
+                f"{number(len(fresh), 'ledger part')} of {day} ({kind}, the first is {fresh[0]}) came after it was "
+                "last sealed, or its witness was removed; run the date again",
             )
 
 
@@ -247,7 +248,8 @@ def compare(
         tell(
             "stale",
             latest.key,
-            f"{latest.key} is out of date: {stale} recordings of {day} changed after it was sealed; run the date again",
+            f"{latest.key} is out of date: {number(stale, 'recording')} of {day} changed after it was sealed; "
+            "run the date again",
         )
     sealed_rows = {name: count for name, count in totals.items() if name.startswith("rows_")}
     if sealed_rows != rows_pulled(pulls):
