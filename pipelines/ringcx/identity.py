@@ -27,7 +27,7 @@ KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _THREADS: Final = 2
-_SLICE_ROWS: Final = 32_768  # bounds the memory beside the table: a slice and its hashed text
+_SLICE_ROWS: Final = 8192  # bounds the memory beside the table: a slice and its hashed text
 _DIGEST_BYTES: Final = 16
 _BYTES: Final = pa.large_binary()
 _LOOKED_UP: Final = 4096  # so many lengths of one column are looked up; beyond, each is written by itself

@@ -37,6 +37,7 @@ FLUSH_EVERY = timedelta(seconds=10)
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
 REFUSALS = frozenset({"unauthorized", "forbidden"})
+_TROUBLESHOOTING = "The README's troubleshooting says what to check for it"
 _CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
 
 
@@ -74,12 +75,10 @@ def refused_log_in(result: FetchResult) -> str | None:
     if not refused:
         return None
     hosts = ", ".join(sorted({_host(one.link) for one in refused}))
-    checks = {
-        _CHECK_RIGHTS if is_segment(one) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD" for one in refused
-    }
+    checks = "; ".join(sorted({_what_to_check(one) for one in refused}))
     return (
         f"{len(refused)} recordings at {hosts} were refused (HTTP 401 or 403) and none was given to the same log-in: "
-        f"{'; '.join(sorted(checks))}. They stay pending and are asked for again."
+        f"{checks}. They stay pending and are asked for again."
     )
 
 
@@ -245,9 +244,11 @@ class Fetcher:
     def _watch(self, done: Done) -> None:
         self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
+            refused = done.fault.reason in REFUSALS
             raise self._defect or SourceDown(
                 f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
-                "stopped, what it did not try stays due. The README's troubleshooting says what to check for it."
+                "stopped, what it did not try stays due. "
+                f"{'C' + _what_to_check(done.state)[1:] if refused else _TROUBLESHOOTING}."
             )
 
     def _says_nothing(self, done: Done) -> bool:
@@ -340,6 +341,10 @@ class _Lines:
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
         self._ledger.append_states(self._waiting)
         self._waiting, self._since = [], self._clock()
+
+
+def _what_to_check(refused: RecordingState) -> str:
+    return _CHECK_RIGHTS if is_segment(refused) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
 
 
 def _host(link: str) -> str:

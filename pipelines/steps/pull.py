@@ -145,8 +145,9 @@ class ReportPull:
 
     def _account(self, account_id: str) -> PullRecord:
         pulled_at = self.clock()
-        bodies, rows = self._identified(account_id)
+        # Before the pull: to read parts of a million rows takes memory that a million rows beside them would add to.
         seen = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
+        bodies, rows = self._identified(account_id)
         difference = diff_rows(rows, seen)
         self.ledger.append_rows(
             self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
