@@ -211,7 +211,8 @@ def parts(folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
                 requests.clear()
                 started, cpu = time.perf_counter(), time.process_time()
                 read = len(ledger.states([DAY]))
-                figures = _figures(started, cpu) | {"recordings": read, "requests": requests.total()}
+                # The peak is this process's, which has generated all that stands above.
+                figures = _figures(started, cpu) | {"peak_mb": "", "recordings": read, "requests": requests.total()}
                 say(f"{PARTS if how == 'small parts' else 1} {how}, {where}", figures)
                 names = files.list(f"recording_states/date={DAY}/")
                 Compaction(files, clock=now, grace=timedelta(days=7)).merge(names, lambda *_: True)
