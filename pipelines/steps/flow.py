@@ -27,6 +27,7 @@ _BYTES: Final = 400_000
 _LEAST_S: Final = 0.25
 _BETTER: Final = 1.15
 _AS_GOOD: Final = 0.97
+_FELL: Final = 0.6
 _HOLD_S: Final = 8.0
 # Recordings that take so long are not held up by the processor.
 _SLOW_S: Final = 2.0
@@ -72,7 +73,8 @@ class Climb:
         else:
             better = True
         if better:
-            climbing = trial > self._kept or not self._rate
+            # A first rate asks for a trial, and one so much lower that something else must be what is short now.
+            climbing = trial > self._kept or rate < _FELL * self._rate or not self._rate
             self._kept, self._rate = trial, rate
             if climbing:
                 self.limit = min(self._most, 2 * trial)
@@ -85,6 +87,7 @@ class Climb:
             self.limit = max(1, self._kept // 2) if down else min(self._most, 2 * self._kept)
 
     def _begin(self, now: float) -> None:
+        """Begin to measure: first those that began under another limit must end."""
         self._changed = self._began = now
         self._work, self._count = 0.0, 0
 
