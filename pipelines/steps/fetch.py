@@ -41,6 +41,10 @@ _TROUBLESHOOTING = "The README's troubleshooting says what to check for it"
 _CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
 
 
+LogIn = tuple[bool, str]
+"""What one log-in is good for: segments of the current API or links of the reports, at one host."""
+
+
 class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
     """So many attempts in a row failed that the run gave up; what was not tried stays due."""
 
@@ -146,8 +150,8 @@ class Fetcher:
         self._clock = clock
         self._stop = stop
         self._progress = progress
-        self._proven: set[str] = set()
-        self._gave_before: set[str] = set()
+        self._proven: set[LogIn] = set()
+        self._gave_before: set[LogIn] = set()
         self._in_a_row = 0
         self._defect: Exception | None = None
 
@@ -163,7 +167,7 @@ class Fetcher:
         existing = frozenset(key for day in {one.date for one in due} for key in self._bucket.list_day(day))
         attempt = Attempt(self._bucket, self._media, existing, self._stop)
         planned = plan_keys(self._bucket.prefix, due, known)
-        self._gave_before = {_host(link) for link in known.origins()} if due else set()
+        self._gave_before = {_log_in(one) for one in known.of_each_origin()} if due else set()
         doubtful: dict[str, Done] = {}
         with _Lines(self._ledger, self._clock) as lines:
             try:
@@ -263,17 +267,17 @@ class Fetcher:
         A recording given in this run proves it. One given in an earlier run does not, since a password may have been
         changed since; that much counts only for a 403 that has stayed one until the recording is given up.
         """
-        host, fault = _host(done.state.link), done.fault
+        log_in, fault = _log_in(done.state), done.fault
         forbidden = fault is not None and fault.reason == "forbidden"
         patient = forbidden and done.state.attempts > 0 and self._rules.gives_up(done.state, self._clock())
-        return host in self._proven or (patient and host in self._gave_before)
+        return log_in in self._proven or (patient and log_in in self._gave_before)
 
     def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, before: Done | None) -> None:
         now = self._clock()
         if done.stored is not None:
             stored = done.stored
             if not stored.adopted:
-                self._proven.add(_host(done.state.link))
+                self._proven.add(_log_in(done.state))
             state = archived(
                 done.state,
                 key=stored.key,
@@ -345,6 +349,10 @@ class _Lines:
 
 def _what_to_check(refused: RecordingState) -> str:
     return _CHECK_RIGHTS if is_segment(refused) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
+
+
+def _log_in(state: RecordingState) -> LogIn:
+    return is_segment(state), _host(state.link)
 
 
 def _host(link: str) -> str:

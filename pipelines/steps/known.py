@@ -56,9 +56,13 @@ class Recordings:
         """The values of these columns, line by line, of those that are held."""
         return zip(*(values(self.held[name]) for name in names), strict=True)
 
-    def origins(self) -> list[str]:
-        """What the links of those that are held begin with, up to the path; each once."""
-        return values(pc.unique(pc.replace_substring_regex(self.held["link"], r"(?s)^([^/?#]*//[^/?#]*).*$", r"\1")))
+    def of_each_origin(self) -> list[RecordingState]:
+        """One of those that are held for each source and beginning of a link, up to what differs in every link."""
+        begins = pc.replace_substring_regex(self.held["link"], r"(?s)^([^/?#]*//[^/?#]*(?:/[a-z]+)?).*$", r"\1")
+        groups = (
+            self.held.select(["source", "recording_id"]).append_column("begins", begins).group_by(["source", "begins"])
+        )
+        return list(self.states(values(groups.aggregate([("recording_id", "min")])["recording_id_min"])).values())
 
     def dated_otherwise(self, day: date) -> int:
         """How many are stored under another date."""

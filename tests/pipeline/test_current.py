@@ -274,3 +274,14 @@ def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Any]
     states = it.states(OLD)
     assert {key for key, one in states.items() if one.status is status} == bad & states.keys() != set()
     assert {one.status for key, one in states.items() if key not in bad} == {Status.archived}
+
+
+def test_what_the_current_api_gives_proves_nothing_of_the_log_in_for_links_at_the_same_host(
+    current: Callable[..., Any], recent: list[date]
+) -> None:
+    it = current(RINGCX_SOURCE="both", faults=Faults(unauthorized=Where(paths=("*-[0-9].WAV",))))  # mono
+    result = it.run(recent[0], select=[*PULL, "global_call_type_detail", "recording_links", "recordings"])
+    assert not result.success
+    assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
+    of = {one.layout: one.status for one in it.states(recent[0]).values()}
+    assert of == {"stereo": Status.archived, "mono": Status.pending}
