@@ -36,6 +36,7 @@ __all__ = [
     "pulls_table",
     "rows_table",
     "state_ranks",
+    "states_by_id",
     "states_from",
     "states_table",
     "values",
@@ -303,6 +304,11 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             same_as,
         ) in zip(*(values(table[name]) for name in STATE_SCHEMA.names), strict=True)
     ]
+
+
+def states_by_id(table: pa.Table) -> dict[str, RecordingState]:
+    """Read lines of STATE_SCHEMA back, one for each recording, by its id, sorted; raises as `states_from`."""
+    return {state.recording_id: state for state in states_from(table.sort_by("recording_id"))}
 
 
 def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:

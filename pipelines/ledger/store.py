@@ -47,6 +47,7 @@ from pipelines.ledger.schema import (
     pulls_table,
     rows_table,
     state_ranks,
+    states_by_id,
     states_from,
     states_table,
 )
@@ -178,11 +179,11 @@ class Ledger:
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
-        return _by_id(_recordings(self.current(days)))
+        return states_by_id(_recordings(self.current(days)))
 
     def names(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
-        return _by_id(self.current(days))
+        return states_by_id(self.current(days))
 
     def current(self, days: Iterable[date]) -> pa.Table:
         """Return the lines behind `names`, in STATE_SCHEMA; they cost no object."""
@@ -310,10 +311,6 @@ def _recordings(lines: pa.Table) -> pa.Table:
     """Leave out the ids that are another name of a recording."""
     plain = lines["same_as"].null_count == lines.num_rows
     return lines if plain else lines.filter(pc.is_null(lines["same_as"]))
-
-
-def _by_id(lines: pa.Table) -> dict[str, RecordingState]:
-    return {state.recording_id: state for state in states_from(lines.sort_by("recording_id"))}
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:

@@ -37,7 +37,7 @@ FLUSH_EVERY = timedelta(seconds=10)
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
 REFUSALS = frozenset({"unauthorized", "forbidden"})
-_TROUBLESHOOTING = "The README's troubleshooting says what to check for it"
+_TROUBLESHOOTING = "the README's troubleshooting says what to check for it"
 _CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
 
 
@@ -248,11 +248,10 @@ class Fetcher:
     def _watch(self, done: Done) -> None:
         self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
-            refused = done.fault.reason in REFUSALS
+            check = _what_to_check(done.state) if done.fault.reason in REFUSALS else _TROUBLESHOOTING
             raise self._defect or SourceDown(
                 f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
-                "stopped, what it did not try stays due. "
-                f"{'C' + _what_to_check(done.state)[1:] if refused else _TROUBLESHOOTING}."
+                f"stopped, what it did not try stays due; {check}."
             )
 
     def _says_nothing(self, done: Done) -> bool:
@@ -326,10 +325,9 @@ class _Lines:
     ) -> None:
         try:
             self._flush()
-        except Exception:
-            raise
-        except BaseException:  # terminated at this very moment: write them all the same, then end
-            self._flush()
+        except BaseException as ended:
+            if not isinstance(ended, Exception):  # terminated at this very moment: write them all the same, then end
+                self._flush()
             raise
 
     def add(self, state: RecordingState) -> None:

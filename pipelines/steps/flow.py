@@ -111,6 +111,7 @@ class Crew(Executor):
         self._limit_rose = threading.Condition(self._lock)
         self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads: list[threading.Thread] = []
+        self._called = 0  # the limit of which the resting ones were told
         self._is_closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -158,7 +159,9 @@ class Crew(Executor):
                 threading.Thread(target=self._serve, args=(number,), name=f"{self._name}_{number}", daemon=True)
             )
             self._threads[-1].start()
-        self._limit_rose.notify_all()
+        if self._climb.limit > self._called:
+            self._limit_rose.notify_all()
+        self._called = self._climb.limit
 
     def _serve(self, number: int) -> None:
         while (item := self._next(number)) is not None:
@@ -179,6 +182,7 @@ class Crew(Executor):
                 if self._is_closed and not self._work:
                     return None
                 if number >= self._climb.limit and not self._is_closed:
+                    self._work_came.notify()  # this one may have been told of work that is another's
                     self._limit_rose.wait()
                 elif not self._work:
                     self._work_came.wait()

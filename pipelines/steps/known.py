@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.ledger.schema import states_from, values
+from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import FINAL, RecordingState, Status
 
 pc: Any = pyarrow.compute  # as in in_bulk.py
@@ -33,7 +33,7 @@ class Recordings:
         """Tell lines apart; other names are left out."""
         lines = lines.filter(lines["same_as"].is_null())
         held = pc.equal(lines["status"], str(Status.archived))
-        return cls(lines.filter(held), _by_id(lines.filter(pc.invert(held))))
+        return cls(lines.filter(held), states_by_id(lines.filter(pc.invert(held))))
 
     def __len__(self) -> int:
         return self.held.num_rows + len(self.others)
@@ -49,7 +49,7 @@ class Recordings:
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are among them, sorted."""
         wanted = set(ids)
-        found = _by_id(self.held.filter(_are(self.held, wanted))) if wanted else {}
+        found = states_by_id(self.held.filter(_are(self.held, wanted))) if wanted else {}
         return dict(sorted((found | {key: self.others[key] for key in wanted & self.others.keys()}).items()))
 
     def columns(self, *names: str) -> Iterable[tuple[Any, ...]]:
@@ -96,7 +96,7 @@ class Known:
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are known, also as another name."""
         wanted = self.ids.intersection(ids)
-        return _by_id(self._lines.filter(_are(self._lines, wanted))) if wanted else {}
+        return states_by_id(self._lines.filter(_are(self._lines, wanted))) if wanted else {}
 
     def concerning(self, day: date, ids: Iterable[str] = ()) -> Recordings:
         """The recordings dated `day` or found by its pull, and those of these ids."""
@@ -118,7 +118,3 @@ class Known:
 def _are(lines: pa.Table, ids: Iterable[str]) -> pa.ChunkedArray[Any]:
     among: pa.ChunkedArray[Any] = pc.is_in(lines["recording_id"], value_set=pa.array(ids, pa.string()))
     return among
-
-
-def _by_id(lines: pa.Table) -> dict[str, RecordingState]:
-    return {state.recording_id: state for state in states_from(lines.sort_by("recording_id"))}

@@ -114,6 +114,19 @@ def test_more_threads_come_when_those_at_work_hang() -> None:
     assert all(one.result() for one in begun)
 
 
+def test_a_crew_that_shrank_wakes_one_that_may_work_and_not_only_those_that_may_not() -> None:
+    with Crew(MOST, name="crew") as crew:
+        go = threading.Barrier(MOST + 1)
+        crew._climb.limit = MOST  # as if it had climbed
+        for _ in range(MOST):
+            crew.submit(go.wait, 10)
+        go.wait(10)
+        for _ in range(50):  # all are idle by now, those that may not work before those that may
+            time.sleep(0.002)
+            crew._climb.limit = 1
+            assert crew.submit(lambda: threading.current_thread().name).result(2) == "crew_0"
+
+
 def test_what_fails_or_is_cancelled_is_told_by_its_future_and_keeps_no_thread() -> None:
     go = threading.Event()
     crew = Crew(1, name="crew")
