@@ -7,6 +7,7 @@ silent; its SHA-256 takes 0.4 ms). Not for judging quality, and not for deciding
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -41,7 +42,7 @@ def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
     frame = 2 * wav.channels
     frames = wav.data_bytes // frame
     heard = np.zeros(wav.channels, dtype=bool)
-    for first, count in (*_windows(frames), *_blocks(frames)):
+    for first, count in chain(_windows(frames), _blocks(frames)):
         stream.seek(wav.header_bytes + first * frame, os.SEEK_SET)
         block = np.frombuffer(stream.read(count * frame), dtype="<i2").reshape(-1, wav.channels)
         for channel in np.flatnonzero(~heard):

@@ -15,13 +15,13 @@ import json
 import math
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, origin_of
+from pipelines.ringcx.client import Renewing, SourceClient, origin_of
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable, place
 from pipelines.ringcx.network import is_loopback
 
@@ -83,7 +83,7 @@ class ApiToken(OriginAuth):
         yield request
 
 
-class TokenAuth(OriginAuth, ABC):
+class TokenAuth(OriginAuth, Renewing):
     """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
 
     def __init__(self, *, api_url: str, clock: Callable[[], float] = time.time) -> None:

@@ -10,11 +10,12 @@ import random
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import httpx
 import tenacity
@@ -33,13 +34,14 @@ _INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb
 _HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
 
 
-@runtime_checkable
-class Renewing(Protocol):
+class Renewing(httpx.Auth, ABC):
     """An auth whose token may have run out while its request waited for a permit."""
 
+    @abstractmethod
     def prepare(self, request: httpx.Request) -> None:
         """See to it that a fresh token is at hand."""
 
+    @abstractmethod
     def sign(self, request: httpx.Request) -> None:
         """Put the token that is at hand on the request."""
 

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import httpx
@@ -30,6 +31,7 @@ _INSIDE: Final = (
 )
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine, whatever a name server says."""
     try:
@@ -38,6 +40,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=256)
 def is_address(host: str) -> bool:
     """Whether a host is written as an address, not as a name."""
     try:

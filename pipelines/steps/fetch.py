@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import islice
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -198,8 +200,9 @@ class Fetcher:
         lines: _Lines,
     ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
-        queue = iter(due)
+        waiting = iter(due)
         running: dict[Future[Done], RecordingState] = {}
+        ended: SimpleQueue[Future[Done]] = SimpleQueue()
         crew = Crew(self._concurrency, name="recording")
 
         def attempted(state: RecordingState) -> Done:
@@ -209,14 +212,13 @@ class Fetcher:
 
         try:
             while True:
-                for state in queue:
-                    running[crew.submit(attempted, state)] = state
-                    if len(running) >= 2 * self._concurrency:
-                        break
+                for state in islice(waiting, 2 * self._concurrency - len(running)):
+                    future = crew.submit(attempted, state)
+                    running[future] = state
+                    future.add_done_callback(ended.put)
                 if not running:
                     return
-                ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in ended:
+                for future in _next_of(ended):
                     done = self._outcome(future, running.pop(future))
                     self._watch(done)
                     yield done
@@ -343,6 +345,14 @@ class _Lines:
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
         self._ledger.append_states(self._waiting)
         self._waiting, self._since = [], self._clock()
+
+
+def _next_of(ended: SimpleQueue[Future[Done]]) -> list[Future[Done]]:
+    """The next that ends, or none after a second."""
+    try:
+        return [ended.get(timeout=1.0)]
+    except Empty:
+        return []
 
 
 def _what_to_check(refused: RecordingState) -> str:

@@ -97,6 +97,10 @@ class Spool:
         self._at, self._size = end, max(self._size, end)
         return len(block)
 
+    def view(self, start: int, size: int) -> memoryview | None:
+        """So many bytes of it from `start` on, where they lie, until it is written to or closed; None on disk."""
+        return None if self._buffer is None else memoryview(self._buffer)[start : start + size]
+
     def read(self, size: int = -1) -> bytes:
         """Up to so many bytes from where it stands; all that is left for -1."""
         end = self._size if size < 0 else min(self._size, self._at + size)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines.ringcx.client import PATIENCE_S, SourceClient, retry_after
+from pipelines.ringcx.client import PATIENCE_S, Renewing, SourceClient, retry_after
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, Stopped
 from pipelines.ringcx.limits import Rate, RateLimiter
 
@@ -302,7 +302,7 @@ class Running:
         request.headers["Authorization"] = f"Bearer {self.made_at}"
 
 
-class RunningAuth(httpx.Auth, Running):
+class RunningAuth(Running, Renewing):
     def sync_auth_flow(self, request: httpx.Request) -> Any:
         self.prepare(request)
         self.sign(request)
