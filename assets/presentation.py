@@ -1,7 +1,6 @@
 """How the assets show what they did: tables, places in the archive, progress."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from dagster import (
@@ -15,7 +14,7 @@ from dagster import (
 )
 
 from pipelines.archive.bucket import Bucket
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import Status
 from pipelines.steps.fetch import Progress
 from pipelines.steps.known import Recordings
 
@@ -43,15 +42,23 @@ def counts(known: Recordings) -> dict[str, int]:
 
 def not_held(known: Recordings) -> TableMetadataValue:
     """The recordings that should exist and are not held: how many for each state and reason, and what happens next."""
-    groups: defaultdict[tuple[str, str], list[RecordingState]] = defaultdict(list)
-    for state in known.others.values():
-        if state.status is not Status.archived:
-            groups[str(state.status), state.reason or "new"].append(state)
+    groups = known.rest.group_by(["status", "reason"]).aggregate(
+        [("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")]
+    )
     rows = []
-    for (status, reason), members in sorted(groups.items()):
-        soonest = min((one.next_attempt_at for one in members if one.next_attempt_at), default=None)
+    for group in groups.to_pylist():
+        soonest = group["next_attempt_at_min"]
         following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
-        rows.append((status, reason, len(members), following, min(one.recording_id for one in members)))
+        rows.append(
+            (
+                group["status"],
+                group["reason"] or "new",
+                group["recording_id_count"],
+                following,
+                group["recording_id_min"],
+            )
+        )
+    rows.sort()
     return table(("state", "reason", "recordings", "next", "example"), rows)
 
 

@@ -1,8 +1,11 @@
 """The recordings: known by their links, then held in the archive."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
+from functools import partial
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
@@ -18,11 +21,13 @@ from pydantic import Field
 from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
 from pipelines.archive import keys
 from pipelines.failures import PermanentFailure, told_in_a_sentence
-from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ledger.schema import values
+from pipelines.ledger.states import FINAL
 from pipelines.resources import Services
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.due import due_of, planned, recordings_of
 from pipelines.steps.events import latency
-from pipelines.steps.fetch import Fetcher, due_of, recordings_of, refused_log_in
+from pipelines.steps.fetch import Fetcher, refused_log_in
 from pipelines.steps.findings import SAMPLE
 from pipelines.steps.linked import linked_days
 from pipelines.steps.links import register_links, rejoin
@@ -110,7 +115,10 @@ def recording_assets(
         day = date.fromisoformat(context.partition_key)
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
-            known = recordings_of(services.ledger, day, linked_days(services.ledger, day, services.settings.zone))
+            linked = linked_days(services.ledger, day, services.settings.zone)
+            look = partial(recordings_of, services.ledger, day, linked)
+            join = partial(rejoin, services.ledger, day=day, run_id=run_id)
+            known = look()
             retried = reopen(
                 services.ledger,
                 day,
@@ -121,9 +129,11 @@ def recording_assets(
                 now=now,
                 run_id=run_id,
             )
-            open_ = rejoin(services.ledger, {**known.others, **retried.fresh}, day, now=now, run_id=run_id)
-            known = known.with_others(open_)
-            due = due_of(open_.values(), services.allowed, now=now, run_id=run_id)
+            if retried.fresh:
+                known = look()
+            if join(known, now=now):
+                known = look()
+            due = planned(services.bucket.prefix, due_of(known, services.allowed, now=now, run_id=run_id), known)
             context.log.info("%d recordings known, %d due", len(known), len(due))
             result = Fetcher(
                 ledger=services.ledger,
@@ -136,11 +146,11 @@ def recording_assets(
                 stop=services.stop,
                 progress=ProgressReporter(context),
             ).run(due, known)
-            event_latency = _event_latency(services, day, result.changed.values()) if events else {}
-            settled = {**open_, **result.changed}
-            if result.changed and any(one.status in FINAL for one in settled.values()):
-                settled = rejoin(services.ledger, settled, day, now=services.clock(), run_id=run_id)
-            known = known.with_others(settled)
+            if result.settled:
+                known = look()
+                if known.by_status().keys() & FINAL and join(known, now=services.clock()):
+                    known = look()
+            event_latency = _event_latency(services, day, known.held_by(run_id)) if events and result.archived else {}
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
         return MaterializeResult(
@@ -148,7 +158,7 @@ def recording_assets(
                 "not_held": not_held(known),
                 **counts(known),
                 "of_other_dates": known.dated_otherwise(day),
-                "archived_now": sum(one.status is Status.archived for one in result.changed.values()),
+                "archived_now": result.archived,
                 "adopted_now": result.adopted,
                 "reopened_now": len(retried.fresh),
                 "still_not_allowed": retried.refused,
@@ -161,11 +171,11 @@ def recording_assets(
     return [recording_links, recordings]
 
 
-def _event_latency(services: Services, day: date, changed: Iterable[RecordingState]) -> dict[str, float]:
+def _event_latency(services: Services, day: date, archived: pa.Table) -> dict[str, float]:
     """How long the recordings archived now took from their End Call Event; nothing when none had one."""
-    archived = [one for one in changed if one.status is Status.archived]
-    days = {day, *(one.found_on for one in archived)}
-    taken = latency(services.ledger, days, archived) if archived else None
+    days = {day, *values(pc.unique(archived["found_on"]))}
+    at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
+    taken = latency(services.ledger, days, at)
     if taken is None:
         return {}
     return {

@@ -185,10 +185,13 @@ def _cpu() -> float:
 def run_ours() -> None:
     """Inside the process: give the ledger its pending recordings, then do what the asset `recordings` does."""
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
+    from pipelines.memory import choose_allocator  # noqa: PLC0415
     from pipelines.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
-    from pipelines.steps.fetch import Fetcher, due_of, recordings_of  # noqa: PLC0415
+    from pipelines.steps.due import due_of, planned, recordings_of  # noqa: PLC0415
+    from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
 
+    choose_allocator()
     job = json.loads(sys.stdin.read())
     services = Services(lambda: load(Settings))
     found_at = datetime.now(UTC) - timedelta(hours=1)
@@ -212,10 +215,16 @@ def run_ours() -> None:
         )
         for number, size in job["recordings"]
     )
-    parts = services.settings, services.bucket, services.recorders, services.rules, services.allowed
+    _ = (
+        services.settings,
+        services.bucket,
+        services.recorders,
+        services.rules,
+        services.allowed,
+    )  # made before it counts
     with _measured(job["recordings"]):
         known = recordings_of(services.ledger, DAY, ())
-        due = due_of(known.others.values(), parts[-1], now=services.clock(), run_id="bench")
+        due = due_of(known, services.allowed, now=services.clock(), run_id="bench")
         result = Fetcher(
             ledger=services.ledger,
             bucket=services.bucket,
@@ -226,11 +235,10 @@ def run_ours() -> None:
             clock=services.clock,
             stop=services.stop,
             progress=lambda _: None,
-        ).run(due, known)
-    held = sum(one.status is Status.archived for one in result.changed.values())
-    if held != len(job["recordings"]):
-        reasons = {one.reason for one in result.changed.values()}
-        raise SystemExit(f"Only {held} of {len(job['recordings'])} recordings were archived: {reasons}")
+        ).run(planned(services.bucket.prefix, due, known), known)
+    if result.archived != len(job["recordings"]):
+        reasons = {one.reason for one in services.ledger.states([DAY]).values()}
+        raise SystemExit(f"Only {result.archived} of {len(job['recordings'])} recordings were archived: {reasons}")
     services.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import lru_cache
 from statistics import median, quantiles
 from typing import Any
@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 from pipelines.events.event import call_start, field
 from pipelines.events.frames import Frames, read_frames
 from pipelines.events.stored import StoredEvents, StoredFile, day_folder, malformed_folder
-from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.identity import with_row_identity
@@ -229,8 +228,10 @@ class Latency:
     p95_s: float
 
 
-def latency(ledger: Ledger, days: Iterable[date], archived: Iterable[RecordingState]) -> Latency | None:
-    """How long the recordings of `archived` took from their event, by the events of `days`; None without one."""
+def latency(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]) -> Latency | None:
+    """How long recordings, archived when `archived` says, took from their event, by the events of `days`; None without
+    one.
+    """
     told: dict[str, datetime] = {}
     for day in days:
         table = ledger.all_rows(EVENTS, day, columns=["account_id", "recording_url", "received_at"])
@@ -239,11 +240,7 @@ def latency(ledger: Ledger, days: Iterable[date], archived: Iterable[RecordingSt
             found = link_of(EVENTS, {"account_id": account, "recording_url": link})
             if found and at:
                 told[found.recording_id] = min(at, told.get(found.recording_id, at))
-    taken = [
-        (one.written_at.astimezone(UTC) - told[one.recording_id]).total_seconds()
-        for one in archived
-        if one.recording_id in told
-    ]
+    taken = [(at - told[recording_id]).total_seconds() for recording_id, at in archived.items() if recording_id in told]
     if not taken:
         return None
     p95 = quantiles(taken, n=20, method="inclusive")[-1] if len(taken) > 1 else taken[0]

@@ -8,31 +8,34 @@ more than that, and what it had already stored is found by the next run's listin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from pipelines.archive import keys
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageRefused
-from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final, reopened
-from pipelines.ledger.states import due as is_due
+from pipelines.archive.keys import day_prefix
+from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.steps.attempt import Attempt, Done, Recorders, file_path, is_segment
+from pipelines.steps.attempt import Attempt, Done, Recorders, is_segment
+from pipelines.steps.due import Planned
+from pipelines.steps.findings import number
 from pipelines.steps.flow import Crew
-from pipelines.steps.known import Known, Recordings
-from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
+from pipelines.steps.known import Recordings
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
+PASS = 20_000  # so many are tried before those of them are tried again whose answer would be final
 FLUSH_LINES = 2000
 FLUSH_EVERY = timedelta(seconds=10)
 # So many in a row without one answer about a recording: the source, the log-in or S3 is at fault, not the recordings.
@@ -45,6 +48,10 @@ _CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) ha
 
 LogIn = tuple[bool, str]
 """What one log-in is good for: segments of the current API or links of the reports, at one host."""
+
+
+Attempts = Callable[[Iterable[tuple[RecordingState, str]]], Generator[tuple[Done, str], None, None]]
+"""Recordings, each with the key that it is to be stored under -> how each attempt ended."""
 
 
 class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
@@ -62,69 +69,34 @@ class Progress:
 
 @dataclass(slots=True)
 class FetchResult:
-    """What a run did. `changed` holds the new state of each recording it settled, `due` counts all it had to."""
+    """What a run did, in numbers: the ledger has the rest.
+
+    Attributes:
+        due: recordings that it had to attempt.
+        settled: those of which it wrote a new state.
+        archived: those that are held now; `adopted` of them lay in the bucket already.
+        size: bytes of the archived ones.
+        refused: log-in -> how many it was refused for, without proof that it is good.
+    """
 
     due: int = 0
+    settled: int = 0
+    archived: int = 0
     adopted: int = 0
     size: int = 0
-    changed: dict[str, RecordingState] = field(default_factory=dict)
-
-    @property
-    def untried(self) -> int:
-        """Recordings that were due and that the run did not come to."""
-        return self.due - len(self.changed)
+    refused: Counter[LogIn] = field(default_factory=Counter)
 
 
 def refused_log_in(result: FetchResult) -> str | None:
     """The sentence a run must end with when recordings were refused and nothing proves the credentials good."""
-    refused = [one for one in result.changed.values() if one.status is Status.pending and one.reason in REFUSALS]
-    if not refused:
+    if not result.refused:
         return None
-    hosts = ", ".join(sorted({_host(one.link) for one in refused}))
-    checks = "; ".join(sorted({_what_to_check(one) for one in refused}))
+    hosts = ", ".join(sorted({host for _, host in result.refused}))
+    checks = "; ".join(sorted({_what_to_check(of_segments) for of_segments, _ in result.refused}))
     return (
-        f"{len(refused)} recordings at {hosts} were refused (HTTP 401 or 403) and none was given to the same log-in: "
-        f"{checks}. They stay pending and are asked for again."
+        f"{number(result.refused.total(), 'recording was', 'recordings were')} refused at {hosts} (HTTP 401 or 403), "
+        f"and none was given to the same log-in: {checks}. What was refused stays pending and is asked for again."
     )
-
-
-def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
-    """Those that concern a run of `day`: dated `day`, and found by its pull where `linked` dates hold them.
-
-    A call over midnight is found by one day's pull and stored under the next.
-    """
-    return Known(ledger.current({day, *linked})).concerning(day)
-
-
-def due_of(
-    states: Iterable[RecordingState], allowed: AllowedLinks, *, now: datetime, run_id: str
-) -> list[RecordingState]:
-    """What is to be attempted now. A link refused by a setting that has changed since is due again.
-
-    Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
-    """
-    due = []
-    for state in states:
-        if is_due(state, now):
-            due.append(state)
-        elif state.status is Status.rejected and (state.reason or "").startswith(LINK_REFUSED):
-            again = reopened(state, "link_allowed_now", now, run_id)
-            if judged(again, allowed) is again:
-                due.append(again)
-    return sorted(due, key=lambda one: (one.attempts, one.date, one.recording_id))
-
-
-def plan_keys(prefix: str, due: Iterable[RecordingState], known: Recordings) -> dict[str, str]:
-    """A key for each due recording, by its id. Two recordings of one file name never get the same key."""
-    taken = dict(known.columns("key", "recording_id"))
-    taken |= {one.key: one.recording_id for one in known.others.values() if one.key is not None}
-    planned = {}
-    for state in sorted(due, key=lambda one: one.recording_id):
-        key = keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))
-        if taken.setdefault(key, state.recording_id) != state.recording_id:
-            key = keys.apart_key(key, state.recording_id)
-        planned[state.recording_id] = key
-    return planned
 
 
 class Fetcher:
@@ -157,7 +129,7 @@ class Fetcher:
         self._in_a_row = 0
         self._defect: Exception | None = None
 
-    def run(self, due: Sequence[RecordingState], known: Recordings) -> FetchResult:
+    def run(self, due: Planned, known: Recordings) -> FetchResult:
         """Attempt every recording of `due`, given what is `known` of the recordings around it.
 
         Raises:
@@ -166,73 +138,81 @@ class Fetcher:
             Exception: the first defect that an attempt met, once all others have been settled.
         """
         result = FetchResult(due=len(due))
-        existing = frozenset(key for day in {one.date for one in due} for key in self._bucket.list_day(day))
+        days = [day_prefix(self._bucket.prefix, day) for day in due.days()]
+        existing = frozenset(key for day in days for key, _ in self._bucket.list_keys(day))
+        self._gave_before = {_log_in(one) for one in known.of_each_origin()} if len(due) else set()
+        crew = Crew(self._concurrency, name="recording")
         attempt = Attempt(self._bucket, self._media, existing, self._stop)
-        planned = plan_keys(self._bucket.prefix, due, known)
-        self._gave_before = {_log_in(one) for one in known.of_each_origin()} if due else set()
-        doubtful: dict[str, Done] = {}
-        with _Lines(self._ledger, self._clock) as lines:
-            try:
-                with closing(self._attempts(attempt, due, planned, result, lines)) as first:
-                    for done in first:
-                        if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
-                            doubtful[done.state.recording_id] = done
-                        else:
-                            self._settle(done, result, lines, before=None)
-                again = [one.state for one in doubtful.values()]
-                with closing(self._attempts(attempt, again, planned, result, lines)) as second:
-                    for done in second:
-                        self._settle(done, result, lines, before=doubtful.pop(done.state.recording_id))
-            finally:
-                # Broken off before the second request: what the first one said is kept, and nothing is final.
-                for done in doubtful.values():
-                    self._settle(done, result, lines, before=None)
+        try:
+            with _Lines(self._ledger, self._clock) as lines:
+                for part in due.batches(PASS):
+                    self._pass(partial(self._attempts, attempt, crew, lines, result), part, lines, result)
+        finally:
+            crew.shutdown(wait=False)
         if self._defect is not None:
             raise self._defect
         return result
 
+    def _pass(self, attempts: Attempts, due: Planned, lines: _Lines, result: FetchResult) -> None:
+        """Attempt each, and those whose answer would be final once more."""
+        doubtful: dict[str, tuple[Done, str]] = {}
+        try:
+            with closing(attempts(due)) as first:
+                for done, key in first:
+                    if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
+                        doubtful[done.state.recording_id] = done, key
+                    else:
+                        self._settle(done, result, lines, before=None)
+            with closing(attempts([(done.state, key) for done, key in doubtful.values()])) as second:
+                for done, _ in second:
+                    before, _ = doubtful.pop(done.state.recording_id)
+                    self._settle(done, result, lines, before=before)
+        finally:
+            # Broken off before the second request: what the first one said is kept, and nothing is final.
+            for done, _ in doubtful.values():
+                self._settle(done, result, lines, before=None)
+
     def _attempts(
         self,
         attempt: Attempt,
-        due: Iterable[RecordingState],
-        planned: Mapping[str, str],
-        result: FetchResult,
+        crew: Crew,
         lines: _Lines,
-    ) -> Generator[Done, None, None]:
+        result: FetchResult,
+        due: Iterable[tuple[RecordingState, str]],
+    ) -> Generator[tuple[Done, str], None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
         waiting = iter(due)
-        running: dict[Future[Done], RecordingState] = {}
+        running: dict[Future[Done], tuple[RecordingState, str]] = {}
         ended: SimpleQueue[Future[Done]] = SimpleQueue()
-        crew = Crew(self._concurrency, name="recording")
 
-        def attempted(state: RecordingState) -> Done:
-            done = attempt(state, planned[state.recording_id])
+        def attempted(state: RecordingState, key: str) -> Done:
+            done = attempt(state, key)
             crew.ended(done.stored.size if done.stored else 0)
             return done
 
         try:
             while True:
-                for state in islice(waiting, 2 * self._concurrency - len(running)):
-                    future = crew.submit(attempted, state)
-                    running[future] = state
+                for state, key in islice(waiting, 2 * self._concurrency - len(running)):
+                    future = crew.submit(attempted, state, key)
+                    running[future] = state, key
                     future.add_done_callback(ended.put)
                 if not running:
                     return
                 for future in _next_of(ended):
-                    done = self._outcome(future, running.pop(future))
+                    state, key = running.pop(future)
+                    done = self._outcome(future, state)
                     self._watch(done)
-                    yield done
+                    yield done, key
                 crew.look()
                 lines.flush_in_time()
-                self._progress(Progress(len(result.changed), result.due, result.size))
+                self._progress(Progress(result.settled, result.due, result.size))
         except BaseException:
             # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
             self._stop.set()
             raise
         finally:
-            crew.shutdown(wait=False, cancel_futures=True)
             # A cancelled one never tells its waiters: they would wait their full time for it.
-            wait([future for future in running if not future.cancelled()], timeout=STOP_SECONDS)
+            wait([future for future in running if not future.cancel()], timeout=STOP_SECONDS)
 
     def _outcome(self, future: Future[Done], state: RecordingState) -> Done:
         """How the attempt ended. A defect met at one recording is raised at the end, so that it stops no other."""
@@ -250,7 +230,7 @@ class Fetcher:
     def _watch(self, done: Done) -> None:
         self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
-            check = _what_to_check(done.state) if done.fault.reason in REFUSALS else _TROUBLESHOOTING
+            check = _what_to_check(is_segment(done.state)) if done.fault.reason in REFUSALS else _TROUBLESHOOTING
             raise self._defect or SourceDown(
                 f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
                 f"stopped, what it did not try stays due; {check}."
@@ -306,7 +286,10 @@ class Fetcher:
             )
         else:
             state = final(done.state, Status.rejected, "conflict", now, self._run_id)
-        result.changed[state.recording_id] = state
+        result.settled += 1
+        result.archived += state.status is Status.archived
+        if state.status is Status.pending and state.reason in REFUSALS:
+            result.refused[_log_in(state)] += 1
         lines.add(state)
 
 
@@ -355,8 +338,8 @@ def _next_of(ended: SimpleQueue[Future[Done]]) -> list[Future[Done]]:
         return []
 
 
-def _what_to_check(refused: RecordingState) -> str:
-    return _CHECK_RIGHTS if is_segment(refused) else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
+def _what_to_check(of_segments: bool) -> str:
+    return _CHECK_RIGHTS if of_segments else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
 
 
 def _log_in(state: RecordingState) -> LogIn:

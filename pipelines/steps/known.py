@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -21,36 +22,43 @@ pc: Any = pyarrow.compute  # as in in_bulk.py
 _NO = pa.scalar(False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recordings:
-    """Recordings by the ledger's current lines: `held` ones as a table, and `others` by id, sorted."""
+    """Recordings by the ledger's current lines: those that are `held`, and the `rest`."""
 
     held: pa.Table
-    others: Mapping[str, RecordingState]
+    rest: pa.Table
 
     @classmethod
     def of(cls, lines: pa.Table) -> Recordings:
         """Tell lines apart; other names are left out."""
         lines = lines.filter(lines["same_as"].is_null())
         held = pc.equal(lines["status"], str(Status.archived))
-        return cls(lines.filter(held), states_by_id(lines.filter(pc.invert(held))))
+        return cls(lines.filter(held), lines.filter(pc.invert(held)))
 
     def __len__(self) -> int:
-        return self.held.num_rows + len(self.others)
+        return self.held.num_rows + self.rest.num_rows
 
-    def with_others(self, others: Mapping[str, RecordingState]) -> Recordings:
-        """The same, where these have taken the place of the `others`, and of what is held under their ids."""
-        return Recordings(self.held.filter(pc.invert(_are(self.held, others))), others)
+    @cached_property
+    def others(self) -> Mapping[str, RecordingState]:
+        """The rest as objects, by id, sorted."""
+        return states_by_id(self.rest)
+
+    def final(self) -> dict[str, RecordingState]:
+        """Those that are not held and not tried any more, by id, sorted."""
+        return states_by_id(self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending))))
 
     def by_status(self) -> Counter[Status]:
         """How many stand where."""
-        return Counter({Status.archived: self.held.num_rows}) + Counter(one.status for one in self.others.values())
+        counted = self.rest.group_by("status").aggregate([("recording_id", "count")])
+        numbers = zip(values(counted["status"]), values(counted["recording_id_count"]), strict=True)
+        return Counter({Status.archived: self.held.num_rows} | {Status(status): number for status, number in numbers})
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are among them, sorted."""
         wanted = set(ids)
-        found = states_by_id(self.held.filter(_are(self.held, wanted))) if wanted else {}
-        return dict(sorted((found | {key: self.others[key] for key in wanted & self.others.keys()}).items()))
+        found = [lines.filter(_are(lines, wanted)) for lines in (self.held, self.rest)] if wanted else []
+        return states_by_id(pa.concat_tables(found)) if found else {}
 
     def columns(self, *names: str) -> Iterable[tuple[Any, ...]]:
         """The values of these columns, line by line, of those that are held."""
@@ -66,8 +74,11 @@ class Recordings:
 
     def dated_otherwise(self, day: date) -> int:
         """How many are stored under another date."""
-        of_day: int = pc.sum(pc.equal(self.held["date"], day)).as_py() or 0
-        return self.held.num_rows - of_day + sum(one.date != day for one in self.others.values())
+        return sum(pc.sum(pc.not_equal(lines["date"], day)).as_py() or 0 for lines in (self.held, self.rest))
+
+    def held_by(self, run_id: str) -> pa.Table:
+        """Those that this run archived."""
+        return self.held.filter(pc.equal(self.held["run_id"], run_id))
 
     def held_dates(self) -> list[date]:
         """The dates that those that are held are stored under."""
@@ -75,23 +86,25 @@ class Recordings:
 
     def size(self) -> int:
         """Bytes of all of them together."""
-        held: int = pc.sum(self.held["size"]).as_py() or 0
-        return held + sum(one.size or 0 for one in self.others.values())
+        return sum(pc.sum(lines["size"]).as_py() or 0 for lines in (self.held, self.rest))
 
 
 class Known:
     """Current lines of the ledger (`Ledger.current`).
 
     Attributes:
-        ids: of recordings and of their other names.
         names: other name -> the recording it is one of.
     """
 
     def __init__(self, lines: pa.Table) -> None:
         self._lines = lines
-        self.ids: frozenset[str] = frozenset(values(lines["recording_id"]))
         named = lines.filter(lines["same_as"].is_valid())
         self.names: dict[str, str] = dict(zip(values(named["recording_id"]), values(named["same_as"]), strict=True))
+
+    @cached_property
+    def ids(self) -> frozenset[str]:
+        """Of recordings and of their other names."""
+        return frozenset(values(self._lines["recording_id"]))
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are known, also as another name."""
@@ -101,7 +114,7 @@ class Known:
     def concerning(self, day: date, ids: Iterable[str] = ()) -> Recordings:
         """The recordings dated `day` or found by its pull, and those of these ids."""
         of_day = pc.or_(pc.equal(self._lines["date"], day), pc.equal(self._lines["found_on"], day))
-        return Recordings.of(self._lines.filter(pc.or_(of_day, _are(self._lines, self.ids.intersection(ids)))))
+        return Recordings.of(self._lines.filter(pc.or_(of_day, _are(self._lines, ids))))
 
     def say(self, lines: pa.Table) -> pa.ChunkedArray[Any]:
         """Whether each recording of `lines` is known with the very link that it has there."""
@@ -116,5 +129,5 @@ class Known:
 
 
 def _are(lines: pa.Table, ids: Iterable[str]) -> pa.ChunkedArray[Any]:
-    among: pa.ChunkedArray[Any] = pc.is_in(lines["recording_id"], value_set=pa.array(ids, pa.string()))
+    among: pa.ChunkedArray[Any] = pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string()))
     return among

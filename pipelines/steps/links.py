@@ -16,13 +16,14 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.ledger.schema import values
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, parse_link
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.steps.counterparts import AMBIGUOUS, Call, join, pairs_around
-from pipelines.steps.known import Known
+from pipelines.steps.known import Known, Recordings
 from pipelines.steps.linked import LinkedRows, dates_by_id, linked_rows
 from pipelines.steps.rows import INTERACTIONS, ROWS
 
@@ -116,27 +117,24 @@ def register_links(
     )
 
 
-def rejoin(
-    ledger: Ledger, states: Mapping[str, RecordingState], day: date, *, now: datetime, run_id: str
-) -> dict[str, RecordingState]:
-    """`states` once more, after what both sources tell of was joined again by how it stands now.
+def rejoin(ledger: Ledger, recordings: Recordings, day: date, *, now: datetime, run_id: str) -> bool:
+    """Join what both sources tell of once more, by how it stands now; whether that changed anything.
 
     A recording that became final under one name is tried under its other one; what is held under the one is not fetched
     under the other.
     """
-    calls = {(one.account_id, one.uii) for one in states.values() if _may_have_two_names(one)}
-    pairs = pairs_around(ledger, day, calls)
+    is_stereo = pc.equal(recordings.rest["layout"], pa.scalar("stereo"))
+    stereo = recordings.rest.filter(is_stereo).select(["account_id", "uii"])
+    pairs = pairs_around(
+        ledger, day, {call for call in zip(*map(values, stereo.itercolumns()), strict=True) if call[1]}
+    )
     if not pairs.partners:
-        return dict(states)
-    known = ledger.names(_neighbours({one.date for one in states.values()}))
-    joined = join(pairs, {**known, **states}, now=now, run_id=run_id)
+        return False
+    dates = set(values(pc.unique(recordings.rest["date"])))
+    known = Known(ledger.current(_neighbours(dates))).states(pairs.partners)
+    joined = join(pairs, known, now=now, run_id=run_id)
     ledger.append_states(joined.lines)
-    after = {**states, **joined.renamed}
-    return {key: one for key, one in after.items() if one.same_as is None}
-
-
-def _may_have_two_names(state: RecordingState) -> bool:
-    return state.layout == "stereo" and bool(state.uii) and state.status is not Status.archived
+    return bool(joined.lines)
 
 
 def _relinked(

@@ -56,8 +56,7 @@ def reopen(
         )
     fresh: dict[str, RecordingState] = {}
     refused = 0
-    finals = {key: one for key, one in known.others.items() if one.status in FINAL} if all_final else {}
-    for key, state in sorted((finals | named).items()):
+    for key, state in sorted(((known.final() if all_final else {}) | named).items()):
         again = reopened(state, REASON, now, run_id)
         if state.status in FINAL and judged(again, allowed) is not again:
             refused += 1

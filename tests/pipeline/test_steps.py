@@ -18,10 +18,11 @@ from pipelines.archive.chain import check_chain
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.manifest import latest_manifest
 from pipelines.archive.sender import Answer, SignedSender
-from pipelines.ledger.schema import states_table
+from pipelines.ledger.schema import states_from, states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.fetch import Fetcher, due_of, recordings_of
+from pipelines.steps.due import due_of, planned, recordings_of
+from pipelines.steps.fetch import Fetcher, FetchResult
 from pipelines.steps.known import Recordings
 from pipelines.steps.links import register_links
 from pipelines.steps.seal import seal_day
@@ -74,8 +75,10 @@ def fetcher(services: Any) -> Fetcher:
     )
 
 
-def among(*states: RecordingState) -> Recordings:
-    return Recordings.of(states_table(states))
+def fetched(services: Any, *states: RecordingState) -> FetchResult:
+    """What a run does that knows these recordings and no other, all of them due."""
+    known = Recordings.of(states_table(states))
+    return fetcher(services).run(planned(services.bucket.prefix, known.rest, known), known)
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
@@ -130,7 +133,8 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
-    due = due_of([*stuck, fresh], it.services().hosts, now=now, run_id="test")
+    known = Recordings.of(states_table([*stuck, fresh]))
+    due = states_from(due_of(known, it.services().allowed, now=now, run_id="test"))
     assert due[0] == fresh
     assert len(due) == 51
 
@@ -186,14 +190,14 @@ def test_an_interrupt_while_states_are_written_loses_none_of_them(
     day = recent[0]
     assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
     states, interrupts = it.states(day), iter([KeyboardInterrupt()])
-    ours = fetcher(it.services())
+    services = it.services()
 
     def interrupt(path: str) -> None:
         if "recording_states" in path and (once := next(interrupts, None)):
             raise once
 
     with at_each(it.s3, "PutObject", interrupt), pytest.raises(KeyboardInterrupt):
-        ours.run(list(states.values()), among(*states.values()))
+        fetched(services, *states.values())
     assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
@@ -208,13 +212,11 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
     earlier = replace(two, recording_id="15300002/perspective-b/same.WAV")
     services = it.services()
     # A run that knew only `earlier` stored it under the plain name, and was killed before it wrote that down.
-    fetcher(services).run([earlier], among(earlier))
+    fetched(services, earlier)
     assert set(it.objects()) == {recording_key("", day, "15300002", "mono", "same.WAV")}
     it.sandbox.reset()
-    both = {state.recording_id: state for state in (later, earlier)}
-    result = fetcher(it.services()).run(list(both.values()), among(*both.values()))
-    assert {state.status for state in result.changed.values()} == {Status.archived}
-    assert result.adopted == 1
+    result = fetched(it.services(), later, earlier)
+    assert (result.settled, result.archived, result.adopted) == (2, 2, 1)
     assert len(it.objects()) == 2
     assert sum(it.sandbox.counters()["media_by_path"].values()) == 1
 
@@ -303,7 +305,7 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
 
     def meanwhile(path: str) -> None:
         if "catalog" in path and next(left, False):  # our manifest says `pending` already; the other run overtakes us
-            fetcher(other).run(list(states.values()), among(*states.values()))
+            fetched(other, *states.values())
             seal_day(other.ledger, other.ledger_parts, other.bucket, day, now=datetime.now(UTC), run_id="other")
 
     with at_each_put(meanwhile):

@@ -1,0 +1,99 @@
+"""What a run has to attempt, in which order, and under which keys: lines of a table, however many they are.
+
+A date may have a hundred thousand recordings to be fetched; of them a few thousand are objects at a time. Not for how
+an attempt is made (`attempt.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from pipelines.archive import keys
+from pipelines.ledger.schema import states_from, states_table, values
+from pipelines.ledger.states import RecordingState, Status, reopened
+from pipelines.ledger.store import Ledger
+from pipelines.steps.attempt import file_path
+from pipelines.steps.known import Known, Recordings
+from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
+
+pc: Any = pyarrow.compute  # as in in_bulk.py
+_AT_ONCE = 1000
+_OWNERS = pa.schema({"key": pa.string(), "recording_id": pa.string()})
+_ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Recordings to be attempted, in order; `keys` has what each is to be stored under."""
+
+    lines: pa.Table
+    keys: pa.ChunkedArray[Any]
+
+    def __len__(self) -> int:
+        return self.lines.num_rows
+
+    def days(self) -> list[date]:
+        """The dates that they are stored under."""
+        return sorted(values(pc.unique(self.lines["date"])))
+
+    def batches(self, size: int) -> Iterator[Planned]:
+        """The same in parts of at most so many."""
+        for start in range(0, len(self), size):
+            yield Planned(self.lines.slice(start, size), self.keys.slice(start, size))
+
+    def __iter__(self) -> Iterator[tuple[RecordingState, str]]:
+        for part in self.batches(_AT_ONCE):
+            yield from zip(states_from(part.lines), values(part.keys), strict=True)
+
+
+def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
+    """Those that concern a run of `day`: dated `day`, and found by its pull where `linked` dates hold them.
+
+    A call over midnight is found by one day's pull and stored under the next.
+    """
+    return Known(ledger.current({day, *linked})).concerning(day)
+
+
+def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> pa.Table:
+    """What is to be attempted now, in STATE_SCHEMA. A link refused by a setting that has changed since is due again.
+
+    Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
+    """
+    rest = known.rest
+    due = pc.and_(pc.equal(rest["status"], str(Status.pending)), pc.less_equal(rest["next_attempt_at"], now))
+    refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
+    again = [reopened(one, "link_allowed_now", now, run_id) for one in states_from(rest.filter(refused))]
+    lines = pa.concat_tables([rest.filter(due), states_table([one for one in again if judged(one, allowed) is one])])
+    return lines.take(pc.sort_indices(lines, sort_keys=_ORDER))
+
+
+def planned(prefix: str, due: pa.Table, known: Recordings) -> Planned:
+    """A key for each due recording. Two recordings of one file name never get the same key."""
+    parts = [due.slice(start, _AT_ONCE) for start in range(0, due.num_rows, _AT_ONCE)]
+    plain = pa.chunked_array([[_plain_key(prefix, one) for one in states_from(part)] for part in parts], pa.string())
+    wanted = pa.Table.from_arrays([plain, due["recording_id"]], schema=_OWNERS)
+    holders = [lines.select(_OWNERS.names).cast(_OWNERS) for lines in (known.held, known.rest)]
+    named = pa.concat_tables([lines.filter(pc.is_in(lines["key"], plain)) for lines in holders])
+    owners = pa.concat_tables([named, wanted]).group_by(["key", "recording_id"]).aggregate([]).group_by("key")
+    counted = owners.aggregate([("recording_id", "count")])
+    shared = counted["key"].filter(pc.greater(counted["recording_id_count"], 1))
+    if not len(shared):
+        return Planned(due, plain)
+    taken: dict[str, str] = dict(zip(values(named["key"]), values(named["recording_id"]), strict=True))
+    final: list[str] = values(plain)
+    places = pc.indices_nonzero(pc.is_in(plain, shared)).to_pylist()
+    ids: list[str] = values(due["recording_id"])
+    for place in sorted(places, key=ids.__getitem__):
+        if taken.setdefault(final[place], ids[place]) != ids[place]:
+            final[place] = keys.apart_key(final[place], ids[place])
+    return Planned(due, pa.chunked_array([final], pa.string()))
+
+
+def _plain_key(prefix: str, state: RecordingState) -> str:
+    return keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))

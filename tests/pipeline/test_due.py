@@ -1,0 +1,83 @@
+"""What is due, as lines of a table, is what one would say of each recording by itself."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.archive.keys import apart_key, recording_key
+from pipelines.ledger.schema import states_from, states_table
+from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
+from pipelines.ledger.states import due as is_due
+from pipelines.ringcx.links import HostList
+from pipelines.steps.due import due_of, planned
+from pipelines.steps.known import Recordings
+from pipelines.steps.links import LINK_REFUSED, AllowedLinks
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+DAY = date(2026, 11, 20)
+ALLOWED = AllowedLinks(HostList(["good.example.com"]))
+
+
+@st.composite
+def a_state(draw: Any, number: int) -> RecordingState:
+    folder, name = draw(st.sampled_from("abc")), draw(st.sampled_from(["one", "two", "a/one"]))
+    recording_id = f"1/{folder}{number}/{name}.WAV"
+    host = draw(st.sampled_from(["good", "bad"]))
+    state = RecordingState(
+        recording_id=recording_id,
+        account_id="1",
+        uii=str(number),
+        layout="mono",
+        source="global_call_type_detail",
+        date=DAY + timedelta(days=draw(st.integers(0, 1))),
+        status=Status.pending,
+        attempts=draw(st.integers(0, 3)),
+        next_attempt_at=NOW + timedelta(minutes=draw(st.integers(-2, 2))),
+        run_id="before",
+        written_at=NOW - timedelta(days=1),
+        link=f"https://{host}.example.com/?file={recording_id}",
+        found_on=DAY,
+        first_seen_at=NOW - timedelta(days=1),
+    )
+    match draw(st.sampled_from(["pending", "refused", "missing", "archived"])):
+        case "refused":
+            return final(state, Status.rejected, f"{LINK_REFUSED}host_not_allowed", NOW, "before", attempted=False)
+        case "missing":
+            return final(state, Status.missing, "not_found", NOW, "before")
+        case "archived":
+            key = recording_key("", state.date, "1", "mono", recording_id.removeprefix("1/"))
+            key = draw(st.sampled_from([key, apart_key(key, recording_id)]))
+            proof: dict[str, Any] = {"key": key, "size": 1, "sha256": "0" * 64, "etag": "e", "version_id": None}
+            return archived(state, **proof, duration_s=1.0, warnings=(), now=NOW, run_id="before")
+    return state
+
+
+states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) for number in range(count))))
+
+
+@given(states)
+def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
+    found = states_from(due_of(Recordings.of(states_table(known)), ALLOWED, now=NOW, run_id="now"))
+    wanted = [one for one in known if is_due(one, NOW)]
+    allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
+    wanted += [reopened(one, "link_allowed_now", NOW, "now") for one in allowed_now]
+    assert found == sorted(wanted, key=lambda one: (one.attempts, one.date, one.recording_id))
+
+
+@given(states)
+def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> None:
+    recordings = Recordings.of(states_table(known))
+    due = due_of(recordings, ALLOWED, now=NOW, run_id="now")
+    # The rule, one recording after the other: the first by its id takes the plain key, unless another one holds it.
+    taken = {one.key: one.recording_id for one in known if one.key}
+    wanted = {}
+    for one in sorted(states_from(due), key=lambda one: one.recording_id):
+        plain = recording_key("", one.date, "1", "mono", one.recording_id.removeprefix("1/"))
+        is_ours = taken.setdefault(plain, one.recording_id) == one.recording_id
+        wanted[one.recording_id] = plain if is_ours else apart_key(plain, one.recording_id)
+    plan = planned("", due, recordings)
+    assert {one.recording_id: key for one, key in plan} == wanted
+    assert [one for one, _ in plan] == states_from(due)
+    assert [pair for part in plan.batches(2) for pair in part] == list(plan)
