@@ -101,7 +101,9 @@ def ours(urls: dict[str, str], recordings: list[tuple[int, int]], folder: Path, 
         "AWS_ENDPOINT_URL_S3": urls["sink"],
     }
     job = {"source": urls["source"], "recordings": recordings}
-    return _sampled([sys.executable, __file__, "_ours"], environment, job)
+    _run([sys.executable, __file__, "_pending"], environment, job)
+    moved = {"recordings": len(recordings), "size": sum(size for _, size in recordings)}
+    return _sampled([sys.executable, __file__, "_ours"], environment, moved)
 
 
 def script(urls: dict[str, str], recordings: list[tuple[int, int]], _: Path, run: str) -> Sample:
@@ -147,6 +149,10 @@ def _rclone(
 
 
 def _sampled(command: list[str], environment: dict[str, str], job: dict[str, Any]) -> Sample:
+    return Sample(**json.loads(_run(command, environment, job).splitlines()[-1]))
+
+
+def _run(command: list[str], environment: dict[str, str], job: dict[str, Any]) -> str:
     ended = subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -156,7 +162,7 @@ def _sampled(command: list[str], environment: dict[str, str], job: dict[str, Any
         check=True,
         timeout=1800,
     )
-    return Sample(**json.loads(ended.stdout.splitlines()[-1]))
+    return ended.stdout
 
 
 def _link(source: str, number: int, size: int) -> str:
@@ -168,13 +174,18 @@ def _name(number: int, size: int) -> str:
 
 
 @contextlib.contextmanager
-def _measured(recordings: list[tuple[int, int]]) -> Iterator[None]:
-    """Print a sample of this process and its children as JSON."""
-    began, before = time.monotonic(), _cpu()
+def _measured(recordings: int, size: int) -> Iterator[None]:
+    """Print a sample of this process and of the children that it has from now on as JSON."""
+    began, before, children = time.monotonic(), _cpu(), _peak(resource.RUSAGE_CHILDREN)
     yield
     seconds, cpu_s = time.monotonic() - began, _cpu() - before
-    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    print(json.dumps(asdict(Sample(len(recordings), sum(s for _, s in recordings), seconds, cpu_s, peak))))
+    since = _peak(resource.RUSAGE_CHILDREN)  # one of an import's counts what it shares with its parent
+    peak = _peak(resource.RUSAGE_SELF) + (since if since > children else 0)
+    print(json.dumps(asdict(Sample(recordings, size, seconds, cpu_s, peak))))
+
+
+def _peak(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
 
 
 def _cpu() -> float:
@@ -182,20 +193,15 @@ def _cpu() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def run_ours() -> None:
-    """Inside the process: give the ledger its pending recordings, then do what the asset `recordings` does."""
+def run_pending() -> None:
+    """In a process of its own: give the ledger the recordings as pending."""
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
-    from pipelines.memory import choose_allocator  # noqa: PLC0415
     from pipelines.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
-    from pipelines.steps.due import due_of, planned, recordings_of  # noqa: PLC0415
-    from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
 
-    choose_allocator()
     job = json.loads(sys.stdin.read())
-    services = Services(lambda: load(Settings))
     found_at = datetime.now(UTC) - timedelta(hours=1)
-    services.ledger.append_states(
+    Services(lambda: load(Settings)).ledger.append_states(
         RecordingState(
             recording_id=f"1/1/{_name(number, size)}",
             account_id="1",
@@ -215,14 +221,22 @@ def run_ours() -> None:
         )
         for number, size in job["recordings"]
     )
-    _ = (
-        services.settings,
-        services.bucket,
-        services.recorders,
-        services.rules,
-        services.allowed,
-    )  # made before it counts
-    with _measured(job["recordings"]):
+
+
+def run_ours() -> None:
+    """Inside the process: do what the asset `recordings` does."""
+    from pipelines.memory import choose_allocator  # noqa: PLC0415 - here only
+    from pipelines.resources import Services  # noqa: PLC0415
+    from pipelines.settings import Settings, load  # noqa: PLC0415
+    from pipelines.steps.due import due_of, planned, recordings_of  # noqa: PLC0415
+    from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
+
+    choose_allocator()
+    job = json.loads(sys.stdin.read())
+    services = Services(lambda: load(Settings))
+    # Made before it counts.
+    _ = services.settings, services.ledger, services.bucket, services.recorders, services.rules, services.allowed
+    with _measured(job["recordings"], job["size"]):
         known = recordings_of(services.ledger, DAY, ())
         due = due_of(known, services.allowed, now=services.clock(), run_id="bench")
         result = Fetcher(
@@ -236,9 +250,9 @@ def run_ours() -> None:
             stop=services.stop,
             progress=lambda _: None,
         ).run(planned(services.bucket.prefix, due, known), known)
-    if result.archived != len(job["recordings"]):
+    if result.archived != job["recordings"]:
         reasons = {one.reason for one in services.ledger.states([DAY]).values()}
-        raise SystemExit(f"Only {result.archived} of {len(job['recordings'])} recordings were archived: {reasons}")
+        raise SystemExit(f"Only {result.archived} of {job['recordings']} recordings were archived: {reasons}")
     services.close()
 
 
@@ -248,7 +262,7 @@ def run_script() -> None:
     import httpx  # noqa: PLC0415
 
     job = json.loads(sys.stdin.read())
-    with _measured(job["recordings"]):
+    with _measured(len(job["recordings"]), sum(size for _, size in job["recordings"])):
         s3 = boto3.client("s3")
         for number, size in job["recordings"]:
             answer = httpx.get(_link(job["source"], number, size), timeout=60)
@@ -378,8 +392,9 @@ def mix_of(text: str) -> tuple[tuple[int, int], ...]:
 
 def main() -> None:
     """Run what is asked for."""
-    if sys.argv[1:2] in (["_ours"], ["_script"]):
-        return run_ours() if sys.argv[1] == "_ours" else run_script()
+    inside = {"_pending": run_pending, "_ours": run_ours, "_script": run_script}
+    if len(sys.argv) > 1 and sys.argv[1] in inside:
+        return inside[sys.argv[1]]()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=mix_of, action="append", help="bytes:count,bytes:count; may be given again")
     parser.add_argument("--latency-ms", type=float, default=0, help="before every answer of source and sink")

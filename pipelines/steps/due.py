@@ -24,7 +24,6 @@ from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
 
 pc: Any = pyarrow.compute  # as in in_bulk.py
 _AT_ONCE = 1000
-_OWNERS = pa.schema({"key": pa.string(), "recording_id": pa.string()})
 _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
 
 
@@ -75,17 +74,19 @@ def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: s
 
 def planned(prefix: str, due: pa.Table, known: Recordings) -> Planned:
     """A key for each due recording. Two recordings of one file name never get the same key."""
-    parts = [due.slice(start, _AT_ONCE) for start in range(0, due.num_rows, _AT_ONCE)]
-    plain = pa.chunked_array([[_plain_key(prefix, one) for one in states_from(part)] for part in parts], pa.string())
-    wanted = pa.Table.from_arrays([plain, due["recording_id"]], schema=_OWNERS)
-    holders = [lines.select(_OWNERS.names).cast(_OWNERS) for lines in (known.held, known.rest)]
-    named = pa.concat_tables([lines.filter(pc.is_in(lines["key"], plain)) for lines in holders])
-    owners = pa.concat_tables([named, wanted]).group_by(["key", "recording_id"]).aggregate([]).group_by("key")
-    counted = owners.aggregate([("recording_id", "count")])
-    shared = counted["key"].filter(pc.greater(counted["recording_id_count"], 1))
+    parts = (due.slice(start, _AT_ONCE) for start in range(0, due.num_rows, _AT_ONCE))
+    plain = pa.chunked_array(
+        (pa.array([_plain_key(prefix, one) for one in states_from(part)], pa.string()) for part in parts), pa.string()
+    )
+    owned = [lines.filter(pc.is_in(lines["key"], plain)) for lines in (known.held, known.rest)]
+    taken: dict[str, str] = {}
+    for lines in owned:
+        taken |= zip(values(lines["key"]), values(lines["recording_id"]), strict=True)
+    counted = pc.value_counts(plain)
+    twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+    shared = pa.array({*taken, *twice.to_pylist()}, pa.string())
     if not len(shared):
         return Planned(due, plain)
-    taken: dict[str, str] = dict(zip(values(named["key"]), values(named["recording_id"]), strict=True))
     final: list[str] = values(plain)
     places = pc.indices_nonzero(pc.is_in(plain, shared)).to_pylist()
     ids: list[str] = values(due["recording_id"])
