@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 from urllib.parse import quote, urlsplit
@@ -212,22 +213,24 @@ class SignedSender:
 
 
 def _blocks(body: bytes | Part) -> Iterator[bytes | memoryview]:
-    """A body in blocks: out of memory where it lies there (`Spool.view`), else as they are read."""
+    """A body in blocks: as its stream gives them (`Spool.blocks`), else as they are read."""
     if isinstance(body, bytes):
-        view: memoryview | None = memoryview(body)
-    else:
-        view = body.stream.view(body.start, body.size) if hasattr(body.stream, "view") else None
-    if view is not None:
+        view = memoryview(body)
         yield from (view[start : start + _BLOCK] for start in range(0, len(view), _BLOCK))
-    elif isinstance(body, Part):
-        body.stream.seek(body.start)
-        left = body.size
-        while left:
-            block = body.stream.read(min(left, _BLOCK))
-            if not block:
-                raise OSError(f"The body ended {left} bytes too early.")
-            left -= len(block)
-            yield block
+        return
+    left = body.size
+    for block in getattr(body.stream, "blocks", partial(_read, body.stream))(body.start, body.size):
+        left -= len(block)
+        yield block
+    if left:
+        raise OSError(f"The body ended {left} bytes too early.")
+
+
+def _read(stream: BinaryIO, start: int, size: int) -> Iterator[bytes]:
+    stream.seek(start)
+    while block := stream.read(min(size, _BLOCK)):
+        size -= len(block)
+        yield block
 
 
 def _address(client: "S3Client", bucket: str) -> str:

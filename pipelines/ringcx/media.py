@@ -202,7 +202,7 @@ class MediaClient:
             self._client.check_stop()
             if self._clock() - started > self._max_seconds:
                 raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
-            if not held and len(chunk) >= enough:
+            if not held and (len(chunk) >= enough or (isinstance(chunk, memoryview) and enough == _BLOCK)):
                 yield chunk
                 enough = _BLOCK
                 continue
