@@ -18,7 +18,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -31,6 +31,7 @@ from botocore.config import Config
 
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
+from pipelines.archive.listing import Listed, list_side_by_side, read_page
 from pipelines.archive.manners import Manners, find_out
 from pipelines.archive.multipart import LARGE, put_in_parts
 from pipelines.archive.sender import Answer, Part, Sender, SignedSender
@@ -43,14 +44,6 @@ __all__ = ["Bucket", "Hashed", "Listed", "ObjectFacts", "ObjectReader", "Put", "
 
 _BLOCK = 1 << 20
 _STRIPES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One object in a listing. `etag` is without quotes."""
-
-    size: int
-    etag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +148,19 @@ class Bucket:
     def __repr__(self) -> str:
         return f"Bucket({self.name!r}, prefix={self.prefix!r})"
 
-    def list_day(self, day: date) -> dict[str, Listed]:
-        """All recordings stored for a day, by key."""
-        return dict(self.list_keys(day_prefix(self.prefix, day)))
+    def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
+        """All recordings stored for a day, by key. Many are listed sooner when the `expected` keys are given."""
+        return list_side_by_side(self.list_keys, day_prefix(self.prefix, day), expected)
 
-    def list_keys(self, start: str) -> Iterator[tuple[str, Listed]]:
-        """Every object whose key begins with `start` (the whole key, prefix included), in the store's order."""
+    def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
+        """Every object whose key begins with `start` (the whole key, prefix included) and comes behind `after`, in the
+        store's order.
+        """
         with storage_errors(self.name, "s3:ListBucket", start):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.name, Prefix=start, StartAfter=after
+            )
+            for page in pages:
                 for item in page.get("Contents", []):
                     yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
 
@@ -338,7 +336,7 @@ def make_s3_client(*, max_connections: int, endpoint_url: str | None = None) -> 
     session = boto3.Session()
 
     def build(style: Literal["auto", "path"]) -> "S3Client":
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
@@ -352,6 +350,8 @@ def make_s3_client(*, max_connections: int, endpoint_url: str | None = None) -> 
                 s3={"addressing_style": style},
             ),
         )
+        client.meta.events.register("before-parse.s3.ListObjectsV2", read_page)
+        return client
 
     # bucket.localhost does not resolve: a server that is not Amazon's gets the bucket in the path, which all of them
     # understand.

@@ -136,9 +136,10 @@ def _not_in_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
     """Those held whose object is not there or is another one. One LIST per 1000 recordings, no byte read unless in
     doubt.
     """
+    expected = [key for (key,) in known.columns("key")]
     there: dict[str, Listed] = {}
     for day in known.held_dates():
-        there |= bucket.list_day(day)
+        there |= bucket.list_day(day, expected)
     wrong: dict[str, str] = {}
     doubted: list[tuple[str, str, str]] = []
     for recording_id, key, size, sha256, etag in known.columns("recording_id", "key", "size", "sha256", "etag"):

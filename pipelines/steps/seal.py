@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -28,7 +28,6 @@ from pipelines.steps.known import Known, Recordings
 MANIFESTS = "manifests"
 """The kind of witness that lists manifests; the other kinds are the ledger's folders."""
 
-_ENTRY_FIELDS = tuple(one.name for one in fields(ManifestEntry) if one.name != "warnings")
 # A run of the day before may append to this date while it is sealed: then what was read is old, and is read again.
 _TRIES = 5
 
@@ -65,10 +64,11 @@ def seal_day(
     for _ in range(_TRIES):
         lines = ledger.current([day])
         known = Recordings.of(lines)
-        entries = entries_of(lines)
+        recordings = lines.filter(lines["same_as"].is_null())
+        entries = entries_of(recordings)
         totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
         manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now)
-        catalog = write_catalog(bucket, day, entries, _other_names(lines))
+        catalog = write_catalog(bucket, day, recordings, _other_names(lines))
         before, names = names, parts.names(day)
         if names == before:
             break
@@ -113,18 +113,14 @@ def _other_names(lines: pa.Table) -> dict[str, list[str]]:
 
 def entry_of(state: RecordingState) -> ManifestEntry:
     """What a manifest says of a recording in this state."""
-    facts = {name: getattr(state, name) for name in _ENTRY_FIELDS}
-    return ManifestEntry(**facts | {"status": str(state.status)}, warnings=state.warnings)
+    return ManifestEntry(*(getattr(state, name) for name in ManifestEntry._fields))._replace(status=str(state.status))
 
 
 def entries_of(lines: pa.Table) -> list[ManifestEntry]:
-    """What a manifest says of each recording of these lines of the ledger, which are in STATE_SCHEMA."""
-    lines = lines.filter(lines["same_as"].is_null())
-    columns = [values(lines[name]) for name in _ENTRY_FIELDS]
-    return [
-        ManifestEntry(**dict(zip(_ENTRY_FIELDS, line, strict=True)), warnings=tuple(warnings or ()))
-        for *line, warnings in zip(*columns, values(lines["warnings"]), strict=True)
-    ]
+    """What a manifest says of each of these recordings, which are lines of STATE_SCHEMA."""
+    columns = {name: values(lines[name]) for name in ManifestEntry._fields}
+    columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
+    return list(map(ManifestEntry._make, zip(*columns.values(), strict=True)))
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 
 from pipelines.archive.bucket import Bucket, make_s3_client
@@ -17,6 +18,7 @@ from pipelines.archive.errors import (
     StoreDamaged,
 )
 from pipelines.archive.keys import day_prefix
+from pipelines.archive.listing import Listed, list_side_by_side, read_page
 from pipelines.archive.sender import Answer, Sender, SignedSender
 
 if TYPE_CHECKING:
@@ -92,6 +94,56 @@ def test_a_listing_longer_than_a_page_is_complete(rclone_bucket: Bucket) -> None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: rclone_bucket.put(key, b"x", content_type="audio/wav"), keys))
     assert set(rclone_bucket.list_day(DAY)) == keys
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_listing_in_parts_is_the_listing(bucket: Bucket, lost: int) -> None:
+    start = day_prefix(bucket.prefix, DAY)
+    keys = [f"{start}account_id=1/layout=mono/{name}.WAV" for name in ("a", "ä", "b~", "b", "c d", "e", "z", "𝄞")]
+    for key in [*keys[lost:], f"{start}more.WAV"]:
+        put(bucket, key)
+    put(bucket, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x")
+    expected = [*keys, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x"]
+    for least in (1, 2, 3, 100):
+        listed = list_side_by_side(bucket.list_keys, start, expected, least=least)
+        assert listed == dict(bucket.list_keys(start))
+        assert set(listed) == {*keys[lost:], f"{start}more.WAV"}
+
+
+@pytest.mark.parametrize("server", ["rclone", "moto"])
+def test_a_page_is_read_as_botocore_reads_it(server: str, prefix: str, request: pytest.FixtureRequest) -> None:
+    fast: S3Client = request.getfixturevalue(f"{server}_client")
+    slow = boto3.client("s3", endpoint_url=fast.meta.endpoint_url)
+    for name in ("a", "b/c & <d>", "ä +%41", "e/f"):
+        put(Bucket(fast, "archive", prefix), f"{prefix}{name}")
+    for query in ({}, {"Delimiter": "/"}, {"MaxKeys": 2}, {"StartAfter": f"{prefix}b"}, {"Prefix": f"{prefix}none"}):
+        asked: dict[str, Any] = {"Bucket": "archive", "Prefix": prefix, **query}
+        ours, theirs = fast.list_objects_v2(**asked), slow.list_objects_v2(**asked)
+        objects = [{name: one[name] for name in ("Key", "Size", "ETag")} for one in theirs.get("Contents", [])]
+        for answer in (ours, theirs):
+            answer.pop("ResponseMetadata")
+            answer.pop("NextContinuationToken", None)
+        assert dict(ours) | {"Contents": []} == dict(theirs) | {"Contents": []}
+        assert ours.get("Contents", []) == objects
+
+
+def test_a_page_that_is_none_is_botocores_to_refuse() -> None:
+    found: dict[str, Any] = {}
+    for status, body in ((200, b"<ListBucketResult><Contents>"), (404, b"<Error/>"), (500, b"")):
+        page = {"status_code": status, "body": body}
+        read_page(page, found)
+        assert page == {"status_code": status, "body": body}
+    assert found == {}
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_store_that_lists_in_no_order_loses_nothing_that_is_expected(obeys: bool) -> None:
+    stored = {f"d/{number}": Listed(number, "") for number in (5, 3, 9, 1, 7, 2)}
+
+    def list_keys(start: str, after: str) -> Any:
+        return iter([(key, it) for key, it in stored.items() if key.startswith(start) and (not obeys or key > after)])
+
+    assert list_side_by_side(list_keys, "d/", stored, least=2) == stored
 
 
 class Altering:
