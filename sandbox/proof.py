@@ -42,7 +42,8 @@ def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -
     """How many recordings are held with exact bytes, and a sentence for each thing that is not as it should be."""
     held, problems = 0, []
     states = states_of(days)
-    bucket = boto3.resource("s3", endpoint_url=s3.url).Bucket(s3.bucket)
+    # A session of its own: the default one keeps the credentials that it was made with.
+    bucket = boto3.Session().resource("s3", endpoint_url=s3.url).Bucket(s3.bucket)
     digests = {
         item.key: hashlib.sha256(item.get()["Body"].read()).hexdigest()
         for item in bucket.objects.filter(Prefix="recordings/")

@@ -1,7 +1,7 @@
 """How many recordings are in flight: as many as help, up to ARCHIVE_CONCURRENCY.
 
 Over a network throughput follows their number. Where the processor is what is short, more threads only stand in each
-other's way: at 2.9 MB without latency 16 are a fifth slower than 4. Which of the two it is, a run finds out: it begins
+other's way: at 2.9 MB without latency 16 are a tenth slower than 4. Which of the two it is, a run finds out: it begins
 with a few, tries twice as many, and keeps them if that brought more. Not for how often a source may be asked
 (`ringcx.limits`).
 """
