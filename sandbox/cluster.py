@@ -285,7 +285,9 @@ class _Cluster:
 
         def busy() -> tuple[Machine, RunRecord] | None:
             runs = _runs(instance)
-            under_way = [one for one in runs if one.dagster_run.status is DagsterRunStatus.STARTED]
+            started = [one for one in runs if one.dagster_run.status is DagsterRunStatus.STARTED]
+            # With most of its steps to come: one near its end may have ended before it is lost.
+            under_way = [one for one in started if instance.get_run_stats(one.dagster_run.run_id).steps_succeeded <= 2]
             done = sum(one.dagster_run.status is DagsterRunStatus.SUCCESS for one in runs)
             if done < max(1, self._plan.dates // 4):
                 return None
