@@ -1,8 +1,8 @@
 """One signed request that carries a body to S3: what is sent for every recording, at a fifth of botocore's CPU.
 
-The body goes from where it lies into the socket, without a copy in between. Address, region and credentials are
-botocore's. Everything else that is asked of a bucket goes through boto3; what goes wrong here is raised as botocore
-would raise it, so that `errors` knows one kind. No proxies.
+The body goes from where it lies into the socket, without a copy in between. Address, region, credentials and proxies
+are botocore's. Everything else that is asked of a bucket goes through boto3; what goes wrong here is raised as botocore
+would raise it, so that `errors` knows one kind.
 
 Not for deciding what is sent (`bucket`), nor whether it arrived (`transfer`), nor for the signature (`signing`).
 """
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -26,6 +26,7 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.httpsession import get_cert_path
 
+from pipelines.archive.route import Route
 from pipelines.archive.signing import Credentials, Request, signed
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Part", "Sender", "SignedSender"]
 
-_CONNECT_S: Final = 10.0
 _LAST_WORD_S: Final = 1.0
 _KEPT_S: Final = 60.0
 _BLOCK: Final = 1 << 20  # the silence is for each of them: a slow line has a minute for so much
@@ -94,8 +94,7 @@ class SignedSender:
         self._region = client.meta.region_name
         self._session = botocore.session.get_session()
         bundle = self._session.get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or its line in AWS's own file
-        is_https = self._address.startswith("https:")
-        self._tls = ssl.create_default_context(cafile=bundle or get_cert_path(True)) if is_https else None
+        self._route = Route.of(self._address, bundle or get_cert_path(True))
         self._silence_s = silence_s
         self._lock = threading.Lock()
         self._kept: list[tuple[float, HTTPConnection]] = []
@@ -104,19 +103,20 @@ class SignedSender:
         self, key: str, body: bytes | Part, headers: Mapping[str, str], query: Mapping[str, str] | None = None
     ) -> Answer:
         """Send a body, once; see `Sender`."""
-        parts = urlsplit(self._address)
-        request = Request("PUT", parts.netloc, f"{parts.path}/{quote(key, safe='/~')}", query or {}, headers)
-        lines = signed(request, self._credentials(), self._region, datetime.now(UTC))
+        to = self._route.to
+        request = Request("PUT", to.netloc, f"{to.path}/{quote(key, safe='/~')}", query or {}, headers)
+        headers = signed(request, self._credentials(), self._region, datetime.now(UTC))
+        target, lines = self._route.request(request.target, headers)
         connection, is_kept = self._connection()
         try:
             try:
-                status, answer, said = self._exchange(connection, request.target, lines, body)
+                status, answer, said = self._exchange(connection, target, lines, body)
             except boto.ConnectionClosedError:
                 if not is_kept:
                     raise
                 # It was closed while nobody used it. A put may be sent again: what it did shows in the next answer.
                 connection.close()
-                status, answer, said = self._exchange(connection, request.target, lines, body)
+                status, answer, said = self._exchange(connection, target, lines, body)
         except BaseException:
             connection.close()
             raise
@@ -201,10 +201,7 @@ class SignedSender:
             if time.monotonic() - used < _KEPT_S and not poll.poll(0):  # else it was closed, or says what nobody asked
                 return connection, True
             connection.close()
-        host, port = urlsplit(self._address).hostname or "", urlsplit(self._address).port
-        if self._tls is None:
-            return HTTPConnection(host, port, timeout=_CONNECT_S), False
-        return HTTPSConnection(host, port, timeout=_CONNECT_S, context=self._tls), False
+        return self._route.connection(), False
 
     def _keep(self, connection: HTTPConnection) -> None:
         if connection.sock is not None:

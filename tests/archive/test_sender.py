@@ -236,3 +236,43 @@ def test_the_certificate_must_be_good(
     else:
         with pytest.raises(boto.SSLError):
             sender.put("a", BODY, HEADERS)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_the_environment_is_gone_through(
+    serve: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    heard: list[dict[str, str]] = []
+
+    def deal(_: int, wire: Wire) -> None:
+        while True:
+            heard.append(wire.hear_head())
+            assert wire.hear_body(heard[-1]) == BODY
+            wire.say(STORED)
+
+    context = certificate(tmp_path, "s3.example.com")
+
+    def tunnel(_: int, wire: Wire) -> None:
+        heard.append(wire.hear_head())
+        wire.say(b"HTTP/1.0 200 Connection established\r\n\r\n")
+        with context.wrap_socket(wire.stream, server_side=True) as secured:
+            deal(0, Wire(secured))
+
+    port = serve(deal if scheme == "http" else tunnel)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://user:secret@127.0.0.1:{port}")
+    monkeypatch.setenv("no_proxy", "elsewhere.example.com")
+    sender = sender_to(9000, scheme, "s3.example.com")
+    for _ in range(2):
+        assert sender.put("a b", BODY, HEADERS).headers["etag"] == '"e"'
+    login = "Basic dXNlcjpzZWNyZXQ="
+    if scheme == "http":
+        assert [one[""] for one in heard] == ["PUT http://s3.example.com:9000/archive/a%20b HTTP/1.1"] * 2
+        assert {one["proxy-authorization"] for one in heard} == {login}
+    else:
+        assert heard[0][""].startswith("CONNECT s3.example.com:9000 ")
+        assert heard[0]["proxy-authorization"] == login
+        assert [one[""] for one in heard[1:]] == ["PUT /archive/a%20b HTTP/1.1"] * 2
+        assert all("proxy-authorization" not in one for one in heard[1:])
+    assert {one["host"] for one in heard if one[""].startswith("PUT")} == {"s3.example.com:9000"}
+    assert "secret" not in repr(sender._route)
