@@ -12,7 +12,7 @@ help:
 	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
 	@echo "make test   lint, types, import rules and the whole test suite"
-	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about half an hour"
+	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about ten minutes"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
 	@echo "make clean  forget the environment and the demo's data"
 
