@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, query: dict[str, str]) -> bytes:
         keys, size = self.server.keys, self.server.size
-        begin = max(bisect_right(keys, query.get("continuation-token") or query.get("start-after", "")), 0)
+        begin = bisect_right(keys, query.get("continuation-token") or query.get("start-after", ""))
         page = [key for key in keys[begin : begin + PAGE] if key.startswith(query["prefix"])]
         more = begin + PAGE < len(keys)
         token = f"<NextContinuationToken>{page[-1]}</NextContinuationToken>" if more and page else ""

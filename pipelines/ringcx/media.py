@@ -193,7 +193,9 @@ class MediaClient:
         return Fetched(size, sha256.hexdigest(), media_type)
 
     def _blocks(self, response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
-        """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short."""
+        """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short.
+        What lies in the sink's own memory is not gathered once more.
+        """
         started = self._clock()
         enough = _SNIFF
         chunks: list[bytes] = []

@@ -37,7 +37,7 @@ _TARGET = re.compile(rb"[!-~]+")
 
 _Origin = tuple[str, bytes, int | None]
 Space = Callable[[int], memoryview | None]
-"""Gives memory of so many bytes, or None."""
+"""Gives memory of so many bytes, perhaps of fewer, or None."""
 
 
 class Transport(httpx.BaseTransport):

@@ -129,7 +129,8 @@ def test_a_page_is_read_as_botocore_reads_it(server: str, prefix: str, request: 
 
 def test_a_page_that_is_none_is_botocores_to_refuse() -> None:
     found: dict[str, Any] = {}
-    for status, body in ((200, b"<ListBucketResult><Contents>"), (404, b"<Error/>"), (500, b"")):
+    sizeless = b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"
+    for status, body in ((200, b"<ListBucketResult><Contents>"), (200, sizeless), (404, b"<Error/>"), (500, b"")):
         page = {"status_code": status, "body": body}
         read_page(page, found)
         assert page == {"status_code": status, "body": body}

@@ -373,6 +373,10 @@ def test_the_catalog_is_a_table_that_can_be_made_again(bucket: Bucket) -> None:
     assert table.schema.equals(CATALOG_SCHEMA)
     assert table.column("recording_id").to_pylist() == ["1/a", "1/b"]
     assert table.column("warnings").to_pylist() == [[], ["short"]]
+    older = lines(entry("a"))
+    older = older.set_column(older.column_names.index("warnings"), "warnings", pa.nulls(1, pa.list_(pa.string())))
+    table = pq.read_table(io.BytesIO(bucket.get_bytes(write_catalog(bucket, DAY, older))))
+    assert table.column("warnings").to_pylist() == [[]]
     assert table.column("started_at").to_pylist()[0] == datetime(2020, 7, 30, 21, 36, 36, tzinfo=UTC)
 
 

@@ -191,7 +191,9 @@ def test_the_seeds_of_every_claim_hold(name: str) -> None:
         claims.CLAIMS[name](seed)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris, which not every Python has, is not installed"
+)
 @pytest.mark.parametrize("name", claims.CLAIMS)
 def test_coverage_guided_fuzzing_finds_nothing(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), name, "-max_total_time=10", f"-artifact_prefix={tmp_path}/"]

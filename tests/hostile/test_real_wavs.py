@@ -242,7 +242,7 @@ def test_what_pythons_wave_writes_is_taken(channels: int, layout: Layout, width:
     assert (info.data_bytes, info.bits_per_sample) == (FRAMES * channels * width, 8 * width)
 
 
-@pytest.mark.skipif(which("sox") is None, reason="sox is not installed")
+@pytest.mark.skipif(which("sox") is None, reason="sox is not installed (`apt install sox`)")
 @pytest.mark.parametrize(
     "encoding", ["signed", "unsigned", "floating-point", "mu-law", "a-law", "ima-adpcm", "ms-adpcm", "gsm"]
 )

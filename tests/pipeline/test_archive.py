@@ -376,7 +376,7 @@ def test_today_is_pulled_as_far_as_it_is_settled(world: Callable[..., Any]) -> N
     now = datetime.now(UTC)
     result = it.run(now.date())
     if now.hour == 0 and now.minute < 6:
-        pytest.skip("Today has hardly begun.")
+        pytest.skip("Reports cover what ended five minutes ago: today has nothing to be asked for yet.")
     assert result.success
     assert it.metadata(result, "agent_segment_metadata")["whole_day"] is False
 
