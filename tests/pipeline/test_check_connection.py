@@ -425,7 +425,7 @@ def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
 
 
 def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
-    one = check(sandbox={"credentials": MEDIA, "calls_per_day": (400, 400)})
+    one = check(sandbox={"credentials": MEDIA})
     assert one() == 0, one.out
     for name, value in WRONG.items():
         with monkeypatch.context() as patch:
