@@ -28,27 +28,57 @@ _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "as
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """Recordings to be attempted: `order` says which of the `lines` (STATE_SCHEMA) and in which order.
+
+    Places and no lines of their own: what is due of a date is mostly all of it, and no small copy.
+    """
+
+    lines: pa.Table
+    order: pa.Array[Any]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def part(self, start: int, most: int) -> Due:
+        """The same from `start` on, at most so many."""
+        return Due(self.lines, self.order.slice(start, most))
+
+    def parts(self, size: int) -> Iterator[Due]:
+        """The same in parts of at most so many."""
+        return (self.part(start, size) for start in range(0, len(self), size))
+
+    def column(self, name: str) -> pa.ChunkedArray[Any]:
+        """What they have in this column."""
+        return self.lines[name].take(self.order)
+
+    def states(self) -> list[RecordingState]:
+        """They as objects."""
+        return states_from(self.lines.take(self.order))
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """Recordings to be attempted, in order; `keys` has what each is to be stored under."""
 
-    lines: pa.Table
+    due: Due
     keys: pa.ChunkedArray[Any]
 
     def __len__(self) -> int:
-        return self.lines.num_rows
+        return len(self.due)
 
     def days(self) -> list[date]:
         """The dates that they are stored under."""
-        return sorted(values(pc.unique(self.lines["date"])))
+        return sorted(values(pc.unique(self.due.column("date"))))
 
     def batches(self, size: int) -> Iterator[Planned]:
         """The same in parts of at most so many."""
         for start in range(0, len(self), size):
-            yield Planned(self.lines.slice(start, size), self.keys.slice(start, size))
+            yield Planned(self.due.part(start, size), self.keys.slice(start, size))
 
     def __iter__(self) -> Iterator[tuple[RecordingState, str]]:
         for part in self.batches(_AT_ONCE):
-            yield from zip(states_from(part.lines), values(part.keys), strict=True)
+            yield from zip(part.due.states(), values(part.keys), strict=True)
 
 
 def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
@@ -59,29 +89,30 @@ def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordin
     return Known(ledger.current({day, *linked})).concerning(day)
 
 
-def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> pa.Table:
-    """What is to be attempted now, in STATE_SCHEMA. A link refused by a setting that has changed since is due again.
+def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> Due:
+    """What is to be attempted now. A link refused by a setting that has changed since is due again.
 
     Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
     """
     rest = known.rest
-    due = pc.and_(pc.equal(rest["status"], str(Status.pending)), pc.less_equal(rest["next_attempt_at"], now))
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
     again = [reopened(one, "link_allowed_now", now, run_id) for one in states_from(rest.filter(refused))]
-    lines = pa.concat_tables([rest.filter(due), states_table([one for one in again if judged(one, allowed) is one])])
-    return lines.take(pc.sort_indices(lines, sort_keys=_ORDER))
+    lines = pa.concat_tables([rest, states_table([one for one in again if judged(one, allowed) is one])])
+    due = pc.and_(pc.equal(lines["status"], str(Status.pending)), pc.less_equal(lines["next_attempt_at"], now))
+    order = pc.sort_indices(lines.select([name for name, _ in _ORDER]), sort_keys=_ORDER)
+    return Due(lines, order.filter(due.take(order).combine_chunks()))
 
 
-def planned(prefix: str, due: pa.Table, known: Recordings) -> Planned:
+def planned(prefix: str, due: Due, known: Recordings) -> Planned:
     """A key for each due recording. Two recordings of one file name never get the same key."""
-    parts = (due.slice(start, _AT_ONCE) for start in range(0, due.num_rows, _AT_ONCE))
     plain = pa.chunked_array(
-        (pa.array([_plain_key(prefix, one) for one in states_from(part)], pa.string()) for part in parts), pa.string()
+        ([_plain_key(prefix, one) for one in part.states()] for part in due.parts(_AT_ONCE)), pa.string()
     )
-    owned = [lines.filter(pc.is_in(lines["key"], plain)) for lines in (known.held, known.rest)]
     taken: dict[str, str] = {}
-    for lines in owned:
-        taken |= zip(values(lines["key"]), values(lines["recording_id"]), strict=True)
+    for lines in (known.held, known.rest):
+        if lines["key"].null_count < lines.num_rows:
+            owned = lines.filter(pc.is_in(lines["key"], plain))
+            taken |= zip(values(owned["key"]), values(owned["recording_id"]), strict=True)
     counted = pc.value_counts(plain)
     twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
     shared = pa.array({*taken, *twice.to_pylist()}, pa.string())
@@ -89,7 +120,7 @@ def planned(prefix: str, due: pa.Table, known: Recordings) -> Planned:
         return Planned(due, plain)
     final: list[str] = values(plain)
     places = pc.indices_nonzero(pc.is_in(plain, shared)).to_pylist()
-    ids: list[str] = values(due["recording_id"])
+    ids: list[str] = values(due.column("recording_id"))
     for place in sorted(places, key=ids.__getitem__):
         if taken.setdefault(final[place], ids[place]) != ids[place]:
             final[place] = keys.apart_key(final[place], ids[place])

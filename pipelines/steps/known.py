@@ -32,9 +32,9 @@ class Recordings:
     @classmethod
     def of(cls, lines: pa.Table) -> Recordings:
         """Tell lines apart; other names are left out."""
-        lines = lines.filter(lines["same_as"].is_null())
+        lines = _only(lines, lines["same_as"].is_null())
         held = pc.equal(lines["status"], str(Status.archived))
-        return cls(lines.filter(held), lines.filter(pc.invert(held)))
+        return cls(_only(lines, held), _only(lines, pc.invert(held)))
 
     def __len__(self) -> int:
         return self.held.num_rows + self.rest.num_rows
@@ -114,7 +114,7 @@ class Known:
     def concerning(self, day: date, ids: Iterable[str] = ()) -> Recordings:
         """The recordings dated `day` or found by its pull, and those of these ids."""
         of_day = pc.or_(pc.equal(self._lines["date"], day), pc.equal(self._lines["found_on"], day))
-        return Recordings.of(self._lines.filter(pc.or_(of_day, _are(self._lines, ids))))
+        return Recordings.of(_only(self._lines, pc.or_(of_day, _are(self._lines, ids))))
 
     def say(self, lines: pa.Table) -> pa.ChunkedArray[Any]:
         """Whether each recording of `lines` is known with the very link that it has there."""
@@ -126,6 +126,11 @@ class Known:
         """The other names of recordings that are not final: nothing is left to do for them."""
         mains = self.states(self.names.values())
         return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
+
+
+def _only(lines: pa.Table, mask: pa.ChunkedArray[Any]) -> pa.Table:
+    """The lines of the mask: the very same where that is all of them, since a date's are no small copy."""
+    return lines if pc.all(mask, min_count=0).as_py() else lines.filter(mask)
 
 
 def _are(lines: pa.Table, ids: Iterable[str]) -> pa.ChunkedArray[Any]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.archive.keys import apart_key, recording_key
-from pipelines.ledger.schema import states_from, states_table
+from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
 from pipelines.steps.due import due_of, planned
@@ -62,7 +62,7 @@ states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) fo
 
 @given(states)
 def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
-    found = states_from(due_of(Recordings.of(states_table(known)), ALLOWED, now=NOW, run_id="now"))
+    found = due_of(Recordings.of(states_table(known)), ALLOWED, now=NOW, run_id="now").states()
     wanted = [one for one in known if is_due(one)]
     allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
     wanted += [reopened(one, "link_allowed_now", NOW, "now") for one in allowed_now]
@@ -76,11 +76,11 @@ def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> Non
     # The rule, one recording after the other: the first by its id takes the plain key, unless another one holds it.
     taken = {one.key: one.recording_id for one in known if one.key}
     wanted = {}
-    for one in sorted(states_from(due), key=lambda one: one.recording_id):
+    for one in sorted(due.states(), key=lambda one: one.recording_id):
         plain = recording_key("", one.date, "1", "mono", one.recording_id.removeprefix("1/"))
         is_ours = taken.setdefault(plain, one.recording_id) == one.recording_id
         wanted[one.recording_id] = plain if is_ours else apart_key(plain, one.recording_id)
     plan = planned("", due, recordings)
     assert {one.recording_id: key for one, key in plan} == wanted
-    assert [one for one, _ in plan] == states_from(due)
+    assert [one for one, _ in plan] == due.states()
     assert [pair for part in plan.batches(2) for pair in part] == list(plan)

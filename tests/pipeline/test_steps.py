@@ -18,10 +18,10 @@ from pipelines.archive.chain import check_chain
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.manifest import latest_manifest
 from pipelines.archive.sender import Answer, SignedSender
-from pipelines.ledger.schema import states_from, states_table
+from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.due import due_of, planned, recordings_of
+from pipelines.steps.due import Due, due_of, planned, recordings_of
 from pipelines.steps.fetch import Fetcher, FetchResult
 from pipelines.steps.known import Recordings
 from pipelines.steps.links import register_links
@@ -78,7 +78,8 @@ def fetcher(services: Any) -> Fetcher:
 def fetched(services: Any, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all of them due."""
     known = Recordings.of(states_table(states))
-    return fetcher(services).run(planned(services.bucket.prefix, known.rest, known), known)
+    due = Due(known.rest, pa.array(range(len(known))))
+    return fetcher(services).run(planned(services.bucket.prefix, due, known), known)
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
@@ -134,7 +135,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
     known = Recordings.of(states_table([*stuck, fresh]))
-    due = states_from(due_of(known, it.services().allowed, now=now, run_id="test"))
+    due = due_of(known, it.services().allowed, now=now, run_id="test").states()
     assert due[0] == fresh
     assert len(due) == 51
 
