@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pipelines.ledger.files import DeleteRefused, Files, LedgerDamaged
 from pipelines.ledger.merged import Piece, Record, Replaced, held_against, merged_name, resolve, slices
 from pipelines.ledger.parts import LedgerParts, damage
+from pipelines.ledger.reading import lines
 from pipelines.ledger.schema import encode
-from pipelines.ledger.store import lines
 
 __all__ = ["Compaction", "Merged", "Removal"]
 

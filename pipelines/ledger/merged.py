@@ -169,15 +169,19 @@ def resolve(names: Collection[str], read: Callable[[str], tuple[bytes, Record]])
     return sorted(pieces, key=lambda one: one.name), frozenset(covered)
 
 
-def slices(data: bytes, ranges: Sequence[tuple[int, int]] | None = None) -> Iterator[pa.Table]:
-    """The lines of a part, or of `ranges` of it, some thousand at a time; every page is verified as it is read.
+def slices(
+    data: bytes, ranges: Sequence[tuple[int, int]] | None = None, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The lines of a part, or of `ranges` of it, some thousand at a time; only `columns` where it has them. Every page
+    that is read is verified.
 
     Raises:
         pa.ArrowException, OSError: the bytes are not the file that was written.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         start = 0
-        for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+        wanted = None if columns is None else [name for name in file.schema_arrow.names if name in set(columns)]
+        for batch in file.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
             table.validate()
             if ranges is None:

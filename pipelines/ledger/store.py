@@ -18,8 +18,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
@@ -30,18 +29,17 @@ import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
-from pipelines.ledger.merged import Piece, Record, named_at, resolve
-from pipelines.ledger.parts import damage, damaged
+from pipelines.ledger.merged import named_at
+from pipelines.ledger.parts import damage
+from pipelines.ledger.portions import ALL, PORTION, Among, IdRange, Portion, Sizing, one_of
+from pipelines.ledger.reading import Part, day_of, is_part, read_parts
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
-    PULL_SCHEMA,
     ROW_COLUMNS,
     ROW_SCHEMA,
     STATE_SCHEMA,
     PullRecord,
-    conform,
-    decode,
     encode,
     pulls_from,
     pulls_table,
@@ -50,6 +48,7 @@ from pipelines.ledger.schema import (
     states_by_id,
     states_from,
     states_table,
+    values,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
@@ -66,10 +65,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-
-_MOST_GONE = 20
-
-_READERS = 8
+_NO_STATES = STATE_SCHEMA.empty_table()
 _REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -133,6 +129,15 @@ class Ledger:
         """Return every line, also those that a later one of their `row_key` replaced; columns as in `latest_rows`."""
         return _select(self._row_lines(report, day, columns), columns)
 
+    def each_rows(self, report: str, day: date, make: Callable[[pa.Table], _T], *, columns: Sequence[str]) -> list[_T]:
+        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once."""
+
+        def made(part: Part) -> list[_T]:
+            return part.each(lambda table: make(_select(table, columns)), [*columns, *ROW_COLUMNS])
+
+        folder = _folder("report_rows", day, report)
+        return list(chain.from_iterable(read_parts(self._files, [folder], made)))
+
     def row_days(self, report: str) -> list[date]:
         """Return the dates that have rows of the report, sorted."""
         return self._days(f"report_rows/report={_checked_report(report)}/")
@@ -143,7 +148,7 @@ class Ledger:
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, in the order of pulling."""
-        found = self._read([_folder("report_pulls", day, report)], lambda name, table: pulls_from(lines(name, table)))
+        found = read_parts(self._files, [_folder("report_pulls", day, report)], lambda part: pulls_from(part.table()))
         return sorted((pull for part in found for pull in part), key=lambda pull: pull.pulled_at)
 
     def pull_days(self, report: str) -> list[date]:
@@ -163,7 +168,7 @@ class Ledger:
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
-        parts = self._read([_folder("event_reads", day)], lines)
+        parts = read_parts(self._files, [_folder("event_reads", day)], Part.table)
         table = pa.concat_tables([EVENT_READ_SCHEMA.empty_table(), *parts])
         furthest = table.group_by("name").aggregate([("read_to", "max")])
         names: list[Any] = furthest["name"].to_pylist()
@@ -185,11 +190,41 @@ class Ledger:
         """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
         return states_by_id(self.current(days))
 
-    def current(self, days: Iterable[date]) -> pa.Table:
-        """Return the lines behind `names`, in STATE_SCHEMA; they cost no object."""
-        table = self._state_lines(days)
-        order = table.append_column("rank", state_ranks(table)).select(list(PRECEDENCE))
-        return _latest(table, "recording_id", order)
+    def current(self, days: Iterable[date], among: Among = ALL) -> pa.Table:
+        """Return the lines behind `names`, in STATE_SCHEMA, or those of the recordings that `among` picks by their ids.
+
+        They cost no object, and those that are not picked no memory.
+        """
+        return _current(self._state_lines(days, among))
+
+    def portions(self, days: Iterable[date], most: int = PORTION) -> Iterator[Portion]:
+        """Give `current` in portions of about `most` lines written; mostly it is one, and costs nothing beside.
+
+        Each is read when it is asked for, so it has what was written while those before were worked on.
+        """
+        days = set(days)
+        whole = self._if_few(days, most)
+        if isinstance(whole, pa.Table):
+            yield Portion(ALL, whole)
+            return
+        for among in whole:
+            yield Portion(among, self.current(days, among))
+
+    def owners(self, days: Iterable[date], keys: pa.ChunkedArray[Any]) -> dict[str, str]:
+        """Return which of these keys of the archive a current line has, each with its recording's id."""
+        days = set(days)
+
+        def having(table: pa.Table) -> pa.Table:
+            return table.filter(pc.is_in(table["key"], value_set=keys))
+
+        def written(part: Part) -> list[pa.Table]:
+            return part.each_of(having, ["recording_id", "key"])
+
+        ids = {one for found in self._states(days, written) for table in found for one in values(table["recording_id"])}
+        if not ids:
+            return {}
+        current = having(self.current(days, one_of(ids)))
+        return dict(zip(values(current["key"]), values(current["recording_id"]), strict=True))
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
@@ -220,19 +255,34 @@ class Ledger:
     def state_days(self) -> dict[date, datetime]:
         """Return the dates that have recordings, each with the time of its newest part, by one listing."""
         newest: dict[date, datetime] = {}
-        for name in filter(_is_part, self._files.list("recording_states/")):
-            day, written = _day_of(name.split("/")[1]), _written_at(name)
+        for name in filter(is_part, self._files.list("recording_states/")):
+            day, written = day_of(name.split("/")[1]), _written_at(name)
             newest[day] = max(written, newest.get(day, written))
         return dict(sorted(newest.items()))
 
     def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
-        parts = self._read([_folder("report_rows", day, report)], lines, needed)
+        parts = read_parts(self._files, [_folder("report_rows", day, report)], lambda part: part.table(needed))
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
-    def _state_lines(self, days: Iterable[date]) -> pa.Table:
-        parts = self._read([_folder("recording_states", day) for day in sorted(set(days))], lines)
-        return pa.concat_tables([STATE_SCHEMA.empty_table(), *parts])
+    def _state_lines(self, days: Iterable[date], among: Among = ALL) -> pa.Table:
+        def picked(part: Part) -> list[pa.Table]:
+            if among == ALL:
+                return [part.table()]
+            return part.each(lambda table: table.filter(among(table["recording_id"])))
+
+        return pa.concat_tables([_NO_STATES, *chain.from_iterable(self._states(days, picked))])
+
+    def _if_few(self, days: Iterable[date], most: int) -> pa.Table | list[IdRange]:
+        """The current lines of those dates, or else the ranges in which they are to be read."""
+        sizing = Sizing(most)
+        parts = self._states(days, sizing.read)
+        if not sizing.fits:
+            return sizing.ranges()
+        return _current(pa.concat_tables([_NO_STATES, *(one for one in parts if one is not None)]))
+
+    def _states(self, days: Iterable[date], interpret: Callable[[Part], _T]) -> list[_T]:
+        return read_parts(self._files, [_folder("recording_states", day) for day in sorted(set(days))], interpret)
 
     def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
         """Write one part of all the tables; none for none."""
@@ -242,53 +292,8 @@ class Ledger:
             data = encode(first.schema, chain([first], stored))
             self._files.create(f"{folder}{self._names.next()}.parquet", data)
 
-    def _read(
-        self, folders: Sequence[str], interpret: Callable[[str, pa.Table], _T], columns: Sequence[str] | None = None
-    ) -> list[_T]:
-        """Read the parts of the folders side by side; the answer is in the order of their names.
-
-        A part may be gone between listing and reading because a merged one has taken its place: then the folders are
-        listed again.
-        """
-
-        def pieces(folder: str) -> tuple[list[Piece], frozenset[str]]:
-            return resolve([name for name in self._files.list(folder) if _is_part(name)], self._merged)
-
-        def one(piece: Piece) -> _T:
-            data = self._bytes(piece.name) if piece.data is None else piece.data
-            with damage(piece.name):
-                table = decode(data, columns)
-                if piece.ranges is not None:
-                    table = pa.concat_tables([table.slice(*lines) for lines in piece.ranges])
-                return interpret(piece.name, table)
-
-        gone: set[str] = set()
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
-            while True:
-                try:
-                    listed = list(pool.map(pieces, folders))
-                    lost = gone.difference(*(covered for _, covered in listed))
-                    if lost or len(gone) > _MOST_GONE:
-                        raise damaged(min(lost or gone), "it was listed and is gone")
-                    return list(pool.map(one, [piece for found, _ in listed for piece in found]))
-                except _GoneError as error:
-                    if error.name in gone:
-                        raise damaged(error.name, "it was listed and is gone") from error
-                    gone.add(error.name)
-
-    def _merged(self, name: str) -> tuple[bytes, Record]:
-        data = self._bytes(name)
-        with damage(name):
-            return data, Record.of(data)
-
-    def _bytes(self, name: str) -> bytes:
-        try:
-            return self._files.read(name)
-        except FileNotFoundError as error:
-            raise _GoneError(name) from error
-
     def _days(self, folder: str) -> list[date]:
-        return sorted(_day_of(name) for name in self._files.folders(folder) if name.startswith("date="))
+        return sorted(day_of(name) for name in self._files.folders(folder) if name.startswith("date="))
 
 
 class _PartNames:
@@ -305,6 +310,12 @@ class _PartNames:
         with self._lock:
             self._last = max(fresh, self._last + 1)
             return ULID(self._last.to_bytes(16))
+
+
+def _current(lines: pa.Table) -> pa.Table:
+    """Keep the line of each recording that counts (`states.precedence`)."""
+    order = lines.append_column("rank", state_ranks(lines)).select(list(PRECEDENCE))
+    return _latest(lines, "recording_id", order)
 
 
 def _recordings(lines: pa.Table) -> pa.Table:
@@ -339,34 +350,6 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table.select(list(columns))
 
 
-def lines(name: str, table: pa.Table) -> pa.Table:
-    """The lines of the part of that name, in the schema of its kind, with what its path says.
-
-    Raises:
-        ValueError: they are no such lines.
-    """
-    folders = dict(part.split("=", 1) for part in name.split("/")[1:-1])
-    if name.startswith("report_rows/"):
-        extra = [pa.field(one, pa.string()) for one in table.column_names if one not in (*ROW_COLUMNS, *IN_PATH)]
-        return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
-    if name.startswith("event_reads/"):
-        return conform(table, EVENT_READ_SCHEMA)
-    known: dict[str, tuple[object, pa.DataType]] = {"date": (_day_of(folders["date"]), pa.date32())}
-    if name.startswith("report_pulls/"):
-        return conform(_with_path(table, known | {"report": (folders["report"], pa.string())}), PULL_SCHEMA)
-    table = conform(_with_path(table, known), STATE_SCHEMA)
-    state_ranks(table)  # a status from a newer version is found here, where the part's name is known
-    return table
-
-
-def _with_path(table: pa.Table, known: dict[str, tuple[object, pa.DataType]]) -> pa.Table:
-    """Add what the part's path says, which counts more than a column of that name."""
-    table = table.select([name for name in table.column_names if name not in known])
-    for name, (value, kind) in known.items():
-        table = table.append_column(name, pa.array([value] * table.num_rows, kind))
-    return table
-
-
 def _folder(kind: str, day: date, report: str | None = None) -> str:
     of_report = "" if report is None else f"report={_checked_report(report)}/"
     return f"{kind}/{of_report}date={day:%Y-%m-%d}/"
@@ -378,27 +361,6 @@ def _checked_report(report: str) -> str:
     return report
 
 
-def _day_of(folder: str) -> date:
-    try:
-        return date.fromisoformat(folder.removeprefix("date="))
-    except ValueError as error:
-        raise LedgerDamaged(
-            f"the ledger has a folder {folder} that names no date; move it out of the ledger."
-        ) from error
-
-
-def _is_part(name: str) -> bool:
-    return name.endswith(".parquet")
-
-
 def _written_at(name: str) -> datetime:
     with damage(name):
         return named_at(name)
-
-
-class _GoneError(Exception):
-    """A part was listed and is not there any more."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
