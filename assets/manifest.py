@@ -43,7 +43,7 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
             also = seal_neighbours(*stores, beside, now=now, run_id=run_id, signer=services.signer)
         return MaterializeResult(
             metadata={
-                **counts(sealed.recordings),
+                **counts(sealed.recordings.by_status()),
                 "megabytes": round(sealed.recordings.size() / 1e6, 3),
                 "manifest_number": sealed.manifest.number,
                 "manifest_is_new": not sealed.manifest.unchanged,
@@ -52,7 +52,7 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
                 "manifests_of_neighbours": ", ".join(map(str, also)) or "none new",
                 "manifest": place(services.bucket, sealed.manifest.key),
                 "catalog": place(services.bucket, sealed.catalog),
-                "not_held": not_held(sealed.recordings),
+                "not_held": not_held(sealed.recordings.reasons()),
             }
         )
 

@@ -1,8 +1,10 @@
 """How the assets show what they did: tables, places in the archive, progress."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 from dagster import (
     AssetExecutionContext,
     AssetObservation,
@@ -16,7 +18,6 @@ from dagster import (
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
 from pipelines.steps.fetch import Progress
-from pipelines.steps.known import Recordings
 
 OWNER = "team:recording-archive"
 PROGRESS_SECONDS = 30.0
@@ -34,28 +35,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetada
     )
 
 
-def counts(known: Recordings) -> dict[str, int]:
+def counts(by_status: Counter[Status]) -> dict[str, int]:
     """How many recordings stand where, under constant names so that the UI plots them over dates."""
-    by_status = known.by_status()
     return {"found": by_status.total(), **{str(status): by_status[status] for status in Status}}
 
 
-def not_held(known: Recordings) -> TableMetadataValue:
-    """The recordings that should exist and are not held: how many for each state and reason, and what happens next."""
-    groups = known.rest.group_by(["status", "reason"]).aggregate(
-        [("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")]
-    )
+def not_held(reasons: pa.Table) -> TableMetadataValue:
+    """The recordings that should exist and are not held: how many for each state and reason (`Recordings.reasons`), and
+    what happens next.
+    """
     rows = []
-    for group in groups.to_pylist():
-        soonest = group["next_attempt_at_min"]
+    for group in reasons.to_pylist():
+        soonest = group["next_attempt_at"]
         following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
         rows.append(
             (
                 group["status"],
                 group["reason"] or "new",
-                group["recording_id_count"],
+                group["recordings"],
                 following,
-                group["recording_id_min"],
+                group["example"],
             )
         )
     rows.sort()

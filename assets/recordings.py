@@ -1,10 +1,9 @@
 """The recordings: known by their links, then held in the archive."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import (
     AssetExecutionContext,
@@ -22,17 +21,18 @@ from assets.presentation import OWNER, ProgressReporter, counts, not_held, place
 from pipelines.archive import keys
 from pipelines.failures import PermanentFailure, told_in_a_sentence
 from pipelines.ledger.schema import values
-from pipelines.ledger.states import FINAL
 from pipelines.resources import Services
 from pipelines.ringcx.columns import ReportName
-from pipelines.steps.due import due_of, planned, recordings_of
-from pipelines.steps.events import latency
+from pipelines.steps.due import Work, work_of
+from pipelines.steps.events import latency, waits
 from pipelines.steps.fetch import Fetcher, refused_log_in
 from pipelines.steps.findings import SAMPLE
+from pipelines.steps.known import DayPortion, portions_of
 from pipelines.steps.linked import linked_days
-from pipelines.steps.links import register_links, rejoin
+from pipelines.steps.links import register_links
 from pipelines.steps.retry import reopen
 from pipelines.steps.rows import EVENTS
+from pipelines.steps.standing import Standing, standing_after
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
@@ -116,25 +116,26 @@ def recording_assets(
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
             linked = linked_days(services.ledger, day, services.settings.zone)
-            look = partial(recordings_of, services.ledger, day, linked)
-            join = partial(rejoin, services.ledger, day=day, run_id=run_id)
-            known = look()
+            portions = partial(portions_of, services.ledger, day, linked)
             retried = reopen(
                 services.ledger,
                 day,
-                known,
+                linked,
                 all_final=config.retry_final,
                 recording_ids=config.retry_recording_ids,
                 allowed=services.allowed,
                 now=now,
                 run_id=run_id,
             )
-            if retried.fresh:
-                known = look()
-            if join(known, now=now):
-                known = look()
-            due = planned(services.bucket.prefix, due_of(known, services.allowed, now=now, run_id=run_id), known)
-            context.log.info("%d recordings known, %d due", len(known), len(due))
+            standing = Standing(day)
+
+            def work() -> Iterator[Work]:
+                for one in work_of(portions(), services.bucket.prefix, services.allowed, now=now, run_id=run_id):
+                    context.log.info("%d recordings known, %d due", len(one.known), len(one.due))
+                    standing.add(one.known)
+                    yield one
+                    del one  # before the next is read
+
             result = Fetcher(
                 ledger=services.ledger,
                 bucket=services.bucket,
@@ -145,22 +146,20 @@ def recording_assets(
                 clock=services.clock,
                 stop=services.stop,
                 progress=ProgressReporter(context),
-            ).run(due, known)
+            ).run(work())
             if result.settled:
-                known = look()
-                if known.by_status().keys() & FINAL and join(known, now=services.clock()):
-                    known = look()
-            event_latency = _event_latency(services, day, known.held_by(run_id)) if events and result.archived else {}
+                standing = standing_after(portions, day, now=services.clock(), run_id=run_id)
+            event_latency = _event_latency(portions(), run_id) if events and result.archived else {}
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
         return MaterializeResult(
             metadata={
-                "not_held": not_held(known),
-                **counts(known),
-                "of_other_dates": known.dated_otherwise(day),
+                "not_held": not_held(standing.reasons()),
+                **counts(standing.by_status),
+                "of_other_dates": standing.of_other_dates,
                 "archived_now": result.archived,
                 "adopted_now": result.adopted,
-                "reopened_now": len(retried.fresh),
+                "reopened_now": retried.fresh,
                 "still_not_allowed": retried.refused,
                 "megabytes_now": round(result.size / 1e6, 3),
                 **event_latency,
@@ -171,11 +170,16 @@ def recording_assets(
     return [recording_links, recordings]
 
 
-def _event_latency(services: Services, day: date, archived: pa.Table) -> dict[str, float]:
-    """How long the recordings archived now took from their End Call Event; nothing when none had one."""
-    days = {day, *values(pc.unique(archived["found_on"]))}
-    at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
-    taken = latency(services.ledger, days, at)
+def _event_latency(portions: Iterable[DayPortion], run_id: str) -> dict[str, float]:
+    """How long the recordings that the run archived took from their End Call Event; nothing when none had one."""
+    waited: list[float] = []
+    for portion in portions:
+        archived = portion.known.held_by(run_id)
+        days = {portion.day, *values(pc.unique(archived["found_on"]))}
+        at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
+        waited += waits(portion.ledger, days, at)
+        del portion, archived, at  # before the next is read
+    taken = latency(waited)
     if taken is None:
         return {}
     return {

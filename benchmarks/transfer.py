@@ -228,8 +228,9 @@ def run_ours() -> None:
     from pipelines.memory import choose_allocator  # noqa: PLC0415 - here only
     from pipelines.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
-    from pipelines.steps.due import due_of, planned, recordings_of  # noqa: PLC0415
+    from pipelines.steps.due import work_of  # noqa: PLC0415
     from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
+    from pipelines.steps.known import portions_of  # noqa: PLC0415
 
     choose_allocator()
     job = json.loads(sys.stdin.read())
@@ -237,8 +238,8 @@ def run_ours() -> None:
     # Made before it counts.
     _ = services.settings, services.ledger, services.bucket, services.recorders, services.rules, services.allowed
     with _measured(job["recordings"], job["size"]):
-        known = recordings_of(services.ledger, DAY, ())
-        due = due_of(known, services.allowed, now=services.clock(), run_id="bench")
+        portions = portions_of(services.ledger, DAY, ())
+        work = work_of(portions, services.bucket.prefix, services.allowed, now=services.clock(), run_id="bench")
         result = Fetcher(
             ledger=services.ledger,
             bucket=services.bucket,
@@ -249,7 +250,7 @@ def run_ours() -> None:
             clock=services.clock,
             stop=services.stop,
             progress=lambda _: None,
-        ).run(planned(services.bucket.prefix, due, known), known)
+        ).run(work)
     if result.archived != job["recordings"]:
         reasons = {one.reason for one in services.ledger.states([DAY]).values()}
         raise SystemExit(f"Only {result.archived} of {job['recordings']} recordings were archived: {reasons}")

@@ -1,17 +1,26 @@
-"""Which of Arrow's allocators a run works with."""
+"""How a run's memory is handed out, so that it gives back what it let go of."""
 
+import ctypes
 import os
 
 import pyarrow as pa
 
 _BY_HAND = "ARROW_DEFAULT_MEMORY_POOL"
+_ARENAS_BY_HAND = "MALLOC_ARENA_MAX"
+_M_ARENA_MAX = -8  # malloc.h of glibc
+_ARENAS = 2
 
 
 def choose_allocator() -> None:
-    """Take jemalloc where Arrow brings it, unless somebody chose (`ARROW_DEFAULT_MEMORY_POOL`).
+    """Take jemalloc where Arrow brings it, and few arenas of glibc, unless somebody chose (`ARROW_DEFAULT_MEMORY_POOL`,
+    `MALLOC_ARENA_MAX`). Before threads begin.
 
-    It gives back what the threads that read and hash a report have let go of: with a million rows the process is 90 MB
-    smaller at its peak than with Arrow's own choice, and takes a tenth less CPU.
+    jemalloc gives back what the threads that read and hash a report have let go of: with a million rows the process is
+    90 MB smaller at its peak than with Arrow's own choice, and takes a tenth less CPU. glibc keeps in each arena, of
+    which it makes eight a core, what threads have let go of: with a date of 500,000 recordings that came to 50 MB.
     """
     if _BY_HAND not in os.environ and "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())
+    # Other C libraries have no such option, or no such function.
+    if _ARENAS_BY_HAND not in os.environ and "CS_GNU_LIBC_VERSION" in os.confstr_names:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

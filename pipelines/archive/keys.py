@@ -8,6 +8,7 @@ Prefixes are used as they are: give them with their last slash, or empty.
 
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import date
 from typing import Literal, get_args
 from urllib.parse import quote
@@ -19,6 +20,7 @@ __all__ = [
     "conflict_key",
     "conflict_key_beside",
     "day_prefix",
+    "kept_apart",
     "manifest_key",
     "manifest_number",
     "manifest_prefix",
@@ -37,6 +39,7 @@ _HASHED = "sha256-"
 _MANIFEST = re.compile(r"manifest-([1-9][0-9]{0,9})\.json", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
+_APART = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^./]*)?\Z)", re.ASCII)
 _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
 
 
@@ -65,6 +68,16 @@ def apart_key(key: str, recording_id: str) -> str:
     if not stem:
         stem, dot, suffix = name, "", ""
     return f"{folder}{slash}{stem}-{_sha256(recording_id)[:8]}{dot}{suffix}"
+
+
+def kept_apart(key: str) -> Iterator[str]:
+    """The keys beside which `apart_key` may have put `key`: itself, and what is left without one or two such marks."""
+    yield key
+    for _ in range(2):
+        key, marks = _APART.subn("", key)
+        if not marks:
+            return
+        yield key
 
 
 def conflict_key(  # noqa: PLR0917 - the parts of a key, in the key's own order

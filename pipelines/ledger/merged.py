@@ -41,7 +41,7 @@ RECORD_KEY = "ringcx-archive/merged/1"
 """Under this name the record stands in the file's metadata, as JSON."""
 
 _NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([1-9][0-9]*)-([0-9a-f]{16}))?\.parquet")
-_BATCH = 32_768
+_BATCH = 8192
 
 
 @dataclass(frozen=True, slots=True)

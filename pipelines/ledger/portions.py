@@ -6,7 +6,6 @@ parts and lines.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,10 +22,10 @@ __all__ = ["ALL", "PORTION", "Among", "IdRange", "Portion", "Sizing", "one_of"]
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 
-PORTION = 150_000
+PORTION = 100_000
 """Lines that are held at a time; a line takes 300 to 400 bytes."""
 
-_EVERY = 50  # so many lines for one whose id is kept to see how the ids lie
+_SAMPLE = 2000  # ids of a portion that are kept to see how they lie
 
 Ids = Any
 """A column of recording ids."""
@@ -51,6 +50,13 @@ class IdRange:
             mask = pc.and_(mask, pc.less(ids, self.before))
         return mask
 
+    def overlaps(self, bounds: tuple[str, str] | None) -> bool:
+        """Whether ids between these two, both included, may be among them; None is not known."""
+        if bounds is None:
+            return True
+        least, greatest = bounds
+        return (self.first is None or greatest >= self.first) and (self.before is None or least < self.before)
+
 
 ALL = IdRange()
 
@@ -69,11 +75,14 @@ class Portion(NamedTuple):
 
 
 class Sizing:
-    """Reads parts whole as long as they come to at most `most` lines, and else only sees how their ids lie."""
+    """Reads parts whole as long as they come to at most `most` lines, and else only sees how their ids lie.
+
+    Lines are counted in the one thread that takes parts apart.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
+        self._every = max(1, most // _SAMPLE)
         self._lines = 0
         self._ids: list[pa.ChunkedArray[Any]] = []
         self._weights: list[float] = []
@@ -94,12 +103,11 @@ class Sizing:
     def _take(self, lines: pa.Table) -> pa.Table | None:
         """Count them; they themselves if that is not too many."""
         ids = lines["recording_id"]
-        kept = ids.take(pa.array(range(0, len(ids), _EVERY)))
-        with self._lock:
-            self._lines += len(ids)
-            self._ids.append(kept)
-            self._weights += [len(ids) / max(len(kept), 1)] * len(kept)
-            return lines if self.fits else None
+        kept = ids.take(pa.array(range(0, len(ids), self._every)))
+        self._lines += len(ids)
+        self._ids.append(kept)
+        self._weights += [len(ids) / max(len(kept), 1)] * len(kept)
+        return lines if self.fits else None
 
     def ranges(self) -> list[IdRange]:
         """Ranges of about `most` lines each that have all ids between them."""

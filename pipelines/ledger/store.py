@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import reduce
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_PART = 50_000  # lines of a part of states: its bytes are all there while it is read
 _NO_STATES = STATE_SCHEMA.empty_table()
 _REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -85,7 +87,11 @@ class Ledger:
 
     Every method raises LedgerUnavailable when the storage does not answer; every reading one LedgerDamaged when a part
     is not what was written.
+
+    `most_lines`: how many lines about recordings a run holds at a time (`portions`).
     """
+
+    most_lines = PORTION
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
         self._files = files
@@ -175,12 +181,13 @@ class Ledger:
         return dict(zip(names, furthest["read_to_max"].to_pylist(), strict=True))
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
-        """Append changes of state: one part for each date among them."""
+        """Append changes of state: a part for each date among them, more of very many."""
         by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
         for state in states:
             by_day[state.date].append(state)
         for day, of_day in sorted(by_day.items()):
-            self._append(_folder("recording_states", day), [states_table(of_day)])
+            for start in range(0, len(of_day), _PART):
+                self._append(_folder("recording_states", day), [states_table(of_day[start : start + _PART])])
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
@@ -197,13 +204,13 @@ class Ledger:
         """
         return _current(self._state_lines(days, among))
 
-    def portions(self, days: Iterable[date], most: int = PORTION) -> Iterator[Portion]:
-        """Give `current` in portions of about `most` lines written; mostly it is one, and costs nothing beside.
+    def portions(self, days: Iterable[date]) -> Iterator[Portion]:
+        """Give `current` in portions of about `most_lines` lines written; mostly it is one, and costs nothing beside.
 
         Each is read when it is asked for, so it has what was written while those before were worked on.
         """
         days = set(days)
-        whole = self._if_few(days, most)
+        whole = self._if_few(days)
         if isinstance(whole, pa.Table):
             yield Portion(ALL, whole)
             return
@@ -214,15 +221,19 @@ class Ledger:
         """Return which of these keys of the archive a current line has, each with its recording's id."""
         days = set(days)
 
-        def having(table: pa.Table) -> pa.Table:
-            return table.filter(pc.is_in(table["key"], value_set=keys))
+        def written(part: Part) -> list[Any]:
+            return part.each_of(lambda table: pc.is_in(keys, value_set=table["key"].drop_null()), ["key"])
 
-        def written(part: Part) -> list[pa.Table]:
-            return part.each_of(having, ["recording_id", "key"])
-
-        ids = {one for found in self._states(days, written) for table in found for one in values(table["recording_id"])}
-        if not ids:
+        of_parts = chain.from_iterable(self._states(days, written))
+        taken = keys.filter(reduce(pc.or_, of_parts, pc.is_null(keys)))
+        if not len(taken):
             return {}
+
+        def having(table: pa.Table) -> pa.Table:
+            return table.filter(pc.is_in(table["key"], value_set=taken))
+
+        parts = self._states(days, lambda part: part.each_of(having, ["recording_id", "key"]))
+        ids = chain.from_iterable(values(table["recording_id"]) for table in chain.from_iterable(parts))
         current = having(self.current(days, one_of(ids)))
         return dict(zip(values(current["key"]), values(current["recording_id"]), strict=True))
 
@@ -269,13 +280,15 @@ class Ledger:
         def picked(part: Part) -> list[pa.Table]:
             if among == ALL:
                 return [part.table()]
+            if isinstance(among, IdRange) and not among.overlaps(part.bounds("recording_id")):
+                return []
             return part.each(lambda table: table.filter(among(table["recording_id"])))
 
         return pa.concat_tables([_NO_STATES, *chain.from_iterable(self._states(days, picked))])
 
-    def _if_few(self, days: Iterable[date], most: int) -> pa.Table | list[IdRange]:
+    def _if_few(self, days: Iterable[date]) -> pa.Table | list[IdRange]:
         """The current lines of those dates, or else the ranges in which they are to be read."""
-        sizing = Sizing(most)
+        sizing = Sizing(self.most_lines)
         parts = self._states(days, sizing.read)
         if not sizing.fits:
             return sizing.ranges()

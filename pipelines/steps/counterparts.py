@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -167,9 +168,13 @@ def _legs(
     for day in days:
         if not len(uiis):
             break
-        rows = ledger.all_rows(report, day, columns=columns.needed)
-        rows = rows.filter(pc.is_in(rows[columns.uii], value_set=uiis))
-        for row in rows.to_pylist():
+        of_calls = ledger.each_rows(
+            report,
+            day,
+            lambda rows: rows.filter(pc.is_in(rows[columns.uii], value_set=uiis)),
+            columns=columns.needed,
+        )
+        for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
             call = (row["account_id"], row[columns.uii])
             if call not in calls or not is_agents(report, row):
                 continue

@@ -6,10 +6,10 @@ an attempt is made (`attempt.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute
@@ -17,10 +17,9 @@ import pyarrow.compute
 from pipelines.archive import keys
 from pipelines.ledger.schema import states_from, states_table, values
 from pipelines.ledger.states import RecordingState, Status, reopened
-from pipelines.ledger.store import Ledger
 from pipelines.steps.attempt import file_path
-from pipelines.steps.known import Known, Recordings
-from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged
+from pipelines.steps.known import DayPortion, Recordings
+from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged, rejoin
 
 pc: Any = pyarrow.compute  # as in in_bulk.py
 _AT_ONCE = 1000
@@ -59,10 +58,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Recordings to be attempted, in order; `keys` has what each is to be stored under."""
+    """Recordings to be attempted, in order; `keys` has what each is to be stored under.
+
+    `taken`: the keys that more than one would have had, and all but one of them have not.
+    """
 
     due: Due
     keys: pa.ChunkedArray[Any]
+    taken: Collection[str] = ()
 
     def __len__(self) -> int:
         return len(self.due)
@@ -70,6 +73,19 @@ class Planned:
     def days(self) -> list[date]:
         """The dates that they are stored under."""
         return sorted(values(pc.unique(self.due.column("date"))))
+
+    def among(self, listed: Iterable[str]) -> frozenset[str]:
+        """What one of them may have been put under by an earlier run, of the keys that are `listed` in the archive.
+
+        A run that knew fewer recordings of a file name, or found its key taken, put it elsewhere than this one would.
+        """
+        ours: set[str] = set()
+        found = []
+        for key in listed:
+            ours = ours or {*values(self.keys), *self.taken}
+            if not ours.isdisjoint(keys.kept_apart(key)):
+                found.append(key)
+        return frozenset(found)
 
     def batches(self, size: int) -> Iterator[Planned]:
         """The same in parts of at most so many."""
@@ -81,12 +97,23 @@ class Planned:
             yield from zip(part.due.states(), values(part.keys), strict=True)
 
 
-def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
-    """Those that concern a run of `day`: dated `day`, and found by its pull where `linked` dates hold them.
+class Work(NamedTuple):
+    """What is to be attempted of a portion of a date, and what is known of the portion's recordings."""
 
-    A call over midnight is found by one day's pull and stored under the next.
-    """
-    return Known(ledger.current({day, *linked})).concerning(day)
+    due: Planned
+    known: Recordings
+
+
+def work_of(
+    portions: Iterable[DayPortion], prefix: str, allowed: AllowedLinks, *, now: datetime, run_id: str
+) -> Iterator[Work]:
+    """What a run has to attempt, once what both sources tell of is joined as it stands now (`rejoin`)."""
+    for portion in portions:
+        if rejoin(portion.ledger, portion.known, portion.day, now=now, run_id=run_id):
+            portion.look()
+        due = due_of(portion.known, allowed, now=now, run_id=run_id)
+        yield Work(planned(prefix, due, portion.owners), portion.known)
+        del due, portion  # before the next is read
 
 
 def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> Due:
@@ -103,28 +130,27 @@ def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: s
     return Due(lines, order.filter(due.take(order).combine_chunks()))
 
 
-def planned(prefix: str, due: Due, known: Recordings) -> Planned:
-    """A key for each due recording. Two recordings of one file name never get the same key."""
+def planned(prefix: str, due: Due, owners: Callable[[pa.ChunkedArray[Any]], dict[str, str]]) -> Planned:
+    """A key for each due recording. Two recordings of one file name never get the same key.
+
+    `owners` says which of some keys a recording has already, each with its id.
+    """
     plain = pa.chunked_array(
         ([_plain_key(prefix, one) for one in part.states()] for part in due.parts(_AT_ONCE)), pa.string()
     )
-    taken: dict[str, str] = {}
-    for lines in (known.held, known.rest):
-        if lines["key"].null_count < lines.num_rows:
-            owned = lines.filter(pc.is_in(lines["key"], plain))
-            taken |= zip(values(owned["key"]), values(owned["recording_id"]), strict=True)
+    taken = owners(plain)
     counted = pc.value_counts(plain)
     twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
-    shared = pa.array({*taken, *twice.to_pylist()}, pa.string())
-    if not len(shared):
+    crowded = {*taken, *map(str, twice.to_pylist())}
+    if not crowded:
         return Planned(due, plain)
     final: list[str] = values(plain)
-    places = pc.indices_nonzero(pc.is_in(plain, shared)).to_pylist()
+    places = pc.indices_nonzero(pc.is_in(plain, pa.array(crowded, pa.string()))).to_pylist()
     ids: list[str] = values(due.column("recording_id"))
     for place in sorted(places, key=ids.__getitem__):
         if taken.setdefault(final[place], ids[place]) != ids[place]:
             final[place] = keys.apart_key(final[place], ids[place])
-    return Planned(due, pa.chunked_array([final], pa.string()))
+    return Planned(due, pa.chunked_array([final], pa.string()), crowded)
 
 
 def _plain_key(prefix: str, state: RecordingState) -> str:

@@ -228,19 +228,26 @@ class Latency:
     p95_s: float
 
 
-def latency(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]) -> Latency | None:
-    """How long recordings, archived when `archived` says, took from their event, by the events of `days`; None without
-    one.
+def waits(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]) -> list[float]:
+    """How long recordings, archived when `archived` says, took from their event, by the events of `days`, in seconds;
+    nothing of those that had none.
     """
     told: dict[str, datetime] = {}
-    for day in days:
-        table = ledger.all_rows(EVENTS, day, columns=["account_id", "recording_url", "received_at"])
-        for account, link, received in zip(*(column.to_pylist() for column in table.itercolumns()), strict=True):
+
+    def tell(rows: pa.Table) -> None:
+        for account, link, received in zip(*(column.to_pylist() for column in rows.itercolumns()), strict=True):
             at = parse_report_time(received)
             found = link_of(EVENTS, {"account_id": account, "recording_url": link})
-            if found and at:
+            if found and at and found.recording_id in archived:
                 told[found.recording_id] = min(at, told.get(found.recording_id, at))
-    taken = [(at - told[recording_id]).total_seconds() for recording_id, at in archived.items() if recording_id in told]
+
+    for day in days:
+        ledger.each_rows(EVENTS, day, tell, columns=["account_id", "recording_url", "received_at"])
+    return [(archived[recording_id] - at).total_seconds() for recording_id, at in told.items()]
+
+
+def latency(taken: Sequence[float]) -> Latency | None:
+    """What many waits (`waits`) come to; None for none."""
     if not taken:
         return None
     p95 = quantiles(taken, n=20, method="inclusive")[-1] if len(taken) > 1 else taken[0]

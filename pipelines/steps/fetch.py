@@ -29,10 +29,9 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, is_segment
-from pipelines.steps.due import Planned
+from pipelines.steps.due import Planned, Work
 from pipelines.steps.findings import number
 from pipelines.steps.flow import Crew
-from pipelines.steps.known import Recordings
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
 PASS = 20_000  # so many are tried before those of them are tried again whose answer would be final
@@ -129,29 +128,42 @@ class Fetcher:
         self._in_a_row = 0
         self._defect: Exception | None = None
 
-    def run(self, due: Planned, known: Recordings) -> FetchResult:
-        """Attempt every recording of `due`, given what is `known` of the recordings around it.
+    def run(self, work: Iterable[Work]) -> FetchResult:
+        """Attempt every recording that is due, portion by portion; each is asked for when the one before is settled and
+        its states are written.
 
         Raises:
             SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
             StorageRefused: the bucket does not take what is put.
             Exception: the first defect that an attempt met, once all others have been settled.
         """
-        result = FetchResult(due=len(due))
-        days = [day_prefix(self._bucket.prefix, day) for day in due.days()]
-        existing = frozenset(key for day in days for key, _ in self._bucket.list_keys(day))
-        self._gave_before = {_log_in(one) for one in known.of_each_origin()} if len(due) else set()
+        result = FetchResult()
         crew = Crew(self._concurrency, name="recording")
-        attempt = Attempt(self._bucket, self._media, existing, self._stop)
         try:
             with _Lines(self._ledger, self._clock) as lines:
-                for part in due.batches(PASS):
-                    self._pass(partial(self._attempts, attempt, crew, lines, result), part, lines, result)
+                for one in work:
+                    self._portion(one, crew, lines, result)
+                    lines.flush()
+                    del one  # before the next is read
         finally:
             crew.shutdown(wait=False)
         if self._defect is not None:
             raise self._defect
         return result
+
+    def _portion(self, work: Work, crew: Crew, lines: _Lines, result: FetchResult) -> None:
+        due, known = work
+        result.due += len(due)
+        if len(due):
+            self._gave_before |= {_log_in(one) for one in known.of_each_origin()}
+        attempt = Attempt(self._bucket, self._media, self._existing(due), self._stop)
+        for part in due.batches(PASS):
+            self._pass(partial(self._attempts, attempt, crew, lines, result), part, lines, result)
+
+    def _existing(self, due: Planned) -> frozenset[str]:
+        """What lies in the archive already and may be one of these."""
+        prefixes = [day_prefix(self._bucket.prefix, day) for day in due.days()]
+        return due.among(key for prefix in prefixes for key, _ in self._bucket.list_keys(prefix))
 
     def _pass(self, attempts: Attempts, due: Planned, lines: _Lines, result: FetchResult) -> None:
         """Attempt each, and those whose answer would be final once more."""
@@ -309,10 +321,10 @@ class _Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._flush()
+            self.flush()
         except BaseException as ended:
             if not isinstance(ended, Exception):  # terminated at this very moment: write them all the same, then end
-                self._flush()
+                self.flush()
             raise
 
     def add(self, state: RecordingState) -> None:
@@ -322,9 +334,10 @@ class _Lines:
     def flush_in_time(self) -> None:
         """Append what is waiting if it is much, or has waited long."""
         if len(self._waiting) >= FLUSH_LINES or self._clock() - self._since >= FLUSH_EVERY:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Append what is waiting."""
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
         self._ledger.append_states(self._waiting)
         self._waiting, self._since = [], self._clock()

@@ -6,7 +6,8 @@ A date may have a hundred thousand recordings that are held: each is an object o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -15,8 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
+from pipelines.ledger.portions import ALL, IdRange
 from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ledger.store import Ledger
 
 pc: Any = pyarrow.compute  # as in in_bulk.py
 _NO = pa.scalar(False)
@@ -44,15 +47,31 @@ class Recordings:
         """The rest as objects, by id, sorted."""
         return states_by_id(self.rest)
 
-    def final(self) -> dict[str, RecordingState]:
-        """Those that are not held and not tried any more, by id, sorted."""
-        return states_by_id(self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending))))
+    def final(self) -> pa.Table:
+        """Those that are not held and not tried any more."""
+        return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))
 
     def by_status(self) -> Counter[Status]:
         """How many stand where."""
         counted = self.rest.group_by("status").aggregate([("recording_id", "count")])
         numbers = zip(values(counted["status"]), values(counted["recording_id_count"]), strict=True)
         return Counter({Status.archived: self.held.num_rows} | {Status(status): number for status, number in numbers})
+
+    def owners(self, keys: pa.ChunkedArray[Any]) -> dict[str, str]:
+        """Which of these keys of the archive they have, each with the recording's id."""
+        found: dict[str, str] = {}
+        for lines in (self.held, self.rest):
+            if lines["key"].null_count < lines.num_rows:
+                own = lines.filter(pc.is_in(lines["key"], value_set=keys))
+                found |= zip(values(own["key"]), values(own["recording_id"]), strict=True)
+        return found
+
+    def reasons(self) -> pa.Table:
+        """How many of those that are not held stand where and why: a line for each `status` and `reason`, with the
+        number of `recordings`, when the first is tried again (`next_attempt_at`), and one of them (`example`).
+        """
+        each = self.rest.select(["status", "reason", "next_attempt_at", "recording_id"])
+        return grouped(each.append_column("recordings", pa.repeat(1, each.num_rows)), "recording_id")
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are among them, sorted."""
@@ -126,6 +145,46 @@ class Known:
         """The other names of recordings that are not final: nothing is left to do for them."""
         mains = self.states(self.names.values())
         return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
+
+
+def grouped(lines: pa.Table, named: str) -> pa.Table:
+    """Sum up lines of `Recordings.reasons`, or such as that makes them of."""
+    groups = lines.group_by(["status", "reason"])
+    found = groups.aggregate([("recordings", "sum"), ("next_attempt_at", "min"), (named, "min")])
+    return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
+
+
+@dataclass(slots=True)
+class DayPortion:
+    """A portion of the recordings that concern a run of `day` (mostly all of them): dated so, and found by its pull
+    where others of the `days` hold them. A call over midnight is found by one day's pull and stored under the next.
+
+    `known` is what the ledger said of them at the last look.
+    """
+
+    ledger: Ledger
+    day: date
+    days: AbstractSet[date]
+    among: IdRange
+    known: Recordings
+
+    def look(self) -> None:
+        """Read again what the ledger says."""
+        self.known = Known(self.ledger.current(self.days, self.among)).concerning(self.day)
+
+    def owners(self, keys: pa.ChunkedArray[Any]) -> dict[str, str]:
+        """Which of these keys of the archive a recording has, of this portion or another, each with its id."""
+        return self.known.owners(keys) if self.among == ALL else self.ledger.owners(self.days, keys)
+
+
+def portions_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Iterator[DayPortion]:
+    """The recordings that concern a run of `day`, whose rows link to recordings dated `linked`. Each portion is read
+    when it is asked for.
+    """
+    days = {day, *linked}
+    for among, lines in ledger.portions(days):
+        yield DayPortion(ledger, day, days, among, Known(lines).concerning(day))
+        del lines  # before the next is read
 
 
 def _only(lines: pa.Table, mask: pa.ChunkedArray[Any]) -> pa.Table:

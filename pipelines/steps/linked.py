@@ -94,33 +94,10 @@ def linked_rows(ledger: Ledger, day: date, *, zone: ZoneInfo, segments: SegmentL
 
     Without `segments` the links of the current API are empty, for callers that look at ids and dates only.
     """
-    found = []
-    for report, columns in ROWS.items():
-        rows = ledger.all_rows(report, day, columns=columns.needed)
-        if report == INTERACTIONS:
-            rows, files, links = _segments(rows, segments)
-            started = moments(rows[columns.start])
-        else:
-            links = rows[columns.link[0]]
-            rows, links = rows.filter(links.is_valid()), links.drop_null()
-            files, started = link_files(links), report_times(rows[columns.start])
-        dates = _dates(started, day, zone)
-        plain = pc.and_(files.is_valid(), dates.is_valid())
-        lines = pa.table(
-            [
-                pa.array(range(rows.num_rows), pa.int64()),
-                pc.binary_join_element_wise(rows["account_id"], files, pa.scalar("/")),
-                *(links, dates, started, plain),
-            ],
-            names=_SCHEMA.names,
-        ).filter(plain)
-        alone = pc.indices_nonzero(pc.invert(plain))
-        lines = lines.cast(_SCHEMA)
-        if len(alone):
-            reader = _OneByOne(report, day, zone, segments)
-            lines = pa.concat_tables([lines, reader.lines(rows.take(alone), alone)]).sort_by("row")
-        found.append(LinkedRows(report, day, rows, lines))
-    return found
+    return [
+        _linked(report, day, ledger.all_rows(report, day, columns=columns.needed), zone, segments)
+        for report, columns in ROWS.items()
+    ]
 
 
 def dates_by_id(linked: Iterable[LinkedRows]) -> dict[str, date]:
@@ -135,13 +112,49 @@ def dates_by_id(linked: Iterable[LinkedRows]) -> dict[str, date]:
 def linked_days(ledger: Ledger, day: date, zone: ZoneInfo) -> set[date]:
     """The dates under which the recordings of `day`'s rows are stored, and those of their other names."""
     days: set[date] = set()
-    for one in linked_rows(ledger, day, zone=zone):
-        days.update(pc.unique(one.found["date"]).to_pylist())
-        dated = one.found.filter(one.found["by_start"]).group_by("date")
-        for of_date in dated.aggregate([("started_at", "min"), ("started_at", "max")]).to_pylist():
-            days.add(local_day(of_date["started_at_min"] - WITHIN[-1], zone))
-            days.add(local_day(of_date["started_at_max"] + WITHIN[-1], zone))
+    for report, columns in ROWS.items():
+
+        def gather(rows: pa.Table, report: ReportName = report) -> None:
+            days.update(_days(_linked(report, day, rows, zone, None), zone))
+
+        ledger.each_rows(report, day, gather, columns=columns.needed)
     return days
+
+
+def _days(linked: LinkedRows, zone: ZoneInfo) -> Iterator[date]:
+    yield from pc.unique(linked.found["date"]).to_pylist()
+    dated = linked.found.filter(linked.found["by_start"]).group_by("date")
+    for of_date in dated.aggregate([("started_at", "min"), ("started_at", "max")]).to_pylist():
+        yield local_day(of_date["started_at_min"] - WITHIN[-1], zone)
+        yield local_day(of_date["started_at_max"] + WITHIN[-1], zone)
+
+
+def _linked(report: ReportName, day: date, rows: pa.Table, zone: ZoneInfo, segments: SegmentLinks | None) -> LinkedRows:
+    """What these rows of the report link to; `rows` are left that may name a recording."""
+    columns = ROWS[report]
+    if report == INTERACTIONS:
+        rows, files, links = _segments(rows, segments)
+        started = moments(rows[columns.start])
+    else:
+        links = rows[columns.link[0]]
+        rows, links = rows.filter(links.is_valid()), links.drop_null()
+        files, started = link_files(links), report_times(rows[columns.start])
+    dates = _dates(started, day, zone)
+    plain = pc.and_(files.is_valid(), dates.is_valid())
+    lines = pa.table(
+        [
+            pa.array(range(rows.num_rows), pa.int64()),
+            pc.binary_join_element_wise(rows["account_id"], files, pa.scalar("/")),
+            *(links, dates, started, plain),
+        ],
+        names=_SCHEMA.names,
+    ).filter(plain)
+    alone = pc.indices_nonzero(pc.invert(plain))
+    lines = lines.cast(_SCHEMA)
+    if len(alone):
+        reader = _OneByOne(report, day, zone, segments)
+        lines = pa.concat_tables([lines, reader.lines(rows.take(alone), alone)]).sort_by("row")
+    return LinkedRows(report, day, rows, lines)
 
 
 def _segments(rows: pa.Table, segments: SegmentLinks | None) -> tuple[pa.Table, Column, Column]:

@@ -16,7 +16,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ledger.schema import values
+from pipelines.ledger.portions import one_of
+from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
@@ -131,7 +132,7 @@ def rejoin(ledger: Ledger, recordings: Recordings, day: date, *, now: datetime, 
     if not pairs.partners:
         return False
     dates = set(values(pc.unique(recordings.rest["date"])))
-    known = Known(ledger.current(_neighbours(dates))).states(pairs.partners)
+    known = states_by_id(ledger.current(_neighbours(dates), one_of(pairs.partners)))
     joined = join(pairs, known, now=now, run_id=run_id)
     ledger.append_states(joined.lines)
     return bool(joined.lines)

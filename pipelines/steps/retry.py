@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
+from typing import Any
 
+import pyarrow.compute
+
+from pipelines.ledger.portions import Among, one_of
+from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.known import Recordings
+from pipelines.steps.known import Known, portions_of
 from pipelines.steps.links import AllowedLinks, judged
 
+pc: Any = pyarrow.compute  # as in in_bulk.py
 REASON = "retry_requested"
 _SHOWN = 5
+_AT_ONCE = 10_000
 
 
 class UnknownRecording(Exception):  # noqa: N818 - the sentence for the person who typed the ids
@@ -21,16 +29,16 @@ class UnknownRecording(Exception):  # noqa: N818 - the sentence for the person w
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """`fresh`: the reopened ones in their new epoch; `refused` counts those whose link is still not allowed."""
+    """How many recordings are reopened in a new epoch; `refused` counts those whose link is still not allowed."""
 
-    fresh: Mapping[str, RecordingState]
-    refused: int
+    fresh: int = 0
+    refused: int = 0
 
 
 def reopen(
     ledger: Ledger,
     day: date,
-    known: Recordings,
+    linked: Iterable[date],
     *,
     all_final: bool,
     recording_ids: Sequence[str],
@@ -38,29 +46,44 @@ def reopen(
     now: datetime,
     run_id: str,
 ) -> Retried:
-    """Write a new epoch for each final state (`all_final`) and each named recording of `known`.
+    """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
     A named recording may also be `archived`, for instance when its object was lost: what lies in the bucket is adopted,
     else it is fetched again. One that is `pending` becomes due at once.
 
     Raises:
-        UnknownRecording: a named one is not among `known`; nothing was written.
+        UnknownRecording: a named one is not known; nothing was written.
     """
-    named = known.states(recording_ids)
-    if unknown := sorted(set(recording_ids) - named.keys()):
+    named = _named(ledger, day, linked, recording_ids) if recording_ids else {}
+    fresh = refused = 0
+    others = _final(ledger, day, linked, besides=one_of(named)) if all_final else ()
+    for states in chain([list(named.values())], others):
+        pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
+        lines = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
+        ledger.append_states(lines)
+        fresh += len(lines)
+        refused += len(pairs) - len(lines)
+    return Retried(fresh, refused)
+
+
+def _named(ledger: Ledger, day: date, linked: Iterable[date], ids: Sequence[str]) -> dict[str, RecordingState]:
+    lines = ledger.current({day, *linked}, one_of(ids))
+    named = Known(lines).concerning(day).states(ids)
+    if unknown := sorted(set(ids) - named.keys()):
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise UnknownRecording(
             f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
             f"on {day}: copy the ids from the sample of the check every_link_is_held, and run the date they stand "
             "under. Nothing was tried."
         )
-    fresh: dict[str, RecordingState] = {}
-    refused = 0
-    for key, state in sorted(((known.final() if all_final else {}) | named).items()):
-        again = reopened(state, REASON, now, run_id)
-        if state.status in FINAL and judged(again, allowed) is not again:
-            refused += 1
-        else:
-            fresh[key] = again
-    ledger.append_states(fresh.values())
-    return Retried(fresh, refused)
+    return named
+
+
+def _final(ledger: Ledger, day: date, linked: Iterable[date], besides: Among) -> Iterator[list[RecordingState]]:
+    """The final ones, some thousand at a time."""
+    for portion in portions_of(ledger, day, linked):
+        lines = portion.known.final()
+        lines = lines.filter(pc.invert(besides(lines["recording_id"])))
+        for start in range(0, lines.num_rows, _AT_ONCE):
+            yield states_from(lines.slice(start, _AT_ONCE))
+        del lines, portion  # before the next is read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.compaction import Compaction
-from pipelines.ledger.portions import one_of
+from pipelines.ledger.portions import Portion, one_of
 from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger, LedgerDamaged, LocalFiles
@@ -49,6 +49,11 @@ def append(ledger: Ledger, a_state: Build, parts: list[list[dict[str, Any]]]) ->
         ledger.append_states(a_state(**line, written_at=NOON + timedelta(minutes=next(minute))) for line in part)
 
 
+def portions(ledger: Ledger, most: int, *days: date) -> Iterator[Portion]:
+    ledger.most_lines = most
+    return ledger.portions(days)
+
+
 def merge(files: LocalFiles, day: date) -> None:
     folder = f"recording_states/date={day}/"
     Compaction(files, clock=lambda: NOON, grace=timedelta(7)).merge(files.list(folder), lambda *_: True)
@@ -67,7 +72,7 @@ def test_the_portions_of_dates_are_their_recordings_each_once_and_in_order(  # n
         append(ledger, a_state, later)  # a merged part and others beside it
     whole = ledger.names([DAY, NEXT])
     lines = sum(len(part) for part in (*parts, *(later if merges else ())))
-    found = list(ledger.portions([DAY, NEXT], most))
+    found = list(portions(ledger, most, DAY, NEXT))
     if lines <= most:
         assert len(found) == 1
     ids = [sorted(values(one.lines["recording_id"])) for one in found]
@@ -104,7 +109,7 @@ def test_no_portion_is_much_larger_than_it_should_be(tmp_path: Path, a_state: Bu
     size = 90 if order == "a few lines a part" else len(numbers)
     for start in range(0, len(numbers), size):
         ledger.append_states(a_state(recording_id=f"1/{number:05d}.WAV") for number in numbers[start : start + size])
-    sizes = [one.lines.num_rows for one in ledger.portions([DAY], 5000)]
+    sizes = [one.lines.num_rows for one in portions(ledger, 5000, DAY)]
     assert sum(sizes) == len(numbers)
     assert len(sizes) == 4
     assert max(sizes) <= 6500
@@ -115,10 +120,10 @@ def test_a_later_portion_has_what_was_written_while_an_earlier_one_was_worked_on
 ) -> None:
     ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOON)
     ledger.append_states(a_state(recording_id=f"1/{number:03d}.WAV") for number in range(300))
-    portions = ledger.portions([DAY], 150)
-    next(portions)
+    found = portions(ledger, 150, DAY)
+    next(found)
     ledger.append_states([a_state(recording_id="1/299.WAV", attempts=1, written_at=NOON + timedelta(hours=1))])
-    *_, last = portions
+    *_, last = found
     assert states_by_id(last.lines)["1/299.WAV"].attempts == 1
 
 
@@ -143,7 +148,7 @@ def test_a_part_that_another_process_merges_and_removes_meanwhile_is_read_there(
     for number in range(6):
         ledger.append_states([a_state(recording_id=f"1/{number}.WAV")])
     wanted = ledger.names([DAY])
-    found = list(Ledger(Removing(tmp_path), clock=lambda: NOON).portions([DAY], most))
+    found = list(portions(Ledger(Removing(tmp_path), clock=lambda: NOON), most, DAY))
     assert states_by_id(pa.concat_tables([one.lines for one in found])) == wanted
 
 
@@ -156,6 +161,6 @@ def test_a_damaged_part_ends_every_portion(tmp_path: Path, a_state: Build, most:
     victim = sorted(tmp_path.rglob("*.parquet"))[10]
     victim.write_bytes(data)
     with pytest.raises(LedgerDamaged, match=victim.name):
-        list(ledger.portions([DAY], most))
+        list(portions(ledger, most, DAY))
     with pytest.raises(LedgerDamaged, match=victim.name):
         ledger.owners([DAY], pa.chunked_array([["k"]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,14 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger, PullRecord
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks
 from pipelines.ringcx.tables import parse_report, with_row_identity
 from pipelines.steps.counterparts import Pairs, join, pairs_around
+from pipelines.steps.due import work_of
+from pipelines.steps.known import portions_of
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.rows import ready_at
+from pipelines.steps.standing import standing_after
 from pipelines.steps.windows import is_fresh
 
 DAY = date(2026, 3, 2)
@@ -156,6 +160,33 @@ def test_a_leg_over_midnight_is_joined_whichever_dates_run_comes_last(tmp_path: 
         (name,) = sources.ledger.names(days).keys() - states.keys()
         # The name is told of on the recording's own date, whatever date its start would put it under.
         assert sources.ledger.names([states[next(iter(states))].date])[name].same_as in states
+
+
+@pytest.mark.parametrize("main", ["legacy", "current"])
+def test_a_name_in_another_portion_than_its_recording_is_tried_when_that_one_is_given_up(
+    sources: Sources, main: str
+) -> None:
+    tell = {"legacy": lambda: sources.legacy(2, NOON), "current": lambda: sources.current(1, NOON)}
+    given_up = tell.pop(main)()
+    sources.register()
+    (name,) = [other() for other in tell.values()]
+    sources.register(now=NOW + timedelta(minutes=1))
+    (waiting,) = sources.ledger.pending(DAY)
+    assert waiting.recording_id == given_up
+    now = NOW + timedelta(days=40)
+    sources.ledger.append_states([final(waiting, Status.missing, "not_found", now, "run")])
+    sources.ledger.most_lines = 1
+
+    def due() -> set[str]:
+        work = work_of(portions_of(sources.ledger, DAY, ()), "", ALLOWED, now=now, run_id="run")
+        return {one.recording_id for portion in work for one, _ in portion.due}
+
+    assert len(list(portions_of(sources.ledger, DAY, ()))) > 1
+    assert due() | due() == {name}  # the second where its portion had been passed
+    assert standing_after(partial(portions_of, sources.ledger, DAY, ()), DAY, now=now, run_id="run").by_status == {
+        Status.missing: 1,
+        Status.pending: 1,
+    }
 
 
 def state(recording_id: str, status: Status, *, first: int, same_as: str | None = None) -> RecordingState:
