@@ -31,7 +31,7 @@ from botocore.config import Config
 
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
-from pipelines.archive.listing import Listed, list_side_by_side, read_page
+from pipelines.archive.listing import PAGE_EVENT, Listed, list_side_by_side, read_page
 from pipelines.archive.manners import Manners, find_out
 from pipelines.archive.multipart import LARGE, put_in_parts
 from pipelines.archive.sender import Answer, Part, Sender, SignedSender
@@ -350,7 +350,7 @@ def make_s3_client(*, max_connections: int, endpoint_url: str | None = None) -> 
                 s3={"addressing_style": style},
             ),
         )
-        client.meta.events.register("before-parse.s3.ListObjectsV2", read_page)
+        client.meta.events.register(PAGE_EVENT, read_page)
         return client
 
     # bucket.localhost does not resolve: a server that is not Amazon's gets the bucket in the path, which all of them

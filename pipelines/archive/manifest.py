@@ -21,10 +21,10 @@ Not for deciding what belongs to a day: entries are given. They hold no personal
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -97,6 +97,9 @@ class ManifestEntry(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+_NAMES = ManifestEntry._fields
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
@@ -142,24 +145,24 @@ def seal(
     Args:
         bucket: where to.
         day: the local day.
-        entries: one for each recording, in any order.
+        entries: one for each recording, by `recording_id`; some thousand are held at a time.
         totals: what the day adds up to, for example rows, recordings, held, bytes.
         run_id: of the run that seals; not part of the content.
         sealed_at: aware; not part of the content.
 
     Raises:
-        ValueError: a recording is there twice, or a time has no zone.
+        ValueError: a recording is there twice or not in its place, or a time has no zone.
         StoreDamaged: an earlier manifest cannot be read.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
-    documents = map(entry_document, _sorted(entries))
+    documents = map(entry_document, _in_order(entries))
     listed = b",".join(_json(some)[1:-1] for some in iter(lambda: list(islice(documents, _AT_ONCE)), []))
     content = {"date": day.isoformat(), "totals": dict(totals)}
-    content_sha256 = _sha256(_with_entries(content, listed))
+    content_sha256 = _sha256(*_around(content, listed))
     when = _utc(sealed_at)
-    previous_day = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
+    previous_day = _latest(bucket, day - timedelta(days=1)) if day > date.min else None
     for _ in range(_TRIES):
-        latest = latest_manifest(bucket, day)
+        latest = _latest(bucket, day)
         if latest is not None and latest.head["content_sha256"] == content_sha256:
             return Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
         number = 1 if latest is None else latest.number + 1
@@ -175,7 +178,8 @@ def seal(
             if previous_day is None
             else {"date": previous_day.head["date"], "number": previous_day.number, "sha256": previous_day.sha256},
         }
-        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, _with_entries(head, listed))
+        body = b"".join(_around(head, listed))
+        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, body)
         if sealed is not None:
             return sealed
     raise StorageUnavailable(
@@ -194,6 +198,12 @@ def latest_manifest(bucket: Bucket, day: date) -> SealedManifest | None:
     return _read(bucket, day, numbers[-1]) if numbers else None
 
 
+def _latest(bucket: Bucket, day: date) -> SealedManifest | None:
+    """The same, without the bytes of the document, which may be a hundred million."""
+    found = latest_manifest(bucket, day)
+    return None if found is None else replace(found, body=b"")
+
+
 def write_catalog(
     bucket: Bucket, day: date, entries: pa.Table, names: Mapping[str, Sequence[str]] | None = None
 ) -> str:
@@ -203,14 +213,15 @@ def write_catalog(
     Args:
         bucket: where to.
         day: the local day.
-        entries: a line for each recording, with the columns that a `ManifestEntry` has, and perhaps more.
+        entries: a line for each recording, by `recording_id`, with the columns that a `ManifestEntry` has, and perhaps
+            more.
         names: recording id -> other ids of the same recording.
 
     Returns:
         Its key.
     """
     also = names or {}
-    lines = entries.select(list(ManifestEntry._fields)).sort_by("recording_id")
+    lines = entries.select(list(ManifestEntry._fields))
     place = lines.column_names.index("warnings")
     none: Any = pa.scalar([], pa.list_(pa.string()))
     lines = lines.set_column(place, "warnings", pc.coalesce(lines["warnings"], none))  # parts may be older than it
@@ -232,8 +243,8 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
     Raises:
         ValueError: its time has no zone.
     """
-    return entry._asdict() | {
-        "warnings": sorted(entry.warnings),
+    return dict(zip(_NAMES, entry, strict=True)) | {
+        "warnings": sorted(entry.warnings) if entry.warnings else [],
         "started_at": None if entry.started_at is None else _utc(entry.started_at),
         # Milliseconds: the last digits of a division are no content.
         "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
@@ -254,20 +265,21 @@ def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
     return _encode(document).encode("utf-8", "backslashreplace")
 
 
-def _with_entries(document: Mapping[str, Any], listed: bytes) -> bytes:
-    """The canonical JSON of a document and of its entries, which are that already: a day's may be a hundred megabytes,
-    and are made once.
+def _around(document: Mapping[str, Any], listed: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
+    """The canonical JSON of a document and of its entries, which are that already: what stands before them, they, and
+    what stands behind them. A day's may be a hundred megabytes, and are made once.
     """
-    without = canonical_json({**document, "entries": []})
-    return without.replace(_NO_ENTRIES, b'"entries":[%b]' % listed, 1)
+    before, empty, behind = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
+    return before + empty[:-1], listed, b"]" + behind
 
 
-def _sorted(entries: Iterable[ManifestEntry]) -> Sequence[ManifestEntry]:
-    ordered = sorted(entries, key=lambda entry: entry.recording_id)
-    for one, two in pairwise(ordered):
-        if one.recording_id == two.recording_id:
-            raise ValueError("A recording is in the day's list twice; give one entry for each recording id")
-    return ordered
+def _in_order(entries: Iterable[ManifestEntry]) -> Iterator[ManifestEntry]:
+    before = None
+    for entry in entries:
+        if before is not None and entry.recording_id <= before:
+            raise ValueError("A recording is in the day's list twice or out of order; give one entry each, by id")
+        before = entry.recording_id
+        yield entry
 
 
 def _utc(moment: datetime) -> str:
@@ -310,7 +322,7 @@ def _read(bucket: Bucket, day: date, number: int) -> SealedManifest:
     body = bucket.get_bytes(key)
     try:
         start, end = body.index(b'"entries":[') + len(b'"entries":['), body.rindex(b'],"format":')
-        listed, around = body[start:end], body[:start] + body[end:]
+        listed, around = memoryview(body)[start:end], body[:start] + body[end:]
         head = json.loads(around)
         content = {name: head[name] for name in ("date", "totals")}
         whole = (
@@ -318,7 +330,7 @@ def _read(bucket: Bucket, day: date, number: int) -> SealedManifest:
             and head["date"] == day.isoformat()
             and head["number"] == number
             and "previous_sha256" in head
-            and head["content_sha256"] == _sha256(_with_entries(content, listed))
+            and head["content_sha256"] == _sha256(*_around(content, listed))
             and canonical_json(head) == around
         )
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -336,5 +348,8 @@ def not_the_sealed_one(bucket: Bucket, key: str) -> StoreDamaged:
     )
 
 
-def _sha256(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
+def _sha256(*parts: bytes | memoryview) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -30,6 +30,7 @@ MANIFESTS = "manifests"
 
 # A run of the day before may append to this date while it is sealed: then what was read is old, and is read again.
 _TRIES = 5
+_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,9 @@ def seal_day(
     for _ in range(_TRIES):
         lines = ledger.current([day])
         known = Recordings.of(lines)
-        recordings = lines.filter(lines["same_as"].is_null())
-        entries = entries_of(recordings)
+        recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
-        manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now)
+        manifest = seal(bucket, day, entries_of(recordings), totals, run_id=run_id, sealed_at=now)
         catalog = write_catalog(bucket, day, recordings, _other_names(lines))
         before, names = names, parts.names(day)
         if names == before:
@@ -116,11 +116,13 @@ def entry_of(state: RecordingState) -> ManifestEntry:
     return ManifestEntry(*(getattr(state, name) for name in ManifestEntry._fields))._replace(status=str(state.status))
 
 
-def entries_of(lines: pa.Table) -> list[ManifestEntry]:
-    """What a manifest says of each of these recordings, which are lines of STATE_SCHEMA."""
-    columns = {name: values(lines[name]) for name in ManifestEntry._fields}
-    columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
-    return list(map(ManifestEntry._make, zip(*columns.values(), strict=True)))
+def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
+    """What a manifest says of each of these recordings, which are lines of STATE_SCHEMA in the order of their ids."""
+    for start in range(0, lines.num_rows, _AT_ONCE):
+        part = lines.slice(start, _AT_ONCE)
+        columns = {name: values(part[name]) for name in ManifestEntry._fields}
+        columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
+        yield from map(ManifestEntry._make, zip(*columns.values(), strict=True))
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket, make_s3_client
 from pipelines.archive.errors import (
@@ -130,11 +133,32 @@ def test_a_page_is_read_as_botocore_reads_it(server: str, prefix: str, request: 
 def test_a_page_that_is_none_is_botocores_to_refuse() -> None:
     found: dict[str, Any] = {}
     sizeless = b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"
-    for status, body in ((200, b"<ListBucketResult><Contents>"), (200, sizeless), (404, b"<Error/>"), (500, b"")):
+    others = ((200, b"<Error/>"), (404, b"<Error/>"), (500, b""))
+    for status, body in ((200, b"<ListBucketResult><Contents>"), (200, sizeless), *others):
         page = {"status_code": status, "body": body}
         read_page(page, found)
         assert page == {"status_code": status, "body": body}
     assert found == {}
+
+
+def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client: "S3Client", prefix: str) -> None:
+    bucket = Bucket(rclone_client, "archive", prefix)
+    start = f"{prefix}listed/"
+    put(bucket, f"{start}a.WAV")
+    whole = f"<ListBucketResult><Contents><Key>{start}b.WAV</Key><Size>1</Size></Contents></ListBucketResult>".encode()
+    bodies = iter([whole[:-30], b"<Error><Code>InternalError</Code></Error>"])
+
+    def answer(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        body = next(bodies, None)
+        raw = None if body is None else urllib3.HTTPResponse(io.BytesIO(body), preload_content=False)
+        return raw and AWSResponse(request.url, 200, HTTPHeaderDict({"Content-Type": "application/xml"}), raw)
+
+    rclone_client.meta.events.register("before-send.s3.ListObjectsV2", answer)
+    try:
+        assert [key for key, _ in bucket.list_keys(start)] == [f"{start}a.WAV"]
+    finally:
+        rclone_client.meta.events.unregister("before-send.s3.ListObjectsV2", answer)
+    assert next(bodies, None) is None
 
 
 @pytest.mark.parametrize("obeys", [True, False])

@@ -62,14 +62,16 @@ def entry(name: str = "a", **changed: Any) -> ManifestEntry:
 
 
 def lines(*entries: ManifestEntry) -> pa.Table:
-    """What the ledger has of these, and a column more."""
+    """What the ledger has of these, by id, and a column more."""
+    entries = tuple(sorted(entries))
     own = [field for field in CATALOG_SCHEMA if field.name != "also_known_as"]
     schema = pa.schema([pa.field("attempts", pa.int64()), *own])
     return pa.Table.from_pylist([{"attempts": 1, **one._asdict()} for one in entries], schema=schema)
 
 
 def do_seal(bucket: Bucket, *entries: ManifestEntry, day: date = DAY, run_id: str = "r", at: datetime = NOON) -> Sealed:
-    return seal(bucket, day, entries, {"recordings": len(entries)}, run_id=run_id, sealed_at=at)
+    in_order = sorted(entries, key=lambda one: one.recording_id)
+    return seal(bucket, day, in_order, {"recordings": len(entries)}, run_id=run_id, sealed_at=at)
 
 
 def document(bucket: Bucket, sealed: Sealed) -> dict[str, Any]:
@@ -360,6 +362,8 @@ def test_witnesses_add_up_and_a_damaged_one_is_named(bucket: Bucket) -> None:
 def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
     with pytest.raises(ValueError, match="twice"):
         do_seal(bucket, entry("a"), entry("a"))
+    with pytest.raises(ValueError, match="out of order"):
+        seal(bucket, DAY, [entry("b"), entry("a")], {}, run_id="r", sealed_at=NOON)
     with pytest.raises(ValueError, match="zone"):
         do_seal(bucket, entry("a"), at=datetime(2020, 8, 1))  # noqa: DTZ001 - what is refused
     assert latest_manifest(bucket, DAY) is None
