@@ -225,7 +225,7 @@ def run_pending() -> None:
 
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
-    from pipelines.memory import choose_allocator  # noqa: PLC0415 - here only
+    from pipelines.memory import calm_collector, choose_allocator  # noqa: PLC0415 - here only
     from pipelines.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
     from pipelines.steps.due import work_of  # noqa: PLC0415
@@ -233,6 +233,7 @@ def run_ours() -> None:
     from pipelines.steps.known import portions_of  # noqa: PLC0415
 
     choose_allocator()
+    calm_collector()
     job = json.loads(sys.stdin.read())
     services = Services(lambda: load(Settings))
     # Made before it counts.

@@ -15,13 +15,14 @@ from pipelines.alert_sensors import alert_sensors
 from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
 from pipelines.jobs import archive_day_job, compact_day_job, restore_drill_job, standing_check_job
-from pipelines.memory import choose_allocator
+from pipelines.memory import calm_collector, choose_allocator
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
 from pipelines.schedules import daily_archive, daily_restore_drill, daily_standing_check, intraday_archive
 from pipelines.sensors import archive_despite_failed_report, pending_recordings
 
 choose_allocator()
+calm_collector()
 
 
 def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceDefinition | None = None) -> Definitions:

@@ -1,6 +1,7 @@
-"""How a run's memory is handed out, so that it gives back what it let go of."""
+"""How a run's memory is handed out and looked through, so that it gives back what it let go of and costs little."""
 
 import ctypes
+import gc
 import os
 
 import pyarrow as pa
@@ -24,3 +25,14 @@ def choose_allocator() -> None:
     # Other C libraries have no such option, or no such function.
     if _ARENAS_BY_HAND not in os.environ and "CS_GNU_LIBC_VERSION" in os.confstr_names:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def calm_collector() -> None:
+    """Let Python look for cycles among what a run makes, and never again among what importing has made. After that.
+
+    Of the 10 s of a finished date of 100,000 recordings two went into looking through Dagster's 200,000 objects and the
+    lines of the date, over and over.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)

@@ -136,7 +136,10 @@ class Ledger:
         return _select(self._row_lines(report, day, columns), columns)
 
     def each_rows(self, report: str, day: date, make: Callable[[pa.Table], _T], *, columns: Sequence[str]) -> list[_T]:
-        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once."""
+        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once.
+
+        It may be given the same ones again, when a part was merged away meanwhile.
+        """
 
         def made(part: Part) -> list[_T]:
             return part.each(lambda table: make(_select(table, columns)), [*columns, *ROW_COLUMNS])

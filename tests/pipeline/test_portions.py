@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from dagster import AssetKey
 from hypothesis import given, settings
@@ -89,6 +90,32 @@ def test_recordings_of_one_file_name_get_keys_of_their_own_in_whichever_portions
     assert keys.keys() == {one.recording_id for one in states}
     assert len(set(keys.values())) == len(states)
     assert {plain(one) for one in states} <= set(keys.values())
+
+
+def test_nothing_of_a_portion_is_held_while_the_next_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOW)
+    ledger.append_states(a_state(f"{number:06d}-a-name-that-is-not-short.WAV") for number in range(10_000))
+    before = pa.total_allocated_bytes()
+    (whole,) = work_of(portions_of(ledger, DAY, ()), "", ALLOWED, now=NOW, run_id="now")
+    takes = pa.total_allocated_bytes() - before
+    assert len(whole.due) == 10_000
+    del whole
+    ledger.most_lines = 1000
+    held: list[int] = []
+    current = Ledger.current
+
+    def watched(ledger: Ledger, *arguments: Any) -> pa.Table:
+        held.append(pa.total_allocated_bytes() - before)
+        return current(ledger, *arguments)
+
+    monkeypatch.setattr(Ledger, "current", watched)
+    for work in work_of(portions_of(ledger, DAY, ()), "", ALLOWED, now=NOW, run_id="now"):
+        assert pa.total_allocated_bytes() - before < takes / 4
+        del work
+    assert len(held) == 10
+    assert max(held) < takes / 40
 
 
 @settings(max_examples=40, deadline=None)
