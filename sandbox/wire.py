@@ -108,9 +108,9 @@ def in_blocks(
     async def blocks() -> AsyncIterator[bytes]:
         step = _BLOCK if bytes_per_s is None else max(1, bytes_per_s // 10)
         for at in range(0, len(content), step):
+            if at and bytes_per_s is not None:
+                await asyncio.sleep(0.1)  # before a block, not behind the last one: who has that one may be gone
             yield content[at : at + step]
-            if bytes_per_s is not None:
-                await asyncio.sleep(0.1)
         if on_sent is not None:
             on_sent()
 
