@@ -131,7 +131,7 @@ def recording_assets(
 
             def work() -> Iterator[Work]:
                 for one in work_of(portions(), services.bucket.prefix, services.allowed, now=now, run_id=run_id):
-                    context.log.info("%d recordings known, %d due", len(one.known), len(one.due))
+                    context.log.info(str(one))
                     standing.add(one.known)
                     yield one
                     del one  # before the next is read

@@ -68,10 +68,14 @@ def one_of(wanted: Iterable[str]) -> Among:
 
 
 class Portion(NamedTuple):
-    """Which recordings it has, and the current lines of the ledger about them (`Ledger.current`)."""
+    """Which recordings it has, and the current lines of the ledger about them (`Ledger.current`). It is the `number`th
+    `of` so many.
+    """
 
     among: IdRange
     lines: pa.Table
+    number: int = 1
+    of: int = 1
 
 
 class Sizing:

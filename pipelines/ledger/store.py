@@ -217,8 +217,8 @@ class Ledger:
         if isinstance(whole, pa.Table):
             yield Portion(ALL, whole)
             return
-        for among in whole:
-            yield Portion(among, self.current(days, among))
+        for number, among in enumerate(whole, start=1):
+            yield Portion(among, self.current(days, among), number, len(whole))
 
     def owners(self, days: Iterable[date], keys: pa.ChunkedArray[Any]) -> dict[str, str]:
         """Return which of these keys of the archive a current line has, each with its recording's id."""

@@ -102,6 +102,12 @@ class Work(NamedTuple):
 
     due: Planned
     known: Recordings
+    number: int = 1
+    of: int = 1
+
+    def __str__(self) -> str:
+        which = f"portion {self.number} of {self.of}: " if self.of > 1 else ""
+        return f"{which}{len(self.known)} recordings known, {len(self.due)} due"
 
 
 def work_of(
@@ -112,7 +118,7 @@ def work_of(
         if rejoin(portion.ledger, portion.known, portion.day, now=now, run_id=run_id):
             portion.look()
         due = due_of(portion.known, allowed, now=now, run_id=run_id)
-        yield Work(planned(prefix, due, portion.owners), portion.known)
+        yield Work(planned(prefix, due, portion.owners), portion.known, portion.number, portion.of)
         del due, portion  # before the next is read
 
 

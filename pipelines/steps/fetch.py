@@ -152,10 +152,10 @@ class Fetcher:
         return result
 
     def _portion(self, work: Work, crew: Crew, lines: _Lines, result: FetchResult) -> None:
-        due, known = work
+        due = work.due
         result.due += len(due)
         if len(due):
-            self._gave_before |= {_log_in(one) for one in known.of_each_origin()}
+            self._gave_before |= {_log_in(one) for one in work.known.of_each_origin()}
         attempt = Attempt(self._bucket, self._media, self._existing(due), self._stop)
         for part in due.batches(PASS):
             self._pass(partial(self._attempts, attempt, crew, lines, result), part, lines, result)

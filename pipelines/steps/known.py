@@ -159,7 +159,7 @@ class DayPortion:
     """A portion of the recordings that concern a run of `day` (mostly all of them): dated so, and found by its pull
     where others of the `days` hold them. A call over midnight is found by one day's pull and stored under the next.
 
-    `known` is what the ledger said of them at the last look.
+    `known` is what the ledger said of them at the last look. It is portion `number` of so many.
     """
 
     ledger: Ledger
@@ -167,6 +167,8 @@ class DayPortion:
     days: AbstractSet[date]
     among: IdRange
     known: Recordings
+    number: int
+    of: int
 
     def look(self) -> None:
         """Read again what the ledger says."""
@@ -182,8 +184,8 @@ def portions_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Iterator[D
     when it is asked for.
     """
     days = {day, *linked}
-    for among, lines in ledger.portions(days):
-        yield DayPortion(ledger, day, days, among, Known(lines).concerning(day))
+    for among, lines, number, of in ledger.portions(days):
+        yield DayPortion(ledger, day, days, among, Known(lines).concerning(day), number, of)
         del lines  # before the next is read
 
 

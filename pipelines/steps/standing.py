@@ -48,5 +48,5 @@ def standing_after(portions: Callable[[], Iterable[DayPortion]], day: date, *, n
         standing = Standing(day)
         for portion in portions():
             standing.add(portion.known)
-            del portion
+            del portion  # as above
     return standing

@@ -81,12 +81,12 @@ def test_recordings_of_one_file_name_get_keys_of_their_own_in_whichever_portions
     taken = {plain(one): one for one in ours}
     ledger.append_states(held(one, key) for key, one in taken.items())
     keys = {one.recording_id: key for key, one in taken.items()}
-    for due, _ in work_of(portions_of(ledger, DAY, ()), "", ALLOWED, now=NOW, run_id="now"):
-        for one, key in due:
+    for work in work_of(portions_of(ledger, DAY, ()), "", ALLOWED, now=NOW, run_id="now"):
+        for one, key in work.due:
             assert one.recording_id not in keys
             assert key in {plain(one), apart_key(plain(one), one.recording_id)}
             keys[one.recording_id] = key
-        ledger.append_states(held(one, key) for one, key in due)
+        ledger.append_states(held(one, key) for one, key in work.due)
     assert keys.keys() == {one.recording_id for one in states}
     assert len(set(keys.values())) == len(states)
     assert {plain(one) for one in states} <= set(keys.values())
@@ -185,8 +185,12 @@ def test_a_run_in_portions_archives_every_recording_and_says_so_of_the_whole_dat
     day = recent[0]
     result = it.run(day)
     assert result.success, it.failures(result)
-    logged = [one for one in it.instance.all_logs(result.run_id) if "recordings known" in (one.user_message or "")]
+    logs = [one.user_message for one in it.instance.all_logs(result.run_id)]
+    logged = [text for text in logs if "recordings known" in text]
     assert len(logged) > 2, "it was taken in portions"
+    assert [text.partition(":")[0] for text in logged] == [
+        f"portion {number} of {len(logged)}" for number in range(1, len(logged) + 1)
+    ]
     states = it.states(day)
     truth = it.truth(day)
     assert {one.status for one in states.values()} == {Status.archived}
