@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_bomb
+from pipelines.ringcx.client import SourceClient, is_bomb, is_framed, raise_if_account_unknown, start_of
 from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, place
 
 __all__ = ["USUAL", "Advice", "Asked", "BodyLimits", "PulledBody", "pull_body"]
@@ -80,6 +80,7 @@ def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLim
 
     Raises:
         CredentialsRefused: 401 or 403.
+        AccountUnknown: the source does not know the RingCentral account.
         SourceRefused: another status than 2xx that another try does not change.
         SourceUnavailable: no answer until the client's tries were used up.
         ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
@@ -111,6 +112,7 @@ def _require_ok(response: httpx.Response, asked: Asked) -> None:
     if status == 200:
         return
     request = f"POST {place(response.request.url)}"
+    raise_if_account_unknown(response, start_of(response))
     if status in {401, 403}:
         variables = ", ".join(getattr(asked.auth, "variables", ())) or _CREDENTIALS
         raise CredentialsRefused(
@@ -150,7 +152,7 @@ def _save(client: SourceClient, response: httpx.Response, into: Path, limits: Bo
         size=size,
         sha256=digest.hexdigest(),
         media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        framed=_is_framed(response, declared),
+        framed=is_framed(response),
     )
 
 
@@ -162,8 +164,3 @@ def _excess(response: httpx.Response, size: int, seconds: float, limits: BodyLim
     if is_bomb(response, size):
         return "sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
     return None
-
-
-def _is_framed(response: httpx.Response, declared: str) -> bool:
-    codings = response.headers.get("Transfer-Encoding", "").lower()
-    return declared.isdecimal() or "chunked" in codings or response.http_version.startswith("HTTP/2")

@@ -20,7 +20,7 @@ from typing import Self
 import httpx
 import tenacity
 
-from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
+from pipelines.ringcx.errors import AccountUnknown, SourceError, SourceUnavailable, place
 from pipelines.ringcx.limits import HeldOff, Rate, RateLimiter, check_stop
 from pipelines.ringcx.network import Resolve, system_resolve
 from pipelines.ringcx.wire import Transport
@@ -31,6 +31,8 @@ PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps hol
 _TRANSIENT = frozenset({408, 429})
 _INFLATED = 200  # a report packs to a twentieth, a bomb to a thousandth of its size
 _INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb, but is no more than this
+_EXPLAINED = 4096
+_UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
 _HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
 
 
@@ -312,6 +314,35 @@ def retry_after(value: str | None, now: float) -> float | None:
 def is_bomb(response: httpx.Response, size: int) -> bool:
     """Whether what was received, unpacked to `size` bytes by now, is compressed as no honest body is."""
     return size > _INFLATED_FREE + _INFLATED * response.num_bytes_downloaded
+
+
+def is_framed(response: httpx.Response) -> bool:
+    """Whether HTTP says where the body ends. If not, a connection that broke looks like the end."""
+    return "chunked" in response.headers.get("Transfer-Encoding", "").lower() or "Content-Length" in response.headers
+
+
+def start_of(response: httpx.Response) -> bytes:
+    """The first bytes of a refusal's body, to tell what it is about; empty where none can be read."""
+    start = b""
+    try:
+        for block in response.iter_bytes():
+            start += block
+            if len(start) >= _EXPLAINED:
+                break
+    except (httpx.TransportError, httpx.DecodingError):
+        pass  # the status alone must do
+    return start[:_EXPLAINED]
+
+
+def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> None:
+    """Raise AccountUnknown for the 404 that RingCX gives when it does not know the RingCentral account."""
+    if response.status_code == 404 and _UNKNOWN_ACCOUNT.search(explanation):
+        raise AccountUnknown(
+            f"{response.request.method} {place(response.request.url)} was answered with HTTP 404: RingCX does not know"
+            " this RingCentral account. Check RINGCX_RC_ACCOUNT_ID, and ask RingCentral whether the interaction"
+            " metadata and recordings of this account are activated.",
+            status=404,
+        )
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:

@@ -36,6 +36,10 @@ class CredentialsRefused(SourceRefused):
     """A log-in or a report was answered with 401 or 403; the text names the variables to check."""
 
 
+class AccountUnknown(SourceRefused):
+    """The source does not know the RingCentral account of the address: no statement about what was asked for."""
+
+
 class ReportInvalid(SourceError):
     """The body is not the report that was asked for: HTML, a JSON error, empty, cut off, of another shape."""
 

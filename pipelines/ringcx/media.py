@@ -13,7 +13,7 @@ from typing import IO, Literal
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_bomb, origin_of
+from pipelines.ringcx.client import SourceClient, is_bomb, is_framed, origin_of, raise_if_account_unknown, start_of
 from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.wire import Body
@@ -23,6 +23,7 @@ _BLOCK = 256 << 10
 _SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
 _REDIRECTS = 5
 _READS = 3
+_FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
@@ -30,11 +31,20 @@ Method = Literal["GET", "POST"]
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A body that arrived whole: bytes, SHA-256 in hex, and the media type it was declared to be."""
+    """A body that was received.
+
+    Attributes:
+        size: bytes.
+        sha256: in hexadecimal.
+        media_type: as declared, without parameters, in lower case; empty when nothing was declared.
+        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a connection that broke in
+            the middle looks like the end, and only the bytes themselves can prove that nothing is missing.
+    """
 
     size: int
     sha256: str
     media_type: str
+    framed: bool
 
 
 class MediaFault(Exception):
@@ -47,15 +57,26 @@ class MediaFault(Exception):
             `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
             `redirect_not_allowed`, `address_not_public`; unavailable: `source_unavailable`, `too_slow`.
         status: of the answer, if there was one.
+        by_firewall: the refusal reads like one of a firewall or load balancer in front of the source (an HTML page, a
+            `Server` such as `awselb/2.0`): it is about how often we ask, and not about the recording.
     """
 
-    def __init__(self, kind: FaultKind, reason: str, status: int | None = None, *, url: httpx.URL | str = "") -> None:
+    def __init__(
+        self,
+        kind: FaultKind,
+        reason: str,
+        status: int | None = None,
+        *,
+        url: httpx.URL | str = "",
+        by_firewall: bool = False,
+    ) -> None:
         where = f" at {place(url)}" if url else ""
         answer = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"No recording{where}: {reason}{answer}.")
         self.kind: FaultKind = kind
         self.reason = reason
         self.status = status
+        self.by_firewall = by_firewall
 
 
 class MediaClient:
@@ -103,6 +124,7 @@ class MediaClient:
             MediaFault: there is no recording; the sink's content is of no use.
             LinkRefused: the link itself is not allowed; nothing was requested.
             CredentialsRefused: the log-in was refused: not this recording's fault.
+            AccountUnknown: the source does not know the RingCentral account: not this recording's fault either.
             Stopped: the stop event was set.
         """
         link = self._hosts.require(link_url)
@@ -161,7 +183,10 @@ class MediaClient:
                 410: ("not_there", "not_found"),
             }
             kind, reason = verdicts.get(status, ("not_there", f"http_{status}"))
-            raise MediaFault(kind, reason, status, url=url)
+            explanation = start_of(response)
+            raise_if_account_unknown(response, explanation)
+            by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
+            raise MediaFault(kind, reason, status, url=url, by_firewall=by_firewall)
         declared = response.headers.get("Content-Length", "")
         length = int(declared) if declared.isdecimal() else None
         if length is not None and length > self._max_bytes:
@@ -190,7 +215,7 @@ class MediaClient:
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
             sink.write(block)
-        return Fetched(size, sha256.hexdigest(), media_type)
+        return Fetched(size, sha256.hexdigest(), media_type, is_framed(response))
 
     def _blocks(self, response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
         """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short.
@@ -216,6 +241,12 @@ class MediaClient:
                 held, enough = 0, _BLOCK
         if held:
             yield b"".join(chunks)
+
+
+def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
+    media_type, server = (response.headers.get(name, "").lower() for name in ("Content-Type", "Server"))
+    is_page = "html" in media_type or explanation.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+    return is_page or server.startswith(_FIREWALLS)
 
 
 def _is_plain(response: httpx.Response) -> bool:

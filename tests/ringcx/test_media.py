@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.errors import LinkRefused, Stopped
+from pipelines.ringcx.errors import AccountUnknown, LinkRefused, Stopped
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList, RecordingLink, parse_link
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
@@ -305,6 +305,7 @@ def test_a_recording_arrives_whole_with_its_hashes(make: Callable[..., MediaClie
         size=len(WAV),
         sha256=hashlib.sha256(WAV).hexdigest(),
         media_type=media_type.partition(";")[0].lower(),
+        framed=True,
     )
     assert str(source.requests[0].url) == LINK
     assert source.requests[0].headers["Accept"].startswith("audio/wav")
@@ -359,6 +360,37 @@ def test_whatever_is_no_recording_is_named(
     make: Callable[..., MediaClient], answer: httpx.Response, expected: tuple[str, str, int | None]
 ) -> None:
     assert fault_of(make(Source(answer))) == expected
+
+
+FIREWALL = {"Server": "awselb/2.0", "Content-Type": "text/html"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "by_firewall"),
+    [
+        (httpx.Response(403, text="<html><h1>403 Forbidden</h1></html>", headers=FIREWALL), True),
+        (httpx.Response(401, text="<!DOCTYPE html>denied"), True),
+        (httpx.Response(403, headers={"Server": "awselb/2.0"}), True),
+        (httpx.Response(403), False),
+        (httpx.Response(403, json={"generalMessage": "no right to this recording"}), False),
+        (httpx.Response(401, text="Jwt is expired"), False),
+        (httpx.Response(403, text="<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"), False),
+        (httpx.Response(404, text="<html>", headers=FIREWALL), False),
+    ],
+)
+def test_a_refusal_by_a_firewall_is_told_from_one_of_the_recording(
+    make: Callable[..., MediaClient], answer: httpx.Response, by_firewall: bool
+) -> None:
+    with pytest.raises(MediaFault) as fault:
+        make(Source(answer)).fetch(LINK, "1", io.BytesIO())
+    assert fault.value.by_firewall is by_firewall
+
+
+def test_an_account_that_the_source_does_not_know_is_no_missing_recording(make: Callable[..., MediaClient]) -> None:
+    answer = httpx.Response(404, json={"generalMessage": "EvPlatform by rc_account_id=9990 not found"})
+    with pytest.raises(AccountUnknown, match=r"RINGCX_RC_ACCOUNT_ID.*activated") as unknown:
+        make(Source(answer)).fetch(LINK, "1", io.BytesIO())
+    assert "9990" not in str(unknown.value)
 
 
 def test_a_wav_body_in_small_pieces_is_sniffed_no_differently(make: Callable[..., MediaClient]) -> None:
@@ -583,7 +615,22 @@ def test_a_connection_closed_before_any_answer_is_unavailable(make: Callable[...
 
 def test_a_body_without_a_length_ends_where_the_connection_does(make: Callable[..., MediaClient]) -> None:
     with Raw(answer(WAV, "Connection: close")) as url:
-        assert make().fetch(url, "1", io.BytesIO()).size == len(WAV)
+        fetched = make().fetch(url, "1", io.BytesIO())
+    assert (fetched.size, fetched.framed) == (len(WAV), False)
+
+
+@pytest.mark.parametrize(
+    ("body", "header"),
+    [
+        (WAV, f"Content-Length: {len(WAV)}"),
+        (b"%x\r\n%b\r\n0\r\n\r\n" % (len(WAV), WAV), "Transfer-Encoding: chunked"),
+    ],
+)
+def test_a_body_with_a_length_or_in_chunks_is_framed(
+    make: Callable[..., MediaClient], body: bytes, header: str
+) -> None:
+    with Raw(answer(body, header)) as url:
+        assert make().fetch(url, "1", io.BytesIO()).framed
 
 
 def test_an_empty_body_over_a_real_connection_is_named(make: Callable[..., MediaClient]) -> None:
