@@ -29,6 +29,7 @@ __all__ = [
     "Record",
     "Replaced",
     "held_against",
+    "is_given",
     "is_merged",
     "merged_name",
     "named_at",
@@ -40,7 +41,8 @@ __all__ = [
 RECORD_KEY = "ringcx-archive/merged/1"
 """Under this name the record stands in the file's metadata, as JSON."""
 
-_NAME = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([1-9][0-9]*)-([0-9a-f]{16}))?\.parquet")
+# A ULID that begins with a 7 may stand for a time after the year 9999.
+_NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(?:-([1-9][0-9]*)-([0-9a-f]{16}))?\.parquet")
 _BATCH = 8192
 
 
@@ -122,6 +124,11 @@ def merged_name(folder: str, parts: Sequence[Replaced]) -> str:
     last = max(_parsed(one.name)[0] for one in parts)
     digest = hashlib.sha256("\n".join(f"{one.name} {one.sha256}" for one in parts).encode()).hexdigest()[:16]
     return f"{folder}{last}-{len(parts)}-{digest}.parquet"
+
+
+def is_given(name: str) -> bool:
+    """Whether the ledger gives such names to its parts."""
+    return _NAME.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def is_merged(name: str) -> bool:

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.ledger.files import Files, LedgerDamaged
-from pipelines.ledger.merged import Record
+from pipelines.ledger.merged import Record, is_given
 from pipelines.ledger.schema import STATE_SCHEMA, conform, states_from
 from pipelines.ledger.states import RecordingState
 
-__all__ = ["KINDS", "LedgerParts", "damage", "damaged"]
+__all__ = ["KINDS", "LedgerParts", "damage", "damaged", "date_of", "is_part", "why_strange"]
 
 KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
@@ -43,17 +43,22 @@ class LedgerParts:
         return found
 
     def by_day(self) -> dict[date, list[str]]:
-        """The names of all parts, by date, by one listing a kind.
-
-        Raises:
-            LedgerDamaged: a part lies in a folder that names no date.
-        """
+        """Return the names of all parts by date, from one listing for each kind; `strange` files are left out."""
         found: defaultdict[date, list[str]] = defaultdict(list)
         for kind in KINDS:
             for name in self._list(f"{kind}/"):
-                with damage(name):
-                    found[date.fromisoformat(name.split("/")[-2].removeprefix("date="))].append(name)
+                if day := date_of(name.split("/")[-2]):
+                    found[day].append(name)
         return dict(found)
+
+    def strange(self) -> dict[str, str]:
+        """Return the files in the ledger's folders that are not its parts: name -> reason, from the same listings.
+
+        Every other reader skips them, so that one such file stops no date; this is where they are reported.
+        """
+        reasons = {name: why_strange(name) for kind in KINDS for name in self._files.list(f"{kind}/")}
+        # A local file's name may hold bytes that are not UTF-8, which no report could show.
+        return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
     def read(self, name: str) -> bytes:
         """A part's bytes.
@@ -103,7 +108,37 @@ class LedgerParts:
             raise damaged(name, f"not a whole Parquet file of states, {type(error).__name__}") from error
 
     def _list(self, prefix: str) -> list[str]:
-        return [name for name in self._files.list(prefix) if name.endswith(".parquet")]
+        return [name for name in self._files.list(prefix) if is_part(name)]
+
+
+def date_of(folder: str) -> date | None:
+    """Return the date that a folder `date=YYYY-MM-DD` names; None for any other folder.
+
+    The first and the last year that a `date` can hold do not count: the days next to theirs could not be computed.
+    """
+    text = folder.removeprefix("date=")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    plain = folder == f"date={day.isoformat()}"  # `fromisoformat` also reads 20261117 and 2026-W47-2
+    return day if plain and date.min.year < day.year < date.max.year else None
+
+
+def why_strange(name: str) -> str | None:
+    """Say why a file is not a part of the ledger; None for one that is."""
+    kind, *folders, own = name.split("/")
+    report = [folder for folder in folders[:-1] if folder.startswith("report=")]
+    if kind not in KINDS or len(folders) != 1 + (kind in _BY_REPORT) or folders[:-1] != report:
+        return "it is not directly in the folder of a date"
+    if date_of(folders[-1]) is None:
+        return f"its folder {folders[-1]} does not name a date"
+    return None if is_given(own) else "the ledger does not give such names to its parts"
+
+
+def is_part(name: str) -> bool:
+    """Whether the file is one of the ledger's."""
+    return why_strange(name) is None
 
 
 def damaged(name: str, why: str) -> LedgerDamaged:

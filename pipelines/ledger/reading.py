@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.ledger.files import Files, LedgerDamaged
+from pipelines.ledger.files import Files
 from pipelines.ledger.merged import Piece, Record, resolve, slices
-from pipelines.ledger.parts import damage, damaged
+from pipelines.ledger.parts import damage, damaged, date_of, is_part
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -30,7 +29,7 @@ from pipelines.ledger.schema import (
     state_ranks,
 )
 
-__all__ = ["Part", "day_of", "is_part", "lines", "read_parts"]
+__all__ = ["Part", "lines", "read_parts"]
 
 _T = TypeVar("_T")
 _MOST_GONE = 20
@@ -141,31 +140,12 @@ def lines(name: str, table: pa.Table) -> pa.Table:
         return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
     if name.startswith("event_reads/"):
         return conform(table, EVENT_READ_SCHEMA)
-    known: dict[str, tuple[object, pa.DataType]] = {"date": (day_of(folders["date"]), pa.date32())}
+    known: dict[str, tuple[object, pa.DataType]] = {"date": (date_of(f"date={folders['date']}"), pa.date32())}
     if name.startswith("report_pulls/"):
         return conform(_with_path(table, known | {"report": (folders["report"], pa.string())}), PULL_SCHEMA)
     table = conform(_with_path(table, known), STATE_SCHEMA)
     state_ranks(table)  # a status from a newer version is found here, where the part's name is known
     return table
-
-
-def is_part(name: str) -> bool:
-    """Whether the file is one of the ledger's."""
-    return name.endswith(".parquet")
-
-
-def day_of(folder: str) -> date:
-    """The date that a folder `date=…` names.
-
-    Raises:
-        LedgerDamaged: it names none.
-    """
-    try:
-        return date.fromisoformat(folder.removeprefix("date="))
-    except ValueError as error:
-        raise LedgerDamaged(
-            f"the ledger has a folder {folder} that names no date; move it out of the ledger."
-        ) from error
 
 
 def _with_path(table: pa.Table, known: dict[str, tuple[object, pa.DataType]]) -> pa.Table:

@@ -31,9 +31,9 @@ from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
 from pipelines.ledger.merged import named_at
-from pipelines.ledger.parts import damage
+from pipelines.ledger.parts import date_of, is_part
 from pipelines.ledger.portions import ALL, PORTION, Among, IdRange, Portion, Sizing, one_of
-from pipelines.ledger.reading import Part, day_of, is_part, read_parts
+from pipelines.ledger.reading import Part, read_parts
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -267,11 +267,15 @@ class Ledger:
         return sorted(lines, key=lambda state: state.written_at)
 
     def state_days(self) -> dict[date, datetime]:
-        """Return the dates that have recordings, each with the time of its newest part, by one listing."""
+        """Return the dates that have recordings, each with the time of its newest part, by one listing.
+
+        Files that are not parts are left out (`LedgerParts.strange` names them).
+        """
         newest: dict[date, datetime] = {}
         for name in filter(is_part, self._files.list("recording_states/")):
-            day, written = day_of(name.split("/")[1]), _written_at(name)
-            newest[day] = max(written, newest.get(day, written))
+            if day := date_of(name.split("/")[1]):
+                written = named_at(name)
+                newest[day] = max(written, newest.get(day, written))
         return dict(sorted(newest.items()))
 
     def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
@@ -305,11 +309,13 @@ class Ledger:
         stored = (table.select([name for name in table.column_names if name not in IN_PATH]) for table in tables)
         first = next(stored, None)
         if first is not None:
-            data = encode(first.schema, chain([first], stored))
-            self._files.create(f"{folder}{self._names.next()}.parquet", data)
+            name = f"{folder}{self._names.next()}.parquet"
+            if not is_part(name):
+                raise ValueError(f"the ledger would not read {name} again, so it was not written; give a plain date.")
+            self._files.create(name, encode(first.schema, chain([first], stored)))
 
     def _days(self, folder: str) -> list[date]:
-        return sorted(day_of(name) for name in self._files.folders(folder) if name.startswith("date="))
+        return sorted(day for name in self._files.folders(folder) if (day := date_of(name)))
 
 
 class _PartNames:
@@ -368,15 +374,10 @@ def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 def _folder(kind: str, day: date, report: str | None = None) -> str:
     of_report = "" if report is None else f"report={_checked_report(report)}/"
-    return f"{kind}/{of_report}date={day:%Y-%m-%d}/"
+    return f"{kind}/{of_report}date={day.isoformat()}/"
 
 
 def _checked_report(report: str) -> str:
     if not _REPORT_NAME.fullmatch(report):
         raise ValueError("a report's name must be lower-case letters, digits and underscores.")
     return report
-
-
-def _written_at(name: str) -> datetime:
-    with damage(name):
-        return named_at(name)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.parts import KINDS, LedgerParts
 from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, STATE_SCHEMA, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, current, final
 from pipelines.ledger.store import Ledger, LedgerDamaged, LocalFiles
@@ -417,28 +418,62 @@ def test_a_part_from_before_an_optional_column_or_after_an_unknown_one_is_read(
     assert ledger.states([DAY]) == {a_state().recording_id: a_state()}
 
 
-def test_a_folder_that_names_no_date_is_named(tmp_path: Path, ledger: Ledger, rows: Rows) -> None:
-    append(ledger, rows(a="1"))
-    stray = tmp_path / "ledger" / "report_rows" / f"report={REPORT}" / "date=yesterday"
-    stray.mkdir()
-    (stray / "x.parquet").write_bytes(b"")
-    with pytest.raises(LedgerDamaged, match="date=yesterday"):
-        ledger.row_days(REPORT)
+STRANGE = (
+    *(f"date={text}" for text in ("yesterday", "202-11-17", "0001-01-01", "9999-12-31", "2026-02-30", "20261118", "")),
+    *("2026-11-18", "date=2026-11-18/date=2026-11-18"),
+)
 
 
-def test_what_is_no_part_is_left_alone(tmp_path: Path, ledger: Ledger, a_state: Build) -> None:
+@pytest.mark.parametrize("folder", STRANGE)
+def test_a_strange_folder_is_named_with_its_reason_and_stops_no_date(
+    tmp_path: Path, ledger: Ledger, a_state: Build, rows: Rows, folder: str
+) -> None:
     ledger.append_states([a_state()])
-    parts(tmp_path)[0].with_name("README.txt").write_text("not ours")
+    append(ledger, rows(a="1"))
+    root = tmp_path / "ledger"
+    strays = [f"{kind}/{folder}/01KA8GM800ZZZZZZZZZZZZZZZZ.parquet" for kind in KINDS]
+    strays += [f"report_rows/report={REPORT}/{folder}/01KA8GM800ZZZZZZZZZZZZZZZZ.parquet"]
+    for stray in strays:
+        (root / stray).parent.mkdir(parents=True, exist_ok=True)
+        (root / stray).write_bytes(b"not read by anybody")
+    ledger_parts = LedgerParts(LocalFiles(root))
+    assert ledger.state_days() == {DAY: NOON}
+    assert ledger.row_days(REPORT) == [DAY]
+    assert set(ledger_parts.by_day()) == {DAY}
+    assert len(ledger.states([DAY])) == 1
+    strange = ledger_parts.strange()
+    assert {name.rpartition("/")[0] for name in strange} == {name.rpartition("/")[0] for name in strays}
+    assert all(strange.values())
+
+
+def test_a_date_that_would_not_be_read_again_is_not_written(ledger: Ledger, a_state: Build) -> None:
+    for day in (date.min, date.max):
+        with pytest.raises(ValueError, match="would not read"):
+            ledger.append_states([a_state(date=day)])
+    assert ledger.state_days() == {}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ["README.txt", "copy.parquet", "part-00000.snappy.parquet", "_SUCCESS", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ.parquet"],
+)
+def test_a_foreign_file_is_named_and_left_alone(tmp_path: Path, ledger: Ledger, a_state: Build, foreign: str) -> None:
+    ledger.append_states([a_state()])
+    parts(tmp_path)[0].with_name(foreign).write_bytes(b"not ours")
     assert len(ledger.states([DAY])) == 1
     assert ledger.state_days() == {DAY: NOON}
+    assert list(LedgerParts(LocalFiles(tmp_path / "ledger")).strange()) == [f"recording_states/date={DAY}/{foreign}"]
 
 
-def test_a_part_whose_name_the_ledger_never_gave_is_named(tmp_path: Path, ledger: Ledger, a_state: Build) -> None:
-    ledger.append_states([a_state()])
-    part = parts(tmp_path)[0]
-    part.rename(part.with_name("copy.parquet"))
-    with pytest.raises(LedgerDamaged, match=r"copy\.parquet"):
-        ledger.state_days()
+def test_an_unreadable_part_fails_its_own_date_and_no_other(tmp_path: Path, ledger: Ledger, a_state: Build) -> None:
+    tomorrow = DAY + timedelta(days=1)
+    ledger.append_states([a_state(), a_state(date=tomorrow)])
+    victim = next((tmp_path / "ledger").rglob(f"date={DAY}/*.parquet"))
+    victim.write_bytes(b"<html>")
+    assert ledger.state_days() == {DAY: NOON, tomorrow: NOON}
+    assert len(ledger.states([tomorrow])) == 1
+    with pytest.raises(LedgerDamaged, match=victim.name):
+        ledger.states([DAY])
 
 
 def test_other_readers_see_the_whole_ledger_with_its_dates(
