@@ -19,8 +19,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import LINK_COLUMN
 from pipelines.ringcx.reports import ReportName
 from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
+from pipelines.steps.coverage import newest_by_account
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, number
-from pipelines.steps.pulled import newest_by_account
 from pipelines.steps.rows import AGENT, GLOBAL
 
 # A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.

@@ -17,8 +17,8 @@ from pipelines.ringcx.columns import LINK_COLUMN
 from pipelines.ringcx.reports import ReportName
 from pipelines.ringcx.times import uii_time
 from pipelines.steps.agreement import YOUNG, Call
+from pipelines.steps.coverage import covers
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, number
-from pipelines.steps.pulled import covers
 from pipelines.steps.rows import EVENTS, GLOBAL
 
 # The two may date one call on either side of midnight.

@@ -17,10 +17,10 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.coverage import Unpulled, unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.known import Known, Recordings
 from pipelines.steps.linked import dates_by_id, linked_rows
-from pipelines.steps.pulled import Unpulled, unpulled
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
 OVERDUE_AFTER = timedelta(minutes=15)

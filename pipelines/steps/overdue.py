@@ -23,8 +23,8 @@ from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.completeness import overdue, stuck
+from pipelines.steps.coverage import unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
-from pipelines.steps.pulled import unpulled
 
 READ_ALL_EVERY = timedelta(days=7)
 # Writers on other machines have other clocks, as in sensors.py.

@@ -18,8 +18,8 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports import ReportName
 from pipelines.steps.agreement import compare
+from pipelines.steps.coverage import covers, newest_by_account
 from pipelines.steps.findings import Finding, Level, Row, Table, number
-from pipelines.steps.pulled import covers, newest_by_account
 from pipelines.steps.rows import GLOBAL, INTERACTIONS
 
 WEEKS = 6

@@ -30,8 +30,8 @@ from pipelines.ringcx.interactions import pull_interactions, windows
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.tables import with_row_identity
 from pipelines.ringcx.times import parse_moment
+from pipelines.steps.coverage import covers
 from pipelines.steps.pull import pull_each, whole_answer
-from pipelines.steps.pulled import covers
 from pipelines.steps.rows import INTERACTIONS, ROWS, has_link
 
 TRACES = "interaction_metadata_window"

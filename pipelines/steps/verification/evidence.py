@@ -17,8 +17,8 @@ from pipelines.ledger.merged import Record, held_against, is_merged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.coverage import gaps
 from pipelines.steps.findings import number
-from pipelines.steps.pulled import gaps_of
 from pipelines.steps.seal import MANIFESTS, rows_pulled
 from pipelines.steps.verification.doubts import Tell
 from pipelines.steps.verification.scratch import Difference, Scratch
@@ -45,7 +45,7 @@ def check_pulls(
     if not any(pulls.values()):
         tell("never_pulled", day.isoformat(), f"{day} was never pulled, so nobody knows what it should hold; run it")
         return
-    for gap in (gap for account in known for gap in gaps_of(pulls, account, bounds, reports)):
+    for gap in gaps(pulls, known, bounds, reports):
         subject = f"{gap.report} of account {gap.account_id}"
         if gap.to is None:
             tell("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
