@@ -19,6 +19,7 @@ from pipelines.ledger.files import LedgerError
 from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.settings import SettingsError
+from pipelines.steps.attempt import TemporaryDiskFull
 from pipelines.steps.fetch import SourceDown
 from pipelines.steps.pull import DayNotOver, PullFailed
 from pipelines.steps.retry import UnknownRecording
@@ -33,6 +34,7 @@ EXPECTED = (
     SourceDown,
     SourceError,
     StorageError,
+    TemporaryDiskFull,
     UnknownRecording,
 )
 

@@ -5,9 +5,11 @@ Returns what happened; what that means for the recording's state is decided in `
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from pipelines.archive import keys
@@ -17,20 +19,33 @@ from pipelines.archive.sound import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.states import Layout, RecordingState
-from pipelines.ringcx.errors import LinkRefused, Stopped
+from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.limits import check_stop
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
 from pipelines.ringcx.segments import is_segment_link
 from pipelines.steps.counterparts import AMBIGUOUS
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.rows import INTERACTIONS
-from pipelines.steps.spool import Room, Spool
 from pipelines.steps.verdicts import Fault
 
 # A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
 DURATION_TOLERANCE_S = 5.0
 DURATION_TOLERANCE_SHARE = 0.2
 # A redirect off the allow-list; a name that leads into a private network.
+_IN_MEMORY = 8 << 20  # a longer body waits on disk, under TMPDIR
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
+
+
+class TemporaryDiskFull(Exception):  # noqa: N818 - the sentence that the run ends with
+    """A recording did not fit into the temporary folder. It says nothing about the recording, which stays pending."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The disk of the temporary folder {tempfile.gettempdir()} is full, so recordings larger than "
+            f"{_IN_MEMORY >> 20} MiB could not be received: they stay pending and are fetched by a later run. Free "
+            "space there, or set TMPDIR to a folder on a larger disk."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +87,6 @@ class Attempt:
     media: Recorders
     existing: Collection[str]
     stop: threading.Event
-    room: Room = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "room", Room(self.stop))
 
     def __call__(self, state: RecordingState, key: str) -> Done:
         """Bring `state`'s recording under `key`.
@@ -83,46 +94,53 @@ class Attempt:
         Raises:
             Stopped: the run is ending.
             StorageRefused: the bucket does not take what is put.
+            TemporaryDiskFull: the body does not fit into the temporary folder.
         """
         try:
-            for name in self._names(state, key) if self.existing else ():
-                if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, channels_of(state))):
-                    return _done(state, kept.stored, kept.wav)
+            return self._adopted(state, key) or self._fetched(state, key)
+        except MediaFault as fault:
+            # What we refuse ourselves says nothing of the log-in.
+            kind = "not_audio" if fault.reason in OUR_REFUSALS else fault.kind
+            return Done(state, fault=Fault(kind, fault.reason))
+        except LinkRefused as refusal:  # the settings allow less than when the link was judged
+            return Done(state, fault=Fault("not_audio", f"{LINK_REFUSED}{refusal.reason}"))
+        except NotARecording as fault:
+            return Done(state, fault=Fault("not_audio", fault.reason))
         except StorageUnavailable:
             return Done(state, fault=Fault("unavailable", "storage_unavailable"))
-        if self.stop.is_set():
-            raise Stopped
-        with Spool(self.room) as spool:
-            body = cast("BinaryIO", spool)  # as much of one as anybody here uses
-            try:
-                fetched = self.media.fetch(state, body)
-                wav = inspect_wav(body, fetched.size, channels_of(state))
-                upload = Upload(
-                    key=key,
-                    recording_id=state.recording_id,
-                    account_id=state.account_id,
-                    uii=state.uii,
-                    layout=state.layout,
-                    source=state.source,
-                    sha256=fetched.sha256,
-                    size=fetched.size,
-                )
-                silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))
-                return _done(state, self._store(upload, body), wav, silent)
-            except MediaFault as fault:
-                # What we refuse ourselves says nothing of the log-in.
-                kind = "not_audio" if fault.reason in OUR_REFUSALS else fault.kind
-                return Done(state, fault=Fault(kind, fault.reason))
-            except LinkRefused as refusal:  # the settings allow less than when the link was judged
-                return Done(state, fault=Fault("not_audio", f"{LINK_REFUSED}{refusal.reason}"))
-            except NotARecording as fault:
-                return Done(state, fault=Fault("not_audio", fault.reason))
-            except StorageUnavailable:
-                return Done(state, fault=Fault("unavailable", "storage_unavailable"))
-            except StoreDamaged:
-                return Done(state, fault=Fault("unavailable", "storage_damaged"))
-            except Conflict as conflict:
-                return Done(state, conflict=conflict)
+        except StoreDamaged:
+            return Done(state, fault=Fault("unavailable", "storage_damaged"))
+        except Conflict as conflict:
+            return Done(state, conflict=conflict)
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                raise TemporaryDiskFull from error
+            raise
+
+    def _adopted(self, state: RecordingState, key: str) -> Done | None:
+        for name in self._names(state, key) if self.existing else ():
+            if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id, channels_of(state))):
+                return _done(state, kept.stored, kept.wav)
+        return None
+
+    def _fetched(self, state: RecordingState, key: str) -> Done:
+        check_stop(self.stop)
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
+            body = cast("BinaryIO", spool)  # a spooled file is one in all but its stub
+            fetched = self.media.fetch(state, body)
+            wav = inspect_wav(body, fetched.size, channels_of(state))
+            upload = Upload(
+                key=key,
+                recording_id=state.recording_id,
+                account_id=state.account_id,
+                uii=state.uii,
+                layout=state.layout,
+                source=state.source,
+                sha256=fetched.sha256,
+                size=fetched.size,
+            )
+            silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))
+            return _done(state, self._store(upload, body), wav, silent)
 
     def _names(self, state: RecordingState, key: str) -> set[str]:
         """Where an earlier run may have put it, which perhaps knew fewer recordings of that file name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -28,10 +28,9 @@ from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import CredentialsRefused, Stopped
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.steps.attempt import Attempt, Done, Recorders, is_segment
+from pipelines.steps.attempt import Attempt, Done, Recorders, TemporaryDiskFull, is_segment
 from pipelines.steps.due import Planned, Work
 from pipelines.steps.findings import number
-from pipelines.steps.flow import Crew
 from pipelines.steps.verdicts import Fault, judge, may_be_final
 
 PASS = 20_000  # so many are tried before those of them are tried again whose answer would be final
@@ -138,27 +137,27 @@ class Fetcher:
             Exception: the first defect that an attempt met, once all others have been settled.
         """
         result = FetchResult()
-        crew = Crew(self._concurrency, name="recording")
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
         try:
             with _Lines(self._ledger, self._clock) as lines:
                 for one in work:
-                    self._portion(one, crew, lines, result)
+                    self._portion(one, pool, lines, result)
                     lines.flush()
                     del one  # before the next is read
         finally:
-            crew.shutdown(wait=False)
+            pool.shutdown(wait=False)
         if self._defect is not None:
             raise self._defect
         return result
 
-    def _portion(self, work: Work, crew: Crew, lines: _Lines, result: FetchResult) -> None:
+    def _portion(self, work: Work, pool: Executor, lines: _Lines, result: FetchResult) -> None:
         due = work.due
         result.due += len(due)
         if len(due):
             self._gave_before |= {_log_in(one) for one in work.known.of_each_origin()}
         attempt = Attempt(self._bucket, self._media, self._existing(due), self._stop)
         for part in due.batches(PASS):
-            self._pass(partial(self._attempts, attempt, crew, lines, result), part, lines, result)
+            self._pass(partial(self._attempts, attempt, pool, lines, result), part, lines, result)
 
     def _existing(self, due: Planned) -> frozenset[str]:
         """What lies in the archive already and may be one of these."""
@@ -187,7 +186,7 @@ class Fetcher:
     def _attempts(
         self,
         attempt: Attempt,
-        crew: Crew,
+        pool: Executor,
         lines: _Lines,
         result: FetchResult,
         due: Iterable[tuple[RecordingState, str]],
@@ -197,15 +196,10 @@ class Fetcher:
         running: dict[Future[Done], tuple[RecordingState, str]] = {}
         ended: SimpleQueue[Future[Done]] = SimpleQueue()
 
-        def attempted(state: RecordingState, key: str) -> Done:
-            done = attempt(state, key)
-            crew.ended(done.stored.size if done.stored else 0)
-            return done
-
         try:
             while True:
                 for state, key in islice(waiting, 2 * self._concurrency - len(running)):
-                    future = crew.submit(attempted, state, key)
+                    future = pool.submit(attempt, state, key)
                     running[future] = state, key
                     future.add_done_callback(ended.put)
                 if not running:
@@ -215,7 +209,6 @@ class Fetcher:
                     done = self._outcome(future, state)
                     self._watch(done)
                     yield done, key
-                crew.look()
                 lines.flush_in_time()
                 self._progress(Progress(result.settled, result.due, result.size))
         except BaseException:
@@ -235,6 +228,9 @@ class Fetcher:
         except CredentialsRefused as refusal:  # of the log-in: links that need none may still be had
             self._defect = self._defect or refusal
             return Done(state, fault=Fault("unavailable", "log_in_refused"))
+        except TemporaryDiskFull as full:
+            self._defect = self._defect or full
+            return Done(state, fault=Fault("unavailable", "temporary_disk_full"))
         except Exception as defect:  # noqa: BLE001 - raised again by run()
             self._defect = self._defect or defect
             return Done(state, fault=Fault("unavailable", "defect"))

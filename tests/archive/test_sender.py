@@ -1,6 +1,7 @@
 import os
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,6 @@ from hypothesis import strategies as st
 from pipelines.archive.bucket import make_s3_client
 from pipelines.archive.sender import Part, SignedSender
 from pipelines.archive.signing import Credentials, Request, signed
-from pipelines.steps.spool import BLOCK, Room, Spool
 from tests.hostile.certificates import certificate
 
 HASH = "0" * 64
@@ -130,7 +130,7 @@ def test_a_signature_is_the_one_that_botocore_makes(  # noqa: PLR0917 - all from
     assert f"SignedHeaders={theirs.signed_headers(theirs.headers_to_sign(asked))}," in ours["authorization"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 300_000, BLOCK, 2 * BLOCK + 1, 4 * BLOCK + 7])
+@pytest.mark.parametrize("size", [0, 1, 300_000, (1 << 20), 2 * (1 << 20) + 1, 4 * (1 << 20) + 7])
 @pytest.mark.parametrize("start", [0, 5])
 def test_a_body_arrives_as_it_lies_in_memory_or_on_disk(serve: Serve, size: int, start: int) -> None:
     content, heard = os.urandom(size), list[bytes]()
@@ -140,7 +140,7 @@ def test_a_body_arrives_as_it_lies_in_memory_or_on_disk(serve: Serve, size: int,
             heard.append(wire.hear_body(wire.hear_head()))
             wire.say(STORED)
 
-    with Spool(Room(threading.Event(), in_memory=2 * BLOCK)) as spool:
+    with tempfile.SpooledTemporaryFile(2 * (1 << 20)) as spool:
         for place in range(0, size, 100_000):
             spool.write(content[place : place + 100_000])
         sender = sender_to(serve(deal))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -182,6 +183,28 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "defect")
     assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+
+
+def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world()
+    day = recent[0]
+
+    def full(**_: Any) -> IO[bytes]:
+        return Path("/dev/full").open("r+b")  # the kernel's own ENOSPC
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.steps.attempt._IN_MEMORY", 1000)
+        patch.setattr("tempfile.TemporaryFile", full)
+        result = it.run(day)
+    sentence = it.failures(result)["recordings"]
+    assert "TMPDIR" in sentence
+    assert "pending" in sentence
+    states = it.states(day).values()
+    assert {(one.status, one.reason) for one in states} == {(Status.pending, "temporary_disk_full")}
+    assert it.run(day).success
+    assert {one.status for one in it.states(day).values()} == {Status.archived}
 
 
 def test_an_interrupt_while_states_are_written_loses_none_of_them(

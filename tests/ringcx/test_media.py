@@ -20,7 +20,6 @@ from pipelines.ringcx.errors import AccountUnknown, LinkRefused, Stopped
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList, RecordingLink, parse_link
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
-from pipelines.steps.spool import BLOCK, Room, Spool
 
 HOST = "c02-recordings.virtualacd.biz"
 FILE = "15300002/202007/30/202007302136360132130000036446-1.WAV"
@@ -690,7 +689,7 @@ def test_bodies_of_all_sizes_and_pieces_arrive_whole_in_memory_and_on_disk_over_
     make: Callable[..., MediaClient], piece: int
 ) -> None:
     block = 256 << 10
-    bodies = [WAV + os.urandom(size) for size in (0, 511, block - len(WAV), block, 3 * block + 17, 3 * BLOCK)]
+    bodies = [WAV + os.urandom(size) for size in (0, 511, block - len(WAV), block, 3 * block + 17, 3 << 20)]
     connections = 0
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -706,10 +705,10 @@ def test_bodies_of_all_sizes_and_pieces_arrive_whole_in_memory_and_on_disk_over_
                         connection.sendall(sent[start : start + piece])
 
         threading.Thread(target=serve, daemon=True).start()
-        media, room = make(), Room(threading.Event(), in_memory=3 * BLOCK)
+        media = make()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/?file=a"
         for body in bodies:
-            with Spool(room) as spool:
+            with tempfile.SpooledTemporaryFile(1 << 20) as spool:
                 fetched = media.fetch(url, "1", cast("IO[bytes]", spool))
                 spool.seek(0)
                 assert spool.read() == body
