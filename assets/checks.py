@@ -18,17 +18,15 @@ from dagster import (
     MetadataValue,
     PreviewWarning,
     ResourceParam,
-    RunsFilter,
     asset_check,
 )
 
 from assets.presentation import table
 from pipelines.failures import EXPECTED
 from pipelines.jobs import STANDING_CHECK
-from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
 from pipelines.ringcx.columns import LEGACY, ReportName
-from pipelines.sensors import REPORT_KEYS, UNFINISHED
+from pipelines.run_requests import unfinished_dates
 from pipelines.steps.agreement import mono_and_stereo_agree
 from pipelines.steps.arrivals import every_event_arrived
 from pipelines.steps.audio import audio_is_true
@@ -120,9 +118,8 @@ def _of_report(report: ReportName, partitions: DailyPartitionsDefinition) -> Ass
             now=services.clock(),
         )
 
-    (key,) = (key for key in REPORT_KEYS if key.to_user_string() == report)
     return _of_date(
-        key,
+        AssetKey(report),
         "report_is_plausible",
         judge,
         partitions,
@@ -153,9 +150,8 @@ def _standing() -> AssetChecksDefinition:
         op_tags=LAST,
     )
     def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
-        runs = context.instance.get_run_records(RunsFilter(statuses=list(UNFINISHED)), limit=1000)
-        partitions = {tag for one in runs if (tag := one.dagster_run.tags.get(PARTITION_TAG))}
-        return _told(lambda: _nothing_is_overdue(services, {date.fromisoformat(one) for one in partitions}))
+        busy = {date.fromisoformat(one) for one in unfinished_dates(context.instance)}
+        return _told(lambda: _nothing_is_overdue(services, busy))
 
     return check
 

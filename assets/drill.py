@@ -3,7 +3,6 @@
 import io
 import random
 from collections.abc import Iterator, Sequence
-from datetime import date
 from itertools import islice
 
 from dagster import (
@@ -15,7 +14,6 @@ from dagster import (
     AssetSpec,
     MaterializeResult,
     ResourceParam,
-    RunsFilter,
     TableMetadataValue,
     multi_asset,
 )
@@ -26,7 +24,7 @@ from pipelines.failures import told_in_a_sentence
 from pipelines.jobs import RESTORE_DRILL
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import UNFINISHED
+from pipelines.run_requests import unfinished_dates
 from pipelines.steps.verification.days import Archive
 from pipelines.steps.verification.doubts import DayVerdict
 from pipelines.steps.verification.drill import drill, keep, sealed_dates
@@ -82,7 +80,9 @@ def _drilled(context: AssetExecutionContext, services: Services) -> MaterializeR
     settings, started = services.settings, services.clock()
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     today = local_day(started, settings.zone)
-    days = [day for day in sealed_dates(services.bucket) if day < today and not _is_worked_on(context, day)]
+    # A date whose run is not over has every right to differ from its last manifest.
+    busy = unfinished_dates(context.instance)
+    days = [day for day in sealed_dates(services.bucket) if day < today and day.isoformat() not in busy]
     verdicts: list[DayVerdict] = []
     with Report(
         bucket=services.bucket.name,
@@ -152,12 +152,6 @@ def _archive(services: Services) -> Archive:
         verifier=services.verifier,
         threads=services.settings.archive_concurrency,
     )
-
-
-def _is_worked_on(context: AssetExecutionContext, day: date) -> bool:
-    """A date whose run is not over has every right to differ from its last manifest."""
-    unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: day.isoformat()})
-    return bool(context.instance.get_run_records(unfinished, limit=1))
 
 
 def _by_date(verdicts: Sequence[DayVerdict]) -> TableMetadataValue:

@@ -6,18 +6,14 @@ since it was asked for last, or once more when the grace of what was merged is o
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from dagster import (
-    DagsterInstance,
     DailyPartitionsDefinition,
     DefaultSensorStatus,
     ResourceParam,
-    RunRequest,
-    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -27,24 +23,20 @@ from dagster import (
 
 from pipelines.calendar import local_day
 from pipelines.ledger.merged import is_merged, replaced_parts
-from pipelines.priority import OLDER_TAG, PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import RUN_KEY_TAG, UNFINISHED
+from pipelines.run_requests import RunRequests
 from pipelines.settings import Calendar
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from pipelines.jobs import Job
 
-RUNS_PER_TICK = 20
 EVERY_SECONDS = 3600
 _MERGE, _REMOVE = "merge", "remove"
 _NEVER = "9999"
 _ULID = 26
 
 
-def ledger_grows(
-    calendar: Calendar, partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition"
-) -> SensorDefinition:
+def ledger_grows(calendar: Calendar, partitions: DailyPartitionsDefinition, job: "Job") -> SensorDefinition:
     """Starts a compaction for each old date that has small parts to merge, or merged ones to remove."""
 
     @sensor(
@@ -55,20 +47,21 @@ def ledger_grows(
         description="Merges the ledger's small parts of dates that the night's runs come back to no more.",
     )
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
-        today = local_day(services.clock(), calendar.zone)
+        now = services.clock()
+        today = local_day(now, calendar.zone)
         grace = timedelta(days=services.settings.ledger_compaction_grace_days)
         # Date -> the day on which what was merged of it may be removed.
         later: dict[str, str] = json.loads(context.cursor or "{}")
         wanted: dict[str, str] = {}
         for day, names in sorted(services.ledger_parts.by_day().items(), reverse=True):
             key = day.isoformat()
-            if not calendar.is_over_for_good(day, today) or not partitions.has_partition_key(key):
+            if not calendar.is_over_for_good(day, today):
                 continue
             if later.get(key, _NEVER) <= today.isoformat():  # that run merges too, if there is something
                 wanted[key] = f"{_REMOVE}:{key}:{later[key]}"
             elif has_to_merge(names):
                 wanted[key] = f"{_MERGE}:{key}:{len(names)}:{max(names)}"
-        requests = list(islice(_new(context.instance, wanted), RUNS_PER_TICK))
+        requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted)
         for key, run_key in ((one.partition_key or "", one.run_key or "") for one in requests):
             later.pop(key, None)
             if run_key.startswith(_MERGE):
@@ -95,12 +88,3 @@ def _read_of(names: Sequence[str]) -> int:
     before = sum(name[:_ULID] <= largest[:_ULID] for name in plain)
     late = max(0, before - replaced_parts(largest)) if largest else 0
     return bool(largest) + late + len(plain) - (before if largest else 0)
-
-
-def _new(instance: DagsterInstance, wanted: Mapping[str, str]) -> Iterator[RunRequest]:
-    """A run for each date that has none unfinished and was not asked for the same before."""
-    for key, run_key in wanted.items():
-        unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: key})
-        had = RunsFilter(tags={RUN_KEY_TAG: run_key})
-        if not instance.get_run_records(unfinished, limit=1) and not instance.get_run_records(had, limit=1):
-            yield RunRequest(run_key=run_key, partition_key=key, tags={OLDER_TAG: "true"})

@@ -52,8 +52,8 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
         ],
         sensors=[
             pending_recordings(days, partitions, job),
-            *([end_call_events_arrived(partitions, job)] if events else []),
-            archive_despite_failed_report(days, job),
+            *([end_call_events_arrived(days, partitions, job)] if events else []),
+            archive_despite_failed_report(days, partitions, job),
             ledger_grows(days, partitions, compact),
             *alert_sensors(),
         ],

@@ -17,7 +17,6 @@ from dagster import (
     DailyPartitionsDefinition,
     DefaultSensorStatus,
     ResourceParam,
-    RunRequest,
     RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
@@ -29,13 +28,13 @@ from dagster import (
 from pipelines.calendar import local_day
 from pipelines.events.place import EventsUnavailable
 from pipelines.events.stored import StoredEvents, day_folder
-from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.sensors import AFTER_REPORTS, RUN_KEY_TAG, UNFINISHED, place_in_line, to_run
+from pipelines.run_requests import AFTER_REPORTS, RUN_KEY_TAG, RunRequests
+from pipelines.settings import Calendar
 from pipelines.steps.rows import EVENTS
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from pipelines.jobs import Job
 
 AFTER_EVENTS = (AssetKey(EVENTS), *AFTER_REPORTS)
 # A call may have begun yesterday, and a clock may be a day ahead.
@@ -75,9 +74,7 @@ class _Memory:
             yield day
 
 
-def end_call_events_arrived(
-    partitions: DailyPartitionsDefinition, job: "UnresolvedAssetJobDefinition"
-) -> SensorDefinition:
+def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefinition, job: "Job") -> SensorDefinition:
     """Starts a run for each date that has events no run was asked to take, and no unfinished run."""
 
     @sensor(
@@ -90,11 +87,16 @@ def end_call_events_arrived(
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult | SkipReason:
         if services.events is None:
             return SkipReason("EVENTS_URL is not set.")
-        memory = _Memory.of(context.cursor)
+        memory, now = _Memory.of(context.cursor), services.clock()
         try:
-            requests = list(_wanted(context.instance, services, services.events, memory, partitions))
+            wanted = dict(
+                _wanted(context.instance, services.events, memory, local_day(now, calendar.zone), f"{now:%Y-%m-%dT%H}")
+            )
         except EventsUnavailable as error:
             return SkipReason(str(error))
+        # A run under way may have listed before the event came: the next tick asks.
+        requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
+        memory.asked |= {one.partition_key: one.run_key for one in requests if one.partition_key and one.run_key}
         skip = None if requests else SkipReason("No date has events that no run was asked to take.")
         return SensorResult(run_requests=requests, skip_reason=skip, cursor=memory.cursor())
 
@@ -102,34 +104,17 @@ def end_call_events_arrived(
 
 
 def _wanted(
-    instance: DagsterInstance,
-    services: Services,
-    stored: StoredEvents,
-    memory: _Memory,
-    partitions: DailyPartitionsDefinition,
-) -> Iterator[RunRequest]:
-    now = services.clock()
-    for day in list(memory.to_look_at(stored.days(), local_day(now, services.settings.zone))):
+    instance: DagsterInstance, stored: StoredEvents, memory: _Memory, today: date, hour: str
+) -> Iterator[tuple[str, str]]:
+    """Yield each date with events that no run was asked to take, and the run key to ask with."""
+    for day in memory.to_look_at(stored.days(), today):
         key = day.isoformat()
-        if not partitions.has_partition_key(key):
-            continue
         files = stored.files(day_folder(day))
-        there = f"{len(files)}:{sum(file.size for file in files)}"
+        there = f"{key}:{len(files)}:{sum(file.size for file in files)}:"
         # A run that failed is asked for again, but once an hour.
-        run_key = f"{key}:{there}:{now:%Y-%m-%dT%H}"
-        asked = memory.asked.get(key, "")
-        if asked.startswith(f"{key}:{there}:") and (asked == run_key or not _failed(instance, asked)):
-            continue
-        unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: key})
-        # A run under way may have listed before the event came: the next tick asks.
-        if not instance.get_run_records(unfinished, limit=1):
-            memory.asked[key] = run_key
-            yield RunRequest(
-                run_key=run_key,
-                partition_key=key,
-                asset_selection=to_run(instance, AFTER_EVENTS, key, now, services.settings),
-                tags=place_in_line(key, now, services.settings),
-            )
+        run_key, asked = f"{there}{hour}", memory.asked.get(key, "")
+        if not asked.startswith(there) or (asked != run_key and _failed(instance, asked)):
+            yield key, run_key
 
 
 def _failed(instance: DagsterInstance, run_key: str) -> bool:

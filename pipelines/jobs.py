@@ -1,11 +1,14 @@
 """The jobs that the schedules, the sensors and the launchpad run: archive one day, look over all, prove some."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dagster import AssetCheckKey, AssetKey, AssetSelection, define_asset_job
 
 if TYPE_CHECKING:
+    # What `define_asset_job` returns has no public name: it has this one here, and nowhere else.
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+    Job: TypeAlias = UnresolvedAssetJobDefinition
 
 
 STANDING_CHECK = "nothing_is_overdue"
@@ -18,7 +21,7 @@ LEDGER_COMPACTION = "ledger_compaction"
 _COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
 
-def archive_day_job() -> "UnresolvedAssetJobDefinition":
+def archive_day_job() -> "Job":
     """All assets of one date and the checks of that date; the assets bring the partitions."""
     return define_asset_job(
         "archive_day",
@@ -27,7 +30,7 @@ def archive_day_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def standing_check_job() -> "UnresolvedAssetJobDefinition":
+def standing_check_job() -> "Job":
     """The one check that belongs to no date."""
     return define_asset_job(
         "standing_check",
@@ -36,7 +39,7 @@ def standing_check_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def restore_drill_job() -> "UnresolvedAssetJobDefinition":
+def restore_drill_job() -> "Job":
     """The drill and its check; it belongs to no date."""
     return define_asset_job(
         "daily_drill",
@@ -45,7 +48,7 @@ def restore_drill_job() -> "UnresolvedAssetJobDefinition":
     )
 
 
-def compact_day_job() -> "UnresolvedAssetJobDefinition":
+def compact_day_job() -> "Job":
     """The ledger's parts of one old date; no part of archiving it."""
     return define_asset_job(
         "compact_day",

@@ -15,10 +15,10 @@ from pipelines.calendar import local_day
 from pipelines.settings import Calendar
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from pipelines.jobs import Job
 
 
-def daily_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+def daily_archive(calendar: Calendar, job: "Job") -> ScheduleDefinition:
     """Every night: yesterday, and the `ARCHIVE_LOOK_BACK_DAYS` before it, because rows and links arrive late."""
 
     @schedule(
@@ -40,7 +40,7 @@ def daily_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> Sc
     return tick
 
 
-def intraday_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+def intraday_archive(calendar: Calendar, job: "Job") -> ScheduleDefinition:
     """Every 15 minutes: today. Off until somebody switches it on, since it costs requests."""
 
     @schedule(
@@ -61,7 +61,7 @@ def intraday_archive(calendar: Calendar, job: "UnresolvedAssetJobDefinition") ->
     return tick
 
 
-def daily_standing_check(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+def daily_standing_check(calendar: Calendar, job: "Job") -> ScheduleDefinition:
     """Every noon, when the night's runs are long over: what is missing, over all dates."""
     return ScheduleDefinition(
         name="daily_standing_check",
@@ -73,7 +73,7 @@ def daily_standing_check(calendar: Calendar, job: "UnresolvedAssetJobDefinition"
     )
 
 
-def daily_restore_drill(calendar: Calendar, job: "UnresolvedAssetJobDefinition") -> ScheduleDefinition:
+def daily_restore_drill(calendar: Calendar, job: "Job") -> ScheduleDefinition:
     """Every afternoon, between the runs: some recordings of all dates are read back and proved."""
     return ScheduleDefinition(
         name="daily_restore_drill",

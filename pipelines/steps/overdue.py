@@ -20,18 +20,17 @@ from zoneinfo import ZoneInfo
 
 from pipelines.calendar import local_day
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
-from pipelines.ledger.store import Ledger
+from pipelines.ledger.store import Ledger, LedgerDamaged
 from pipelines.ringcx.columns import REPORTS, ReportName
+from pipelines.steps.changes import NEVER, Position, changed_dates
 from pipelines.steps.completeness import overdue, stuck
 from pipelines.steps.coverage import unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
+from pipelines.steps.known import Recordings
 
 READ_ALL_EVERY = timedelta(days=7)
-# Writers on other machines have other clocks, as in sensors.py.
-CLOCK_OVERLAP = timedelta(minutes=10)
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
 PULLED_WITHIN = timedelta(hours=12)
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_DAY = timedelta(days=1)
 _BUCKETS = (0, 7, 14, 30, 60)
 
@@ -44,22 +43,23 @@ class Memory:
     """
 
     of: str
-    read_all_at: datetime = _NEVER
-    read_to: datetime = _NEVER
+    read_all_at: datetime = NEVER
+    position: Position = field(default_factory=Position)
     open: dict[date, dict[str, int]] = field(default_factory=dict)
     whole: set[date] = field(default_factory=set)
 
     @classmethod
     def load(cls, file: Path, of: str, now: datetime) -> Self:
-        """Read it back; an absent, damaged, foreign or week-old one is an empty one."""
+        """Read it back; an absent, damaged, foreign or week-old one is an empty one, and so is one of a clock ahead."""
         try:
             stored: dict[str, Any] = json.loads(file.read_text())
-            if stored["of"] != of or now - datetime.fromisoformat(stored["read_all_at"]) > READ_ALL_EVERY:
+            position, read_all_at = Position.of(stored), datetime.fromisoformat(stored["read_all_at"])
+            if stored["of"] != of or now - read_all_at > READ_ALL_EVERY or position.read_to > now:
                 return cls(of)
             return cls(
                 of,
-                datetime.fromisoformat(stored["read_all_at"]),
-                datetime.fromisoformat(stored["read_to"]),
+                read_all_at,
+                position,
                 {date.fromisoformat(day): counts for day, counts in stored["open"].items()},
                 {date.fromisoformat(day) for day in stored["whole"]},
             )
@@ -72,7 +72,7 @@ class Memory:
             {
                 "of": self.of,
                 "read_all_at": self.read_all_at.isoformat(),
-                "read_to": self.read_to.isoformat(),
+                **self.position.as_json(),
                 "open": {day.isoformat(): counts for day, counts in sorted(self.open.items())},
                 "whole": sorted(day.isoformat() for day in self.whole),
             }
@@ -86,28 +86,24 @@ class Memory:
             return False  # a full disk or a read-only one: the next look reads everything again
         return True
 
-    def refresh(self, ledger: Ledger, now: datetime) -> int:
-        """Read the dates whose states changed; returns how many."""
-        first = self.read_to == _NEVER
-        newest, read = self.read_to, 0
-        for day, written_at in ledger.state_days().items():
-            if written_at <= self.read_to - CLOCK_OVERLAP:
-                continue
-            read += 1
-            newest = max(newest, written_at)
-            counts = Counter(
-                f"{one.status}/{one.reason or 'new'}"
-                for one in ledger.states([day]).values()
-                if one.status is not Status.archived
-            )
-            if counts:
-                self.open[day] = dict(sorted(counts.items()))
-            else:
-                self.open.pop(day, None)
-        self.read_to = newest
-        if first:
+    def refresh(self, ledger: Ledger, now: datetime) -> tuple[int, list[str]]:
+        """Read the dates whose states changed; return how many, and a sentence for each that is damaged."""
+
+        def read(day: date) -> dict[str, int]:
+            reasons = Recordings.of(ledger.current([day])).reasons().to_pylist()
+            return {f"{one['status']}/{one['reason'] or 'new'}": one["recordings"] for one in reasons}
+
+        if self.position.read_to == NEVER:
             self.read_all_at = now
-        return read
+        number, damaged = 0, []
+        for day, counts in changed_dates(ledger, self.position, now, read):
+            number += 1
+            self.open.pop(day, None)
+            if isinstance(counts, LedgerDamaged):
+                damaged.append(str(counts))
+            elif counts:
+                self.open[day] = dict(sorted(counts.items()))
+        return number, damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,50 +134,55 @@ def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[d
     good, or dates that nobody pulled.
     """
     memory = Memory.load(standing.memory, standing.of, now)
-    read = memory.refresh(ledger, now)
-    gaps = _never_pulled(ledger, standing, memory, now)
+    read, damaged = memory.refresh(ledger, now)
+    gaps = _never_pulled(ledger, standing, memory, now, damaged)
     kept = memory.save(standing.memory)
     pending = list(_pending(ledger, memory))
+    today = local_day(now, standing.zone)
+    astray = [one for one in pending if not any(standing.start <= day <= today for day in (one.date, one.found_on))]
     late = [one for one in pending if overdue(one, now) and not {one.date, one.found_on} & set(busy)]
     hung = [one for one in pending if stuck(one, standing.rules, now)]
     left = {one.recording_id: _days_left(one, standing.retention_days, now) for one in pending}
     risky = sorted((one for one in pending if left[one.recording_id] < standing.margin_days), key=_by_date)
     lost = {day: _lost(counts) for day, counts in memory.open.items() if _lost(counts)}
-    horizon = local_day(now, standing.zone) - timedelta(days=standing.retention_days)
+    horizon = today - timedelta(days=standing.retention_days)
     retrievable = sum(count for day, count in lost.items() if day > horizon)
     counts = {
         "missing_now": sum(sum(counts.values()) for counts in memory.open.values()),
         "pending": len(pending),
         "overdue": len(late),
         "stuck": len(hung),
+        "without_partition": len(astray),
         "at_risk": len(risky),
         "lost": sum(lost.values()),
         "lost_within_retention": retrievable,
         "dates_not_pulled": len(gaps),
         "dates_with_something_missing": len(memory.open),
         "dates_read": read,
+        "dates_damaged": len(damaged),
         "memory_kept": int(kept),
     }
     level = Level.good
-    if late or hung or risky or retrievable:
+    if late or hung or risky or retrievable or astray or damaged:
         level = Level.bad
     elif lost or gaps:
         level = Level.doubtful
     matters: dict[str, tuple[str, RecordingState]] = {}
-    for matter, members in (("at_risk", risky), ("overdue", late), ("stuck", hung)):
+    for matter, members in (("without_partition", astray), ("at_risk", risky), ("overdue", late), ("stuck", hung)):
         for one in members:
             matters.setdefault(one.recording_id, (matter, one))
     sample = list(matters.values())[:SAMPLE]
     sample += [("lost", one) for one in _lost_states(ledger, lost, SAMPLE - len(sample))]
     return Finding(
         level=level,
-        sentence=_sentence(counts, standing, gaps),
+        sentence=_sentence(counts, standing, gaps, min((one.date for one in astray), default=None)),
         counts=counts,
         tables={
             **({"by_reason": _reasons(memory)} if memory.open else {}),
             **({"by_days_left": _by_days_left(list(left.values()), standing)} if left else {}),
             **({"sample": examples(sample)} if sample else {}),
             **({"not_pulled": Table(("date",), [(day.isoformat(),) for day in gaps[:SAMPLE]])} if gaps else {}),
+            **({"damaged": Table(("problem",), [(one,) for one in damaged[:SAMPLE]])} if damaged else {}),
         },
     )
 
@@ -192,8 +193,10 @@ def _pending(ledger: Ledger, memory: Memory) -> Iterator[RecordingState]:
             yield from ledger.pending(day)
 
 
-def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datetime) -> list[date]:
-    """The dates since the first one archived, within the retention, of which no source was pulled whole."""
+def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datetime, damaged: list[str]) -> list[date]:
+    """Return the dates since the first one archived, within the retention, of which no source was pulled whole; those
+    whose record of pulls is damaged are added to `damaged`.
+    """
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
         return []
@@ -204,10 +207,13 @@ def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datet
     gaps = []
     while day <= last:
         if day not in memory.whole:
-            if unpulled(ledger, day, standing.accounts, standing.zone, standing.reports):
-                gaps.append(day)
-            else:
-                memory.whole.add(day)
+            try:
+                if unpulled(ledger, day, standing.accounts, standing.zone, standing.reports):
+                    gaps.append(day)
+                else:
+                    memory.whole.add(day)
+            except LedgerDamaged as error:
+                damaged.append(str(error))
         day += _ONE_DAY
     return gaps
 
@@ -256,8 +262,19 @@ def _by_days_left(left: Sequence[float], standing: Standing) -> Table:
     return Table(("days_left", "pending_recordings"), rows)
 
 
-def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date]) -> str:
+def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date], astray: date | None) -> str:
     said = []
+    if counts["dates_damaged"]:
+        said.append(
+            f"The ledger cannot be read for {number(counts['dates_damaged'], 'date')}, so their recordings are not "
+            "counted here: the table `damaged` names each part and what to do."
+        )
+    if astray:
+        pending = number(counts["without_partition"], "pending recording has", "pending recordings have")
+        said.append(
+            f"{pending} a date that no run can have (before ARCHIVE_START_DATE={standing.start} or in the future), the "
+            f"earliest {astray}, so nobody fetches them: set ARCHIVE_START_DATE to their date or earlier."
+        )
     if counts["at_risk"]:
         said.append(
             f"{number(counts['at_risk'], 'pending recording has', 'pending recordings have')} less than "
@@ -266,22 +283,22 @@ def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date]) 
         )
     if counts["overdue"]:
         late = number(counts["overdue"], "is late", "are late")
-        said.append(f"{late}: the time of the next attempt has passed; is the daemon running?")
+        said.append(f"{late}: the time of the next attempt has passed and no run came; is the daemon running?")
     if counts["stuck"]:
         asked = number(counts["stuck"], "was asked", "were asked")
         said.append(f"{asked} for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.")
     if counts["lost"]:
         said.append(
             f"{number(counts['lost'], 'is lost', 'are lost')} (`missing`, `rejected` or `denied`); by date the source "
-            f"should still have {counts['lost_within_retention']}: mend the cause and run `recordings` of the date "
+            f"should still have {counts['lost_within_retention']}: fix the cause and run `recordings` of the date "
             "with `retry_final: true`."
         )
     if gaps:
         dates = number(len(gaps), "date since the archive began was", "dates since the archive began were")
         said.append(f"{dates} never pulled whole: run what is missing, {gaps[0]} first.")
-    if not counts["missing_now"] and not gaps:
-        return "Nothing is missing: every recording known on any date is held."
+    if not counts["missing_now"] and not gaps and not said:
+        return "Nothing is missing: every recording known on any date is archived."
     if not said:
         young = "recording is young and waits for its", "recordings are young and wait for their"
         return f"Nothing is late or lost: {number(counts['pending'], *young)} next attempt."
-    return f"{number(counts['missing_now'], 'recording is', 'recordings are')} not held now. {' '.join(said)}"
+    return f"{number(counts['missing_now'], 'recording is', 'recordings are')} not archived now. {' '.join(said)}"

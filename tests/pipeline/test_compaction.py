@@ -22,7 +22,7 @@ from pipelines.archive.bucket import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.merged import is_merged
 from pipelines.resources import Services, services_resource
-from pipelines.sensors import RUN_KEY_TAG
+from pipelines.run_requests import RUN_KEY_TAG
 from pipelines.settings import Settings, load
 from pipelines.steps.seal import seal_day
 from sandbox.config import Limits, SandboxConfig

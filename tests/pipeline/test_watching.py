@@ -1,0 +1,229 @@
+"""What watches over all dates, over a local ledger: it misses nothing, and nothing keeps it from the rest."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sensor_context
+
+from pipelines import sensors
+from pipelines.definitions import build_defs
+from pipelines.ledger.states import RecordingState, RetryRules, Status
+from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerUnavailable, LocalFiles
+from pipelines.settings import Calendar
+from pipelines.steps.changes import Position, changed_dates
+from pipelines.steps.findings import Finding, Level
+from pipelines.steps.overdue import Standing, nothing_is_overdue
+
+NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
+DUE = NOW - timedelta(hours=8)
+
+
+def pending(day: date, *, due: datetime = DUE, found_on: date | None = None, name: str = "a") -> RecordingState:
+    return RecordingState(
+        recording_id=f"1/{day}/{name}",
+        account_id="1",
+        uii="u",
+        layout="mono",
+        source="global_call_type_detail",
+        date=day,
+        status=Status.pending,
+        next_attempt_at=due,
+        run_id="r",
+        written_at=NOW,
+        link="https://x.vacd.biz/a?file=/b",
+        found_on=found_on or day,
+        first_seen_at=due,
+    )
+
+
+class Watched:
+    """A ledger in a folder, and a clock that the test sets."""
+
+    def __init__(self, root: Path, instance: DagsterInstance) -> None:
+        self.root, self.instance, self.now, self.start = root, instance, NOW, date(2024, 1, 1)
+
+    def ledger(self, *, ahead: timedelta = timedelta(0)) -> Ledger:
+        return Ledger(LocalFiles(self.root / "ledger"), clock=lambda: self.now + ahead)
+
+    def tick(self, cursor: str | None = None, *, ledger: Ledger | None = None, name: str = "pending_recordings") -> Any:
+        services = SimpleNamespace(clock=lambda: self.now, ledger=ledger or self.ledger())
+        defs = build_defs(
+            calendar=Calendar(archive_start_date=self.start),
+            services=ResourceDefinition.hardcoded_resource(services),
+        )
+        repository = defs.get_repository_def()
+        context = build_sensor_context(
+            self.instance, cursor, repository_def=repository, resources={"services": services}
+        )
+        found = repository.get_sensor_def(name).evaluate_tick(context)
+        assert isinstance(found.cursor, str)
+        return found
+
+    def asked(self, found: SensorResult) -> list[str]:
+        return [one.partition_key for one in found.run_requests or ()]
+
+    def check(self) -> Finding:
+        standing = Standing(
+            memory=self.root / "memory.json",
+            ledger_url="here",
+            accounts=("1",),
+            reports=("global_call_type_detail",),
+            zone=ZoneInfo("UTC"),
+            start=self.start,
+            rules=RetryRules((2,), timedelta(days=7)),
+            retention_days=90,
+            margin_days=14,
+        )
+        return nothing_is_overdue(self.ledger(), standing, busy=(), now=self.now)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    with DagsterInstance.ephemeral() as instance:
+        yield Watched(tmp_path, instance)
+
+
+def test_a_recording_dated_before_the_first_partition_stops_no_tick_and_is_named_by_the_standing_check(
+    watched: Watched,
+) -> None:
+    old, new = date(2023, 12, 30), date(2026, 11, 17)
+    watched.ledger().append_states([pending(old), pending(new)])
+    found = watched.tick()
+    assert watched.asked(found) == [str(new)]
+    assert json.loads(found.cursor)["read_to"] == NOW.isoformat()
+    said = watched.check()
+    assert said.level is Level.bad
+    assert said.counts["without_partition"] == 1
+    assert "ARCHIVE_START_DATE=2024-01-01" in said.sentence
+    assert str(old) in said.sentence
+    assert ("1/2023-12-30/a", "without_partition") in [row[:2] for row in said.tables["sample"].rows]
+    watched.start = old
+    assert watched.check().counts["without_partition"] == 0
+    assert watched.asked(watched.tick()) == [str(new), str(old)]
+
+
+def test_a_recording_dated_in_the_future_is_fetched_by_the_run_of_the_date_that_found_it(watched: Watched) -> None:
+    watched.ledger().append_states([pending(date(2031, 1, 1), found_on=date(2026, 11, 17))])
+    assert watched.asked(watched.tick()) == ["2026-11-17"]
+    assert watched.check().counts["without_partition"] == 0
+
+
+def test_one_part_from_a_clock_that_is_ahead_blinds_neither_the_sensor_nor_the_standing_check(
+    watched: Watched,
+) -> None:
+    watched.ledger(ahead=timedelta(days=30)).append_states([pending(date(2026, 11, 1), due=NOW + timedelta(days=400))])
+    cursor = watched.tick().cursor
+    assert watched.check().counts["overdue"] == 0
+    watched.now += timedelta(days=3)
+    watched.ledger().append_states([pending(date(2026, 11, 15), due=watched.now - timedelta(hours=8))])
+    assert watched.asked(watched.tick(cursor)) == ["2026-11-15"]
+    found = watched.check()
+    assert (found.level, found.counts["overdue"], found.counts["pending"]) == (Level.bad, 1, 2)
+
+
+def test_a_memory_that_claims_to_have_read_the_future_is_not_believed(watched: Watched) -> None:
+    watched.check()
+    memory = watched.root / "memory.json"
+    stored = json.loads(memory.read_text())
+    memory.write_text(json.dumps({**stored, "read_to": (NOW + timedelta(days=30)).isoformat()}))
+    watched.ledger().append_states([pending(date(2026, 11, 15))])
+    watched.now += timedelta(days=1)
+    assert watched.check().counts["overdue"] == 1
+
+
+def test_a_tick_over_a_long_ledger_ends_in_time_keeps_its_place_and_the_next_ones_read_the_rest(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [date(2026, 6, 1) + timedelta(days=number) for number in range(60)]
+    watched.ledger().append_states([pending(day) for day in days])  # by one clock: all at one time
+    clock = map(float, itertools.count()).__next__
+    monkeypatch.setattr(sensors, "TICK_SECONDS", 20.0)
+
+    def slow(*arguments: Any, **options: Any) -> Any:  # each reading takes a second
+        return changed_dates(*arguments, **options, clock=clock)
+
+    monkeypatch.setattr(sensors, "changed_dates", slow)
+    cursor, known = None, []
+    for _ in range(3):
+        found = watched.tick(cursor)
+        cursor = found.cursor
+        known.append(len(json.loads(cursor)["due"]))
+    assert known == [20, 40, 60]
+    assert "look" not in json.loads(cursor or "{}")
+
+
+def test_what_is_written_during_a_look_over_several_ticks_is_read_too(watched: Watched) -> None:
+    days = [date(2026, 6, 1) + timedelta(days=number) for number in range(30)]
+    watched.ledger().append_states([pending(day) for day in days])
+    position, read = Position(), list[date]()
+    for _ in range(3):
+        clock = map(float, itertools.count()).__next__
+        look = changed_dates(watched.ledger(), position, watched.now, lambda _: 0, seconds=12, clock=clock)
+        read += [day for day, _ in look]
+        watched.now += timedelta(minutes=1)
+        watched.ledger(ahead=timedelta(minutes=-5)).append_states([pending(days[0])])
+        position = Position.of(json.loads(json.dumps(position.as_json())))
+    assert set(read) == set(days)
+    assert days[0] in [day for day, _ in changed_dates(watched.ledger(), position, watched.now, lambda _: 0)]
+
+
+def test_a_damaged_part_keeps_no_other_date_from_being_read_and_is_read_once_it_is_restored(watched: Watched) -> None:
+    bad, good = date(2026, 11, 16), date(2026, 11, 17)
+    watched.ledger().append_states([pending(bad), pending(good)])
+    (part,) = (watched.root / "ledger" / "recording_states" / f"date={bad}").iterdir()
+    body = part.read_bytes()
+    part.write_bytes(body[:-40])
+    found = watched.tick()
+    assert watched.asked(found) == [str(good)]
+    said = watched.check()
+    assert (said.level, said.counts["dates_damaged"], said.counts["overdue"]) == (Level.bad, 1, 1)
+    assert part.name in str(said.tables["damaged"].rows[0][0])
+    part.write_bytes(body)
+    watched.now += timedelta(days=1)
+    assert str(bad) in watched.asked(watched.tick(found.cursor))
+    said = watched.check()
+    assert (said.counts["dates_damaged"], said.counts["overdue"]) == (0, 2)
+
+
+def test_a_store_that_stops_answering_ends_the_tick_with_a_sentence_and_keeps_what_was_read(watched: Watched) -> None:
+    days = [date(2026, 6, 1) + timedelta(days=number) for number in range(30)]
+    watched.ledger().append_states([pending(day) for day in days])
+
+    class Failing(LocalFiles):
+        left = 20
+
+        def read(self, name: str) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise LedgerUnavailable("the bucket does not answer")
+            return super().read(name)
+
+    found = watched.tick(ledger=Ledger(Failing(watched.root / "ledger"), clock=lambda: NOW))
+    assert "the bucket does not answer" in found.skip_message
+    assert 0 < len(json.loads(found.cursor)["due"]) < 30
+    assert len(json.loads(watched.tick(found.cursor).cursor)["due"]) == 30
+
+
+@pytest.mark.parametrize("stored", [{}, {"read_to": "soon"}, {"read_to": NOW.isoformat(), "look": [1]}])
+def test_a_position_that_is_none_is_refused(stored: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        Position.of(stored)
+
+
+def test_the_error_of_a_damaged_date_is_handed_on(watched: Watched) -> None:
+    watched.ledger().append_states([pending(date(2026, 11, 16))])
+
+    def broken(day: date) -> Callable[[], None]:
+        raise LedgerDamaged(f"{day} is broken")
+
+    ((day, made),) = changed_dates(watched.ledger(), Position(), NOW, broken)
+    assert (day, str(made)) == (date(2026, 11, 16), "2026-11-16 is broken")
