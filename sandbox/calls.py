@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+_AROUND_DAYS = 30
+
 Direction = Literal["inbound", "outbound"]
 Layout = Literal["mono", "stereo"]
 
@@ -127,6 +129,7 @@ class CallPlan:
     talk_seconds: tuple[int, int]
     timezone: str
     crossing_zones: tuple[str, ...]
+    same_around: date | None = None
 
 
 def calls_between(plan: CallPlan, account_id: str, start: datetime, end: datetime) -> Iterator[Call]:
@@ -153,7 +156,7 @@ def find_recording(plan: CallPlan, account_id: str, path: str) -> Recording | No
 @lru_cache(maxsize=512)
 def calls_of_day(plan: CallPlan, account_id: str, day: date) -> tuple[Call, ...]:
     """The calls that start on one UTC day, by start."""
-    chance = random.Random(f"{plan.seed}/{account_id}/{day.isoformat()}")
+    chance = random.Random(f"{plan.seed}/{account_id}/{_name(plan, day)}")
     count = chance.randint(*plan.calls_per_day)
     # The special ones come first, so that even a small day has them.
     starts = [datetime.combine(day, time(), UTC)]
@@ -175,6 +178,13 @@ def calls_of_day(plan: CallPlan, account_id: str, day: date) -> tuple[Call, ...]
             direction: Direction = "outbound" if chance.random() < 0.35 else "inbound"
             made.append(call.answered(direction, legs=legs, queue_s=chance.randint(0, 4)))
     return tuple(sorted(made, key=lambda call: call.started_at))
+
+
+def _name(plan: CallPlan, day: date) -> str:
+    """What the chance of a day is drawn from."""
+    if plan.same_around is not None and abs(distance := (day - plan.same_around).days) <= _AROUND_DAYS:
+        return f"{distance:+d}"
+    return day.isoformat()
 
 
 def _midnights(zones: tuple[str, ...], day: date) -> list[datetime]:

@@ -102,6 +102,7 @@ def run(plan: ChaosPlan, folder: Path, say: Callable[[str], None]) -> ChaosRepor
     report, started = ChaosReport(), time.monotonic()
     config = SandboxConfig(
         seed=plan.seed,
+        same_around=today,
         calls_per_day=(plan.calls_per_date, plan.calls_per_date),
         talk_seconds=(1, 3),
         crossing_zones=(),

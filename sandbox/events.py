@@ -6,7 +6,6 @@ an event that is not answered with 2xx is lost too, for the source sends each on
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ import httpx
 
 from sandbox.calls import EASTERN, Call, calls_between
 from sandbox.config import SandboxConfig
-from sandbox.faults import Faults
+from sandbox.faults import Faults, lot
 from sandbox.links import LinkMaker
 
 Form = Literal["json", "query", "body", "get"]
@@ -38,8 +37,8 @@ class EventRoute:
         url: The address that the administrator entered.
         form: How an event is written.
         header: Name and value of the fixed header, if there is one.
-        lost: Share of events that are never sent.
-        doubled: Share of events that are sent twice.
+        lost: Share of events that are never sent: of the same calls of every date.
+        doubled: Share of events that are sent twice, likewise.
         seed: Another seed loses and doubles others.
     """
 
@@ -52,11 +51,10 @@ class EventRoute:
 
     def copies(self, call: Call) -> int:
         """How often the event of a call is sent."""
-        digest = hashlib.sha256(f"{self.seed}/{call.uii}".encode()).digest()
-        lot = int.from_bytes(digest[:8]) / 2**64
-        if lot < self.lost:
+        drawn = lot(f"{self.seed}/{call.uii}")
+        if drawn < self.lost:
             return 0
-        return 2 if lot < self.lost + self.doubled else 1
+        return 2 if drawn < self.lost + self.doubled else 1
 
 
 @dataclass(slots=True)

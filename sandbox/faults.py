@@ -11,6 +11,7 @@ file path (of a segment, the path of its stereo file); of a row without recordin
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -64,6 +65,7 @@ REPORT_FAULTS = (
 
 LINK_FAULTS = ("link_evil_host", "link_credentials", "link_http", "link_stray_blanks")
 
+_CALL_DATE = re.compile(r"\d{6}/\d{2}/|\b\d{14}(?=\d{16}\b)")  # of a file's folder, and at the start of a UII
 _FINAL = {
     "unauthorized": "denied",
     "forbidden": "denied",
@@ -83,7 +85,8 @@ class Where:
     """Which subjects a knob takes.
 
     Attributes:
-        share: This share of all subjects, 0 to 1, chosen by a hash of the subject.
+        share: This share of all subjects, 0 to 1, chosen by a hash of the subject without its date: the same ones
+            of every date.
         paths: And these: exact, or patterns as in `*-session-2-stereo.WAV`.
         first: Only on the first so many requests (media), or pulls (rows, links, reports); None is for ever.
     """
@@ -118,15 +121,17 @@ class Where:
         """Whether the subject is chosen, at all."""
         if any(subject == path or fnmatchcase(subject, path) for path in self.paths):
             return True
-        return self.share > 0 and _fraction(f"{seed}/{name}/{subject}") < self.share
+        return self.share > 0 and lot(f"{seed}/{name}/{subject}") < self.share
 
     def lasts(self, earlier: int) -> bool:
         """Whether it still acts after `earlier` requests or pulls."""
         return self.first is None or earlier < self.first
 
 
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+def lot(text: str) -> float:
+    """Draw from a text, from 0 to below 1. Dates and times of calls do not count: every date draws the same."""
+    undated = _CALL_DATE.sub("", text)
+    return int.from_bytes(hashlib.blake2b(undated.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _nowhere() -> Where:
@@ -267,7 +272,7 @@ class Faults:
     def not_ready_answer(self, path: str) -> Literal["404", "202", "empty"]:
         """What this recording answers before it is ready."""
         if self.not_ready == "mixed":
-            choice = ("404", "202", "empty")[int(_fraction(f"{self.seed}/not_ready/{path}") * 3)]
+            choice = ("404", "202", "empty")[int(lot(f"{self.seed}/not_ready/{path}") * 3)]
             return cast("Literal['404', '202', 'empty']", choice)
         return self.not_ready
 

@@ -242,7 +242,11 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     shutil.copy(ROOT / "dagster.yaml", home)
     port = free_port()
     config = SandboxConfig(
-        calls_per_day=(6, 8), talk_seconds=(1, 3), limits=Limits(reports="none", exchange="none"), crossing_zones=()
+        same_around=back(0),
+        calls_per_day=(6, 8),
+        talk_seconds=(1, 3),
+        limits=Limits(reports="none", exchange="none"),
+        crossing_zones=(),
     )
     with LocalS3(home / "s3") as s3, RunningSandbox(config, own_process=True) as sandbox:
         environment = {

@@ -172,7 +172,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 def moto(rclone: dict[str, str]) -> Iterator[dict[str, str]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while True:

@@ -128,7 +128,11 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def moto() -> Iterator[S3Server]:
     """Honours IfNoneMatch."""
     port = _free_port()
-    yield from _served([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, None)
+    yield from _served(
+        [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)],
+        port,
+        None,
+    )
 
 
 @pytest.fixture(params=["local", "rclone", "moto"])

@@ -87,7 +87,7 @@ def moto(s3: LocalS3) -> Iterator[Store]:
     """Honours `IfNoneMatch` and keeps versions."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "atomic_moto.py"), "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while True:
@@ -185,6 +185,7 @@ def world(
         ) -> World:
             config = SandboxConfig(
                 **{
+                    "same_around": datetime.now(UTC).date(),
                     "calls_per_day": (6, 8),
                     "talk_seconds": (1, 3),
                     "limits": Limits(reports="none", exchange="none"),

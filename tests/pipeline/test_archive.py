@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.states import Status
-from sandbox.calls import CallPlan, calls_between
+from sandbox.calls import calls_between
 from sandbox.faults import Faults, Where
 
 OLD = date(2026, 3, 2)
@@ -272,17 +272,10 @@ def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
 def _before_a_leg_at_midnight(it: Any, zone: ZoneInfo) -> date:
     """The newest local date, over for days, whose last call has a recorded leg that begins as the next day does."""
     config = it.sandbox.config
-    plan = CallPlan(
-        seed=config.seed,
-        calls_per_day=config.calls_per_day,
-        talk_seconds=config.talk_seconds,
-        timezone=config.timezone,
-        crossing_zones=config.crossing_zones,
-    )
     day = datetime.now(UTC).date() - timedelta(days=4)
     while True:
         midnight = day_bounds(day, zone)[1]
-        calls = calls_between(plan, config.accounts[0], midnight - timedelta(minutes=1), midnight)
+        calls = calls_between(config.plan(), config.accounts[0], midnight - timedelta(minutes=1), midnight)
         if any(leg.recording and leg.started_at == midnight for call in calls for leg in call.segments):
             return day
         day -= timedelta(days=1)

@@ -106,7 +106,7 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
     bucket = "compaction-sample"
     s3.make_bucket(bucket)
     limits = Limits(reports="none", exchange="none")
-    config = SandboxConfig(calls_per_day=(4, 5), talk_seconds=(1, 2), limits=limits)
+    config = SandboxConfig(same_around=DAY, calls_per_day=(4, 5), talk_seconds=(1, 2), limits=limits)
     with (
         RunningSandbox(config) as source,
         pytest.MonkeyPatch.context() as patch,

@@ -24,7 +24,7 @@ import pytest
 from dagster import DagsterInstance
 
 from pipelines.ringcx.columns import REPORTS
-from sandbox.calls import CallPlan, calls_between
+from sandbox.calls import calls_between
 from sandbox.config import Credentials, Limits
 from sandbox.faults import Faults, Where
 from sandbox.s3 import SECRET_ACCESS_KEY
@@ -82,17 +82,10 @@ def secrets_of(it: Any) -> set[str]:
 def personal_data_of(it: Any, *days: date) -> set[str]:
     """The numbers, names, users and notes that the reports of these days hold."""
     config = it.sandbox.config
-    plan = CallPlan(
-        seed=config.seed,
-        calls_per_day=config.calls_per_day,
-        talk_seconds=config.talk_seconds,
-        timezone=config.timezone,
-        crossing_zones=config.crossing_zones,
-    )
     found: set[str] = set()
     for day in days:
         start = datetime.combine(day, datetime.min.time(), UTC)
-        for call in calls_between(plan, config.accounts[0], start, start + timedelta(days=1)):
+        for call in calls_between(config.plan(), config.accounts[0], start, start + timedelta(days=1)):
             found |= {call.ani, call.dnis, call.notes}
             for leg in call.segments:
                 found |= {leg.first_name, leg.last_name, leg.username}

@@ -128,7 +128,11 @@ def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sa
         seed=5, late_links=Where(share=0.2, first=1), forbidden=Where(share=0.06), not_found=Where(share=0.06)
     )
     config = SandboxConfig(
-        calls_per_day=(6, 8), talk_seconds=(1, 2), limits=Limits(reports="none", exchange="none"), faults=faults
+        same_around=TODAY,
+        calls_per_day=(6, 8),
+        talk_seconds=(1, 2),
+        limits=Limits(reports="none", exchange="none"),
+        faults=faults,
     )
     with (
         RunningSandbox(config) as source,
