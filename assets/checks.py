@@ -169,7 +169,7 @@ def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
         retention_days=known.ringcx_retention_days,
         margin_days=known.ringcx_retention_margin_days,
     )
-    return nothing_is_overdue(services.ledger, standing, busy=busy, now=services.clock())
+    return nothing_is_overdue(services.ledger, services.ledger_parts, standing, busy=busy, now=services.clock())
 
 
 def _every_link_is_held(context: AssetCheckExecutionContext, services: Services, day: date) -> Finding:

@@ -27,12 +27,17 @@ Cell = str | int | float
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetadataValue:
-    """A table of the UI; a column is numeric when its first value is."""
-    types = ["string" if not rows or isinstance(rows[0][index], str) else "int" for index in range(len(columns))]
+    """Return a table for the UI. A column is `float` if any of its values is, else `int` or `string` by its values."""
+    types = [_type([row[index] for row in rows]) for index in range(len(columns))]
     return MetadataValue.table(
         records=[TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
         schema=TableSchema([TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
     )
+
+
+def _type(values: Sequence[Cell]) -> str:
+    kinds = {type(value) for value in values}
+    return "string" if not kinds or str in kinds else "float" if float in kinds else "int"
 
 
 def counts(by_status: Counter[Status]) -> dict[str, int]:

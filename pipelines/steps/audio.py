@@ -1,4 +1,4 @@
-"""Is the audio that is held what the report says of it? Reads the ledger only: what was heard when it was archived."""
+"""Check that archived audio is what the report says of it, by what the ledger says was heard when it was archived."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from datetime import date
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.steps.attempt import duration_differs
+from pipelines.steps.counterparts import AMBIGUOUS
 from pipelines.steps.findings import SAMPLE, Finding, Level, examples, number
 from pipelines.steps.known import Recordings
 
 # A header without audio is 44 bytes in a plain WAV.
 _HEADER_BYTES = 44
+# Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
+_OWN = ("duration_differs", "header_only", "silent_channel")
+_NOT_COUNTED = frozenset({"duration_differs", "mono_segment", AMBIGUOUS})
 
 
 def audio_is_true(ledger: Ledger, day: date) -> Finding:
@@ -33,10 +37,15 @@ def audio_is_true(ledger: Ledger, day: date) -> Finding:
     shown = known.states(key for _, key in in_order)
     flagged = [(_detail(doubt, shown[key], doubts.heard.get(key)), shown[key]) for doubt, key in in_order]
     if flagged:
+        others = "".join(
+            f", {number(len(ids), 'has', 'have')} the warning `{name}`"
+            for name, ids in doubts.ids.items()
+            if name not in _OWN
+        )
         sentence = (
             f"Of the recordings of {day}, {number(counts['duration_differs'], 'differs', 'differ')} in length from the "
             f"report, {number(counts['header_only'], 'has', 'have')} a header and no audio, "
-            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel. "
+            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel{others}. "
             "Listen to the samples: they may be recordings of nothing."
         )
     else:
@@ -61,7 +70,7 @@ class _Doubts:
 
     @classmethod
     def of(cls, known: Recordings) -> _Doubts:
-        ids: dict[str, list[str]] = {"duration_differs": [], "header_only": [], "silent_channel": []}
+        ids: dict[str, set[str]] = {name: set() for name in _OWN}
         heard: dict[str, float | None] = {}
         parts = _parts(known)
         columns = (
@@ -77,13 +86,13 @@ class _Doubts:
         for recording_id, account_id, uii, layout, size, lasts, expected, warnings in known.columns(*columns):
             in_all = parts.get((account_id, uii), lasts) if layout == "mono" and lasts is not None else lasts
             if duration_differs(expected, in_all):
-                ids["duration_differs"].append(recording_id)
+                ids["duration_differs"].add(recording_id)
                 heard[recording_id] = in_all
             if size <= _HEADER_BYTES or lasts == 0:
-                ids["header_only"].append(recording_id)
-            if any("silent" in warning for warning in warnings or ()):
-                ids["silent_channel"].append(recording_id)
-        ids["header_only"] += [key for key, one in known.others.items() if one.reason == "header_only"]
+                ids["header_only"].add(recording_id)
+            for warning in set(warnings or ()) - _NOT_COUNTED:
+                ids.setdefault("silent_channel" if "silent" in warning else warning, set()).add(recording_id)
+        ids["header_only"] |= {key for key, one in known.others.items() if one.reason == "header_only"}
         return cls({doubt: sorted(found) for doubt, found in ids.items()}, heard)
 
 

@@ -1,6 +1,6 @@
-"""Is every recording that a date's reports name held, or is it said why not?
+"""Check that every recording a date's reports name is archived, or explained.
 
-The sum that must come out: found = archived + explained. A date whose reports were not pulled has nothing to add up
+The sum must come out: found = archived + explained. A date whose reports were not pulled has nothing to add up
 and is never complete. Reads the ledger, and the names and sizes of the objects; `pipelines.verify` reads the bytes.
 """
 
@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from pipelines.archive.bucket import Bucket, Listed
+from pipelines.archive.errors import KeyMissing
 from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger
@@ -21,10 +23,12 @@ from pipelines.steps.coverage import Unpulled, unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.known import Known, Recordings
 from pipelines.steps.linked import dates_by_id, linked_rows
+from pipelines.steps.parallel import map_in_order
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
 OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
+_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +137,8 @@ def _matter(state: RecordingState, rules: RetryRules, now: datetime, run_id: str
 
 
 def _not_in_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
-    """Those held whose object is not there or is another one. One LIST per 1000 recordings, no byte read unless in
-    doubt.
+    """Return the archived recordings whose object is not there or is another one: one LIST per 1000 recordings, and
+    no byte read unless the ETag changed.
     """
     expected = [key for (key,) in known.columns("key")]
     there: dict[str, Listed] = {}
@@ -150,11 +154,19 @@ def _not_in_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
             wrong[recording_id] = "object_changed"
         elif etag and found.etag and found.etag != etag:
             doubted.append((recording_id, key, sha256))
-    # Another ETag is other bytes, or the same ones moved here from another bucket: a few are read to tell which.
-    for recording_id, key, sha256 in doubted[:SAMPLE]:
-        if bucket.hash_object(key).sha256 != sha256:
-            wrong[recording_id] = "object_changed"
+    # Another ETag is other bytes, or the same ones moved here from another bucket: reading them tells which.
+    for (recording_id, _, sha256), read in map_in_order(partial(_sha256_of, bucket), doubted, threads=_READERS):
+        if read != sha256:
+            wrong[recording_id] = "object_gone" if read is None else "object_changed"
     return wrong
+
+
+def _sha256_of(bucket: Bucket, doubted: tuple[str, str, str]) -> str | None:
+    """Read an object that is in doubt and return its hash; None if it is not there any more."""
+    try:
+        return bucket.hash_object(doubted[1]).sha256
+    except KeyMissing:
+        return None
 
 
 def _next(states: Iterable[RecordingState]) -> datetime | None:
@@ -171,36 +183,60 @@ def _sentence(
     elif gaps:
         more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
         parts.append(
-            f"{day} is not complete, whatever else is held: {gaps[0]}{more}. Run the date again: a report that nobody "
-            "asked for looks like a quiet day."
+            f"{day} is not complete, whatever is archived: {gaps[0]}{more}. Run the date again: a report that was not "
+            "pulled looks like a quiet day."
         )
+    expected = f"{number(found, 'recording')} expected for {day}"
+    archived = f"Of {expected}, {number(held, 'is archived', 'are archived')}"
     problems = [
-        (counts["lost"], "not to be had (`missing`, `rejected` or `denied`; by_reason says why)"),
-        (counts["conflicts"], "in conflict: the source sends other bytes than the archive holds; both are kept"),
-        (counts["overdue"], "late: the time of the next attempt has passed and nobody came; is the daemon running?"),
-        (counts["stuck"], "asked for longer than ARCHIVE_GIVE_UP_DAYS without an answer that decides"),
-        (counts["without_state"], "linked to by a row and unknown to the ledger; run `recording_links` of the date"),
+        (counts["lost"], "is lost", "are lost", " (`missing`, `rejected` or `denied`; the table by_reason says why)"),
+        (
+            counts["conflicts"],
+            "conflicts",
+            "conflict",
+            ": the source sends other bytes than are archived; both are kept",
+        ),
+        (
+            counts["overdue"],
+            "is late",
+            "are late",
+            ": the next attempt was due and no run came; is the daemon running?",
+        ),
+        (counts["stuck"], "was asked", "were asked", " for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer"),
+        (
+            counts["without_state"],
+            "is linked to",
+            "are linked to",
+            " by a row but unknown: run `recording_links` again",
+        ),
         (
             counts["object_gone"],
-            "recorded as held and no longer in the bucket; restore, or name in retry_recording_ids",
+            "was archived and is no longer in the bucket",
+            "were archived and are no longer in the bucket",
+            ": restore, or list in retry_recording_ids",
         ),
-        (counts["object_changed"], "recorded as held and replaced by another object; run the verification"),
+        (
+            counts["object_changed"],
+            "was archived and is now another object",
+            "were archived and are now other objects",
+            ": run `python -m pipelines.verify --read-data`",
+        ),
     ]
-    said = [f"{count} {what}" for count, what in problems if count]
+    said = [f"{number(count, one, more)}{what}." for count, one, more, what in problems if count]
     if said:
-        parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held. {'. '.join(said)}.")
+        parts.append(f"{archived}. {' '.join(said)}")
         if counts["lost"]:
-            parts.append("Once the cause is mended, `retry_final: true` in the config of `recordings` tries again.")
+            parts.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
     elif not found:
         parts.append(f"No row of {day} links to a recording.")
     elif held == found:
         parts.append(
-            f"All {number(found, 'recording')} found for {day} held." if found > 1 else "The only one is held."
+            f"All {expected} are archived." if found > 1 else f"The one recording expected for {day} is archived."
         )
     else:
-        parts.append(f"Of {number(found, 'recording')} found for {day}, {held} held; none is lost or late.")
+        parts.append(f"{archived}; none is lost or late.")
     if counts["waiting"]:
-        when = f", soonest at {next_at:%Y-%m-%d %H:%M} UTC" if next_at else ""
+        when = f", the next at {next_at:%Y-%m-%d %H:%M} UTC" if next_at else ""
         parts.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
     return " ".join(parts)
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from pipelines.calendar import local_day
+from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger, LedgerDamaged
 from pipelines.ringcx.columns import REPORTS, ReportName
@@ -127,7 +128,9 @@ class Standing:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[date], now: datetime) -> Finding:
+def nothing_is_overdue(
+    ledger: Ledger, parts: LedgerParts, standing: Standing, *, busy: Collection[date], now: datetime
+) -> Finding:
     """Say what is missing now. `busy`: the dates that an unfinished run works on, where being late is no fault.
 
     `bad`: recordings late, stuck or about to be purged, or lost while the source still has them. `doubtful`: lost for
@@ -137,6 +140,7 @@ def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[d
     read, damaged = memory.refresh(ledger, now)
     gaps = _never_pulled(ledger, standing, memory, now, damaged)
     kept = memory.save(standing.memory)
+    strange = sorted(parts.strange().items())
     pending = list(_pending(ledger, memory))
     today = local_day(now, standing.zone)
     astray = [one for one in pending if not any(standing.start <= day <= today for day in (one.date, one.found_on))]
@@ -160,12 +164,13 @@ def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[d
         "dates_with_something_missing": len(memory.open),
         "dates_read": read,
         "dates_damaged": len(damaged),
+        "strange_files": len(strange),
         "memory_kept": int(kept),
     }
     level = Level.good
     if late or hung or risky or retrievable or astray or damaged:
         level = Level.bad
-    elif lost or gaps:
+    elif lost or gaps or strange:
         level = Level.doubtful
     matters: dict[str, tuple[str, RecordingState]] = {}
     for matter, members in (("without_partition", astray), ("at_risk", risky), ("overdue", late), ("stuck", hung)):
@@ -182,6 +187,7 @@ def nothing_is_overdue(ledger: Ledger, standing: Standing, *, busy: Collection[d
             **({"by_days_left": _by_days_left(list(left.values()), standing)} if left else {}),
             **({"sample": examples(sample)} if sample else {}),
             **({"not_pulled": Table(("date",), [(day.isoformat(),) for day in gaps[:SAMPLE]])} if gaps else {}),
+            **({"strange_files": Table(("file", "why"), strange[:SAMPLE])} if strange else {}),
             **({"damaged": Table(("problem",), [(one,) for one in damaged[:SAMPLE]])} if damaged else {}),
         },
     )
@@ -296,9 +302,18 @@ def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date], 
     if gaps:
         dates = number(len(gaps), "date since the archive began was", "dates since the archive began were")
         said.append(f"{dates} never pulled whole: run what is missing, {gaps[0]} first.")
-    if not counts["missing_now"] and not gaps and not said:
+    if counts["strange_files"]:
+        files = number(
+            counts["strange_files"], "file in the ledger is not a part of it", "files in the ledger are not parts of it"
+        )
+        said.append(
+            f"{files}, so what they hold is not counted: the table `strange_files` names them. Move them out, or back."
+        )
+    if not counts["missing_now"] and not said:
         return "Nothing is missing: every recording known on any date is archived."
     if not said:
         young = "recording is young and waits for its", "recordings are young and wait for their"
         return f"Nothing is late or lost: {number(counts['pending'], *young)} next attempt."
-    return f"{number(counts['missing_now'], 'recording is', 'recordings are')} not archived now. {' '.join(said)}"
+    if counts["missing_now"]:
+        said.insert(0, f"{number(counts['missing_now'], 'recording is', 'recordings are')} not archived now.")
+    return " ".join(said)

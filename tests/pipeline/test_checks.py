@@ -688,7 +688,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
     [
         (
             1,
-            "1 waits for its next attempt, soonest at",
+            "1 waits for its next attempt, the next at",
             "1 recording is young and waits for its next attempt",
             (
                 "1 recording is not archived now. 1 pending recording has less than 14 days left",
@@ -699,7 +699,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
         ),
         (
             2,
-            "2 wait for their next attempt, soonest at",
+            "2 wait for their next attempt, the next at",
             "2 recordings are young and wait for their next attempt",
             (
                 "2 recordings are not archived now. 2 pending recordings have less than 14 days left",

@@ -179,7 +179,7 @@ def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Co
     assert copy.doubts() == set()
     assert copy.result["good"]
     assert copy.result["sum"]["read"] == 0
-    assert "No doubt: 3 dates" in copy.out
+    assert "No doubt: the archive of 3 dates is as sealed" in copy.out
     held = sum(len(copy.held(day)) for day in DAYS)
     assert held > 20
     assert copy.doubts("--read-data") == set()

@@ -5,24 +5,32 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
 from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sensor_context
 
+from assets.presentation import table
 from pipelines import sensors
+from pipelines.archive.bucket import Bucket, Listed
+from pipelines.archive.errors import KeyMissing
 from pipelines.definitions import build_defs
-from pipelines.ledger.states import RecordingState, RetryRules, Status
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
 from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.settings import Calendar
+from pipelines.steps.audio import audio_is_true
 from pipelines.steps.changes import Position, changed_dates
+from pipelines.steps.completeness import every_link_is_held
 from pipelines.steps.findings import Finding, Level
 from pipelines.steps.overdue import Standing, nothing_is_overdue
 
+DAY = date(2026, 11, 17)
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 DUE = NOW - timedelta(hours=8)
 
@@ -83,7 +91,8 @@ class Watched:
             retention_days=90,
             margin_days=14,
         )
-        return nothing_is_overdue(self.ledger(), standing, busy=(), now=self.now)
+        parts = LedgerParts(LocalFiles(self.root / "ledger"))
+        return nothing_is_overdue(self.ledger(), parts, standing, busy=(), now=self.now)
 
 
 @pytest.fixture
@@ -227,3 +236,107 @@ def test_the_error_of_a_damaged_date_is_handed_on(watched: Watched) -> None:
 
     ((day, made),) = changed_dates(watched.ledger(), Position(), NOW, broken)
     assert (day, str(made)) == (date(2026, 11, 16), "2026-11-16 is broken")
+
+
+def test_a_strange_file_in_the_ledger_stops_nothing_and_is_named_by_the_standing_check(watched: Watched) -> None:
+    watched.ledger().append_states([pending(date(2026, 11, 17), due=NOW + timedelta(hours=1))])
+    assert watched.check().level is Level.good
+    strange = watched.root / "ledger" / "recording_states" / "date=202-11-17" / "01JCXXXXXXXXXXXXXXXXXXXXXX.parquet"
+    strange.parent.mkdir()
+    strange.write_bytes(b"PAR1")
+    assert watched.tick().cursor
+    said = watched.check()
+    assert (said.level, said.counts["strange_files"]) == (Level.doubtful, 1)
+    assert "date=202-11-17" in str(said.tables["strange_files"].rows[0])
+    assert "1 file in the ledger is not a part of it" in said.sentence
+
+
+class FakeBucket:
+    """Holds, under keys that end in a number, objects whose ETag is another one than when they were archived."""
+
+    def __init__(self, number: int, *, changed_from: int, gone: int = -1) -> None:
+        self.number, self.changed_from, self.gone = number, changed_from, gone
+
+    def list_day(self, day: date, *_: object) -> dict[str, Listed]:
+        return {f"k{one:03}": Listed(1000, "other") for one in range(self.number)} if day == DAY else {}
+
+    def hash_object(self, key: str) -> SimpleNamespace:
+        if int(key[1:]) == self.gone:
+            raise KeyMissing(key)
+        return SimpleNamespace(sha256="f" * 64 if int(key[1:]) < self.changed_from else "0" * 64)
+
+
+def held(number: int, **changes: Any) -> list[RecordingState]:
+    return [
+        replace(
+            archived(
+                pending(DAY, name=f"{one:03}"),
+                key=f"k{one:03}",
+                size=1000,
+                sha256="f" * 64,
+                duration_s=9.0,
+                etag="etag",
+                version_id=None,
+                warnings=(),
+                now=NOW,
+                run_id="r",
+            ),
+            **changes,
+        )
+        for one in range(number)
+    ]
+
+
+def judged(watched: Watched, bucket: FakeBucket) -> Finding:
+    return every_link_is_held(
+        watched.ledger(),
+        cast("Bucket", bucket),
+        DAY,
+        accounts=(),
+        reports=(),
+        zone=ZoneInfo("UTC"),
+        rules=RetryRules((2,), timedelta(days=7)),
+        now=NOW,
+        run_id="r",
+    )
+
+
+def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(watched: Watched) -> None:
+    watched.ledger().append_states(held(50))
+    assert judged(watched, FakeBucket(50, changed_from=50)).level is Level.good
+    found = judged(watched, FakeBucket(50, changed_from=20, gone=5))
+    assert found.level is Level.bad
+    assert (found.counts["object_changed"], found.counts["object_gone"]) == (30, 1)
+    assert "Of 50 recordings expected for 2026-11-17, 19 are archived." in found.sentence
+    assert "30 were archived and are now other objects" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (36, "All 36 recordings expected for 2026-11-17 are archived."),
+        (1, "The one recording expected for 2026-11-17 is archived."),
+        (0, "No row of 2026-11-17 links to a recording."),
+    ],
+)
+def test_a_whole_date_is_told_of_in_a_sentence_with_a_verb(watched: Watched, number: int, said: str) -> None:
+    watched.ledger().append_states(held(number))
+    assert judged(watched, FakeBucket(number, changed_from=number)).sentence == said
+
+
+def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watched: Watched) -> None:
+    warnings = ("length_unproven", "channels_4", "channel_1_silent", "channel_2_silent", "mono_segment")
+    watched.ledger().append_states(held(2, warnings=warnings))
+    found = audio_is_true(watched.ledger(), DAY)
+    assert found.level is Level.doubtful
+    assert {"length_unproven": 2, "channels_4": 2, "silent_channel": 2}.items() <= found.counts.items()
+    assert "mono_segment" not in found.counts
+    assert "2 have the warning `length_unproven`" in found.sentence
+    watched.now += timedelta(hours=1)
+    watched.ledger().append_states(held(2, warnings=("mono_segment",), written_at=watched.now))
+    assert audio_is_true(watched.ledger(), DAY).level is Level.good
+
+
+def test_a_column_with_a_fraction_in_any_row_is_declared_as_one() -> None:
+    shown = table(("date", "read", "megabytes"), [("2026-11-17", 3, 0), ("2026-11-18", 4, 9.345)])
+    assert [column.type for column in shown.schema.columns] == ["string", "int", "float"]

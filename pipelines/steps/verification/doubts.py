@@ -128,8 +128,9 @@ class Sum:
                 f"to do; {read}."
             )
         return (
-            f"No doubt: {dates} sealed, {_number(self.held, 'recording')} ({self.held_bytes / 1e6:,.1f} MB) held as "
-            f"sealed, {self.lost:,} not to be had and {self.pending:,} pending by the ledger's word; {read}."
+            f"No doubt: the archive of {dates} is as sealed. It holds "
+            f"{_number(self.held, 'recording')} ({self.held_bytes / 1e6:,.1f} MB); "
+            f"the ledger counts {self.lost:,} lost and {self.pending:,} pending; {read}."
         )
 
 
