@@ -7,10 +7,13 @@ without credentials.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
@@ -26,6 +29,9 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import Method
 
 ENV_FILE = Path(".env")
+_PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_")
+_log = logging.getLogger(__name__)
+_reported: set[str] = set()
 
 _HINTS: Mapping[str, str] = {
     "ringcx_account_ids": "list the RingCX sub-account ids, separated by commas",
@@ -95,10 +101,20 @@ def _limit_store(url: SecretStr) -> SecretStr:
     return url
 
 
-def _events_place(url: str) -> str:
-    if "://" in url and not url.startswith("s3://"):
+def _place(url: str) -> str:
+    """Accept a folder or an address in S3; `~` is expanded here, since no shell does it in a file of settings."""
+    if re.match(r"s3://[^/]", url):
+        return url
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
         raise ValueError("must be a folder or s3://<bucket>/<prefix>")
-    return url
+    return str(_expanded(Path(url)))
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~ and no home folder is known for it; write the whole path") from None
 
 
 def _header_name(name: str) -> str:
@@ -117,6 +133,8 @@ Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeV
 Rates = Annotated[tuple[Rate, ...], NoDecode, BeforeValidator(_rates)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Source = Literal["legacy", "current", "both"]
+Place = Annotated[str, AfterValidator(_place)]
+LocalPath = Annotated[Path, AfterValidator(_expanded)]
 Price = Annotated[float, Field(ge=0)]
 
 
@@ -129,7 +147,7 @@ class Calendar(BaseSettings):
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
     ringcx_source: Source = "legacy"
-    events_url: Annotated[str, AfterValidator(_events_place)] | None = None
+    events_url: Place | None = None
     events_timezone: Annotated[str, AfterValidator(_known_zone)] = "US/Eastern"
 
     @property
@@ -220,12 +238,12 @@ class StorageSettings(Calendar):
 
     archive_bucket: str
     archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
-    ledger_url: str | None = None
+    ledger_url: Place | None = None
     ledger_compaction_grace_days: Annotated[int, Field(ge=1)] = 7
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
-    archive_signing_key_file: Path | None = None
+    archive_signing_key_file: LocalPath | None = None
     archive_signing_kms_key: str | None = None
-    archive_verify_key_file: Path | None = None
+    archive_verify_key_file: LocalPath | None = None
     archive_drill_recordings: Annotated[int, Field(ge=1)] = 200
     archive_drill_share: Annotated[float, Field(gt=0, le=1)] | None = None
 
@@ -236,8 +254,6 @@ class StorageSettings(Calendar):
 
     @model_validator(mode="after")
     def _storage_is_consistent(self) -> Self:
-        if "://" in self.ledger and not self.ledger.startswith("s3://"):
-            raise ValueError("LEDGER_URL must be a folder or s3://<bucket>/<prefix>")
         if self.archive_signing_key_file and self.archive_signing_kms_key:
             raise ValueError("ARCHIVE_SIGNING_KEY_FILE and ARCHIVE_SIGNING_KMS_KEY are both set: keep one of them")
         return self
@@ -305,7 +321,7 @@ class Settings(PlanSettings, AlertSettings):
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     archive_give_up_days: Annotated[float, Field(ge=0)] = 7
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
-    data_dir: Path = Path("data")
+    data_dir: LocalPath = Path("data")
 
     @property
     def rate_limit_store(self) -> Path | str:
@@ -361,12 +377,26 @@ def load(kind: type[S]) -> S:
     """
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
     load_dotenv(ENV_FILE, override=False)
+    _warn_of_unknown_variables()
     try:
         return kind()
     except ValidationError as error:
         raise SettingsError(
             "; ".join(_sentence(one["loc"], one["msg"], one["type"]) for one in error.errors())
         ) from None
+
+
+def _warn_of_unknown_variables() -> None:
+    """Log, once in a process, each variable with a prefix of ours that nothing reads: it is probably misspelt."""
+    ours = {name.upper() for kind in (Settings, ReceiverSettings) for name in kind.model_fields}
+    for name, value in os.environ.items():
+        # Kubernetes sets <SERVICE>_PORT=tcp://… and the like for every service, and one may be called ringcx-archive.
+        foreign = value.startswith(("tcp://", "udp://")) or re.search(r"_(SERVICE|TCP|UDP)(_|$)", name)
+        if name.startswith(_PREFIXES) and name not in ours | _reported and not foreign:
+            _reported.add(name)
+            near = get_close_matches(name, sorted(ours), n=1, cutoff=0.7)
+            instead = f"did you mean {near[0]}?" if near else "see .env.example for the names there are."
+            _log.warning("%s is set, but RingCX Archive has no such setting: %s", name, instead)
 
 
 def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:

@@ -7,8 +7,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from dagster import build_resources
 
 from pipelines import settings
+from pipelines.resources import services_resource
 from pipelines.ringcx.limits import Rate
 from pipelines.settings import Calendar, Settings, SettingsError, load
 
@@ -65,6 +67,12 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
         ("RINGCX_SOURCE", "newest"),
         ("RINGCX_METADATA_WINDOW", "10801"),
         ("LEDGER_URL", "ftp://somewhere"),
+        ("LEDGER_URL", "file:///srv/ledger"),
+        ("LEDGER_URL", "s3:bucket/ledger"),
+        ("LEDGER_URL", "s3:///ledger"),
+        ("LEDGER_URL", "~nobody-of-that-name/ledger"),
+        ("EVENTS_URL", "https://example.com/events"),
+        ("DATA_DIR", "~nobody-of-that-name/data"),
         ("RATE_LIMIT_URL", "mysql://u:p@host/db"),
         ("RINGCX_MEDIA_USERNAME", "only-a-user"),
     ],
@@ -144,3 +152,63 @@ def test_a_margin_that_is_no_margin_is_refused(monkeypatch: pytest.MonkeyPatch) 
     given(monkeypatch, RINGCX_RETENTION_DAYS="14", RINGCX_RETENTION_MARGIN_DAYS="14")
     with pytest.raises(SettingsError, match="RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS"):
         load(Settings)
+
+
+def test_a_home_folder_is_expanded_wherever_a_folder_or_a_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = {"LEDGER_URL": "~/ledger", "EVENTS_URL": "~/events", "DATA_DIR": "~", "ARCHIVE_VERIFY_KEY_FILE": "~/k.pem"}
+    given(monkeypatch, HOME=str(tmp_path), **places)
+    known = load(Settings)
+    found = (known.ledger, known.events_url, str(known.data_dir), str(known.archive_verify_key_file))
+    assert found == (f"{tmp_path}/ledger", f"{tmp_path}/events", str(tmp_path), f"{tmp_path}/k.pem")
+    monkeypatch.setenv("LEDGER_URL", "s3://ledger-bucket/~/ledger")
+    assert load(Settings).ledger == "s3://ledger-bucket/~/ledger"
+
+
+def test_a_variable_that_nothing_reads_is_warned_of_once_with_the_nearest_name_and_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings, "_reported", set())
+    misspelt = {"ARCHIVE_TIMZONE": "ARCHIVE_TIMEZONE", "RINGCX_ACCOUNT_ID": "RINGCX_ACCOUNT_IDS"}
+    given(monkeypatch, **dict.fromkeys(misspelt, "its-value"), EVENTS_XYZZY="its-value", EVENTS_PORT="8081")
+    for kind in (Calendar, Settings, Settings):
+        load(kind)
+    said = [record.getMessage() for record in caplog.records]
+    assert [f"{one.split()[0]} {one.split()[-1]}" for one in said if "did you mean" in one] == [
+        f"{wrong} {right}?" for wrong, right in sorted(misspelt.items())
+    ]
+    assert sum("EVENTS_XYZZY" in one and ".env.example" in one for one in said) == 1
+    assert len(said) == 3
+    assert "its-value" not in " ".join(said)
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings, "_reported", set())
+    given(
+        monkeypatch,
+        RINGCX_ARCHIVE_SERVICE_HOST="10.0.0.1",
+        RINGCX_ARCHIVE_SERVICE_PORT_HTTP="80",
+        RINGCX_ARCHIVE_PORT="tcp://10.0.0.1:80",
+        RINGCX_ARCHIVE_PORT_80_TCP_ADDR="10.0.0.1",
+        ARCHIVE_PREFIX="",
+    )
+    load(Settings)
+    assert not caplog.records
+
+
+def test_the_services_of_one_process_share_an_s3_client_as_long_as_its_variables_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given(monkeypatch, AWS_ACCESS_KEY_ID="a" * 20, AWS_SECRET_ACCESS_KEY="b" * 40, AWS_DEFAULT_REGION="eu-central-1")
+
+    def client() -> object:
+        with build_resources({"services": services_resource()}) as made:
+            return made.services.s3
+
+    first = client()
+    assert client() is first
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "c" * 20)
+    assert client() is not first
