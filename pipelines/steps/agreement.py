@@ -7,11 +7,14 @@ only; whether a recording is held is `completeness.py`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
@@ -28,116 +31,95 @@ YOUNG = timedelta(hours=1)
 
 Call = tuple[str, str]
 """Account and UII."""
-Leg = tuple[str, str, str]
-"""Account, UII and session id."""
 
-
-@dataclass(slots=True)
-class _Calls:
-    """The calls of a date as the Global Call Type Detail has them. `reached`: those an agent took, and when."""
-
-    all: set[Call] = field(default_factory=set)
-    connected: set[Call] = field(default_factory=set)
-    reached: dict[Call, datetime | None] = field(default_factory=dict)
-    with_mono: set[Call] = field(default_factory=set)
+_CALL = ["account_id", "uii"]
+_LEG = [*_CALL, "session_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Two reports of one date, side by side. Calls that began or were taken on another date are left to that one."""
+    """Two reports of one date, next to each other. Calls that began or were taken on another date are left to that one.
 
-    calls: int
-    legs: int
-    agent_calls: Mapping[str, int]
-    """Account -> calls that the agent report knows."""
-    reached: Mapping[str, int]
-    """Account -> calls that the global report says an agent took."""
-    without_mono: tuple[Call, ...]
-    legs_without_stereo: tuple[Leg, ...]
-    not_in_global: tuple[Call, ...]
-    not_in_agent: tuple[Call, ...]
-    unrecorded: int
-    """Calls among `without_mono` of which no leg has a recording either."""
+    `calls`: by account and UII, a column of true and false for each of `in_agent`, `reached` (the global report says
+    that an agent took the call), `known`, `without_mono`, `unrecorded` (without mono, and no leg has a recording
+    either), `not_in_global`, `not_in_agent`. `legs`: by account, UII and session id, likewise `without_stereo`.
+    `accounts`: those of which both reports were pulled; no other is judged.
+    """
+
+    calls: pd.DataFrame
+    legs: pd.DataFrame
     accounts: frozenset[str]
-    """The accounts of which both reports were pulled: no other is judged."""
 
 
 def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Compared:
     """Match the rows of `day` by account and UII."""
-    bounds = day_bounds(day, zone)
+    begin, end = day_bounds(day, zone)
     pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
     both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
-    calls, legs = _calls(ledger, day, both), _legs(ledger, day, both)
-    began = {(account, uii): uii_time(uii) or at for (account, uii, _), (at, _) in legs.items()}
+    legs = _legs(ledger, day, both)
+    agents = legs.groupby(_CALL).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
+    calls = _calls(ledger, day, both).join(agents, how="outer")
+    flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
+    calls[flags] = calls[flags].eq(True)
 
-    def ours(at: datetime | None) -> bool:
-        return at is None or bounds[0] <= at < bounds[1]
+    def ours(at: pd.Series) -> pd.Series:
+        return at.isna() | (at >= begin) & (at < end)
 
-    def settled(call: Call) -> bool:
-        at = uii_time(call[1]) or calls.reached.get(call) or began.get(call)
-        return at is None or at <= now - YOUNG
+    def has_recordings(report: ReportName) -> npt.NDArray[np.bool_]:
+        return calls.index.get_level_values("account_id").isin(_with_links(ledger, report, day, pulls[report], both))
 
-    known = calls.connected | {call for call, at in began.items() if call in calls.all or ours(at)}
-    heard = {leg[:2] for leg, (_, recorded) in legs.items() if recorded}
-    mono_accounts = _with_links(ledger, GLOBAL, day, pulls[GLOBAL], both)
-    stereo_accounts = _with_links(ledger, AGENT, day, pulls[AGENT], both)
-    without_mono = sorted(call for call in known - calls.with_mono if call[0] in mono_accounts and settled(call))
-    return Compared(
-        calls=len(known),
-        legs=len(legs),
-        agent_calls=Counter(account for account, _ in began),
-        reached=Counter(account for account, _ in calls.reached),
-        without_mono=tuple(without_mono),
-        legs_without_stereo=tuple(
-            sorted(
-                leg
-                for leg, (_, recorded) in legs.items()
-                if not recorded and leg[0] in stereo_accounts and settled(leg[:2])
-            )
-        ),
-        not_in_global=tuple(sorted(call for call in began.keys() - calls.all if ours(began[call]) and settled(call))),
-        not_in_agent=tuple(
-            sorted(call for call, at in calls.reached.items() if call not in began and ours(at) and settled(call))
-        ),
-        unrecorded=sum(call not in heard for call in without_mono),
-        accounts=both,
-    )
+    by_uii = _times(calls.index.get_level_values("uii").to_series(index=calls.index), uii_time)
+    calls["began"] = by_uii.fillna(calls["began"])
+    at = by_uii.fillna(calls["taken"]).fillna(calls["began"])
+    settled = at.isna() | (at <= now - YOUNG)
+    calls["known"] = calls["connected"] | calls["in_agent"] & (calls["in_global"] | ours(calls["began"]))
+    calls["without_mono"] = calls["known"] & ~calls["mono"] & has_recordings(GLOBAL) & settled
+    calls["unrecorded"] = calls["without_mono"] & ~calls["stereo"]
+    calls["not_in_global"] = calls["in_agent"] & ~calls["in_global"] & ours(calls["began"]) & settled
+    calls["not_in_agent"] = calls["reached"] & ~calls["in_agent"] & ours(calls["taken"]) & settled
+    should_have_stereo = calls.index[has_recordings(AGENT) & settled]
+    legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(should_have_stereo)
+    return Compared(calls=calls, legs=legs, accounts=both)
 
 
-def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> _Calls:
-    found = _Calls()
+def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
+    """The calls of a date as the Global Call Type Detail has them. `taken`: when, by an agent."""
     names = ("connected_duration", "connected_dts", "connected_route", "call_start_dts")
-    for account, uii, link, lasted, at, route, began in _rows(ledger, GLOBAL, day, names, accounts):
-        call = (account, uii)
-        found.all.add(call)
-        if link:
-            found.with_mono.add(call)
-        if at or parse_hms(lasted):
-            found.connected.add(call)
-            # A call may also be connected to a voicemail or an outside number, which is no agent's leg.
-            if not route or "agent" in route.casefold():
-                found.reached[call] = parse_report_time(at) or parse_report_time(began)
-    return found
+    rows = _rows(ledger, GLOBAL, day, names, accounts)
+    rows["in_global"] = True
+    rows["mono"] = rows["link"] != ""
+    rows["connected"] = (rows["connected_dts"] != "") | rows["connected_duration"].map(parse_hms).gt(0)
+    # A call may also be connected to a voicemail or an outside number, which is no agent's leg.
+    to_agent = (rows["connected_route"] == "") | rows["connected_route"].str.contains("agent", case=False, regex=False)
+    rows["reached"] = rows["connected"] & to_agent
+    taken = _times(rows["connected_dts"], parse_report_time)
+    rows["taken"] = taken.fillna(_times(rows["call_start_dts"], parse_report_time)).where(rows["reached"])
+    any_of = {name: (name, "any") for name in ("in_global", "mono", "connected", "reached")}
+    return rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"))
 
 
-def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> dict[Leg, tuple[datetime | None, bool]]:
-    """Each agent leg: when it began, and whether any row of it had a link."""
-    found: dict[Leg, tuple[datetime | None, bool]] = {}
-    for account, uii, link, session, start in _rows(ledger, AGENT, day, ("session_id", "start_dts"), accounts):
-        leg = (account, uii, session)
-        found[leg] = (parse_report_time(start), bool(link) or found.get(leg, (None, False))[1])
-    return found
+def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
+    """Each agent leg of a date: when it began, and whether any row of it had a link."""
+    rows = _rows(ledger, AGENT, day, ("session_id", "start_dts"), accounts)
+    rows["in_agent"] = True
+    rows["stereo"] = rows["link"] != ""
+    rows["began"] = _times(rows["start_dts"], parse_report_time)
+    return rows.groupby(_LEG).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
 
 
 def _rows(
-    ledger: Ledger, report: ReportName, day: date, names: tuple[str, ...], accounts: Collection[str]
-) -> Iterator[list[str]]:
-    """Account, UII, link and the named columns of every row version that has a UII; null is empty."""
-    wanted = ["account_id", "uii", LINK_COLUMN[report], *names]
-    table = ledger.all_rows(report, day, columns=wanted)
-    for line in zip(*(table[name].to_pylist() for name in wanted), strict=True):
-        if line[0] in accounts and line[1]:
-            yield [value or "" for value in line]
+    ledger: Ledger, report: ReportName, day: date, names: Sequence[str], accounts: Collection[str]
+) -> pd.DataFrame:
+    """Every row version of these accounts that has a UII, with its `link` and the named columns; null is empty."""
+    wanted = [*_CALL, LINK_COLUMN[report], *names]
+    rows = ledger.all_rows(report, day, columns=wanted).to_pandas().fillna("")
+    rows = rows.rename(columns={LINK_COLUMN[report]: "link"})
+    return rows[rows["account_id"].isin(accounts) & (rows["uii"] != "")]
+
+
+def _times(texts: pd.Series, parse: Callable[[str], datetime | None]) -> pd.Series:
+    """Each text as a time, null where it is none; each distinct text is parsed once."""
+    return pd.to_datetime(texts.map({text: parse(text) for text in texts.unique()}), utc=True, errors="coerce")
 
 
 def _with_links(
@@ -159,51 +141,53 @@ def mono_and_stereo_agree(
     """Connected calls without a mono recording, agent legs without a stereo one, calls that only one report knows."""
     seen = compare(ledger, day, zone=zone, now=now)
     counts = {
-        "calls": seen.calls,
-        "agent_legs": seen.legs,
-        "calls_without_mono": len(seen.without_mono),
-        "calls_without_any_recording": seen.unrecorded,
-        "legs_without_stereo": len(seen.legs_without_stereo),
-        "calls_not_in_global_report": len(seen.not_in_global),
-        "calls_not_in_agent_report": len(seen.not_in_agent),
+        "calls": int(seen.calls["known"].sum()),
+        "agent_legs": len(seen.legs),
+        "calls_without_mono": int(seen.calls["without_mono"].sum()),
+        "calls_without_any_recording": int(seen.calls["unrecorded"].sum()),
+        "legs_without_stereo": int(seen.legs["without_stereo"].sum()),
+        "calls_not_in_global_report": int(seen.calls["not_in_global"].sum()),
+        "calls_not_in_agent_report": int(seen.calls["not_in_agent"].sum()),
         "accounts_not_compared": len(set(accounts) - seen.accounts),
     }
-    rows = list(_sample(seen))
+    rows = _sample(seen)
     if rows:
         sentence = (
-            f"On {day} {number(len(seen.without_mono), 'connected call')} of {seen.calls} without a mono recording "
-            f"({seen.unrecorded} not recorded at all), {number(len(seen.legs_without_stereo), 'agent leg')} of "
-            f"{seen.legs} without a stereo one. Known to one report only: {number(len(seen.not_in_global), 'call')} "
-            f"missing from Global Call Type Detail, {len(seen.not_in_agent)} from Agent Segment Metadata. Where "
-            "recording was not switched on this is right; else run the date again, for rows and links come late."
+            f"On {day} {number(counts['calls_without_mono'], 'connected call')} of {counts['calls']} without a mono "
+            f"recording ({counts['calls_without_any_recording']} not recorded at all), "
+            f"{number(counts['legs_without_stereo'], 'agent leg')} of {counts['agent_legs']} without a stereo one. "
+            f"Known to one report only: {number(counts['calls_not_in_global_report'], 'call')} missing from Global "
+            f"Call Type Detail, {counts['calls_not_in_agent_report']} from Agent Segment Metadata. Where recording was "
+            "not switched on this is right; else run the date again, for rows and links come late."
         )
     else:
-        sentence = f"{number(seen.calls, 'connected call')} and {number(seen.legs, 'agent leg')} of {day}: each has "
-        sentence += "the recordings that the account has, and both reports know the same calls."
+        sentence = (
+            f"{number(counts['calls'], 'connected call')} and {number(counts['agent_legs'], 'agent leg')} of {day}: "
+            "each has the recordings that the account has, and both reports know the same calls."
+        )
     if counts["accounts_not_compared"]:
         sentence += (
             f" {number(counts['accounts_not_compared'], 'account')} could not be compared: a report was not pulled."
         )
-    doubtful = bool(rows) or counts["accounts_not_compared"] > 0
     return Finding(
-        level=Level.doubtful if doubtful else Level.good,
+        level=Level.doubtful if rows or counts["accounts_not_compared"] else Level.good,
         sentence=sentence,
         counts=counts,
         tables={"sample": Table(("matter", "account", "uii", "session"), rows)} if rows else {},
     )
 
 
-def _sample(seen: Compared) -> Iterator[Row]:
-    """Up to `SAMPLE` examples, those of the rarer kinds first in line so that none is crowded out."""
-    kinds: list[list[Row]] = [
-        [("not_in_global_report", *call, "") for call in seen.not_in_global[:SAMPLE]],
-        [("not_in_agent_report", *call, "") for call in seen.not_in_agent[:SAMPLE]],
-        [("without_mono", *call, "") for call in seen.without_mono[:SAMPLE]],
-        [("without_stereo", *leg) for leg in seen.legs_without_stereo[:SAMPLE]],
+def _sample(seen: Compared) -> list[Row]:
+    """Up to `SAMPLE` examples, some of each kind, so that the rarer ones are not crowded out."""
+    kinds = {
+        "not_in_global_report": seen.calls.index[seen.calls["not_in_global"]],
+        "not_in_agent_report": seen.calls.index[seen.calls["not_in_agent"]],
+        "without_mono": seen.calls.index[seen.calls["without_mono"]],
+        "without_stereo": seen.legs.index[seen.legs["without_stereo"]],
+    }
+    by_kind = [
+        (place, (kind, *found, "")[:4])
+        for kind, all_found in kinds.items()
+        for place, found in enumerate(all_found[:SAMPLE])
     ]
-    shown = 0
-    for place in range(SAMPLE):
-        for rows in kinds:
-            if place < len(rows) and shown < SAMPLE:
-                shown += 1
-                yield rows[place]
+    return [row for _, row in sorted(by_kind, key=lambda one: one[0])][:SAMPLE]

@@ -1,0 +1,171 @@
+"""The two reports of a date, call by call: the same answers as a plain walk over their rows gives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.reports import ReportName
+from pipelines.steps.agreement import mono_and_stereo_agree
+from pipelines.steps.rows import AGENT, GLOBAL
+
+DAY = date(2026, 11, 18)
+BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
+NOW = BEGIN + timedelta(hours=30)
+ACCOUNTS = ("15300002", "15300003")
+# Of this date, of the one before, too young to be judged, and one that no time can be read from.
+UIIS = ("20261118050000000001", "20261117000000000002", "20261119003000000003", "none")
+
+GLOBAL_ROW = st.fixed_dictionaries(
+    {
+        "account_id": st.sampled_from(ACCOUNTS),
+        "uii": st.sampled_from([*UIIS, None]),
+        "recording_url": st.sampled_from(["https://a/b.WAV", None]),
+        "connected_duration": st.sampled_from(["00:00:00", "00:01:00", "soon", None]),
+        "connected_dts": st.sampled_from(["11/18/2026 05:00:00", "11/20/2026 00:00:00", None]),
+        "connected_route": st.sampled_from(["AGENT", "Agent group", "VOICEMAIL", None]),
+        "call_start_dts": st.sampled_from(["2026-11-18 04:59:00", "2026-11-17T04:00:00Z", None]),
+    }
+)
+AGENT_ROW = st.fixed_dictionaries(
+    {
+        "account_id": st.sampled_from(ACCOUNTS),
+        "uii": st.sampled_from([*UIIS, None]),
+        "segment_recording_url": st.sampled_from(["https://a/c.WAV", None]),
+        "session_id": st.sampled_from(["2", "3", None]),
+        "start_dts": st.sampled_from(["11/18/2026 05:00:00", "11/17/2026 05:00:00", "?", None]),
+    }
+)
+Line = Mapping[str, str | None]
+
+
+def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName, set[str]]) -> Ledger:
+    ledger = Ledger(LocalFiles(folder), clock=lambda: NOW)
+    for report, lines in rows.items():
+        for account in pulled[report]:
+            own = [one for one in lines if one["account_id"] == account]
+            table = pa.Table.from_pylist(
+                [{**one, "row_key": str(place), "row_hash": "h"} for place, one in enumerate(own)],
+                schema=pa.schema([(name, pa.string()) for name in ("row_key", "row_hash", *(own[0] if own else ()))]),
+            ).drop_columns(["account_id"] if own else [])
+            ledger.append_rows(report, DAY, table, account_id=account, pulled_at=NOW, run_id="test")
+            counts = dict.fromkeys(("size", "new", "changed", "unchanged", "vanished"), 0)
+            ledger.append_pull(
+                PullRecord(
+                    report=report,
+                    day=DAY,
+                    account_id=account,
+                    period_start=BEGIN,
+                    period_end=BEGIN + timedelta(days=1),
+                    pulled_at=NOW,
+                    run_id="test",
+                    sha256="",
+                    rows=len(own),
+                    with_link=sum(any("https" in (value or "") for value in one.values()) for one in own),
+                    **counts,
+                )
+            )
+    return ledger
+
+
+TIMES = {
+    "11/18/2026 05:00:00": BEGIN + timedelta(hours=5),
+    "11/17/2026 05:00:00": BEGIN - timedelta(hours=19),
+    "11/20/2026 00:00:00": BEGIN + timedelta(days=2),
+    "2026-11-18 04:59:00": BEGIN + timedelta(hours=4, minutes=59),
+    "2026-11-17T04:00:00Z": BEGIN - timedelta(hours=20),
+    # US/Eastern, five hours behind UTC.
+    UIIS[0]: BEGIN + timedelta(hours=10),
+    UIIS[1]: BEGIN - timedelta(hours=19),
+    UIIS[2]: BEGIN + timedelta(hours=29, minutes=30),
+}
+
+
+def walked(rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName, set[str]]) -> dict[str, int]:
+    """The counts of the check, by a walk over the rows in plain Python."""
+    both = pulled[AGENT] & pulled[GLOBAL]
+    known_calls, mono, connected, stereo_of = set(), set(), set(), defaultdict(bool)
+    reached, began = defaultdict(list), defaultdict(list)
+    links = {
+        report: {one["account_id"] for one in rows[report] if any("https" in (v or "") for v in one.values())}
+        for report in rows
+    }
+    for one in rows[GLOBAL]:
+        call = (one["account_id"], one["uii"])
+        if one["account_id"] not in both or not one["uii"]:
+            continue
+        known_calls.add(call)
+        if one["recording_url"]:
+            mono.add(call)
+        if one["connected_dts"] or one["connected_duration"] == "00:01:00":
+            connected.add(call)
+            if one["connected_route"] != "VOICEMAIL":
+                reached[call].append(TIMES.get(one["connected_dts"] or "") or TIMES.get(one["call_start_dts"] or ""))
+    for one in rows[AGENT]:
+        if one["account_id"] in both and one["uii"]:
+            leg = (one["account_id"], one["uii"], one["session_id"] or "")
+            stereo_of[leg] |= bool(one["segment_recording_url"])
+            began[leg[:2]].append(TIMES.get(one["start_dts"] or ""))
+
+    def first(times: Sequence[datetime | None]) -> datetime | None:
+        return min((at for at in times if at), default=None)
+
+    def began_at(call: tuple[str, str]) -> datetime | None:
+        return TIMES.get(call[1]) or first(began[call])
+
+    def ours(at: datetime | None) -> bool:
+        return at is None or BEGIN <= at < BEGIN + timedelta(days=1)
+
+    def settled(call: tuple[str, str]) -> bool:
+        at = TIMES.get(call[1]) or first(reached.get(call, ())) or first(began.get(call, ()))
+        return at is None or at <= NOW - timedelta(hours=1)
+
+    legs = {leg[:2] for leg in stereo_of}
+    known = connected | {call for call in legs if call in known_calls or ours(began_at(call))}
+    without_mono = {call for call in known - mono if call[0] in links[GLOBAL] and settled(call)}
+    heard = {leg[:2] for leg, recorded in stereo_of.items() if recorded}
+    return {
+        "calls": len(known),
+        "agent_legs": len(stereo_of),
+        "calls_without_mono": len(without_mono),
+        "calls_without_any_recording": len(without_mono - heard),
+        "legs_without_stereo": sum(
+            not recorded and leg[0] in links[AGENT] and settled(leg[:2]) for leg, recorded in stereo_of.items()
+        ),
+        "calls_not_in_global_report": sum(ours(began_at(call)) and settled(call) for call in legs - known_calls),
+        "calls_not_in_agent_report": sum(
+            ours(first(times)) and settled(call) for call, times in reached.items() if call not in legs
+        ),
+        "accounts_not_compared": len(set(ACCOUNTS) - both),
+    }
+
+
+@settings(deadline=None, max_examples=60, phases=[Phase.generate])
+@given(
+    calls=st.lists(GLOBAL_ROW, max_size=12),
+    legs=st.lists(AGENT_ROW, max_size=12),
+    lacking=st.sampled_from([(), (AGENT, ACCOUNTS[1]), (GLOBAL, ACCOUNTS[0])]),
+)
+def test_the_counts_are_those_of_a_walk_over_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[Line], legs: list[Line], lacking: tuple[ReportName, str]
+) -> None:
+    pulled = {AGENT: set(ACCOUNTS), GLOBAL: set(ACCOUNTS)}
+    if lacking:
+        pulled[lacking[0]].discard(lacking[1])
+    rows = {AGENT: legs, GLOBAL: calls}
+    ledger = stored(tmp_path_factory.mktemp("ledger"), rows, pulled)
+    found = mono_and_stereo_agree(ledger, DAY, accounts=ACCOUNTS, zone=ZoneInfo("UTC"), now=NOW)
+    assert dict(found.counts) == walked(rows, pulled)
+    missing = sum(value for name, value in found.counts.items() if "_not_in_" in name or "without" in name)
+    assert bool(found.tables) == bool(missing)
