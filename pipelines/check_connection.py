@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ulid import ULID
-
 from pipelines import storage
-from pipelines.archive.probe import StoreProbe
+from pipelines.archive.capabilities import Probes
 from pipelines.command import Parser, ended, utc_now
 from pipelines.resources import Services
 from pipelines.ringcx.limits import LimiterBroken, Rate
@@ -27,7 +25,7 @@ from pipelines.settings import Settings, SettingsError, load
 from pipelines.steps.connection.lines import Line, failed, ok
 from pipelines.steps.connection.recordings import Link, RecordingCheck, ledger_links
 from pipelines.steps.connection.source import PERIOD, SourceCheck
-from pipelines.steps.connection.store import bucket_lines, ledger_line
+from pipelines.steps.connection.store import AnswerDate, bucket_lines, ledger_line
 from pipelines.steps.pull import ReportSource
 
 if TYPE_CHECKING:
@@ -64,9 +62,8 @@ def checks(services: Services) -> Iterator[Line]:
     yield from source.lines()
     for check, fresh, segments in _recording_checks(services, source):
         yield from check.lines([*fresh[:2], *ledger_links(services.ledger, segments=segments), *fresh[2:]])
-    name = f"connection-{ULID.from_datetime(services.clock())}"
-    probe = StoreProbe(services.s3, known.archive_bucket, known.archive_prefix, name)
-    yield from bucket_lines(probe, services.clock, is_amazon=services.bucket.is_amazon)
+    probes = Probes(services.s3, known.archive_bucket, known.archive_prefix)
+    yield from bucket_lines(services.bucket, probes, services.clock, AnswerDate(services.s3))
     yield ledger_line(storage.ledger_files(known, services.s3), services.clock)
 
 

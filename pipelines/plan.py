@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.archive.bucket import make_s3_client
 from pipelines.calendar import local_day
 from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
 from pipelines.ledger.store import Ledger
@@ -100,7 +99,7 @@ def main(
     def work() -> int:
         settings, now = load(PlanSettings), clock()
         request = parse(sys.argv[1:] if arguments is None else arguments, settings, today=local_day(now, settings.zone))
-        client = s3 or make_s3_client(max_connections=_CONNECTIONS)
+        client = s3 or storage.s3_client(settings, _CONNECTIONS)
         ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
         plan = plan_of(settings, ledger, request.first, request.last, now)
         sys.stdout.writelines(f"{line}\n" for line in text.lines(plan))

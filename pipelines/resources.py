@@ -18,7 +18,8 @@ import httpx
 from dagster import InitResourceContext, ResourceDefinition
 
 from pipelines import priority, storage
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
 from pipelines.calendar import local_day
 from pipelines.events.stored import StoredEvents
@@ -48,15 +49,18 @@ def _utc_now() -> datetime:
 
 
 @lru_cache(maxsize=2)
-def _client_of_process(max_connections: int, _variables: tuple[tuple[str, str], ...], _hour: int) -> "S3Client":
+def _client_of_process(
+    max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
+) -> "S3Client":
     """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
     minute. Built anew when a variable changes, and every hour, so that changed credentials files are read.
     """
-    return make_s3_client(max_connections=max_connections)
+    return make_s3_client(max_connections=max_connections, options=options)
 
 
 def _aws_variables() -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    names = (name for name in os.environ if name.startswith("AWS_") or name.lower().endswith(("_proxy", "_ca_bundle")))
+    return tuple(sorted((name, os.environ[name]) for name in names))
 
 
 def _hour() -> int:
@@ -95,7 +99,9 @@ class Services:
     def s3(self) -> "S3Client":
         """The one S3 client."""
         if self.s3_client is None:
-            self.s3_client = _client_of_process(2 * self.settings.archive_concurrency, _aws_variables(), _hour())
+            self.s3_client = _client_of_process(
+                2 * self.settings.archive_concurrency, self.settings.s3_options, _aws_variables(), _hour()
+            )
         return self.s3_client
 
     @cached_property
@@ -136,7 +142,8 @@ class Services:
     @cached_property
     def bucket(self) -> Bucket:
         """The archive."""
-        return Bucket(self.s3, self.settings.archive_bucket, self.settings.archive_prefix)
+        known = self.settings
+        return Bucket(self.s3, known.archive_bucket, known.archive_prefix, storage_class=known.archive_storage_class)
 
     @cached_property
     def hosts(self) -> HostList:

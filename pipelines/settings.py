@@ -22,6 +22,8 @@ from dotenv import load_dotenv
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipelines.archive.client import AddressingStyle, S3Options
+from pipelines.aws import ACCESS_POINT
 from pipelines.ringcx.auth import secure_url
 from pipelines.ringcx.columns import CURRENT, LEGACY, ReportName
 from pipelines.ringcx.limits import Rate, is_database, parse_rates
@@ -123,6 +125,19 @@ def _header_name(name: str) -> str:
     return name
 
 
+def _bucket(name: str) -> str:
+    if ACCESS_POINT.fullmatch(name):
+        return name
+    if "/" in name:
+        raise ValueError(
+            "must be the name alone, as my-recordings, or the ARN of an access point; what stands before the keys "
+            "belongs into ARCHIVE_PREFIX, and an address into AWS_ENDPOINT_URL_S3"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name):
+        raise ValueError("is no name of a bucket; write it like my-recordings")
+    return name
+
+
 def _prefix(value: str) -> str:
     cleaned = value.strip("/")
     return f"{cleaned}/" if cleaned else ""
@@ -180,6 +195,25 @@ class Calendar(BaseSettings):
         return (today - day).days > self.archive_look_back_days + 1
 
 
+class S3Settings(Calendar):
+    """What is added to every request to S3; credentials, region and endpoint are boto3's own variables."""
+
+    archive_kms_key_id: str | None = None
+    archive_expected_bucket_owner: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
+    archive_request_payer: Literal["requester"] | None = None
+    archive_addressing_style: AddressingStyle | None = None
+
+    @property
+    def s3_options(self) -> S3Options:
+        """The same for the client."""
+        return S3Options(
+            self.archive_kms_key_id,
+            self.archive_expected_bucket_owner,
+            self.archive_request_payer,
+            self.archive_addressing_style,
+        )
+
+
 class AlertSettings(Calendar):
     """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
 
@@ -187,7 +221,7 @@ class AlertSettings(Calendar):
     alert_ui_url: Annotated[str, AfterValidator(_ui_url)] | None = None
 
 
-class ReceiverSettings(Calendar):
+class ReceiverSettings(S3Settings):
     """What the receiver of End Call Events reads. It needs no bucket, no account and no log-in to the source."""
 
     events_username: SecretStr | None = None
@@ -233,12 +267,13 @@ class ReceiverSettings(Calendar):
         return self
 
 
-class StorageSettings(Calendar):
+class StorageSettings(S3Settings):
     """What it takes to read the archive and to prove it, without any log-in to the source."""
 
-    archive_bucket: str
+    archive_bucket: Annotated[str, AfterValidator(_bucket)]
     archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
     ledger_url: Place | None = None
+    archive_storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] | None = None
     ledger_compaction_grace_days: Annotated[int, Field(ge=1)] = 7
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
     archive_signing_key_file: LocalPath | None = None

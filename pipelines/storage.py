@@ -9,13 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
+from pipelines.aws import split_s3_url
 from pipelines.events.stored import LocalStored, S3Stored, StoredEvents
 from pipelines.ledger.files import Files, LocalFiles, S3Files
-from pipelines.settings import Calendar, StorageSettings
+from pipelines.settings import S3Settings, StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+def s3_client(settings: S3Settings, max_connections: int) -> S3Client:
+    """Build the S3 client of the settings; for at least as many threads as it has connections.
+
+    Raises:
+        StorageRefused: a variable of boto3 is wrong.
+    """
+    return make_s3_client(max_connections=max_connections, options=settings.s3_options)
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
@@ -23,17 +34,15 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
     where = settings.ledger
     if not where.startswith("s3://"):
         return LocalFiles(Path(where))
-    bucket, _, prefix = where.removeprefix("s3://").partition("/")
-    return S3Files(s3, bucket, prefix)
+    return S3Files(s3, *split_s3_url(where), named_by="LEDGER_URL" if settings.ledger_url else "ARCHIVE_BUCKET")
 
 
-def stored_events(settings: Calendar, s3: Callable[[], S3Client]) -> StoredEvents | None:
+def stored_events(settings: S3Settings, s3: Callable[[], S3Client]) -> StoredEvents | None:
     """Where the receiver keeps End Call Events; None when no place is set. `s3` is called when it is a bucket."""
     where = settings.events_url
     if where is None or not where.startswith("s3://"):
         return None if where is None else LocalStored(Path(where))
-    bucket, _, prefix = where.removeprefix("s3://").partition("/")
-    return S3Stored(s3(), bucket, prefix)
+    return S3Stored(s3(), *split_s3_url(where))
 
 
 def signer(settings: StorageSettings) -> Signer | None:
@@ -45,7 +54,7 @@ def signer(settings: StorageSettings) -> Signer | None:
     if settings.archive_signing_key_file:
         return LocalKey.read(settings.archive_signing_key_file)
     if settings.archive_signing_kms_key:
-        return KmsKey(make_kms_client(), settings.archive_signing_kms_key)
+        return KmsKey(make_kms_client(settings.archive_signing_kms_key), settings.archive_signing_kms_key)
     return None
 
 

@@ -2,40 +2,36 @@
 
 What is stored and whether it may be believed is decided in `transfer`; here are the calls, and what servers differ in:
 
-* What a server checks of a put is found out once, by `manners`. Where it does not honour `IfNoneMatch='*'`, a
+* What a server checks of a put is found out once (`capabilities`). Where it does not honour `IfNoneMatch='*'`, a
   create-only put looks first, one put per key at a time in this process; two processes can still overtake each other on
-  such a server. Where it does not check the SHA-256, an MD5 is sent too, and compared with the ETag.
-* Some refuse `IfNoneMatch` with 501; from then on it is left out, and the look alone must do.
+  such a server. An upload in parts always looks first, since some honour the condition for single puts alone.
+* Where the server does not check the SHA-256, the bytes are hashed again as they are sent and compared with what was
+  received; an MD5 is sent too, and compared with the ETag.
 * Metadata keys come back in another case from some, and ETags without their quotes in listings.
 * A checksum in an answer may be an echo of what was sent, never computed (`rclone serve s3`, `moto_server`): it proves
   nothing there.
 * Object metadata can be lost while the bytes stay (`rclone serve s3` keeps it in memory only).
 """
 
-import base64
 import hashlib
 import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
-import boto3
-from botocore.config import Config
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, storage_errors
+from pipelines.archive.capabilities import AMAZON, Capabilities, find_out
+from pipelines.archive.client import is_amazon, make_s3_client
+from pipelines.archive.digests import as_base64, md5_of
+from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
-from pipelines.archive.listing import PAGE_EVENT, Listed, list_side_by_side, read_page
-from pipelines.archive.manners import Manners, find_out
-from pipelines.archive.multipart import LARGE, put_in_parts
-from pipelines.archive.sender import Answer, Part, Sender, SignedSender
-from pipelines.archive.tries import Tries
+from pipelines.archive.multipart import PART, changed_here, put_in_parts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -44,6 +40,15 @@ __all__ = ["Bucket", "Hashed", "Listed", "ObjectFacts", "ObjectReader", "Put", "
 
 _BLOCK = 1 << 20
 _STRIPES = 1024
+_IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object in a listing. `etag` is without quotes."""
+
+    size: int
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Bucket:
         client: a boto3 S3 client, as `make_s3_client` builds it.
         name: ARCHIVE_BUCKET.
         prefix: ARCHIVE_PREFIX, with its last slash, or empty.
-        sender: sends what is put; for tests.
+        storage_class: of recordings; None leaves it to the bucket.
         sleep: waits so many seconds.
     """
 
@@ -132,40 +137,45 @@ class Bucket:
         name: str,
         prefix: str,
         *,
-        sender: Sender | None = None,
+        storage_class: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
         self.prefix = prefix
+        self.storage_class = storage_class
+        self.is_amazon = is_amazon(client)
         self._client = client
-        self._sender = sender
-        self._tries = Tries(sleep)
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
         self._finding_out = threading.Lock()
-        self._manners: Manners | None = None
-        self.is_amazon = _is_amazon(client.meta.endpoint_url)
+        self._capabilities = AMAZON if self.is_amazon else None
+        self._part_checksums = True
+        # While another create-only put of the same key is in flight S3 says 409, which botocore does not retry; once
+        # that one has ended it says 412. Waits of 0.2, 0.4 … 6.4 s.
+        self._when_free = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, StorageError) and error.code in _IN_FLIGHT),
+            wait=wait_exponential(multiplier=0.2),
+            stop=stop_after_attempt(7),
+            sleep=sleep,
+            reraise=True,
+        )
 
     def __repr__(self) -> str:
         return f"Bucket({self.name!r}, prefix={self.prefix!r})"
 
-    def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
-        """All recordings stored for a day, by key. Many are listed sooner when the `expected` keys are given."""
-        return list_side_by_side(self.list_keys, day_prefix(self.prefix, day), expected)
+    def list_day(self, day: date) -> dict[str, Listed]:
+        """Return all recordings stored for a day, by key."""
+        return dict(self.list_keys(day_prefix(self.prefix, day)))
 
-    def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
-        """Every object whose key begins with `start` (the whole key, prefix included) and comes behind `after`, in the
-        store's order.
-        """
+    def list_keys(self, start: str) -> Iterator[tuple[str, Listed]]:
+        """Yield every object whose key begins with `start` (the whole key, prefix included), in the store's order."""
         with storage_errors(self.name, "s3:ListBucket", start):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=start, StartAfter=after
-            )
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start)
             for page in pages:
                 for item in page.get("Contents", []):
                     yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
 
     def list_folders(self, start: str) -> Iterator[str]:
-        """What lies directly under `start` (which ends in a slash, or is empty): folders with their last slash, and
+        """Yield what is directly under `start` (which ends in a slash, or is empty): folders with their last slash, and
         keys.
         """
         with storage_errors(self.name, "s3:ListBucket", start):
@@ -219,17 +229,16 @@ class Bucket:
         return Hashed(size, digest.hexdigest())
 
     @property
-    def manners(self) -> Manners:
+    def capabilities(self) -> Capabilities:
         """What the server checks of a put; found out when it is first asked for.
 
         Raises:
             StorageUnavailable: it does not answer.
         """
         with self._finding_out:
-            if self._manners is None:
-                amazon = Manners(conditions=True, checksums=True)
-                self._manners = amazon if self.is_amazon else find_out(self._send, self.head, self.prefix)
-            return self._manners
+            if self._capabilities is None:
+                self._capabilities = find_out(self._client, self.name, self.prefix)
+            return self._capabilities
 
     def put_new(
         self,
@@ -239,157 +248,85 @@ class Bucket:
         sha256: str,
         content_type: str,
         metadata: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
     ) -> Put:
         """Store an object where there is none. Whether the answer is proof enough is for the caller to judge.
 
         Args:
             key: the whole key.
-            body: the bytes, or a seekable stream that holds nothing else, which is never in memory as a whole. From
-                `multipart.LARGE` bytes on it goes out in parts.
-            sha256: of the body, hex. Sent as the object's checksum, and signed as the body's.
+            body: the bytes, or a seekable stream that holds nothing else, of which at most `multipart.PART` bytes are
+                in memory at a time.
+            sha256: of what was received, hex.
             content_type: media type.
             metadata: ASCII values.
+            storage_class: S3's name of it; None leaves it to the bucket.
 
         Raises:
-            KeyExists: something lies there.
-            StoreDamaged: the bytes arrived otherwise than they were sent, and the store refused them.
+            KeyExists: an object is stored there.
+            StoreDamaged: the bytes are not those of `sha256`, here or where they arrived, and were not stored.
         """
-        put = partial(self._put_new, key, body, sha256, content_type, metadata or {})
-        if self.manners.conditions:
-            try:
-                return put()
-            except StorageError as error:
-                if error.code != "NotImplemented" or self.is_amazon:
-                    raise
-                self._manners = Manners(conditions=False, checksums=self.manners.checksums)
+        fields: dict[str, Any] = {"ContentType": content_type, "Metadata": dict(metadata or {})}
+        if storage_class:
+            fields["StorageClass"] = storage_class
+        size = len(body) if isinstance(body, bytes) else body.seek(0, os.SEEK_END)
+        if not isinstance(body, bytes) and size > PART:
+            with self._locks[zlib.crc32(key.encode()) % _STRIPES]:
+                if self.head(key) is not None:
+                    raise KeyExists(key)
+                return self._when_free(self._put_in_parts, key, body, size, sha256, fields)
+        if not isinstance(body, bytes):
+            body.seek(0)
+            body = body.read(size)
+        if self.capabilities.create_only:
+            return self._when_free(self._put, key, body, sha256, fields | {"IfNoneMatch": "*"})
         with self._locks[zlib.crc32(key.encode()) % _STRIPES]:
             if self.head(key) is not None:
                 raise KeyExists(key)
-            return put()
+            return self._put(key, body, sha256, fields)
 
     def put(self, key: str, body: bytes, *, content_type: str) -> Put:
         """Store an object in place of what is there: only for what can be derived again."""
-        return self._put(key, body, hashlib.sha256(body).hexdigest(), {"content-type": content_type})
+        return self._put(key, body, hashlib.sha256(body).hexdigest(), {"ContentType": content_type})
 
-    def _put_new(
-        self, key: str, body: bytes | BinaryIO, sha256: str, content_type: str, metadata: Mapping[str, str]
-    ) -> Put:
-        conditions = self.manners.conditions
-        size = len(body) if isinstance(body, bytes) else body.seek(0, os.SEEK_END)
-        if not isinstance(body, bytes) and size >= LARGE:
-            with storage_errors(self.name, "s3:PutObject (and s3:AbortMultipartUpload)", key):
-                put = put_in_parts(
-                    self._client, self._send, self.name, key, body, size,
-                    content_type=content_type, metadata=metadata, create_only=conditions,
-                )  # fmt: skip
-            return Put(put.etag, put.version_id, proven=put.composite_agrees and self.manners.checksums)
-        headers = {"content-type": content_type}
-        headers |= {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if conditions:
-            headers["if-none-match"] = "*"
-        return self._put(key, body if isinstance(body, bytes) else Part(body, 0, size), sha256, headers)
-
-    def _put(self, key: str, body: bytes | Part, sha256: str, headers: Mapping[str, str]) -> Put:
-        strict = self.manners.checksums
-        md5 = None if strict else _md5(body)
-        checksum = _base64(bytes.fromhex(sha256))
-        sent = {
-            **headers,
-            "x-amz-content-sha256": sha256,
-            "x-amz-checksum-sha256": checksum,
+    def _put(self, key: str, body: bytes, sha256: str, fields: dict[str, Any]) -> Put:
+        checksums, md5 = self.capabilities.checksums, None
+        if checksums != "refused":
             # S3 takes the checksum alone; moto_server keeps it only when the algorithm is named too.
-            "x-amz-sdk-checksum-algorithm": "SHA256",
-        }
-        if md5 is not None:
-            sent["content-md5"] = _base64(md5)
-        answer = self._send(key, body, sent)
-        etag = answer.headers.get("etag", "").strip('"')
-        if strict:
-            proven = answer.headers.get("x-amz-checksum-sha256", checksum) == checksum
+            fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": as_base64(bytes.fromhex(sha256))}
+        if checksums != "checked":
+            if hashlib.sha256(body).hexdigest() != sha256:
+                raise changed_here(key)
+            md5 = md5_of(body)
+            fields |= {"ContentMD5": as_base64(md5)}
+        with storage_errors(self.name, "s3:PutObject", key):
+            answer = self._client.put_object(Bucket=self.name, Key=key, Body=body, **fields)
+        etag = answer.get("ETag", "").strip('"')
+        if md5 is None:
+            proven = answer.get("ChecksumSHA256", fields["ChecksumSHA256"]) == fields["ChecksumSHA256"]
         else:
-            proven = md5 is not None and etag == md5.hex() and not _encrypted(answer.headers)
-        return Put(etag, answer.headers.get("x-amz-version-id"), proven=proven)
+            proven = etag == md5.hex() and not _encrypted(answer)
+        return Put(etag, answer.get("VersionId"), proven=proven)
 
-    def _send(
-        self, key: str, body: bytes | Part, headers: Mapping[str, str], query: Mapping[str, str] | None = None
-    ) -> Answer:
-        if self._sender is None:
-            self._sender = SignedSender(self._client, self.name)
-        sender = self._sender
-
-        def once() -> Answer:
-            with storage_errors(self.name, "s3:PutObject", key):
-                return sender.put(key, body, headers, query)
-
-        return self._tries(once)
-
-
-def make_s3_client(*, max_connections: int, endpoint_url: str | None = None) -> "S3Client":
-    """One client for the whole process, shared by its threads (building one costs 0.25 s of CPU).
-
-    Region, credentials and, without `endpoint_url`, `AWS_ENDPOINT_URL_S3` are found by boto3's own rules.
-
-    Args:
-        max_connections: at least the number of threads that use it.
-        endpoint_url: an S3 that is not Amazon's.
-    """
-    session = boto3.Session()
-
-    def build(style: Literal["auto", "path"]) -> "S3Client":
-        client = session.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            config=Config(
-                max_pool_connections=max_connections,
-                tcp_keepalive=True,
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 5},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": style},
-            ),
-        )
-        client.meta.events.register(PAGE_EVENT, read_page)
-        return client
-
-    # bucket.localhost does not resolve: a server that is not Amazon's gets the bucket in the path, which all of them
-    # understand.
-    if endpoint_url is not None and not _is_amazon(endpoint_url):
-        return build("path")
-    client = build("auto")
-    return client if _is_amazon(client.meta.endpoint_url) else build("path")
+    def _put_in_parts(self, key: str, body: BinaryIO, size: int, sha256: str, fields: Mapping[str, Any]) -> Put:
+        known = self.capabilities
+        checksums = self._part_checksums and known.checksums != "refused"
+        try:
+            put = put_in_parts(
+                self._client, self.name, key, body,
+                size=size, sha256=sha256, checksums=checksums, create_only=known.create_only, fields=fields,
+            )  # fmt: skip
+        except StorageRefused as error:
+            if self.is_amazon or not checksums or error.status not in {400, 501}:
+                raise
+            self._part_checksums = False  # some know the checksum of a whole object, and not that of a part
+            return self._put_in_parts(key, body, size, sha256, fields)
+        is_checked = checksums and known.checksums == "checked"
+        return Put(put.etag, put.version_id, proven=put.checksum_agrees if is_checked else put.etag_agrees)
 
 
-def _is_amazon(endpoint_url: str) -> bool:
-    host = urlsplit(endpoint_url).hostname or ""
-    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-
-
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
-
-
-def _md5(body: bytes | Part) -> bytes:
-    """For servers that check nothing else: 4.4 ms of CPU for 2.9 MB, more than all the rest of a put."""
-    digest = hashlib.md5(usedforsecurity=False)
-    if isinstance(body, bytes):
-        digest.update(body)
-        return digest.digest()
-    body.stream.seek(body.start)
-    left = body.size
-    while left and (block := body.stream.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    return digest.digest()
-
-
-def _encrypted(headers: Mapping[str, str]) -> bool:
+def _encrypted(answer: Mapping[str, Any]) -> bool:
     """Whether the object is encrypted with a key of KMS or the customer, so that its ETag is no MD5."""
-    return (
-        headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
-        or "x-amz-server-side-encryption-customer-algorithm" in headers
-    )
+    return answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
 
 
 def _facts(response: Mapping[str, Any]) -> ObjectFacts:

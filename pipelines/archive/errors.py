@@ -1,12 +1,12 @@
-"""What can go wrong between us and S3, as few types as callers can act on.
+"""What can go wrong between us and S3, in as few types as callers can act on.
 
-* `StorageUnavailable`: try again later; botocore's own retries are already used up.
-* `StorageRefused`: settings or rights are wrong; trying again does not help.
-* `StoreDamaged`: what the bucket holds is not what was sent. Such an object never counts.
-* `KeyExists`, `KeyMissing`: a create-only put found something there; a read found nothing.
-* `Conflict`, `NameTaken`: verdicts of `transfer.store`.
+* `StorageUnavailable`: try again later; botocore has retried already.
+* `StorageRefused`: a setting or a right is wrong; trying again does not help.
+* `StoreDamaged`: the bucket does not hold what was received. Such an object never counts.
+* `KeyExists`, `KeyMissing`: a create-only put found an object; a read found none.
+* `Conflict`, `NameTaken`: results of `transfer.store`.
 
-Not for the source's errors. No message quotes content: keys are ours, and hold no personal data.
+Not for the source's errors. No message quotes content: keys are ours and hold no personal data.
 """
 
 # ruff: noqa: N818 - these names say what happened; "Error" at the end of each would add nothing
@@ -14,8 +14,10 @@ Not for the source's errors. No message quotes content: keys are ours, and hold 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore import exceptions as boto
+from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
+
+from pipelines.aws import error_code, is_transient, reason, status
 
 __all__ = [
     "Conflict",
@@ -31,33 +33,34 @@ __all__ = [
 
 
 class StorageError(Exception):
-    """Anything between us and the bucket. `code` is S3's own word for it, empty when it was not S3 that said so."""
+    """Base of all. `code` and `status` are S3's own word and HTTP status, empty and 0 where S3 gave no answer."""
 
     code: str = ""
+    status: int = 0
 
 
 class StorageUnavailable(StorageError):
-    """The store does not answer, or says "later"."""
+    """The store does not answer, or asks to come back later."""
 
 
 class StorageRefused(StorageError):
-    """The store answers and says no: the bucket's name, the region, the credentials or a right is wrong."""
+    """The bucket's name, the region, the credentials, a right or another setting is wrong."""
 
 
 class StoreDamaged(StorageError):
-    """The bytes in the bucket, or on the way to it, are not the bytes that were sent."""
+    """The bytes in the bucket, or on the way to it, are not the bytes that were received."""
 
 
 class KeyExists(StorageError):
-    """Something lies under the key already, and nothing was written."""
+    """An object is stored under the key already, and nothing was written."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Something is stored under {key} already, so nothing was written; compare the two")
+        super().__init__(f"An object is stored under {key} already, so nothing was written; compare the two")
         self.key = key
 
 
 class KeyMissing(StorageError):
-    """Nothing lies under the key."""
+    """No object is stored under the key."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"Nothing is stored under {key}; if it should be, run that day again")
@@ -65,7 +68,7 @@ class KeyMissing(StorageError):
 
 
 class Conflict(StorageError):
-    """The same recording lies there with other bytes. Both are kept; a person decides."""
+    """The same recording is stored there with other bytes. Both are kept; a person decides."""
 
     def __init__(self, key: str, existing_sha256: str, kept_as: str) -> None:
         super().__init__(
@@ -78,30 +81,17 @@ class Conflict(StorageError):
 
 
 class NameTaken(StorageError):
-    """Another recording, or an object that does not say what it is, lies there; nothing of ours was written."""
+    """Another recording, or an object that does not say what it is, has the key; nothing of ours was written."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Another recording lies under {key}, so this one needs a name of its own (apart_key)")
+        super().__init__(f"Another recording is stored under {key}, so this one needs a name of its own (apart_key)")
         self.key = key
 
 
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 _BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName"})
-_PLACE = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
+_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
 _ALTERED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
-_LATER = frozenset(
-    {
-        "ConditionalRequestConflict",
-        "InternalError",
-        "OperationAborted",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
 
 
 @contextmanager
@@ -111,73 +101,62 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
     Args:
         bucket: the bucket's name, for the sentence.
         action: the IAM action the call needs, for example `s3:PutObject`.
-        key: the key or prefix it is about.
+        key: the key or prefix it is about; empty for the bucket itself.
 
     Raises:
         KeyMissing, KeyExists, StorageRefused, StorageUnavailable, StoreDamaged: by what the store said.
     """
-    where = f"{key} in the bucket {bucket}"
+    where = f"{key} in the bucket {bucket}" if key else f"the bucket {bucket}"
     try:
         yield
-    except boto.ClientError as error:
-        verdict = _verdict(error, bucket, action, key)
-        verdict.code = error.response.get("Error", {}).get("Code", "")
-        raise verdict from error
-    except (
-        boto.NoCredentialsError,
-        boto.PartialCredentialsError,
-        boto.CredentialRetrievalError,
-        boto.TokenRetrievalError,
-        boto.NoAuthTokenError,
-        boto.UnauthorizedSSOTokenError,
-        boto.SSOTokenLoadError,
-        boto.ProfileNotFound,
-    ) as error:
+    except ClientError as error:
+        found = _answered(error, bucket, action, key, where)
+        found.code, found.status = error_code(error), status(error)
+        raise found from error
+    except (BotoCoreError, HTTPError, OSError) as error:
+        why = reason(error)
+        if is_transient(error) or not isinstance(error, BotoCoreError):
+            raise StorageUnavailable(
+                f"S3 did not serve {where}: {why or f'the connection broke off ({type(error).__name__})'}; the next "
+                "run continues from here"
+            ) from error
         raise StorageRefused(
-            f"There are no usable AWS credentials for {where} ({type(error).__name__}); set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give the machine a role"
-        ) from error
-    except (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, OSError) as error:
-        raise StorageUnavailable(
-            f"S3 could not be reached or broke off at {where} ({type(error).__name__}); look at the network and "
-            "AWS_ENDPOINT_URL_S3, the next run goes on from here"
-        ) from error
-    except boto.BotoCoreError as error:
-        raise StorageRefused(
-            f"The call {action} for {where} could not be made ({type(error).__name__}); look at ARCHIVE_BUCKET, "
-            "AWS_REGION and "
-            "AWS_ENDPOINT_URL_S3"
+            f"{action} on {where} could not be asked for: "
+            f"{why or f'{type(error).__name__}; look at ARCHIVE_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3'}"
         ) from error
 
 
-def _verdict(error: boto.ClientError, bucket: str, action: str, key: str) -> StorageError:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    where = f"{key} in the bucket {bucket}"
+def _answered(error: ClientError, bucket: str, action: str, key: str, where: str) -> StorageError:
+    code, http_status = error_code(error), status(error)
+    said = code or str(http_status)
     if code in _BUCKET:
         return StorageRefused(f"There is no bucket {bucket} (S3 says {code}); create it, or correct ARCHIVE_BUCKET")
-    if code in _PLACE or status == 301:
+    if code in _REGION or http_status == 301:
         return StorageRefused(
-            f"The bucket {bucket} lies in another region (S3 says {code}); set AWS_REGION to the bucket's own"
+            f"The bucket {bucket} is in another region (S3 says {said}); set AWS_REGION to the bucket's own"
         )
     if code in _MISSING_KEY:
         return KeyMissing(key)
-    if status == 412:
+    if http_status == 412:
         return KeyExists(key)
     if code in _ALTERED:
         return StoreDamaged(
             f"The bytes for {where} were altered on the way (S3 says {code}) and were not stored; the next run "
             "sends them again"
         )
-    if code in _LATER or status in {408, 409, 429} or (status >= 500 and status != 501):
+    if is_transient(error):
         return StorageUnavailable(
-            f"S3 said {code} ({status}) for {where} even after repeating the call; the next run goes on from here"
+            f"S3 said {said} ({http_status}) for {where} even after retries; the next run continues from here"
         )
-    if status in {401, 403}:
+    if why := reason(error):
+        return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")
+    if http_status in {401, 403}:
         return StorageRefused(
-            f"S3 refused {action} on {where} ({code or status}); the credentials need that right on this bucket, "
-            "and the clock must be right"
+            f"S3 refused {action} on {where} ({said}); the credentials need that right on this bucket, and "
+            "ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be its owner"
         )
-    return StorageRefused(
-        f"S3 refused {action} on {where} ({code or status}); look at ARCHIVE_BUCKET and the bucket's settings"
-    )
+    if code == "400":  # the answer to a HEAD has no body that says more
+        return StorageRefused(
+            f"S3 refused {action} on {where} (400); the credentials may have expired, or AWS_REGION is wrong"
+        )
+    return StorageRefused(f"S3 refused {action} on {where} ({said}); look at ARCHIVE_BUCKET and the bucket's settings")

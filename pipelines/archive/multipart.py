@@ -1,120 +1,133 @@
-"""A large body in parts: each hashed and sent from the stream, none of them ever whole in memory.
+"""A large body in parts, each of them read, hashed and sent once, so that no more than one part is ever in memory.
 
-Create-only as any other put: the condition stands where the parts become an object. An upload that breaks off is
-aborted; one whose process was killed lies unseen in the bucket until its lifecycle rule ends it (docs/storage.md).
+Create-only like any other put: the condition is checked where the parts become an object. An upload that fails is
+aborted; one whose process was killed stays invisible in the bucket until its lifecycle rule ends it (docs/storage.md).
 """
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.archive.errors import KeyExists
-from pipelines.archive.sender import Answer, Part
+from pipelines.archive.digests import as_base64, md5_of, sha256_of
+from pipelines.archive.errors import KeyExists, StorageError, StoreDamaged, storage_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-__all__ = ["LARGE", "put_in_parts"]
+__all__ = ["PART", "PutInParts", "put_in_parts"]
 
-LARGE: Final = 64 << 20
-"""From so many bytes on a body goes in parts of that size: 64 of them for the largest WAV."""
+PART: Final = 8 << 20
+"""A body of more bytes than this goes in parts of this size."""
 
-_BLOCK: Final = 1 << 20
+_ACTION: Final = "s3:PutObject (and s3:AbortMultipartUpload)"
 
 
 @dataclass(frozen=True, slots=True)
 class PutInParts:
-    """`composite_agrees`: the store's checksum over the parts is the one that was computed here."""
+    """The store's answer. `checksum_agrees`, `etag_agrees`: it computed what we computed over the parts."""
 
     etag: str
     version_id: str | None
-    composite_agrees: bool
+    checksum_agrees: bool
+    etag_agrees: bool
 
 
-class _Send(Protocol):
-    def __call__(
-        self, key: str, body: bytes | Part, headers: Mapping[str, str], query: Mapping[str, str] | None = None
-    ) -> Answer: ...
-
-
-def put_in_parts(  # noqa: PLR0917 - where, then what
+def put_in_parts(
     client: "S3Client",
-    send: _Send,
     bucket: str,
     key: str,
     body: BinaryIO,
-    size: int,
     *,
-    content_type: str,
-    metadata: Mapping[str, str],
+    size: int,
+    sha256: str,
+    checksums: bool,
     create_only: bool,
+    fields: Mapping[str, Any],
 ) -> PutInParts:
     """Store `size` bytes of a seekable stream under a key.
 
+    Args:
+        client: boto3's.
+        bucket: its name.
+        key: the whole key.
+        body: read from its beginning.
+        size: of the body in bytes.
+        sha256: hex, of what the body must be; nothing is stored when its bytes are others by now.
+        checksums: whether the store takes the SHA-256 of a part, else its MD5 is sent.
+        create_only: whether the store knows the condition.
+        fields: what else describes the object, as `create_multipart_upload` names it.
+
     Raises:
-        KeyExists: something lies there, and the store honours the condition.
-        botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, StorageError: as the calls raise them.
+        KeyExists: an object is stored there, and the store honours the condition.
+        StoreDamaged: the body is not the one that was hashed, or a part was altered on the way.
+        StorageUnavailable, StorageRefused: later, or never with these settings.
     """
-    upload = client.create_multipart_upload(
-        Bucket=bucket, Key=key, ContentType=content_type, Metadata=metadata, ChecksumAlgorithm="SHA256"
-    )["UploadId"]
+    algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
+    with storage_errors(bucket, _ACTION, key):
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key, **algorithm, **fields)["UploadId"]
     try:
-        digests: list[bytes] = []
+        whole, digests, md5s = hashlib.sha256(), [], []
         parts: list[CompletedPartTypeDef] = []
-        for number, start in enumerate(range(0, size, LARGE), start=1):
-            part = Part(body, start, min(LARGE, size - start))
-            digests.append(_sha256(part))
-            checksum = base64.b64encode(digests[-1]).decode()
-            answer = send(
-                key,
-                part,
-                {
-                    "content-type": "application/octet-stream",
-                    "x-amz-content-sha256": digests[-1].hex(),
-                    "x-amz-checksum-sha256": checksum,
-                    "x-amz-sdk-checksum-algorithm": "SHA256",
-                },
-                {"partNumber": str(number), "uploadId": upload},
-            )
-            etag = answer.headers.get("etag", "")
-            parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": checksum})
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
-        done = client.complete_multipart_upload(
-            Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
-        )
-    except ClientError as error:
-        _abort(client, bucket, key, upload)
-        if error.response.get("Error", {}).get("Code") == "NoSuchUpload":
-            raise KeyExists(key) from error  # the answer to a first completion was lost: it lies there, or soon will
-        raise
+        body.seek(0)
+        for number, start in enumerate(range(0, size, PART), start=1):
+            block = body.read(min(PART, size - start))
+            whole.update(block)
+            digests.append(sha256_of(block))
+            md5s.append(md5_of(block))
+            named: dict[str, Any] = {"ChecksumSHA256": as_base64(digests[-1])} if checksums else {}
+            with storage_errors(bucket, _ACTION, key):
+                sent = client.upload_part(
+                    Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=block,
+                    **algorithm, **named or {"ContentMD5": as_base64(md5s[-1])},
+                )  # fmt: skip
+            parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})  # type: ignore[typeddict-item]
+        if whole.hexdigest() != sha256:
+            raise changed_here(key)  # noqa: TRY301 - so that the upload is aborted here, too
+        done = _complete(client, bucket, key, upload, parts, create_only=create_only)
     except BaseException:  # an interrupt too: its parts would be paid for until somebody finds them
         _abort(client, bucket, key, upload)
         raise
-    composite = base64.b64encode(hashlib.sha256(b"".join(digests)).digest()).decode()
+    etag = done.get("ETag", "").strip('"')
     return PutInParts(
-        done.get("ETag", "").strip('"'),
+        etag,
         done.get("VersionId"),
-        composite_agrees=done.get("ChecksumSHA256") == f"{composite}-{len(parts)}",
+        checksum_agrees=done.get("ChecksumSHA256") == f"{as_base64(sha256_of(b''.join(digests)))}-{len(parts)}",
+        etag_agrees=etag == f"{md5_of(b''.join(md5s)).hex()}-{len(parts)}",
     )
 
 
+def changed_here(key: str) -> StoreDamaged:
+    """The error for bytes that changed between their arrival and their dispatch."""
+    return StoreDamaged(
+        f"The bytes for {key} changed on this machine after they were received, and were not stored; look at its "
+        "memory and its temporary folder, the next run fetches them again"
+    )
+
+
+def _complete(
+    client: "S3Client", bucket: str, key: str, upload: str, parts: "list[CompletedPartTypeDef]", *, create_only: bool
+) -> Mapping[str, Any]:
+    condition: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+    try:
+        with storage_errors(bucket, _ACTION, key):
+            return client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
+            )
+    except StorageError as error:
+        if error.code == "NoSuchUpload":
+            raise KeyExists(key) from error  # the first answer was lost: it is stored, or will be
+        if error.code == "NotImplemented" and create_only:  # who calls this has looked for the key
+            return _complete(client, bucket, key, upload, parts, create_only=False)
+        raise
+
+
 def _abort(client: "S3Client", bucket: str, key: str, upload: str) -> None:
-    """End an upload. Should that fail, the bucket's lifecycle rule does it, and what broke it off matters more."""
+    """End an upload. Should that fail, the bucket's lifecycle rule does it, and the first error matters more."""
     try:
         client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
     except (BotoCoreError, ClientError):
         return
-
-
-def _sha256(part: Part) -> bytes:
-    digest, left = hashlib.sha256(), part.size
-    part.stream.seek(part.start)
-    while left and (block := part.stream.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    return digest.digest()

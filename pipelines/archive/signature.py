@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -42,6 +41,7 @@ from pipelines.archive.errors import KeyExists, StorageError
 from pipelines.archive.keys import signature_key
 from pipelines.archive.manifest import Sealed, canonical_json
 from pipelines.archive.transfer import require_arrived
+from pipelines.aws import boto3_session, error_code, reason
 
 __all__ = ["KeyUnusable", "KmsKey", "LocalKey", "Signer", "Verifier", "make_kms_client", "sign_manifest", "statement"]
 
@@ -142,25 +142,32 @@ class KmsKey:
     def _call(self, name: str, **request: object) -> Mapping[str, Any]:
         try:
             answer: Mapping[str, Any] = getattr(self._client, name)(**request)
-        except ClientError as error:
-            why = error.response.get("Error", {}).get("Code", "unknown")
-        except BotoCoreError as error:
-            why = type(error).__name__
+        except (ClientError, BotoCoreError) as error:
+            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+            why = reason(error)
         else:
             return answer
+        if why:
+            raise KeyUnusable(f"KMS did not serve {name} with the key that ARCHIVE_SIGNING_KMS_KEY names: {why}")
         raise KeyUnusable(
-            f"KMS refused {name} with the key that ARCHIVE_SIGNING_KMS_KEY names ({why}); it must be an enabled "
+            f"KMS refused {name} with the key that ARCHIVE_SIGNING_KMS_KEY names ({said}); it must be an enabled "
             "ECC_NIST_EDWARDS25519 key in AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
         )
 
 
-def make_kms_client() -> BaseClient:
-    """A KMS client by boto3's own rules for region, credentials and AWS_ENDPOINT_URL_KMS."""
+def make_kms_client(key_id: str) -> BaseClient:
+    """Build a KMS client by boto3's own rules; an ARN names the key's own region.
+
+    Raises:
+        KeyUnusable: no region is set, or a variable of boto3 is wrong.
+    """
+    region = key_id.split(":")[3] if key_id.startswith("arn:") and key_id.count(":") >= 5 else None
     config = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
     try:
-        client: BaseClient = boto3.Session().client("kms", config=config)
-    except BotoCoreError as error:
-        raise KeyUnusable(f"KMS cannot be addressed ({type(error).__name__}); set AWS_REGION") from error
+        client: BaseClient = boto3_session().client("kms", region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        why = reason(error) or f"boto3 cannot make a client ({type(error).__name__})"
+        raise KeyUnusable(f"KMS cannot be used: {why}") from error
     return client
 
 

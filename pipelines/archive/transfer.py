@@ -1,8 +1,9 @@
 """Bytes into the archive: never twice, never over something, never believed unproven.
 
-A put counts when the bytes are proven to lie there: the store is known to check the SHA-256 that it was given, or the
-returned ETag is their MD5; else the object is read again and hashed. A killed run, a lost answer, a second run beside
-this one all end in the same place: something lies there, it is read, and equal bytes are adopted.
+A put counts when the store is proven to hold what was received: it is known to check the SHA-256 that it was given, or
+the bytes had that SHA-256 when they were sent and the returned ETag is their MD5; else the object is read again and
+hashed. A killed run, a lost answer and a second run next to this one all end in the same place: an object is stored
+there, it is read, and equal bytes are adopted.
 
 Nothing is ever deleted or overwritten, so the credentials need no such right. Not for deciding what a recording is
 (`wav`), nor for names (`keys`).
@@ -166,6 +167,13 @@ def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:
         "source": metadata_text(upload.source),
         "layout": metadata_text(upload.layout),
     }
-    put = bucket.put_new(key, body, sha256=upload.sha256, content_type="audio/wav", metadata=metadata)
+    put = bucket.put_new(
+        key,
+        body,
+        sha256=upload.sha256,
+        content_type="audio/wav",
+        metadata=metadata,
+        storage_class=bucket.storage_class,
+    )
     require_arrived(bucket, key, put, sha256=upload.sha256)
     return put

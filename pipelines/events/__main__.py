@@ -6,10 +6,11 @@ import argparse
 import logging
 import sys
 
+from pipelines.archive.errors import StorageError
 from pipelines.events.count import print_counts
 from pipelines.events.place import EventsUnavailable
 from pipelines.events.server import run
-from pipelines.settings import Calendar, ReceiverSettings, SettingsError, load
+from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,10 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("pipelines.events").setLevel(logging.INFO)
     try:
         if options.count:
-            print_counts(load(Calendar), sys.stdout)
+            print_counts(load(S3Settings), sys.stdout)
         else:
             run(load(ReceiverSettings))
-    except (SettingsError, EventsUnavailable) as error:
+    except (SettingsError, StorageError, EventsUnavailable) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -5,22 +5,21 @@ from __future__ import annotations
 from datetime import date
 from typing import TextIO
 
-from pipelines.archive.bucket import make_s3_client
 from pipelines.events.event import field
 from pipelines.events.frames import read_frames
 from pipelines.events.stored import StoredEvents, day_folder
-from pipelines.settings import Calendar, SettingsError
-from pipelines.storage import stored_events
+from pipelines.settings import S3Settings, SettingsError
+from pipelines.storage import s3_client, stored_events
 
 
-def print_counts(settings: Calendar, out: TextIO) -> None:
+def print_counts(settings: S3Settings, out: TextIO) -> None:
     """Print a line a date, and the sum.
 
     Raises:
         SettingsError: no EVENTS_URL is set.
         EventsUnavailable: the events cannot be read.
     """
-    stored = stored_events(settings, lambda: make_s3_client(max_connections=4))
+    stored = stored_events(settings, lambda: s3_client(settings, 4))
     if stored is None:
         raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
     out.write(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}\n")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipelines.aws import error_code, reason
+
 SUFFIX = ".events"
 
 
@@ -20,9 +22,9 @@ def told(verb: str, where: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _unavailable(verb, where, error.response.get("Error", {}).get("Code", "unknown")) from error
+        raise _unavailable(verb, where, error_code(error), reason(error)) from error
     except BotoCoreError as error:
-        raise _unavailable(verb, where, type(error).__name__) from error
+        raise _unavailable(verb, where, type(error).__name__, reason(error)) from error
     except OSError as error:
         raise _unavailable(verb, where, error.strerror or type(error).__name__) from error
 
@@ -32,7 +34,9 @@ def s3_place(bucket: str, prefix: str) -> str:
     return f"s3://{bucket}/{prefix}"
 
 
-def _unavailable(verb: str, where: str, why: str) -> EventsUnavailable:
+def _unavailable(verb: str, where: str, said: str, why: str | None = None) -> EventsUnavailable:
     return EventsUnavailable(
-        f"cannot {verb} {where}: {why}; check EVENTS_URL, its rights and its space, and the AWS credentials."
+        f"cannot {verb} {where}: {why}."
+        if why
+        else f"cannot {verb} {where}: {said}; check EVENTS_URL, its rights and its space, and the AWS credentials."
     )

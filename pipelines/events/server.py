@@ -18,11 +18,12 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.aws import split_s3_url
 from pipelines.events.app import Receiver, Rules
 from pipelines.events.guard import HeaderCheck
 from pipelines.events.keep import Keeper, LocalKeeper, S3Keeper
 from pipelines.settings import ReceiverSettings, SettingsError
+from pipelines.storage import s3_client
 
 log = logging.getLogger("pipelines.events")
 
@@ -63,8 +64,7 @@ def make_keeper(settings: ReceiverSettings) -> Keeper:
     where = settings.events_url or ""
     if not where.startswith("s3://"):
         return LocalKeeper(Path(where))
-    bucket, _, prefix = where.removeprefix("s3://").partition("/")
-    return S3Keeper(make_s3_client(max_connections=4), bucket, prefix)
+    return S3Keeper(s3_client(settings, 4), *split_s3_url(where))
 
 
 class _Server(uvicorn.Server):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipelines.aws import error_code, reason, status
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -162,12 +164,14 @@ class LocalFiles:
 class S3Files:
     """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
 
-    Needs s3:ListBucket, s3:GetObject, s3:PutObject; s3:DeleteObject only to remove what was merged.
+    Needs s3:ListBucket, s3:GetObject, s3:PutObject; s3:DeleteObject only to remove what was merged. `named_by` is the
+    variable that names the bucket.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+    def __init__(self, client: S3Client, bucket: str, prefix: str, *, named_by: str = "LEDGER_URL") -> None:
         self._client = client
         self._bucket = bucket
+        self._named_by = named_by
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def __repr__(self) -> str:
@@ -225,13 +229,12 @@ class S3Files:
                         IfNoneMatch="*",
                     )
                 except ClientError as error:
-                    status = _status(error)
-                    if status == 409 and tries_left:  # another writer is at the same name just now
+                    if status(error) == 409 and tries_left:  # another writer is at the same name just now
                         continue
                     # After an answer that was lost on its way botocore puts again, and meets its own object.
-                    if status == 412 and self.read(name) == data:
+                    if status(error) == 412 and self.read(name) == data:
                         return
-                    if status == 412:
+                    if status(error) == 412:
                         raise FileExistsError(f"the ledger file {name} exists already") from error
                     raise
                 return
@@ -242,7 +245,7 @@ class S3Files:
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
             except ClientError as error:
-                if _status(error) == 403:
+                if status(error) == 403:
                     raise _refused(name) from error
                 raise
 
@@ -251,7 +254,7 @@ class S3Files:
             try:
                 self._client.head_object(Bucket=self._bucket, Key=self._key(name))
             except ClientError as error:
-                if _status(error) == 404:
+                if status(error) == 404:
                     return False
                 raise
             return True
@@ -264,17 +267,22 @@ class S3Files:
         try:
             yield
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "unknown")
-            if code == "NoSuchKey":
+            if error_code(error) == "NoSuchKey":
                 raise FileNotFoundError(f"the ledger file {name} is not there") from error
-            raise self._unavailable(verb, name, code) from error
+            raise self._unavailable(verb, name, error, error_code(error)) from error
         except BotoCoreError as error:
-            raise self._unavailable(verb, name, type(error).__name__) from error
+            raise self._unavailable(verb, name, error, type(error).__name__) from error
 
-    def _unavailable(self, verb: str, name: str, why: str) -> LedgerUnavailable:
+    def _unavailable(self, verb: str, name: str, error: Exception, said: str) -> LedgerUnavailable:
+        what = f"cannot {verb} {name or 'the ledger'} in the bucket {self._bucket}"
+        if said == "NoSuchBucket":
+            return LedgerUnavailable(
+                f"{what}: there is no such bucket (NoSuchBucket); create it, or correct {self._named_by}."
+            )
+        if why := reason(error):
+            return LedgerUnavailable(f"{what}: {why}.")
         return LedgerUnavailable(
-            f"cannot {verb} {name or 'the ledger'} in {self!r}: {why}; check LEDGER_URL, the AWS credentials and the "
-            "rights s3:ListBucket, s3:GetObject and s3:PutObject."
+            f"{what}: {said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject."
         )
 
 
@@ -311,7 +319,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

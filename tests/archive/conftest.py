@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,18 +21,16 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import ClientError
 from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.capabilities import Capabilities
 from pipelines.archive.keys import recording_key
-from pipelines.archive.manners import Manners
-from pipelines.archive.sender import Answer, Part
 from pipelines.archive.transfer import Upload
 
 if TYPE_CHECKING:
@@ -282,9 +280,9 @@ def naps() -> list[float]:
 
 @pytest.fixture
 def proxied(proxied_client: "S3Client", proxy: Proxy, prefix: str, naps: list[float]) -> Bucket:
-    """A bucket behind the proxy, whose manners are known by now; take `proxy` as well to give it orders."""
+    """A bucket behind the proxy, whose capabilities are known by now; take `proxy` as well to give it orders."""
     bucket = Bucket(proxied_client, NAME, prefix, sleep=naps.append)
-    assert bucket.manners == Manners(conditions=True, checksums=False)
+    assert bucket.capabilities == Capabilities(create_only=True, checksums="ignored")
     proxy.seen.clear()
     return bucket
 
@@ -369,49 +367,27 @@ def amazon_headers() -> dict[str, str]:
 
 @dataclass
 class Detour:
-    """Takes to moto what would go to Amazon; notes the methods, and changes the answers' headers."""
+    """Takes to moto what would go to Amazon; notes methods and headers, and changes the answers' headers."""
 
     port: int
     methods: list[str]
     changed: dict[str, str]
     sent: list[dict[str, str]] = field(default_factory=list)
 
-    def take(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        self.methods.append(method)
-        upstream = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        upstream.request(method, path, body=body, headers=headers)
-        answer = upstream.getresponse()
-        return answer.status, dict(answer.getheaders()) | self.changed, answer.read()
-
     def redirect(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        """Takes what botocore sends."""
         target = urlsplit(request.url)
         path = f"/{target.netloc.partition('.')[0]}{target.path}" + (f"?{target.query}" if target.query else "")
         headers = {
-            name: value.decode() if isinstance(value, bytes) else value
+            name.lower(): value.decode() if isinstance(value, bytes) else value
             for name, value in request.headers.items()
-            if name.lower() != "expect"
         }
-        body = request.body.read() if hasattr(request.body, "read") else request.body
-        status, fields, data = self.take(request.method, path, body, headers)
-        raw = urllib3.HTTPResponse(io.BytesIO(data), preload_content=False)
-        return AWSResponse(request.url, status, HTTPHeaderDict(fields), raw)
-
-    def put(
-        self, key: str, body: bytes | Part, headers: Mapping[str, str], query: Mapping[str, str] | None = None
-    ) -> Answer:
-        """A `Sender`."""
-        self.sent.append(dict(headers))
-        if isinstance(body, Part):
-            body.stream.seek(body.start)
-            body = body.stream.read(body.size)
-        path = f"/{NAME}/{quote(key)}" + (f"?{urlencode(query)}" if query else "")
-        credential = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20200730/us-east-1/s3/aws4_request"
-        status, fields, _ = self.take("PUT", path, body, {**headers, "authorization": credential})
-        if status >= 300:
-            error = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-            raise ClientError(error, "PutObject")  # type: ignore[arg-type]
-        return Answer({name.lower(): value for name, value in fields.items()})
+        self.methods.append(request.method)
+        self.sent.append(headers)
+        upstream = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        upstream.request(request.method, path, body=request.body, headers=headers)
+        answer = upstream.getresponse()
+        raw = urllib3.HTTPResponse(io.BytesIO(answer.read()), preload_content=False)
+        return AWSResponse(request.url, answer.status, HTTPHeaderDict(dict(answer.getheaders()) | self.changed), raw)
 
 
 @pytest.fixture
@@ -421,10 +397,10 @@ def detour(moto: Server, amazon_requests: list[str], amazon_headers: dict[str, s
 
 @pytest.fixture
 def amazon_bucket(detour: Detour, prefix: str) -> Bucket:
-    """A bucket that believes it lies at Amazon; its requests end at moto."""
+    """A bucket whose requests are meant for Amazon and end at moto."""
     client = make_s3_client(max_connections=4)
     client.meta.events.register("before-send.s3", detour.redirect)
-    return Bucket(client, NAME, prefix, sender=detour)
+    return Bucket(client, NAME, prefix)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 from collections.abc import Callable
@@ -5,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.capabilities import Capabilities
 from pipelines.archive.errors import (
     KeyExists,
     KeyMissing,
@@ -21,8 +22,6 @@ from pipelines.archive.errors import (
     StoreDamaged,
 )
 from pipelines.archive.keys import day_prefix
-from pipelines.archive.listing import Listed, list_side_by_side, read_page
-from pipelines.archive.sender import Answer, Sender, SignedSender
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,9 +30,9 @@ DAY = date(2020, 7, 30)
 BODY = bytes(range(256)) * 40
 
 
-def put(bucket: Bucket, key: str, body: bytes = BODY, **changed: Any) -> Any:
+def put(bucket: Bucket, key: str, body: Any = BODY, **changed: Any) -> Any:
     details = {
-        "sha256": hashlib.sha256(body).hexdigest(),
+        "sha256": changed.get("sha256") or hashlib.sha256(body).hexdigest(),
         "content_type": "audio/wav",
         "metadata": {"sha256": "ab", "recording-id": "1/a"},
     }
@@ -99,48 +98,6 @@ def test_a_listing_longer_than_a_page_is_complete(rclone_bucket: Bucket) -> None
     assert set(rclone_bucket.list_day(DAY)) == keys
 
 
-@pytest.mark.parametrize("lost", [0, 3])
-def test_a_listing_in_parts_is_the_listing(bucket: Bucket, lost: int) -> None:
-    start = day_prefix(bucket.prefix, DAY)
-    keys = [f"{start}account_id=1/layout=mono/{name}.WAV" for name in ("a", "ä", "b~", "b", "c d", "e", "z", "𝄞")]
-    for key in [*keys[lost:], f"{start}more.WAV"]:
-        put(bucket, key)
-    put(bucket, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x")
-    expected = [*keys, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x"]
-    for least in (1, 2, 3, 100):
-        listed = list_side_by_side(bucket.list_keys, start, expected, least=least)
-        assert listed == dict(bucket.list_keys(start))
-        assert set(listed) == {*keys[lost:], f"{start}more.WAV"}
-
-
-@pytest.mark.parametrize("server", ["rclone", "moto"])
-def test_a_page_is_read_as_botocore_reads_it(server: str, prefix: str, request: pytest.FixtureRequest) -> None:
-    fast: S3Client = request.getfixturevalue(f"{server}_client")
-    slow = boto3.Session().client("s3", endpoint_url=fast.meta.endpoint_url)
-    for name in ("a", "b/c & <d>", "ä +%41", "e/f"):
-        put(Bucket(fast, "archive", prefix), f"{prefix}{name}")
-    for query in ({}, {"Delimiter": "/"}, {"MaxKeys": 2}, {"StartAfter": f"{prefix}b"}, {"Prefix": f"{prefix}none"}):
-        asked: dict[str, Any] = {"Bucket": "archive", "Prefix": prefix, **query}
-        ours, theirs = fast.list_objects_v2(**asked), slow.list_objects_v2(**asked)
-        objects = [{name: one[name] for name in ("Key", "Size", "ETag")} for one in theirs.get("Contents", [])]
-        for answer in (ours, theirs):
-            answer.pop("ResponseMetadata")
-            answer.pop("NextContinuationToken", None)
-        assert dict(ours) | {"Contents": []} == dict(theirs) | {"Contents": []}
-        assert ours.get("Contents", []) == objects
-
-
-def test_a_page_that_is_none_is_botocores_to_refuse() -> None:
-    found: dict[str, Any] = {}
-    sizeless = b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"
-    others = ((200, b"<Error/>"), (404, b"<Error/>"), (500, b""))
-    for status, body in ((200, b"<ListBucketResult><Contents>"), (200, sizeless), *others):
-        page = {"status_code": status, "body": body}
-        read_page(page, found)
-        assert page == {"status_code": status, "body": body}
-    assert found == {}
-
-
 def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client: "S3Client", prefix: str) -> None:
     bucket = Bucket(rclone_client, "archive", prefix)
     start = f"{prefix}listed/"
@@ -161,30 +118,15 @@ def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client:
     assert next(bodies, None) is None
 
 
-@pytest.mark.parametrize("obeys", [True, False])
-def test_a_store_that_lists_in_no_order_loses_nothing_that_is_expected(obeys: bool) -> None:
-    stored = {f"d/{number}": Listed(number, "") for number in (5, 3, 9, 1, 7, 2)}
+def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone: Any, prefix: str) -> None:
+    client = make_s3_client(max_connections=1, endpoint_url=rclone.url)
+    bucket = Bucket(client, "archive", prefix)
+    assert bucket.capabilities.create_only is False
 
-    def list_keys(start: str, after: str) -> Any:
-        return iter([(key, it) for key, it in stored.items() if key.startswith(start) and (not obeys or key > after)])
+    def alter(request: AWSPreparedRequest, **_: Any) -> None:
+        request.body = io.BytesIO(BODY[:-1] + b"?")
 
-    assert list_side_by_side(list_keys, "d/", stored, least=2) == stored
-
-
-class Altering:
-    """Sends what is to be put, with one byte of it changed on the way."""
-
-    def __init__(self, sender: Sender) -> None:
-        self.sender = sender
-
-    def put(self, key: str, body: Any, headers: Any, query: Any = None) -> Answer:
-        return self.sender.put(key, body[:-1] + bytes([body[-1] ^ 1]) if key.endswith(".WAV") else body, headers, query)
-
-
-def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(
-    rclone_client: "S3Client", prefix: str
-) -> None:
-    bucket = Bucket(rclone_client, "archive", prefix, sender=Altering(SignedSender(rclone_client, "archive")))
+    client.meta.events.register("before-send.s3.PutObject", alter)
     with pytest.raises(StoreDamaged, match="altered on the way"):
         put(bucket, f"{prefix}a.WAV")
     assert bucket.head(f"{prefix}a.WAV") is None
@@ -216,7 +158,8 @@ def test_at_amazon_a_put_costs_one_request_and_no_md5(
     assert put(amazon_bucket, f"{amazon_bucket.prefix}a").proven
     assert amazon_requests == ["PUT"]
     assert "content-md5" not in detour.sent[0]
-    assert detour.sent[0]["x-amz-content-sha256"] == hashlib.sha256(BODY).hexdigest()
+    assert detour.sent[0]["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"  # TLS and the checksum protect it
+    assert detour.sent[0]["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(BODY).digest()).decode()
     with pytest.raises(KeyExists):
         put(amazon_bucket, f"{amazon_bucket.prefix}a")
     assert amazon_requests == ["PUT", "PUT"]
@@ -236,15 +179,40 @@ def test_a_put_in_flight_for_ever_is_given_up(proxied: Bucket, proxy: Any, naps:
     assert len(naps) == 6
 
 
-def test_a_server_that_refuses_the_condition_is_asked_without_it(proxied: Bucket, proxy: Any) -> None:
-    proxy.orders["PUT"] = [(501, "NotImplemented")]
-    put(proxied, f"{proxied.prefix}a")
-    put(proxied, f"{proxied.prefix}b")
-    asked = ["if-none-match" in sent for verb, _, sent in proxy.seen if verb == "PUT"]
-    assert asked == [True, False, False]
+def test_a_server_that_does_not_know_the_condition_is_asked_without_it(
+    proxied_client: "S3Client", proxy: Any, prefix: str
+) -> None:
+    proxy.orders["PUT"] = [(501, "NotImplemented")] * 2
+    bucket = Bucket(proxied_client, "archive", prefix)
+    assert bucket.capabilities == Capabilities(create_only=False, checksums="ignored")
+    proxy.seen.clear()
+    assert put(bucket, f"{prefix}a").proven
+    assert ["if-none-match" in sent for verb, _, sent in proxy.seen if verb == "PUT"] == [False]
     with pytest.raises(KeyExists):
-        put(proxied, f"{proxied.prefix}a", b"other")
-    assert proxied.get_bytes(f"{proxied.prefix}a") == BODY
+        put(bucket, f"{prefix}a", b"other")
+    assert bucket.get_bytes(f"{prefix}a") == BODY
+
+
+@pytest.mark.parametrize("refusal", [(400, "InvalidArgument"), (501, "NotImplemented")])
+def test_a_server_that_refuses_checksums_is_sent_an_md5_alone(
+    proxied_client: "S3Client", proxy: Any, prefix: str, refusal: tuple[int, str]
+) -> None:
+    proxy.orders["PUT"] = [refusal]
+    bucket = Bucket(proxied_client, "archive", prefix)
+    assert bucket.capabilities == Capabilities(create_only=True, checksums="refused")
+    proxy.seen.clear()
+    assert put(bucket, f"{prefix}a").proven
+    ((_, _, sent),) = proxy.seen
+    names = {name.lower() for name in sent}
+    assert "content-md5" in names
+    assert not [name for name in names if "checksum" in name]
+
+
+def test_bytes_that_changed_after_they_were_received_are_never_stored(bucket: Bucket) -> None:
+    for key, body in ((f"{bucket.prefix}small", BODY), (f"{bucket.prefix}large", io.BytesIO(BODY * 1000))):
+        with pytest.raises(StoreDamaged, match="changed on this machine"):
+            put(bucket, key, body, sha256=hashlib.sha256(b"what was received").hexdigest())
+        assert bucket.head(key) is None
 
 
 def test_a_body_sent_again_is_sent_from_its_beginning(proxied: Bucket, proxy: Any) -> None:
@@ -308,8 +276,12 @@ def test_a_missing_bucket_is_never_an_empty_day(rclone_client: "S3Client", moto_
 def test_wrong_credentials_are_named_and_not_shown(rclone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2hunter2hunter2")
     bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=rclone.url), "archive", "")
-    for call in (lambda: bucket.head("a"), lambda: bucket.list_day(DAY), lambda: put(bucket, "a")):
-        with pytest.raises(StorageRefused, match="credentials") as caught:
+    for call, said in (
+        (lambda: bucket.head("a"), "credentials"),
+        (lambda: bucket.list_day(DAY), "AWS_SECRET_ACCESS_KEY does not belong"),
+        (lambda: put(bucket, "a"), "credentials"),
+    ):
+        with pytest.raises(StorageRefused, match=said) as caught:
             call()
         assert "hunter2" not in str(caught.value)
 

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.archive.keys import apart_key, recording_key
-from pipelines.archive.sender import SignedSender
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status, archived, final
@@ -226,22 +225,21 @@ def test_what_lies_in_the_bucket_is_adopted_in_every_portion(
 
 
 @pytest.mark.usefixtures("few_at_a_time")
-def test_a_defect_in_the_first_portion_stops_no_other(
-    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_in_the_first_portion_stops_no_other(world: Callable[..., Any], recent: list[date]) -> None:
     it = world()
     day = recent[0]
     assert it.run(day, select=UP_TO_RECORDINGS[:-1]).success
     first = min(it.states(day))
-    put = SignedSender.put
 
-    def breaking(sender: SignedSender, key: str, *rest: Any) -> Any:
-        if key.endswith(first.rpartition("/")[2]):
+    def breaking(params: dict[str, Any], **_: Any) -> None:
+        if params["url_path"].endswith(first.rpartition("/")[2]):
             raise ZeroDivisionError("a defect of ours")
-        return put(sender, key, *rest)
 
-    monkeypatch.setattr(SignedSender, "put", breaking)
-    result = it.run(day, select=["recordings"])
+    it.s3.meta.events.register("before-call.s3.PutObject", breaking)
+    try:
+        result = it.run(day, select=["recordings"])
+    finally:
+        it.s3.meta.events.unregister("before-call.s3.PutObject", breaking)
     assert not result.success
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "defect")

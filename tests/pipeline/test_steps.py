@@ -18,7 +18,6 @@ from botocore.exceptions import EndpointConnectionError
 from pipelines.archive.chain import check_chain
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.manifest import latest_manifest
-from pipelines.archive.sender import Answer, SignedSender
 from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
@@ -46,20 +45,6 @@ def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator
         yield
     finally:
         client.meta.events.unregister(f"before-call.s3.{operation}", handler)
-
-
-@contextmanager
-def at_each_put(act: Callable[[str], None]) -> Iterator[None]:
-    """The same before each put, which does not go through the S3 client."""
-    put = SignedSender.put
-
-    def first(sender: SignedSender, key: str, *rest: Any) -> Answer:
-        act(key)
-        return put(sender, key, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SignedSender, "put", first)
-        yield
 
 
 def fetcher(services: Any) -> Fetcher:
@@ -176,7 +161,7 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
         if path.endswith(first.rpartition("/")[2]):
             raise ZeroDivisionError("a defect of ours")
 
-    with at_each_put(break_down):
+    with at_each(it.s3, "PutObject", break_down):
         result = it.run(day, select=["recordings"])
     assert not result.success
     assert "ZeroDivisionError" in str([event.step_failure_data for event in result.all_events if event.is_step_failure])
@@ -333,7 +318,7 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
             fetched(other, *states.values())
             seal_day(other.ledger, other.ledger_parts, other.bucket, day, now=datetime.now(UTC), run_id="other")
 
-    with at_each_put(meanwhile):
+    with at_each(services.bucket._client, "PutObject", meanwhile):
         seal_day(services.ledger, services.ledger_parts, services.bucket, day, now=datetime.now(UTC), run_id="slow")
     assert next(left, None) is None
     sealed = latest_manifest(services.bucket, day)

@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from ulid import ULID
 
-from pipelines.archive.errors import StorageError
-from pipelines.archive.probe import StoreProbe, answered_at
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.capabilities import Probes
+from pipelines.archive.errors import KeyExists, StorageError
+from pipelines.archive.keys import probe_key
+from pipelines.archive.transfer import require_arrived
 from pipelines.ledger.files import Files, LedgerError
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok, warning
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 _BODY = b"ringcx-archive: a connection check put this here\n"
 _NOT_PUT = "nothing can be put."
 
 
-def bucket_lines(probe: StoreProbe, clock: Callable[[], datetime], *, is_amazon: bool) -> Iterator[Line]:
-    """Try the bucket; what was put is removed again where that is allowed."""
+class AnswerDate:
+    """The `Date` of the last answer that a client was given, also when it was an error; None before the first."""
+
+    def __init__(self, client: S3Client) -> None:
+        self.value: str | None = None
+        client.meta.events.register("after-call.s3", self._keep)
+
+    def _keep(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own
+        self.value = http_response.headers.get("Date", self.value)
+
+
+def bucket_lines(bucket: Bucket, probes: Probes, clock: Callable[[], datetime], answer: AnswerDate) -> Iterator[Line]:
+    """Try the bucket as runs use it; what was put is removed again where that is allowed."""
+    key = probe_key(bucket.prefix, f"connection-{ULID.from_datetime(clock())}")
     try:
-        probe.look()
+        next(bucket.list_keys(f"{bucket.prefix}probes/"), None)
         yield ok("S3 list", "the bucket is there and may be listed.")
     except StorageError as error:
         yield failed("S3 list", error)
     try:
-        date, now = probe.put(), clock()
+        _put(bucket, key)
     except StorageError as error:
         yield failed("S3 put", error)
-        date, now = answered_at(error), clock()
         yield from (not_tried(f"S3 {what}", _NOT_PUT) for what in ("create-only puts", "checksums", "get", "delete"))
     else:
-        yield ok("S3 put", f"{probe.key} was put.")
+        yield ok("S3 put", f"{key} was put.")
         for subject, look in (
-            ("S3 create-only puts", lambda subject: _create_only(probe, subject, is_amazon=is_amazon)),
-            ("S3 checksums", lambda subject: _checksums(probe, subject)),
-            ("S3 get", lambda subject: _get(probe, subject)),
-            ("S3 delete", lambda subject: _delete(probe, subject)),
+            ("S3 create-only puts", lambda subject: _create_only(bucket, probes, key, subject)),
+            ("S3 checksums", lambda subject: _checksums(bucket, subject)),
+            ("S3 get", lambda subject: _get(bucket, key, subject)),
+            ("S3 delete", lambda subject: _delete(probes, key, subject)),
         ):
             yield _tried(subject, look)
-    if date is None:
+    if answer.value is None:
         yield not_tried("clock against S3", "S3 gave no answer with a date.")
     else:
-        yield clock_line("clock against S3", date, now, fails=True)
-    yield _tried("S3 versioning", lambda subject: _versioning(probe, subject))
-    yield _tried("S3 Object Lock", lambda subject: _locking(probe, subject))
+        yield clock_line("clock against S3", answer.value, clock(), fails=True)
+    yield _tried("S3 versioning", lambda subject: _versioning(probes, subject))
+    yield _tried("S3 Object Lock", lambda subject: _locking(probes, subject))
 
 
 def ledger_line(files: Files, clock: Callable[[], datetime]) -> Line:
@@ -60,6 +79,12 @@ def ledger_line(files: Files, clock: Callable[[], datetime]) -> Line:
     return ok("ledger", f"its place can be read and written; {name} stays there.")
 
 
+def _put(bucket: Bucket, key: str) -> None:
+    sha256 = hashlib.sha256(_BODY).hexdigest()
+    put = bucket.put_new(key, _BODY, sha256=sha256, content_type="text/plain")
+    require_arrived(bucket, key, put, sha256=sha256)
+
+
 def _tried(subject: str, look: Callable[[str], Line]) -> Line:
     try:
         return look(subject)
@@ -67,55 +92,59 @@ def _tried(subject: str, look: Callable[[str], Line]) -> Line:
         return failed(subject, error)
 
 
-def _create_only(probe: StoreProbe, subject: str, *, is_amazon: bool) -> Line:
-    twice = probe.put_twice()
-    if twice == "refused":
-        return ok(subject, "a second put of the same key is refused, as it must be.")
-    how = "are ignored by this store" if twice == "replaced" else "are not known to this store"
-    if is_amazon:
-        return failed(subject, f"{how}, which Amazon S3 never does; look at what stands between this machine and S3")
-    return warning(
-        subject,
-        f"{how}. The archive looks before each put, which is safe for the runs of one process; two processes that "
-        "store the same recording at the same moment could overtake each other. Prefer a store that honours them.",
-    )
-
-
-def _checksums(probe: StoreProbe, subject: str) -> Line:
-    if probe.refuses_wrong("ChecksumSHA256"):
-        return ok(subject, "bytes that do not fit their SHA-256 are refused, as they must be.")
-    if probe.refuses_wrong("ContentMD5"):
+def _create_only(bucket: Bucket, probes: Probes, key: str, subject: str) -> Line:
+    try:
+        _put(bucket, key)
+    except KeyExists:
+        pass
+    else:
+        return failed(subject, "a second put of the same key is not refused; look at what is between here and S3")
+    if not bucket.capabilities.create_only:
         return warning(
             subject,
-            "this store does not compare SHA-256, but refuses bytes that do not fit the Content-MD5 of every put.",
+            "are ignored by this store. The archive looks before each put, which is safe for the runs of one process; "
+            "two processes that store the same recording at the same moment could overtake each other. Prefer a store "
+            "that honours them.",
         )
+    if not bucket.is_amazon and not probes.refuses_second_multipart():
+        return warning(
+            subject,
+            "are honoured for small objects and ignored for uploads in parts. The archive looks before each upload, "
+            "but two processes that store the same large recording at the same moment could overtake each other.",
+        )
+    return ok(subject, "a second put of the same key is refused, as it must be.")
+
+
+def _checksums(bucket: Bucket, subject: str) -> Line:
+    checksums = bucket.capabilities.checksums
+    if checksums == "checked":
+        return ok(subject, "bytes that do not fit their SHA-256 are refused, as they must be.")
+    how = "does not compare SHA-256" if checksums == "ignored" else "does not take a SHA-256"
     return warning(
         subject,
-        "this store compares neither SHA-256 nor Content-MD5 with what arrives. The archive compares the answer "
-        "itself; run `python -m pipelines.verify --read-data` now and then, or choose a store that does.",
+        f"this store {how}. The archive sends the Content-MD5 of every put and compares the answer itself; run "
+        "`python -m pipelines.verify --read-data` now and then, or choose a store that does.",
     )
 
 
-def _get(probe: StoreProbe, subject: str) -> Line:
-    if probe.read():
+def _get(bucket: Bucket, key: str, subject: str) -> Line:
+    if bucket.get_bytes(key) == _BODY:
         return ok(subject, "what was put is read back as it was.")
-    return failed(subject, f"{probe.key} is not read back as it was put; look at what stores it")
+    return failed(subject, f"{key} is not read back as it was put; look at what stores it")
 
 
-def _delete(probe: StoreProbe, subject: str) -> Line:
-    stayed = len(probe.stored)
-    if probe.remove():
+def _delete(probes: Probes, key: str, subject: str) -> Line:
+    if probes.remove(key):
         return warning(
             subject,
             "may delete: yes. The archive never deletes: take s3:DeleteObject from these credentials, and with "
             "versioning s3:DeleteObjectVersion too.",
         )
-    objects = "object" if stayed == 1 else "objects"
-    return ok(subject, f"may delete: no, which is as it should be; {stayed} tiny {objects} stay under probes/.")
+    return ok(subject, "may delete: no, which is as it should be; a tiny object stays under probes/.")
 
 
-def _versioning(probe: StoreProbe, subject: str) -> Line:
-    on = probe.versioning()
+def _versioning(probes: Probes, subject: str) -> Line:
+    on = probes.versioning()
     if on is None:
         return ok(subject, "may not be read with these credentials, which is no fault: look at it in the console.")
     if on:
@@ -123,8 +152,8 @@ def _versioning(probe: StoreProbe, subject: str) -> Line:
     return warning(subject, "off: what is overwritten or deleted by somebody is gone; switch it on for the bucket.")
 
 
-def _locking(probe: StoreProbe, subject: str) -> Line:
-    found = probe.locking()
+def _locking(probes: Probes, subject: str) -> Line:
+    found = probes.locking()
     if found is None:
         return ok(subject, "may not be read with these credentials, which is no fault: look at it in the console.")
     if found.enabled and found.default:

@@ -1,0 +1,147 @@
+"""The one S3 client: boto3's, with what the settings add to every request.
+
+Region, credentials, endpoint, addressing, proxies and certificates are boto3's own, by its own variables and files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from botocore.loaders import create_loader
+from botocore.model import OperationModel
+
+from pipelines.archive.errors import StorageRefused
+from pipelines.aws import boto3_session, reason
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+__all__ = ["AddressingStyle", "S3Options", "is_amazon", "make_s3_client"]
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+
+_log: Final = logging.getLogger(__name__)
+_ENCRYPTED: Final = frozenset({"PutObject", "CreateMultipartUpload"})
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """What is added to every request that knows it.
+
+    Attributes:
+        kms_key_id: the key that everything is encrypted with (SSE-KMS).
+        expected_bucket_owner: the account id that must own each bucket, else S3 refuses.
+        request_payer: `requester` where the bucket's owner does not pay.
+        addressing_style: None leaves it to boto3 and `~/.aws/config`.
+    """
+
+    kms_key_id: str | None = None
+    expected_bucket_owner: str | None = None
+    request_payer: Literal["requester"] | None = None
+    addressing_style: AddressingStyle | None = None
+
+
+def make_s3_client(
+    *, max_connections: int, endpoint_url: str | None = None, options: S3Options | None = None
+) -> S3Client:
+    """Build one client for the whole process, shared by its threads (building one costs 0.25 s of CPU).
+
+    Args:
+        max_connections: at least the number of threads that use it.
+        endpoint_url: instead of boto3's own.
+        options: from the settings.
+
+    Raises:
+        StorageRefused: a variable of boto3 is wrong.
+    """
+    options = options or S3Options()
+    s3: dict[str, Any] = {"addressing_style": options.addressing_style} if options.addressing_style else {}
+
+    def build(s3: Mapping[str, Any]) -> S3Client:
+        return session.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            config=Config(
+                max_pool_connections=max_connections,
+                tcp_keepalive=True,
+                connect_timeout=10,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 5},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3=cast("Any", dict(s3) or None),
+            ),
+        )
+
+    try:
+        session = boto3_session()
+        # TLS protects the body, and the request carries its SHA-256. Over plain HTTP only the signature protects it.
+        client = build(s3 | {"payload_signing_enabled": False})
+        if client.meta.endpoint_url.startswith("http:"):
+            client = build(s3)
+    except (BotoCoreError, ValueError) as error:
+        raise StorageRefused(
+            f"S3 cannot be used: {reason(error) or f'boto3 cannot make a client ({type(error).__name__})'}"
+        ) from error
+    events = client.meta.events
+    events.register("before-parameter-build.s3", _Added(options))
+    events.register("before-endpoint-resolution.s3", _RegionNote(client.meta.region_name))
+    return client
+
+
+def is_amazon(client: S3Client) -> bool:
+    """Return whether the client talks to Amazon itself, in whatever partition."""
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    return host.endswith(_amazon_suffixes())
+
+
+def _amazon_suffixes() -> tuple[str, ...]:
+    partitions = create_loader().load_data("partitions")["partitions"]
+    outputs = (partition["outputs"] for partition in partitions)
+    return tuple({f".{one[name]}" for one in outputs for name in ("dnsSuffix", "dualStackDnsSuffix")})
+
+
+class _Added:
+    """Adds the options to a request's parameters: one place for recordings, manifests, the ledger and events."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._everywhere = {
+            "ExpectedBucketOwner": options.expected_bucket_owner,
+            "RequestPayer": options.request_payer,
+        }
+        self._kms_key_id = options.kms_key_id
+
+    def __call__(self, params: dict[str, Any], model: OperationModel, **_: object) -> None:
+        known = model.input_shape.members if model.input_shape else {}
+        params |= {name: value for name, value in self._everywhere.items() if value and name in known}
+        if self._kms_key_id and model.name in _ENCRYPTED:
+            params |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._kms_key_id}
+
+
+class _RegionNote:
+    """Says once for each bucket that it is in another region, to which boto3 sends the requests from then on."""
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._named: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, builtins: Mapping[str, Any], params: Mapping[str, Any], **_: object) -> None:
+        region, bucket = builtins.get("AWS::Region"), params.get("Bucket")
+        if region in {self._region, "aws-global", None} or bucket is None:
+            return
+        with self._lock:
+            if bucket in self._named:
+                return
+            self._named.add(bucket)
+        _log.warning(
+            "The bucket %s is in the region %s and not in %s; requests go there. Set AWS_REGION=%s",
+            bucket, region, self._region, region,
+        )  # fmt: skip
