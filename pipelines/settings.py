@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
@@ -411,7 +412,8 @@ def load(kind: type[S]) -> S:
         SettingsError: one sentence per variable that is missing or wrong.
     """
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
-    load_dotenv(ENV_FILE, override=False)
+    if load_dotenv(ENV_FILE, override=False):
+        _warn_of_readers(ENV_FILE.resolve())
     _warn_of_unknown_variables()
     try:
         return kind()
@@ -432,6 +434,13 @@ def _warn_of_unknown_variables() -> None:
             near = get_close_matches(name, sorted(ours), n=1, cutoff=0.7)
             instead = f"did you mean {near[0]}?" if near else "see .env.example for the names there are."
             _log.warning("%s is set, but RingCX Archive has no such setting: %s", name, instead)
+
+
+@cache
+def _warn_of_readers(file: Path) -> None:
+    """Say once a process that others may read the secrets of the file."""
+    if file.stat().st_mode & 0o077:
+        _log.warning("%s can be read by other users, and it holds secrets: chmod 600 it.", file)
 
 
 def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:

@@ -15,9 +15,11 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from pipelines.calendar import local_day
 from pipelines.events.commit import GroupCommit, Overloaded
@@ -28,7 +30,7 @@ from pipelines.events.keep import Keeper
 from pipelines.events.place import EventsUnavailable
 from pipelines.events.stored import day_folder, malformed_folder
 
-PATHS = ("/", "/events")
+PATHS = ("/", "/events", "/events/")
 # What is no event is kept to be looked at: its beginning, and no more a day than this by one receiver.
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
@@ -86,7 +88,13 @@ class Receiver:
     def app(self) -> Starlette:
         """The application; its lifespan opens and closes what writes."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
-        return Starlette(routes=[*routes, Route("/health", self._health, methods=["GET"])], lifespan=self._lifespan)
+        app = Starlette(
+            routes=[*routes, Route("/health", self._health, methods=["GET"])],
+            lifespan=self._lifespan,
+            exception_handlers={404: self._elsewhere, 405: self._elsewhere},
+        )
+        app.router.redirect_slashes = False  # it would send the event on, in plain HTTP, to any name that `Host` gives
+        return app
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -99,6 +107,17 @@ class Receiver:
         answer = await self._answer(request)
         self.tally.counts[_NAMES[answer.status_code]] += 1
         return answer
+
+    async def _elsewhere(self, _: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
+        self.tally.counts["elsewhere"] += 1
+        return _said(error.status_code, "Send events to /events, by POST or GET.", error.headers)
+
+    async def crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer every request of a connection that is one too many; an ASGI application."""
+        self.tally.counts["crowded_out"] += 1
+        headers = {"Connection": "close", "Retry-After": str(_RETRY_SECONDS)}
+        await _said(503, "Too many connections; send the event again.", headers)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         if request.method == "HEAD":  # which Starlette takes for a GET

@@ -28,7 +28,7 @@ from botocore.exceptions import ClientError
 from ulid import ULID
 
 from pipelines.events.place import SUFFIX, s3_place, told
-from pipelines.ledger.files import sync_folder
+from pipelines.ledger.files import make_folders, sync_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,8 +39,7 @@ Line = tuple[str, bytes]
 FILE_BYTES = 64 << 20
 FILE_SECONDS = 3600.0
 _OPEN_FILES = 16
-_FOLDER_MODE = 0o750
-_FILE_MODE = 0o640  # events hold telephone numbers
+_FILE_MODE = 0o600  # events hold telephone numbers
 
 
 class Keeper(Protocol):
@@ -94,7 +93,7 @@ class LocalKeeper:
     def probe(self) -> None:
         """Write, sync and remove a file."""
         with told("write", str(self._root)):
-            _make_folders(self._root)
+            make_folders(self._root)
             file = self._root / f".probe-{uuid.uuid4().hex}"
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE)
             try:
@@ -141,7 +140,7 @@ class LocalKeeper:
 
     def _create(self, folder: str) -> _Open:
         where = self._root / folder
-        _make_folders(where)
+        make_folders(where)
         path = where / f"{ULID()}{SUFFIX}"
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
         try:
@@ -209,11 +208,3 @@ def _write_all(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it, each one's entry synced."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    for made in reversed(missing):
-        sync_folder(made.parent)

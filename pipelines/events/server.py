@@ -81,7 +81,7 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
         uvicorn.Config(
             receiver.app(),
             loop="asyncio",
-            http=_protocol(settings.events_timeout_seconds, settings.events_max_connections),
+            http=_protocol(receiver, settings.events_timeout_seconds, settings.events_max_connections),
             ws="none",
             lifespan="on",
             proxy_headers=False,
@@ -89,7 +89,6 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
             access_log=False,  # it shows query strings, and those hold telephone numbers
             log_config=None,
             log_level="error",
-            limit_concurrency=settings.events_max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
@@ -125,19 +124,27 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
 
 
-def _protocol(seconds: float, most: int) -> type[H11Protocol]:
-    """Uvicorn's own protocol, which has no patience of its own before a request is whole, with ours."""
+def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol]:
+    """Uvicorn's own protocol with our patience before a request is whole, our limit of connections, and our counts."""
+    counts = receiver.tally.counts
 
     class Patient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
-            # Those above the limit are told 503 by uvicorn; as many again are dropped without a word.
+            # Those above the limit are answered 503; as many again are dropped without a word.
             if len(self.connections) > 2 * most:
+                counts["dropped_crowd"] += 1
                 transport.abort()
-            else:
-                self._wait()
+                return
+            if len(self.connections) > most:
+                self.app = receiver.crowded
+            self._wait()
+
+        def send_400_response(self, msg: str) -> None:
+            counts["not_http"] += 1
+            super().send_400_response(msg)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -164,6 +171,7 @@ def _protocol(seconds: float, most: int) -> type[H11Protocol]:
         def _waited(self) -> None:
             self._timer = None
             if not self._in_progress() and self.timeout_keep_alive_task is None:
+                counts["dropped_silent"] += 1
                 self.transport.abort()
 
     return Patient

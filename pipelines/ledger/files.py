@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -31,6 +32,7 @@ __all__ = [
     "LocalFiles",
     "Names",
     "S3Files",
+    "make_folders",
     "sync_folder",
 ]
 
@@ -123,19 +125,17 @@ class LocalFiles:
         """Write beside the name, sync, then link: a link appears whole and refuses a name that is taken."""
         path = self._root / _checked(name)
         with self._errors("write", name):
-            missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(path.parent)
             beside = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
             try:
-                with beside.open("xb") as file:
+                with open(beside, "xb", opener=partial(os.open, mode=0o600)) as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 path.hardlink_to(beside)
             finally:
                 beside.unlink(missing_ok=True)
-            for folder in dict.fromkeys([path.parent, *(new.parent for new in missing)]):
-                sync_folder(folder)
+            sync_folder(path.parent)
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -310,6 +310,13 @@ def _unless_absent(error: OSError) -> None:
     """Hand to `os.walk`, which is silent about every error otherwise: a folder not made yet is merely empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it, for the owner alone, each one's entry synced."""
+    for one in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        one.mkdir(0o700, exist_ok=True)
+        sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:

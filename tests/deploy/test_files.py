@@ -162,6 +162,11 @@ def test_the_example_of_the_environment_names_known_variables_and_shares_the_req
         assert named[name] == ""
 
 
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.service")), ids=lambda one: one.stem)
+def test_what_a_systemd_unit_writes_is_its_owners_alone(file: Path) -> None:
+    assert "\nUMask=0077\n" in file.read_text()
+
+
 @pytest.mark.parametrize("what", ["webserver", "daemon", "worker"])
 def test_a_systemd_unit_starts_a_program_of_the_environment_with_settings_from_a_file(what: str) -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)

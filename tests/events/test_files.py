@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
@@ -24,7 +25,7 @@ from pipelines.events import keep
 from pipelines.events.frames import frame, read_frames
 from pipelines.events.keep import LocalKeeper, S3Keeper
 from pipelines.events.place import EventsUnavailable
-from pipelines.events.stored import LocalStored, S3Stored, day_folder
+from pipelines.events.stored import LocalStored, S3Stored, day_folder, malformed_folder
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 11, 20)
@@ -160,6 +161,20 @@ def test_a_place_that_cannot_be_written_is_known_before_the_first_event(tmp_path
         LocalKeeper(tmp_path / "file" / "events").probe()
     LocalKeeper(tmp_path / "good").probe()
     assert not list((tmp_path / "good").iterdir())
+
+
+def test_whatever_the_umask_events_and_what_was_none_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        keeper = LocalKeeper(tmp_path / "new" / "events")
+        keeper.probe()
+        keeper.write([*lines(1), (malformed_folder(date(2026, 11, 21)), frame({"why": "…"}))])
+        keeper.close()
+    finally:
+        os.umask(before)
+    modes = {one.is_dir(): one.stat().st_mode & 0o777 for one in (tmp_path / "new").rglob("*")}
+    assert modes == {True: 0o700, False: 0o600}
+    assert {one.stat().st_mode & 0o777 for one in (tmp_path / "new").rglob("*")} == {0o700, 0o600}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -116,6 +117,14 @@ def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
         assert all(answer_of(one) == b"" for one in crowd)
         with Load(receiver.port, clients=1) as load:
             load.wait_for(5)
+        assert answer_of(dawdle("no HTTP at all\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert receiver.end(signal.SIGTERM) == 0
+    counted = receiver.log.rpartition("Ended; in all: ")[2]
+    found = {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", counted)}
+    # 5 of the crowd are served, 5 more would be answered, and one more asks; the rest are closed at once.
+    assert found["not_http"] == found["too_slow"] == 1
+    assert found["dropped_crowd"] >= 20
+    assert 2 < found["dropped_silent"] <= 12
 
 
 @pytest.mark.slow
@@ -135,6 +144,22 @@ def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: P
     assert lines.count("\n") == 1
     assert said(EVENTS_URL=str(tmp_path / "file" / "x")).startswith("cannot write ")
     assert said(EVENTS_HEADER_VALUE="").startswith("no secret is set")
+
+
+@pytest.mark.slow
+def test_a_connection_too_many_is_answered_503_and_counted(place: Path) -> None:
+    with ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="30", EVENTS_MAX_CONNECTIONS="2") as receiver:
+        crowd = [socket.create_connection(("127.0.0.1", receiver.port)) for _ in range(2)]
+        time.sleep(0.3)
+        with socket.create_connection(("127.0.0.1", receiver.port)) as one_more:
+            one_more.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer_of(one_more).startswith(b"HTTP/1.1 503 ")
+        for one in crowd:
+            one.close()
+        with Load(receiver.port, clients=1) as load:
+            load.wait_for(2)
+        assert receiver.end(signal.SIGTERM) == 0
+    assert "crowded_out 1" in receiver.log
 
 
 def test_the_count_says_what_is_stored(place: Path) -> None:

@@ -57,6 +57,21 @@ def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, pla
     assert all(one.items() >= {k: v for k, v in told.items() if v}.items() for one in stored_fields(LocalStored(place)))
 
 
+def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: Path) -> None:
+    client = receiver()
+    told = {**GOOD, "Host": "elsewhere.example"}
+    answers = {
+        path: client.post(path, json=event(7), headers=told, follow_redirects=False)
+        for path in ("/events/", "/events", "/health/", "/events/x")
+    }
+    assert [one.status_code for one in answers.values()] == [200, 200, 404, 404]
+    assert not [one for one in answers.values() if "location" in one.headers or "elsewhere.example" in one.text]
+    assert client.post("/events/", json=event(7), follow_redirects=False).status_code == 401
+    assert client.delete("/events", headers=GOOD).status_code == 405
+    assert client.get("/health").json()["events"] == {"elsewhere": 3, "refused": 1, "stored": 2}
+    assert len(stored_calls(LocalStored(place))) == 2
+
+
 def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiver: Make, place: Path) -> None:
     client = receiver()
     client.post("/events", json=event(1), headers=GOOD)  # 21:36 in New York is the next day in UTC

@@ -89,6 +89,16 @@ def test_of_many_writers_of_one_name_one_wins_and_the_others_are_told(tmp_path: 
         assert files.read("a/x") == str(won.index(True)).encode()
 
 
+def test_whatever_the_umask_a_ledger_in_a_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        LocalFiles(tmp_path / "data" / "ledger").create("report_rows/date=2026-11-20/x", b"telephone numbers")
+    finally:
+        os.umask(before)
+    found = sorted((tmp_path / "data").rglob("*"))
+    assert [oct(one.stat().st_mode & 0o777) for one in found] == ["0o700", "0o700", "0o700", "0o600"]
+
+
 def test_what_a_killed_writer_left_behind_is_not_listed(tmp_path: Path) -> None:
     files = LocalFiles(tmp_path)
     files.create("a/x", b"x")

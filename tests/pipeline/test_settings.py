@@ -212,3 +212,16 @@ def test_the_services_of_one_process_share_an_s3_client_as_long_as_its_variables
     assert client() is first
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "c" * 20)
     assert client() is not first
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o600, False)])
+def test_an_env_file_that_others_can_read_is_warned_of_once(
+    mode: int, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("ARCHIVE_TIMEZONE=Europe/Berlin\nRINGCX_PASSWORD=not-to-be-shown\n")
+    Path(".env").chmod(mode)
+    assert [load(Calendar).archive_timezone for _ in range(2)] == ["Europe/Berlin"] * 2
+    said = [one for one in caplog.messages if "chmod 600" in one]
+    assert len(said) == warned
+    assert "not-to-be-shown" not in caplog.text
