@@ -39,7 +39,9 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
             now, run_id = services.clock(), context.run.run_id
             stores = (services.ledger, services.ledger_parts, services.bucket)
             sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)
-            beside = linked_days(services.ledger, day, services.settings.zone) - {day}
+            beside = linked_days(services.ledger, day, services.settings.zone, services.settings.archive_start_date) - {
+                day
+            }
             also = seal_neighbours(*stores, beside, now=now, run_id=run_id, signer=services.signer)
         return MaterializeResult(
             metadata={

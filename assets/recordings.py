@@ -76,12 +76,14 @@ def recording_assets(
                 services.ledger,
                 date.fromisoformat(context.partition_key),
                 zone=services.settings.zone,
+                first=services.settings.archive_start_date,
                 allowed=services.allowed,
                 now=services.clock(),
                 run_id=context.run.run_id,
             )
         return MaterializeResult(
             metadata={
+                "links_in_rows": found.links,
                 "recordings_found": found.found,
                 "recordings_new": found.new,
                 "recordings_known": found.known,
@@ -93,6 +95,7 @@ def recording_assets(
                 "mono": found.by_layout.get("mono", 0),
                 "stereo": found.by_layout.get("stereo", 0),
                 **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
+                **({"named_by_several_calls": _ids(found.shared)} if found.shared else {}),
                 **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
             }
         )
@@ -115,7 +118,7 @@ def recording_assets(
         day = date.fromisoformat(context.partition_key)
         run_id, now = context.run.run_id, services.clock()
         with told_in_a_sentence():
-            linked = linked_days(services.ledger, day, services.settings.zone)
+            linked = linked_days(services.ledger, day, services.settings.zone, services.settings.archive_start_date)
             portions = partial(portions_of, services.ledger, day, linked)
             retried = reopen(
                 services.ledger,

@@ -278,6 +278,10 @@ class Ledger:
                 newest[day] = max(written, newest.get(day, written))
         return dict(sorted(newest.items()))
 
+    def recording_days(self) -> list[date]:
+        """Return the dates that have recordings, sorted, at the cost of listing folders and not files."""
+        return self._days("recording_states/")
+
     def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
         parts = read_parts(self._files, [_folder("report_rows", day, report)], lambda part: part.table(needed))

@@ -32,6 +32,7 @@ COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
         *("segment_participant_rc_extension_id", "segment_start_time_ms", "segment_end_time_ms"),
         *("segment_duration_ms", "segment_agent_group_id", "system_disposition", "agent_disposition", "agent_notes"),
         *("has_recording", "has_transcript", "segment_events", "segment_recording_url"),
+        "interaction_recording_location",
     ),
     "end_call_events": (
         *("uii", "report_account_id", "event_type", "call_state", "call_start", "call_duration", "queue_duration"),

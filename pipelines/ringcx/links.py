@@ -6,8 +6,9 @@ Where a link leads is held against the allow-list at every hop; what is sent the
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -16,21 +17,25 @@ from pipelines.ringcx.client import origin_of
 from pipelines.ringcx.errors import LinkRefused, place
 from pipelines.ringcx.network import is_address, is_loopback
 
-__all__ = ["LONGEST_LINK", "HostList", "RecordingLink", "parse_link"]
+__all__ = ["NO_LINK", "HostList", "RecordingLink", "links_in", "parse_link"]
 
 LONGEST_LINK = 4096
-# A link as the source writes it, in which nothing needs decoding and `file` comes once: a day has a hundred thousand of
-# them, and httpx takes five times as long to say the same.
-_PLAIN = re.compile(
-    r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?"
-    r"(?:(?!file=)[A-Za-z]+=[\w.-]*&)*file=([\w./-]+)(?:&(?!file=)[A-Za-z]+=[\w.-]*)*",
-    re.ASCII,
+NO_LINK = "(?i)^[ \t\r\n\u00a0]*(null|none|nil|n/?a|undefined|-+)?[ \t\r\n\u00a0]*$"
+"""What a cell holds that names no recording."""
+_NO_LINK = re.compile(NO_LINK)
+# Blanks within a link belong to it (a published sample has some): only before the next address are they a separator.
+_BETWEEN = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
+_AMPERSAND = re.compile(r"&(?:amp;|#0*38;|#x0*26;)+", re.IGNORECASE)
+# A link as the source writes it, before and after `file=`, in which nothing needs decoding and `file` comes once: a day
+# has a hundred thousand of them with a few beginnings, and httpx takes ten times as long to say the same.
+_BEFORE_FILE = re.compile(
+    r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?(?:(?!(?i:file)=)[A-Za-z]+=[\w.-]*&)*", re.ASCII
 )
+_FROM_FILE = re.compile(r"([\w./-]+)(?:&(?!(?i:file)=)[A-Za-z]+=[\w.-]*)*", re.ASCII)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingLink:
+class RecordingLink(NamedTuple):
     """What a link says.
 
     Attributes:
@@ -41,43 +46,72 @@ class RecordingLink:
         basename: the last part of the file path.
     """
 
-    url: str = field(repr=False)
+    url: str
     account_id: str
     file_path: str
     recording_id: str
     basename: str
 
+    def __repr__(self) -> str:
+        return f"RecordingLink({self.recording_id!r})"
+
+
+def links_in(cell: str | None) -> list[str]:
+    """Return the links in a cell of a report: none for words such as `null`, and each of several."""
+    if cell is None:
+        return []
+    if cell.startswith("https://") and "http" not in cell[8:].lower():  # as a day has a hundred thousand of them
+        return [cell]
+    return [link for link in _BETWEEN.split(cell) if not _NO_LINK.match(link)]
+
 
 def parse_link(raw: str, account_id: str) -> RecordingLink:
-    """Read a link as a report gives it; blanks inside, the query's order and the last slash do not matter.
+    """Read a link as a report gives it; blanks inside, `&amp;`, the query's order and the last slash do not matter.
 
-    A link without `file` in its query is known by its path. Where it leads, and credentials in it, are not judged
-    here: see `HostList`. So a recording is known by the same id whoever may be asked for it.
+    A link without `file` in its query is known by its path and its whole query. Where it leads, and credentials in it,
+    are not judged here: see `HostList`. So a recording is known by the same id whoever may be asked for it.
 
     Raises:
         LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
     """
     if len(raw) > LONGEST_LINK:
         raise LinkRefused("too_long")
-    text = "".join(raw.split())
-    plain = _PLAIN.fullmatch(text)
-    file_path = plain[1] if plain else _file_path(text)
+    text = raw
+    before, _, rest = text.partition("file=")
+    plain = _FROM_FILE.fullmatch(rest) if _is_plain(before) else None
+    if plain:
+        file_path = plain[1]
+    else:
+        text = _AMPERSAND.sub("&", "".join(raw.split()))
+        file_path = _file_path(text)
     basename = file_path.rstrip("/").rpartition("/")[2]
     if not basename:
         raise LinkRefused("no_file")
     return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
 
 
+@lru_cache(maxsize=256)
+def _is_plain(before_file: str) -> bool:
+    return _BEFORE_FILE.fullmatch(before_file) is not None
+
+
 def _file_path(text: str) -> str:
     url = _parsed(text)
-    files = {
-        _decoded(value)
-        for name, _, value in (part.partition(b"=") for part in url.query.split(b"&"))
-        if unquote_to_bytes(name) == b"file"
-    }
-    if len(files) > 1:
-        raise LinkRefused("several_files")
-    return files.pop() if files else _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
+    for separators in (b"&", b"[&;]"):  # a file's name may hold a semicolon, and one may stand where `&` should
+        parts = _parameters(url.query, separators)
+        files = {value for name, value in parts if name == "file" and value}
+        if len(files) > 1:
+            raise LinkRefused("several_files")
+        if files:
+            return files.pop()
+    path = _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
+    query = "&".join(f"{name}={value}" for name, value in sorted(parts) if name)
+    return f"{path}?{query}" if query else path
+
+
+def _parameters(query: bytes, separators: bytes) -> list[tuple[str, str]]:
+    pairs = (part.partition(b"=") for part in re.split(separators, query))
+    return [(_decoded(name).lower(), _decoded(value)) for name, _, value in pairs]
 
 
 class HostList:

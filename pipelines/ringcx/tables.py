@@ -16,12 +16,14 @@ from pipelines.ringcx.csv_body import read_csv_body
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.json_body import read_json_body
+from pipelines.ringcx.links import NO_LINK
 from pipelines.ringcx.text import NotWholeError
 
 __all__ = ["ReportName", "parse_report", "with_row_identity"]
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _ONLY_JSON: Final[frozenset[ReportName]] = frozenset({"interaction_metadata"})
+_LINKS: Final = frozenset({"segment_recording_url", "recording_url", "interaction_recording_location"})
 _BLANKS: Final = b" \t\r\n\x0b\x0c"
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -87,8 +89,9 @@ def _read_json(report: ReportName, body: Path) -> pa.Table:
 
 def _require_columns(report: ReportName, table: pa.Table) -> None:
     missing = [name for name in required(report) if name not in table.column_names]
-    if missing == [LINK_COLUMN["interaction_metadata"]] and _is_digital(table):
-        return  # messages have no recording, so a source that leaves nulls out has nothing to say of one
+    # Messages have no recording, so a source that leaves nulls out has nothing to say of one; others name the file.
+    if missing == [LINK_COLUMN["interaction_metadata"]] and (_is_digital(table) or _LINKS & set(table.column_names)):
+        return
     if missing:
         _refuse(report, f"the column {' and the column '.join(missing)} is missing")
 
@@ -108,6 +111,8 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     uii = UII_COLUMN[report]
     bare = _compute.replace_substring_regex(columns[uii], "^'", "")
     columns[uii] = _compute.if_else(_compute.equal(bare, ""), None, bare)
+    for name in _LINKS.intersection(columns):
+        columns[name] = _compute.if_else(_compute.match_substring_regex(columns[name], NO_LINK), None, columns[name])
     return pa.table(columns)
 
 

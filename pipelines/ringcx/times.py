@@ -7,12 +7,13 @@ is whose start is not decided here.
 import math
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
 _US: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4}) (\d{2}:\d{2}:\d{2})", re.ASCII)
 _ISO: Final = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,6})\d*)?(Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
+    r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:?\d{2})?", re.ASCII | re.IGNORECASE
 )
 _ZONED: Final = re.compile(r"(Z|:\d{2}(?:\.\d+)?[+-]\d{2}:?\d{2})$", re.ASCII | re.IGNORECASE)
 _EPOCH_MS: Final = re.compile(r"\d{12,14}", re.ASCII)
@@ -22,16 +23,14 @@ _SECONDS: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _UII_ZONE: Final = "America/New_York"
 
 
+@lru_cache(maxsize=1 << 14)  # the rows of a day share many
 def parse_report_time(text: str | None) -> datetime | None:
     """Read `MM/DD/YYYY HH:MM:SS`, ISO 8601 with or without zone, or `YYYY-MM-DD HH:MM:SS`; no zone is UTC, as asked."""
     stripped = (text or "").strip()
-    if us := _US.fullmatch(stripped):
+    if "/" in stripped and (us := _US.fullmatch(stripped)):
         month, day, year, clock = us.groups()
         return _utc(f"{year}-{month}-{day}T{clock}")
-    if iso := _ISO.fullmatch(stripped):
-        day, clock, fraction, zone = iso.groups()
-        return _utc(f"{day}T{clock}.{(fraction or '0').ljust(6, '0')}{zone or ''}")
-    return None
+    return _utc(stripped) if _ISO.fullmatch(stripped) else None
 
 
 def parse_moment(text: str | None) -> datetime | None:
@@ -68,6 +67,7 @@ def uii_time(uii: str | None) -> datetime | None:
         return None
 
 
+@lru_cache(maxsize=1 << 14)
 def parse_hms(text: str | None) -> float | None:
     """Seconds of `HH:MM:SS` (hours may pass 24) or of a plain number of seconds."""
     stripped = (text or "").strip()
@@ -86,6 +86,6 @@ def parse_ms(text: str | None) -> float | None:
 def _utc(iso: str) -> datetime | None:
     try:
         parsed = datetime.fromisoformat(iso.upper())
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None

@@ -22,7 +22,7 @@ from pipelines.ringcx.columns import ReportName
 from pipelines.steps.coverage import Unpulled, unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.known import Known, Recordings
-from pipelines.steps.linked import dates_by_id, linked_rows
+from pipelines.steps.linked import days_of, linked_rows, near, shared_ids
 from pipelines.steps.parallel import map_in_order
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that nobody comes.
@@ -35,23 +35,25 @@ _READERS = 8
 class DayRecordings:
     """The recordings that concern a date: dated so, found by its pull, or linked to by its rows.
 
-    `unknown`: linked to, and without any state in the ledger.
+    `unknown`: linked to, and without any state in the ledger. `shared`: named by rows of more than one call.
     """
 
     known: Recordings
     unknown: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
 
-def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo) -> DayRecordings:
+def day_recordings(ledger: Ledger, day: date, *, zone: ZoneInfo, first: date) -> DayRecordings:
     """Bring together what the date's rows link to and what the ledger knows."""
-    linked = dates_by_id(linked_rows(ledger, day, zone=zone))
-    days = {day, *linked.values()}
+    rows = linked_rows(ledger, day, zone=zone, first=first)
+    linked = {recording_id for of_report in rows for recording_id in of_report.ids}
+    days = days_of(ledger, rows)
     known = Known(ledger.current(days))
     if not known.ids >= _main_ids(linked, known):
         # Two reports may date one recording on either side of midnight (links.py).
-        known = Known(ledger.current({near + step * _ONE_DAY for near in days for step in (-1, 0, 1)}))
+        known = Known(ledger.current(near(days)))
     ours = _main_ids(linked, known)
-    return DayRecordings(known.concerning(day, ours), tuple(sorted(ours - known.ids)))
+    return DayRecordings(known.concerning(day, ours), tuple(sorted(ours - known.ids)), tuple(shared_ids(rows)))
 
 
 def _main_ids(linked: Iterable[str], known: Known) -> set[str]:
@@ -79,13 +81,14 @@ def every_link_is_held(
     accounts: Sequence[str],
     reports: Sequence[ReportName],
     zone: ZoneInfo,
+    first: date,
     rules: RetryRules,
     now: datetime,
     run_id: str,
 ) -> Finding:
     """Add up the date: found = archived + explained. Lost, late, unknown and vanished recordings are failures."""
     gaps = unpulled(ledger, day, accounts, zone, reports)
-    recordings = day_recordings(ledger, day, zone=zone)
+    recordings = day_recordings(ledger, day, zone=zone, first=first)
     known = recordings.known
     matters = {key: _matter(one, rules, now, run_id) for key, one in known.others.items()}
     matters |= _not_in_bucket(bucket, known)
@@ -103,6 +106,7 @@ def every_link_is_held(
         "object_gone": by_matter["object_gone"],
         "object_changed": by_matter["object_changed"],
         "without_state": len(recordings.unknown),
+        "shared_by_calls": len(recordings.shared),
         "reports_not_pulled": len(gaps),
     }
     wrong_ids = {key: matter for key, matter in matters.items() if matter != "waiting"}
@@ -111,7 +115,7 @@ def every_link_is_held(
     level = Level.good
     if wrong_ids or recordings.unknown or (gaps and not not_over):
         level = Level.bad
-    elif gaps:
+    elif gaps or recordings.shared:
         level = Level.doubtful
     sample = examples((matter, shown[key]) for matter, key in in_order[:SAMPLE])
     missing: list[Row] = [(key, "without_state", "", "", day.isoformat(), 0) for key in recordings.unknown]
@@ -202,6 +206,12 @@ def _sentence(
             ": the next attempt was due and no run came; is the daemon running?",
         ),
         (counts["stuck"], "was asked", "were asked", " for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer"),
+        (
+            counts["shared_by_calls"],
+            "is named",
+            "are named",
+            " by the rows of several calls, which may have one recording each: look at their links",
+        ),
         (
             counts["without_state"],
             "is linked to",

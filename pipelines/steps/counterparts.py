@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports import ReportName
-from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, link_of, start_of
+from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
 # are joined first: an agent may get the same call back within seconds.
@@ -31,7 +31,12 @@ OTHER_SOURCE = "other_source_failed"
 _DAY = timedelta(days=1)
 
 Call = tuple[str, str]
-"""Account and UII."""
+"""Account and UII, as `call_of` makes it."""
+
+
+def call_of(account_id: str, uii: str) -> Call:
+    """Return what a call is matched by: the two sources may write one UII in different letter case."""
+    return account_id, uii.lower()
 
 
 @dataclass(slots=True)
@@ -171,16 +176,15 @@ def _legs(
         of_calls = ledger.each_rows(
             report,
             day,
-            lambda rows: rows.filter(pc.is_in(rows[columns.uii], value_set=uiis)),
+            lambda rows: rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)),
             columns=columns.needed,
         )
         for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
-            call = (row["account_id"], row[columns.uii])
+            call = call_of(row["account_id"], row[columns.uii])
             if call not in calls or not is_agents(report, row):
                 continue
-            leg = found[call][tuple(row[name] or "" for name in columns.leg)]
+            leg = found[call][tuple((row[name] or "").lower() for name in columns.leg)]
             leg.started_at = start_of(report, row) or leg.started_at
-            leg.agent = row[columns.agent or ""] or leg.agent
-            if recording := link_of(report, row):
-                leg.recordings.add(recording.recording_id)
+            leg.agent = (row[columns.agent or ""] or "").lower() or leg.agent
+            leg.recordings.update(link.recording_id for link in links_of(report, row) if link.layout == "stereo")
     return {call: dict(legs) for call, legs in found.items()}

@@ -21,7 +21,7 @@ from pipelines.steps.attempt import file_path
 from pipelines.steps.known import DayPortion, Recordings
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged, rejoin
 
-pc: Any = pyarrow.compute  # as in in_bulk.py
+pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000
 _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
 

@@ -25,7 +25,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.times import parse_report_time
-from pipelines.steps.rows import EVENTS, link_of
+from pipelines.steps.rows import EVENTS, links_of
 
 FOREIGN = "end_call_events_foreign"
 """The report name under which events of accounts lie that are not in RINGCX_ACCOUNT_IDS, until they are."""
@@ -237,9 +237,10 @@ def waits(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]
     def tell(rows: pa.Table) -> None:
         for account, link, received in zip(*(column.to_pylist() for column in rows.itercolumns()), strict=True):
             at = parse_report_time(received)
-            found = link_of(EVENTS, {"account_id": account, "recording_url": link})
-            if found and at and found.recording_id in archived:
-                told[found.recording_id] = min(at, told.get(found.recording_id, at))
+            found = links_of(EVENTS, {"account_id": account, "recording_url": link}) if at else ()
+            for recording_id in (one.recording_id for one in found):
+                if at and recording_id in archived:
+                    told[recording_id] = min(at, told.get(recording_id, at))
 
     for day in days:
         ledger.each_rows(EVENTS, day, tell, columns=["account_id", "recording_url", "received_at"])

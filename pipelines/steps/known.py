@@ -21,7 +21,7 @@ from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.ledger.store import Ledger
 
-pc: Any = pyarrow.compute  # as in in_bulk.py
+pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _NO = pa.scalar(False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,9 +23,9 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, parse_link
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
-from pipelines.steps.counterparts import AMBIGUOUS, Call, join, pairs_around
+from pipelines.steps.counterparts import AMBIGUOUS, Call, call_of, join, pairs_around
 from pipelines.steps.known import Known, Recordings
-from pipelines.steps.linked import LinkedRows, dates_by_id, linked_rows
+from pipelines.steps.linked import LinkedRows, days_of, linked_rows, near, shared_ids
 from pipelines.steps.rows import INTERACTIONS, ROWS
 
 # How a reason says that the link itself, not the source's answer, is the matter.
@@ -63,7 +63,8 @@ class LinksFound:
     """What a date's rows link to: counts of recordings, and the refused links by reason.
 
     `joined`: ids of the date's rows that are another name of a recording. `ambiguous`: recordings of which it cannot be
-    said whether both sources mean the same; `held_twice`: those archived under both names.
+    said whether both sources mean the same; `held_twice`: those archived under both names. `links`: how many links the
+    rows hold; `shared`: ids of recordings that rows of more than one call name.
     """
 
     found: int
@@ -75,19 +76,21 @@ class LinksFound:
     joined: int = 0
     ambiguous: tuple[str, ...] = ()
     held_twice: int = 0
+    links: int = 0
+    shared: tuple[str, ...] = ()
 
 
 def register_links(
-    ledger: Ledger, day: date, *, zone: ZoneInfo, allowed: AllowedLinks, now: datetime, run_id: str
+    ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, allowed: AllowedLinks, now: datetime, run_id: str
 ) -> LinksFound:
-    """Give every recording that `day`'s rows link to a state, if it has none yet.
+    """Give every recording that `day`'s rows link to a state, if it has none yet. `first`: ARCHIVE_START_DATE.
 
     A recording known as `pending` whose link changed takes the new link and is due at once, and so does one whose
     link was refused, if the new one is not. What both sources tell of is joined (`counterparts.py`).
     """
-    linked = linked_rows(ledger, day, zone=zone, segments=allowed.segments)
-    dates = set(dates_by_id(linked).values())
-    known = Known(ledger.current(_neighbours(dates)))
+    linked = linked_rows(ledger, day, zone=zone, first=first, segments=allowed.segments)
+    days = near(days_of(ledger, linked))
+    known = Known(ledger.current(days))
     lines = _unsettled(linked, known, allowed, now, run_id)
     relinked = sum(one in known.ids for one in lines)
     fresh = [one for key, one in lines.items() if key not in known.ids]
@@ -101,20 +104,22 @@ def register_links(
     names = known.names | {key: str(one.same_as) for key, one in joined.renamed.items()}
     if pairs.partners:
         # The other name may have been registered meanwhile, by the run of the date beside: who writes last sees both.
-        seen = ledger.names(_neighbours(dates))
+        seen = ledger.names(days)
         ledger.append_states(join(pairs, seen, now=now, run_id=run_id).lines)
         names |= {key: one.same_as for key, one in seen.items() if one.same_as is not None}
-    layouts = {key: ROWS[rows.report].layout for rows in linked for key in rows.ids}
+    layouts = {key: layout for rows in linked for key, layout in zip(rows.ids, rows.layouts, strict=True)}
     return LinksFound(
         found=len({names.get(key, key) for key in layouts}),
         new=len(fresh),
         relinked=relinked,
         known=len(layouts) - len(fresh) - relinked,
         refused=refused,
-        by_layout=Counter(str(layout) for key, layout in layouts.items() if key not in names),
+        by_layout=Counter(layout for key, layout in layouts.items() if key not in names),
         joined=len(names.keys() & layouts.keys()),
         ambiguous=tuple(sorted(pairs.ambiguous & layouts.keys())),
         held_twice=joined.held_twice,
+        links=sum(rows.found.num_rows for rows in linked),
+        shared=tuple(shared_ids(linked)),
     )
 
 
@@ -126,13 +131,12 @@ def rejoin(ledger: Ledger, recordings: Recordings, day: date, *, now: datetime, 
     """
     is_stereo = pc.equal(recordings.rest["layout"], pa.scalar("stereo"))
     stereo = recordings.rest.filter(is_stereo).select(["account_id", "uii"])
-    pairs = pairs_around(
-        ledger, day, {call for call in zip(*map(values, stereo.itercolumns()), strict=True) if call[1]}
-    )
+    calls = {call_of(*call) for call in zip(*map(values, stereo.itercolumns()), strict=True) if call[1]}
+    pairs = pairs_around(ledger, day, calls)
     if not pairs.partners:
         return False
     dates = set(values(pc.unique(recordings.rest["date"])))
-    known = states_by_id(ledger.current(_neighbours(dates), one_of(pairs.partners)))
+    known = states_by_id(ledger.current(near(dates), one_of(pairs.partners)))
     joined = join(pairs, known, now=now, run_id=run_id)
     ledger.append_states(joined.lines)
     return bool(joined.lines)
@@ -168,11 +172,6 @@ def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
     return state
 
 
-def _neighbours(days: set[date]) -> set[date]:
-    """`days` and those beside them: two sources may date one recording on either side of midnight."""
-    return {day + timedelta(days=offset) for day in days for offset in (-1, 0, 1)}
-
-
 def _unsettled(
     linked: Sequence[LinkedRows], known: Known, allowed: AllowedLinks, now: datetime, run_id: str
 ) -> dict[str, RecordingState]:
@@ -202,9 +201,9 @@ def _open_calls(linked: Iterable[LinkedRows], known: Known) -> set[Call]:
     calls: set[Call] = set()
     for rows in linked:
         columns = ROWS[rows.report]
-        if columns.layout == "stereo":
-            open_ = pc.invert(pc.is_in(rows.found["recording_id"], value_set=settled))
-            legs = rows.rows.select(["account_id", columns.uii]).take(rows.found.filter(open_)["row"])
-            both: list[list[Any]] = [legs[name].to_pylist() for name in ("account_id", columns.uii)]
-            calls.update((account, uii) for account, uii in zip(*both, strict=True) if uii)
+        is_open = pc.invert(pc.is_in(rows.found["recording_id"], value_set=settled))
+        is_leg = pc.equal(rows.found["layout"], pa.scalar("stereo"))
+        legs = rows.rows.select(["account_id", columns.uii]).take(rows.found.filter(pc.and_(is_open, is_leg))["row"])
+        both: list[list[Any]] = [legs[name].to_pylist() for name in ("account_id", columns.uii)]
+        calls.update(call_of(account, uii) for account, uii in zip(*both, strict=True) if uii)
     return calls

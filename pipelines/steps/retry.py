@@ -17,7 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.known import Known, portions_of
 from pipelines.steps.links import AllowedLinks, judged
 
-pc: Any = pyarrow.compute  # as in in_bulk.py
+pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 REASON = "retry_requested"
 _SHOWN = 5
 _AT_ONCE = 10_000

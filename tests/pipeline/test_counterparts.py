@@ -82,7 +82,9 @@ class Sources:
         self.ledger.append_rows(report, day, table, account_id="1", pulled_at=NOW, run_id="pull")
 
     def register(self, day: date = DAY, *, now: datetime = NOW) -> LinksFound:
-        return register_links(self.ledger, day, zone=ZoneInfo("UTC"), allowed=ALLOWED, now=now, run_id="run")
+        return register_links(
+            self.ledger, day, zone=ZoneInfo("UTC"), first=date(2020, 1, 1), allowed=ALLOWED, now=now, run_id="run"
+        )
 
     def pairs(self) -> Pairs:
         return pairs_around(self.ledger, DAY, {("1", UII)})

@@ -58,6 +58,7 @@ def completeness(it: Any, day: date) -> Any:
         accounts=services.settings.ringcx_account_ids,
         reports=services.settings.reports,
         zone=services.settings.zone,
+        first=services.settings.archive_start_date,
         rules=services.rules,
         now=datetime.now(UTC),
         run_id="",

@@ -259,7 +259,9 @@ def registered(it: Any, day: date, rows: pa.Table, now: datetime) -> dict[str, R
         services.ledger.append_rows(
             "global_call_type_detail", day, rows, account_id="15300002", pulled_at=now, run_id="test"
         )
-    register_links(services.ledger, day, zone=UTC_ZONE, allowed=services.allowed, now=now, run_id="test")
+    register_links(
+        services.ledger, day, zone=UTC_ZONE, first=date(2020, 1, 1), allowed=services.allowed, now=now, run_id="test"
+    )
     return services.ledger.states([day + timedelta(days=offset) for offset in range(-2, 9)])
 
 

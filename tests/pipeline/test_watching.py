@@ -295,6 +295,7 @@ def judged(watched: Watched, bucket: FakeBucket) -> Finding:
         accounts=(),
         reports=(),
         zone=ZoneInfo("UTC"),
+        first=date(2020, 1, 1),
         rules=RetryRules((2,), timedelta(days=7)),
         now=NOW,
         run_id="r",

@@ -22,7 +22,7 @@ from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
 from pipelines.steps.pull import ReportSource
-from pipelines.steps.rows import INTERACTIONS, ROWS, link_of
+from pipelines.steps.rows import INTERACTIONS, ROWS, links_of
 from pipelines.steps.windows import InteractionSource
 
 # A report covers what ended five minutes ago; a recording is there 10 to 15 minutes after its call (RINGCX.md §4).
@@ -143,7 +143,6 @@ class SourceCheck:
         names = [name for name in ROWS[INTERACTIONS].needed if name in table.column_names]
         for row in table.select(names).to_pylist():
             cells = dict.fromkeys(ROWS[INTERACTIONS].needed) | row | {"account_id": account_id}
-            found = link_of(INTERACTIONS, cells, self.addresses)
-            if found is not None and is_segment_link(found.url):
-                self.segments.append((account_id, found.url))
+            found = links_of(INTERACTIONS, cells, self.addresses)
+            self.segments += [(account_id, link.url) for link in found if is_segment_link(link.url)]
         return ok(subject, f"may be read; {WINDOW // timedelta(minutes=1)} minutes of it have {table.num_rows} rows.")
