@@ -35,6 +35,7 @@ _SSO: Final = (
     boto.SSOError,
 )
 _NETWORK: Final = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+_UNTRUSTED: Final = ("CERTIFICATE_VERIFY_FAILED", "doesn't match")
 _TRANSIENT: Final = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -110,7 +111,7 @@ def is_transient(error: Exception) -> bool:
             or (status(error) >= 500 and status(error) != 501)
         )
     said = _cause(error)
-    if _no_bundle(error) or any(sign in said for sign in ("CERTIFICATE_VERIFY", "failed: 407", "LocationParseError")):
+    if _no_bundle(error) or any(sign in said for sign in (*_UNTRUSTED, "failed: 407", "LocationParseError")):
         return False
     return isinstance(error, _NETWORK)
 
@@ -150,9 +151,11 @@ def _network(error: boto.BotoCoreError) -> str | None:
     said = _cause(error)
     if _no_bundle(error):
         return "the file of certificates cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    if any(sign in said for sign in _UNTRUSTED):
         whose = "the proxy's certificate" if isinstance(error, boto.ProxyConnectionError) else "its certificate"
-        return f"{whose} is not trusted; name the file of your company's certificate authority in AWS_CA_BUNDLE"
+        return (
+            f"{whose} is not trusted, or is another host's; name the file of your company's authority in AWS_CA_BUNDLE"
+        )
     if isinstance(error, boto.ProxyConnectionError):
         if "failed: 407" in said:
             return "the proxy wants a user and a password; write HTTPS_PROXY like http://user:password@host:port"

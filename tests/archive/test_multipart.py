@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
+from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket, make_s3_client
-from pipelines.archive.errors import KeyExists, StorageError
+from pipelines.archive.capabilities import Probes
+from pipelines.archive.errors import KeyExists, StorageError, StorageUnavailable
 from pipelines.archive.multipart import PART
 from pipelines.archive.transfer import Conflict, Upload, store
 
@@ -103,6 +107,90 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(
         put(Bucket(client, "archive", prefix), f"{prefix}large.WAV", large)
     assert moto_client.list_objects_v2(Bucket="archive", Prefix=f"{prefix}large").get("Contents", []) == []
     assert open_uploads(moto_client, prefix) == []
+
+
+def like(client: "S3Client", hook: Callable[..., Any], operation: str) -> "S3Client":
+    """A client of the same server that behaves otherwise."""
+    made = make_s3_client(max_connections=1, endpoint_url=client.meta.endpoint_url)
+    made.meta.events.register(f"before-send.s3.{operation}", hook)
+    return made
+
+
+def answer(request: AWSPreparedRequest, status: int, code: str) -> AWSResponse:
+    raw = urllib3.HTTPResponse(io.BytesIO(f"<Error><Code>{code}</Code></Error>".encode()), preload_content=False)
+    return AWSResponse(request.url, status, HTTPHeaderDict(), raw)
+
+
+def test_a_store_that_ignores_the_condition_for_uploads_in_parts_overwrites_nothing(
+    moto_client: "S3Client", prefix: str, large: BinaryIO
+) -> None:
+    def ignore(request: AWSPreparedRequest, **_: Any) -> None:
+        del request.headers["If-None-Match"]
+
+    client = like(moto_client, ignore, "CompleteMultipartUpload")
+    bucket = Bucket(client, "archive", prefix)
+    assert bucket.capabilities.create_only
+    assert not Probes(client, "archive", prefix).refuses_second_multipart()
+    put(bucket, f"{prefix}large.WAV", large)
+    before = bucket.hash_object(f"{prefix}large.WAV")
+    large.seek(500)
+    large.write(b"other bytes")
+    with pytest.raises(KeyExists):
+        put(bucket, f"{prefix}large.WAV", large)
+    assert bucket.hash_object(f"{prefix}large.WAV") == before
+    assert open_uploads(client, prefix) == []
+
+
+def test_a_store_that_honours_it_for_uploads_in_parts_is_known_to(moto_client: "S3Client", prefix: str) -> None:
+    assert Bucket(moto_client, "archive", prefix).capabilities.create_only
+    assert Probes(moto_client, "archive", prefix).refuses_second_multipart()
+
+
+@pytest.mark.parametrize("operation", ["CreateMultipartUpload", "UploadPart"])
+def test_a_store_that_does_not_know_the_checksum_of_a_part_is_sent_its_md5(
+    moto_client: "S3Client", prefix: str, large: BinaryIO, operation: str
+) -> None:
+    sent: list[str] = []
+
+    def refuse(request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        names = " ".join(request.headers.keys()).lower()
+        sent.append(names)
+        return answer(request, 501, "NotImplemented") if "checksum" in names else None
+
+    bucket = Bucket(like(moto_client, refuse, operation), "archive", prefix)
+    for name in ("a", "b"):
+        assert put(bucket, f"{prefix}{name}.WAV", large).proven
+        assert bucket.hash_object(f"{prefix}{name}.WAV").sha256 == sha256_of(large)
+    assert sum("checksum" in names for names in sent) == 1, "it is not tried again"
+    assert open_uploads(moto_client, prefix) == []
+
+
+def test_an_error_in_the_body_of_a_completion_is_no_success(
+    moto_client: "S3Client", prefix: str, large: BinaryIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    asked: list[str] = []
+
+    def fail(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        asked.append(request.url)
+        return answer(request, 200, "InternalError")
+
+    bucket = Bucket(like(moto_client, fail, "CompleteMultipartUpload"), "archive", prefix)
+    with pytest.raises(StorageUnavailable, match="InternalError"):
+        put(bucket, f"{prefix}large.WAV", large)
+    assert len(asked) == 5
+    assert bucket.head(f"{prefix}large.WAV") is None
+    assert open_uploads(moto_client, prefix) == []
+
+
+def test_a_large_recording_whose_answer_was_lost_is_found_to_be_stored(
+    proxied: Bucket, proxy: Any, upload_of: UploadOf, large: BinaryIO
+) -> None:
+    large.seek(0)
+    upload = upload_of(large.read())
+    proxy.orders["POST"] = [None, "lose"]
+    assert store(proxied, upload, large).sha256 == upload.sha256
+    assert proxied.hash_object(upload.key).sha256 == upload.sha256
 
 
 def test_a_body_that_cannot_be_read_breaks_off_as_what_it_is(moto_bucket: Bucket) -> None:

@@ -10,6 +10,7 @@ import pytest
 from dagster import build_resources
 
 from pipelines import settings
+from pipelines.aws import split_s3_url
 from pipelines.resources import services_resource
 from pipelines.ringcx.limits import Rate
 from pipelines.settings import Calendar, Settings, SettingsError, load
@@ -75,6 +76,14 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
         ("DATA_DIR", "~nobody-of-that-name/data"),
         ("RATE_LIMIT_URL", "mysql://u:p@host/db"),
         ("RINGCX_MEDIA_USERNAME", "only-a-user"),
+        ("ARCHIVE_BUCKET", "s3://my-recordings"),
+        ("ARCHIVE_BUCKET", "my-recordings/ringcx"),
+        ("ARCHIVE_BUCKET", "https://my-recordings.s3.amazonaws.com"),
+        ("ARCHIVE_BUCKET", "not a bucket!"),
+        ("ARCHIVE_EXPECTED_BUCKET_OWNER", "somebody"),
+        ("ARCHIVE_REQUEST_PAYER", "somebody"),
+        ("ARCHIVE_ADDRESSING_STYLE", "sideways"),
+        ("ARCHIVE_STORAGE_CLASS", "glacier deep"),
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -225,3 +234,20 @@ def test_an_env_file_that_others_can_read_is_warned_of_once(
     said = [one for one in caplog.messages if "chmod 600" in one]
     assert len(said) == warned
     assert "not-to-be-shown" not in caplog.text
+
+
+@pytest.mark.parametrize("value", ["s3://my-recordings", "my-recordings/ringcx"])
+def test_a_bucket_with_more_than_its_name_says_where_the_rest_belongs(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    given(monkeypatch, ARCHIVE_BUCKET=value)
+    with pytest.raises(SettingsError, match="belongs into ARCHIVE_PREFIX"):
+        load(Settings)
+
+
+def test_an_access_point_is_a_bucket_for_the_archive_and_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    arn = "arn:aws:s3:eu-central-1:123456789012:accesspoint/recordings"
+    given(monkeypatch, ARCHIVE_BUCKET=arn, ARCHIVE_PREFIX="ringcx")
+    known = load(Settings)
+    assert known.archive_bucket == arn
+    assert split_s3_url(known.ledger) == (arn, "ringcx/ledger")

@@ -1,0 +1,194 @@
+"""Proxies and certificates, with real ones between the client and an S3."""
+
+import hashlib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.errors import StorageError, StorageRefused, StorageUnavailable
+from tests.archive.conftest import Proxy, _handler, free_port
+from tests.hostile.certificates import certificate
+
+USER, PASSWORD = "canary-proxy-user", "canary-proxy-password"
+
+
+@pytest.fixture
+def secure(moto: Any, tmp_path: Path) -> Iterator[Proxy]:
+    """The same S3 behind TLS, with a certificate of a private authority: `tmp_path / "ca.pem"`."""
+    made = Proxy(port=0, upstream=moto.port)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(made))
+    server.daemon_threads = True
+    server.socket = certificate(tmp_path, "localhost").wrap_socket(server.socket, server_side=True)
+    made.port = server.server_address[1]
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def tinyproxy(tmp_path: Path) -> Iterator[Callable[[], tuple[int, Path]]]:
+    """A proxy that wants a log-in; its port and its log."""
+    port, log = free_port(), tmp_path / "proxy.log"
+    conf = tmp_path / "tinyproxy.conf"
+    conf.write_text(
+        f'Port {port}\nListen 127.0.0.1\nTimeout 30\nLogFile "{log}"\nLogLevel Connect\nMaxClients 20\n'
+        f"BasicAuth {USER} {PASSWORD}\n"
+    )
+    process = subprocess.Popen(
+        ["tinyproxy", "-d", "-c", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.05)
+    yield lambda: (port, log)
+    process.terminate()
+    process.wait(timeout=10)
+
+
+@pytest.fixture
+def tls_proxy(secure: Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_path: Path) -> Iterator[int]:
+    """The same proxy behind TLS, with the certificate that the S3 has, too."""
+    context, upstream = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tinyproxy()[0]
+    context.load_cert_chain(tmp_path / "server.pem")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            with suppress(OSError):
+                near = context.wrap_socket(plain, server_side=True)
+                far = socket.create_connection(("127.0.0.1", upstream))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def make(**variables: str) -> None:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+            for spelt in (name, name.lower()):
+                monkeypatch.delenv(spelt, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return make
+
+
+def put(endpoint: str, key: str = "a") -> Bucket:
+    """Put something and read it back."""
+    bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=endpoint), "archive", f"n-{time.time_ns()}/")
+    key = f"{bucket.prefix}{key}"
+    bucket.put_new(key, b"audio", sha256=hashlib.sha256(b"audio").hexdigest(), content_type="audio/wav")
+    assert bucket.get_bytes(key) == b"audio"
+    return bucket
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_a_private_authority_is_trusted_by_every_call_when_either_variable_names_it(
+    secure: Proxy, tmp_path: Path, network: Callable[..., None], name: str
+) -> None:
+    network(**{name: str(tmp_path / "ca.pem")})
+    put(f"https://localhost:{secure.port}")
+    assert {method for method, _, _ in secure.seen} == {"PUT", "GET", "HEAD"}
+    signed = {headers.get("X-Amz-Content-SHA256") for method, _, headers in secure.seen if method == "PUT"}
+    assert signed == {"UNSIGNED-PAYLOAD"}
+
+
+def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
+    secure: Proxy, tmp_path: Path, network: Callable[..., None]
+) -> None:
+    endpoint = f"https://localhost:{secure.port}"
+    (tmp_path / "empty.pem").write_text("")
+    for variables, said in (
+        ({}, "its certificate is not trusted, .* in AWS_CA_BUNDLE"),
+        ({"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
+        ({"REQUESTS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
+        ({"AWS_CA_BUNDLE": str(tmp_path / "empty.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
+    ):
+        network(**variables)
+        with pytest.raises(StorageRefused, match=said) as caught:
+            put(endpoint)
+        assert "\n" not in str(caught.value)
+    network(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+    with pytest.raises(StorageRefused, match="certificate is not trusted"):  # it is for localhost
+        put(f"https://127.0.0.1:{secure.port}")
+
+
+def test_requests_go_through_a_proxy_with_its_log_in(
+    secure: Proxy, moto: Any, tmp_path: Path, network: Callable[..., None], tinyproxy: Callable[[], tuple[int, Path]]
+) -> None:
+    port, log = tinyproxy()
+    through = f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
+    network(HTTPS_PROXY=through, HTTP_PROXY=through, AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+    put(f"https://localhost:{secure.port}")
+    assert f"CONNECT localhost:{secure.port}" in log.read_text()
+    put(moto.url)
+    assert "PUT http://" in log.read_text() or "PUT /" in log.read_text()
+    before = log.read_text()
+    network(HTTPS_PROXY=through, NO_PROXY="localhost,127.0.0.1", AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+    put(f"https://localhost:{secure.port}")
+    assert log.read_text() == before
+
+
+def test_requests_go_through_a_proxy_that_is_reached_by_tls(
+    secure: Proxy,
+    tmp_path: Path,
+    network: Callable[..., None],
+    tls_proxy: int,
+    tinyproxy: Callable[[], tuple[int, Path]],
+) -> None:
+    through = f"https://{USER}:{PASSWORD}@localhost:{tls_proxy}"
+    network(HTTPS_PROXY=through, AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+    put(f"https://localhost:{secure.port}")
+    assert f"CONNECT localhost:{secure.port}" in tinyproxy()[1].read_text()
+    network(HTTPS_PROXY=through)
+    with pytest.raises(StorageRefused, match="proxy's certificate is not trusted") as caught:
+        put(f"https://localhost:{secure.port}")
+    assert "canary" not in str(caught.value)
+
+
+def test_a_proxy_that_refuses_or_is_not_there_is_named_and_its_log_in_is_not_shown(
+    secure: Proxy,
+    tmp_path: Path,
+    network: Callable[..., None],
+    tinyproxy: Callable[[], tuple[int, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    cases: tuple[tuple[str, type[StorageError], str], ...] = (
+        (f"http://127.0.0.1:{tinyproxy()[0]}", StorageRefused, "proxy wants a user and a password"),
+        (f"http://{USER}:canary@127.0.0.1:{free_port()}", StorageUnavailable, "proxy cannot be reached.*HTTPS_PROXY"),
+    )
+    for proxy, kind, said in cases:
+        network(HTTPS_PROXY=proxy, AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
+        with pytest.raises(kind, match=said) as caught:
+            put(f"https://localhost:{secure.port}")
+        assert "canary" not in str(caught.value)
