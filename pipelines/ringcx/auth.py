@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pipelines.ringcx.client import Renewing, SourceClient, origin_of
-from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable, place
-from pipelines.ringcx.network import is_loopback
+from pipelines.ringcx.addresses import is_loopback
+from pipelines.ringcx.client import BombError, Renewing, SourceClient, origin_of, unpacked
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, place
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
@@ -31,6 +31,7 @@ _DEFAULT_LIFE_S = 300.0
 _RENEW_BEFORE_S = 60.0
 _QUIET_AFTER_FAILURE_S = 30.0  # the threads that waited for a failed log-in must not repeat it one by one
 _LONGEST_ANSWER = 1 << 20
+_LONGEST_WORD = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +103,29 @@ class TokenAuth(OriginAuth, Renewing):
             SourceUnavailable: the log-in is not available now.
             SourceError: its answer holds no token.
         """
-        if self.serves(request) and not self._usable(self._token):
-            with self._lock:
-                if not self._usable(self._token):  # another thread may have seen to it while we waited
-                    self._log_in()
+        if self.serves(request):
+            self._fresh()
 
     def sign(self, request: httpx.Request) -> None:
-        """Put the token on the request, if it goes to the origin that the token is for."""
-        if self.serves(request) and self._token is not None:
-            request.headers[self._header] = self._scheme + self._token.value
+        """Put a fresh token on the request, if it goes to the origin that the token is for; raises as `prepare`."""
+        if self.serves(request):
+            request.headers[self._header] = self._scheme + self._fresh().value
+
+    def _fresh(self) -> _Token:
+        """A token with some life in it; another thread may take it away from `_token` at any moment."""
+        token = self._token
+        if token is None or not self._usable(token):
+            with self._lock:
+                token = self._token  # another thread may have renewed it while we waited
+                if token is None or not self._usable(token):
+                    token = self._log_in()
+        return token
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sign, send, and on a 401 once more with a fresh token; the second 401 stays."""
         if not self.serves(request):
             yield request
             return
-        self.prepare(request)
         self.sign(request)
         response = yield request
         used = request.headers[self._header]
@@ -133,8 +141,8 @@ class TokenAuth(OriginAuth, Renewing):
         if response.status_code == 401:
             self._doubted = request.headers[self._header]
 
-    def _usable(self, token: _Token | None) -> bool:
-        return token is not None and self._clock() < token.renew_at
+    def _usable(self, token: _Token) -> bool:
+        return self._clock() < token.renew_at
 
     def _renewed(self, used: str) -> bool:
         """Whether there is a token other than the one that was used; gets it if nobody has yet."""
@@ -145,19 +153,20 @@ class TokenAuth(OriginAuth, Renewing):
                 self._log_in()
         return True
 
-    def _log_in(self) -> None:
+    def _log_in(self) -> _Token:
         """Get a token; called with the lock held."""
         if self._failure is not None:
             failed_at, failure = self._failure
             if 0 <= self._clock() - failed_at < _QUIET_AFTER_FAILURE_S:
                 raise copy.copy(failure) from None
         try:
-            self._token = self._obtain(self._token)
+            token = self._token = self._obtain(self._token)
         except SourceError as failure:
             self._token = None
             self._failure = (self._clock(), failure)
             raise
         self._failure = None
+        return token
 
     @abstractmethod
     def _obtain(self, before: _Token | None) -> _Token:
@@ -206,7 +215,7 @@ class RingCentralJwt(TokenAuth):
     def _obtain(self, before: _Token | None) -> _Token:
         if before is not None and before.refresh is not None and (token := self._refreshed(before.refresh)):
             return token
-        if self._usable(self._ringcentral_token) and (token := self._exchanged()):
+        if self._ringcentral_token and self._usable(self._ringcentral_token) and (token := self._exchanged()):
             return token
         self._ringcentral_token = self._asked_ringcentral()
         if token := self._exchanged():
@@ -228,7 +237,9 @@ class RingCentralJwt(TokenAuth):
                 "invalid_grant": "check RINGCENTRAL_JWT: it may be expired, revoked, or made for another app",
                 "unauthorized_client": "check that the app of RINGCENTRAL_CLIENT_ID has the JWT grant",
             }.get(str(answer.get("error")), f"check {', '.join(self.variables)}")
-            raise CredentialsRefused(f"POST {place(self._oauth_url)} refused the log-in; {cause}.", status=status)
+            raise CredentialsRefused(
+                f"POST {place(self._oauth_url)} refused the log-in{_explanation(answer)}; {cause}.", status=status
+            )
         _require_success(self._oauth_url, status, "RINGCENTRAL_URL")
         return _token(answer, "access_token", asked_at, self._oauth_url, "RINGCENTRAL_URL")
 
@@ -324,24 +335,25 @@ def _post(
     attempts: int | None = None,
 ) -> tuple[int, Mapping[str, object]]:
     """Status and JSON object of a log-in's answer; an empty one when it is not a JSON object."""
-    body = bytearray()
-    with client.stream(
-        "POST", url, limit=limit, account_id=_INSTALLATION, auth=auth, data=form, attempts=attempts
-    ) as response:
-        try:
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > _LONGEST_ANSWER:
-                    break
-        except (httpx.TransportError, httpx.DecodingError):
-            raise SourceUnavailable(
-                f"POST {place(url)} broke off in the middle of its answer; the next run tries again."
-            ) from None
+
+    def work() -> tuple[int, bytes]:
+        body = bytearray()
+        with client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=auth, data=form) as response:
+            try:
+                for chunk in unpacked(response):
+                    body += chunk
+                    if len(body) > _LONGEST_ANSWER:
+                        break
+            except BombError:
+                body.clear()
+            return response.status_code, bytes(body)
+
+    status, body = client.retry(work, attempts=attempts)
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
-    return response.status_code, answer if isinstance(answer, dict) else {}
+    return status, answer if isinstance(answer, dict) else {}
 
 
 def _require_success(url: str, status: int, variable: str) -> None:
@@ -366,6 +378,13 @@ def _text(answer: Mapping[str, object], name: str, url: str, variable: str) -> s
     if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
         raise SourceError(f"POST {place(url)} answered the log-in without a usable {name}; check {variable}.")
     return value
+
+
+def _explanation(answer: Mapping[str, object]) -> str:
+    """OAuth's own words for a refusal, without anything in them that may be a secret."""
+    text = str(answer.get("error_description") or "")[:200]
+    words = ["…" if len(word) > _LONGEST_WORD or "@" in word else word for word in text.split()]
+    return f" ({' '.join(words)})" if words and text.isprintable() else ""
 
 
 def _seconds(value: object) -> float | None:

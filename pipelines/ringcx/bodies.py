@@ -12,12 +12,18 @@ from typing import Final
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_bomb, is_framed, raise_if_account_unknown, start_of
-from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, place
+from pipelines.ringcx.client import (
+    BombError,
+    SourceClient,
+    is_framed,
+    raise_if_account_unknown,
+    start_of,
+    unpacked,
+)
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceRefused, place
 
 __all__ = ["USUAL", "Advice", "Asked", "BodyLimits", "PulledBody", "pull_body"]
 
-_TRIES: Final = 3  # of a body that breaks off while it is read; requests that get no answer are the client's to repeat
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 
 
@@ -83,28 +89,35 @@ def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLim
         AccountUnknown: the source does not know the RingCentral account.
         SourceRefused: another status than 2xx that another try does not change.
         SourceUnavailable: no answer until the client's tries were used up.
+        ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
         ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
             its size, or is a 2xx without a body.
     """
+
+    def work() -> PulledBody:
+        with client.stream(
+            "POST",
+            asked.url,
+            limit=asked.limit,
+            account_id=asked.account_id,
+            auth=asked.auth,
+            json=asked.body,
+            headers={"Accept-Encoding": "gzip"},
+        ) as response:
+            _require_ok(response, asked)
+            return _save(client, response, into, limits)
+
     try:
-        for failures in range(1, _TRIES + 1):
-            with client.stream(
-                "POST", asked.url, limit=asked.limit, account_id=asked.account_id, auth=asked.auth, json=asked.body
-            ) as response:
-                _require_ok(response, asked)
-                pulled = _save(client, response, into, limits)
-            if pulled is not None:
-                return pulled
-            if failures < _TRIES:
-                client.back_off(failures)
-    except BaseException:  # an interrupt too: half a report must not lie about
+        return client.retry(work)
+    except BodyBroken:
+        into.unlink(missing_ok=True)
+        raise ReportInvalid(
+            f"POST {place(asked.url)} broke off each time while the report was read; run the date again,"
+            f" {asked.advice.smaller}."
+        ) from None
+    except BaseException:  # an interrupt too: half a report must not be left behind
         into.unlink(missing_ok=True)
         raise
-    into.unlink(missing_ok=True)
-    raise ReportInvalid(
-        f"POST {place(asked.url)} broke off {_TRIES} times while the report was read; run the date again,"
-        f" {asked.advice.smaller}."
-    )
 
 
 def _require_ok(response: httpx.Response, asked: Asked) -> None:
@@ -127,26 +140,25 @@ def _require_ok(response: httpx.Response, asked: Asked) -> None:
     )
 
 
-def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody | None:
-    """The body in the file, or None when it broke off."""
+def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody:
+    request = f"POST {place(response.request.url)}"
     digest = hashlib.sha256()
     size = 0
     began = limits.clock()
     with into.open("wb") as file:
         try:
-            for block in response.iter_bytes():  # as it arrives: in larger blocks a trickle would go unnoticed
+            for block in unpacked(response):  # as it arrives: in larger blocks a trickle would go unnoticed
                 client.check_stop()
                 size += len(block)
-                if excess := _excess(response, size, limits.clock() - began, limits):
-                    raise ReportInvalid(f"POST {place(response.request.url)} {excess}")
+                if excess := _excess(size, limits.clock() - began, limits):
+                    raise ReportInvalid(f"{request} {excess}")
                 digest.update(block)
                 file.write(block)
-        except httpx.RequestError:
-            return None
-    declared = response.headers.get("Content-Length", "")
-    encoded = "Content-Encoding" in response.headers  # then it counts other bytes than these
-    if declared.isdecimal() and size != int(declared) and not encoded:
-        return None
+        except BombError:
+            raise ReportInvalid(
+                f"{request} sent a body that unpacks to hundreds of times its size, as no report does; run the date"
+                " again."
+            ) from None
     return PulledBody(
         path=into,
         size=size,
@@ -156,11 +168,9 @@ def _save(client: SourceClient, response: httpx.Response, into: Path, limits: Bo
     )
 
 
-def _excess(response: httpx.Response, size: int, seconds: float, limits: BodyLimits) -> str | None:
+def _excess(size: int, seconds: float, limits: BodyLimits) -> str | None:
     if size > limits.max_bytes:
         return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
     if seconds > limits.max_seconds:
         return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
-    if is_bomb(response, size):
-        return "sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
     return None

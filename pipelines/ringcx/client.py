@@ -1,7 +1,7 @@
-"""One HTTP client for everything that is asked of the source: permits, tries, `Retry-After`, the error taxonomy.
+"""One HTTP client for everything that is asked of the source: permits, retries, `Retry-After`, the error taxonomy.
 
-Not for log-ins (`auth.py`), nor for what an answer means (`reports.py`, `media.py`): any status that another try does
-not change is handed to the caller. It follows no redirects, keeps no cookies and takes no compressed bodies.
+Not for log-ins (`auth.py`), nor for what an answer means (`reports.py`, `media.py`): any status that a retry does not
+change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip.
 """
 
 import email.utils
@@ -10,27 +10,33 @@ import random
 import re
 import threading
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, TypeVar, cast
 
 import httpx
 import tenacity
 
-from pipelines.ringcx.errors import AccountUnknown, SourceError, SourceUnavailable, place
-from pipelines.ringcx.limits import HeldOff, Rate, RateLimiter, check_stop
-from pipelines.ringcx.network import Resolve, system_resolve
-from pipelines.ringcx.wire import Transport
+from pipelines.ringcx.addresses import Resolve, system_resolve
+from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, place
+from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
+from pipelines.ringcx.transport import Transport
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
 _TRANSIENT = frozenset({408, 429})
+_BODY_TRIES = 3  # a body that breaks off may be of gigabytes
 _INFLATED = 200  # a report packs to a twentieth, a bomb to a thousandth of its size
 _INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb, but is no more than this
+_UNPACKED = 1 << 20  # at a time
+_PLAIN = frozenset({"", "identity"})
+_GZIP = frozenset({"gzip", "x-gzip"})
 _EXPLAINED = 4096
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
 _HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
@@ -107,6 +113,31 @@ class SourceClient:
             for only in (False, True)
         )
 
+    def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
+        """Return what `work` returns, doing it again while what it asks with `stream` may help another time.
+
+        Args:
+            work: everything from the request to the end of its answer.
+            attempts: tries in all, instead of the client's. Of bodies that break off there are three at most.
+
+        Raises:
+            SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
+            BodyBroken: the same, where the last answer broke off.
+            Stopped: the stop event was set.
+        """
+        tries = attempts or self._attempts
+        retrying = tenacity.Retrying(
+            stop=lambda state: _failure(state).is_last(state.attempt_number, tries),
+            wait=self._wait_before,
+            sleep=self.pause,
+            retry=tenacity.retry_if_exception_type(TryAgain),
+            reraise=True,
+        )
+        try:
+            return retrying(work)
+        except TryAgain as last:
+            raise last.given_up() from None
+
     @contextmanager
     def stream(
         self,
@@ -119,13 +150,9 @@ class SourceClient:
         json: object | None = None,
         data: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        attempts: int | None = None,
         public_only: bool = False,
     ) -> Iterator[httpx.Response]:
-        """Send a request, again while that may help, and yield the open response whatever its other status is.
-
-        Connection errors, timeouts, 408, 429 and 5xx are tried again, each try with a permit of its own. What goes
-        wrong while the body is read is raised to the reader as an `httpx.TransportError`.
+        """Send one request, with a permit, and yield the open response; use it inside `retry`.
 
         Args:
             method: GET or POST.
@@ -136,12 +163,12 @@ class SourceClient:
             json: the body, as JSON.
             data: the body, as a form.
             headers: added to the client's own.
-            attempts: tries of this request, instead of the client's.
             public_only: for an address from outside: a name is followed to public addresses only.
 
         Raises:
-            SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
+            TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.
             SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
+            ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
             LinkRefused: `address_not_public`.
             Stopped: the stop event was set.
         """
@@ -162,27 +189,14 @@ class SourceClient:
             )
         except (httpx.InvalidURL, UnicodeError) as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
-        tries = attempts or self._attempts
-        retrying = tenacity.Retrying(
-            stop=lambda state: state.attempt_number >= tries or (_failure(state).asked_s or 0.0) > PATIENCE_S,
-            wait=self._wait_before,
-            sleep=self.pause,
-            retry=tenacity.retry_if_exception_type(_TryAgainError),
-            reraise=True,
-        )
-        try:
-            response: httpx.Response = retrying(self._try, request, auth)
-        except _TryAgainError as last:
-            raise SourceUnavailable(
-                f"{method} {place(url)} is not available now ({last.verdict}); the next run tries again, and if it"
-                " lasts, ask RingCX."
-            ) from None
+        response = self._try(request, auth)
         with closing(response):
-            yield response
-
-    def back_off(self, failures: int) -> None:
-        """Wait as before a retry, after so many failures; for a caller that repeats what broke while it was read."""
-        self.pause(self._backoff(failures))
+            try:
+                yield response
+            except httpx.TimeoutException:
+                raise TryAgain(request, "the answer stopped in the middle", body="slow") from None
+            except (httpx.TransportError, httpx.DecodingError):
+                raise TryAgain(request, "the answer broke off", body="broken") from None
 
     def pause(self, seconds: float) -> None:
         """Wait; raise Stopped as soon as the stop event is set."""
@@ -215,6 +229,8 @@ class SourceClient:
         if not name:
             self.check_stop()
             return
+        # A host's silence is waited for first: a permit that is taken before it would be lost.
+        self._limiter.acquire(hold_key(name, request.url), account_id, (), stop=self._stop, patience_s=PATIENCE_S)
         renewing = auth if isinstance(auth, Renewing) else None
         self._limiter.acquire(
             name,
@@ -233,27 +249,43 @@ class SourceClient:
         try:
             response = self._authenticated(request, auth)
         except HeldOff as held:
-            raise _TryAgainError(str(held).rstrip("."), held.seconds) from None
+            raise TryAgain(request, str(held).rstrip("."), held.seconds) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise SourceError(
                 f"{request.method} {place(request.url)} cannot be sent ({type(error).__name__}); check the address and"
                 " that no credential holds a line break or a blank."
             ) from None
-        except httpx.ConnectError as error:
-            raise _TryAgainError(f"ConnectError: {error}") from None
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            raise TryAgain(request, f"{type(error).__name__}: {error}") from None
         except httpx.TransportError as error:
-            raise _TryAgainError(type(error).__name__) from None
+            raise TryAgain(request, type(error).__name__) from None
+        if response.status_code in {200, 206} and (unasked := _unasked_encoding(response)):
+            response.close()
+            raise TryAgain(request, f"the answer is encoded as {unasked}, which was not asked for")
         if response.status_code not in _TRANSIENT and response.status_code < 500:
             return response
         response.close()
         asked_s = retry_after(response.headers.get("Retry-After"), self._clock())
-        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
-        if asked_s is not None and limit and response.status_code in _HOLDS_OFF:
-            self._limiter.hold_off(limit, account_id, asked_s, stop=self._stop)
         verdict = f"HTTP {response.status_code}"
+        if asked_s is not None and request.extensions["limit"] and response.status_code in _HOLDS_OFF:
+            self._hold_off(request, asked_s)
         if asked_s is not None and asked_s > PATIENCE_S:
             verdict += f", and it asked for {asked_s:.0f} s of silence"
-        raise _TryAgainError(verdict, asked_s)
+        raise TryAgain(request, verdict, asked_s)
+
+    def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
+        """Let nobody ask this host for so long, in any process; what other hosts have for the account goes on."""
+        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
+        held_s = min(asked_s, LONGEST_HOLD_S)
+        if held_s > 0:
+            _log.warning(
+                "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
+                request.url.host,
+                asked_s,
+                account_id,
+                held_s,
+            )
+        self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
 
     def _authenticated(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
         """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
@@ -284,15 +316,11 @@ class SourceClient:
         response.request = request
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
-        if "," in response.headers.get("Content-Encoding", ""):
-            # Asked for none, given several: 64 KiB, unpacked twice, are 64 GiB in one piece.
-            response.close()
-            raise httpx.RemoteProtocolError("The answer is compressed more than once.", request=request)
         return response
 
     def _wait_before(self, state: tenacity.RetryCallState) -> float:
-        asked_s = _failure(state).asked_s
-        return self._backoff(state.attempt_number) if asked_s is None else asked_s
+        wait_s, asked_s = self._backoff(state.attempt_number), _failure(state).asked_s
+        return wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)  # `Retry-After: 0` is not at once
 
     def _backoff(self, failures: int) -> float:
         longest = min(self._backoff_cap_s, self._backoff_s * 2 ** (failures - 1))
@@ -311,9 +339,38 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def is_bomb(response: httpx.Response, size: int) -> bool:
-    """Whether what was received, unpacked to `size` bytes by now, is compressed as no honest body is."""
-    return size > _INFLATED_FREE + _INFLATED * response.num_bytes_downloaded
+def unpacked(response: httpx.Response) -> Iterator[bytes]:
+    """The body of an answer in blocks, as they arrive; out of its gzip where it is in one.
+
+    Raises:
+        BombError: it unpacks to hundreds of times its size.
+        httpx.DecodingError: its gzip ends early, is damaged, or is followed by something.
+        httpx.TransportError: the connection broke off.
+    """
+    blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
+    if response.headers.get("Content-Encoding", "").strip().lower() in _PLAIN:
+        yield from blocks
+        return
+    unpacker, received, size = zlib.decompressobj(zlib.MAX_WBITS | 16), 0, 0
+    for packed in blocks:
+        received += len(packed)
+        left = packed
+        while left:
+            try:
+                block = unpacker.decompress(left, _UNPACKED)
+            except zlib.error as error:
+                raise httpx.DecodingError("the gzip is damaged") from error
+            if unpacker.unused_data:
+                raise httpx.DecodingError("the gzip is followed by something")
+            size += len(block)
+            if size > _INFLATED_FREE + _INFLATED * received:
+                raise BombError
+            yield block
+            left = unpacker.unconsumed_tail
+    while block := unpacker.decompress(unpacker.unconsumed_tail, _UNPACKED):
+        yield block
+    if not unpacker.eof:
+        raise httpx.DecodingError("the gzip ends early")
 
 
 def is_framed(response: httpx.Response) -> bool:
@@ -325,12 +382,12 @@ def start_of(response: httpx.Response) -> bytes:
     """The first bytes of a refusal's body, to tell what it is about; empty where none can be read."""
     start = b""
     try:
-        for block in response.iter_bytes():
+        for block in unpacked(response):
             start += block
             if len(start) >= _EXPLAINED:
                 break
-    except (httpx.TransportError, httpx.DecodingError):
-        pass  # the status alone must do
+    except (httpx.TransportError, httpx.DecodingError, BombError):
+        return b""  # the status alone must do
     return start[:_EXPLAINED]
 
 
@@ -353,13 +410,57 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
     return parsed.scheme, host, port
 
 
-class _TryAgainError(Exception):
-    def __init__(self, verdict: str, asked_s: float | None = None) -> None:
+def hold_key(limit: str, url: httpx.URL) -> str:
+    """The limit under which a host's own silence is kept."""
+    return f"{limit}@{url.raw_host.decode('ascii')}"
+
+
+class BombError(Exception):
+    """What was received is compressed as no honest body is."""
+
+
+class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
+    """A request that failed in a way that may pass.
+
+    Attributes:
+        asked_s: seconds of silence that the source asked for.
+    """
+
+    def __init__(
+        self,
+        request: httpx.Request,
+        verdict: str,
+        asked_s: float | None = None,
+        *,
+        body: Literal["slow", "broken"] | None = None,
+    ) -> None:
         super().__init__(verdict)
-        self.verdict = verdict
         self.asked_s = asked_s
+        self._request = request
+        self._body = body
+
+    def is_last(self, tried: int, tries: int) -> bool:
+        """Whether after so many of so many tries another one is not worth it."""
+        return tried >= (min(tries, _BODY_TRIES) if self._body else tries) or (self.asked_s or 0.0) > PATIENCE_S
+
+    def given_up(self) -> SourceUnavailable:
+        """What it comes to when there is no other try."""
+        sentence = (
+            f"{self._request.method} {place(self._request.url)} is not available now ({self}); the next run tries"
+            " again, and if it lasts, ask RingCX."
+        )
+        return BodyBroken(sentence, slow=self._body == "slow") if self._body else SourceUnavailable(sentence)
 
 
-def _failure(state: tenacity.RetryCallState) -> _TryAgainError:
+def _unasked_encoding(response: httpx.Response) -> str | None:
+    """The encoding of an answer that is neither plain nor gzip: 64 KiB, unpacked twice, are 64 GiB in one piece."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in _PLAIN | _GZIP:
+        return None
+    return f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
+
+
+def _failure(state: tenacity.RetryCallState) -> TryAgain:
     error = state.outcome.exception() if state.outcome else None
-    return error if isinstance(error, _TryAgainError) else _TryAgainError("")
+    assert isinstance(error, TryAgain)  # noqa: S101 - nothing else is tried again
+    return error

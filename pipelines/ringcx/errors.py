@@ -17,6 +17,18 @@ class SourceUnavailable(SourceError):
     """Connection errors, timeouts, 408, 429 or 5xx until the client's tries were used up. Worth another run."""
 
 
+class BodyBroken(SourceUnavailable):
+    """The last answer broke off while it was read.
+
+    Attributes:
+        slow: nothing more came in time, rather than the connection being closed.
+    """
+
+    def __init__(self, message: str, *, slow: bool = False) -> None:
+        super().__init__(message)
+        self.slow = slow
+
+
 class SourceRefused(SourceError):
     """A 4xx that another try does not change.
 
@@ -34,6 +46,13 @@ class SourceRefused(SourceError):
 
 class CredentialsRefused(SourceRefused):
     """A log-in or a report was answered with 401 or 403; the text names the variables to check."""
+
+
+class ConnectionNotAllowed(SourceError):
+    """A certificate, a proxy or a setting does not allow the connection; another try changes nothing.
+
+    It says nothing of what was asked for.
+    """
 
 
 class AccountUnknown(SourceRefused):

@@ -30,7 +30,7 @@ __all__ = [
     "parse_rates",
 ]
 
-LONGEST_HOLD_S = 86_400.0  # a mistaken Retry-After must not silence us for ever, in a store that outlives restarts
+LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
 _LOOK_EVERY_S = 5.0  # a waiter looks again this often: somebody before it may have left, or a hold-off may have come
 _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past

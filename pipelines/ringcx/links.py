@@ -13,9 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
+from pipelines.ringcx.addresses import is_address, is_loopback
 from pipelines.ringcx.client import origin_of
 from pipelines.ringcx.errors import LinkRefused, place
-from pipelines.ringcx.network import is_address, is_loopback
 
 __all__ = ["NO_LINK", "HostList", "RecordingLink", "links_in", "parse_link"]
 

@@ -6,25 +6,34 @@ held against the allow-list at every hop, and what is plainly no recording is to
 # ruff: noqa: N818 - verdicts, as in errors.py
 
 import hashlib
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Literal
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient, is_bomb, is_framed, origin_of, raise_if_account_unknown, start_of
-from pipelines.ringcx.errors import LinkRefused, SourceUnavailable, place
+from pipelines.ringcx.client import (
+    BombError,
+    SourceClient,
+    is_framed,
+    origin_of,
+    raise_if_account_unknown,
+    start_of,
+    unpacked,
+)
+from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, place
 from pipelines.ringcx.links import HostList
-from pipelines.ringcx.wire import Body
 
 MEDIA_LIMIT = "media"
-_BLOCK = 256 << 10
-_SNIFF = 512  # a first chunk may be a single byte; by now a body has shown what it is
+_BLOCK = 1 << 20
+_SNIFF = 512
 _REDIRECTS = 5
-_READS = 3
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
+_RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
 
@@ -128,23 +137,20 @@ class MediaClient:
             Stopped: the stop event was set.
         """
         link = self._hosts.require(link_url)
-        reads = 0
-        while True:
-            reads += 1
-            sink.seek(0)
-            sink.truncate()
-            try:
-                return self._follow(link, account_id, sink)
-            except _BrokenOffError as broken:
-                if reads == _READS:
-                    raise broken.fault from None
-            except SourceUnavailable as gone:
-                raise MediaFault("unavailable", "source_unavailable", url=link_url) from gone
-            except LinkRefused as refusal:  # by where the host's name leads, which shows only now
-                raise MediaFault("refused", refusal.reason, url=link_url) from None
-            self._client.back_off(reads)
+        try:
+            return self._client.retry(lambda: self._follow(link, account_id, sink))
+        except BodyBroken as broken:
+            if broken.slow:
+                raise MediaFault("unavailable", "too_slow", 200, url=link) from None
+            raise MediaFault("not_audio", "cut_off", 200, url=link) from None
+        except SourceUnavailable as gone:
+            raise MediaFault("unavailable", "source_unavailable", url=link) from gone
+        except LinkRefused as refusal:  # by where the host's name leads, which shows only now
+            raise MediaFault("refused", refusal.reason, url=link) from None
 
     def _follow(self, link: httpx.URL, account_id: str, sink: IO[bytes]) -> Fetched:
+        sink.seek(0)
+        sink.truncate()
         url, auth, method = link, self._auth, self._method
         for _ in range(_REDIRECTS + 1):
             with self._client.stream(
@@ -174,73 +180,74 @@ class MediaClient:
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
         status, url = response.status_code, response.url
-        if status != 200:
-            verdicts: dict[int, tuple[FaultKind, str]] = {
-                202: ("not_there", "still_encoding"),
-                401: ("refused", "unauthorized"),
-                403: ("refused", "forbidden"),
-                404: ("not_there", "not_found"),
-                410: ("not_there", "not_found"),
-            }
-            kind, reason = verdicts.get(status, ("not_there", f"http_{status}"))
-            explanation = start_of(response)
-            raise_if_account_unknown(response, explanation)
-            by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
-            raise MediaFault(kind, reason, status, url=url, by_firewall=by_firewall)
-        declared = response.headers.get("Content-Length", "")
-        length = int(declared) if declared.isdecimal() else None
-        if length is not None and length > self._max_bytes:
+        whole = _WHOLE_RANGE.fullmatch(response.headers.get("Content-Range", "")) if status == 206 else None
+        if status != 200 and (whole is None or int(whole[1]) + 1 != int(whole[2])):
+            raise self._refusal(response)
+        declared = response.headers.get("Content-Length", "").partition(",")[0]
+        length = int(whole[2]) if whole else int(declared) if declared.isdecimal() else 0
+        if length > self._max_bytes and "Transfer-Encoding" not in response.headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
         try:
             fetched = self._copy(response, sink)
-        except httpx.TimeoutException:
-            raise _BrokenOffError(MediaFault("unavailable", "too_slow", status, url=url)) from None
-        except (httpx.TransportError, httpx.DecodingError):
-            raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url)) from None
-        if length is not None and length != (fetched.size if _is_plain(response) else response.num_bytes_downloaded):
-            raise _BrokenOffError(MediaFault("not_audio", "cut_off", status, url=url))
+        except BombError:
+            raise MediaFault("not_audio", "too_large", status, url=url) from None
         if fetched.size == 0:
             raise MediaFault("not_audio", "empty_body", status, url=url)
+        if whole and fetched.size != length:
+            raise httpx.RemoteProtocolError("the range is not as long as it says")
         return fetched
+
+    @staticmethod
+    def _refusal(response: httpx.Response) -> MediaFault:
+        status = response.status_code
+        verdicts: dict[int, tuple[FaultKind, str]] = {
+            202: ("not_there", "still_encoding"),
+            401: ("refused", "unauthorized"),
+            403: ("refused", "forbidden"),
+            404: ("not_there", "not_found"),
+            410: ("not_there", "not_found"),
+        }
+        kind, reason = verdicts.get(status, ("not_there", f"http_{status}"))
+        explanation = start_of(response)
+        raise_if_account_unknown(response, explanation)
+        by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
+        return MediaFault(kind, reason, status, url=response.url, by_firewall=by_firewall)
 
     def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         status, url = response.status_code, response.url
-        sha256, size, plain = hashlib.sha256(), 0, _is_plain(response)
-        for block in self._blocks(response, sink):
-            if size == 0 and (reason := _not_audio(media_type, bytes(block[:_SNIFF]))):
+        sha256, size = hashlib.sha256(), 0
+        for block in _gathered(self._in_time(response)):
+            if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
                 raise MediaFault("not_audio", reason, status, url=url)
             size += len(block)
-            if size > self._max_bytes or (not plain and is_bomb(response, size)):
+            if size > self._max_bytes:
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
             sink.write(block)
         return Fetched(size, sha256.hexdigest(), media_type, is_framed(response))
 
-    def _blocks(self, response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
-        """The body in blocks of 256 KiB, so that the work on them lets go of the GIL seldom; the first one is short.
-        What lies in the sink's own memory is not gathered once more.
-        """
+    def _in_time(self, response: httpx.Response) -> Iterator[bytes]:
         started = self._clock()
-        enough = _SNIFF
-        chunks: list[bytes] = []
-        held = 0
-        for chunk in _chunks(response, sink):
+        for block in unpacked(response):
             self._client.check_stop()
             if self._clock() - started > self._max_seconds:
                 raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
-            if not held and (len(chunk) >= enough or (isinstance(chunk, memoryview) and enough == _BLOCK)):
-                yield chunk
-                enough = _BLOCK
-                continue
-            chunks.append(bytes(chunk))
-            held += len(chunk)
-            if held >= enough:
-                yield b"".join(chunks)
-                chunks.clear()
-                held, enough = 0, _BLOCK
-        if held:
-            yield b"".join(chunks)
+            yield block
+
+
+def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in blocks of 1 MiB, since the work on each of them takes the GIL away from all threads."""
+    held: list[bytes] = []
+    size = 0
+    for block in blocks:
+        held.append(block)
+        size += len(block)
+        if size >= _BLOCK:
+            yield b"".join(held)
+            held, size = [], 0
+    if size:
+        yield b"".join(held)
 
 
 def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
@@ -249,27 +256,18 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
     return is_page or server.startswith(_FIREWALLS)
 
 
-def _is_plain(response: httpx.Response) -> bool:
-    encoding: str = response.headers.get("Content-Encoding", "identity")
-    return encoding == "identity"
-
-
-def _chunks(response: httpx.Response, sink: IO[bytes]) -> Iterator[bytes | memoryview]:
-    """The body, decoded, as it comes; in the sink's own memory where it has some (`Spool.space`)."""
-    as_sent = response.stream if _is_plain(response) else None
-    return as_sent.blocks(getattr(sink, "space", None)) if isinstance(as_sent, Body) else response.iter_bytes()
-
-
-class _BrokenOffError(Exception):
-    """The body broke off; read it again, and if that does not help, `fault` it is."""
-
-    def __init__(self, fault: MediaFault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
-
-
 def _not_audio(media_type: str, start: bytes) -> str | None:
-    """What a body is that cannot be a WAV: by its declared type, and by how it starts, as either may be wrong."""
+    """What a body is that cannot be a WAV. Its bytes decide; the declared type only where they say nothing."""
+    if start[:4] in _RIFF:
+        return None  # `archive.wav` says what is wrong with it
+    layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
+    if start.startswith(b"ID3") or layer in {0xE2, 0xE4}:  # a frame of MPEG layer III or II
+        return "mp3_body"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        return "html_body"
+    if text.startswith((b"{", b"[")):
+        return "json_body"
     kind, _, subtype = media_type.partition("/")
     if subtype in {"html", "xhtml+xml"}:
         return "html_body"
@@ -277,12 +275,9 @@ def _not_audio(media_type: str, start: bytes) -> str | None:
         return "json_body"
     if subtype in {"mpeg", "mp3", "mpeg3", "x-mpeg-3", "x-mp3"} and kind == "audio":
         return "mp3_body"
-    if kind == "text" or subtype == "xml":
-        return "text_body"
-    layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
-    if start.startswith(b"ID3") or layer in {0xE2, 0xE4}:  # a frame of MPEG layer III or II
-        return "mp3_body"
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"<"):
-        return "html_body"
-    return "json_body" if text.startswith((b"{", b"[")) else None
+    return "text_body" if kind == "text" or subtype == "xml" or _is_text(start) else None
+
+
+def _is_text(start: bytes) -> bool:
+    text = start.decode("utf-8", "ignore")  # the last letter may be cut
+    return len(text.encode()) > len(start) - 4 and all(char.isprintable() or char.isspace() for char in text)

@@ -26,7 +26,7 @@ from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import CredentialsRefused, Stopped
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.steps.attempt import Attempt, Done, Recorders, TemporaryDiskFull, is_segment
 from pipelines.steps.due import Planned, Work
@@ -225,9 +225,10 @@ class Fetcher:
             return future.result()
         except (Stopped, StorageRefused, LimiterBroken):
             raise
-        except CredentialsRefused as refusal:  # of the log-in: links that need none may still be had
+        except SourceError as refusal:  # of the log-in, the network or the account: other recordings may still be had
             self._defect = self._defect or refusal
-            return Done(state, fault=Fault("unavailable", "log_in_refused"))
+            reason = "log_in_refused" if isinstance(refusal, CredentialsRefused) else "source_refused"
+            return Done(state, fault=Fault("unavailable", reason))
         except TemporaryDiskFull as full:
             self._defect = self._defect or full
             return Done(state, fault=Fault("unavailable", "temporary_disk_full"))

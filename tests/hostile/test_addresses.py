@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.ringcx.addresses import is_public, system_resolve
 from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.network import is_public, system_resolve
 from tests.hostile.certificates import certificate
 
 Answer = Callable[[Any, socket.socket], None]
@@ -225,5 +225,6 @@ def test_a_certificate_for_another_name_is_refused(
 ) -> None:
     port, asked = tls("elsewhere.example", speak(wav(100)))
     listed = media(hosts=(f"localhost:{port}",))
-    assert fault_of(listed, f"https://localhost:{port}/?file=a") == ("unavailable", "source_unavailable")
+    with pytest.raises(ConnectionNotAllowed, match=r"certificate of localhost .*not valid for 'localhost'"):
+        listed.fetch(f"https://localhost:{port}/?file=a", "1", io.BytesIO())
     assert asked == ["localhost"]

@@ -23,7 +23,7 @@ from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import BodyLimits, Period, pull_global_call_type
-from pipelines.ringcx.wire import Transport
+from pipelines.ringcx.transport import Transport
 
 Answer = Callable[[Any, socket.socket], None]
 Serve = Callable[[Answer], Any]
@@ -76,7 +76,7 @@ WAVE = b"RIFF\0\0\0\0WAVEfmt "
     ("head", "part"),
     [
         (OK + b"\r\n" + WAVE, b"\0" * 65536),
-        (OK + CHUNKED, b"10000\r\n" + b"R" * 65536 + b"\r\n"),
+        (OK + CHUNKED, b"10000\r\n" + b"\0" * 65536 + b"\r\n"),
         (OK + b"Content-Length: 4294967295\r\n\r\n" + WAVE, b"\0" * 65536),
     ],
     ids=["unframed", "chunked", "claimed"],

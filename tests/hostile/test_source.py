@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
@@ -251,7 +251,7 @@ class HostileSource:
             body = report_of([] if outbound else self.links) if agents else b"[]"
             connection.sendall(self.speak(body))
         else:
-            file = asked.target.partition("file=")[2]
+            file = unquote(asked.target.partition("file=")[2])  # `%2e` may be sent as `%2E`
             self.answers.get(file, lambda _: None)(connection)
 
 
@@ -270,7 +270,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     inside = f"https://{INSIDE}:{canary.port}"
     every = cases(source.url, inside, canary.url, wav, speak)
     answering.links = [case.link for case in every.values()]
-    answering.answers = {case.link.partition("file=")[2]: case.answer for case in every.values()}
+    answering.answers = {unquote(case.link.partition("file=")[2]): case.answer for case in every.values()}
     resolve = socket.getaddrinfo
     leads_inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", canary.port))]
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 import base64
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
+from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt, TokenAuth, _Token
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable
 from pipelines.ringcx.limits import Rate, RateLimiter
@@ -351,7 +352,7 @@ def test_many_threads_share_one_refusal(client: SourceClient, fake: FakeTime, ri
             ("RINGCENTRAL_CLIENT_ID and RINGCENTRAL_CLIENT_SECRET", "RINGCENTRAL_JWT"),
         ),
         (
-            (400, {"error": "invalid_grant", "error_description": "hush"}),
+            (400, {"error": "invalid_grant", "error_description": "eyJhbGciOiJIUzI1NiJ9.hush.hush"}),
             ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_SECRET"),
         ),
         ((400, {"error": "unauthorized_client"}), ("RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")),
@@ -534,3 +535,38 @@ def test_every_auth_names_its_variables() -> None:
     assert RingCentralJwt.variables == ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
     assert LegacyPassword.variables == ("RINGCX_USERNAME", "RINGCX_PASSWORD")
     assert ApiToken.variables == ("RINGCX_API_TOKEN",)
+
+
+def test_what_oauth_says_of_a_refusal_is_shown_without_its_secrets(
+    client: SourceClient, fake: FakeTime, ringcx: RingCX
+) -> None:
+    said = "JWT is expired: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0 of ada@example.com"
+    ringcx.instead[OAUTH] = [httpx.Response(400, json={"error": "invalid_grant", "error_description": said})]
+    with pytest.raises(CredentialsRefused) as refused:
+        get(client, jwt(client, fake))
+    assert "(JWT is expired: … of …); check RINGCENTRAL_JWT" in str(refused.value)
+
+
+def test_a_renewal_that_fails_in_another_thread_takes_no_token_out_of_a_request() -> None:
+    class Renewed(TokenAuth):
+        def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002
+            return _Token("fresh", renew_at=math.inf)
+
+    auth = Renewed(api_url=API)
+    request = httpx.Request("GET", f"{API}/x")
+    prepare = auth.prepare
+
+    def loses_token(request: httpx.Request) -> None:
+        prepare(request)
+        auth._token = None  # as `_log_in` of another thread does when it fails
+
+    auth.prepare = loses_token  # type: ignore[method-assign]
+    flow = auth.sync_auth_flow(request)
+    sent = next(flow)
+    auth._token = None
+    with pytest.raises(StopIteration):
+        flow.send(httpx.Response(200, request=sent))
+    assert sent.headers["Authorization"] == "Bearer fresh"
+    loses_token(request)
+    auth.sign(request)
+    assert request.headers["Authorization"] == "Bearer fresh"

@@ -160,7 +160,7 @@ def test_a_hold_off_of_no_time_changes_nothing(limiter: RateLimiter, seconds: fl
     assert limiter.acquire("media", "1", ()) == 0
 
 
-def test_a_hold_off_is_never_longer_than_a_day(limiter: RateLimiter) -> None:
+def test_a_hold_off_is_never_longer_than_minutes(limiter: RateLimiter) -> None:
     limiter.hold_off("media", "1", 1e12)
     with pytest.raises(HeldOff) as held:
         limiter.acquire("media", "1", (), patience_s=300)

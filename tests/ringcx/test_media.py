@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import os
@@ -267,7 +268,7 @@ def make(tmp_path: Path, stop: threading.Event) -> Iterator[Callable[..., MediaC
             limits={},
             stop=stop,
             transport=httpx.MockTransport(handler) if handler else None,
-            attempts=2,
+            attempts=3,
             read_timeout_s=0.5,
             sleep=lambda _: None,
         )
@@ -281,8 +282,8 @@ def make(tmp_path: Path, stop: threading.Event) -> Iterator[Callable[..., MediaC
     limiter.close()
 
 
-def audio(body: bytes = WAV, **headers: str) -> httpx.Response:
-    return httpx.Response(200, content=body, headers={"Content-Type": "audio/wav"} | headers)
+def audio(body: bytes = WAV, *, status: int = 200, **headers: str) -> httpx.Response:
+    return httpx.Response(status, content=body, headers={"Content-Type": "audio/wav"} | headers)
 
 
 def fault_of(media: MediaClient, url: str = LINK) -> tuple[str, str, int | None]:
@@ -349,7 +350,11 @@ def test_a_body_of_any_size_in_any_pieces_is_the_same(make: Callable[..., MediaC
         (audio(b" [1]"), ("not_audio", "json_body", 200)),
         (audio(b"{}", **{"Content-Type": "application/problem+json"}), ("not_audio", "json_body", 200)),
         (audio(b"no such recording", **{"Content-Type": "text/plain"}), ("not_audio", "text_body", 200)),
-        (audio(WAV, **{"Content-Type": "audio/mpeg"}), ("not_audio", "mp3_body", 200)),
+        (audio(bytes(900), **{"Content-Type": "audio/mpeg"}), ("not_audio", "mp3_body", 200)),
+        (audio(bytes(900), **{"Content-Type": "text/html"}), ("not_audio", "html_body", 200)),
+        (audio(bytes(900), **{"Content-Type": "application/json"}), ("not_audio", "json_body", 200)),
+        (audio("Aufnahme fehlt, bitte später".encode()), ("not_audio", "text_body", 200)),
+        (audio(WAV, **{"Content-Range": "bytes 0-99/100"}, status=206), ("not_audio", "cut_off", 200)),
         (audio(b"ID3\x04" + bytes(900)), ("not_audio", "mp3_body", 200)),
         (audio(b"\xff\xfb\x90\x00" + bytes(900)), ("not_audio", "mp3_body", 200)),
         (audio(b"\xff\xf3\x90\x00" + bytes(900)), ("not_audio", "mp3_body", 200)),
@@ -400,19 +405,67 @@ def test_a_wav_body_in_small_pieces_is_sniffed_no_differently(make: Callable[...
     assert fault_of(make(Source(lambda _: pieces(b"ID3" + bytes(10)))))[1] == "mp3_body"
 
 
-def test_a_body_of_another_length_than_declared_is_cut_off_after_three_reads(make: Callable[..., MediaClient]) -> None:
-    source = Source(lambda _: httpx.Response(200, content=iter([WAV]), headers={"Content-Length": "99999"}))
+@pytest.mark.parametrize("magic", [b"RIFF", b"RIFX", b"RF64", b"BW64"])
+@pytest.mark.parametrize("media_type", ["audio/mpeg", "text/html", "application/json", "text/x-wav", "text/plain"])
+def test_a_wav_is_a_wav_whatever_it_is_declared_to_be(
+    make: Callable[..., MediaClient], magic: bytes, media_type: str
+) -> None:
+    body, sink = magic + WAV[4:], io.BytesIO()
+    fetched = make(Source(audio(body, **{"Content-Type": media_type}))).fetch(LINK, "1", sink)
+    assert (sink.getvalue(), fetched.media_type) == (body, media_type)
+
+
+def test_a_whole_body_with_206_is_taken(make: Callable[..., MediaClient]) -> None:
+    whole = {"Content-Range": f"bytes 0-{len(WAV) - 1}/{len(WAV)}"}
+    fetched = make(Source(audio(status=206, **whole))).fetch(LINK, "1", io.BytesIO())
+    assert (fetched.size, fetched.framed) == (len(WAV), True)
+
+
+@pytest.mark.parametrize("part", ["", "bytes 0-99/4044", "bytes 1-4043/4044", "bytes 0-4043/*", "pages 0-4043/4044"])
+def test_a_part_of_a_body_is_no_recording(make: Callable[..., MediaClient], part: str) -> None:
+    answer = audio(status=206, **({"Content-Range": part} if part else {}))
+    assert fault_of(make(Source(answer))) == ("not_there", "http_206", 206)
+
+
+def test_a_body_that_is_compressed_all_the_same_is_unpacked(make: Callable[..., MediaClient]) -> None:
+    packed = gzip.compress(WAV)
+    for encoding in ("gzip", "x-gzip", "GZIP"):
+        headers = {"Content-Encoding": encoding, "Content-Length": str(len(packed))}
+        source = Source(lambda _, headers=headers: httpx.Response(200, content=iter([packed]), headers=headers))
+        assert make(source).fetch(LINK, "1", io.BytesIO()).sha256 == hashlib.sha256(WAV).hexdigest()
+        assert source.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        gzip.compress(WAV)[:-1],
+        gzip.compress(WAV)[:-8],
+        gzip.compress(WAV) + gzip.compress(WAV),
+        gzip.compress(WAV) + b"x",
+        gzip.compress(WAV)[:-8] + bytes(8),
+        b"",
+    ],
+    ids=["without its last byte", "without its checksum", "twice", "followed", "wrong checksum", "empty"],
+)
+def test_a_gzip_that_is_not_whole_and_alone_is_cut_off(make: Callable[..., MediaClient], packed: bytes) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}
+    source = Source(lambda _: httpx.Response(200, content=iter([packed]), headers=headers))
     assert fault_of(make(source)) == ("not_audio", "cut_off", 200)
     assert len(source.requests) == 3
 
 
-def test_a_body_that_is_compressed_all_the_same_is_unpacked(make: Callable[..., MediaClient]) -> None:
-    import gzip
-
-    packed = gzip.compress(WAV)
-    headers = {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}
-    source = Source(lambda _: httpx.Response(200, content=iter([packed]), headers=headers))
-    assert make(source).fetch(LINK, "1", io.BytesIO()).sha256 == hashlib.sha256(WAV).hexdigest()
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "compress", "\xff" * 99])
+def test_an_encoding_that_nobody_asked_for_is_refused_with_its_name(
+    make: Callable[..., MediaClient], encoding: str
+) -> None:
+    headers = [(b"Content-Encoding", encoding.encode("latin-1"))]
+    with pytest.raises(MediaFault) as fault:
+        make(lambda _: httpx.Response(200, stream=httpx.ByteStream(WAV), headers=headers)).fetch(
+            LINK, "1", io.BytesIO()
+        )
+    assert (fault.value.kind, fault.value.reason) == ("unavailable", "source_unavailable")
+    assert ("something unknown" if "\xff" in encoding else f"`{encoding}`") in str(fault.value.__cause__)
 
 
 def test_a_body_above_the_cap_is_too_large_whether_it_says_so_or_not(make: Callable[..., MediaClient]) -> None:

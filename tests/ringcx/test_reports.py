@@ -44,7 +44,7 @@ def pull(tmp_path: Path) -> Iterator[Pull]:
     ) -> PulledBody:
         transport = httpx.MockTransport(handler) if handler else None
         opened.append(
-            SourceClient(limiter=limiter, limits={}, transport=transport, attempts=2, sleep=lambda _: None, stop=stop)
+            SourceClient(limiter=limiter, limits={}, transport=transport, attempts=3, sleep=lambda _: None, stop=stop)
         )
         return pull_global_call_type(
             opened[-1],
@@ -197,7 +197,7 @@ class TestPull:
         assert str(request.url) == f"{BASE}/v1/admin/accounts/15300002/reportsStreaming"
         assert json.loads(request.content) == global_call_type_request(DAY)
         assert request.headers["X-Auth-Token"] == "aws80:secret"
-        assert request.headers["Accept-Encoding"] == "identity"
+        assert request.headers["Accept-Encoding"] == "gzip"
 
     def test_an_account_id_cannot_leave_its_place_in_the_address(self, tmp_path: Path) -> None:
         seen: list[str] = []
@@ -281,7 +281,7 @@ class TestBrokenOff:
         self, pull: Pull, raw_server: Callable[[list[bytes]], str], tmp_path: Path
     ) -> None:
         base_url = raw_server([framed_by_length(BODY, len(BODY) + 1)] * 3)
-        with pytest.raises(ReportInvalid, match="broke off 3 times"):
+        with pytest.raises(ReportInvalid, match="broke off each time"):
             pull(base_url=base_url)
         assert not (tmp_path / "report").exists()
 
@@ -300,11 +300,3 @@ class TestBrokenOff:
         assert pulled.path.read_bytes() == BODY
         assert not pulled.framed
         assert pulled.media_type == ""
-
-    def test_a_length_that_does_not_fit_is_broken_off_also_when_nobody_else_looks(self, pull: Pull) -> None:
-        class Short(httpx.SyncByteStream):
-            def __iter__(self) -> Iterator[bytes]:
-                yield BODY
-
-        with pytest.raises(ReportInvalid, match="broke off"):
-            pull(lambda _: httpx.Response(200, stream=Short(), headers={"Content-Length": "999"}))

@@ -29,7 +29,7 @@ from pipelines.steps.windows import InteractionSource
 PERIOD = timedelta(minutes=5)
 _AGO = timedelta(minutes=20)
 WINDOW = timedelta(minutes=5)
-_NETWORK = "Look at the machine's network: name server, firewall, outbound HTTPS (no HTTPS_PROXY is used)"
+_NETWORK = "Look at the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
 _WAYS: tuple[tuple[type[httpx.Auth], str], ...] = (
     (RingCentralJwt, "RingCentral JWT"),
     (LegacyPassword, "legacy user and password"),
@@ -75,11 +75,15 @@ class SourceCheck:
     def _answers(self) -> Iterator[Line]:
         """Whether anything answers at the API's address, and what time it is there."""
         url = self.source.base_url
+
+        def ask() -> str:
+            with self.source.client.stream("GET", url, limit=LOG_IN_LIMIT, account_id="") as response:
+                return str(
+                    response.headers.get("Date", "")
+                )  # whatever the status: what answers there is asked properly below
+
         try:
-            with self.source.client.stream(
-                "GET", url, limit=LOG_IN_LIMIT, account_id="", attempts=2
-            ) as response:  # whatever the status: what answers there is asked properly below
-                date, now = response.headers.get("Date"), self.clock()
+            date, now = self.source.client.retry(ask, attempts=2), self.clock()
         except SourceUnavailable as error:
             yield failed("RingCX answers", f"{error} {_NETWORK}")
         except (SourceError, LimiterBroken) as error:

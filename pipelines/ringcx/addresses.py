@@ -1,23 +1,21 @@
-"""How connections to the source are made, and to which addresses.
+"""Which addresses the source's names may lead to.
 
-A link's host is held against the allow-list by name (`links.py`); where that name leads is a name server's word, which
-is checked here, at the moment of connecting and on the very address that is then connected to, so that no second
-answer can slip in between. TLS goes on checking the certificate against the name. What is said over a connection is
-`wire.py`'s business.
+A link's host is compared with the allow-list by name (`links.py`); where that name leads is a name server's word, which
+is checked here, at the moment of connecting. `transport.py` connects to the very addresses that were checked, so that
+no second answer can slip in between; TLS goes on checking the certificate against the name.
 """
 
 import ipaddress
 import socket
-import ssl
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-import httpx
-
 from pipelines.ringcx.errors import LinkRefused
 
-__all__ = ["Resolve", "connect", "is_address", "is_loopback", "is_public", "system_resolve"]
+__all__ = ["Resolve", "connect", "fit_addresses", "is_address", "is_loopback", "is_public", "system_resolve"]
+
+FALLBACK_S: Final = 3.0
 
 Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
 """Host and port to the numeric addresses to try, in order; raises OSError where there are none."""
@@ -70,56 +68,25 @@ def system_resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(place[0]) for *_, place in found))
 
 
-def connect(
-    url: httpx.URL, *, public_only: bool, resolve: Resolve, tls: ssl.SSLContext, timeout_s: float
-) -> socket.socket:
-    """A connection to the host of an `https` or `http` address, with its certificate checked.
+def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
+    """Return the numeric addresses that a host may be connected at, in the order in which to try them.
 
     Args:
-        url: where to; its path does not matter.
-        public_only: a name is connected to at public addresses only, `localhost` at loopback ones only. A host that is
-            written as an address is taken as it is.
+        host: a name, or an address, which is taken as it is.
+        port: for the name server.
+        public_only: a name leads to public addresses only, `localhost` to loopback ones only.
         resolve: asks for the addresses of a name.
-        tls: how certificates are checked.
-        timeout_s: seconds for each address, and for the handshake.
 
     Raises:
-        LinkRefused: `address_not_public`.
-        httpx.ConnectError, httpx.ConnectTimeout: there is no address, none answers, or the certificate is not good.
+        LinkRefused: `address_not_public`: the name leads to private addresses only.
+        OSError: the name has no address.
     """
-    host = url.raw_host.decode("ascii").removesuffix(".")  # the root's dot
-    port = url.port or (443 if url.scheme == "https" else 80)
-    failure: httpx.TransportError = httpx.ConnectError("the name has no address")
-    for address in _addresses(host, port, public_only, resolve):
-        try:
-            plain = socket.create_connection((address, port), timeout_s)
-        except (OSError, OverflowError) as error:
-            failure = _failed(error)
-            continue
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return tls.wrap_socket(plain, server_hostname=host) if url.scheme == "https" else plain
-        except BaseException as error:
-            plain.close()
-            if isinstance(error, (OSError, ValueError)):  # ValueError: a name that no certificate can have
-                raise _failed(error) from error
-            raise
-    raise failure
-
-
-def _failed(error: Exception) -> httpx.TransportError:
-    return (httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError)(str(error))
-
-
-def _addresses(host: str, port: int, public_only: bool, resolve: Resolve) -> Sequence[str]:
     if is_address(host):
         return [host]
     try:
         found = resolve(host, port)
-    except OSError as error:
-        raise httpx.ConnectError(str(error)) from error
-    except UnicodeError as error:  # a label that no name can have
-        raise httpx.ConnectError("the name is none that can be looked up") from error
+    except UnicodeError as error:
+        raise OSError("the name is not one that can be looked up") from error
     if not public_only:
         return found
     allowed = is_loopback if host == "localhost" else is_public
@@ -131,3 +98,23 @@ def _addresses(host: str, port: int, public_only: bool, resolve: Resolve) -> Seq
             " recordings need a public name or links with the address itself, listed in RINGCX_MEDIA_HOSTS.",
         )
     return fit
+
+
+def connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.socket:
+    """Return a connection to the first of these addresses that answers.
+
+    Each but the last gets `FALLBACK_S` seconds, so that an IPv6 address that nobody answers at costs no more than that;
+    the last gets `timeout_s`.
+
+    Raises:
+        OSError: none answers; the failure of the last one.
+    """
+    failure: Exception = OSError("the name has no address")
+    for place, address in enumerate(addresses, start=1):
+        try:
+            return socket.create_connection(
+                (address, port), timeout_s if place == len(addresses) else min(timeout_s, FALLBACK_S)
+            )
+        except (OSError, OverflowError) as error:
+            failure = error
+    raise failure if isinstance(failure, OSError) else OSError(str(failure))
