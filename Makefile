@@ -5,13 +5,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: help demo ui receiver bench test lint types imports unit lock clean
+.PHONY: help demo ui receiver bench test lint types imports unit dates lock clean
 
 help:
 	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
 	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
 	@echo "make test   lint, types, import rules and the whole test suite"
+	@echo "make dates  the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
 	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about ten minutes"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
 	@echo "make clean  forget the environment and the demo's data"
@@ -39,6 +40,7 @@ test: lint types imports unit
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 
 types: $(READY)
 	$(BIN)/mypy
@@ -53,6 +55,9 @@ bench: $(READY)
 	@for subject in transfer limits ledger events; do \
 		printf '\n== %s\n' $$subject; $(BIN)/python benchmarks/$$subject.py || exit 1; \
 	done
+
+dates: $(READY)
+	tests/dates/run.sh
 
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \

@@ -37,7 +37,7 @@ from pipelines.failures import PermanentFailure
 from pipelines.settings import AlertSettings, SettingsError, load
 from sandbox.faults import Faults, Where
 
-START = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+START = datetime.now(UTC) - timedelta(days=5)  # runs are of today, and what is past for 90 days is forgotten
 TOKEN = "t0ken-in-the-address"
 DAYS = ["2026-11-20", "2026-11-21", "2026-11-22"]
 

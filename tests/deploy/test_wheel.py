@@ -1,0 +1,71 @@
+"""A wheel of the project, installed into an environment of its own and run where there is no checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("check_connection", "plan", "verify", "events")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, timeout=120)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Path:
+    """An environment's interpreter. It has our dependencies by a path, and of the project the wheel alone."""
+    home = wheel.parent / "venv"
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", str(python), "--offline"]
+    subprocess.run([*command, "--no-deps", str(wheel)], check=True, capture_output=True, timeout=120)
+    (packages,) = home.glob("lib/python*/site-packages")
+    # What is on a path that a .pth names has no .pth of its own read: so not the editable install of the checkout.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    home = python.parents[1]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "DAGSTER_HOME": str(home)}
+    environment |= {"ARCHIVE_BUCKET": "archive", "RINGCX_ACCOUNT_IDS": "15300002", "RINGCX_API_TOKEN": "token"}
+    return subprocess.run(
+        [str(python), *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=150
+    )
+
+
+def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"pipelines", "assets", "ringcx_archive"}
+    assert not [name for name in names if name.endswith((".env", ".parquet", ".pyc"))]
+
+
+@pytest.mark.slow
+def test_the_definitions_load_and_are_valid_without_a_checkout(installed: Path) -> None:
+    found = run(installed, "-c", "import pipelines.definitions, assets; print(pipelines.__file__, assets.__file__)")
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert all(str(installed.parents[1]) in file for file in found.stdout.split())
+    valid = run(installed, "-m", "dagster", "definitions", "validate", "-m", "pipelines.definitions")
+    assert valid.returncode == 0, valid.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_runs_without_a_checkout(installed: Path, name: str) -> None:
+    found = run(installed, "-m", f"pipelines.{name}", "--help")
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.startswith("usage: ")
