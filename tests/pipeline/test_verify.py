@@ -660,7 +660,7 @@ def test_the_drill_reads_a_sample_keeps_its_result_and_passes(copy: Copy, monkey
         assert metadata["recordings_read"] == 7
         (key,) = copy.keys("verifications/")
         kept = json.loads(copy.get(key))
-        assert re.fullmatch(rf"{ARCHIVE_PREFIX}verifications/date={TODAY}/[0-9A-Z]{{26}}\.json", key)
+        assert re.fullmatch(rf"{ARCHIVE_PREFIX}verifications/date={datetime.now(UTC).date()}/[0-9A-Z]{{26}}\.json", key)
         assert kept["sum"]["read"] == 7
         assert kept["read_data"]["seed"] == metadata["seed"]
         monkeypatch.setenv("ARCHIVE_DRILL_SHARE", "1")
