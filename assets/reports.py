@@ -137,6 +137,7 @@ def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None
             "rows_vanished": sum(pull.vanished for pull in pulls),
             "rows_with_link": with_link,
             "rows_without_link": rows - with_link,
+            **_oddities(pulls),
             "period": period,
             "whole_day": MetadataValue.bool(whole_day),
             "by_account": table(
@@ -145,3 +146,12 @@ def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None
             ),
         }
     )
+
+
+def _oddities(pulls: list[PullRecord]) -> dict[str, int]:
+    """What the pulls say of answers that may be cut off, and of what could not be read as a row or a flag."""
+    said: dict[str, list[int]] = {
+        name: [value for pull in pulls if (value := getattr(pull, name)) is not None]
+        for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped")
+    }
+    return {name: max(of) if name == "largest_window" else sum(of) for name, of in said.items() if of}

@@ -170,7 +170,13 @@ class Services:
         account = self.settings.ringcx_rc_account_id
         if account is None:
             raise SettingsError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
-        return InteractionSource(self._client, self.settings.current_url, account, self._current_auth)
+        return InteractionSource(
+            self._client,
+            self.settings.current_url,
+            account,
+            self._current_auth,
+            self.settings.ringcx_metadata_version,
+        )
 
     @cached_property
     def allowed(self) -> AllowedLinks:

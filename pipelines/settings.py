@@ -310,6 +310,7 @@ class PlanSettings(StorageSettings):
     ringcx_limit_media: Rates | None = None
     ringcx_limit_auth: Rates = (Rate(5, 60),)
     ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
+    ringcx_metadata_version: Literal["v1", "v2"] = "v1"
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
     plan_price_put_per_1000: Price = 0.005

@@ -63,6 +63,8 @@ async def _metadata(state: SandboxState, request: Request) -> Response:
 
 
 def _rendered(state: SandboxState, account: str, window: Window, faults: frozenset[str]) -> Response:
+    if "metadata_backward" in faults:
+        window = Window(window.start - (window.end - window.start), window.start)
     rows = []
     for call in calls_between(state.plan, account, window.start, window.end):
         for row in rows_of(call) if state.is_over(call) else ():
@@ -74,8 +76,11 @@ def _rendered(state: SandboxState, account: str, window: Window, faults: frozens
             if state.faults.acts("late_rows", row.subject, pulls):
                 continue
             late = row.recording is not None and state.faults.acts("late_links", row.subject, pulls)
-            rows.append({**row.fields, "hasRecording": False, "segmentEvents": None} if late else row.fields)
-    body = render(rows, faults)
+            fields = {**row.fields, "hasRecording": False, "segmentEvents": None} if late else row.fields
+            rows.append((row.ended_at, fields))
+    rows.sort(key=lambda one: one[0], reverse="metadata_cap" in faults)
+    most = state.faults.metadata_cap_rows if "metadata_cap" in faults else len(rows)
+    body = render([fields for _, fields in rows[:most]], faults)
     return refusals.sent(body, "application/json", faults)
 
 

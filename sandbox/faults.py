@@ -60,8 +60,10 @@ REPORT_FAULTS = (
     "report_reordered",
     "report_bom",
     "report_csv",
+    "metadata_cap",
+    "metadata_backward",
 )
-"""In the order in which they are tried; the last four change the form and are combined."""
+"""In the order in which they are tried; the last six change the form and are combined."""
 
 LINK_FAULTS = ("link_evil_host", "link_credentials", "link_http", "link_stray_blanks")
 
@@ -175,6 +177,8 @@ class Faults:
         mono_file: The current API gives the segment's recording with one channel, which it may.
         report_…: The same for reports; `report_no_url_column`, `report_wrong_width`, `report_reordered` (and an
             unknown column), `report_bom` and `report_csv` (Global Call Type Detail as CSV) change the table's form.
+        metadata_cap: Of a window of interaction metadata only the newest `metadata_cap_rows` rows are given.
+        metadata_backward: The window ends at `segmentEndTime` instead of beginning there.
         token_seconds: Life of a RingCX access token.
     """
 
@@ -223,6 +227,9 @@ class Faults:
     report_reordered: Where = field(default_factory=_nowhere)
     report_bom: Where = field(default_factory=_nowhere)
     report_csv: Where = field(default_factory=_nowhere)
+    metadata_cap: Where = field(default_factory=_nowhere)
+    metadata_backward: Where = field(default_factory=_nowhere)
+    metadata_cap_rows: int = 400
     error_status: int = 503
     retry_after_s: int = 1
     slow_bytes_per_s: int = 64_000

@@ -115,6 +115,10 @@ PULL_SCHEMA = pa.schema(
         _required("unchanged", pa.int64()),
         _required("vanished", pa.int64()),
         _required("with_link", pa.int64()),
+        pa.field("largest_window", pa.int64()),
+        pa.field("cap_suspected", pa.int64()),
+        pa.field("flags_unknown", pa.int64()),
+        pa.field("lines_skipped", pa.int64()),
     ]
 )
 
@@ -135,6 +139,8 @@ class PullRecord:
     """One pull of a report for one date and account: what was asked, what came, what was new. Sizes in bytes.
 
     A report that comes in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
+    `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows whose halves held more rows than
+    they. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are no rows.
     """
 
     report: str
@@ -152,6 +158,10 @@ class PullRecord:
     unchanged: int
     vanished: int
     with_link: int
+    largest_window: int | None = None
+    cap_suspected: int | None = None
+    flags_unknown: int | None = None
+    lines_skipped: int | None = None
 
 
 def encode(schema: pa.Schema, tables: Iterable[pa.Table], metadata: dict[str, str] | None = None) -> bytes:

@@ -42,6 +42,21 @@ COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 }
 """The documented columns of each report under our names, in the documented order."""
 
+_ALIASES: Final[dict[ReportName, dict[str, str]]] = {
+    # Version 2 of the current API.
+    "interaction_metadata": {
+        "uii": "interaction_id",
+        "interaction_start_time_ms": "dialog_start_time_ms",
+        "interaction_end_time_ms": "dialog_end_time_ms",
+        "interaction_duration_ms": "dialog_duration_ms",
+        "call_type": "dialog_origination",
+        "ani": "contact_endpoint_address",
+        "dnis": "channel_endpoint_address",
+        "agent_id": "segment_participant_id",
+    }
+}
+"""Other names that the source gives to documented columns."""
+
 LINK_COLUMN: Final[dict[ReportName, str]] = {
     "agent_segment_metadata": "segment_recording_url",
     "global_call_type_detail": "recording_url",
@@ -88,6 +103,7 @@ def canonical_name(report: ReportName, heading: str) -> str:
     """Our name of one heading: the documented one, else the folded heading (`unnamed` when nothing is left of it)."""
     folded = fold(heading)
     ours = {fold(name): name for name in COLUMNS[report]}
+    ours |= {fold(alias): name for alias, name in _ALIASES.get(report, {}).items()}
     ours |= {fold(name): f"report_{name}" for name in LEDGER_COLUMNS}
     return ours.get(folded, folded) or "unnamed"
 

@@ -52,9 +52,11 @@ def interaction_request(window: Period) -> dict[str, object]:
     }
 
 
-def account_path(rc_account_id: str, account_id: str) -> str:
-    """The path, below the API's base, that everything of a sub-account lies under."""
-    return f"/cx/integration/v1/accounts/{quote(rc_account_id, safe='')}/sub-accounts/{quote(account_id, safe='')}"
+def account_path(rc_account_id: str, account_id: str, version: str = "v1") -> str:
+    """Return the path, below the API's base, of everything of a sub-account."""
+    return (
+        f"/cx/integration/{version}/accounts/{quote(rc_account_id, safe='')}/sub-accounts/{quote(account_id, safe='')}"
+    )
 
 
 def pull_interactions(
@@ -66,6 +68,7 @@ def pull_interactions(
     account_id: str,
     window: Period,
     into: Path,
+    version: str = "v1",
     limits: BodyLimits = USUAL,
 ) -> PulledBody:
     """Fetch the interaction metadata of one window into a file.
@@ -78,10 +81,11 @@ def pull_interactions(
         account_id: the sub-account.
         window: at most as long as the source takes (RINGCX_METADATA_WINDOW), and over.
         into: the file; replaced if it is there, gone if the pull fails.
+        version: of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
         limits: of the answer.
 
     Raises: as `bodies.pull_body`.
     """
-    url = f"{base_url.rstrip('/')}{account_path(rc_account_id, account_id)}/interaction-metadata"
+    url = f"{base_url.rstrip('/')}{account_path(rc_account_id, account_id, version)}/interaction-metadata"
     asked = Asked(url, METADATA_LIMIT, account_id, auth, interaction_request(window), _ADVICE)
     return pull_body(client, asked, into=into, limits=limits)

@@ -4,6 +4,10 @@ The source takes few requests (9 in 15 minutes for an account), so a window that
 pull: it leaves a trace in the ledger, and a run that takes up a killed one goes on where that one ended. A date is
 complete when all its windows are; then it is a pull like any other, and the next one asks for every window again, since
 rows still change. Which windows of an unfinished pull are asked for again: `is_fresh`.
+
+The source may cap an answer (about 400 rows were seen, the newest) and says nothing of it. A window that looks capped
+is asked for again in halves, until the halves hold nothing that the whole did not; and each row must have ended within
+the window it was asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from pipelines.ringcx.tables import with_row_identity
 from pipelines.ringcx.times import parse_moment
 from pipelines.steps.coverage import covers
 from pipelines.steps.pull import pull_each, whole_answer
-from pipelines.steps.rows import INTERACTIONS, ROWS, has_link
+from pipelines.steps.rows import INTERACTIONS, ROWS, has_link, is_flag_unknown
 
 TRACES = "interaction_metadata_window"
 """The ledger's name of the pulls of single windows."""
@@ -41,6 +45,12 @@ TRACES = "interaction_metadata_window"
 SETTLING = timedelta(minutes=15)
 FRESH_LEAST = timedelta(hours=1)
 FRESH_MOST = timedelta(hours=12)
+SHORTEST = timedelta(seconds=60)
+"""Half a window is not asked for below this: no account has that many segments in so little time."""
+_EDGE = timedelta(seconds=1)
+_BELIEVED = timedelta(days=2)
+_MANY = 50
+_ABOUT_THE_CAP = 0.9
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -62,6 +72,49 @@ class InteractionSource:
     base_url: str
     rc_account_id: str
     auth: httpx.Auth
+    version: str = "v1"
+
+
+class WrongWindow(ReportInvalid):
+    """The source gave rows of another time than was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer: the window, its body, its rows, and when these ended, sorted."""
+
+    window: Period
+    body: PulledBody
+    rows: pa.Table
+    ends: Sequence[datetime]
+
+    @property
+    def keys(self) -> set[Any]:
+        return set(self.rows["row_key"].to_pylist())
+
+
+@dataclass(slots=True)
+class _Caps:
+    """What the answers of one pull say of a cap: their numbers of rows, and the least that was proven to be one."""
+
+    counts: list[int] = field(default_factory=list)
+    least: int | None = None
+
+    def is_near(self, rows: int) -> bool:
+        return self.least is not None and rows >= self.least * _ABOUT_THE_CAP
+
+    def may_have_cut(self, answer: _Answer) -> bool:
+        """Whether an answer looks capped: at a known cap, of a round number or one that came before, or without rows in
+        the beginning of its window though later they are dense.
+        """
+        rows = answer.rows.num_rows
+        if self.is_near(rows) or rows < _MANY:
+            return self.is_near(rows)
+        if rows % _MANY == 0 or rows in self.counts or not answer.ends:
+            return True
+        first, last = answer.ends[0], answer.ends[-1]
+        silent, length = first - answer.window.start, answer.window.end - answer.window.start
+        return silent > max(length / 4, 10 * (last - first) / rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +149,7 @@ class WindowedPull:
     def _account(self, account_id: str) -> PullRecord:
         taken = [] if self.afresh else self._taken(account_id)
         seen = _Seen.of(self.ledger, self.day, account_id)
+        caps = _Caps()
         records: list[PullRecord] = []
         broken: list[ReportInvalid] = []
         for window in windows(self.period, self.window_s):
@@ -103,12 +157,22 @@ class WindowedPull:
             kept = [one for one in taken if covers(one, (window.start, window.end)) and is_fresh(one, now)]
             if kept:
                 records.append(kept[-1])
+                caps.counts.append(kept[-1].largest_window or 0)
                 continue
             try:
-                records.append(self._window(account_id, window, seen))
+                records.append(self._window(account_id, window, seen, caps))
+            except WrongWindow:  # as the others would be
+                raise
             except ReportInvalid as error:  # the other windows may be whole, and their recordings need not wait
                 broken.append(error)
                 self.log.warning("account %s, window from %s: %s", account_id, window.start.isoformat(), error)
+        for place, before in enumerate(records):
+            if caps.is_near(before.largest_window or before.rows) and not before.cap_suspected:
+                window = Period(before.period_start, before.period_end)
+                try:
+                    records[place] = self._window(account_id, window, seen, caps, before)
+                except ReportInvalid as error:
+                    broken.append(error)
         if broken:
             self.log.warning("account %s: %d windows taken, %d not", account_id, len(records), len(broken))
             raise broken[0]
@@ -128,8 +192,81 @@ class WindowedPull:
         traces = [pull for pull in self.ledger.pulls(TRACES, self.day) if pull.account_id == account_id]
         return [one for one in traces if since is None or one.pulled_at > since]
 
-    def _window(self, account_id: str, window: Period, seen: _Seen) -> PullRecord:
+    def _window(
+        self, account_id: str, window: Period, seen: _Seen, caps: _Caps, before: PullRecord | None = None
+    ) -> PullRecord:
+        """Take a window whole. `before`: what was taken of it when it did not look capped yet."""
         pulled_at = self.clock()
+        answers: list[_Answer] = []
+        counts: dict[str, int] = {}
+        try:
+            answers.append(self._ask(account_id, window))
+            capped = caps.may_have_cut(answers[0]) and self._prove(account_id, answers[0], caps, answers)
+            caps.counts.append(answers[0].rows.num_rows)
+        finally:  # what was given is kept, also of a window that cannot be had whole
+            if answers:
+                rows = _joined(answers)
+                counts = seen.take(rows, window, self._append(account_id, pulled_at))
+        for name in ("rows", "new", "changed", "unchanged") if before else ():
+            counts[name] += getattr(before, name)
+        with_link, unknown = _flags(rows, account_id)
+        record = PullRecord(
+            report=TRACES,
+            day=self.day,
+            account_id=account_id,
+            period_start=window.start,
+            period_end=window.end,
+            pulled_at=pulled_at,
+            run_id=self.run_id,
+            size=sum(one.body.size for one in answers),
+            sha256="+".join(one.body.sha256 for one in answers),
+            with_link=with_link,
+            largest_window=max(one.rows.num_rows for one in answers),
+            cap_suspected=int(capped),
+            flags_unknown=unknown,
+            **counts,
+        )
+        if unknown:
+            self.log.warning(
+                "account %s, window from %s: hasRecording of %d rows is neither yes nor no; none is expected of them.",
+                *(account_id, window.start.isoformat(), unknown),
+            )
+        # After the rows: a run killed between the two asks for this window again, and finds all of it unchanged.
+        self.ledger.append_pull(record)
+        return record
+
+    def _prove(self, account_id: str, whole: _Answer, caps: _Caps, answers: list[_Answer]) -> bool:
+        """Ask for the halves of a window whose answer may be capped, add theirs to `answers`; return whether it was.
+
+        An answer is whole when its rows fall into both halves, and these hold no others.
+
+        Raises:
+            ReportInvalid: it cannot be shown that the answers hold the whole window.
+        """
+        start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
+        seconds = (end - start) // timedelta(seconds=1)
+        if seconds < 2 * SHORTEST.total_seconds():
+            raise ReportInvalid(
+                f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
+                f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if it stays so, ask RingCentral how many rows an "
+                "answer may have."
+            )
+        middle = start + timedelta(seconds=seconds // 2)
+        halves = [self._ask(account_id, half) for half in (Period(start, middle), Period(middle, end))]
+        answers += halves
+        if halves[0].keys | halves[1].keys <= whole.keys:
+            # A half with all the rows may be capped as the whole was.
+            return any(self._prove(account_id, one, caps, answers) for one in halves if one.rows.num_rows == rows)
+        caps.least = min(caps.least or rows, rows)
+        self.log.warning(
+            "account %s, window from %s: the answer had %d rows, and those of its halves had more: it was cut off.",
+            *(account_id, start.isoformat(), rows),
+        )
+        for half in filter(caps.may_have_cut, halves):
+            self._prove(account_id, half, caps, answers)
+        return True
+
+    def _ask(self, account_id: str, window: Period) -> _Answer:
         with tempfile.TemporaryDirectory(prefix="ringcx-window-") as scratch:
 
             def ask() -> PulledBody:
@@ -141,26 +278,12 @@ class WindowedPull:
                     account_id=account_id,
                     window=window,
                     into=Path(scratch, "rows"),
+                    version=self.source.version,
                 )
 
             body, table = whole_answer(INTERACTIONS, ask, self.log)
         rows = with_row_identity(INTERACTIONS, table, account_id)
-        record = PullRecord(
-            report=TRACES,
-            day=self.day,
-            account_id=account_id,
-            period_start=window.start,
-            period_end=window.end,
-            pulled_at=pulled_at,
-            run_id=self.run_id,
-            size=body.size,
-            sha256=body.sha256,
-            with_link=_with_link(rows, account_id),
-            **seen.take(rows, window, self._append(account_id, pulled_at)),
-        )
-        # After the rows: a run killed between the two asks for this window again, and finds all of it unchanged.
-        self.ledger.append_pull(record)
-        return record
+        return _Answer(window, body, rows, _ends_within(rows, window))
 
     def _append(self, account_id: str, pulled_at: datetime) -> Callable[[pa.Table], None]:
         def append(fresh: pa.Table) -> None:
@@ -187,6 +310,9 @@ class WindowedPull:
             unchanged=sum(one.unchanged for one in records),
             vanished=sum(one.vanished for one in records),
             with_link=sum(one.with_link for one in records),
+            largest_window=max(one.largest_window or 0 for one in records),
+            cap_suspected=sum(one.cap_suspected or 0 for one in records),
+            flags_unknown=sum(one.flags_unknown or 0 for one in records),
         )
 
 
@@ -236,7 +362,35 @@ def _known(rows: pa.Table) -> pa.Table:
     return pa.table(columns | {"ended": pa.array(ended, _TIME)})
 
 
-def _with_link(rows: pa.Table, account_id: str) -> int:
+def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
+    """Return when the rows' segments ended, sorted; times days away from the window are errors of their rows.
+
+    Raises:
+        WrongWindow: some ended outside the window.
+    """
+    read = (parse_moment(text) for text in rows["segment_end_time_ms"].to_pylist())
+    ends = sorted(end for end in read if end and abs(end - window.start) <= _BELIEVED)
+    outside = [end for end in ends if not window.start - _EDGE <= end <= window.end + _EDGE]
+    if not outside:
+        return ends
+    before = sum(end < window.start for end in outside)
+    ran = "backward" if before == len(ends) else "elsewhere" if before < len(outside) else "partly backward"
+    raise WrongWindow(
+        f"interaction_metadata was asked for the segments that ended from {window.start:%Y-%m-%d %H:%M:%S} to "
+        f"{window.end:%Y-%m-%d %H:%M:%S} UTC, and {len(outside)} of {len(ends)} did not: the source's window ran "
+        f"{ran}, not forward from segmentEndTime. Nothing of it was taken; ask RingCentral which way it runs."
+    )
+
+
+def _joined(answers: Sequence[_Answer]) -> pa.Table:
+    """The rows of all answers; of one that came twice the version that came last."""
+    rows = pa.concat_tables([one.rows for one in answers], promote_options="default")
+    last = {key: place for place, key in enumerate(rows["row_key"].to_pylist())}
+    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
+
+
+def _flags(rows: pa.Table, account_id: str) -> tuple[int, int]:
+    """Count the rows that name a recording, and those whose `hasRecording` is neither yes nor no."""
     names = [name for name in ROWS[INTERACTIONS].needed if name != "account_id"]
-    lines = zip(*(rows[name].to_pylist() for name in names), strict=True)
-    return sum(has_link(INTERACTIONS, dict(zip(names, line, strict=True), account_id=account_id)) for line in lines)
+    cells = [row | {"account_id": account_id} for row in rows.select(names).to_pylist()]
+    return sum(has_link(INTERACTIONS, row) for row in cells), sum(map(is_flag_unknown, cells))

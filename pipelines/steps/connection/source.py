@@ -139,6 +139,7 @@ class SourceCheck:
                     auth=source.auth,
                     account_id=account_id,
                     window=Period(end - WINDOW, end),
+                    version=source.version,
                     into=Path(scratch, INTERACTIONS),
                 )
                 table = parse_report(INTERACTIONS, body.path, framed=body.framed)

@@ -1,0 +1,202 @@
+"""Interaction metadata from a source that caps its answers, or whose window runs the other way: never a quiet gap."""
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger, LocalFiles
+from pipelines.ringcx.bodies import PulledBody
+from pipelines.ringcx.reports import Period
+from pipelines.steps import windows
+from pipelines.steps.pull import PullFailed
+
+DAY = date(2026, 3, 2)
+START = datetime(2026, 3, 2, tzinfo=UTC)
+NOW = datetime(2026, 3, 4, tzinfo=UTC)
+
+
+class Source:
+    """A source of interaction metadata with segments that ended at these moments."""
+
+    def __init__(
+        self,
+        ended: list[datetime],
+        *,
+        cap: Callable[[int], int] | None = None,
+        newest: bool = True,
+        backward: bool = False,
+        flag: object = True,
+    ) -> None:
+        self.ended, self.cap, self.newest, self.backward, self.flag = ended, cap, newest, backward, flag
+        self.asked: list[Period] = []
+
+    def pull(self, _client: object, *, window: Period, into: Path, **_: object) -> PulledBody:
+        self.asked.append(window)
+        start, end = window.start, window.end
+        if self.backward:
+            start, end = start - (end - start), start
+        inside = [(at, n) for n, at in enumerate(self.ended) if start <= at < end]
+        inside.sort(reverse=self.newest)
+        if self.cap is not None:
+            inside = inside[: self.cap(len(self.asked))]
+        body = json.dumps(
+            [
+                {
+                    "dialogId": f"s-v-{n}",
+                    "segmentId": f"p-v-{n}",
+                    "channelClass": "VOICE",
+                    "segmentEndTimeMs": at.isoformat(),
+                    "hasRecording": self.flag,
+                }
+                for at, n in inside
+            ]
+        ).encode()
+        into.write_bytes(body)
+        return PulledBody(into, len(body), "0" * 64, "application/json", framed=True)
+
+
+@pytest.fixture
+def pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PullRecord]:
+    ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOW)
+
+    def make(source: Source, window_s: int = 10_800) -> PullRecord:
+        monkeypatch.setattr(windows, "pull_interactions", source.pull)
+        day = Period(START, START + timedelta(days=1))
+        one = windows.WindowedPull(
+            day=DAY,
+            bounds=(day.start, day.end),
+            period=day,
+            window_s=window_s,
+            source=windows.InteractionSource(cast("Any", None), "https://ringcx.example", "1", cast("Any", None)),
+            ledger=ledger,
+            run_id="r",
+            clock=lambda: NOW,
+            log=logging.getLogger("test"),
+        )
+        return one.run(["7"])[0]
+
+    make.ledger = ledger  # type: ignore[attr-defined]
+    return make
+
+
+def every(seconds: float, start: datetime = START, end: datetime = START + timedelta(days=1)) -> list[datetime]:
+    count = int((end - start).total_seconds() / seconds)
+    return [start + timedelta(seconds=n * seconds) for n in range(count)]
+
+
+def held(pull: Any) -> int:
+    return int(pull.ledger.latest_rows("interaction_metadata", DAY, columns=["row_key"]).num_rows)
+
+
+BUSY = every(10)  # 1,080 in three hours, 8,640 a day
+
+
+@pytest.mark.parametrize(
+    ("cap", "newest"),
+    [
+        (lambda _: 400, True),
+        (lambda _: 400, False),
+        (lambda _: 397, True),
+        (lambda _: 397, False),
+        (lambda number: 395 + number % 9, True),
+        (lambda _: 1000, True),
+        (lambda _: 73, True),
+    ],
+)
+def test_of_a_source_that_caps_its_answers_every_row_is_held(
+    pull: Callable[..., PullRecord], cap: Callable[[int], int], newest: bool
+) -> None:
+    record = pull(Source(BUSY, cap=cap, newest=newest))
+    assert held(pull) == record.rows == len(BUSY)
+    assert record.cap_suspected == 8
+    assert record.with_link == len(BUSY)
+    assert record.largest_window is not None
+    assert record.largest_window <= 1000
+
+
+def test_a_cap_that_shows_only_later_sends_back_to_the_windows_before(pull: Callable[..., PullRecord]) -> None:
+    # 397 of 420, so dense to the edges that nothing shows; then a window that starts hours before its first row.
+    first = every(25.7, START, START + timedelta(hours=3))
+    later = every(10, START + timedelta(hours=6), START + timedelta(hours=9))
+    record = pull(Source(first + later, cap=lambda _: 397))
+    assert held(pull) == record.rows == len(first) + len(later)
+    assert record.cap_suspected == 2
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        every(27, START, START + timedelta(hours=3)),  # 400 in one window
+        every(9, START + timedelta(hours=8)),  # the office opens within a window
+        every(36) + every(3600),
+    ],
+)
+def test_a_whole_window_that_only_looks_capped_costs_two_requests_and_is_taken(
+    pull: Callable[..., PullRecord], ended: list[datetime]
+) -> None:
+    source = Source(ended)
+    record = pull(source)
+    assert (held(pull), record.rows, record.cap_suspected) == (len(ended), len(ended), 0)
+    assert len(source.asked) <= 8 + 2 * 8
+
+
+def test_a_quiet_account_is_asked_for_its_windows_and_no_more(pull: Callable[..., PullRecord]) -> None:
+    source = Source(every(613))
+    assert pull(source).cap_suspected == 0
+    assert len(source.asked) == 8
+
+
+def test_a_window_that_cannot_be_proven_whole_leaves_its_date_incomplete_and_its_rows_kept(
+    pull: Callable[..., PullRecord],
+) -> None:
+    burst = [START + timedelta(minutes=30, milliseconds=n) for n in range(500)]
+    with pytest.raises(PullFailed, match="may be cut off"):
+        pull(Source(burst, cap=lambda _: 100))
+    assert held(pull) == 100
+    ledger: Ledger = pull.ledger  # type: ignore[attr-defined]
+    assert ledger.pulls("interaction_metadata", DAY) == []
+
+
+def test_a_window_that_runs_backward_is_refused_with_its_direction(pull: Callable[..., PullRecord]) -> None:
+    source = Source(every(600, START - timedelta(days=1)), backward=True)
+    with pytest.raises(PullFailed, match="ran backward, not forward from segmentEndTime"):
+        pull(source)
+    assert held(pull) == 0
+    assert len(source.asked) == 1
+
+
+def test_rows_at_the_edges_of_a_window_belong_to_it(pull: Callable[..., PullRecord]) -> None:
+    assert pull(Source(every(10_800))).rows == 8
+
+
+def test_an_end_that_cannot_be_right_stops_no_other_row(
+    pull: Callable[..., PullRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(every(600))
+    good = source.pull
+
+    def with_an_odd_one(client: object, **asked: Any) -> PulledBody:
+        body = good(client, **asked)
+        rows = json.loads(body.path.read_bytes())
+        odd = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None, "soon")
+        rows += [{**rows[0], "segmentId": f"odd-{n}", "segmentEndTimeMs": at} for n, at in enumerate(odd)]
+        body.path.write_bytes(json.dumps(rows).encode())
+        return body
+
+    monkeypatch.setattr(source, "pull", with_an_odd_one)
+    assert pull(source).rows == 144 + 8 * 5
+
+
+@pytest.mark.parametrize(("flag", "unknown"), [("PARTIAL", 8), (2, 8), ("Y", 0), (None, 0), (False, 0)])
+def test_a_flag_that_says_neither_yes_nor_no_is_counted(
+    pull: Callable[..., PullRecord], flag: object, unknown: int
+) -> None:
+    record = pull(Source(every(10_800), flag=flag))
+    assert record.flags_unknown == unknown
+    assert record.with_link == (8 if flag == "Y" else 0)
