@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+import pandas as pd
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
@@ -11,6 +12,7 @@ from dagster import (
     MaterializeResult,
     MetadataValue,
     ResourceParam,
+    TableMetadataValue,
     multi_asset,
 )
 from pydantic import Field
@@ -19,11 +21,10 @@ from assets.presentation import OWNER, table
 from pipelines.calendar import local_day
 from pipelines.failures import PermanentFailure, told_in_a_sentence
 from pipelines.jobs import BACKFILL_PLAN
-from pipelines.plan import plan_of
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
-from pipelines.steps.planning import text
-from pipelines.steps.planning.plan import Plan
+from pipelines.steps.planning import render
+from pipelines.steps.planning.estimate import Plan, make_plan
 
 _DESCRIPTION = (
     "What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates "
@@ -73,32 +74,30 @@ def plan_assets() -> list[AssetsDefinition]:
                     f"No dates to plan from {first} to {last}: give dates from {settings.archive_start_date} "
                     f"(ARCHIVE_START_DATE) to {yesterday}, the earlier one first."
                 )
-            plan = plan_of(settings, services.ledger, first, last, now)
-            yield _told(plan)
+            yield _materialized(make_plan(services.ledger, settings, first, last, now))
 
     return [backfill_plan]
 
 
-def _told(plan: Plan) -> MaterializeResult[None]:
-    columns = ("dates", "count", "state", "urgency", "days_left", "requests", "recordings", "gigabytes")
-    limits = [
-        (one.name, one.requests, one.busiest, text.hours(one.seconds) if one.rates else "no limit")
-        for one in plan.budgets
-    ]
+def _materialized(plan: Plan) -> MaterializeResult[None]:
     return MaterializeResult(
         asset_key=BACKFILL_PLAN,
         metadata={
-            "plan": MetadataValue.md("```\n" + "\n".join(text.lines(plan)) + "\n```"),
-            "by_dates": table(columns, text.table(plan)),
-            "by_limit": table(("limit", "requests", "of_one_account", "at_least"), limits),
-            "dates": len(plan.days),
+            "plan": MetadataValue.md(render.text(plan)),
+            "by_dates": _table(render.ranges_table(plan)),
+            "by_limit": _table(render.limits_table(plan)),
+            "dates": len(plan.dates),
             "dates_to_run": len(plan.to_run),
-            "dates_unknown": len(plan.unknown),
+            "dates_unknown": plan.unknown,
             "recordings_to_fetch": plan.to_fetch,
             "gigabytes_to_store": round(plan.to_store / 1e9, 3),
-            "hours": round(plan.longest.seconds / 3600, 2),
+            "hours": round(plan.seconds / 3600, 2),
         },
     )
+
+
+def _table(frame: pd.DataFrame) -> TableMetadataValue:
+    return table(list(frame.columns), frame.values.tolist())
 
 
 def _date(name: str, written: str, otherwise: date) -> date:

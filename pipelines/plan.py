@@ -19,10 +19,8 @@ from pipelines.calendar import local_day
 from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
-from pipelines.steps.planning import text
-from pipelines.steps.planning.days import Source
-from pipelines.steps.planning.plan import Plan, Terms, make_plan
-from pipelines.steps.planning.storing import Prices
+from pipelines.steps.planning import render
+from pipelines.steps.planning.estimate import make_plan
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -62,33 +60,6 @@ def parse(arguments: Sequence[str], settings: PlanSettings, *, today: date) -> R
     return Request(first, last, json_of(known))
 
 
-def plan_of(settings: PlanSettings, ledger: Ledger, first: date, last: date, now: datetime) -> Plan:
-    """The plan of a range under the settings.
-
-    Raises:
-        LedgerUnavailable, LedgerDamaged: the ledger cannot be read.
-    """
-    source = Source(
-        accounts=settings.ringcx_account_ids,
-        zone=settings.zone,
-        uses_reports=settings.uses_reports,
-        uses_interactions=settings.uses_interactions,
-        metadata_window_s=settings.ringcx_metadata_window,
-    )
-    terms = Terms(
-        limits=settings.limits,
-        retention_days=settings.ringcx_retention_days,
-        margin_days=settings.ringcx_retention_margin_days,
-        prices=Prices(
-            settings.plan_price_put_per_1000,
-            settings.plan_price_get_per_1000,
-            settings.plan_price_gb_month,
-            settings.plan_currency,
-        ),
-    )
-    return make_plan(ledger, source, terms, (first, last), now)
-
-
 def main(
     arguments: Sequence[str] | None = None,
     s3: S3Client | None = None,
@@ -101,10 +72,12 @@ def main(
         request = parse(sys.argv[1:] if arguments is None else arguments, settings, today=local_day(now, settings.zone))
         client = s3 or storage.s3_client(settings, _CONNECTIONS)
         ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
-        plan = plan_of(settings, ledger, request.first, request.last, now)
-        sys.stdout.writelines(f"{line}\n" for line in text.lines(plan))
+        plan = make_plan(ledger, settings, request.first, request.last, now)
+        sys.stdout.write(f"{render.text(plan)}\n")
         if request.json is not None:
-            text.write_file(plan, request.json, now)
+            partial = request.json.with_name(f"{request.json.name}.partial")
+            partial.write_text(f"{render.document(plan, now)}\n", encoding="utf-8")
+            partial.replace(request.json)
         return 0
 
     return ended(work, stopped="Stopped before the end: nothing is planned, and nothing was changed.")

@@ -314,7 +314,6 @@ class PlanSettings(StorageSettings):
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
     plan_price_put_per_1000: Price = 0.005
-    plan_price_get_per_1000: Price = 0.0004
     plan_price_gb_month: Price = 0.023
     plan_currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 

@@ -1,67 +1,38 @@
-"""What the ledger says of single dates: pulled or not, complete or not, how much of them is held."""
+"""What the ledger says of single dates: pulled or not, complete or not, and how much of them is held."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
-from typing import Literal
-from zoneinfo import ZoneInfo
+
+import pandas as pd
 
 from pipelines.calendar import day_bounds
-from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import CURRENT, FULL_SOURCES, LEGACY, REPORTS, ReportName
+from pipelines.ringcx.columns import FULL_SOURCES, REPORTS
+from pipelines.settings import PlanSettings
+from pipelines.steps.coverage import gaps
 from pipelines.steps.rows import INTERACTIONS
 
-Kind = Literal["complete", "pending", "partly pulled", "never pulled", "not over"]
+WHOLE = ("complete", "pending")
+"""The states of a date of which every report was pulled for the whole day."""
+TO_RUN = ("pending", "partly pulled", "never pulled")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What is asked of the source, by the settings."""
-
-    accounts: Sequence[str]
-    zone: ZoneInfo
-    uses_reports: bool
-    uses_interactions: bool
-    metadata_window_s: int
-
-    @property
-    def names(self) -> tuple[ReportName, ...]:
-        """The reports that are asked for."""
-        return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownDay:
-    """A date by the ledger's word. Counts are by account; `pending_download`: those of the current API."""
-
-    day: date
-    kind: Kind
-    found: Mapping[str, int]
-    held: int
-    held_bytes: int
-    pending_media: Mapping[str, int]
-    pending_download: Mapping[str, int]
-
-    @property
-    def pending(self) -> int:
-        """Recordings known and not yet held."""
-        return sum(self.pending_media.values()) + sum(self.pending_download.values())
+_READERS = 8
+_COUNTS = ["found", "held", "held_bytes", "pending_media", "pending_download"]
 
 
 class KnownDays:
-    """Reads dates one by one; one listing tells which of them there is anything to read of. Safe to share.
+    """Reads dates; one listing tells of which of them there is anything to read.
 
     Raises (from every method): LedgerUnavailable, LedgerDamaged.
     """
 
-    def __init__(self, ledger: Ledger, source: Source, now: datetime) -> None:
+    def __init__(self, ledger: Ledger, settings: PlanSettings, now: datetime) -> None:
         self._ledger = ledger
-        self._source = source
+        self._settings = settings
         self._now = now
         self._pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
         self._stated = frozenset(ledger.state_days())
@@ -71,56 +42,34 @@ class KnownDays:
         asked = (frozenset.intersection(*(self._pulled[name] for name in full)) for full in FULL_SOURCES)
         return sorted(frozenset().union(*asked), reverse=True)
 
-    def read(self, day: date) -> KnownDay:
-        """What the ledger says of a date."""
-        found: Counter[str] = Counter()
-        waiting: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-        held = held_bytes = 0
-        for one in self._ledger.tally(day) if day in self._stated else ():
-            if one.account_id not in self._source.accounts:
-                continue
-            found[one.account_id] += one.recordings
-            if one.status is Status.archived:
-                held += one.recordings
-                held_bytes += one.size
-            elif one.status is Status.pending:
-                waiting[one.source != INTERACTIONS][one.account_id] += one.recordings
-        return KnownDay(
-            day=day,
-            kind=self._kind(day, pending=bool(waiting[True] or waiting[False])),
-            found=found,
-            held=held,
-            held_bytes=held_bytes,
-            pending_media=waiting[True],
-            pending_download=waiting[False],
-        )
+    def read(self, days: Collection[date]) -> pd.DataFrame:
+        """Return a row per date and account of the settings: `date`, `account_id`, `state` of the date, and counts of
+        recordings: `found`, `held` and `held_bytes`, `pending_media` (links), `pending_download` (the current API).
+        """
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="plan") as pool:
+            lines = [line for of_day in pool.map(self._read, days) for line in of_day]
+        return pd.DataFrame(lines, columns=["date", "account_id", "state", *_COUNTS])
 
-    def _kind(self, day: date, *, pending: bool) -> Kind:
-        bounds = day_bounds(day, self._source.zone)
+    def _read(self, day: date) -> list[tuple[date | str | int, ...]]:
+        counts = {account: dict.fromkeys(_COUNTS, 0) for account in self._settings.ringcx_account_ids}
+        for one in self._ledger.tally(day) if day in self._stated else ():
+            if (of_account := counts.get(one.account_id)) is not None:
+                of_account["found"] += one.recordings
+                if one.status is Status.archived:
+                    of_account["held"] += one.recordings
+                    of_account["held_bytes"] += one.size
+                elif one.status is Status.pending:
+                    of_account["pending_download" if one.source == INTERACTIONS else "pending_media"] += one.recordings
+        waiting = any(one["pending_media"] or one["pending_download"] for one in counts.values())
+        state = self._state(day, "pending" if waiting else "complete")
+        return [(day, account, state, *of_account.values()) for account, of_account in counts.items()]
+
+    def _state(self, day: date, if_whole: str) -> str:
+        bounds = day_bounds(day, self._settings.zone)
         if self._now < bounds[1]:
             return "not over"
         pulls = {name: self._ledger.pulls(name, day) for name, days in self._pulled.items() if day in days}
         if not pulls:
             return "never pulled"
-        if not all(self._is_covered(pulls, account_id, bounds) for account_id in self._source.accounts):
-            return "partly pulled"
-        return "pending" if pending else "complete"
-
-    @staticmethod
-    def _is_covered(
-        pulls: Mapping[ReportName, Sequence[PullRecord]], account_id: str, bounds: tuple[datetime, datetime]
-    ) -> bool:
-        """Whether any full source was asked for the whole day, also one no longer asked: as the checks see it."""
-        own = {name: [pull for pull in of if pull.account_id == account_id] for name, of in pulls.items()}
-        whole = {name for name, of in own.items() if _cover(of, bounds)}
-        return any(whole.issuperset(full) for full in FULL_SOURCES)
-
-
-def _cover(pulls: Sequence[PullRecord], bounds: tuple[datetime, datetime]) -> bool:
-    """Whether the pulls together asked for the whole day: the current API is asked window by window."""
-    reached, end = bounds
-    for pull in sorted(pulls, key=lambda one: one.period_start):
-        if pull.period_start > reached:
-            return False
-        reached = max(reached, pull.period_end)
-    return bool(pulls) and reached >= end
+        accounts = self._settings.ringcx_account_ids
+        return "partly pulled" if gaps(pulls, accounts, bounds, self._settings.reports) else if_whole
