@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox import Faults, Where
 from sandbox.calls import Call, CallPlan, calls_between, calls_of_day, find_recording
 
 PLAN = CallPlan(
@@ -27,6 +29,27 @@ def test_the_same_seed_account_and_date_give_the_same_calls() -> None:
     first = calls_of_day(PLAN, ACCOUNT, DAY)
     calls_of_day.cache_clear()
     assert calls_of_day(PLAN, ACCOUNT, DAY) == first
+
+
+@given(today=DAYS, back=st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_around_a_date_the_calls_and_their_faults_are_those_around_any_other(today: date, back: int) -> None:
+    faults = Faults(seed=5, late_links=Where(share=0.2), forbidden=Where(share=0.1), not_found=Where(share=0.1))
+
+    def made(around: date) -> list[Any]:
+        day = calls_of_day(replace(PLAN, same_around=around), ACCOUNT, around - timedelta(days=back))
+        return [
+            (
+                call.uii[14:],
+                call.direction,
+                call.ended_at - call.started_at,
+                [(leg.ended_at - leg.started_at, leg.disposition) for leg in call.segments],
+                [(one.layout, one.duration_s, faults.touching(one.path)) for one in call.recordings()],
+            )
+            for call in sorted(day, key=lambda call: call.uii[14:])
+        ]
+
+    assert made(today) == made(date(2026, 11, 28))
 
 
 def test_another_seed_account_or_date_gives_other_calls() -> None:
