@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import datetime
 from typing import Final
 
 import boto3
+import botocore.session
 from botocore import exceptions as boto
+from botocore.utils import parse_timestamp
 
 __all__ = ["ACCESS_POINT", "boto3_session", "error_code", "is_transient", "reason", "split_s3_url", "status"]
 
@@ -80,7 +83,17 @@ _SAME: Final = {
 
 def boto3_session() -> boto3.Session:
     """Make a session by boto3's own rules, which also reads `AWS_REGION`, as AWS's other tools do."""
-    return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    core = botocore.session.get_session()
+    # dateutil takes three quarters of the time in which a page of a thousand listed objects is read.
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.Session(botocore_session=core, region_name=os.environ.get("AWS_REGION") or None)
+
+
+def _timestamp(value: str | float) -> datetime:
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        return parse_timestamp(str(value))
 
 
 def split_s3_url(url: str) -> tuple[str, str]:

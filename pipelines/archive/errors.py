@@ -121,7 +121,7 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
                 "run continues from here"
             ) from error
         raise StorageRefused(
-            f"{action} on {where} could not be asked for: "
+            f"S3 cannot be used ({action} on {where}): "
             f"{why or f'{type(error).__name__}; look at ARCHIVE_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3'}"
         ) from error
 

@@ -144,9 +144,10 @@ def _not_in_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
     """Return the archived recordings whose object is not there or is another one: one LIST per 1000 recordings, and
     no byte read unless the ETag changed.
     """
+    expected = [key for (key,) in known.columns("key")]
     there: dict[str, Listed] = {}
     for day in known.held_dates():
-        there |= bucket.list_day(day)
+        there |= bucket.list_day(day, expected)
     wrong: dict[str, str] = {}
     doubted: list[tuple[str, str, str]] = []
     for recording_id, key, size, sha256, etag in known.columns("recording_id", "key", "size", "sha256", "etag"):

@@ -22,6 +22,7 @@ from pipelines.archive.errors import (
     StoreDamaged,
 )
 from pipelines.archive.keys import day_prefix
+from pipelines.archive.listing import Listed, list_in_parallel
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -96,6 +97,30 @@ def test_a_listing_longer_than_a_page_is_complete(rclone_bucket: Bucket) -> None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: rclone_bucket.put(key, b"x", content_type="audio/wav"), keys))
     assert set(rclone_bucket.list_day(DAY)) == keys
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_listing_in_parts_is_the_listing(bucket: Bucket, lost: int) -> None:
+    start = day_prefix(bucket.prefix, DAY)
+    keys = [f"{start}account_id=1/layout=mono/{name}.WAV" for name in ("a", "ä", "b~", "b", "c d", "e", "z", "𝄞")]
+    for key in [*keys[lost:], f"{start}more.WAV"]:
+        put(bucket, key)
+    put(bucket, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x")
+    expected = [*keys, day_prefix(bucket.prefix, date(2020, 8, 1)) + "x"]
+    for least in (1, 2, 3, 100):
+        listed = list_in_parallel(bucket.list_keys, start, expected, least=least)
+        assert listed == dict(bucket.list_keys(start))
+        assert set(listed) == {*keys[lost:], f"{start}more.WAV"}
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_store_that_lists_in_no_order_loses_nothing_that_is_expected(obeys: bool) -> None:
+    stored = {f"d/{number}": Listed(number, "") for number in (5, 3, 9, 1, 7, 2)}
+
+    def list_keys(start: str, after: str) -> Any:
+        return iter([(key, it) for key, it in stored.items() if key.startswith(start) and (not obeys or key > after)])
+
+    assert list_in_parallel(list_keys, "d/", stored, least=2) == stored
 
 
 def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client: "S3Client", prefix: str) -> None:
