@@ -18,7 +18,7 @@ from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.manifest import FORMAT, canonical_json, manifest_numbers, not_the_sealed_one
 from pipelines.archive.signature import Verifier
 
-__all__ = ["Chain", "ManifestHead", "Problem", "check_chain", "read_chain", "read_manifest"]
+__all__ = ["Chain", "ManifestHead", "Problem", "read_chain", "read_manifest"]
 
 Entry = Mapping[str, Any]
 
@@ -101,13 +101,6 @@ def read_chain(
     if verifier is not None:
         _signatures(bucket, chain, verifier)
     return chain
-
-
-def check_chain(bucket: Bucket, day: date, *, verifier: Verifier | None = None) -> tuple[str, ...]:
-    """One sentence for each thing that is wrong with a day's manifests; none for a whole chain, or a day never
-    sealed.
-    """
-    return tuple(problem.sentence for problem in read_chain(bucket, day, verifier=verifier).problems)
 
 
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:

@@ -17,7 +17,6 @@ __all__ = [
     "Layout",
     "apart_key",
     "catalog_key",
-    "conflict_key",
     "conflict_key_beside",
     "day_prefix",
     "kept_apart",
@@ -80,15 +79,8 @@ def kept_apart(key: str) -> Iterator[str]:
         yield key
 
 
-def conflict_key(  # noqa: PLR0917 - the parts of a key, in the key's own order
-    prefix: str, day: date, account_id: str, layout: str, file_path: str, sha256: str
-) -> str:
-    """Where other bytes of a recording that is already held are kept: `{prefix}conflicts/…/<16 hex>-<name>`."""
-    return f"{prefix}conflicts/{_place(day, account_id, layout)}{sha256[:16]}-{_basename(file_path)}"
-
-
 def conflict_key_beside(prefix: str, key: str, sha256: str) -> str:
-    """The `conflict_key` that belongs to the recording's key.
+    """Where other bytes of a recording that is already held are kept: `{prefix}conflicts/…/<16 hex>-<name>`.
 
     Raises:
         ValueError: `key` is not a recording's key under `prefix`.

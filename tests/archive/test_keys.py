@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from pipelines.archive.keys import (
     apart_key,
     catalog_key,
-    conflict_key,
     conflict_key_beside,
     day_prefix,
     kept_apart,
@@ -122,10 +121,12 @@ def test_a_key_apart_is_known_by_the_key_that_it_lies_beside(path: str, one: str
 
 
 @given(HOSTILE, HOSTILE)
-def test_a_conflict_is_kept_in_the_same_place_by_either_way_of_naming_it(path: str, account: str) -> None:
+def test_a_conflict_is_kept_under_the_folder_and_name_of_its_recording(path: str, account: str) -> None:
     digest = "0123456789abcdef" * 4
-    named = conflict_key("p/", DAY, account, "stereo", path, digest)
-    assert named == conflict_key_beside("p/", recording_key("p/", DAY, account, "stereo", path), digest)
+    key = recording_key("p/", DAY, account, "stereo", path)
+    named = conflict_key_beside("p/", key, digest)
+    folder, _, name = key.removeprefix("p/recordings/").rpartition("/")
+    assert named == f"p/conflicts/{folder}/0123456789abcdef-{name}"
     assert named.startswith("p/conflicts/date=2020-07-30/account_id=")
     assert named.rpartition("/")[2].startswith("0123456789abcdef-")
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.chain import check_chain, read_chain, read_manifest
+from pipelines.archive.chain import read_chain, read_manifest
 from pipelines.archive.errors import StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.manifest import (
@@ -138,7 +138,7 @@ def test_each_number_names_the_one_before(bucket: Bucket) -> None:
     assert [one.number for one in sealed] == list(range(1, 13))  # 10 comes after 9, not after 1
     for before, after in pairwise(sealed):
         assert document(bucket, after)["previous_sha256"] == before.sha256
-    assert check_chain(bucket, DAY) == ()
+    assert read_chain(bucket, DAY).problems == []
     back = do_seal(bucket)
     assert (back.number, back.unchanged) == (13, False)  # content of long ago is still a change
 
@@ -165,7 +165,7 @@ def test_a_day_without_recordings_is_sealed_too(bucket: Bucket) -> None:
 
 def test_a_day_never_sealed_has_no_manifest(bucket: Bucket) -> None:
     assert latest_manifest(bucket, DAY) is None
-    assert check_chain(bucket, DAY) == ()
+    assert read_chain(bucket, DAY).problems == []
 
 
 def test_sealers_at_once_overwrite_nothing(bucket: Bucket) -> None:
@@ -181,7 +181,7 @@ def test_sealers_at_once_overwrite_nothing(bucket: Bucket) -> None:
     for number, one in enumerate(sealed):
         assert document(bucket, one)["run_id"] == str(number)
         assert sha256(bucket.get_bytes(one.key)).hexdigest() == one.sha256
-    assert check_chain(bucket, DAY) == ()
+    assert read_chain(bucket, DAY).problems == []
 
 
 def test_sealers_of_the_same_content_at_once_agree_on_one_manifest(bucket: Bucket) -> None:
@@ -236,7 +236,7 @@ def test_an_altered_manifest_is_noticed(bucket: Bucket, change: Callable[[bytes]
     overwrite(bucket, sealed.key, change(bucket.get_bytes(sealed.key)))
     with pytest.raises(StoreDamaged, match="manifest-1"):
         do_seal(bucket, entry("b"))
-    assert len(check_chain(bucket, DAY)) == 1
+    assert len(read_chain(bucket, DAY).problems) == 1
 
 
 def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucket) -> None:
@@ -244,7 +244,7 @@ def test_a_manifest_replaced_by_a_well_formed_one_breaks_the_chain(bucket: Bucke
     do_seal(bucket, entry("b"))
     forged = document(bucket, first) | {"run_id": "forged"}
     overwrite(bucket, first.key, canonical_json(forged))
-    (problem,) = check_chain(bucket, DAY)
+    (problem,) = (one.sentence for one in read_chain(bucket, DAY).problems)
     assert "altered or replaced" in problem
 
 
@@ -252,7 +252,7 @@ def test_a_removed_manifest_breaks_the_chain(moto_bucket: Bucket, moto_client: A
     for name in "abc":
         do_seal(moto_bucket, entry(name))
     moto_client.delete_object(Bucket="archive", Key=manifest_key(moto_bucket.prefix, DAY, 2))
-    (problem,) = check_chain(moto_bucket, DAY)
+    (problem,) = (one.sentence for one in read_chain(moto_bucket, DAY).problems)
     assert "without a gap" in problem
 
 
@@ -292,14 +292,14 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     own, public = keys_of(Ed25519PrivateKey.generate(), tmp_path)
     signer, verifier = LocalKey.read(own), Verifier.read(public)
     sealed = do_seal(bucket, entry("a"))
-    assert check_chain(bucket, DAY) == ()
-    (missing,) = check_chain(bucket, DAY, verifier=verifier)
+    assert read_chain(bucket, DAY).problems == []
+    (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
     assert "is not there" in missing
     assert sign_manifest(bucket, signer, sealed)
     body = bucket.get_bytes(f"{sealed.key}.sig")
     assert not sign_manifest(bucket, signer, sealed)
     assert bucket.get_bytes(f"{sealed.key}.sig") == body
-    assert check_chain(bucket, DAY, verifier=verifier) == ()
+    assert read_chain(bucket, DAY, verifier=verifier).problems == []
     assert json.loads(body)["statement"] == (
         f"ringcx-archive/manifest-signature/1\nmanifests/date=2020-07-30/manifest-1.json\n{sealed.sha256}\n"
     )
@@ -307,7 +307,7 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     # A signature is no manifest: it takes no number, and the next one does not mind it.
     assert do_seal(bucket, entry("b")).number == 2
     # The newest must be signed; an older one that never was is vouched for by the chain.
-    (missing,) = check_chain(bucket, DAY, verifier=verifier)
+    (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
     assert "manifest-2.json.sig was removed" in missing
 
 
@@ -316,8 +316,8 @@ def test_a_manifest_forged_with_all_its_hashes_fails_its_signature(bucket: Bucke
     sealed = do_seal(bucket, entry("a"))
     sign_manifest(bucket, LocalKey.read(own), sealed)
     overwrite(bucket, sealed.key, canonical_json(document(bucket, sealed) | {"run_id": "forged"}))
-    assert check_chain(bucket, DAY) == ()
-    (problem,) = check_chain(bucket, DAY, verifier=Verifier.read(public))
+    assert read_chain(bucket, DAY).problems == []
+    (problem,) = (one.sentence for one in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
     assert "does not sign" in problem
 
 
@@ -327,7 +327,7 @@ def test_nonsense_in_place_of_a_signature_is_no_signature(bucket: Bucket, tmp_pa
     sealed = do_seal(bucket, entry("a"))
     sign_manifest(bucket, LocalKey.read(own), sealed)
     overwrite(bucket, signature_key(sealed.key), body)
-    (problem,) = check_chain(bucket, DAY, verifier=Verifier.read(public))
+    (problem,) = (one.sentence for one in read_chain(bucket, DAY, verifier=Verifier.read(public)).problems)
     assert signature_key(sealed.key) in problem
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipelines.archive.chain import check_chain
+from pipelines.archive.chain import read_chain
 from pipelines.archive.manifest import latest_manifest
 from pipelines.ledger.states import Status
 
@@ -179,7 +179,7 @@ def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_t
     assert [one["file"] for one in it.truth(day) if one["sha256"] in stored and one["file"] in again] == []
     assert max(again.values(), default=1) == 1
     bucket = it.services().bucket
-    assert check_chain(bucket, day) == ()
+    assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
     assert {one["recording_id"]: one["status"] for one in sealed.document["entries"]} == {
@@ -235,7 +235,7 @@ def test_runs_of_one_date_side_by_side_end_as_one_would(
         keys = ledger.latest_rows(report, day, columns=["row_key"])["row_key"].to_pylist()
         assert len(keys) == len(set(keys)) == ledger.pulls(report, day)[0].rows
     bucket = it.services().bucket
-    assert check_chain(bucket, day) == ()
+    assert read_chain(bucket, day).problems == []
     sealed = latest_manifest(bucket, day)
     assert sealed is not None
     assert {one["status"] for one in sealed.document["entries"]} == {"archived"}
