@@ -15,14 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+from botocore.utils import get_environ_proxies
 
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.command import Parser, ended, utc_now
 from pipelines.resources import Services
+from pipelines.ringcx.errors import SourceError, place
 from pipelines.ringcx.limits import LimiterBroken, Rate
+from pipelines.ringcx.proxies import proxy_for
 from pipelines.settings import Settings, SettingsError, load
-from pipelines.steps.connection.lines import Line, failed, ok
+from pipelines.steps.connection.lines import Line, failed, ok, warning
 from pipelines.steps.connection.recordings import Link, RecordingCheck, ledger_links
 from pipelines.steps.connection.source import PERIOD, SourceCheck
 from pipelines.steps.connection.store import AnswerDate, bucket_lines, ledger_line
@@ -51,6 +57,7 @@ def checks(services: Services) -> Iterator[Line]:
         "account in RingCX Admin.",
     )
     yield ok("media hosts", f"recordings are fetched from {', '.join(known.ringcx_media_hosts)} and from nowhere else.")
+    yield _network(services)
     source = SourceCheck(
         reports,
         known.ringcx_account_ids,
@@ -136,6 +143,25 @@ def _recording_checks(services: Services, source: SourceCheck) -> Iterator[tuple
         )
 
 
+def _network(services: Services) -> Line:
+    """Which proxy requests go through."""
+    known = services.settings
+    hosts = [host for host in known.ringcx_media_hosts if not host.startswith("*")]
+    urls = [known.ringcx_api_url, *([known.current_url] if known.uses_interactions else []), *_https(hosts)]
+    try:
+        ways = {place(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}
+    except SourceError as error:
+        return failed("network", error)
+    endpoint = services.s3.meta.endpoint_url
+    named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
+    ways[endpoint] = f"the proxy {place(named if '://' in named else f'http://{named}')}" if named else "no proxy"
+    return ok("network", "; ".join(f"{url} is reached through {way}" for url, way in ways.items()) + ".")
+
+
+def _https(hosts: Sequence[str]) -> list[str]:
+    return [f"https://{host}" for host in hosts]
+
+
 def _limits(services: Services) -> Line:
     known = services.settings
     used = [
@@ -145,9 +171,12 @@ def _limits(services: Services) -> Line:
     ]
     said = ", ".join(f"{name} {_rates(known.limits[name])}" for name in used)
     try:
-        services.try_limiter()
+        silences = services.try_limiter()
     except LimiterBroken as error:
         return failed("limits", f"{said}. {error}")
+    if silences:
+        held = ", ".join(f"{name} of account {account or 'any'} for {left:.0f} s" for name, account, left in silences)
+        return warning("limits", f"{said}. The source asked for silence, so that requests wait: {held}.")
     return ok("limits", f"{said} (requests/seconds for each account); the place where requests are counted works.")
 
 

@@ -218,13 +218,16 @@ class Services:
         auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         return MediaClient(self._client, self.hosts, auth=auth)
 
-    def try_limiter(self) -> None:
+    def try_limiter(self) -> list[tuple[str, str, float]]:
         """Take a permit that is nobody's, to see that the place where requests are counted can be used.
+
+        Returns the silences that the source asked for and that last now: limit, account, seconds left.
 
         Raises:
             LimiterBroken: it cannot.
         """
         self._limiter.acquire("connection_check", "", (Rate(1000, 1.0),))
+        return self._limiter.silences()
 
     @cached_property
     def _limiter(self) -> RateLimiter:

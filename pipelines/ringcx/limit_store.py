@@ -73,6 +73,9 @@ class LimitStore(Protocol):
     def is_held(self, place: Place) -> bool:
         """Whether there is a silence now: a read that takes no lock, thousands of times an hour."""
 
+    def silences(self) -> list[tuple[str, str, float]]:
+        """Every silence that lasts now: limit, account, seconds left."""
+
     def page(self, place: Place, *, newest: int) -> AbstractContextManager[Page]:
         """The page of a limit and account with its `newest` permits; what is written is kept when it is closed."""
 

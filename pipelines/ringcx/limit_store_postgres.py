@@ -96,6 +96,18 @@ class PostgresStore:
             row = connection.execute(statement, self._values(place)).fetchone()
         return row is not None and bool(row[0])
 
+    def silences(self) -> list[tuple[str, str, float]]:
+        """Every silence that lasts now: limit, account, seconds left."""
+        now = f"coalesce(%(clock)s::float8, {_NOW})"
+        statement = f"SELECT name, account_id, until - {now} FROM ringcx_limit_holds WHERE until > {now} ORDER BY 1, 2"
+        with self._use() as connection:
+            return [
+                (str(name), str(account), float(left))
+                for name, account, left in connection.execute(
+                    statement, {"clock": None if self._clock is None else self._clock()}
+                )
+            ]
+
     @contextmanager
     def page(self, place: Place, *, newest: int) -> Iterator[Page]:
         """One transaction, under a lock that only those who want the same limit and account wait for."""

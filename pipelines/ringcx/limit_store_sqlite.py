@@ -48,6 +48,14 @@ class SqliteStore:
             row = connection.execute(f"SELECT until FROM holds WHERE {_MINE}", _key(place)).fetchone()
         return row is not None and bool(row[0] > self._clock())
 
+    def silences(self) -> list[tuple[str, str, float]]:
+        """Every silence that lasts now: limit, account, seconds left."""
+        now = self._clock()
+        with self._use() as connection:
+            return connection.execute(
+                "SELECT name, account_id, until - ? FROM holds WHERE until > ? ORDER BY name, account_id", (now, now)
+            ).fetchall()
+
     @contextmanager
     def page(self, place: Place, *, newest: int) -> Iterator[Page]:
         """Write lock from before the first look until after the last write."""

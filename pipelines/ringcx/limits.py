@@ -183,6 +183,10 @@ class RateLimiter:
 
         self._persist(hold, stop)
 
+    def silences(self) -> list[tuple[str, str, float]]:
+        """Every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
+        return self._store.silences()
+
     def close(self) -> None:
         """Close the store. The limiter opens it again when it is used again."""
         self._store.close()

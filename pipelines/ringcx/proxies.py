@@ -50,6 +50,9 @@ class Proxy:
             authorization = f"Basic {base64.b64encode(credentials).decode('ascii')}"
         return cls(variable, f"{parsed.scheme}://{parsed.netloc.decode('ascii')}", authorization)
 
+    def __str__(self) -> str:
+        return f"the proxy {self.url} ({self.variable})"
+
     @property
     def headers(self) -> dict[str, str]:
         """What only the proxy is sent."""
@@ -58,15 +61,13 @@ class Proxy:
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
         """What an answer of the proxy itself means: a 4xx is a matter of settings, anything else may pass."""
         host = url.raw_host.decode("ascii")
-        if status == 407:
+        if status in {401, 407}:  # 401: tinyproxy
             remedy = f"check the user and password in {self.variable}"
         elif 400 <= status < 500:
             remedy = f"ask whoever runs the proxy to allow {host}, or name it in NO_PROXY"
         else:
             return httpx.ProxyError(f"the proxy {self.url} answered HTTP {status} when asked for {host}")
-        return ConnectionNotAllowed(
-            f"The proxy {self.url} refused a connection to {host} with HTTP {status}; {remedy}."
-        )
+        return ConnectionNotAllowed(f"The proxy {self.url} refused {host} with HTTP {status}; {remedy}.")
 
 
 def proxy_for(url: httpx.URL) -> Proxy | None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def certificate(folder: Path, name: str) -> ssl.SSLContext:
+def certificate(folder: Path, name: str, *, ends: datetime | None = None) -> ssl.SSLContext:
     """A server's context with a certificate for `name`, whose issuer is written to `folder/ca.pem`."""
     now = datetime.now(UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
@@ -18,7 +18,9 @@ def certificate(folder: Path, name: str) -> ssl.SSLContext:
     def signed(n: int, extension: x509.ExtensionType) -> bytes:
         builder = x509.CertificateBuilder().subject_name(subjects[n]).issuer_name(subjects[0])
         builder = builder.public_key(keys[n].public_key()).serial_number(n + 1)
-        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+            (ends if n else None) or now + timedelta(days=1)
+        )
         made = builder.add_extension(extension, critical=True).sign(keys[0], hashes.SHA256())
         return made.public_bytes(serialization.Encoding.PEM)
 

@@ -23,6 +23,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
 from pipelines import check_connection, verify
+from pipelines.ringcx.limits import RateLimiter
 from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
@@ -376,6 +377,28 @@ def test_the_limits_that_are_used_are_shown(check: Callable[..., Check]) -> None
     one = check(RINGCX_LIMIT_REPORTS="20/60", RINGCX_LIMIT_MEDIA="30/60,100/900")
     assert one() == 0, one.out
     assert one.sentence("limits").startswith("reports 20/60, media 30/60,100/900, auth none")
+
+
+def test_a_silence_that_a_host_asked_for_is_shown(check: Callable[..., Check], tmp_path: Path) -> None:
+    where = tmp_path / "silences.sqlite"
+    limiter = RateLimiter(where)
+    limiter.hold_off("media@c02-recordings.virtualacd.biz", "15300002", 999_999)
+    limiter.close()
+    one = check(RATE_LIMIT_URL=str(where))
+    one()
+    assert "limits" in one.verdicts("warning")
+    assert "media@c02-recordings.virtualacd.biz of account 15300002 for" in one.sentence("limits")
+
+
+def test_the_proxy_is_named_without_its_credentials(
+    check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = check()
+    monkeypatch.setenv("HTTP_PROXY", f"http://ada:hush@127.0.0.1:{closed_port()}")
+    assert one() == 1
+    network = one.sentence("network")
+    assert network.count("the proxy http://127.0.0.1:") == 2
+    assert "hush" not in one.out
 
 
 @pytest.mark.parametrize(

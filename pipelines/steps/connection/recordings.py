@@ -118,6 +118,9 @@ class RecordingCheck:
 
     def _judged(self, fault: MediaFault) -> tuple[Line, bool]:
         said = str(fault).rstrip(".")
+        if fault.by_firewall:
+            remedy = "it reads like a refusal by a firewall in front of the source: ask less often, or ask RingCX"
+            return failed(self.subject, f"{said}; {remedy}"), True
         if fault.reason in _NO_LOG_IN:
             return failed(self.subject, f"{said}; {self.remedy}"), True
         if fault.reason in _PAGES:
