@@ -27,7 +27,7 @@ from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, 
 from pipelines.ringcx.links import HostList
 
 MEDIA_LIMIT = "media"
-_BLOCK = 1 << 20
+_BLOCK = 128 << 10  # measured: smaller ones wait for the GIL too often, gathering larger ones copies too much
 _SNIFF = 512
 _REDIRECTS = 5
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
@@ -237,7 +237,7 @@ class MediaClient:
 
 
 def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in blocks of 1 MiB, since the work on each of them takes the GIL away from all threads."""
+    """Yield the same bytes, small pieces joined to blocks."""
     held: list[bytes] = []
     size = 0
     for block in blocks:
