@@ -59,6 +59,7 @@ class StrictS3:
         redirect_global: Answer 307 to a bucket asked for at the global endpoint, as in the first hours of its life.
 
     Attributes:
+        clock: What time it is.
         keys: Whose signatures count.
         identity: Where other credentials come from.
         access_points: `<name>-<account>` -> bucket.
@@ -82,7 +83,7 @@ class StrictS3:
         self.access_points: dict[str, str] = {}
         self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
         self.proxy_log_in = proxy_log_in
-        self._clock = clock
+        self.clock = clock
         self._redirect_global = redirect_global
         self._buckets: dict[str, Bucket] = {}
         self._orders: list[_Order] = []
@@ -238,7 +239,7 @@ class StrictS3:
         name = self.access_points.get(address.bucket, "") if address.kind == "access point" else address.bucket
         bucket = self._buckets.get(name)
         region = bucket.region if bucket and address.kind == "global" else address.region
-        now = self._clock()
+        now = self.clock()
         service = "s3express" if address.kind == "express" else "s3"
         key = require_signature(request, self.keys, region=region, service=service, now=now)
         creates = request.method == "PUT" and not address.key and not request.query
@@ -281,8 +282,8 @@ class StrictS3:
                 raise S3Error("BucketAlreadyOwnedByYou", BucketName=bucket.name)
             return bucket_answer(bucket, request)
         if "uploadId" in request.query or "uploads" in request.query:
-            return upload_answer(bucket, address.key, request, payload, self._clock())
-        return object_answer(bucket, address.key, request, payload, self._clock())
+            return upload_answer(bucket, address.key, request, payload, self.clock())
+        return object_answer(bucket, address.key, request, payload, self.clock())
 
     def _without_bucket(self, request: Request, address: Address) -> Answer:
         if address.bucket:
@@ -295,7 +296,7 @@ class StrictS3:
         return xml_answer("ListAllMyBucketsResult", [("Owner", [("ID", OWNER)]), ("Buckets", buckets)])
 
     def _session(self, bucket: Bucket) -> Answer:
-        key = self.keys.issue(_SESSION, now=self._clock(), bucket=bucket.name)
+        key = self.keys.issue(_SESSION, now=self.clock(), bucket=bucket.name)
         until = key.expires.strftime("%Y-%m-%dT%H:%M:%SZ") if key.expires else ""
         found = [
             ("SessionToken", key.token or ""),

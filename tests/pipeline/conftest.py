@@ -30,6 +30,7 @@ from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
+from sandbox.strict_s3 import StrictS3
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
 BACKOFF_S = 0.02
@@ -63,10 +64,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
 
 @dataclass(frozen=True)
 class Store:
-    """An S3: its variables, and one client for all tests, since building it takes a quarter of a second of CPU."""
+    """An S3: its variables, and one client for all tests, since building it takes a quarter of a second of CPU.
+
+    With `own_client` runs build theirs, as outside of tests.
+    """
 
     environment: dict[str, str]
     client: Any
+    own_client: bool = False
 
     @classmethod
     def of(cls, environment: dict[str, str]) -> Store:
@@ -101,6 +106,13 @@ def moto(s3: LocalS3) -> Iterator[Store]:
     process.wait(10)
 
 
+@pytest.fixture(scope="session")
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StrictS3]:
+    """Behaves like Amazon, under Amazon's names, behind a proxy with a log-in."""
+    with StrictS3(tmp_path_factory.mktemp("strict"), proxy_log_in="someone:canary-proxy-password") as server:
+        yield server
+
+
 @dataclass
 class World:
     """A sandbox, an archive and Dagster around them."""
@@ -111,11 +123,12 @@ class World:
     instance: DagsterInstance
     s3: Any
     variables: dict[str, str]
+    own_client: bool = False
     runs: list[ExecuteInProcessResult] = field(default_factory=list)
 
     @property
     def resource(self) -> ResourceDefinition:
-        return services_resource(backoff_s=BACKOFF_S, s3_client=self.s3)
+        return services_resource(backoff_s=BACKOFF_S, s3_client=None if self.own_client else self.s3)
 
     def run(self, day: date, *, select: list[str] | None = None) -> ExecuteInProcessResult:
         """One run of one date in this process; its events are kept in `instance`."""
@@ -130,7 +143,7 @@ class World:
         return result
 
     def services(self) -> Services:
-        return Services(lambda: load(Settings), s3_client=self.s3)
+        return Services(lambda: load(Settings), s3_client=None if self.own_client else self.s3)
 
     def states(self, *days: date) -> dict[str, RecordingState]:
         return self.services().ledger.states(days)
@@ -181,6 +194,7 @@ def world(
             faults: Faults | None = None,
             sandbox: dict[str, Any] | None = None,
             store: Store = rclone,
+            bucket: str = "",
             **variables: str,
         ) -> World:
             config = SandboxConfig(
@@ -196,8 +210,9 @@ def world(
             source = RunningSandbox(config)
             source.__enter__()
             opened.append(source)
-            bucket = f"archive-{uuid.uuid4().hex[:12]}"
-            store.client.create_bucket(Bucket=bucket)
+            if not bucket:
+                bucket = f"archive-{uuid.uuid4().hex[:12]}"
+                store.client.create_bucket(Bucket=bucket)
             environment = {
                 **source.environment(),
                 **store.environment,
@@ -210,7 +225,7 @@ def world(
             }
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
-            return World(source, bucket, s3.folder / bucket, instance, store.client, environment)
+            return World(source, bucket, s3.folder / bucket, instance, store.client, environment, store.own_client)
 
         yield make
         for source in opened:
