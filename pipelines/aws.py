@@ -149,6 +149,8 @@ def reason(error: Exception) -> str | None:
             f"there are no usable AWS credentials ({type(error).__name__}); set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role"
         )
+    if isinstance(error, boto.InvalidConfigError) and "CA bundle" in str(error):
+        return "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set to nothing; name a file of certificates, or unset it"
     if isinstance(error, (boto.InvalidRegionError, boto.NoRegionError)):
         return "AWS_REGION names no region; write it like eu-central-1"
     if isinstance(error, ValueError) and "endpoint" in str(error).lower():

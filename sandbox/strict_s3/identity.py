@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -149,7 +150,8 @@ class Identity:
             return self._sts(parse_qs(request.body.decode()))
         if path == "/federation/credentials":
             if headers.get("x-amz-sso_bearer_token") != self.sso_token:
-                return _json({"message": "Session token not found or invalid"}, 401)
+                refused = _json({"message": "Session token not found or invalid"}, 401)
+                return replace(refused, headers={**refused.headers, "x-amzn-errortype": "UnauthorizedException"})
             key = self._issue("sso")
             return _json(
                 {"roleCredentials": {**_pair(key), "sessionToken": key.token, "expiration": _until(key) * 1000}}

@@ -54,14 +54,18 @@ def test_a_profile_of_the_shared_file_is_enough(led: Any, bucket: str) -> None:
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_is_handed_out_is_known_to_s3_and_is_renewed_before_it_expires(
-    led: Any, bucket: str, strict: StrictS3, way: str
+    led: Any, bucket: str, strict: StrictS3, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3 = led(way)
     s3.put_object(Bucket=bucket, Key="a", Body=b"x")
     first = strict.seen[-1].headers
     assert "x-amz-security-token" in first
-    # Five minutes before the end of the hour that they are good for.
-    s3._request_signer._credentials._time_fetcher = lambda: datetime.now(UTC) + timedelta(minutes=55)
+
+    def later() -> datetime:  # five minutes before the end of the hour that they are good for
+        return datetime.now(UTC) + timedelta(minutes=55)
+
+    monkeypatch.setattr("botocore.credentials._local_now", later)
+    s3._request_signer._credentials._time_fetcher = later
     s3.put_object(Bucket=bucket, Key="b", Body=b"x")
     assert strict.seen[-1].headers["x-amz-security-token"] != first["x-amz-security-token"]
     assert strict.identity.issued[WAYS[way]] >= 2
