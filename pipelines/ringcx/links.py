@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -32,6 +33,11 @@ _BEFORE_FILE = re.compile(
     r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?(?:(?!(?i:file)=)[A-Za-z]+=[\w.-]*&)*", re.ASCII
 )
 _FROM_FILE = re.compile(r"([\w./-]+)(?:&(?!(?i:file)=)[A-Za-z]+=[\w.-]*)*", re.ASCII)
+# Parameters of a signed link, in lower case: Amazon's, Google's, Azure's, CloudFront's, and tokens.
+_TEMPORARY = re.compile(
+    r"x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|se|st|sp|sv|sr|policy|key-pair-id"
+    r"|(?:.*[-_])?token"
+)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 
@@ -68,8 +74,9 @@ def links_in(cell: str | None) -> list[str]:
 def parse_link(raw: str, account_id: str) -> RecordingLink:
     """Read a link as a report gives it; blanks inside, `&amp;`, the query's order and the last slash do not matter.
 
-    A link without `file` in its query is known by its path and its whole query. Where it leads, and credentials in it,
-    are not judged here: see `HostList`. So a recording is known by the same id whoever may be asked for it.
+    A link without `file` in its query is known by its path and a hash of its query, which may hold a secret. Signatures
+    and tokens are left out: they differ each time that a link is given. Where it leads, and credentials in it, are not
+    judged here: see `HostList`. So a recording has the same id whichever hosts are allowed.
 
     Raises:
         LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
@@ -105,8 +112,8 @@ def _file_path(text: str) -> str:
         if files:
             return files.pop()
     path = _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
-    query = "&".join(f"{name}={value}" for name, value in sorted(parts) if name)
-    return f"{path}?{query}" if query else path
+    query = "&".join(f"{name}={value}" for name, value in sorted(parts) if name and not _TEMPORARY.fullmatch(name))
+    return f"{path}?{sha256(query.encode()).hexdigest()[:32]}" if query else path
 
 
 def _parameters(query: bytes, separators: bytes) -> list[tuple[str, str]]:
