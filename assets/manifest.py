@@ -29,8 +29,8 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
         owners=[OWNER],
         description=(
             "The sealed list of the recordings dated this day: each with its state and reason, and the held ones with "
-            "key, size and SHA-256. Written once; a day that changed gets a new number. Refreshes the catalog. Seals "
-            "the next day again where a call over midnight changed it."
+            "key, size and SHA-256. Written once; a day that changed gets a new number. Writes the catalog where it "
+            "changed. Seals the other dates, too, under which calls over midnight are stored."
         ),
     )
     def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
@@ -39,10 +39,25 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
             now, run_id = services.clock(), context.run.run_id
             stores = (services.ledger, services.ledger_parts, services.bucket)
             sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)
-            beside = linked_days(services.ledger, day, services.settings.zone, services.settings.archive_start_date) - {
-                day
-            }
-            also = seal_neighbours(*stores, beside, now=now, run_id=run_id, signer=services.signer)
+            known = services.settings
+            others = linked_days(services.ledger, day, known.zone, known.archive_start_date) - {day}
+            also = seal_neighbours(
+                *stores,
+                others,
+                first=known.archive_start_date,
+                now=now,
+                run_id=run_id,
+                signer=services.signer,
+            )
+        for of, one in {day: sealed, **also}.items():
+            if one.outdated:
+                context.log.warning(
+                    "The manifest of %s may lack what another run wrote to that date just now: that run seals it again "
+                    "when it ends. If it was stopped, run %s again",
+                    of,
+                    of,
+                )
+        new = [of.isoformat() for of, one in also.items() if not one.manifest.unchanged]
         return MaterializeResult(
             metadata={
                 **counts(sealed.recordings.by_status()),
@@ -51,7 +66,7 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
                 "manifest_is_new": not sealed.manifest.unchanged,
                 "manifest_sha256": sealed.manifest.sha256,
                 "manifest_is_signed": services.signer is not None,
-                "manifests_of_neighbours": ", ".join(map(str, also)) or "none new",
+                "manifests_of_neighbours": ", ".join(new) or "none new",
                 "manifest": place(services.bucket, sealed.manifest.key),
                 "catalog": place(services.bucket, sealed.catalog),
                 "not_held": not_held(sealed.recordings.reasons()),

@@ -10,6 +10,7 @@ The document (keys sorted, no blanks, UTF-8, one line break at the end):
 * `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: names to
   whole numbers
 * `content_sha256`: of the canonical JSON of `{"date", "entries", "totals"}`: what decides whether anything changed
+* `catalog_sha256`: of the day's part of the catalog; absent from manifests of earlier versions, which stay valid
 * `previous_sha256`: of the bytes of manifest n-1, null for the first
 * `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
   where it had none
@@ -42,12 +43,12 @@ __all__ = [
     "Sealed",
     "SealedManifest",
     "canonical_json",
+    "catalog_table",
     "entry_document",
     "latest_manifest",
     "manifest_numbers",
     "not_the_sealed_one",
     "seal",
-    "write_catalog",
 ]
 
 FORMAT = "ringcx-archive/manifest/1"
@@ -139,8 +140,10 @@ def seal(
     *,
     run_id: str,
     sealed_at: datetime,
+    catalog: pa.Table | None = None,
 ) -> Sealed:
-    """Seal a day's content under the next number, unless its latest manifest has the same content.
+    """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
+    the catalog is written where it is not there, or is another one, and at no other time.
 
     Args:
         bucket: where to.
@@ -149,6 +152,7 @@ def seal(
         totals: what the day adds up to, for example rows, recordings, held, bytes.
         run_id: of the run that seals; not part of the content.
         sealed_at: aware; not part of the content.
+        catalog: the day's part of the catalog, as `catalog_table` makes it.
 
     Raises:
         ValueError: a recording is there twice or not in its place, or a time has no zone.
@@ -160,14 +164,19 @@ def seal(
     content = {"date": day.isoformat(), "totals": dict(totals)}
     content_sha256 = _sha256(*_around(content, listed))
     when = _utc(sealed_at)
+    held = None if catalog is None else _held_catalog(bucket, day)
+    body = None if catalog is None else _catalog_body(catalog, held)
+    hashed = {} if body is None else {"catalog_sha256": _sha256(body)}
     previous_day = _latest(bucket, day - timedelta(days=1)) if day > date.min else None
     for _ in range(_TRIES):
         latest = _latest(bucket, day)
-        if latest is not None and latest.head["content_sha256"] == content_sha256:
-            return Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
+        if latest is not None and latest.head.items() >= {"content_sha256": content_sha256, **hashed}.items():
+            sealed = Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
+            break
         number = 1 if latest is None else latest.number + 1
         head = {
             **content,
+            **hashed,
             "format": FORMAT,
             "number": number,
             "run_id": run_id,
@@ -178,14 +187,21 @@ def seal(
             if previous_day is None
             else {"date": previous_day.head["date"], "number": previous_day.number, "sha256": previous_day.sha256},
         }
-        body = b"".join(_around(head, listed))
-        sealed = _create(bucket, manifest_key(bucket.prefix, day, number), number, body)
-        if sealed is not None:
-            return sealed
-    raise StorageUnavailable(
-        f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; see that one run at a time works "
-        "on a date"
-    )
+        document = b"".join(_around(head, listed))
+        created = _create(bucket, manifest_key(bucket.prefix, day, number), number, document)
+        if created is not None:
+            sealed = created
+            break
+    else:
+        raise StorageUnavailable(
+            f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; see that one run at a time "
+            "works on a date"
+        )
+    if body is not None and body is not held:
+        key = catalog_key(bucket.prefix, day)
+        put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
+        require_arrived(bucket, key, put, sha256=_sha256(body))
+    return sealed
 
 
 def latest_manifest(bucket: Bucket, day: date) -> SealedManifest | None:
@@ -204,21 +220,13 @@ def _latest(bucket: Bucket, day: date) -> SealedManifest | None:
     return None if found is None else replace(found, body=b"")
 
 
-def write_catalog(
-    bucket: Bucket, day: date, entries: pa.Table, names: Mapping[str, Sequence[str]] | None = None
-) -> str:
-    """Write a day's part of the catalog (Parquet, `CATALOG_SCHEMA`; the date is in its path), in place of what was
-    there.
+def catalog_table(entries: pa.Table, names: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+    """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the date is in its path.
 
     Args:
-        bucket: where to.
-        day: the local day.
         entries: a line for each recording, by `recording_id`, with the columns that a `ManifestEntry` has, and perhaps
             more.
         names: recording id -> other ids of the same recording.
-
-    Returns:
-        Its key.
     """
     also = names or {}
     lines = entries.select(list(ManifestEntry._fields))
@@ -228,13 +236,33 @@ def write_catalog(
     ids: list[Any] = lines["recording_id"].to_pylist()
     others = [sorted(also.get(one, ())) for one in ids]
     lines = lines.append_column("also_known_as", pa.array(others, pa.list_(pa.string())))
+    return lines.select(CATALOG_SCHEMA.names).cast(CATALOG_SCHEMA)
+
+
+def _held_catalog(bucket: Bucket, day: date) -> bytes | None:
+    try:
+        return bucket.get_bytes(catalog_key(bucket.prefix, day))
+    except KeyMissing:
+        return None
+
+
+def _catalog_body(table: pa.Table, held: bytes | None) -> bytes:
+    """Return the table as Parquet: the `held` bytes themselves where they hold the same, since another version of
+    pyarrow writes other ones.
+    """
+    if held is not None and _holds_table(held, table):
+        return held
     out = io.BytesIO()
-    pq.write_table(lines.select(CATALOG_SCHEMA.names).cast(CATALOG_SCHEMA), out, compression="zstd")
-    key = catalog_key(bucket.prefix, day)
-    body = out.getvalue()
-    put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
-    require_arrived(bucket, key, put, sha256=_sha256(body))
-    return key
+    pq.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def _holds_table(body: bytes, table: pa.Table) -> bool:
+    try:
+        held: pa.Table = pq.read_table(pa.BufferReader(body)).cast(CATALOG_SCHEMA)
+        return bool(held.equals(table))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
 
 
 def entry_document(entry: ManifestEntry) -> dict[str, Any]:

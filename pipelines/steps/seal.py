@@ -14,8 +14,8 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.keys import manifest_key
-from pipelines.archive.manifest import ManifestEntry, Sealed, manifest_numbers, seal, write_catalog
+from pipelines.archive.keys import catalog_key, manifest_key
+from pipelines.archive.manifest import ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.signature import Signer, sign_manifest
 from pipelines.archive.witness import Seen, read_witnesses, write_witness
 from pipelines.ledger.parts import LedgerParts
@@ -28,8 +28,7 @@ from pipelines.steps.known import Known, Recordings
 MANIFESTS = "manifests"
 """The kind of witness that lists manifests; the other kinds are the ledger's folders."""
 
-# A run of the day before may append to this date while it is sealed: then what was read is old, and is read again.
-_TRIES = 5
+_ROUNDS = 5
 _AT_ONCE = 5000
 
 
@@ -37,13 +36,15 @@ _AT_ONCE = 5000
 class SealedDay:
     """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
 
-    `witnessed`: how many manifests and ledger parts were written down for the first time.
+    `witnessed`: how many manifests and ledger parts were written down for the first time. `outdated`: another run wrote
+    to the date in every round, so the manifest may lack what it wrote last.
     """
 
     manifest: Sealed
     catalog: str
     recordings: Recordings
     witnessed: int
+    outdated: bool
 
 
 def seal_day(
@@ -58,23 +59,29 @@ def seal_day(
 ) -> SealedDay:
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
 
+    A run of another date may append to this one and seal it too. Each seals after its own appending, so the last one
+    to seal must not be one that read before the other appended: whoever finds new parts after sealing does it again.
+
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
     no witness names yet get one.
     """
-    names = parts.names(day)
-    for _ in range(_TRIES):
+    names = sealed_names = parts.names(day)
+    for _ in range(_ROUNDS):
+        sealed_names = names
         lines = ledger.current([day])
         known = Recordings.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
-        manifest = seal(bucket, day, entries_of(recordings), totals, run_id=run_id, sealed_at=now)
-        catalog = write_catalog(bucket, day, recordings, _other_names(lines))
-        before, names = names, parts.names(day)
-        if names == before:
+        catalog = catalog_table(recordings, _other_names(lines))
+        entries = entries_of(recordings)
+        manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now, catalog=catalog)
+        names = parts.names(day)
+        if names == sealed_names:
             break
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
-    return SealedDay(manifest, catalog, known, _witness(parts, bucket, day, names, now=now))
+    witnessed = _witness(parts, bucket, day, sealed_names, now=now)
+    return SealedDay(manifest, catalog_key(bucket.prefix, day), known, witnessed, outdated=names != sealed_names)
 
 
 def seal_neighbours(
@@ -83,24 +90,22 @@ def seal_neighbours(
     bucket: Bucket,
     days: Iterable[date],
     *,
+    first: date,
     now: datetime,
     run_id: str,
     signer: Signer | None = None,
-) -> list[date]:
-    """Seal the other dates that a run appended to, where they were sealed before.
+) -> dict[date, SealedDay]:
+    """Seal the other dates that a run appended to, where they were sealed before or come before the `first` partition.
 
-    A call over midnight is found by one day's pull and stored under the next: without this the next day's manifest
-    would be out of date until its own next run. A date never sealed waits for its own first run.
-
-    Returns: the dates that got a new manifest.
+    A call over midnight is found by one day's pull and stored under another date: without this that date's manifest
+    would be out of date until its own next run, and a date before the first partition would never get one. Any
+    other date that was never sealed waits for its own first run.
     """
-    changed = []
-    for day in sorted(days):
-        if manifest_numbers(bucket, day):
-            sealed = seal_day(ledger, parts, bucket, day, now=now, run_id=run_id, signer=signer)
-            if not sealed.manifest.unchanged:
-                changed.append(day)
-    return changed
+    return {
+        day: seal_day(ledger, parts, bucket, day, now=now, run_id=run_id, signer=signer)
+        for day in sorted(days)
+        if day < first or manifest_numbers(bucket, day)
+    }
 
 
 def _other_names(lines: pa.Table) -> dict[str, list[str]]:

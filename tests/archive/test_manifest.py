@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import threading
@@ -28,9 +29,9 @@ from pipelines.archive.manifest import (
     ManifestEntry,
     Sealed,
     canonical_json,
+    catalog_table,
     latest_manifest,
     seal,
-    write_catalog,
 )
 from pipelines.archive.signature import KeyUnusable, LocalKey, Verifier, sign_manifest, statement
 from pipelines.archive.witness import Seen, read_witnesses, write_witness
@@ -369,22 +370,91 @@ def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
     assert latest_manifest(bucket, DAY) is None
 
 
-def test_the_catalog_is_a_table_that_can_be_made_again(bucket: Bucket) -> None:
-    write_catalog(bucket, DAY, lines(entry("x")))
-    key = write_catalog(bucket, DAY, lines(entry("b", warnings=("short",)), entry("a", status="missing", key=None)))
-    assert key == f"{bucket.prefix}catalog/date=2020-07-30/recordings.parquet"
-    table = pq.read_table(io.BytesIO(bucket.get_bytes(key)))
+def sealed_with(bucket: Bucket, *entries: ManifestEntry, names: dict[str, list[str]] | None = None) -> Any:
+    catalog = catalog_table(lines(*entries), names)
+    in_order = sorted(entries, key=lambda one: one.recording_id)
+    return seal(bucket, DAY, in_order, {}, run_id="r", sealed_at=NOON, catalog=catalog)
+
+
+def catalog_of(bucket: Bucket) -> bytes:
+    return bucket.get_bytes(f"{bucket.prefix}catalog/date=2020-07-30/recordings.parquet")
+
+
+def test_the_catalog_is_a_table_whose_hash_is_sealed(bucket: Bucket) -> None:
+    sealed_with(bucket, entry("x"))
+    sealed_with(bucket, entry("b", warnings=("short",)), entry("a", status="missing", key=None))
+    body = catalog_of(bucket)
+    table = pq.read_table(io.BytesIO(body))
     assert table.schema.equals(CATALOG_SCHEMA)
     assert table.column("recording_id").to_pylist() == ["1/a", "1/b"]
     assert table.column("warnings").to_pylist() == [[], ["short"]]
+    latest = latest_manifest(bucket, DAY)
+    assert latest is not None
+    assert latest.document["catalog_sha256"] == hashlib.sha256(body).hexdigest()
+    assert read_chain(bucket, DAY).problems == []
     older = lines(entry("a"))
     older = older.set_column(older.column_names.index("warnings"), "warnings", pa.nulls(1, pa.list_(pa.string())))
-    table = pq.read_table(io.BytesIO(bucket.get_bytes(write_catalog(bucket, DAY, older))))
+    table = catalog_table(older)
     assert table.column("warnings").to_pylist() == [[]]
     assert table.column("started_at").to_pylist()[0] == datetime(2020, 7, 30, 21, 36, 36, tzinfo=UTC)
 
 
 def test_a_quiet_days_catalog_has_its_columns(bucket: Bucket) -> None:
-    key = write_catalog(bucket, DAY, lines())
-    table: pa.Table = pq.read_table(io.BytesIO(bucket.get_bytes(key)))
+    sealed_with(bucket)
+    table: pa.Table = pq.read_table(io.BytesIO(catalog_of(bucket)))
     assert (table.num_rows, table.schema.names) == (0, CATALOG_SCHEMA.names)
+
+
+def test_a_catalog_that_did_not_change_is_not_written_again_though_another_pyarrow_wrote_it(
+    moto_bucket: Bucket, moto_client: Any
+) -> None:
+    moto_client.put_bucket_versioning(Bucket=moto_bucket.name, VersioningConfiguration={"Status": "Enabled"})
+    key = f"{moto_bucket.prefix}catalog/date=2020-07-30/recordings.parquet"
+
+    def versions() -> int:
+        found = moto_client.list_object_versions(Bucket=moto_bucket.name, Prefix=key)
+        return len(found["Versions"])
+
+    first = sealed_with(moto_bucket, entry("a"))
+    again = sealed_with(moto_bucket, entry("a"))
+    assert (again.number, again.unchanged, versions()) == (first.number, True, 1)
+    out = io.BytesIO()
+    pq.write_table(catalog_table(lines(entry("a"))), out, compression="snappy")
+    moto_client.put_object(Bucket=moto_bucket.name, Key=key, Body=out.getvalue())
+    other = sealed_with(moto_bucket, entry("a"))
+    assert (other.number, other.unchanged, versions()) == (first.number + 1, False, 2)
+    assert sealed_with(moto_bucket, entry("a")).unchanged
+    named = sealed_with(moto_bucket, entry("a"), names={"1/a": ["1/d/s"]})
+    assert (named.unchanged, versions()) == (False, 3)
+
+
+@pytest.mark.parametrize("instead", [b"PAR1 no table", None])
+def test_a_catalog_that_is_damaged_or_another_dates_is_made_anew_as_it_was_sealed(
+    bucket: Bucket, instead: bytes | None
+) -> None:
+    sealed = sealed_with(bucket, entry("a"))
+    body = catalog_of(bucket)
+    if instead is None:
+        out = io.BytesIO()
+        pq.write_table(catalog_table(lines(entry("b"), entry("c"))), out)
+        instead = out.getvalue()
+    bucket.put(f"{bucket.prefix}catalog/date=2020-07-30/recordings.parquet", instead, content_type="x/y")
+    again = sealed_with(bucket, entry("a"))
+    assert (again.number, again.unchanged) == (sealed.number, True)
+    assert catalog_of(bucket) == body
+
+
+def test_a_manifest_without_the_catalogs_hash_stays_valid_and_is_followed_by_one_that_has_it(bucket: Bucket) -> None:
+    old = do_seal(bucket, entry("a"))
+    assert read_chain(bucket, DAY).problems == []
+    new = seal(
+        bucket,
+        DAY,
+        [entry("a")],
+        {"recordings": 1},
+        run_id="r",
+        sealed_at=NOON,
+        catalog=catalog_table(lines(entry("a"))),
+    )
+    assert (new.number, new.unchanged) == (old.number + 1, False)
+    assert read_chain(bucket, DAY).problems == []

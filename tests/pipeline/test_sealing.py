@@ -1,0 +1,97 @@
+"""Which dates are sealed, and what a sealing says when it could not take everything."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.manifest import latest_manifest
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.store import Ledger, LocalFiles
+from pipelines.steps import seal
+from pipelines.steps.seal import seal_day, seal_neighbours
+
+NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
+FIRST = date(2026, 1, 1)
+BEFORE = date(2025, 12, 31)
+
+
+def pending(day: date, name: str = "a") -> RecordingState:
+    return RecordingState(
+        recording_id=f"1/{day}/{name}",
+        account_id="1",
+        uii="u",
+        layout="mono",
+        source="global_call_type_detail",
+        date=day,
+        status=Status.pending,
+        next_attempt_at=NOW,
+        run_id="r",
+        written_at=NOW,
+        link="https://x.vacd.biz/a?file=/b",
+        found_on=FIRST,
+        first_seen_at=NOW,
+    )
+
+
+class Stores:
+    def __init__(self, client: Any, folder: Path) -> None:
+        name = f"archive-{uuid.uuid4().hex[:12]}"
+        client.create_bucket(Bucket=name)
+        files = LocalFiles(folder)
+        self.bucket = Bucket(client, name, "")
+        self.ledger, self.parts = Ledger(files, clock=lambda: NOW), LedgerParts(files)
+
+    def all(self) -> tuple[Ledger, LedgerParts, Bucket]:
+        return self.ledger, self.parts, self.bucket
+
+
+@pytest.fixture
+def stores(rclone: Any, tmp_path: Path) -> Stores:
+    return Stores(rclone.client, tmp_path / "ledger")
+
+
+def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it(stores: Stores) -> None:
+    after = FIRST + timedelta(days=1)
+    stores.ledger.append_states([pending(day) for day in (BEFORE, after)])
+
+    def neighbours() -> dict[date, bool]:
+        found = seal_neighbours(*stores.all(), [BEFORE, after], first=FIRST, now=NOW, run_id="r")
+        return {day: one.manifest.unchanged for day, one in found.items()}
+
+    assert neighbours() == {BEFORE: False}  # the other waits for its own first run
+    manifest = latest_manifest(stores.bucket, BEFORE)
+    assert manifest is not None
+    assert [one["recording_id"] for one in manifest.document["entries"]] == ["1/2025-12-31/a"]
+    assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
+    assert neighbours() == {BEFORE: True}
+    seal_day(*stores.all(), after, now=NOW, run_id="r")
+    assert neighbours() == {BEFORE: True, after: True}
+
+
+def test_a_sealing_that_another_run_overtakes_every_time_says_that_it_may_be_out_of_date(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.ledger.append_states([pending(FIRST)])
+    sealed, written = seal.seal, iter(range(100))
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        found = sealed(*arguments, **options)
+        stores.ledger.append_states([pending(FIRST, f"late-{next(written)}")])
+        return found
+
+    monkeypatch.setattr(seal, "seal", overtaken)
+    outdated = seal_day(*stores.all(), FIRST, now=NOW, run_id="r")
+    assert outdated.outdated
+    monkeypatch.undo()
+    again = seal_day(*stores.all(), FIRST, now=NOW, run_id="r")
+    assert not again.outdated
+    latest = latest_manifest(stores.bucket, FIRST)
+    assert latest is not None
+    assert len(latest.document["entries"]) == 1 + next(written)
