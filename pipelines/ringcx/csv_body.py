@@ -25,6 +25,9 @@ from pipelines.ringcx.text import NotWholeError, as_utf8, is_utf8
 BLOCK_BYTES: Final = 1 << 20
 MAX_ROW_BYTES: Final = 512 << 20  # the longest row that is read: pyarrow holds whole rows in one block
 
+TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|records|count)\s*:")
+"""How the first field of a line begins that sums up the report and is no row of it."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _LAST_ROW: Final = "end of report"
 _QUOTE: Final = ord('"')
@@ -34,8 +37,8 @@ _BESIDE_A_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uin
 _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""[^"]*+)*+"')
 
 
-def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -> tuple[list[str], pa.Table]:
-    """Read a CSV with a heading; blank lines are skipped, empty fields are null.
+def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -> tuple[list[str], pa.Table, int]:
+    """Read a CSV with a heading; blank lines and totals are skipped, empty fields are null.
 
     Args:
         path: the body: comma-separated, rows end in LF, CRLF or CR, quotes as in RFC 4180; stray quotes inside a field
@@ -44,7 +47,7 @@ def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -
         block_bytes: how much is read at a time; grows by itself up to `MAX_ROW_BYTES` for a longer row.
 
     Returns:
-        The headings, and a table of as many columns of text named `0`, `1`, … .
+        The headings, a table of as many columns of text named `0`, `1`, …, and how many lines were skipped.
 
     Raises:
         NotWholeError: the body is cut off, or a row has another width than the heading.
@@ -56,7 +59,7 @@ def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -
     headings = _headings(path, repair=repair)
     width = len(headings)
     ending = f"\n{_LAST_ROW}{',' * (width - 1)}\n".encode()
-    table = _read(path, width, ending, repair=repair, block_bytes=block_bytes)
+    table, skipped = _read(path, width, ending, repair=repair, block_bytes=block_bytes)
     # Our own row, put after the body, must come out as a row: inside an open quote it would be text.
     last = [column[-1].as_py() for column in table.itercolumns()] if table.num_rows else []
     if last != [_LAST_ROW, *[None] * (width - 1)]:
@@ -64,7 +67,7 @@ def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -
     first = [column[0].as_py() or "" for column in table.itercolumns()]
     if first != headings:
         raise NotWholeError("the heading can be read in more than one way")
-    return headings, table.slice(1, table.num_rows - 2)
+    return headings, table.slice(1, table.num_rows - 2), skipped
 
 
 def _blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
@@ -139,16 +142,16 @@ def _headings(path: Path, *, repair: bool) -> list[str]:
     return headings
 
 
-def _read(path: Path, width: int, ending: bytes, *, repair: bool, block_bytes: int) -> pa.Table:
-    """All rows, the heading and our ending among them, as columns `0`, `1`, … of text."""
+def _read(path: Path, width: int, ending: bytes, *, repair: bool, block_bytes: int) -> tuple[pa.Table, int]:
+    """All rows, the heading and our ending among them, as columns `0`, `1`, … of text; and the lines that are none."""
     names = [str(n) for n in range(width)]
     most = min(MAX_ROW_BYTES, path.stat().st_size + len(ending) + 1)
     threads = True
     while True:
         wrong: list[pa_csv.InvalidRow] = []
-        table = _try_read(path, names, ending, repair=repair, block_bytes=block_bytes, threads=threads, wrong=wrong)
-        if table is not None:
-            return table
+        read = _try_read(path, names, ending, repair=repair, block_bytes=block_bytes, threads=threads, wrong=wrong)
+        if read is not None:
+            return read
         if wrong and not threads:
             row = wrong[0]
             raise NotWholeError(f"row {row.number} has {row.actual_columns} fields where the heading has {width}")
@@ -169,22 +172,28 @@ def _try_read(
     block_bytes: int,
     threads: bool,
     wrong: list[pa_csv.InvalidRow],
-) -> pa.Table | None:
-    def refuse(row: pa_csv.InvalidRow) -> Literal["error"]:
+) -> tuple[pa.Table, int] | None:
+    skipped: list[int] = []
+
+    def judge(row: pa_csv.InvalidRow) -> Literal["error", "skip"]:
+        if not row.text.strip(' \t\r\n\0\x1a,"') or TOTALS.match(row.text):
+            skipped.append(row.actual_columns)
+            return "skip"
         wrong.append(row)
         return "error"
 
     try:
-        return pa_csv.read_csv(
+        table = pa_csv.read_csv(
             _open(path, ending, repair=repair),
             read_options=pa_csv.ReadOptions(use_threads=threads, block_size=block_bytes, column_names=names),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=judge),
             convert_options=pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
             ),
         )
     except pa.ArrowInvalid:  # a row of another width (then `wrong` knows it), or one longer than the block
         return None
+    return table, len(skipped)
 
 
 def _open(path: Path, ending: bytes, *, repair: bool) -> "_Reader":

@@ -7,7 +7,6 @@ nothing behind. Not here: what a row's link leads to (`links.py`).
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -25,7 +24,8 @@ from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.columns import LINK_COLUMN
 from pipelines.ringcx.errors import ReportInvalid, SourceError
 from pipelines.ringcx.reports import Direction, Period, PulledBody, ReportName
-from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.scratch import scratch_folder
+from pipelines.ringcx.tables import lines_skipped, parse_report, with_row_identity
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
 SETTLING = timedelta(minutes=5)
@@ -147,7 +147,7 @@ class ReportPull:
         pulled_at = self.clock()
         # Before the pull: to read parts of a million rows takes memory that a million rows beside them would add to.
         seen = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
-        bodies, rows = self._identified(account_id)
+        bodies, rows, skipped = self._identified(account_id)
         difference = diff_rows(rows, seen)
         self.ledger.append_rows(
             self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
@@ -169,6 +169,7 @@ class ReportPull:
             unchanged=difference.unchanged,
             vanished=difference.vanished,
             with_link=rows.num_rows - rows[LINK_COLUMN[self.report]].null_count,
+            lines_skipped=skipped,
         )
         self.ledger.append_pull(record)
         self.log.info(
@@ -178,17 +179,17 @@ class ReportPull:
         )
         return record
 
-    def _identified(self, account_id: str) -> tuple[list[PulledBody], pa.Table]:
-        """The account's answers and all their rows; what they were made of is let go with this method."""
+    def _identified(self, account_id: str) -> tuple[list[PulledBody], pa.Table, int]:
+        """Return the account's answers, all their rows, and how many lines were none; the parsed parts are let go."""
         bodies, parsed = [], []
-        with tempfile.TemporaryDirectory(prefix="ringcx-report-") as scratch:
+        with scratch_folder() as scratch:
             for half in PARTS[self.report]:
-                ask = partial(self._asked, account_id, half, Path(scratch, half or "calls"))
+                ask = partial(self._asked, account_id, half, scratch / (half or "calls"))
                 body, table = whole_answer(self.report, ask, self.log)
                 bodies.append(body)
                 parsed.append(table)
         joined = pa.concat_tables(parsed, promote_options="default")
-        return bodies, with_row_identity(self.report, joined, account_id)
+        return bodies, with_row_identity(self.report, joined, account_id), sum(map(lines_skipped, parsed))
 
     def _asked(self, account_id: str, half: Direction | None, into: Path) -> PulledBody:
         ask = reports.pull_global_call_type if half is None else partial(reports.pull_agent_segments, direction=half)

@@ -13,11 +13,9 @@ the window it was asked for.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,6 +30,7 @@ from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.interactions import pull_interactions, windows
 from pipelines.ringcx.reports import Period
+from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.tables import with_row_identity
 from pipelines.ringcx.times import parse_moment
 from pipelines.steps.coverage import covers
@@ -267,7 +266,7 @@ class WindowedPull:
         return True
 
     def _ask(self, account_id: str, window: Period) -> _Answer:
-        with tempfile.TemporaryDirectory(prefix="ringcx-window-") as scratch:
+        with scratch_folder() as scratch:
 
             def ask() -> PulledBody:
                 return pull_interactions(
@@ -277,7 +276,7 @@ class WindowedPull:
                     auth=self.source.auth,
                     account_id=account_id,
                     window=window,
-                    into=Path(scratch, "rows"),
+                    into=scratch / "rows",
                     version=self.source.version,
                 )
 

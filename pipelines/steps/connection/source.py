@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import httpx
 
@@ -18,6 +16,7 @@ from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.interactions import pull_interactions
 from pipelines.ringcx.limits import LimiterBroken
 from pipelines.ringcx.reports import Period, ReportName
+from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
@@ -113,14 +112,14 @@ class SourceCheck:
             else reports.pull_global_call_type
         )
         try:
-            with tempfile.TemporaryDirectory(prefix="ringcx-report-") as scratch:
+            with scratch_folder() as scratch:
                 body = ask(
                     self.source.client,
                     base_url=self.source.base_url,
                     auth=self.source.auth,
                     account_id=account_id,
                     period=Period(end - PERIOD, end),
-                    into=Path(scratch, report),
+                    into=scratch / report,
                 )
                 table = parse_report(report, body.path, framed=body.framed)
         except (SourceError, LimiterBroken) as error:
@@ -131,7 +130,7 @@ class SourceCheck:
     def _interactions(self, subject: str, source: InteractionSource, account_id: str) -> Line:
         end = (self.clock() - _AGO).replace(microsecond=0)
         try:
-            with tempfile.TemporaryDirectory(prefix="ringcx-window-") as scratch:
+            with scratch_folder() as scratch:
                 body = pull_interactions(
                     source.client,
                     base_url=source.base_url,
@@ -140,7 +139,7 @@ class SourceCheck:
                     account_id=account_id,
                     window=Period(end - WINDOW, end),
                     version=source.version,
-                    into=Path(scratch, INTERACTIONS),
+                    into=scratch / INTERACTIONS,
                 )
                 table = parse_report(INTERACTIONS, body.path, framed=body.framed)
         except (SourceError, LimiterBroken) as error:
