@@ -151,6 +151,7 @@ def _archive(services: Services) -> Archive:
         reports=services.settings.reports,
         verifier=services.verifier,
         threads=services.settings.archive_concurrency,
+        start=services.settings.archive_start_date,
     )
 
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,7 +23,7 @@ from pipelines.command import Parser, UsageError, add_json, add_range, ended, js
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
-from pipelines.steps.verification.days import Archive, strange_keys, verify_days
+from pipelines.steps.verification.days import Archive, strays, verify_days
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
 from pipelines.steps.verification.objects import Reading
 from pipelines.steps.verification.report import Report, write_file
@@ -32,7 +31,7 @@ from pipelines.steps.verification.report import Report, write_file
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_SHOWN = 50  # doubts of one date on the screen where --json takes them all; notes
+_SHOWN = 50  # doubts of one date on the screen where --json takes them all
 _COLUMNS = ("manifest", "found", "held", "pending", "lost", "MB", "read")
 
 
@@ -72,7 +71,7 @@ class Screen:
         """A doubt, above its date's line; no more than `most` of one date."""
         self._shown += 1
         if self.most is None or self._shown <= self.most:
-            self.line(f"  {doubt.day}  {doubt.kind}: {doubt.sentence}")
+            self.line(f"  {doubt.day or 'no date   '}  {doubt.kind}: {doubt.sentence}")
 
     def verdict(self, day: DayVerdict) -> None:
         """A date's line."""
@@ -156,9 +155,10 @@ def verify(
         for verdict in verify_days(archive, request.first, request.last, reading, tell=tell, progress=screen.progress):
             report.add(verdict)
             screen.verdict(verdict)
-        for key in islice(strange_keys(bucket, settings.ledger), _SHOWN):
-            report.note(f"{key} is no part of the documented layout; nothing of ours put it there")
-            screen.line(f"Note: {key} is no part of the documented layout; nothing of ours put it there")
+        for stray in strays(bucket, (settings.ledger, settings.events_url)):
+            report.sum.strays += 1
+            report.sum.doubts += 1
+            tell(stray)
         if archive.verifier is None:
             screen.line("Note: signatures were not looked at; set ARCHIVE_VERIFY_KEY_FILE to have them proved")
         screen.line(report.sum.sentence())
@@ -192,6 +192,7 @@ def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Clie
         reports=settings.reports,
         verifier=storage.verifier(settings),
         threads=threads,
+        start=settings.archive_start_date,
     )
 
 

@@ -111,7 +111,7 @@ class Copy:
         for of in {one["date"] for one in self.result["doubts"]}:
             of_day = [one for one in self.result["doubts"] if one["date"] == of]
             for one in of_day[:50]:
-                assert f"  {of}  {one['kind']}: {one['sentence']}\n" in self.out
+                assert f"  {of or 'no date   '}  {one['kind']}: {one['sentence']}\n" in self.out
             assert ("more, all of them in the file" in self.out) >= (len(of_day) > 50)
         return {(one["date"], one["kind"], one["subject"]) for one in self.result["doubts"]}
 
@@ -427,15 +427,51 @@ def test_reading_the_data_finds_what_the_cheap_form_cannot(copy: Copy) -> None:
     assert hashlib.sha256(good).hexdigest() in copy.sentences(one.key)
 
 
-def test_keys_outside_the_layout_are_a_note_and_no_doubt(copy: Copy) -> None:
-    copy.put(f"{ARCHIVE_PREFIX}backup.tar", b"x")
-    copy.put(f"{ARCHIVE_PREFIX}recordings/loose.WAV", b"x")
+def test_strays_that_belong_to_no_date_are_named_and_end_with_1(copy: Copy) -> None:
+    held = copy.held(MIDDLE)[0].key or ""
+    stray = [
+        "backup.tar",
+        "recordings/loose.WAV",
+        "recordings/date=2026-13-45/x.WAV",
+        "conflicts/loose.WAV",
+        "quarantine/old/x.WAV",
+        f"conflicts/date={MIDDLE}/account_id=1/layout=mono/0123456789abcdef-none.WAV",
+        held.removeprefix(ARCHIVE_PREFIX).replace("recordings/", "conflicts/", 1).rpartition("/")[0] + "/made-up.WAV",
+    ]
+    for key in stray:
+        copy.put(ARCHIVE_PREFIX + key, b"x")
     copy.put("elsewhere/not-ours", b"x")
+    copy.put(f"{ARCHIVE_PREFIX}events/date={MIDDLE}/x.jsonl", b"x")
+    copy.put(f"{ARCHIVE_PREFIX}probes/connection-x", b"x")
+    found = copy.doubts()
+    assert {kind for _, kind, _ in found} == {"object_stray"}
+    assert {subject.removeprefix(ARCHIVE_PREFIX) for _, _, subject in found} == {
+        *stray[:2],
+        "recordings/date=2026-13-45/",
+        "conflicts/loose.WAV",
+        "quarantine/old/",
+        *stray[5:],
+    }
+    assert {date for date, _, _ in found} == {"", str(MIDDLE)}
+    assert "(5 of these of no date) on 1 of 3 dates" in copy.out
+
+
+def test_what_was_kept_apart_from_a_recording_is_no_stray(copy: Copy) -> None:
+    one = copy.held(MIDDLE)[0]
+    folder, _, name = (one.key or "").replace("/recordings/", "/conflicts/").rpartition("/")
+    copy.put(f"{folder}/{hashlib.sha256(b'other bytes').hexdigest()[:16]}-{name}", b"other bytes")
     assert copy.doubts() == set()
-    notes = " ".join(copy.result["notes"])
-    assert "backup.tar" in notes
-    assert "loose.WAV" in notes
-    assert "not-ours" not in notes
+
+
+def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) -> None:
+    first, middle, last = (f"{ARCHIVE_PREFIX}catalog/date={day}/recordings.parquet" for day in DAYS)
+    body = copy.get(last)
+    copy.delete(first)
+    copy.put(middle, body)
+    copy.put(last, body[:-1] + b"X")
+    assert copy.doubts() == {
+        (str(day), "catalog_stale", key) for day, key in zip(DAYS, (first, middle, last), strict=True)
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -26,11 +26,11 @@ from pipelines.steps.findings import number
 from pipelines.steps.seal import pulls_of
 from pipelines.steps.verification import evidence
 from pipelines.steps.verification.doubts import DayVerdict, Doubt
-from pipelines.steps.verification.objects import Reading, check_objects
+from pipelines.steps.verification.objects import Reading, check_conflicts, check_objects
 from pipelines.steps.verification.scratch import Scratch
-from pipelines.steps.verification.threads import Readers
 
-OURS = ("catalog/", "conflicts/", "ledger/", "manifests/", "probes/", "recordings/", "verifications/", "witnesses/")
+_BY_DATE = ("catalog/", "conflicts/", "manifests/", "quarantine/", "recordings/", "verifications/")
+_OURS = (*_BY_DATE, "events/", "ledger/", "probes/", "witnesses/")
 _DAY = timedelta(days=1)
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
@@ -38,7 +38,8 @@ _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 @dataclass(frozen=True, slots=True)
 class Archive:
     """What is verified, and by what: `accounts` whose pulls must be there (empty: those that are), of the `reports`
-    of RINGCX_SOURCE; `verifier` of signatures (None: they are not looked at), `threads` that read.
+    of RINGCX_SOURCE; `verifier` of signatures (None: they are not looked at), `threads` that read, `start` the first
+    date that has runs of its own.
     """
 
     bucket: Bucket
@@ -49,6 +50,7 @@ class Archive:
     reports: Sequence[ReportName]
     verifier: Verifier | None
     threads: int
+    start: date
 
 
 def verify_days(
@@ -69,35 +71,42 @@ def verify_days(
         StorageRefused: the settings or rights are wrong, so nothing can be said.
     """
     previous: _Day | None = None
-    with Readers(archive.threads) as readers:
-        for offset in range((last - first).days + 1):
-            current = _Day(archive, first + _DAY * offset, tell)
-            with current:
-                # First its manifests alone: what they say of the date before ends that one's verdict.
-                current.read_manifests()
-                if previous is not None:
-                    previous.before(current.chain)
-                    yield previous.verdict
-                current.verify(reading, readers, progress)
-                if previous is None:
-                    current.after(first - _DAY)
-            previous = current
-        if previous is not None:
-            previous.before(previous.chain_of(last + _DAY))
-            yield previous.verdict
+    for offset in range((last - first).days + 1):
+        current = _Day(archive, first + _DAY * offset, tell)
+        with current:
+            # First its manifests alone: what they say of the date before ends that one's verdict.
+            current.read_manifests()
+            if previous is not None:
+                previous.before(current.chain)
+                yield previous.verdict
+            current.verify(reading, progress)
+            if previous is None:
+                current.after(first - _DAY)
+        previous = current
+    if previous is not None:
+        previous.before(previous.chain_of(last + _DAY))
+        yield previous.verdict
 
 
-def strange_keys(bucket: Bucket, ledger: str) -> Iterator[str]:
-    """What lies directly under the prefix, or as a folder under `recordings/`, and is not of the documented layout;
-    `ledger` is LEDGER_URL.
+def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
+    """Yield a doubt for each object and folder that is not of the documented layout and belongs to no date: at the top
+    of the prefix, and where only folders of dates should be. `places`: LEDGER_URL and EVENTS_URL, which may be there.
     """
-    own = f"{ledger.removeprefix(f's3://{bucket.name}/')}/"
-    for found in bucket.list_folders(bucket.prefix):
-        if not (found.removeprefix(bucket.prefix).startswith(OURS) or own.startswith(found)):
-            yield found
-    for found in bucket.list_folders(f"{bucket.prefix}recordings/"):
-        if date_of(found) is None:
-            yield found
+    own = [f"{place.removeprefix(f's3://{bucket.name}/').rstrip('/')}/" for place in places if place]
+
+    def known(key: str) -> bool:
+        return key.removeprefix(bucket.prefix).startswith(_OURS) or any(
+            key.startswith(place) or place.startswith(key) for place in own
+        )
+
+    found = [key for key in bucket.list_folders(bucket.prefix) if key != bucket.prefix and not known(key)]
+    for folder in (f"{bucket.prefix}{name}" for name in _BY_DATE):
+        # A console that makes folders puts an object under the folder's own name.
+        found += [key for key in bucket.list_folders(folder) if key != folder and date_of(key) is None]
+    for key in found:
+        yield Doubt(
+            None, "object_stray", key, f"{key} is not of the archive's documented layout; find out who put it there"
+        )
 
 
 def date_of(folder: str) -> date | None:
@@ -151,18 +160,18 @@ class _Day:
                 self._scratch.forget_entries()
             self.chain = chain
 
-    def verify(self, reading: Reading, readers: Readers, progress: Callable[[date, int, int], None]) -> None:
+    def verify(self, reading: Reading, progress: Callable[[date, int, int], None]) -> None:
         """Everything about the date but what the days beside it say; after `read_manifests`."""
         if self.chain is None:
             return
         with self._broken_off():
-            self._evidence(self.chain, readers)
+            self._evidence(self.chain)
             check_objects(
                 self._archive.bucket,
                 self._scratch,
                 reading,
                 self.verdict,
-                readers,
+                self._archive.threads,
                 tell=self.tell,
                 progress=partial(progress, self.day),
             )
@@ -185,20 +194,24 @@ class _Day:
             found.append(read_chain(self._archive.bucket, day))
         return found[0] if found else None
 
-    def _evidence(self, chain: Chain, readers: Readers) -> None:
+    def _evidence(self, chain: Chain) -> None:
         archive, day, verdict, scratch, latest = self._archive, self.day, self.verdict, self._scratch, chain.latest
         verdict.manifest = None if latest is None else latest.number
         evidence.check_manifests(archive.bucket, day, chain, self.tell)
+        evidence.check_catalog(archive.bucket, day, latest, self.tell)
         evidence.read_ledger(
-            archive.parts, archive.bucket, day, scratch, readers, tell=self.tell, sealed=bool(chain.numbers)
+            archive.parts, archive.bucket, day, scratch, archive.threads, tell=self.tell, sealed=bool(chain.numbers)
         )
         verdict.listed = scratch.add_objects(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
+        check_conflicts(archive.bucket, day, scratch, tell=self.tell)
         scratch.expect("ledger" if latest is None else "sealed")
         self._count(scratch.totals(), scratch.held_bytes())
         pulls = self._pulls()
         if pulls is not None:
             bounds = day_bounds(day, archive.zone)
-            evidence.check_pulls(day, pulls, archive.accounts, archive.reports, bounds=bounds, tell=self.tell)
+            # Recordings dated before the first date with runs were found by the pull of another date.
+            if day >= archive.start or any(pulls.values()):
+                evidence.check_pulls(day, pulls, archive.accounts, archive.reports, bounds=bounds, tell=self.tell)
             if latest is not None:
                 evidence.compare(day, scratch, latest, pulls, self.tell)
         if not chain.numbers and (verdict.found or (pulls is not None and any(pulls.values()))):

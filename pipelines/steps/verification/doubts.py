@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any, Literal
 
 Kind = Literal[
+    "catalog_stale",
     "ledger_differs",
     "ledger_lacks",
     "ledger_part_altered",
@@ -34,16 +35,23 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """One reason not to believe a date. `subject`: the key, ledger part or recording id that it is about."""
+    """One reason not to believe a date, or the archive as a whole where `day` is None. `subject`: the key, ledger part
+    or recording id that it is about.
+    """
 
-    day: date
+    day: date | None
     kind: str
     subject: str
     sentence: str
 
     def as_json(self) -> dict[str, str]:
         """The form in which it is written to JSON."""
-        return {"date": self.day.isoformat(), "kind": self.kind, "subject": self.subject, "sentence": self.sentence}
+        return {
+            "date": self.day.isoformat() if self.day else "",
+            "kind": self.kind,
+            "subject": self.subject,
+            "sentence": self.sentence,
+        }
 
 
 Tell = Callable[[str, str, str], None]
@@ -92,11 +100,12 @@ class DayVerdict:
 
 @dataclass(slots=True)
 class Sum:
-    """All dates together."""
+    """All dates together. `strays`: the doubts of no date."""
 
     dates: int = 0
     doubtful_dates: int = 0
     doubts: int = 0
+    strays: int = 0
     held: int = 0
     held_bytes: int = 0
     pending: int = 0
@@ -123,10 +132,9 @@ class Sum:
         if not self.dates:
             return "There was no date to verify."
         if self.doubts:
-            return (
-                f"{_number(self.doubts, 'doubt')} on {self.doubtful_dates:,} of {dates}: each is named above with what "
-                f"to do; {read}."
-            )
+            of_these = f" ({self.strays:,} of these of no date)" if self.strays else ""
+            where = f"{self.doubtful_dates:,} of {dates}"
+            return f"{_number(self.doubts, 'doubt')}{of_these} on {where}: each is named above with what to do; {read}."
         return (
             f"No doubt: the archive of {dates} is as sealed. It holds "
             f"{_number(self.held, 'recording')} ({self.held_bytes / 1e6:,.1f} MB); "

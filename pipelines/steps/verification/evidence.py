@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.chain import Chain, ManifestHead
-from pipelines.archive.keys import manifest_key, manifest_prefix
+from pipelines.archive.errors import KeyMissing
+from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
 from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
@@ -19,10 +20,10 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.coverage import gaps
 from pipelines.steps.findings import number
+from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal import MANIFESTS, rows_pulled
 from pipelines.steps.verification.doubts import Tell
 from pipelines.steps.verification.scratch import Difference, Scratch
-from pipelines.steps.verification.threads import Readers
 
 Bounds = tuple[datetime, datetime]
 
@@ -83,6 +84,24 @@ def check_manifests(bucket: Bucket, day: date, chain: Chain, tell: Tell) -> None
             )
 
 
+def check_catalog(bucket: Bucket, day: date, latest: ManifestHead | None, tell: Tell) -> None:
+    """The date's part of the catalog must be the one whose hash is sealed. A manifest from before the hash was sealed
+    only says that there is one.
+    """
+    if latest is None:
+        return
+    key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
+    try:
+        stale = sealed is not None and bucket.hash_object(key).sha256 != sealed
+        what = "is not the catalog that was sealed: it was altered or replaced" if stale else ""
+        if sealed is None and bucket.head(key) is None:
+            what = "is gone"
+    except KeyMissing:
+        what = "is gone"
+    if what:
+        tell("catalog_stale", key, f"{key} {what}; run {day} again, which makes it anew from the ledger")
+
+
 def check_next_day(day: date, chain: Chain, bucket: Bucket, following: Chain, tell: Tell) -> None:
     """What the next day's manifests name of `day`'s must be there, as it was."""
     named_before = False
@@ -112,7 +131,7 @@ def read_ledger(
     bucket: Bucket,
     day: date,
     scratch: Scratch,
-    readers: Readers,
+    threads: int,
     *,
     tell: Tell,
     sealed: bool,
@@ -128,7 +147,7 @@ def read_ledger(
         _damaged(damaged, tell)
         there: dict[str, Seen] = {}
         merged: dict[str, Record] = {}
-        for name, data in readers.ahead(parts.read_if_there, names):
+        for name, data in map_in_order(parts.read_if_there, names, threads=threads):
             if data is None:  # removed since it was listed
                 continue
             there[name] = Seen(name, len(data), hashlib.sha256(data).hexdigest())

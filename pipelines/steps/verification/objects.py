@@ -11,14 +11,16 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
+from pipelines.steps.parallel import map_in_order
 from pipelines.steps.verification.doubts import DayVerdict, Tell
 from pipelines.steps.verification.scratch import Expected, Scratch
-from pipelines.steps.verification.threads import Readers
 
+_HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 Progress = Callable[[int, int], None]
 """Takes how many recordings of the date were looked at, and of how many."""
 
@@ -54,7 +56,7 @@ def check_objects(
     scratch: Scratch,
     reading: Reading,
     verdict: DayVerdict,
-    readers: Readers,
+    threads: int,
     *,
     tell: Tell,
     progress: Progress,
@@ -63,7 +65,7 @@ def check_objects(
     for key, number in scratch.shared_keys():
         tell("object_stray", key, f"{number} recordings are said to lie under the one key {key}")
     scratch.to_read(reading.draw, reading.share, -1 if reading.limit is None else reading.limit)
-    looks = readers.ahead(partial(_look, bucket), scratch.expected())
+    looks = map_in_order(partial(_look, bucket), scratch.expected(), threads=threads)
     for done, ((one, _), look) in enumerate(looks, start=1):
         _judge(one, look, verdict, scratch, tell)
         progress(done, verdict.held)
@@ -74,6 +76,21 @@ def check_objects(
             else "no manifest and no ledger part knows it"
         )
         tell("object_stray", key, f"{key} ({size:,} bytes) is in the bucket and {whose}; find out who put it there")
+
+
+def check_conflicts(bucket: Bucket, day: date, scratch: Scratch, *, tell: Tell) -> None:
+    """What was kept under `conflicts/` must be what its name says, next to a recording that the listing has."""
+    folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
+    for key, _ in bucket.list_keys(folder):
+        where, _, name = key.rpartition("/")
+        start, _, rest = name.partition("-")
+        beside = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
+        if not (scratch.is_listed(beside) and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
+            tell(
+                "object_stray",
+                key,
+                f"{key} is not a recording that was kept apart from one of {day}; find out who put it there",
+            )
 
 
 def _look(bucket: Bucket, item: tuple[Expected, bool]) -> _Look:

@@ -117,6 +117,10 @@ class Scratch:
         )
         return self._count("SELECT count(*) FROM objects") - before
 
+    def is_listed(self, key: str) -> bool:
+        """Whether the listing of the date has this object."""
+        return bool(self._db.execute("SELECT 1 FROM objects WHERE key = ?", (key,)).fetchone())
+
     def expect(self, source: Literal["sealed", "ledger"]) -> None:
         """Say which of the two tells what should be in the bucket, once both and the listing are there.
 
