@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,6 +17,9 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger, LocalFiles
 from pipelines.steps import seal
 from pipelines.steps.seal import seal_day, seal_neighbours
+from pipelines.steps.verification.days import Archive, verify_days
+from pipelines.steps.verification.doubts import Doubt
+from pipelines.steps.verification.objects import Reading
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 FIRST = date(2026, 1, 1)
@@ -71,6 +75,20 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert [one["recording_id"] for one in manifest.document["entries"]] == ["1/2025-12-31/a"]
     assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
     assert neighbours() == {BEFORE: True}
+    told: list[Doubt] = []
+    archive = Archive(
+        bucket=stores.bucket,
+        ledger=stores.ledger,
+        parts=stores.parts,
+        zone=ZoneInfo("UTC"),
+        accounts=("1",),
+        reports=("global_call_type_detail",),
+        verifier=None,
+        threads=2,
+        start=FIRST,
+    )
+    (verdict,) = verify_days(archive, BEFORE, BEFORE, Reading(), tell=told.append, progress=lambda *_: None)
+    assert (verdict.good, verdict.found, told) == (True, 1, [])
     seal_day(*stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 

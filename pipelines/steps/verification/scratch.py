@@ -17,14 +17,14 @@ from typing import Any, Literal
 
 from pipelines.archive.bucket import Listed
 from pipelines.archive.manifest import canonical_json, entry_document
-from pipelines.ledger.states import RANKS, RecordingState, Status
+from pipelines.ledger.states import PRECEDENCE, RANKS, RecordingState, Status
 from pipelines.steps.seal import entry_of
 
 _BATCH = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COMPARED = ("status", "reason", "key", "size", "sha256", "version_id", "layout", "source", "duration_s")
 _COLUMNS = ("recording_id", *_COMPARED, "digest")
-_ORDER = ("epoch", "rank", "written_at", "attempts", "run_id", "status_", "reason_", "key_", "sha256_")
+_ORDER = tuple(f"by_{name}" for name in PRECEDENCE)
 _LEDGER = (*_COLUMNS, "etag", *_ORDER, "same_as")
 _SCHEMA = f"""
 PRAGMA journal_mode = OFF;
@@ -98,7 +98,7 @@ class Scratch:
         self._db.execute("DELETE FROM sealed")
 
     def add_states(self, states: Sequence[RecordingState]) -> None:
-        """Take lines of the ledger, in any order: the one that counts by `states.precedence` stays."""
+        """Take lines of the ledger, in any order: the one that counts by `states.PRECEDENCE` stays."""
         newer = ", ".join(f"excluded.{name}" for name in _ORDER)
         older = ", ".join(f"ledger.{name}" for name in _ORDER)
         update = ", ".join(f"{name} = excluded.{name}" for name in _LEDGER[1:])
@@ -126,7 +126,7 @@ class Scratch:
 
         From here on an id that is another name of a recording counts no more.
         """
-        self._db.execute("INSERT INTO names SELECT recording_id, written_at FROM ledger WHERE same_as IS NOT NULL")
+        self._db.execute("INSERT INTO names SELECT recording_id, by_written_at FROM ledger WHERE same_as IS NOT NULL")
         self._db.execute("DELETE FROM ledger WHERE same_as IS NOT NULL")
         self._db.execute(f"CREATE TEMP VIEW expected AS SELECT * FROM {source}")  # noqa: S608 - one of two names
         self._db.execute(f"CREATE INDEX by_key ON {source} (key)")
@@ -151,7 +151,7 @@ class Scratch:
         named = ", ".join(f"s.{name} IS l.{name}" for name in _COMPARED)
         with closing(self._db.cursor()) as cursor:
             cursor.execute(
-                f"SELECT s.recording_id, s.status, l.status, l.written_at, {named} FROM sealed s "  # noqa: S608
+                f"SELECT s.recording_id, s.status, l.status, l.by_written_at, {named} FROM sealed s "  # noqa: S608
                 "JOIN ledger l USING (recording_id) WHERE s.digest != l.digest ORDER BY 1"
             )
             for recording_id, sealed, held, written, *same in cursor:
@@ -165,7 +165,7 @@ class Scratch:
                 since = None if named is None else _time(named)
                 yield Difference(recording_id, "only_sealed", status, None, (), since)
             cursor.execute(
-                "SELECT recording_id, status, written_at FROM ledger "
+                "SELECT recording_id, status, by_written_at FROM ledger "
                 "WHERE recording_id NOT IN (SELECT recording_id FROM sealed)"
             )
             for recording_id, status, written in cursor:
@@ -228,15 +228,7 @@ def _ledger_line(state: RecordingState) -> tuple[Any, ...]:
         *(_plain(entry[name]) for name in _COMPARED),
         _digest(entry),
         state.etag,
-        state.epoch,
-        RANKS[state.status],
-        _microseconds(state.written_at),
-        state.attempts,
-        state.run_id,
-        str(state.status),
-        state.reason or "",
-        state.key or "",
-        state.sha256 or "",
+        *(_sortable(RANKS[state.status] if name == "rank" else getattr(state, name)) for name in PRECEDENCE),
         state.same_as,
     )
 
@@ -252,6 +244,10 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
     return repr(value)
+
+
+def _sortable(value: datetime | str | int | None) -> str | int:
+    return _microseconds(value) if isinstance(value, datetime) else "" if value is None else value
 
 
 def _microseconds(moment: datetime) -> int:
