@@ -149,6 +149,7 @@ def recording_assets(
                 clock=services.clock,
                 stop=services.stop,
                 progress=ProgressReporter(context),
+                quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
             ).run(work())
             if result.settled:
                 standing = standing_after(portions, day, now=services.clock(), run_id=run_id)

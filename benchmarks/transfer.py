@@ -251,6 +251,7 @@ def run_ours() -> None:
             clock=services.clock,
             stop=services.stop,
             progress=lambda _: None,
+            quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
         ).run(work)
     if result.archived != job["recordings"]:
         reasons = {one.reason for one in services.ledger.states([DAY]).values()}

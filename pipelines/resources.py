@@ -153,7 +153,13 @@ class Services:
     @cached_property
     def rules(self) -> RetryRules:
         """When to come back for a recording, and when to give it up."""
-        return RetryRules(self.settings.archive_retry_minutes, timedelta(days=self.settings.archive_give_up_days))
+        known = self.settings
+        return RetryRules(
+            known.archive_retry_minutes,
+            give_up=timedelta(days=known.archive_give_up_days),
+            final_after=timedelta(hours=known.archive_final_after_hours),
+            kept_for=timedelta(days=known.ringcx_retention_days),
+        )
 
     @cached_property
     def reports(self) -> ReportSource:

@@ -356,6 +356,8 @@ class Settings(PlanSettings, AlertSettings):
     ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     archive_give_up_days: Annotated[float, Field(ge=0)] = 7
+    archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
+    archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
     data_dir: LocalPath = Path("data")
 

@@ -25,6 +25,7 @@ __all__ = [
     "manifest_prefix",
     "metadata_text",
     "probe_key",
+    "quarantine_key",
     "recording_key",
     "signature_key",
     "verification_key",
@@ -80,16 +81,22 @@ def kept_apart(key: str) -> Iterator[str]:
 
 
 def conflict_key_beside(prefix: str, key: str, sha256: str) -> str:
-    """Where other bytes of a recording that is already held are kept: `{prefix}conflicts/…/<16 hex>-<name>`.
+    """Where other bytes of the recording under `key` are kept: `{prefix}conflicts/…/<16 hex>-<name>`.
 
     Raises:
         ValueError: `key` is not a recording's key under `prefix`.
     """
-    start = f"{prefix}recordings/"
-    if not key.startswith(start):
-        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
-    folder, slash, name = key.removeprefix(start).rpartition("/")
-    return f"{prefix}conflicts/{folder}{slash}{sha256[:16]}-{name}"
+    return _kept_under(f"{prefix}conflicts/", prefix, key, sha256)
+
+
+def quarantine_key(prefix: str, key: str, sha256: str) -> str:
+    """Where bytes that were refused for good are kept, which would have gone under `key`:
+    `{prefix}quarantine/date=…/…/<16 hex>-<name>`.
+
+    Raises:
+        ValueError: `key` is not a recording's key under `prefix`.
+    """
+    return _kept_under(f"{prefix}quarantine/", prefix, key, sha256)
 
 
 def day_prefix(prefix: str, day: date) -> str:
@@ -159,6 +166,14 @@ def metadata_text(value: str) -> str:
     return (
         text if len(text) <= _METADATA_LIMIT else f"sha256:{_sha256(value)}"
     )  # quote leaves no ":", so the two forms never meet
+
+
+def _kept_under(folder: str, prefix: str, key: str, sha256: str) -> str:
+    start = f"{prefix}recordings/"
+    if not key.startswith(start):
+        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
+    place, slash, name = key.removeprefix(start).rpartition("/")
+    return f"{folder}{place}{slash}{sha256[:16]}-{name}"
 
 
 def _place(day: date, account_id: str, layout: str) -> str:

@@ -39,12 +39,13 @@ def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
     """
     if wav.format_tag != _PCM or wav.bits_per_sample != 16 or (wav.duration_s or 0.0) < MIN_SECONDS:
         return ()
+    order = ">" if wav.big_endian else "<"
     frame = 2 * wav.channels
     frames = wav.data_bytes // frame
     heard = np.zeros(wav.channels, dtype=bool)
     for first, count in chain(_windows(frames), _blocks(frames)):
         stream.seek(wav.header_bytes + first * frame, os.SEEK_SET)
-        block = np.frombuffer(stream.read(count * frame), dtype="<i2").reshape(-1, wav.channels)
+        block = np.frombuffer(stream.read(count * frame), dtype=order + "i2").reshape(-1, wav.channels)
         for channel in np.flatnonzero(~heard):
             samples = block[:, channel]  # not abs() of it: that of -32768 is -32768 again
             heard[channel] = samples.max() > _LOUDEST_SILENCE or samples.min() < -_LOUDEST_SILENCE

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from pipelines.archive.bucket import Bucket, ObjectFacts, Put
 from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import Layout, conflict_key_beside, metadata_text
+from pipelines.archive.keys import conflict_key_beside, metadata_text
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 __all__ = ["Adopted", "Conflict", "NameTaken", "Stored", "Upload", "adopt", "require_arrived", "store"]
@@ -92,7 +92,7 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     )
 
 
-def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout | None) -> Adopted | None:
+def adopt(bucket: Bucket, key: str, recording_id: str) -> Adopted | None:
     """Adopt an object that a killed run left: its bytes are read again, and must be what its metadata says and a valid
     recording.
 
@@ -111,7 +111,7 @@ def adopt(bucket: Bucket, key: str, recording_id: str, layout: Layout | None) ->
         if read.sha256 != found.sha256 or read.size != found.size:
             return None
         try:
-            wav = inspect_wav(cast("BinaryIO", copy), read.size, layout)
+            wav = inspect_wav(cast("BinaryIO", copy), read.size)
         except NotARecording:
             return None
     return Adopted(Stored(key, read.size, read.sha256, found.etag, found.version_id, adopted=True), wav)

@@ -1,37 +1,50 @@
-"""Is it a recording? Walks a WAV's chunks by their headers and says what it holds, or why it is none.
+"""Read a WAV's headers: what audio it holds, and whether they prove that all of it is there.
 
-The audio itself is never read, so the cost does not depend on the length. Not for decoding, and not for fetching: give
-it a seekable stream. Formats: RIFF/WAVE, RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088), WAVE_FORMAT_EXTENSIBLE, any
-codec tag.
+The audio itself is never read, so the cost does not depend on the length. Not for decoding, and not for deciding what
+becomes of odd audio: any codec and any number of channels is audio. Formats: RIFF/WAVE, RIFX (big-endian), RF64 and
+BW64 (EBU Tech 3306, ITU-R BS.2088), WAVE_FORMAT_EXTENSIBLE, any codec tag.
 """
 
+import codecs
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-from pipelines.archive.keys import Layout
-
-__all__ = ["NotARecording", "WavInfo", "inspect_wav"]
+__all__ = ["NotARecording", "Proof", "WavInfo", "inspect_wav"]
 
 _UNKNOWN32 = 0xFFFFFFFF
 _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
 # What sox writes into a pipe: 0x7FFFF000 less a part of a block as the data's size, and with the headers as the RIFF's.
 _UNKNOWN_SOX = range(0x7FFFE000, 0x7FFFFFFF)
+_STREAMED = 0x7FFFE000  # a size from here on that is not met comes from a writer that did not know the size
 _EXTENSIBLE = 0xFFFE
 _LINEAR = frozenset(
     {0x0001, 0x0003, 0x0006, 0x0007}
 )  # PCM, float, A-law, u-law: bytes per second follow from the frame
-_CHANNELS: dict[str, int] = {"mono": 1, "stereo": 2}
 _SNIFF = 512
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
 
 
+Proof = Literal["whole", "nothing", "cut_off"]
+_MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
+
+
 @dataclass(frozen=True, slots=True)
 class WavInfo:
-    """What a WAV's headers say. `duration_s` is in seconds, None where the codec's headers do not tell."""
+    """What a WAV's headers say of the bytes that were received.
+
+    Attributes:
+        data_bytes: audio that is there.
+        duration_s: in seconds, None where the codec's headers do not say.
+        header_bytes: before the audio.
+        big_endian: a RIFX file.
+        proof: `whole`: its sizes are definite and the audio fills them. `cut_off`: audio is missing by its sizes.
+            `nothing`: its sizes leave the end open, so a body that broke off looks the same.
+        disagrees: a size in the header promises more bytes than there are.
+    """
 
     channels: int
     sample_rate: int
@@ -40,13 +53,16 @@ class WavInfo:
     data_bytes: int
     duration_s: float | None
     header_bytes: int
+    big_endian: bool
+    proof: Proof
+    disagrees: bool
 
 
 class NotARecording(ValueError):  # noqa: N818 - the glossary's word
-    """What was received is not a complete recording.
+    """What was received holds no audio that can be told.
 
-    `reason` is one of empty_body, html_body, json_body, mp3_body, not_riff, not_wave, no_fmt, bad_fmt, no_data,
-    header_only, cut_off, wrong_channels.
+    `reason` is one of empty_body, html_body, json_body, text_body, mp3_body, not_riff, not_wave, no_fmt, bad_fmt,
+    no_data, header_only, cut_off (before any audio).
     """
 
     def __init__(self, reason: str, sentence: str) -> None:
@@ -71,40 +87,41 @@ class _Format:
         return self.byte_rate
 
 
-def inspect_wav(stream: BinaryIO, size: int, layout: Layout | None) -> WavInfo:
+def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     """Walk the chunks of a WAV.
 
     Args:
         stream: seekable, holding the file from position 0; where it stands afterwards is not said.
         size: the number of bytes received.
-        layout: `mono` (one channel) or `stereo` (two); None takes either.
 
     Raises:
         NotARecording: with the reason.
     """
-    riff_end = _riff_end(stream, size)
+    order, riff_end = _riff(stream, size)
     form: _Format | None = None
     data64: int | None = None
     samples = 0
-    for name, start, declared in _chunks(stream, 12, size):
+    for name, start, declared in _chunks(stream, 12, size, order):
         if name == b"data":
             if form is None:
                 raise NotARecording("no_fmt", "The WAV has no fmt chunk before its data")
-            length = _data_length(
-                start, declared if data64 is None or declared != _UNKNOWN32 else data64, riff_end, size
-            )
-            _require_whole(stream, start + length, riff_end, size)
-            known = length == declared or data64 is not None  # else its writer did not know the samples either
-            return _info(form, layout, start, length, samples if known else 0)
+            if data64 is not None and declared == _UNKNOWN32:
+                declared = data64  # noqa: PLW2901 - the 64-bit chunk says it
+            length, is_open = _data_length(start, declared, riff_end, size)
+            missing = _missing(stream, start + length, riff_end, size, order)
+            is_open = is_open or (missing > 0 and (start + length <= size or length >= _STREAMED))
+            proof: Proof = "nothing" if is_open else "cut_off" if missing else "whole"
+            known = not missing and (length == declared or data64 is not None)  # else its writer knew no samples either
+            return _info(form, start, min(length, size - start), samples if known else 0, order, proof, missing > 0)
         if start + declared > size:
             raise NotARecording("cut_off", "The WAV ends inside a chunk before its data")
         if name == b"fmt ":
-            form = _read_format(stream, start, declared)
+            form = _read_format(stream, start, declared, order)
         elif name == b"ds64":
             riff64, data64 = _read_ds64(stream, start, declared)
             riff_end = riff64 if riff_end is None else riff_end
         elif name == b"fact" and declared >= 4:
-            (samples,) = struct.unpack("<I", _read_exactly(stream, start, 4))
+            (samples,) = struct.unpack(f"{order}I", _read_exactly(stream, start, 4))
     if riff_end is not None and riff_end > size:
         raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
     if form is None:
@@ -112,24 +129,27 @@ def inspect_wav(stream: BinaryIO, size: int, layout: Layout | None) -> WavInfo:
     raise NotARecording("no_data", "The WAV has no data chunk")
 
 
-def _riff_end(stream: BinaryIO, size: int) -> int | None:
-    """Where the RIFF chunk ends by its own word, None for a streaming size. Refuses what is no WAV by its first
-    bytes.
+def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
+    """The byte order, and where the RIFF chunk ends by its own word, None for a streaming size.
+
+    Raises:
+        NotARecording: it is no WAV by its first bytes.
     """
     if size == 0:
         raise NotARecording("empty_body", "The source sent an empty body")
     head = _read_exactly(stream, 0, min(size, _SNIFF))
     magic = head[:4]
-    if magic not in {b"RIFF", b"RF64", b"BW64"}:
-        if any(known.startswith(magic) for known in (b"RIFF", b"RF64", b"BW64")):
+    if magic not in _MAGICS:
+        if any(known.startswith(magic) for known in _MAGICS):
             raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
         raise _not_riff(head)
     if size < 12:
         raise NotARecording("cut_off", "The WAV ends inside its first header")
     if head[8:12] != b"WAVE":
         raise NotARecording("not_wave", "It is a RIFF file, but not a WAVE")
-    (declared,) = struct.unpack("<I", head[4:8])
-    return None if declared in {0, _UNKNOWN32} or declared in _UNKNOWN_SOX else 8 + declared
+    order = _MAGICS[magic]
+    (declared,) = struct.unpack(f"{order}I", head[4:8])
+    return order, None if declared in {0, _UNKNOWN32} or declared in _UNKNOWN_SOX else 8 + declared
 
 
 def _not_riff(head: bytes) -> NotARecording:
@@ -140,15 +160,23 @@ def _not_riff(head: bytes) -> NotARecording:
         return NotARecording("json_body", "The source sent JSON instead of a recording")
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
         return NotARecording("mp3_body", "The source sent an MP3; the User-Agent must not look like a browser")
+    if _is_text(head):
+        return NotARecording("text_body", "The source sent text instead of a recording")
     return NotARecording("not_riff", "What the source sent does not begin as a WAV does")
 
 
-def _chunks(stream: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+def _is_text(head: bytes) -> bool:
+    """Whether it can be read as text; the last character may be cut."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
+    return all(character.isprintable() or character.isspace() for character in text) and "\ufffd" not in text
+
+
+def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Name, start of the body and declared size of each chunk whose header is in the file. Odd sizes are padded."""
     for _ in range(_MAX_CHUNKS):
         if position + 8 > size:
             return
-        name, declared = struct.unpack("<4sI", _read_exactly(stream, position, 8))
+        name, declared = struct.unpack(f"{order}4sI", _read_exactly(stream, position, 8))
         yield name, position + 8, declared
         position += 8 + declared + declared % 2
 
@@ -161,14 +189,15 @@ def _read_exactly(stream: BinaryIO, position: int, count: int) -> bytes:
     return block
 
 
-def _read_format(stream: BinaryIO, start: int, declared: int) -> _Format:
+def _read_format(stream: BinaryIO, start: int, declared: int, order: str) -> _Format:
     if declared < 16:
         raise NotARecording("bad_fmt", "The WAV's fmt chunk is too short")
-    tag, channels, rate, byte_rate, align, bits = struct.unpack("<HHIIHH", _read_exactly(stream, start, 16))
+    tag, channels, rate, byte_rate, align, bits = struct.unpack(f"{order}HHIIHH", _read_exactly(stream, start, 16))
     if tag == _EXTENSIBLE:
         if declared < 40:
             raise NotARecording("bad_fmt", "The WAV's extensible fmt chunk is too short")
-        (tag,) = struct.unpack("<H", _read_exactly(stream, start + 24, 2))  # the GUID begins with the classic tag
+        # The GUID begins with the classic tag.
+        (tag,) = struct.unpack(f"{order}H", _read_exactly(stream, start + 24, 2))
     if channels == 0 or rate == 0:
         raise NotARecording("bad_fmt", "The WAV's fmt chunk gives no channel or no sample rate")
     return _Format(tag, channels, rate, byte_rate, align, bits)
@@ -182,40 +211,36 @@ def _read_ds64(stream: BinaryIO, start: int, declared: int) -> tuple[int | None,
     return (None if riff in {0, _UNKNOWN64} else 8 + riff), data
 
 
-def _data_length(start: int, declared: int, riff_end: int | None, size: int) -> int:
-    """How many bytes the data chunk has. A streaming size means: to the end of the RIFF chunk, or else of the file."""
+def _data_length(start: int, declared: int, riff_end: int | None, size: int) -> tuple[int, bool]:
+    """How many bytes the data chunk has, and whether its end is open. A streaming size means: to the end of the RIFF
+    chunk, or else of the file.
+    """
     definite_end = riff_end is not None and riff_end > start
     if declared == 0 and definite_end:
-        return 0  # the RIFF size goes on behind an empty data chunk: it is truly empty, not left open by its writer
+        return 0, False  # the RIFF size goes on behind an empty data chunk: it is truly empty, not left open
     if declared in {0, _UNKNOWN32, _UNKNOWN64} or (declared in _UNKNOWN_SOX and riff_end is None):
         if riff_end is not None and definite_end:
-            if riff_end > size:
-                raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
-            return riff_end - start
-        return size - start
-    return declared
+            return riff_end - start, False
+        return size - start, True
+    return declared, False
 
 
-def _require_whole(stream: BinaryIO, data_end: int, riff_end: int | None, size: int) -> None:
+def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, order: str) -> int:
+    """How many bytes the sizes promise that are not there."""
     if data_end > size:
-        raise NotARecording("cut_off", "The WAV ends before the length that its data chunk gives")
+        return data_end - size
     if riff_end is None or riff_end <= size:
-        return  # what follows the RIFF chunk is not ours to judge
+        return 0  # what follows the RIFF chunk is not ours to judge
     # Some writers leave out the very last pad byte, yet count it: that, and only that, may be missing.
     end = data_end
-    for _, start, declared in _chunks(stream, data_end + data_end % 2, size):
+    for _, start, declared in _chunks(stream, data_end + data_end % 2, size, order):
         end = start + declared
-    if riff_end - size != 1 or end != size:
-        raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
+    return 0 if riff_end - size == 1 and end == size else riff_end - size
 
 
-def _info(form: _Format, layout: Layout | None, start: int, length: int, samples: int) -> WavInfo:
-    allowed = _CHANNELS.values() if layout is None else (_CHANNELS[layout],)
-    if form.channels not in allowed:
-        wanted = " or ".join(map(str, allowed))
-        raise NotARecording(
-            "wrong_channels", f"A {layout or 'segment'} recording has {wanted} channel(s); this WAV has {form.channels}"
-        )
+def _info(  # noqa: PLR0917 - in the order of the fields
+    form: _Format, start: int, length: int, samples: int, order: str, proof: Proof, disagrees: bool
+) -> WavInfo:
     if length == 0 or (form.tag in _LINEAR and length < form.block_align):
         raise NotARecording("header_only", "The WAV has a header but no audio")
     rate = form.bytes_per_second
@@ -223,4 +248,15 @@ def _info(form: _Format, layout: Layout | None, start: int, length: int, samples
         duration: float | None = samples / form.sample_rate  # compressed: only the fact chunk is exact
     else:
         duration = length / rate if rate else None
-    return WavInfo(form.channels, form.sample_rate, form.bits, form.tag, length, duration, start)
+    return WavInfo(
+        channels=form.channels,
+        sample_rate=form.sample_rate,
+        bits_per_sample=form.bits,
+        format_tag=form.tag,
+        data_bytes=length,
+        duration_s=duration,
+        header_bytes=start,
+        big_endian=order == ">",
+        proof=proof,
+        disagrees=disagrees,
+    )

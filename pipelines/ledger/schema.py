@@ -95,6 +95,10 @@ STATE_SCHEMA = pa.schema(
         pa.field("warnings", pa.list_(_TEXT)),
         _required("first_seen_at", _TIME),
         pa.field("same_as", _TEXT),
+        pa.field("first_attempt_at", _TIME),
+        pa.field("body_sha256", _TEXT),
+        pa.field("body_size", pa.int64()),
+        pa.field("quarantine_key", _TEXT),
     ]
 )
 
@@ -284,6 +288,10 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             warnings=tuple(warnings or ()),
             first_seen_at=first_seen_at,
             same_as=same_as,
+            first_attempt_at=first_attempt_at,
+            body_sha256=body_sha256,
+            body_size=body_size,
+            quarantine_key=quarantine_key,
         )
         for (
             recording_id,
@@ -312,6 +320,10 @@ def states_from(table: pa.Table) -> list[RecordingState]:
             warnings,
             first_seen_at,
             same_as,
+            first_attempt_at,
+            body_sha256,
+            body_size,
+            quarantine_key,
         ) in zip(*(values(table[name]) for name in STATE_SCHEMA.names), strict=True)
     ]
 

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "FINAL",
+    "LEAST_ATTEMPTS",
     "PRECEDENCE",
     "RANKS",
     "SAME_RECORDING",
@@ -37,6 +38,8 @@ Layout = Literal["mono", "stereo"]
 Precedence = tuple[int, int, datetime, int, str, str, str, str, str]
 
 _DAY = timedelta(days=1)
+LEAST_ATTEMPTS = 3
+"""So many before a recording gets a final state."""
 
 
 class Status(StrEnum):
@@ -109,9 +112,18 @@ class RecordingState:
     same_as: str | None = None
     """The recording that this id is another name of. Such a line is no recording: it is held, counted and asked for
     under that id only."""
+    first_attempt_at: datetime | None = None
+    """When the first fetch of this epoch ended."""
+    body_sha256: str | None = None
+    """Of the last body that was received whole as far as HTTP said, and not archived."""
+    body_size: int | None = None
+    """Of the longest such body."""
+    quarantine_key: str | None = None
+    """Where bytes that were refused for good are kept."""
 
     def __post_init__(self) -> None:
-        for moment in (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at):
+        times = (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at, self.first_attempt_at)
+        for moment in times:
             if moment is not None and moment.tzinfo is None:
                 raise ValueError(f"a time of recording {self.recording_id} has no time zone; give every time one.")
         if (self.next_attempt_at is None) == (self.status is Status.pending):
@@ -160,7 +172,11 @@ def current(states: Iterable[RecordingState]) -> dict[str, RecordingState]:
 class RetryRules:
     """When to ask again for a recording that is not ready, and when to stop asking.
 
-    `minutes` are the waits after the first, second, … attempt; `give_up` is the age at which "not yet" becomes "never".
+    Attributes:
+        minutes: the waits after the first, second, … attempt.
+        give_up: the age at which "not yet" may become "never".
+        final_after: the least time from the first attempt to the one that may be the last.
+        kept_for: how long the source keeps a recording.
 
     Raises:
         ValueError: if there is no wait, or one below zero.
@@ -168,6 +184,8 @@ class RetryRules:
 
     minutes: Sequence[float]
     give_up: timedelta
+    final_after: timedelta = _DAY
+    kept_for: timedelta = timedelta(days=90)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "minutes", tuple(self.minutes))
@@ -176,15 +194,16 @@ class RetryRules:
         if self.give_up < timedelta(0):
             raise ValueError("ARCHIVE_GIVE_UP_DAYS must not be below 0.")
 
-    def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime) -> datetime:
+    def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime, is_old: bool = False) -> datetime:
         """Return when attempt number `attempts + 1` is due, attempt number `attempts` having failed at `now`.
 
-        The last wait repeats until the recording has been known for a day; from then on it is asked for daily.
+        The last wait repeats until the recording has been known for a day; from then on it is asked for daily. One
+        that is old (`gives_up`) is not about to appear within the hour: it is asked for daily after the last wait.
         """
         if attempts <= 0:
             return now
         wait = timedelta(minutes=self.minutes[min(attempts, len(self.minutes)) - 1])
-        if attempts > len(self.minutes) and now - first_seen_at >= _DAY:
+        if attempts > len(self.minutes) and (now - first_seen_at >= _DAY or (is_old and any(self.minutes))):
             wait = max(wait, _DAY)
         return now + wait
 
@@ -194,19 +213,35 @@ class RetryRules:
         Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
         a wrong year in a report does not keep it pending for ever.
         """
+        return self._age(state, now) > self.give_up
+
+    def is_purged(self, state: RecordingState, now: datetime) -> bool:
+        """Say whether the recording is so old at `now` that the source does not keep it any more."""
+        return self._age(state, now) > self.kept_for
+
+    def is_patient(self, state: RecordingState, now: datetime) -> bool:
+        """Say whether the attempt that ends at `now` may be the last one: at least the third, and at least
+        `final_after` after the first. An outage of the source then costs time and no recording.
+        """
+        first = state.first_attempt_at or state.first_seen_at
+        return state.attempts + 1 >= LEAST_ATTEMPTS and now - first >= self.final_after
+
+    def _age(self, state: RecordingState, now: datetime) -> timedelta:
         born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
-        return now - min(born, state.first_seen_at) > self.give_up
+        return now - min(born, state.first_seen_at)
 
 
 def pending_again(state: RecordingState, reason: str, now: datetime, run_id: str, rules: RetryRules) -> RecordingState:
     """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned."""
     _require(state, "tried again", state.status is Status.pending)
     attempts = state.attempts + 1
+    is_old = rules.gives_up(state, now)
     return replace(
         state,
         reason=reason,
         attempts=attempts,
-        next_attempt_at=rules.next_attempt(attempts, first_seen_at=state.first_seen_at, now=now),
+        next_attempt_at=rules.next_attempt(attempts, first_seen_at=state.first_seen_at, now=now, is_old=is_old),
+        first_attempt_at=state.first_attempt_at or now,
         written_at=now,
         run_id=run_id,
     )
@@ -297,6 +332,9 @@ def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> 
         version_id=None,
         warnings=(),
         same_as=None,
+        first_attempt_at=None,
+        body_sha256=None,
+        body_size=None,
         epoch=state.epoch + 1,
         written_at=now,
         run_id=run_id,

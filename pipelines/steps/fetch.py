@@ -1,8 +1,7 @@
 """Everything `pending` and due on a date: attempted, its new state recorded.
 
-One pass over what is due, then a second request for those whose answer would be final. It never waits for a link that
-is not ready: the state says when to come back. States are written every few seconds, so that a killed run loses no
-more than that, and what it had already stored is found by the next run's listing.
+It never waits for a link that is not ready: the state says when to come back. States are written now and then: what a
+killed run had stored and not written down is found by the next run's listing.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -26,30 +24,23 @@ from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import CredentialsRefused, SourceError, Stopped
+from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.steps.attempt import Attempt, Done, Recorders, TemporaryDiskFull, is_segment
+from pipelines.steps.attempt import FIREWALL, Attempt, Done, Recorders, TemporaryDiskFull, is_ours, is_segment
 from pipelines.steps.due import Planned, Work
 from pipelines.steps.findings import number
-from pipelines.steps.verdicts import Fault, judge, may_be_final
+from pipelines.steps.verdicts import Fault, judge
 
-PASS = 20_000  # so many are tried before those of them are tried again whose answer would be final
-FLUSH_LINES = 2000
-FLUSH_EVERY = timedelta(seconds=10)
-# So many in a row without one answer about a recording: the source, the log-in or S3 is at fault, not the recordings.
+FLUSH_LINES = 10_000
+FLUSH_EVERY = timedelta(seconds=60)
+# So many in a row that may be the fault of the source, the log-in or S3, and not of the recordings.
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
-REFUSALS = frozenset({"unauthorized", "forbidden"})
 _TROUBLESHOOTING = "the README's troubleshooting says what to check for it"
-_CHECK_RIGHTS = "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
 
 
 LogIn = tuple[bool, str]
 """What one log-in is good for: segments of the current API or links of the reports, at one host."""
-
-
-Attempts = Callable[[Iterable[tuple[RecordingState, str]]], Generator[tuple[Done, str], None, None]]
-"""Recordings, each with the key that it is to be stored under -> how each attempt ended."""
 
 
 class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
@@ -74,7 +65,7 @@ class FetchResult:
         settled: those of which it wrote a new state.
         archived: those that are held now; `adopted` of them lay in the bucket already.
         size: bytes of the archived ones.
-        refused: log-in -> how many it was refused for, without proof that it is good.
+        refused: log-in that gave no recording -> how many it was refused for.
     """
 
     due: int = 0
@@ -90,7 +81,7 @@ def refused_log_in(result: FetchResult) -> str | None:
     if not result.refused:
         return None
     hosts = ", ".join(sorted({host for _, host in result.refused}))
-    checks = "; ".join(sorted({_what_to_check(of_segments) for of_segments, _ in result.refused}))
+    checks = "; ".join(sorted({_credentials(of_segments) for of_segments, _ in result.refused}))
     return (
         f"{number(result.refused.total(), 'recording was', 'recordings were')} refused at {hosts} (HTTP 401 or 403), "
         f"and none was given to the same log-in: {checks}. What was refused stays pending and is asked for again."
@@ -112,6 +103,7 @@ class Fetcher:
         clock: Callable[[], datetime],
         stop: threading.Event,
         progress: Callable[[Progress], None],
+        quarantine_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._bucket = bucket
@@ -122,8 +114,10 @@ class Fetcher:
         self._clock = clock
         self._stop = stop
         self._progress = progress
-        self._proven: set[LogIn] = set()
+        self._quarantine_bytes = quarantine_bytes
+        self._given: set[LogIn] = set()
         self._gave_before: set[LogIn] = set()
+        self._undecided: list[Done] = []
         self._in_a_row = 0
         self._defect: Exception | None = None
 
@@ -155,33 +149,77 @@ class Fetcher:
         result.due += len(due)
         if len(due):
             self._gave_before |= {_log_in(one) for one in work.known.of_each_origin()}
-        attempt = Attempt(self._bucket, self._media, self._existing(due), self._stop)
-        for part in due.batches(PASS):
-            self._pass(partial(self._attempts, attempt, pool, lines, result), part, lines, result)
+        attempt = Attempt(
+            bucket=self._bucket,
+            media=self._media,
+            existing=self._existing(due),
+            stop=self._stop,
+            rules=self._rules,
+            clock=self._clock,
+            quarantine_bytes=self._quarantine_bytes,
+        )
+        try:
+            with closing(self._attempts(attempt, pool, lines, result, due)) as attempts:
+                for done in attempts:
+                    self._take(done, result, lines)
+        except BaseException:
+            # What the source said while it was failing is no verdict on a recording.
+            self._undecided = [
+                replace(done, fault=Fault("unavailable", done.fault.reason)) for done in self._undecided if done.fault
+            ]
+            raise
+        finally:
+            while self._undecided:
+                self._settle(self._undecided.pop(), result, lines)
+        for log_in in self._given:
+            del result.refused[log_in]
 
     def _existing(self, due: Planned) -> frozenset[str]:
         """What lies in the archive already and may be one of these."""
         prefixes = [day_prefix(self._bucket.prefix, day) for day in due.days()]
         return due.among(key for prefix in prefixes for key, _ in self._bucket.list_keys(prefix))
 
-    def _pass(self, attempts: Attempts, due: Planned, lines: _Lines, result: FetchResult) -> None:
-        """Attempt each, and those whose answer would be final once more."""
-        doubtful: dict[str, tuple[Done, str]] = {}
-        try:
-            with closing(attempts(due)) as first:
-                for done, key in first:
-                    if done.fault and may_be_final(done.state, done.fault, self._rules, self._clock()):
-                        doubtful[done.state.recording_id] = done, key
-                    else:
-                        self._settle(done, result, lines, before=None)
-            with closing(attempts([(done.state, key) for done, key in doubtful.values()])) as second:
-                for done, _ in second:
-                    before, _ = doubtful.pop(done.state.recording_id)
-                    self._settle(done, result, lines, before=before)
-        finally:
-            # Broken off before the second request: what the first one said is kept, and nothing is final.
-            for done, _ in doubtful.values():
-                self._settle(done, result, lines, before=None)
+    def _take(self, done: Done, result: FetchResult, lines: _Lines) -> None:
+        """Settle an outcome, or hold it back until a recording is given to the same log-in.
+
+        Raises:
+            SourceDown: it is one too many of those that say nothing.
+        """
+        log_in = _log_in(done.state)
+        if done.stored is not None and not done.stored.adopted:
+            self._given.add(log_in)
+            believed = [one for one in self._undecided if _log_in(one.state) == log_in]
+            self._undecided = [one for one in self._undecided if _log_in(one.state) != log_in]
+            for one in believed:
+                self._settle(one, result, lines, believed=True)
+        if is_in_doubt := self._is_in_doubt(done):
+            self._undecided.append(done)
+        else:
+            self._settle(done, result, lines, believed=True)
+        says_nothing = is_in_doubt or (done.fault is not None and done.fault.kind == "unavailable")
+        self._in_a_row = self._in_a_row + 1 if says_nothing else 0
+        if done.fault is not None and self._in_a_row >= BREAK_AFTER:
+            raise self._defect or SourceDown(
+                f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{done.fault.reason}`: the "
+                f"run stopped, what it did not try stays due; {_what_to_check(done)}."
+            )
+
+    def _is_in_doubt(self, done: Done) -> bool:
+        """Whether the answer may be about the source or the log-in, as long as no recording is given after it.
+
+        A refusal always may, unless it has stayed one past the time of giving up at a log-in that was given others: a
+        403 past `ARCHIVE_GIVE_UP_DAYS`; a 401 and a firewall's 403 as long as the source keeps the recording, since a
+        password may have been changed and a firewall means how often we ask. Another answer may if the log-in was
+        never given a recording of the date, as when the account is another one's.
+        """
+        fault, state, now = done.fault, done.state, done.at or self._clock()
+        if fault is None or fault.kind == "unavailable" or is_ours(fault):
+            return False
+        is_known = _log_in(state) in self._given | self._gave_before
+        if fault.kind == "refused":
+            is_old = self._rules.gives_up if fault.reason == "forbidden" else self._rules.is_purged
+            return not (is_known and is_old(state, now) and self._rules.is_patient(state, now))
+        return not is_known and not self._rules.is_purged(state, now)
 
     def _attempts(
         self,
@@ -190,25 +228,22 @@ class Fetcher:
         lines: _Lines,
         result: FetchResult,
         due: Iterable[tuple[RecordingState, str]],
-    ) -> Generator[tuple[Done, str], None, None]:
+    ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
         waiting = iter(due)
-        running: dict[Future[Done], tuple[RecordingState, str]] = {}
+        running: dict[Future[Done], RecordingState] = {}
         ended: SimpleQueue[Future[Done]] = SimpleQueue()
 
         try:
             while True:
                 for state, key in islice(waiting, 2 * self._concurrency - len(running)):
                     future = pool.submit(attempt, state, key)
-                    running[future] = state, key
+                    running[future] = state
                     future.add_done_callback(ended.put)
                 if not running:
                     return
                 for future in _next_of(ended):
-                    state, key = running.pop(future)
-                    done = self._outcome(future, state)
-                    self._watch(done)
-                    yield done, key
+                    yield self._outcome(future, running.pop(future))
                 lines.flush_in_time()
                 self._progress(Progress(result.settled, result.due, result.size))
         except BaseException:
@@ -223,7 +258,7 @@ class Fetcher:
         """How the attempt ended. A defect met at one recording is raised at the end, so that it stops no other."""
         try:
             return future.result()
-        except (Stopped, StorageRefused, LimiterBroken):
+        except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
             raise
         except SourceError as refusal:  # of the log-in, the network or the account: other recordings may still be had
             self._defect = self._defect or refusal
@@ -236,38 +271,10 @@ class Fetcher:
             self._defect = self._defect or defect
             return Done(state, fault=Fault("unavailable", "defect"))
 
-    def _watch(self, done: Done) -> None:
-        self._in_a_row = self._in_a_row + 1 if self._says_nothing(done) else 0
-        if done.fault is not None and self._in_a_row >= BREAK_AFTER:
-            check = _what_to_check(is_segment(done.state)) if done.fault.reason in REFUSALS else _TROUBLESHOOTING
-            raise self._defect or SourceDown(
-                f"{BREAK_AFTER} recordings in a row could not be had, the last one with `{done.fault.reason}`: the run "
-                f"stopped, what it did not try stays due; {check}."
-            )
-
-    def _says_nothing(self, done: Done) -> bool:
-        """Whether the outcome is about the source or the log-in, and not about the recording."""
-        if done.fault is None or done.fault.kind != "refused":
-            return done.fault is not None and done.fault.kind == "unavailable"
-        return not self._is_proven(done)
-
-    def _is_proven(self, done: Done) -> bool:
-        """Whether the log-in is known to be good where the recording was refused.
-
-        A recording given in this run proves it. One given in an earlier run does not, since a password may have been
-        changed since; that much counts only for a 403 that has stayed one until the recording is given up.
-        """
-        log_in, fault = _log_in(done.state), done.fault
-        forbidden = fault is not None and fault.reason == "forbidden"
-        patient = forbidden and done.state.attempts > 0 and self._rules.gives_up(done.state, self._clock())
-        return log_in in self._proven or (patient and log_in in self._gave_before)
-
-    def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, before: Done | None) -> None:
+    def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, believed: bool = False) -> None:
         now = self._clock()
         if done.stored is not None:
             stored = done.stored
-            if not stored.adopted:
-                self._proven.add(_log_in(done.state))
             state = archived(
                 done.state,
                 key=stored.key,
@@ -284,21 +291,16 @@ class Fetcher:
             result.size += stored.size
             result.adopted += stored.adopted
         elif done.fault is not None:
-            state = judge(
-                done.state,
-                done.fault,
-                confirmed=before is not None and before.fault is not None and before.fault.kind == done.fault.kind,
-                credentials_proven=self._is_proven(done),
-                rules=self._rules,
-                now=now,
-                run_id=self._run_id,
-            )
+            now = done.at or now
+            state = judge(done.state, done.fault, believed=believed, rules=self._rules, now=now, run_id=self._run_id)
+            log_in = _log_in(state)
+            is_forbidden = done.fault.reason == "forbidden" and log_in in self._gave_before
+            if state.status is Status.pending and done.fault.kind == "refused" and not is_forbidden:
+                result.refused[log_in] += 1
         else:
             state = final(done.state, Status.rejected, "conflict", now, self._run_id)
         result.settled += 1
         result.archived += state.status is Status.archived
-        if state.status is Status.pending and state.reason in REFUSALS:
-            result.refused[_log_in(state)] += 1
         lines.add(state)
 
 
@@ -348,8 +350,24 @@ def _next_of(ended: SimpleQueue[Future[Done]]) -> list[Future[Done]]:
         return []
 
 
-def _what_to_check(of_segments: bool) -> str:
-    return _CHECK_RIGHTS if of_segments else "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
+def _what_to_check(done: Done) -> str:
+    fault = done.fault
+    if fault is None or fault.kind == "unavailable":
+        return _TROUBLESHOOTING
+    if fault.reason == FIREWALL:
+        return "a firewall in front of the source refuses us: lower RINGCX_LIMIT_MEDIA, so that it is asked less often"
+    if fault.kind == "refused":
+        return _credentials(is_segment(done.state))
+    return (
+        "not one was given: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether recording "
+        "is activated for the account"
+    )
+
+
+def _credentials(of_segments: bool) -> str:
+    if of_segments:
+        return "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
+    return "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
 
 
 def _log_in(state: RecordingState) -> LogIn:

@@ -2,11 +2,12 @@
 
     not_there    202, 404, 410, other 4xx     pending, then `missing`
     not_audio    HTML, JSON, MP3, empty, cut  pending, then `rejected`
-    refused      401, 403                     `denied` if the credentials are proven good, else pending
+    refused      401, 403                     pending, then `denied`
+    unproven     audio, perhaps not all       pending, until `attempt.py` keeps it with a warning
     unavailable  5xx, 429, connection, S3     pending, for ever: says nothing about the recording
 
-"then": when the recording is older than `ARCHIVE_GIVE_UP_DAYS` and two requests of one run said the same. Age tells
-"not yet" from "never", and the second request tells "never" from one bad moment.
+"then": at the third attempt or later, a day after the first (`RetryRules.is_patient`), so that an outage costs time and
+no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which tells "not yet" from "never".
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 
 from pipelines.ledger.states import RecordingState, RetryRules, Status, final, pending_again
 
-FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
+FaultKind = Literal["not_there", "not_audio", "refused", "unproven", "unavailable"]
 
 _FINAL_OF: Mapping[FaultKind, Status] = {
     "not_there": Status.missing,
@@ -35,28 +36,19 @@ class Fault:
     reason: str
 
 
-def may_be_final(state: RecordingState, fault: Fault, rules: RetryRules, now: datetime) -> bool:
-    """Whether the same answer again would settle the matter, so that asking again in this run is worth a request."""
-    return fault.kind == "refused" or (fault.kind in _FINAL_OF and rules.gives_up(state, now))
+def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
+    """Say whether an answer about the recording at `now` may be taken for the last one."""
+    return rules.is_patient(state, now) and rules.gives_up(state, now)
 
 
 def judge(
-    state: RecordingState,
-    fault: Fault,
-    *,
-    confirmed: bool,
-    credentials_proven: bool,
-    rules: RetryRules,
-    now: datetime,
-    run_id: str,
+    state: RecordingState, fault: Fault, *, believed: bool, rules: RetryRules, now: datetime, run_id: str
 ) -> RecordingState:
-    """The state after an attempt that ended in `fault`.
+    """Return the state after an attempt that ended in `fault`.
 
-    `confirmed`: a second request of this run ended in a fault of the same kind. `credentials_proven`: the same log-in
-    is known to be good at the recording's host.
+    `believed`: a refusal is known to be about the recording, and not about the log-in or about how often we ask.
     """
-    # Age alone never denies: a backfill with a wrong password would deny every old recording.
-    settled = credentials_proven if fault.kind == "refused" else rules.gives_up(state, now)
-    if fault.kind != "unavailable" and confirmed and settled:
+    settled = rules.is_patient(state, now) if fault.kind == "refused" else may_be_last(state, rules, now)
+    if settled and fault.kind in _FINAL_OF and (believed or fault.kind != "refused"):
         return final(state, _FINAL_OF[fault.kind], fault.reason, now, run_id)
     return pending_again(state, fault.reason, now, run_id, rules)

@@ -287,8 +287,8 @@ def proxied(proxied_client: "S3Client", proxy: Proxy, prefix: str, naps: list[fl
     return bucket
 
 
-def _chunk(name: bytes, body: bytes, *, size: int | None = None) -> bytes:
-    return name + struct.pack("<I", len(body) if size is None else size) + body + b"\0" * (len(body) % 2)
+def _chunk(name: bytes, body: bytes, *, size: int | None = None, order: str = "<") -> bytes:
+    return name + struct.pack(order + "I", len(body) if size is None else size) + body + b"\0" * (len(body) % 2)
 
 
 def build_wav(
@@ -309,23 +309,24 @@ def build_wav(
     block: int | None = None,
 ) -> bytes:
     """A WAV, chunk by chunk; sizes that are not given are the true ones."""
+    order = ">" if magic == b"RIFX" else "<"
     align = channels * bits // 8 if block is None else block
     speed = rate * align if byte_rate is None else byte_rate
-    fmt = struct.pack("<HHIIHH", 0xFFFE if extensible else tag, channels, rate, speed, align, bits)
+    fmt = struct.pack(order + "HHIIHH", 0xFFFE if extensible else tag, channels, rate, speed, align, bits)
     if extensible:
-        guid = struct.pack("<H", tag) + bytes.fromhex("000000001000800000aa00389b71")
-        fmt += struct.pack("<HHI", 22, bits, 0) + guid
-    wide = magic != b"RIFF"
-    inner = b"".join(_chunk(name, body) for name, body in before) + _chunk(b"fmt ", fmt)
-    data = _chunk(b"data", audio, size=0xFFFFFFFF if wide and data_size is None else data_size)
-    tail = b"".join(_chunk(name, body) for name, body in after)
+        guid = struct.pack(order + "H", tag) + bytes.fromhex("000000001000800000aa00389b71")
+        fmt += struct.pack(order + "HHI", 22, bits, 0) + guid
+    wide = magic in {b"RF64", b"BW64"}
+    inner = b"".join(_chunk(name, body, order=order) for name, body in before) + _chunk(b"fmt ", fmt, order=order)
+    data = _chunk(b"data", audio, size=0xFFFFFFFF if wide and data_size is None else data_size, order=order)
+    tail = b"".join(_chunk(name, body, order=order) for name, body in after)
     total = 4 + (36 if wide else 0) + len(inner) + len(data) + len(tail)
     head = b""
     if wide:
         riff64, data64 = ds64 if ds64 is not None else (total, len(audio))
-        head = _chunk(b"ds64", struct.pack("<QQQI", riff64, data64, len(audio) // max(align, 1), 0))
+        head = _chunk(b"ds64", struct.pack(order + "QQQI", riff64, data64, len(audio) // max(align, 1), 0))
     declared = riff_size if riff_size is not None else (0xFFFFFFFF if wide else total)
-    return magic + struct.pack("<I", declared) + b"WAVE" + head + inner + data + tail
+    return magic + struct.pack(order + "I", declared) + b"WAVE" + head + inner + data + tail
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pipelines.archive.keys import (
     manifest_key,
     manifest_number,
     metadata_text,
+    quarantine_key,
     recording_key,
 )
 
@@ -121,19 +122,20 @@ def test_a_key_apart_is_known_by_the_key_that_it_lies_beside(path: str, one: str
 
 
 @given(HOSTILE, HOSTILE)
-def test_a_conflict_is_kept_under_the_folder_and_name_of_its_recording(path: str, account: str) -> None:
+def test_a_conflict_and_a_quarantine_are_named_by_the_recordings_key_and_the_hash(path: str, account: str) -> None:
     digest = "0123456789abcdef" * 4
     key = recording_key("p/", DAY, account, "stereo", path)
-    named = conflict_key_beside("p/", key, digest)
-    folder, _, name = key.removeprefix("p/recordings/").rpartition("/")
-    assert named == f"p/conflicts/{folder}/0123456789abcdef-{name}"
-    assert named.startswith("p/conflicts/date=2020-07-30/account_id=")
-    assert named.rpartition("/")[2].startswith("0123456789abcdef-")
+    for named, folder in ((conflict_key_beside, "conflicts"), (quarantine_key, "quarantine")):
+        place, _, name = named("p/", key, digest).rpartition("/")
+        assert place == key.rpartition("/")[0].replace("p/recordings/", f"p/{folder}/")
+        assert name == f"0123456789abcdef-{key.rpartition('/')[2]}"
 
 
-def test_a_key_elsewhere_has_no_conflict_key() -> None:
+def test_a_key_elsewhere_has_no_conflict_and_no_quarantine() -> None:
     with pytest.raises(ValueError, match="not the key of a recording"):
         conflict_key_beside("p/", "q/recordings/a", "0" * 64)
+    with pytest.raises(ValueError, match="not the key of a recording"):
+        quarantine_key("p/", "q/recordings/a", "0" * 64)
 
 
 @given(st.integers(1, 10**9))

@@ -23,7 +23,7 @@ def stereo(left: np.ndarray, right: np.ndarray, *, extra: bytes = b"") -> bytes:
 
 def silent(body: bytes) -> tuple[int, ...]:
     stream = io.BytesIO(body)
-    return silent_channels(stream, inspect_wav(stream, len(body), "stereo"))
+    return silent_channels(stream, inspect_wav(stream, len(body)))
 
 
 def hiss(seconds: float, loudest: int) -> np.ndarray:

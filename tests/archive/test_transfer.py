@@ -150,7 +150,7 @@ def test_an_object_that_is_not_what_it_says_is_never_adopted_and_costs_no_record
     body = wav()
     upload = upload_of(body)
     damaged(bucket, upload, change(body))
-    assert adopt(bucket, upload.key, upload.recording_id, "mono") is None
+    assert adopt(bucket, upload.key, upload.recording_id) is None
     with pytest.raises(Conflict) as caught:
         store(bucket, upload, io.BytesIO(body))
     assert caught.value.existing_sha256 == sha256(change(body)).hexdigest()
@@ -348,7 +348,7 @@ def test_a_killed_runs_recording_is_adopted_with_its_duration(bucket: Bucket, up
     body = wav(audio=b"\1\2" * 8000)
     upload = upload_of(body)
     stored = store(bucket, upload, io.BytesIO(body))
-    adopted = adopt(bucket, upload.key, upload.recording_id, "mono")
+    adopted = adopt(bucket, upload.key, upload.recording_id)
     assert adopted is not None
     assert adopted.stored == Stored(
         stored.key, stored.size, stored.sha256, stored.etag, stored.version_id, adopted=True
@@ -359,13 +359,12 @@ def test_a_killed_runs_recording_is_adopted_with_its_duration(bucket: Bucket, up
 def test_what_cannot_be_adopted_is_left_for_a_fetch(bucket: Bucket, upload_of: UploadOf, wav: Build) -> None:
     body = wav()
     upload = upload_of(body)
-    assert adopt(bucket, upload.key, upload.recording_id, "mono") is None  # nothing there
+    assert adopt(bucket, upload.key, upload.recording_id) is None  # nothing there
     store(bucket, upload, io.BytesIO(body))
-    assert adopt(bucket, upload.key, "another/id", "mono") is None
-    assert adopt(bucket, upload.key, upload.recording_id, "stereo") is None  # not a recording of that layout
+    assert adopt(bucket, upload.key, "another/id") is None
     foreign = f"{bucket.prefix}recordings/foreign.WAV"
     put_foreign(bucket, foreign, body)
-    assert adopt(bucket, foreign, upload.recording_id, "mono") is None
+    assert adopt(bucket, foreign, upload.recording_id) is None
     page = upload_of(b"<html>", key=f"{bucket.prefix}recordings/page.WAV")
     store(bucket, page, io.BytesIO(b"<html>"))
-    assert adopt(bucket, page.key, page.recording_id, "mono") is None
+    assert adopt(bucket, page.key, page.recording_id) is None

@@ -223,7 +223,7 @@ def test_an_rf64_that_claims_a_terabyte_is_received_as_what_it_is(
     media = MediaClient(client, HostList(["127.0.0.1"]), auth=None)
     fetched = media.fetch(f"{serve(sends(head, body)).url}/?file=a", "1", sink)
     with pytest.raises(NotARecording) as refused:
-        inspect_wav(sink, fetched.size, "mono")
+        inspect_wav(sink, fetched.size)
     assert refused.value.reason == "cut_off"
 
 

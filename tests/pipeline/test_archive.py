@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines.calendar import day_bounds
-from pipelines.ledger.states import Status
+from pipelines.ledger.states import FINAL, Status
 from sandbox.calls import calls_between
 from sandbox.faults import Faults, Where
 
@@ -129,6 +129,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     for _ in range(5):
         for day in recent:
             it.run(day)
+        it.passed += timedelta(days=3)
         states = it.states(*recent)
         if all(
             one["recording_id"] in states and states[one["recording_id"]].status == one["expected"] for one in truth
@@ -179,13 +180,12 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
 ) -> None:
     it = world(faults=Faults(**{fault: Where(paths=("*-session-2-stereo.WAV",))}))
     young = recent[-1]
+    it.run_until_final(OLD, young)
     for day in (OLD, young):
-        assert it.run(day).success
         states = it.states(day)
         bad = [one for one in it.truth(day) if one["expected"] != "archived"]
         assert bad
-        denied = status is Status.denied
-        wanted = status if day == OLD or denied else Status.pending
+        wanted = status if day == OLD else Status.pending
         for one in bad:
             state = states[one["recording_id"]]
             assert state.status is wanted
@@ -197,8 +197,21 @@ def test_an_old_recording_that_stays_bad_ends_in_its_state_and_a_young_one_stays
     assert not set(it.objects().values()) & {one["sha256"] for one in bad}
 
 
-def test_an_old_recording_is_not_given_up_for_one_bad_moment(world: Callable[..., Any]) -> None:
-    it = world(faults=Faults(not_found=Where(share=0.5, first=1), html_200=Where(share=0.5, first=1)))
+def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable[..., Any]) -> None:
+    names = ("not_found", "still_encoding", "empty_body", "html_200", "json_200", "cut_off", "header_only")
+    it = world(faults=Faults(**{name: Where(share=0.4, first=2) for name in names}))
+    it.run_until_final(OLD)
+    assert all(one.success for one in it.runs)
+    assert {state.status for state in it.states(OLD).values()} == {Status.archived}
+
+
+def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(world: Callable[..., Any]) -> None:
+    it = world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
+    first = it.run(OLD)
+    assert not first.success
+    assert {state.status for state in it.states(OLD).values()} == {Status.pending}
+    it.sandbox.set_faults(Faults())
+    it.passed += timedelta(minutes=2)
     assert it.run(OLD).success
     assert {state.status for state in it.states(OLD).values()} == {Status.archived}
 
@@ -417,8 +430,13 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
 ) -> None:
     it = world(faults=Faults(forbidden=Where(paths=("*-session-*",))), sandbox={"calls_per_day": (60, 60)})
     day = recent[0]
-    assert it.run(day).success
+    result = it.run(day)
+    assert "in a row" in it.failures(result)["recordings"]
     expected = {one["recording_id"]: one["expected"] for one in it.truth(day)}
     assert list(expected.values()).count("denied") > 40
+    assert not {state.status for state in it.states(day).values()} & FINAL
+    for _ in range(8):
+        it.passed += timedelta(days=3)
+        it.run(day)
     states = it.states(day)
     assert {key: str(state.status) for key, state in states.items() if key in expected} == expected

@@ -174,9 +174,9 @@ def test_young_pending_recordings_pass_and_are_counted_until_nobody_comes(
 
 def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_twenty_ids(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
-    result = it.run(OLD)
-    assert result.success
-    found = {one.check_name: one for one in result.get_asset_check_evaluations()}["every_link_is_held"]
+    it.run_until_final(OLD)
+    assert it.runs[-1].success
+    found = {one.check_name: one for one in it.runs[-1].get_asset_check_evaluations()}["every_link_is_held"]
     lost = {one.recording_id for one in states_of(it, OLD, Status.missing)}
     assert (found.passed, found.severity) == (False, ERROR)
     count = figures(found)
@@ -496,7 +496,7 @@ def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..
 
 def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(header_only=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     found = check(it, "audio_is_true", OLD)
     assert not found.passed
     empty = {one.recording_id for one in states_of(it, OLD, Status.rejected)}
@@ -522,7 +522,7 @@ def test_a_call_recorded_in_two_parts_has_the_length_of_both(world: Callable[...
 
 def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     lost = states_of(it, OLD, Status.missing)
     assert lost
     it.sandbox.reset()
@@ -536,29 +536,31 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
     for one in lost:
         history = it.services().ledger.state_history(OLD, one.recording_id)
         assert [(line.status, line.epoch) for line in history] == [
-            (Status.pending, 0),
+            *[(Status.pending, 0)] * 3,
             (Status.missing, 0),
             (Status.pending, 1),
             (Status.archived, 1),
         ]
-        assert history[2].reason == "retry_requested"
+        assert history[4].reason == "retry_requested"
     assert check(it, "every_link_is_held", OLD).passed
 
 
 def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     lost = states_of(it, OLD, Status.missing)
     assert run(it, OLD, retry_final=True).success
+    assert not states_of(it, OLD, Status.missing)
+    it.run_until_final(OLD)
     again = {one.recording_id: one for one in states_of(it, OLD, Status.missing)}
     assert again.keys() == {one.recording_id for one in lost}
     assert {one.epoch for one in again.values()} == {1}
-    assert {one.attempts for one in again.values()} == {1}
+    assert {one.attempts for one in again.values()} == {4}
 
 
 def test_only_the_named_recordings_are_tried_again(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     chosen, *others = states_of(it, OLD, Status.missing)
     it.sandbox.set_faults(Faults())
     assert run(it, OLD, retry_recording_ids=[chosen.recording_id]).success
@@ -569,7 +571,7 @@ def test_only_the_named_recordings_are_tried_again(world: Callable[..., Any]) ->
 
 def test_an_unknown_id_ends_the_run_with_one_sentence_and_changes_nothing(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     before = it.states(OLD)
     known = states_of(it, OLD, Status.missing)[0].recording_id
     result = run(it, OLD, retry_recording_ids=[known, "15300002/no/such.WAV"])
@@ -672,13 +674,13 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
 def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_after(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
     month_ago = datetime.now(UTC).date() - timedelta(days=30)
-    fetch(it, OLD)
+    it.run_until_final(OLD)
     found = standing(it)
     assert (found.passed, found.severity) == (False, WARN)
     assert figures(found)["lost"] > figures(found)["lost_within_retention"] == 0
     assert {row["state"] for row in rows(found, "by_reason")} == {"denied"}
     assert len(rows(found, "sample")) == figures(found)["lost"]
-    fetch(it, month_ago)
+    it.run_until_final(month_ago)
     found = standing(it)
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["lost_within_retention"] > 0

@@ -268,7 +268,9 @@ def test_a_segment_with_one_channel_is_taken_and_said_and_the_same_again_is_adop
 )
 def test_a_segment_ends_in_the_same_states_as_a_link(current: Callable[..., Any], fault: str, status: Status) -> None:
     it = current(faults=Faults(**{fault: Where(paths=("*-session-3-stereo.WAV",))}))
-    assert it.run(OLD, select=ALL).success
+    for _ in range(3):
+        assert it.run(OLD, select=ALL).success
+        it.passed += timedelta(hours=13)
     bad = {one["segment"]["recording_id"] for one in segments_of(it, OLD) if one["faults"]}
     states = it.states(OLD)
     assert {key for key, one in states.items() if one.status is status} == bad & states.keys() != set()

@@ -142,7 +142,9 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
 ) -> None:
     it = account(sandbox={"calls_per_day": (4, 5)})
     it.sandbox.set_faults(Faults(not_found=Where(paths=("*-stereo.WAV",))))
-    it.run_as("legacy", OLD)
+    for _ in range(3):
+        it.run_as("legacy", OLD)
+        it.passed += timedelta(hours=13)
     stereo = [one for one in it.states(OLD).values() if one.layout == "stereo"]
     assert stereo
     assert {one.status for one in stereo} == {Status.missing}

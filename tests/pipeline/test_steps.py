@@ -58,6 +58,7 @@ def fetcher(services: Any) -> Fetcher:
         clock=services.clock,
         stop=services.stop,
         progress=lambda _: None,
+        quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
     )
 
 

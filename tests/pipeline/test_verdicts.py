@@ -1,0 +1,424 @@
+"""What a source may answer that is no plain recording: nothing is final early, and no byte is lost by a rule of ours.
+
+The source is a server of the test's own, which answers each path by a script, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import subprocess
+import threading
+import wave
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+
+from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ringcx.errors import AccountUnknown
+from pipelines.steps.audio import audio_is_true
+from pipelines.steps.fetch import BREAK_AFTER, SourceDown
+from tests.pipeline.test_steps import fetched, some_state
+
+DAY = date(2026, 11, 19)
+NOW = datetime.now(UTC)
+Answer = Callable[[int], bytes]
+"""How often it was asked before -> the whole answer."""
+
+
+def answer(body: bytes, *, status: str = "200 OK", kind: str = "audio/wav", framed: bool = True) -> bytes:
+    length = f"Content-Length: {len(body)}\r\n" if framed else ""
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{length}Connection: close\r\n\r\n".encode() + body
+
+
+def wav(seconds: float = 0.5, *, channels: int = 1, riff: int | None = None, data: int | None = None) -> bytes:
+    audio = b"\x10\x20" * int(8000 * seconds * channels)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, 8000, 16000 * channels, 2 * channels, 16)
+    sizes = (36 + len(audio) if riff is None else riff, len(audio) if data is None else data)
+    return b"RIFF" + struct.pack("<I", sizes[0]) + b"WAVE" + form + b"data" + struct.pack("<I", sizes[1]) + audio
+
+
+PAGE = answer(b"<html>Come back later</html>", kind="text/html")
+NOT_FOUND = answer(b"", status="404 Not Found")
+FIREWALL = answer(b"<html>no</html>", status="403 Forbidden", kind="text/html")
+REFUSED = answer(b"no", status="401 Unauthorized", kind="text/plain")
+
+
+class Source:
+    """Answers `/<name>` by `script[name]`."""
+
+    def __init__(self) -> None:
+        self.script: dict[str, Answer] = {}
+        self.asked: Counter[str] = Counter()
+        source, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.rpartition("=")[2]
+                with lock:
+                    before, source.asked[name] = source.asked[name], source.asked[name] + 1
+                self.wfile.write(source.script[name](before))
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+
+    def always(self, answers: dict[str, bytes]) -> None:
+        self.script = {name: lambda _, said=said: said for name, said in answers.items()}
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    opened = Source()
+    yield opened
+    opened.server.shutdown()
+    opened.server.server_close()
+
+
+@pytest.fixture
+def archiver(source: Source, world: Callable[..., Any]) -> Callable[..., Archiver]:
+    def make(**variables: str) -> Archiver:
+        it = world(RINGCX_MEDIA_HOSTS=source.host, **variables)
+        return Archiver(it, source)
+
+    return make
+
+
+class Archiver:
+    """Runs over the recordings that the source has a script for; each run asks for all that are pending."""
+
+    def __init__(self, it: Any, source: Source) -> None:
+        self.it = it
+        self.source = source
+
+    def register(self, *, age: timedelta, layout: str = "mono") -> None:
+        states = [
+            some_state(
+                f"15300002/{name}",
+                DAY,
+                layout=layout,
+                link=f"http://{self.source.host}/r?file={name}",
+                started_at=NOW - age,
+                first_seen_at=NOW,
+                written_at=NOW,
+                next_attempt_at=NOW,
+            )
+            for name in self.source.script
+        ]
+        self.it.services().ledger.append_states(states)
+
+    def run(self, *, hours: float = 0.0) -> None:
+        """A run, and then time passes."""
+        pending = [one for one in self.states.values() if one.status is Status.pending]
+        try:
+            fetched(self.it.services(), *pending)
+        finally:
+            self.it.passed += timedelta(hours=hours)
+
+    @property
+    def states(self) -> dict[str, RecordingState]:
+        return {key.rpartition("/")[2]: one for key, one in self.it.states(DAY).items()}
+
+    def stored(self, name: str) -> bytes:
+        return bytes(self.it.s3.get_object(Bucket=self.it.bucket, Key=self.states[name].key)["Body"].read())
+
+
+def after(bad: Sequence[bytes], good: bytes) -> Answer:
+    return lambda before: bad[before] if before < len(bad) else good
+
+
+MONTH = timedelta(days=30)
+BAD = {
+    "missing.WAV": NOT_FOUND,
+    "encoding.WAV": answer(b"", status="202 Accepted"),
+    "empty.WAV": answer(b""),
+    "page.WAV": PAGE,
+    "json.WAV": answer(b'{"error": 1}', kind="application/json"),
+    "header.WAV": answer(wav(0)),
+    "short.WAV": answer(wav()[:4000], framed=False),
+}
+
+
+def test_recordings_that_are_bad_twice_and_then_good_are_all_archived_however_old_they_are(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.script = {name: after([bad] * 2, answer(wav())) for name, bad in BAD.items()}
+    ours = archiver()
+    ours.register(age=MONTH)
+    for _ in range(2):
+        ours.run(hours=13)
+        assert {one.status for one in ours.states.values()} == {Status.pending}
+    ours.run()
+    assert {one.status for one in ours.states.values()} == {Status.archived}
+
+
+def test_no_number_of_attempts_within_a_day_is_enough_for_a_final_state(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always(BAD)
+    ours = archiver()
+    ours.register(age=MONTH)
+    for _ in range(6):
+        ours.run(hours=4)
+    assert {one.status for one in ours.states.values()} == {Status.pending}
+    ours.run()
+    assert {one.status for one in ours.states.values()} == {Status.missing, Status.rejected}
+
+
+def test_two_attempts_are_not_enough_for_a_final_state_however_far_apart(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always(BAD)
+    ours = archiver()
+    ours.register(age=MONTH)
+    ours.run(hours=240)
+    ours.run()
+    assert {one.status for one in ours.states.values()} == {Status.pending}
+
+
+def test_a_day_is_counted_from_the_first_attempt_and_not_from_when_a_link_was_seen(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always(BAD)
+    ours = archiver()
+    ours.register(age=MONTH)
+    ours.it.passed = timedelta(days=5)
+    for _ in range(3):
+        ours.run(hours=1)
+    assert {one.status for one in ours.states.values()} == {Status.pending}
+
+
+@pytest.mark.parametrize("refusal", [FIREWALL, REFUSED, answer(b"no", status="403 Forbidden", kind="text/plain")])
+def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing(
+    source: Source, archiver: Callable[..., Archiver], refusal: bytes
+) -> None:
+    good = {f"a{number:03d}.WAV": answer(wav()) for number in range(30)}
+    source.always(good | {f"b{number:03d}.WAV": refusal for number in range(170)})
+    ours = archiver()
+    ours.register(age=timedelta(hours=5))
+    for _ in range(3):
+        with pytest.raises(SourceDown, match=f"{BREAK_AFTER} recordings in a row"):
+            ours.run(hours=13)
+    states = ours.states
+    assert {name for name, one in states.items() if one.status is Status.archived} == good.keys()
+    assert not {one.status for one in states.values()} & FINAL
+    assert sum(source.asked.values()) < 30 + 3 * (BREAK_AFTER + 16)
+    source.always({name: answer(wav()) for name in states})
+    ours.run()
+    assert {one.status for one in ours.states.values()} == {Status.archived}
+
+
+def test_a_recording_that_is_refused_while_others_are_given_ends_denied(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always({"refused.WAV": REFUSED} | {f"x{number}.WAV": NOT_FOUND for number in range(3)})
+    ours = archiver(ARCHIVE_CONCURRENCY="1")
+    ours.register(age=timedelta(hours=5))
+    for number in range(3):
+        assert ours.states["refused.WAV"].status is Status.pending
+        source.script[f"x{number}.WAV"] = lambda _: answer(wav())
+        ours.run(hours=13)
+    assert ours.states["refused.WAV"].status is Status.denied
+
+
+def test_as_many_404s_as_the_run_bears_stop_it_with_the_account_and_nothing_is_final(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always({f"{number:03d}.WAV": NOT_FOUND for number in range(200)})
+    ours = archiver()
+    ours.register(age=timedelta(days=9))
+    for _ in range(3):
+        with pytest.raises(SourceDown, match="RINGCX_RC_ACCOUNT_ID"):
+            ours.run(hours=13)
+    assert {one.status for one in ours.states.values()} == {Status.pending}
+
+
+def test_an_account_that_the_source_does_not_know_stops_the_run_with_its_sentence(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    body = b'{"generalMessage": "EvPlatform by rc_account_id=37439510 not found"}'
+    source.always({f"{number}.WAV": answer(body, status="404 Not Found") for number in range(60)})
+    ours = archiver()
+    ours.register(age=timedelta(days=9))
+    with pytest.raises(AccountUnknown, match="RINGCX_RC_ACCOUNT_ID"):
+        ours.run()
+    assert {one.status for one in ours.states.values()} == {Status.pending}
+
+
+LYING = {
+    "riff_44.WAV": wav(riff=44 + 8000),
+    "riff_far.WAV": wav(riff=1_000_000),
+    "data_16.WAV": wav(riff=36 + 8016, data=8016),
+    "arecord.WAV": wav(riff=0x80000024, data=0x80000000),
+    "mixed.WAV": wav(riff=0x7FFFFFFF, data=0xFFFFFFFF),
+}
+
+
+def test_a_whole_transfer_whose_header_lies_is_archived_when_it_comes_twice(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always({name: answer(body) for name, body in LYING.items()})
+    ours = archiver()
+    ours.register(age=timedelta(hours=1))
+    ours.run()
+    assert {(one.status, one.reason) for one in ours.states.values()} == {(Status.pending, "header_disagrees")}
+    ours.run()
+    for name, body in LYING.items():
+        assert ours.states[name].status is Status.archived
+        assert ours.states[name].warnings == ("header_disagrees",)
+        assert ours.stored(name) == body
+    found = audio_is_true(ours.it.services().ledger, DAY)
+    assert found.counts["header_disagrees"] == len(LYING)
+    assert found.level.value != "good"
+
+
+def test_a_transfer_whose_header_lies_and_whose_bytes_change_is_not_believed(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.script["grows.WAV"] = lambda before: answer(wav(1 + before, riff=36 + 160_000, data=160_000))
+    ours = archiver()
+    ours.register(age=timedelta(hours=1))
+    for _ in range(4):
+        ours.run()
+    assert ours.states["grows.WAV"].status is Status.pending
+
+
+STREAMED = wav(2, riff=0xFFFFFFFF, data=0xFFFFFFFF)
+
+
+def test_half_a_recording_without_length_is_never_archived_as_whole(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    half, whole = STREAMED[: len(STREAMED) // 2], STREAMED
+    source.script["a.WAV"] = after([answer(half, framed=False)] * 2, answer(whole))
+    ours = archiver()
+    ours.register(age=MONTH)
+    for _ in range(2):
+        ours.run(hours=13)
+        assert (ours.states["a.WAV"].status, ours.states["a.WAV"].reason) == (Status.pending, "length_unproven")
+    ours.run()
+    assert (ours.states["a.WAV"].status, ours.states["a.WAV"].warnings) == (Status.archived, ())
+    assert ours.stored("a.WAV") == whole
+
+
+def test_what_never_proves_its_length_is_kept_at_last_with_a_warning_that_a_check_counts(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    shorter = answer(STREAMED[:-5000], framed=False)
+    source.script["same.WAV"] = lambda _: answer(STREAMED, framed=False)
+    source.script["cut.WAV"] = after([answer(STREAMED, framed=False), *[shorter] * 2], answer(STREAMED, framed=False))
+    ours = archiver()
+    ours.register(age=MONTH)
+    for _ in range(3):
+        assert {one.status for one in ours.states.values()} == {Status.pending}
+        ours.run(hours=13)
+    assert ours.states["same.WAV"].warnings == ("length_unproven",)
+    assert ours.states["cut.WAV"].status is Status.archived, "the same bytes twice"
+    found = audio_is_true(ours.it.services().ledger, DAY)
+    assert found.counts["length_unproven"] == 2
+    assert "length" in found.sentence
+
+
+def test_a_shorter_body_than_one_seen_before_is_not_kept_at_last(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.script["a.WAV"] = lambda before: answer(STREAMED[: -1000 * before or None], framed=False)
+    ours = archiver()
+    ours.register(age=MONTH)
+    for _ in range(4):
+        ours.run(hours=13)
+    assert (ours.states["a.WAV"].status, ours.states["a.WAV"].reason) == (Status.pending, "length_unproven")
+
+
+def sox(*form: str) -> bytes:
+    made = ["sox", "-n", "-r", "8000", *form, "-t", "wav", "-", "synth", "1", "sine", "440"]
+    streamed = subprocess.run(made, capture_output=True, check=True, timeout=60).stdout
+    size = len(streamed)
+    at = streamed.index(b"data") + 4
+    sizes = struct.pack("<I", size - 8), struct.pack("<I", size - at - 4)
+    return streamed[:4] + sizes[0] + streamed[8:at] + sizes[1] + streamed[at + 4 :]
+
+
+def by_wave(width: int, channels: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((channels, width, 8000, 0, "NONE", ""))
+        sound.writeframes(b"\1\2\3\4" * 8000 * channels)
+    return file.getvalue()
+
+
+@pytest.mark.skipif(which("sox") is None, reason="sox is not installed (`apt install sox`)")
+def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
+    source: Source, archiver: Callable[..., Archiver], tmp_path: Path
+) -> None:
+    codec, channels = "codec_unexpected", "channels_unexpected"
+    big_endian = tmp_path / "x.wav"
+    subprocess.run(
+        ["sox", "-n", "-r", "8000", "-c", "1", "-b", "16", "-B", str(big_endian), "synth", "1", "sine", "440"],
+        check=True,
+        timeout=60,
+    )
+    made: dict[str, tuple[bytes, tuple[str, ...]]] = {
+        "plain.WAV": (sox("-c", "1", "-b", "16"), ()),
+        "two.WAV": (sox("-c", "2", "-b", "16"), (channels,)),
+        "six.WAV": (sox("-c", "6", "-b", "16"), (channels,)),
+        "a_law.WAV": (sox("-c", "1", "-e", "a-law"), (codec,)),
+        "mu_law.WAV": (sox("-c", "1", "-e", "mu-law"), (codec,)),
+        "ima.WAV": (sox("-c", "1", "-e", "ima-adpcm"), (codec,)),
+        "ms.WAV": (sox("-c", "1", "-e", "ms-adpcm"), (codec,)),
+        "gsm.WAV": (sox("-c", "1", "-e", "gsm-full-rate"), (codec,)),
+        "float.WAV": (sox("-c", "1", "-e", "floating-point", "-b", "32"), (codec,)),
+        "rifx.WAV": (big_endian.read_bytes(), ("big_endian",)),
+        **{f"wave{width}.WAV": (by_wave(width, 1), () if width == 2 else (codec,)) for width in (1, 2, 3, 4)},
+        "wave_stereo.WAV": (by_wave(2, 2), (channels,)),
+    }
+    assert big_endian.read_bytes().startswith(b"RIFX")
+    source.always({name: answer(body) for name, (body, _) in made.items()})
+    ours = archiver()
+    ours.register(age=timedelta(hours=1))
+    ours.run()
+    assert {name: one.warnings for name, one in ours.states.items()} == {
+        name: warnings for name, (_, warnings) in made.items()
+    }
+    for name, (body, _) in made.items():
+        assert ours.stored(name) == body
+    counts = audio_is_true(ours.it.services().ledger, DAY).counts
+    assert (counts[channels], counts[codec], counts["big_endian"]) == (3, 9, 1)
+
+
+def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    raw = bytes(range(256)) * 8000
+    bodies = {
+        "raw.WAV": answer(raw),
+        "short.WAV": answer(wav()[:4000], framed=False),
+        "page.WAV": PAGE,
+        "text.WAV": answer(b"ein Fehler ist aufgetreten"),
+        "empty.WAV": answer(b""),
+    }
+    source.always(bodies)
+    ours = archiver(ARCHIVE_QUARANTINE_MAX_MB="1")
+    ours.register(age=MONTH)
+    for _ in range(2):
+        ours.run(hours=13)
+        assert ours.it.objects("quarantine/") == {}
+    ours.run()
+    states = ours.states
+    assert {one.status for one in states.values()} == {Status.rejected}
+    kept = {states[name].quarantine_key: body for name, body in {"raw.WAV": raw, "short.WAV": wav()[:4000]}.items()}
+    assert ours.it.objects("quarantine/") == {
+        key: hashlib.sha256(body[: 1 << 20]).hexdigest() for key, body in kept.items()
+    }
+    assert all(str(key).startswith(f"quarantine/date={DAY}/account_id=15300002/layout=mono/") for key in kept)
+    assert {states[name].quarantine_key for name in ("page.WAV", "text.WAV", "empty.WAV")} == {None}
