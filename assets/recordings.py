@@ -1,8 +1,7 @@
 """The recordings: known by their links, then held in the archive."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
-from functools import partial
 
 import pyarrow.compute as pc
 from dagster import (
@@ -21,18 +20,19 @@ from assets.presentation import OWNER, ProgressReporter, counts, not_held, place
 from pipelines.archive import keys
 from pipelines.failures import PermanentFailure, told_in_a_sentence
 from pipelines.ledger.schema import values
+from pipelines.ledger.store import Ledger
 from pipelines.resources import Services
 from pipelines.ringcx.columns import ReportName
-from pipelines.steps.due import Work, work_of
+from pipelines.steps.due import work_of
 from pipelines.steps.events import latency, waits
 from pipelines.steps.fetch import Fetcher, refused_log_in
 from pipelines.steps.findings import SAMPLE
-from pipelines.steps.known import DayPortion, portions_of
+from pipelines.steps.known import Recordings
 from pipelines.steps.linked import linked_days
 from pipelines.steps.links import register_links
-from pipelines.steps.retry import reopen
+from pipelines.steps.retry import Retried, reopen
 from pipelines.steps.rows import EVENTS
-from pipelines.steps.standing import Standing, standing_after
+from pipelines.steps.standing import standing_after
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
@@ -115,75 +115,72 @@ def recording_assets(
     def recordings(
         context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
     ) -> MaterializeResult[None]:
-        day = date.fromisoformat(context.partition_key)
-        run_id, now = context.run.run_id, services.clock()
+        day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
+        ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
         with told_in_a_sentence():
-            linked = linked_days(services.ledger, day, services.settings.zone, services.settings.archive_start_date)
-            portions = partial(portions_of, services.ledger, day, linked)
-            retried = reopen(
-                services.ledger,
-                day,
-                linked,
-                all_final=config.retry_final,
-                recording_ids=config.retry_recording_ids,
-                allowed=services.allowed,
-                now=now,
-                run_id=run_id,
-            )
-            standing = Standing(day)
-
-            def work() -> Iterator[Work]:
-                for one in work_of(portions(), services.bucket.prefix, services.allowed, now=now, run_id=run_id):
-                    context.log.info(str(one))
-                    standing.add(one.known)
-                    yield one
-                    del one  # before the next is read
-
-            result = Fetcher(
-                ledger=services.ledger,
-                bucket=services.bucket,
-                media=services.recorders,
-                rules=services.rules,
-                concurrency=services.settings.archive_concurrency,
-                run_id=run_id,
-                clock=services.clock,
-                stop=services.stop,
-                progress=ProgressReporter(context),
-                quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
-            ).run(work())
+            linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
+            retried = _reopened(config, services, day, linked, run_id)
+            work = work_of(ledger, day, linked, prefix, allowed, now=services.clock(), run_id=run_id)
+            context.log.info("%d recordings known, %d due", len(work.known), len(work.due))
+            result = _fetcher(services, run_id, ProgressReporter(context)).run(work)
+            known = work.known
             if result.settled:
-                standing = standing_after(portions, day, now=services.clock(), run_id=run_id)
-            event_latency = _event_latency(portions(), run_id) if events and result.archived else {}
+                known = standing_after(ledger, day, linked, now=services.clock(), run_id=run_id)
+            event_latency = _event_latency(ledger, known, day, run_id) if events and result.archived else {}
         if complaint := refused_log_in(result):
             raise PermanentFailure(complaint)
         return MaterializeResult(
             metadata={
-                "not_held": not_held(standing.reasons()),
-                **counts(standing.by_status),
-                "of_other_dates": standing.of_other_dates,
+                "not_held": not_held(known.reasons()),
+                **counts(known.by_status()),
+                "of_other_dates": known.dated_otherwise(day),
                 "archived_now": result.archived,
                 "adopted_now": result.adopted,
                 "reopened_now": retried.fresh,
                 "still_not_allowed": retried.refused,
                 "megabytes_now": round(result.size / 1e6, 3),
                 **event_latency,
-                "archive": place(services.bucket, keys.day_prefix(services.bucket.prefix, day)),
+                "archive": place(services.bucket, keys.day_prefix(prefix, day)),
             }
         )
 
     return [recording_links, recordings]
 
 
-def _event_latency(portions: Iterable[DayPortion], run_id: str) -> dict[str, float]:
+def _reopened(config: RetryConfig, services: Services, day: date, linked: Iterable[date], run_id: str) -> Retried:
+    return reopen(
+        services.ledger,
+        day,
+        linked,
+        all_final=config.retry_final,
+        recording_ids=config.retry_recording_ids,
+        allowed=services.allowed,
+        now=services.clock(),
+        run_id=run_id,
+    )
+
+
+def _fetcher(services: Services, run_id: str, progress: ProgressReporter) -> Fetcher:
+    return Fetcher(
+        ledger=services.ledger,
+        bucket=services.bucket,
+        media=services.recorders,
+        rules=services.rules,
+        concurrency=services.settings.archive_concurrency,
+        run_id=run_id,
+        clock=services.clock,
+        stop=services.stop,
+        progress=progress,
+        quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
+    )
+
+
+def _event_latency(ledger: Ledger, known: Recordings, day: date, run_id: str) -> dict[str, float]:
     """How long the recordings that the run archived took from their End Call Event; nothing when none had one."""
-    waited: list[float] = []
-    for portion in portions:
-        archived = portion.known.held_by(run_id)
-        days = {portion.day, *values(pc.unique(archived["found_on"]))}
-        at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
-        waited += waits(portion.ledger, days, at)
-        del portion, archived, at  # before the next is read
-    taken = latency(waited)
+    archived = known.held_by(run_id)
+    days = {day, *values(pc.unique(archived["found_on"]))}
+    at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
+    taken = latency(waits(ledger, days, at))
     if taken is None:
         return {}
     return {

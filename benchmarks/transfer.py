@@ -230,7 +230,6 @@ def run_ours() -> None:
     from pipelines.settings import Settings, load  # noqa: PLC0415
     from pipelines.steps.due import work_of  # noqa: PLC0415
     from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
-    from pipelines.steps.known import portions_of  # noqa: PLC0415
 
     choose_allocator()
     calm_collector()
@@ -239,8 +238,8 @@ def run_ours() -> None:
     # Made before it counts.
     _ = services.settings, services.ledger, services.bucket, services.recorders, services.rules, services.allowed
     with _measured(job["recordings"], job["size"]):
-        portions = portions_of(services.ledger, DAY, ())
-        work = work_of(portions, services.bucket.prefix, services.allowed, now=services.clock(), run_id="bench")
+        prefix, allowed = services.bucket.prefix, services.allowed
+        work = work_of(services.ledger, DAY, (), prefix, allowed, now=services.clock(), run_id="bench")
         result = Fetcher(
             ledger=services.ledger,
             bucket=services.bucket,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.ledger.files import Files
 from pipelines.ledger.merged import Piece, Record, resolve, slices
@@ -55,28 +54,13 @@ class Part:
             table = pa.concat_tables([table.slice(*one) for one in self.ranges])
         return lines(self.name, table)
 
-    def bounds(self, column: str) -> tuple[str, str] | None:
-        """The least and the greatest text of a column, by the part's foot; None where it does not say."""
-        with pq.ParquetFile(pa.BufferReader(self.data)) as file:
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        columns = [group.column(place) for group in groups for place in range(group.num_columns)]
-        found = [one.statistics for one in columns if one.path_in_schema == column]
-        if not found or not all(one is not None and one.has_min_max for one in found):
-            return None
-        ends = [(str(one.min), str(one.max)) for one in found if one is not None]
-        return min(least for least, _ in ends), max(greatest for _, greatest in ends)
-
     def each(self, make: Callable[[pa.Table], _T], columns: Sequence[str] | None = None) -> list[_T]:
         """What `make` makes of the same, some thousand lines at a time, in the thread that does so for all parts."""
-        return self._each(lambda table: make(lines(self.name, table)), columns)
 
-    def each_of(self, make: Callable[[pa.Table], _T], names: Sequence[str]) -> list[_T]:
-        """The same of these columns of a part of states; a line is not looked at beyond them."""
-        schema = pa.schema([STATE_SCHEMA.field(name) for name in names])
-        return self._each(lambda table: make(conform(table, schema)), names)
+        def made() -> list[_T]:
+            return [make(lines(self.name, table)) for table in slices(self.data, self.ranges, columns)]
 
-    def _each(self, make: Callable[[pa.Table], _T], columns: Sequence[str] | None) -> list[_T]:
-        return self._apart.submit(lambda: [make(one) for one in slices(self.data, self.ranges, columns)]).result()
+        return self._apart.submit(made).result()
 
 
 def read_parts(files: Files, folders: Sequence[str], interpret: Callable[[Part], _T]) -> list[_T]:

@@ -18,10 +18,9 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import reduce
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
@@ -32,7 +31,6 @@ from ulid import ULID
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
 from pipelines.ledger.merged import named_at
 from pipelines.ledger.parts import date_of, is_part
-from pipelines.ledger.portions import ALL, PORTION, Among, IdRange, Portion, Sizing, one_of
 from pipelines.ledger.reading import Part, read_parts
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
@@ -49,7 +47,6 @@ from pipelines.ledger.schema import (
     states_by_id,
     states_from,
     states_table,
-    values,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
@@ -87,11 +84,7 @@ class Ledger:
 
     Every method raises LedgerUnavailable when the storage does not answer; every reading one LedgerDamaged when a part
     is not what was written.
-
-    `most_lines`: how many lines about recordings a run holds at a time (`portions`).
     """
-
-    most_lines = PORTION
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
         self._files = files
@@ -200,45 +193,15 @@ class Ledger:
         """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
         return states_by_id(self.current(days))
 
-    def current(self, days: Iterable[date], among: Among = ALL) -> pa.Table:
-        """Return the lines behind `names`, in STATE_SCHEMA, or those of the recordings that `among` picks by their ids.
+    def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
+        """Return the lines behind `names`, in STATE_SCHEMA, of all recordings or of those with these ids.
 
-        They cost no object, and those that are not picked no memory.
+        They cost no object.
         """
-        return _current(self._state_lines(days, among))
-
-    def portions(self, days: Iterable[date]) -> Iterator[Portion]:
-        """Give `current` in portions of about `most_lines` lines written; mostly it is one, and costs nothing beside.
-
-        Each is read when it is asked for, so it has what was written while those before were worked on.
-        """
-        days = set(days)
-        whole = self._if_few(days)
-        if isinstance(whole, pa.Table):
-            yield Portion(ALL, whole)
-            return
-        for number, among in enumerate(whole, start=1):
-            yield Portion(among, self.current(days, among), number, len(whole))
-
-    def owners(self, days: Iterable[date], keys: pa.ChunkedArray[Any]) -> dict[str, str]:
-        """Return which of these keys of the archive a current line has, each with its recording's id."""
-        days = set(days)
-
-        def written(part: Part) -> list[Any]:
-            return part.each_of(lambda table: pc.is_in(keys, value_set=table["key"].drop_null()), ["key"])
-
-        of_parts = chain.from_iterable(self._states(days, written))
-        taken = keys.filter(reduce(pc.or_, of_parts, pc.is_null(keys)))
-        if not len(taken):
-            return {}
-
-        def having(table: pa.Table) -> pa.Table:
-            return table.filter(pc.is_in(table["key"], value_set=taken))
-
-        parts = self._states(days, lambda part: part.each_of(having, ["recording_id", "key"]))
-        ids = chain.from_iterable(values(table["recording_id"]) for table in chain.from_iterable(parts))
-        current = having(self.current(days, one_of(ids)))
-        return dict(zip(values(current["key"]), values(current["recording_id"]), strict=True))
+        lines = self._state_lines(days)
+        if ids is not None:
+            lines = lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
+        return _current(lines)
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
@@ -287,26 +250,9 @@ class Ledger:
         parts = read_parts(self._files, [_folder("report_rows", day, report)], lambda part: part.table(needed))
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
-    def _state_lines(self, days: Iterable[date], among: Among = ALL) -> pa.Table:
-        def picked(part: Part) -> list[pa.Table]:
-            if among == ALL:
-                return [part.table()]
-            if isinstance(among, IdRange) and not among.overlaps(part.bounds("recording_id")):
-                return []
-            return part.each(lambda table: table.filter(among(table["recording_id"])))
-
-        return pa.concat_tables([_NO_STATES, *chain.from_iterable(self._states(days, picked))])
-
-    def _if_few(self, days: Iterable[date]) -> pa.Table | list[IdRange]:
-        """The current lines of those dates, or else the ranges in which they are to be read."""
-        sizing = Sizing(self.most_lines)
-        parts = self._states(days, sizing.read)
-        if not sizing.fits:
-            return sizing.ranges()
-        return _current(pa.concat_tables([_NO_STATES, *(one for one in parts if one is not None)]))
-
-    def _states(self, days: Iterable[date], interpret: Callable[[Part], _T]) -> list[_T]:
-        return read_parts(self._files, [_folder("recording_states", day) for day in sorted(set(days))], interpret)
+    def _state_lines(self, days: Iterable[date]) -> pa.Table:
+        folders = [_folder("recording_states", day) for day in sorted(set(days))]
+        return pa.concat_tables([_NO_STATES, *read_parts(self._files, folders, Part.table)])
 
     def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
         """Write one part of all the tables; none for none."""

@@ -17,8 +17,9 @@ import pyarrow.compute
 from pipelines.archive import keys
 from pipelines.ledger.schema import states_from, states_table, values
 from pipelines.ledger.states import RecordingState, Status, reopened
+from pipelines.ledger.store import Ledger
 from pipelines.steps.attempt import file_path
-from pipelines.steps.known import DayPortion, Recordings
+from pipelines.steps.known import Recordings, recordings_of
 from pipelines.steps.links import LINK_REFUSED, AllowedLinks, judged, rejoin
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -52,7 +53,7 @@ class Due:
         return self.lines[name].take(self.order)
 
     def states(self) -> list[RecordingState]:
-        """They as objects."""
+        """Return the due recordings as `RecordingState` objects."""
         return states_from(self.lines.take(self.order))
 
 
@@ -98,28 +99,20 @@ class Planned:
 
 
 class Work(NamedTuple):
-    """What is to be attempted of a portion of a date, and what is known of the portion's recordings."""
+    """What is to be attempted of a date, and what is known of its recordings."""
 
     due: Planned
     known: Recordings
-    number: int = 1
-    of: int = 1
-
-    def __str__(self) -> str:
-        which = f"portion {self.number} of {self.of}: " if self.of > 1 else ""
-        return f"{which}{len(self.known)} recordings known, {len(self.due)} due"
 
 
 def work_of(
-    portions: Iterable[DayPortion], prefix: str, allowed: AllowedLinks, *, now: datetime, run_id: str
-) -> Iterator[Work]:
-    """What a run has to attempt, once what both sources tell of is joined as it stands now (`rejoin`)."""
-    for portion in portions:
-        if rejoin(portion.ledger, portion.known, portion.day, now=now, run_id=run_id):
-            portion.look()
-        due = due_of(portion.known, allowed, now=now, run_id=run_id)
-        yield Work(planned(prefix, due, portion.owners), portion.known, portion.number, portion.of)
-        del due, portion  # before the next is read
+    ledger: Ledger, day: date, linked: Iterable[date], prefix: str, allowed: AllowedLinks, *, now: datetime, run_id: str
+) -> Work:
+    """Return what a run of `day` has to attempt, once both sources are matched as they stand now (`rejoin`)."""
+    known = recordings_of(ledger, day, linked)
+    if rejoin(ledger, known, day, now=now, run_id=run_id):
+        known = recordings_of(ledger, day, linked)
+    return Work(planned(prefix, due_of(known, allowed, now=now, run_id=run_id), known.owners), known)
 
 
 def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> Due:

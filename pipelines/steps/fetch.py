@@ -121,34 +121,31 @@ class Fetcher:
         self._in_a_row = 0
         self._defect: Exception | None = None
 
-    def run(self, work: Iterable[Work]) -> FetchResult:
-        """Attempt every recording that is due, portion by portion; each is asked for when the one before is settled and
-        its states are written.
+    def run(self, work: Work) -> FetchResult:
+        """Attempt every recording that is due.
 
         Raises:
             SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
             StorageRefused: the bucket does not take what is put.
             Exception: the first defect that an attempt met, once all others have been settled.
         """
-        result = FetchResult()
+        result = FetchResult(due=len(work.due))
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
         try:
             with _Lines(self._ledger, self._clock) as lines:
-                for one in work:
-                    self._portion(one, pool, lines, result)
-                    lines.flush()
-                    del one  # before the next is read
+                self._attempt_all(work, pool, lines, result)
         finally:
             pool.shutdown(wait=False)
         if self._defect is not None:
             raise self._defect
+        for log_in in self._given:
+            del result.refused[log_in]
         return result
 
-    def _portion(self, work: Work, pool: Executor, lines: _Lines, result: FetchResult) -> None:
+    def _attempt_all(self, work: Work, pool: Executor, lines: _Lines, result: FetchResult) -> None:
         due = work.due
-        result.due += len(due)
         if len(due):
-            self._gave_before |= {_log_in(one) for one in work.known.of_each_origin()}
+            self._gave_before = {_log_in(one) for one in work.known.of_each_origin()}
         attempt = Attempt(
             bucket=self._bucket,
             media=self._media,
@@ -171,8 +168,6 @@ class Fetcher:
         finally:
             while self._undecided:
                 self._settle(self._undecided.pop(), result, lines)
-        for log_in in self._given:
-            del result.refused[log_in]
 
     def _existing(self, due: Planned) -> frozenset[str]:
         """What lies in the archive already and may be one of these."""

@@ -6,8 +6,7 @@ A date may have a hundred thousand recordings that are held: each is an object o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -16,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.ledger.portions import ALL, IdRange
 from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.ledger.store import Ledger
@@ -70,8 +68,9 @@ class Recordings:
         """How many of those that are not held stand where and why: a line for each `status` and `reason`, with the
         number of `recordings`, when the first is tried again (`next_attempt_at`), and one of them (`example`).
         """
-        each = self.rest.select(["status", "reason", "next_attempt_at", "recording_id"])
-        return grouped(each.append_column("recordings", pa.repeat(1, each.num_rows)), "recording_id")
+        groups = self.rest.group_by(["status", "reason"])
+        found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")])
+        return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Those of these ids that are among them, sorted."""
@@ -147,46 +146,12 @@ class Known:
         return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
 
 
-def grouped(lines: pa.Table, named: str) -> pa.Table:
-    """Sum up lines of `Recordings.reasons`, or such as that makes them of."""
-    groups = lines.group_by(["status", "reason"])
-    found = groups.aggregate([("recordings", "sum"), ("next_attempt_at", "min"), (named, "min")])
-    return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
+def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordings:
+    """Return the recordings that concern a run of `day`, whose rows link to recordings dated `linked`.
 
-
-@dataclass(slots=True)
-class DayPortion:
-    """A portion of the recordings that concern a run of `day` (mostly all of them): dated so, and found by its pull
-    where others of the `days` hold them. A call over midnight is found by one day's pull and stored under the next.
-
-    `known` is what the ledger said of them at the last look. It is portion `number` of so many.
+    A call over midnight is found by one day's pull and stored under the next.
     """
-
-    ledger: Ledger
-    day: date
-    days: AbstractSet[date]
-    among: IdRange
-    known: Recordings
-    number: int
-    of: int
-
-    def look(self) -> None:
-        """Read again what the ledger says."""
-        self.known = Known(self.ledger.current(self.days, self.among)).concerning(self.day)
-
-    def owners(self, keys: pa.ChunkedArray[Any]) -> dict[str, str]:
-        """Which of these keys of the archive a recording has, of this portion or another, each with its id."""
-        return self.known.owners(keys) if self.among == ALL else self.ledger.owners(self.days, keys)
-
-
-def portions_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Iterator[DayPortion]:
-    """The recordings that concern a run of `day`, whose rows link to recordings dated `linked`. Each portion is read
-    when it is asked for.
-    """
-    days = {day, *linked}
-    for among, lines, number, of in ledger.portions(days):
-        yield DayPortion(ledger, day, days, among, Known(lines).concerning(day), number, of)
-        del lines  # before the next is read
+    return Known(ledger.current({day, *linked})).concerning(day)
 
 
 def _only(lines: pa.Table, mask: pa.ChunkedArray[Any]) -> pa.Table:

@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ledger.portions import one_of
 from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
@@ -136,7 +135,7 @@ def rejoin(ledger: Ledger, recordings: Recordings, day: date, *, now: datetime, 
     if not pairs.partners:
         return False
     dates = set(values(pc.unique(recordings.rest["date"])))
-    known = states_by_id(ledger.current(near(dates), one_of(pairs.partners)))
+    known = states_by_id(ledger.current(near(dates), pairs.partners))
     joined = join(pairs, known, now=now, run_id=run_id)
     ledger.append_states(joined.lines)
     return bool(joined.lines)

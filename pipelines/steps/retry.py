@@ -8,13 +8,13 @@ from datetime import date, datetime
 from itertools import chain
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute
 
-from pipelines.ledger.portions import Among, one_of
 from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.known import Known, portions_of
+from pipelines.steps.known import Known, recordings_of
 from pipelines.steps.links import AllowedLinks, judged
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -56,7 +56,7 @@ def reopen(
     """
     named = _named(ledger, day, linked, recording_ids) if recording_ids else {}
     fresh = refused = 0
-    others = _final(ledger, day, linked, besides=one_of(named)) if all_final else ()
+    others = _final(ledger, day, linked, besides=named) if all_final else ()
     for states in chain([list(named.values())], others):
         pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
         lines = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
@@ -67,7 +67,7 @@ def reopen(
 
 
 def _named(ledger: Ledger, day: date, linked: Iterable[date], ids: Sequence[str]) -> dict[str, RecordingState]:
-    lines = ledger.current({day, *linked}, one_of(ids))
+    lines = ledger.current({day, *linked}, ids)
     named = Known(lines).concerning(day).states(ids)
     if unknown := sorted(set(ids) - named.keys()):
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -79,11 +79,10 @@ def _named(ledger: Ledger, day: date, linked: Iterable[date], ids: Sequence[str]
     return named
 
 
-def _final(ledger: Ledger, day: date, linked: Iterable[date], besides: Among) -> Iterator[list[RecordingState]]:
+def _final(ledger: Ledger, day: date, linked: Iterable[date], besides: Iterable[str]) -> Iterator[list[RecordingState]]:
     """The final ones, some thousand at a time."""
-    for portion in portions_of(ledger, day, linked):
-        lines = portion.known.final()
-        lines = lines.filter(pc.invert(besides(lines["recording_id"])))
-        for start in range(0, lines.num_rows, _AT_ONCE):
-            yield states_from(lines.slice(start, _AT_ONCE))
-        del lines, portion  # before the next is read
+    lines = recordings_of(ledger, day, linked).final()
+    others = pc.invert(pc.is_in(lines["recording_id"], value_set=pa.array(list(besides), pa.string())))
+    lines = lines.filter(others)
+    for start in range(0, lines.num_rows, _AT_ONCE):
+        yield states_from(lines.slice(start, _AT_ONCE))

@@ -207,13 +207,14 @@ def test_an_outage_during_a_backfill_costs_time_and_no_recording(world: Callable
 
 def test_a_page_for_every_recording_while_one_run_lasts_costs_time_and_no_recording(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(html_200=Where(share=1.0)), sandbox={"calls_per_day": (60, 60)})
-    first = it.run(OLD)
-    assert not first.success
-    assert {state.status for state in it.states(OLD).values()} == {Status.pending}
+    month_ago = datetime.now(UTC).date() - timedelta(days=30)
+    result = it.run(month_ago)
+    assert "in a row" in it.failures(result)["recordings"]
+    assert {state.status for state in it.states(month_ago).values()} == {Status.pending}
     it.sandbox.set_faults(Faults())
     it.passed += timedelta(minutes=2)
-    assert it.run(OLD).success
-    assert {state.status for state in it.states(OLD).values()} == {Status.archived}
+    assert it.run(month_ago).success
+    assert {state.status for state in it.states(month_ago).values()} == {Status.archived}
 
 
 def test_a_source_that_is_down_leaves_everything_pending_whatever_its_age(world: Callable[..., Any]) -> None:

@@ -555,7 +555,7 @@ def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world:
     again = {one.recording_id: one for one in states_of(it, OLD, Status.missing)}
     assert again.keys() == {one.recording_id for one in lost}
     assert {one.epoch for one in again.values()} == {1}
-    assert {one.attempts for one in again.values()} == {4}
+    assert {one.attempts for one in again.values()} == {3}
 
 
 def test_only_the_named_recordings_are_tried_again(world: Callable[..., Any]) -> None:

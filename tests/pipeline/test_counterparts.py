@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,7 +22,6 @@ from pipelines.ringcx.segments import SegmentLinks
 from pipelines.ringcx.tables import parse_report, with_row_identity
 from pipelines.steps.counterparts import Pairs, join, pairs_around
 from pipelines.steps.due import work_of
-from pipelines.steps.known import portions_of
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.rows import ready_at
 from pipelines.steps.standing import standing_after
@@ -165,9 +163,7 @@ def test_a_leg_over_midnight_is_joined_whichever_dates_run_comes_last(tmp_path: 
 
 
 @pytest.mark.parametrize("main", ["legacy", "current"])
-def test_a_name_in_another_portion_than_its_recording_is_tried_when_that_one_is_given_up(
-    sources: Sources, main: str
-) -> None:
+def test_the_other_id_of_a_recording_is_tried_when_that_one_is_given_up(sources: Sources, main: str) -> None:
     tell = {"legacy": lambda: sources.legacy(2, NOON), "current": lambda: sources.current(1, NOON)}
     given_up = tell.pop(main)()
     sources.register()
@@ -177,15 +173,11 @@ def test_a_name_in_another_portion_than_its_recording_is_tried_when_that_one_is_
     assert waiting.recording_id == given_up
     now = NOW + timedelta(days=40)
     sources.ledger.append_states([final(waiting, Status.missing, "not_found", now, "run")])
-    sources.ledger.most_lines = 1
 
-    def due() -> set[str]:
-        work = work_of(portions_of(sources.ledger, DAY, ()), "", ALLOWED, now=now, run_id="run")
-        return {one.recording_id for portion in work for one, _ in portion.due}
-
-    assert len(list(portions_of(sources.ledger, DAY, ()))) > 1
-    assert due() | due() == {name}  # the second where its portion had been passed
-    assert standing_after(partial(portions_of, sources.ledger, DAY, ()), DAY, now=now, run_id="run").by_status == {
+    work = work_of(sources.ledger, DAY, (), "", ALLOWED, now=now, run_id="run")
+    assert {one.recording_id for one, _ in work.due} == {name}
+    assert standing_after(sources.ledger, DAY, (), now=now, run_id="run").by_status() == {
+        Status.archived: 0,
         Status.missing: 1,
         Status.pending: 1,
     }

@@ -23,7 +23,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.due import Due, Work, due_of, planned
 from pipelines.steps.fetch import Fetcher, FetchResult
-from pipelines.steps.known import Recordings, portions_of
+from pipelines.steps.known import Recordings, recordings_of
 from pipelines.steps.links import register_links
 from pipelines.steps.seal import seal_day
 from sandbox.config import Credentials
@@ -66,7 +66,7 @@ def fetched(services: Any, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all of them due."""
     known = Recordings.of(states_table(states))
     due = Due(known.rest, pa.array(range(len(known))))
-    return fetcher(services).run([Work(planned(services.bucket.prefix, due, known.owners), known)])
+    return fetcher(services).run(Work(planned(services.bucket.prefix, due, known.owners), known))
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
@@ -303,8 +303,7 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
     ]
     ledger: Ledger = it.services().ledger
     ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
-    (portion,) = portions_of(ledger, day, {day, after})
-    assert list(portion.known.others) == [one.recording_id for one in mine]
+    assert list(recordings_of(ledger, day, {day, after}).others) == [one.recording_id for one in mine]
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
