@@ -104,7 +104,7 @@ def seal_neighbours(
     return {
         day: seal_day(ledger, parts, bucket, day, now=now, run_id=run_id, signer=signer)
         for day in sorted(days)
-        if day < first or manifest_numbers(bucket, day)
+        if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))
     }
 
 

@@ -62,11 +62,11 @@ def stores(rclone: Any, tmp_path: Path) -> Stores:
 
 
 def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it(stores: Stores) -> None:
-    after = FIRST + timedelta(days=1)
+    after, nothing = FIRST + timedelta(days=1), BEFORE - timedelta(days=1)
     stores.ledger.append_states([pending(day) for day in (BEFORE, after)])
 
     def neighbours() -> dict[date, bool]:
-        found = seal_neighbours(*stores.all(), [BEFORE, after], first=FIRST, now=NOW, run_id="r")
+        found = seal_neighbours(*stores.all(), [nothing, BEFORE, after], first=FIRST, now=NOW, run_id="r")
         return {day: one.manifest.unchanged for day, one in found.items()}
 
     assert neighbours() == {BEFORE: False}  # the other waits for its own first run

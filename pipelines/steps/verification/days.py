@@ -96,7 +96,7 @@ def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
 
     def known(key: str) -> bool:
         return key.removeprefix(bucket.prefix).startswith(_OURS) or any(
-            key.startswith(place) or place.startswith(key) for place in own
+            key.startswith(place) or (key.endswith("/") and place.startswith(key)) for place in own
         )
 
     found = [key for key in bucket.list_folders(bucket.prefix) if key != bucket.prefix and not known(key)]
