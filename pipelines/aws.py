@@ -157,6 +157,8 @@ def reason(error: Exception) -> str | None:
         return "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is no address; write it like https://s3.example.com"
     if isinstance(error, boto.MissingDependencyException):
         return "this kind of bucket needs awscrt, which is not installed; name one of a single region"
+    if isinstance(error, boto.PaginationError):
+        return "its lists do not go on after their first page; use a store that lists more than 1000 objects"
     if isinstance(error, boto.BotoCoreError):
         return _network(error)
     return None

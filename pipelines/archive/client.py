@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
@@ -29,6 +29,7 @@ AddressingStyle = Literal["auto", "path", "virtual"]
 
 _log: Final = logging.getLogger(__name__)
 _ENCRYPTED: Final = frozenset({"PutObject", "CreateMultipartUpload"})
+_BY_KEY: Final = "after-key:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ def make_s3_client(
     events = client.meta.events
     events.register("before-parameter-build.s3", _Added(options))
     events.register("before-endpoint-resolution.s3", _RegionNote(client.meta.region_name))
+    events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
+    events.register("before-call.s3.ListObjectsV2", _ask_by_key)
     return client
 
 
@@ -106,6 +109,29 @@ def _amazon_suffixes() -> tuple[str, ...]:
     partitions = create_loader().load_data("partitions")["partitions"]
     outputs = (partition["outputs"] for partition in partitions)
     return tuple({f".{one[name]}" for one in outputs for name in ("dnsSuffix", "dualStackDnsSuffix")})
+
+
+def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
+    """Name a page by the last key before it, where a server says that there is more and gives no token.
+
+    botocore would take such a page for the last one, and what follows it for missing.
+    """
+    if parsed.get("IsTruncated") and not parsed.get("NextContinuationToken"):
+        names = [item["Key"] for item in parsed.get("Contents", [])]
+        names += [folder["Prefix"] for folder in parsed.get("CommonPrefixes", [])]
+        parsed["NextContinuationToken"] = _BY_KEY + max(names, default="")
+
+
+def _ask_by_key(params: dict[str, Any], **_: object) -> None:
+    """Ask for such a page by the first version of the request, which such servers understand."""
+    url = urlsplit(params["url"])
+    query = dict(parse_qsl(url.query, keep_blank_values=True))
+    token = query.get("continuation-token", "")
+    if token.startswith(_BY_KEY):
+        for name in ("list-type", "continuation-token", "start-after"):
+            query.pop(name, None)
+        query["marker"] = token.removeprefix(_BY_KEY)
+        params["url"] = url._replace(query=urlencode(query, quote_via=quote)).geturl()
 
 
 class _Added:

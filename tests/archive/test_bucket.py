@@ -1,10 +1,14 @@
 import base64
 import hashlib
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 import urllib3
@@ -141,6 +145,53 @@ def test_a_page_that_breaks_off_or_is_an_error_is_asked_for_again(rclone_client:
     finally:
         rclone_client.meta.events.unregister("before-send.s3.ListObjectsV2", answer)
     assert next(bodies, None) is None
+
+
+KEYS = [f"{number:02} ä+&" for number in range(7)]
+
+
+class Lister(BaseHTTPRequestHandler):
+    """Lists three of `KEYS` a page and gives no token: `marker` leads on, or nothing does."""
+
+    leads_on = True
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        after = query.get("marker", [""])[0] if self.leads_on and "list-type" not in query else ""
+        left = [key for key in KEYS if key > after]
+        names = "".join(f"<Contents><Key>{quote(key)}</Key><Size>1</Size></Contents>" for key in left[:3])
+        more = str(len(left) > 3).lower()
+        body = (
+            f"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{more}</IsTruncated>{names}</ListBucketResult>"
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def lister(*, leads_on: bool) -> Iterator[Bucket]:
+    handler = type("Handler", (Lister,), {"leads_on": leads_on})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield Bucket(make_s3_client(max_connections=1, endpoint_url=url), "archive", "")
+        server.shutdown()
+
+
+def test_a_page_that_says_there_is_more_without_a_token_is_not_taken_for_the_last() -> None:
+    with lister(leads_on=True) as bucket:
+        assert [key for key, _ in bucket.list_keys("")] == KEYS
+        assert list(bucket.list_folders("")) == KEYS
+
+
+def test_a_listing_that_does_not_go_on_is_an_error_and_not_a_short_day() -> None:
+    with lister(leads_on=False) as bucket, pytest.raises(StorageRefused, match="do not go on after their first page"):
+        list(bucket.list_keys(""))
 
 
 def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(rclone: Any, prefix: str) -> None:
