@@ -42,9 +42,9 @@ _CHANNELS: Mapping[Layout, int] = {"mono": 1, "stereo": 2}
 _MAYBE_AUDIO = frozenset(
     {"cut_off", "too_large", "mp3_body", "not_riff", "not_wave", "no_fmt", "bad_fmt", "no_data", "header_only"}
 )
-# A redirect off the allow-list; a name that leads into a private network.
 _IN_MEMORY = 8 << 20  # a longer body waits on disk, under TMPDIR
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# A redirect off the allow-list; a name that leads into a private network.
 OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
