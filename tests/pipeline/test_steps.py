@@ -246,7 +246,7 @@ def call_rows(*links: str, start: datetime, key: str = "k") -> pa.Table:
         {
             "row_key": [f"{key}#{number}" for number in range(len(links))],
             "row_hash": [f"{number:032x}" for number in range(len(links))],
-            "uii": ["202611190000000101320000000001"] * len(links),
+            "uii": ["a-call-without-a-time"] * len(links),
             "recording_url": list(links),
             "call_start_dts": [f"{start:%Y-%m-%dT%H:%M:%S}.000+0000"] * len(links),
             "call_duration": ["5"] * len(links),
