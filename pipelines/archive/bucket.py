@@ -314,8 +314,12 @@ class Bucket:
                 size=size, sha256=sha256, checksums=checksums, create_only=known.create_only, fields=fields,
             )  # fmt: skip
         except StorageRefused as error:
-            if self.is_amazon or not checksums or error.status not in {400, 501}:
+            if self.is_amazon or error.status not in {400, 405, 501}:
                 raise
+            if not checksums:  # some know no uploads in parts
+                body.seek(0)
+                condition = {"IfNoneMatch": "*"} if known.create_only else {}
+                return self._put(key, body.read(size), sha256, {**fields, **condition})
             self._part_checksums = False  # some know the checksum of a whole object, and not that of a part
             return self._put_in_parts(key, body, size, sha256, fields)
         is_checked = checksums and known.checksums == "checked"

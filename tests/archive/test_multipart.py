@@ -165,6 +165,24 @@ def test_a_store_that_does_not_know_the_checksum_of_a_part_is_sent_its_md5(
     assert open_uploads(moto_client, prefix) == []
 
 
+@pytest.mark.parametrize("status", [400, 405, 501])
+def test_a_store_without_uploads_in_parts_is_sent_the_whole_and_overwrites_nothing(
+    moto_client: "S3Client", prefix: str, large: BinaryIO, status: int
+) -> None:
+    def refuse(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        return answer(request, status, "")
+
+    bucket = Bucket(like(moto_client, refuse, "CreateMultipartUpload"), "archive", prefix)
+    assert put(bucket, f"{prefix}large.WAV", large).proven
+    before = bucket.hash_object(f"{prefix}large.WAV")
+    assert before.sha256 == sha256_of(large)
+    large.seek(500)
+    large.write(b"other bytes")
+    with pytest.raises(KeyExists):
+        put(bucket, f"{prefix}large.WAV", large)
+    assert bucket.hash_object(f"{prefix}large.WAV") == before
+
+
 def test_an_error_in_the_body_of_a_completion_is_no_success(
     moto_client: "S3Client", prefix: str, large: BinaryIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
