@@ -38,6 +38,7 @@ Layout = Literal["mono", "stereo"]
 Precedence = tuple[int, int, datetime, int, str, str, str, str, str]
 
 _DAY = timedelta(days=1)
+_YOUNG = timedelta(hours=1)
 LEAST_ATTEMPTS = 3
 """So many before a recording gets a final state."""
 
@@ -113,7 +114,7 @@ class RecordingState:
     """The recording that this id is another name of. Such a line is no recording: it is held, counted and asked for
     under that id only."""
     first_attempt_at: datetime | None = None
-    """When the first fetch of this epoch ended."""
+    """When a fetch of this epoch first ended with an answer about the recording, and not with an outage."""
     body_sha256: str | None = None
     """Of the last body that was received whole as far as HTTP said, and not archived."""
     body_size: int | None = None
@@ -221,18 +222,27 @@ class RetryRules:
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
         """Say whether the attempt that ends at `now` may be the last one: at least the third, and at least
-        `final_after` after the first. An outage of the source then costs time and no recording.
+        `final_after` after the first that was answered. An outage of the source then costs time and no recording.
         """
-        first = state.first_attempt_at or state.first_seen_at
-        return state.attempts + 1 >= LEAST_ATTEMPTS and now - first >= self.final_after
+        first = state.first_attempt_at
+        return first is not None and state.attempts + 1 >= LEAST_ATTEMPTS and now - first >= self.final_after
+
+    def is_young(self, state: RecordingState, now: datetime) -> bool:
+        """Say whether the recording is so young at `now` that the source may still be making it."""
+        return self._age(state, now) < _YOUNG
 
     def _age(self, state: RecordingState, now: datetime) -> timedelta:
         born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
         return now - min(born, state.first_seen_at)
 
 
-def pending_again(state: RecordingState, reason: str, now: datetime, run_id: str, rules: RetryRules) -> RecordingState:
-    """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned."""
+def pending_again(
+    state: RecordingState, reason: str, now: datetime, run_id: str, rules: RetryRules, *, answered: bool = True
+) -> RecordingState:
+    """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned.
+
+    `answered`: the source said something about the recording; an outage says nothing.
+    """
     _require(state, "tried again", state.status is Status.pending)
     attempts = state.attempts + 1
     is_old = rules.gives_up(state, now)
@@ -241,7 +251,7 @@ def pending_again(state: RecordingState, reason: str, now: datetime, run_id: str
         reason=reason,
         attempts=attempts,
         next_attempt_at=rules.next_attempt(attempts, first_seen_at=state.first_seen_at, now=now, is_old=is_old),
-        first_attempt_at=state.first_attempt_at or now,
+        first_attempt_at=state.first_attempt_at or (now if answered else None),
         written_at=now,
         run_id=run_id,
     )

@@ -130,7 +130,7 @@ class MediaClient:
         """Write what the link gives into `sink` from its start; it holds the whole body when this returns.
 
         Raises:
-            MediaFault: there is no recording; the sink's content is of no use.
+            MediaFault: there is no recording; the sink holds what was received, of another kind of body nothing.
             LinkRefused: the link itself is not allowed; nothing was requested.
             CredentialsRefused: the log-in was refused: not this recording's fault.
             AccountUnknown: the source does not know the RingCentral account: not this recording's fault either.
@@ -216,15 +216,19 @@ class MediaClient:
     def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         status, url = response.status_code, response.url
-        sha256, size = hashlib.sha256(), 0
+        sha256, size, reason = hashlib.sha256(), 0, None
         for block in _gathered(self._in_time(response)):
-            if size == 0 and (reason := _not_audio(media_type, block[:_SNIFF])):
+            if size == 0:
+                reason = _not_audio(media_type, block[:_SNIFF])
+            if reason and reason != "mp3_body":  # an MP3 is the call all the same: its bytes may be kept
                 raise MediaFault("not_audio", reason, status, url=url)
             size += len(block)
             if size > self._max_bytes:
                 raise MediaFault("not_audio", "too_large", status, url=url)
             sha256.update(block)
             sink.write(block)
+        if reason:
+            raise MediaFault("not_audio", reason, status, url=url)
         return Fetched(size, sha256.hexdigest(), media_type, is_framed(response))
 
     def _in_time(self, response: httpx.Response) -> Iterator[bytes]:

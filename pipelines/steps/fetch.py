@@ -205,7 +205,8 @@ class Fetcher:
         A refusal always may, unless it has stayed one past the time of giving up at a log-in that was given others: a
         403 past `ARCHIVE_GIVE_UP_DAYS`; a 401 and a firewall's 403 as long as the source keeps the recording, since a
         password may have been changed and a firewall means how often we ask. Another answer may if the log-in was
-        never given a recording of the date, as when the account is another one's.
+        never given a recording of the date, as when the account is another one's; not a 202, nor a 404 for a recording
+        that the source may still be making.
         """
         fault, state, now = done.fault, done.state, done.at or self._clock()
         if fault is None or fault.kind == "unavailable" or is_ours(fault):
@@ -214,7 +215,10 @@ class Fetcher:
         if fault.kind == "refused":
             is_old = self._rules.gives_up if fault.reason == "forbidden" else self._rules.is_purged
             return not (is_known and is_old(state, now) and self._rules.is_patient(state, now))
-        return not is_known and not self._rules.is_purged(state, now)
+        is_being_made = fault.reason == "still_encoding" or (
+            fault.kind == "not_there" and self._rules.is_young(state, now)
+        )
+        return not (is_known or is_being_made or self._rules.is_purged(state, now))
 
     def _attempts(
         self,

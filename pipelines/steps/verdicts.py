@@ -6,8 +6,8 @@
     unproven     audio, perhaps not all       pending, until `attempt.py` keeps it with a warning
     unavailable  5xx, 429, connection, S3     pending, for ever: says nothing about the recording
 
-"then": at the third attempt or later, a day after the first (`RetryRules.is_patient`), so that an outage costs time and
-no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which tells "not yet" from "never".
+"then": at the third attempt or later, a day after the first answer (`RetryRules.is_patient`), so that an outage costs
+time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which tells "not yet" from "never".
 """
 
 from __future__ import annotations
@@ -51,4 +51,4 @@ def judge(
     settled = rules.is_patient(state, now) if fault.kind == "refused" else may_be_last(state, rules, now)
     if settled and fault.kind in _FINAL_OF and (believed or fault.kind != "refused"):
         return final(state, _FINAL_OF[fault.kind], fault.reason, now, run_id)
-    return pending_again(state, fault.reason, now, run_id, rules)
+    return pending_again(state, fault.reason, now, run_id, rules, answered=fault.kind != "unavailable")

@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.audio import audio_is_true
 from pipelines.steps.fetch import BREAK_AFTER, SourceDown
+from pipelines.steps.verdicts import Fault, judge
 from tests.pipeline.test_steps import fetched, some_state
 
 DAY = date(2026, 11, 19)
@@ -243,6 +244,34 @@ def test_as_many_404s_as_the_run_bears_stop_it_with_the_account_and_nothing_is_f
     assert {one.status for one in ours.states.values()} == {Status.pending}
 
 
+def test_recordings_that_are_minutes_old_or_still_encoded_may_all_be_absent(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    source.always({f"{number:03d}.WAV": NOT_FOUND for number in range(BREAK_AFTER + 5)})
+    ours = archiver()
+    ours.register(age=timedelta(minutes=20))
+    ours.run()
+    assert {(one.status, one.attempts) for one in ours.states.values()} == {(Status.pending, 1)}
+    source.always({name: answer(b"", status="202 Accepted") for name in ours.states})
+    ours.it.passed += timedelta(hours=5)
+    ours.run()
+    assert {(one.reason, one.attempts) for one in ours.states.values()} == {("still_encoding", 2)}
+
+
+def test_a_day_of_outage_is_no_answer_so_the_first_404_after_it_is_not_the_last() -> None:
+    rules = RetryRules(minutes=[5], give_up=timedelta(days=7))
+    state = some_state(
+        "15300002/a.WAV", DAY, started_at=NOW - MONTH, first_seen_at=NOW, written_at=NOW, next_attempt_at=NOW
+    )
+    down, absent = Fault("unavailable", "source_unavailable"), Fault("not_there", "not_found")
+    for day, fault in enumerate((down, down, down, absent)):
+        now = NOW + timedelta(days=day)
+        state = judge(state, fault, believed=True, rules=rules, now=now, run_id="run-1")
+        assert state.status is Status.pending
+    later = NOW + timedelta(days=4)
+    assert judge(state, absent, believed=True, rules=rules, now=later, run_id="run-1").status is Status.missing
+
+
 def test_an_account_that_the_source_does_not_know_stops_the_run_with_its_sentence(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
@@ -400,12 +429,14 @@ def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
     source: Source, archiver: Callable[..., Archiver]
 ) -> None:
     raw = bytes(range(256)) * 8000
+    mp3 = b"ID3\x04" + bytes(300_000)
     bodies = {
         "raw.WAV": answer(raw),
         "short.WAV": answer(wav()[:4000], framed=False),
         "page.WAV": PAGE,
         "text.WAV": answer(b"ein Fehler ist aufgetreten"),
         "empty.WAV": answer(b""),
+        "mp3.WAV": answer(mp3, kind="audio/mpeg"),
     }
     source.always(bodies)
     ours = archiver(ARCHIVE_QUARANTINE_MAX_MB="1")
@@ -416,7 +447,8 @@ def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(
     ours.run()
     states = ours.states
     assert {one.status for one in states.values()} == {Status.rejected}
-    kept = {states[name].quarantine_key: body for name, body in {"raw.WAV": raw, "short.WAV": wav()[:4000]}.items()}
+    audio = {"raw.WAV": raw, "short.WAV": wav()[:4000], "mp3.WAV": mp3}
+    kept = {states[name].quarantine_key: body for name, body in audio.items()}
     assert ours.it.objects("quarantine/") == {
         key: hashlib.sha256(body[: 1 << 20]).hexdigest() for key, body in kept.items()
     }
