@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from pipelines.ringcx.text import NotWholeError, as_utf8, is_utf8
@@ -31,6 +32,8 @@ TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|
 _BOM: Final = b"\xef\xbb\xbf"
 _LAST_ROW: Final = "end of report"
 _QUOTE: Final = ord('"')
+# pyarrow (26.0) overlooks what stands within a few bytes after a NUL: a control character stands in for it meanwhile.
+_STAND_INS: Final = tuple(bytes([code]) for code in (*range(1, 9), *range(14, 26)))
 # By byte: whether it may stand before a quote that opens, and after one that closes.
 _BESIDE_A_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uint8))
 # A field that starts with a quote, up to the quote that ends it. Possessive: an open one fails at once.
@@ -145,11 +148,14 @@ def _headings(path: Path, *, repair: bool) -> list[str]:
 def _read(path: Path, width: int, ending: bytes, *, repair: bool, block_bytes: int) -> tuple[pa.Table, int]:
     """All rows, the heading and our ending among them, as columns `0`, `1`, … of text; and the lines that are none."""
     names = [str(n) for n in range(width)]
+    nul = _stand_in(path)
     most = min(MAX_ROW_BYTES, path.stat().st_size + len(ending) + 1)
     threads = True
     while True:
         wrong: list[pa_csv.InvalidRow] = []
-        read = _try_read(path, names, ending, repair=repair, block_bytes=block_bytes, threads=threads, wrong=wrong)
+        read = _try_read(
+            path, names, ending, repair=repair, nul=nul, block_bytes=block_bytes, threads=threads, wrong=wrong
+        )
         if read is not None:
             return read
         if wrong and not threads:
@@ -169,6 +175,7 @@ def _try_read(
     ending: bytes,
     *,
     repair: bool,
+    nul: bytes,
     block_bytes: int,
     threads: bool,
     wrong: list[pa_csv.InvalidRow],
@@ -176,7 +183,7 @@ def _try_read(
     skipped: list[int] = []
 
     def judge(row: pa_csv.InvalidRow) -> Literal["error", "skip"]:
-        if not row.text.strip(' \t\r\n\0\x1a,"') or TOTALS.match(row.text):
+        if not row.text.strip(f' \t\r\n\x1a,"{nul.decode()}') or TOTALS.match(row.text):
             skipped.append(row.actual_columns)
             return "skip"
         wrong.append(row)
@@ -184,7 +191,7 @@ def _try_read(
 
     try:
         table = pa_csv.read_csv(
-            _open(path, ending, repair=repair),
+            _open(path, ending, repair=repair, nul=nul),
             read_options=pa_csv.ReadOptions(use_threads=threads, block_size=block_bytes, column_names=names),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=judge),
             convert_options=pa_csv.ConvertOptions(
@@ -193,11 +200,21 @@ def _try_read(
         )
     except pa.ArrowInvalid:  # a row of another width (then `wrong` knows it), or one longer than the block
         return None
+    if nul != b"\0":
+        back = [pc.replace_substring(column, nul.decode(), "\0") for column in table.itercolumns()]
+        table = pa.table(back, names=names)
     return table, len(skipped)
 
 
-def _open(path: Path, ending: bytes, *, repair: bool) -> "_Reader":
-    return _Reader(_Body(path, ending, repair=repair), 1 << 20)
+def _stand_in(path: Path) -> bytes:
+    """A control character that the body does not have, where it has a NUL; else NUL."""
+    if not any(b"\0" in block for block in _blocks(path)):
+        return b"\0"
+    return next((one for one in _STAND_INS if not any(one in block for block in _blocks(path))), b"\0")
+
+
+def _open(path: Path, ending: bytes, *, repair: bool, nul: bytes = b"\0") -> "_Reader":
+    return _Reader(_Body(path, ending, repair=repair, nul=nul), 1 << 20)
 
 
 class _Reader(io.BufferedReader):
@@ -219,10 +236,11 @@ class _Reader(io.BufferedReader):
 class _Body(io.RawIOBase):
     """The body as UTF-8 without its byte order mark, and our ending behind it."""
 
-    def __init__(self, path: Path, ending: bytes, *, repair: bool) -> None:
+    def __init__(self, path: Path, ending: bytes, *, repair: bool, nul: bytes) -> None:
         super().__init__()
         blocks = _blocks(path)
-        self._blocks = chain(as_utf8(blocks) if repair else blocks, (ending,))
+        text = as_utf8(blocks) if repair else blocks
+        self._blocks = chain((block.replace(b"\0", nul) for block in text), (ending,))
         self._left = memoryview(b"")
 
     def readable(self) -> bool:

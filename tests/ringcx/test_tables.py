@@ -188,6 +188,14 @@ class TestWholeCsv:
             table = read_csv_body(body, framed=True, block_bytes=size)[1]
             assert table["1"].to_pylist() == [text, "xyz"] * 3
 
+    def test_a_nul_before_a_quote_does_not_part_a_row_at_the_end_of_a_block(self, tmp_path: Path) -> None:
+        body = tmp_path / "body"
+        rows = [["w", "", "", ""]] * 4 + [["", 'total\0,"ax\n', "", ""], ["", "y", "'", ""]]
+        body.write_bytes(as_csv(["a", "b", "c", "d"], rows).encode())
+        for size in range(20, 80):
+            table = read_csv_body(body, framed=False, block_bytes=size)[1]
+            assert [[cell or "" for cell in row.values()] for row in table.to_pylist()] == rows
+
     @settings(max_examples=100, deadline=None)
     @given(st.text('ab",\n\r', max_size=40), st.booleans())
     def test_any_scribble_is_read_as_the_csv_module_reads_it_or_refused(self, scribble: str, framed: bool) -> None:
