@@ -101,7 +101,7 @@ class Transport(httpx.BaseTransport):
             answer = self._manager(proxy).urlopen(
                 request.method,
                 f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}",
-                body=request.read(),
+                body=request.read() or None,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=timeout.get("connect"), read=timeout.get("read")),
                 retries=False,

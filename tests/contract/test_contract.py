@@ -83,11 +83,13 @@ class Recorder:
             return
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         one = Exchange(scope["method"], scope["path"], scope["query_string"].decode(), headers, b"")
+        messages = [await receive()]  # all of it: the application may refuse a request before its body has come
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        one.body = b"".join(message.get("body", b"") for message in messages)
 
         async def receiving() -> Any:
-            message = await receive()
-            one.body += message.get("body", b"")
-            return message
+            return messages.pop(0) if messages else await receive()
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":

@@ -747,18 +747,17 @@ def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Calla
 def test_the_standing_check_reads_again_only_what_changed_and_needs_no_memory(
     world: Callable[..., Any], tmp_path: Any
 ) -> None:
-    it = world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
+    it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW, ARCHIVE_GIVE_UP_DAYS="0")
     days = [datetime.now(UTC).date() - timedelta(days=back) for back in (2, 1)]
-    for day in days:
-        fetch(it, day)
-    first = figures(standing(it, clock=later(hours=1)))
+    it.run_until_final(*days)
+    first = figures(standing(it, clock=later(hours=40)))
     assert first["dates_read"] >= 2
     memory = tmp_path / "data" / "nothing_is_overdue.json"
     # A listing says that nothing was written since: as if the ledger's parts were a day old.
     stored = json.loads(memory.read_text())
-    stored["read_to"] = later(days=1)().isoformat()
+    stored["read_to"] = later(days=3)().isoformat()
     memory.write_text(json.dumps(stored))
-    again = figures(standing(it, clock=later(days=2)))
+    again = figures(standing(it, clock=later(days=4)))
     assert again["dates_read"] == 0
     assert again["lost"] == first["lost"] > 0
     for damage in ('{"of": ', "[]", "{}"):
@@ -770,8 +769,8 @@ def test_the_standing_check_reads_again_only_what_changed_and_needs_no_memory(
 
 
 def test_a_memory_of_another_ledger_is_not_believed(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    it = world(faults=Faults(forbidden=Where(paths=STEREO)), LEDGER_URL="ledger-one", sandbox=FEW)
-    fetch(it, OLD)
+    it = world(faults=Faults(not_found=Where(paths=STEREO)), LEDGER_URL="ledger-one", sandbox=FEW)
+    it.run_until_final(OLD)
     assert figures(standing(it))["lost"] > 0
     monkeypatch.setenv("LEDGER_URL", "ledger-two")
     found = standing(it)
