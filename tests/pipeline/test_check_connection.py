@@ -257,7 +257,7 @@ def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Cal
     [
         ("html_200", "failed", "often a log-in page"),
         ("not_found", "warning", "check again later"),
-        ("mp3", "warning", "check again later"),
+        ("mp3", "warning", "is not a WAV"),
         ("server_error", "failed", "look at the network"),
         ("redirect_other_host", "failed", "RINGCX_MEDIA_HOSTS"),
     ],

@@ -87,7 +87,7 @@ class RecordingCheck:
         except _EnoughError as enough:
             if _is_wav(enough.start):
                 return ok(self.subject, "is given, and is a WAV; its first bytes were read and thrown away."), True
-            return warning(self.subject, "is given, but is no WAV; run one date and look at its reasons."), False
+            return warning(self.subject, "is given, but is not a WAV; run one date and look at its reasons."), False
         except MediaFault as fault:
             return self._judged(fault)
         except (LinkRefused, LimiterBroken, SourceError) as error:
