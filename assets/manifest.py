@@ -28,9 +28,9 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
         kinds={"s3", "json"},
         owners=[OWNER],
         description=(
-            "The sealed list of the recordings dated this day: each with its state and reason, and the held ones with "
-            "key, size and SHA-256. Written once; a day that changed gets a new number. Writes the catalog where it "
-            "changed. Seals the other dates, too, under which calls over midnight are stored."
+            "The sealed list of the recordings dated this day, each with its state and reason, and with key, size and "
+            "SHA-256 if it is archived. Written once; a day that changed gets a new number. Also updates the catalog, "
+            "and seals the other dates under which calls over midnight are stored."
         ),
     )
     def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
@@ -52,8 +52,8 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
         for of, one in {day: sealed, **also}.items():
             if one.outdated:
                 context.log.warning(
-                    "The manifest of %s may lack what another run wrote to that date just now: that run seals it again "
-                    "when it ends. If it was stopped, run %s again",
+                    "The manifest of %s may lack what another run has just written to that date: that run seals it "
+                    "again when it ends. If it was stopped, run %s again",
                     of,
                     of,
                 )

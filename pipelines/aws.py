@@ -64,11 +64,11 @@ _TRANSIENT: Final = frozenset(
 )
 _REASONS: Final = {
     "ExpiredToken": "the AWS credentials have expired; renew them (AWS_SESSION_TOKEN, or the log-in of AWS_PROFILE)",
-    "InvalidToken": "AWS_SESSION_TOKEN does not belong to the access key; set all three variables anew, or unset it",
-    "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there; correct it, or AWS_ENDPOINT_URL_S3",
+    "InvalidToken": "AWS_SESSION_TOKEN does not belong to the access key; set all three variables again, or unset it",
+    "InvalidAccessKeyId": "the server does not know AWS_ACCESS_KEY_ID; correct it, or AWS_ENDPOINT_URL_S3",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID; correct it",
-    "RequestTimeTooSkewed": "the clock of this machine is more than 15 minutes wrong; set it right (NTP)",
-    "PathStyleDomainForbidden": "the store wants the bucket in the host's name; set ARCHIVE_ADDRESSING_STYLE=virtual",
+    "RequestTimeTooSkewed": "the clock of this machine is off by more than 15 minutes; correct it (NTP)",
+    "PathStyleDomainForbidden": "the store requires the bucket in the host name; set ARCHIVE_ADDRESSING_STYLE=virtual",
 }
 _SAME: Final = {
     "ExpiredTokenException": "ExpiredToken",
@@ -152,13 +152,13 @@ def reason(error: Exception) -> str | None:
     if isinstance(error, boto.InvalidConfigError) and "CA bundle" in str(error):
         return "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set to nothing; name a file of certificates, or unset it"
     if isinstance(error, (boto.InvalidRegionError, boto.NoRegionError)):
-        return "AWS_REGION names no region; write it like eu-central-1"
+        return "AWS_REGION is not a region; write it like eu-central-1"
     if isinstance(error, ValueError) and "endpoint" in str(error).lower():
-        return "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is no address; write it like https://s3.example.com"
+        return "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is not an address; write it like https://s3.example.com"
     if isinstance(error, boto.MissingDependencyException):
-        return "this kind of bucket needs awscrt, which is not installed; name one of a single region"
+        return "this kind of bucket needs awscrt, which is not installed; use one in a single region"
     if isinstance(error, boto.PaginationError):
-        return "its lists do not go on after their first page; use a store that lists more than 1000 objects"
+        return "its lists do not continue after the first page; use a store that lists more than 1000 objects"
     if isinstance(error, boto.BotoCoreError):
         return _network(error)
     return None
@@ -171,17 +171,18 @@ def _network(error: boto.BotoCoreError) -> str | None:
     if any(sign in said for sign in _UNTRUSTED):
         whose = "the proxy's certificate" if isinstance(error, boto.ProxyConnectionError) else "its certificate"
         return (
-            f"{whose} is not trusted, or is another host's; name the file of your company's authority in AWS_CA_BUNDLE"
+            f"{whose} is not trusted, or is for another host; name the file of your company's authority in "
+            "AWS_CA_BUNDLE"
         )
     if isinstance(error, boto.ProxyConnectionError):
         if "failed: 407" in said:
-            return "the proxy wants a user and a password; write HTTPS_PROXY like http://user:password@host:port"
-        return "the proxy cannot be reached, or lets nothing through; look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
+            return "the proxy requires a user and a password; write HTTPS_PROXY like http://user:password@host:port"
+        return "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     if isinstance(error, boto.InvalidProxiesConfigError) or "LocationParseError" in said:
         return "the proxy's address is wrong; write HTTPS_PROXY like http://host:port"
     if isinstance(error, _NETWORK):
         kind = type(error).__name__
-        return f"it could not be reached or broke off ({kind}); look at the network and AWS_ENDPOINT_URL_S3"
+        return f"it could not be reached or closed the connection ({kind}); check the network and AWS_ENDPOINT_URL_S3"
     return None
 
 

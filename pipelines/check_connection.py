@@ -176,7 +176,7 @@ def _limits(services: Services) -> Line:
         return failed("limits", f"{said}. {error}")
     if silences:
         held = ", ".join(f"{name} of account {account or 'any'} for {left:.0f} s" for name, account, left in silences)
-        return warning("limits", f"{said}. The source asked for silence, so that requests wait: {held}.")
+        return warning("limits", f"{said}. The source asked for a pause, so requests wait: {held}.")
     return ok("limits", f"{said} (requests/seconds for each account); the place where requests are counted works.")
 
 
@@ -197,7 +197,7 @@ def _sentence(found: Counter[str]) -> str:
     warnings = f"{found['warning']} warning{'' if found['warning'] == 1 else 's'}"
     if found["failed"]:
         failures = f"{found['failed']} failure{'' if found['failed'] == 1 else 's'}"
-        return f"{failures}, {warnings}: mend what failed from the top down, and check again before the first run."
+        return f"{failures}, {warnings}: fix what failed from the top down, and check again before the first run."
     untried = f", {found['not tried']} not tried" if found["not tried"] else ""
     return f"No failure, {warnings}{untried}: a first date can be run."
 

@@ -56,7 +56,7 @@ def _split(value: object) -> object:
 
 def _known_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("is no IANA time zone; write it like Europe/Berlin or US/Arizona")
+        raise ValueError("is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
     return name
 
 
@@ -64,13 +64,15 @@ def _plain_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     if not ids:
         raise ValueError("names no account")
     if any(not one.isalnum() for one in ids):
-        raise ValueError("holds something that is no account id; ids are letters and digits, separated by commas")
+        raise ValueError(
+            "contains something that is not an account id; ids are letters and digits, separated by commas"
+        )
     return tuple(dict.fromkeys(ids))
 
 
 def _plain_id(one: str) -> str:
     if not one.isalnum():
-        raise ValueError("is no account id; ids are letters and digits")
+        raise ValueError("is not an account id; ids are letters and digits")
     return one
 
 
@@ -117,12 +119,12 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~ and no home folder is known for it; write the whole path") from None
+        raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
 
 
 def _header_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
-        raise ValueError("is no name of a header; write it like Authorization or X-Events-Key")
+        raise ValueError("is not a header name; write it like Authorization or X-Events-Key")
     return name
 
 
@@ -131,11 +133,11 @@ def _bucket(name: str) -> str:
         return name
     if "/" in name:
         raise ValueError(
-            "must be the name alone, as my-recordings, or the ARN of an access point; what stands before the keys "
-            "belongs into ARCHIVE_PREFIX, and an address into AWS_ENDPOINT_URL_S3"
+            "must be only the name, such as my-recordings, or the ARN of an access point; put the prefix of the keys "
+            "into ARCHIVE_PREFIX, and the address of a server into AWS_ENDPOINT_URL_S3"
         )
     if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name):
-        raise ValueError("is no name of a bucket; write it like my-recordings")
+        raise ValueError("is not a bucket name; write it like my-recordings")
     return name
 
 
@@ -434,7 +436,7 @@ def _warn_of_unknown_variables() -> None:
         if name.startswith(_PREFIXES) and name not in ours | _reported and not foreign:
             _reported.add(name)
             near = get_close_matches(name, sorted(ours), n=1, cutoff=0.7)
-            instead = f"did you mean {near[0]}?" if near else "see .env.example for the names there are."
+            instead = f"did you mean {near[0]}?" if near else "see .env.example for the names that exist."
             _log.warning("%s is set, but RingCX Archive has no such setting: %s", name, instead)
 
 

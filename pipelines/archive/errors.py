@@ -84,7 +84,7 @@ class NameTaken(StorageError):
     """Another recording, or an object that does not say what it is, has the key; nothing of ours was written."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"Another recording is stored under {key}, so this one needs a name of its own (apart_key)")
+        super().__init__(f"Another recording is stored under {key}, so this one needs a separate name (apart_key)")
         self.key = key
 
 

@@ -194,8 +194,8 @@ def seal(
             break
     else:
         raise StorageUnavailable(
-            f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; see that one run at a time "
-            "works on a date"
+            f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
+            "run at a time works on a date"
         )
     if body is not None and body is not held:
         key = catalog_key(bucket.prefix, day)

@@ -361,7 +361,7 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
             except zlib.error as error:
                 raise httpx.DecodingError("the gzip is damaged") from error
             if unpacker.unused_data:
-                raise httpx.DecodingError("the gzip is followed by something")
+                raise httpx.DecodingError("the gzip is followed by other data")
             size += len(block)
             if size > _INFLATED_FREE + _INFLATED * received:
                 raise BombError

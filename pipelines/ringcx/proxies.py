@@ -42,7 +42,7 @@ class Proxy:
             parsed = httpx.URL("")
         if parsed.scheme not in {"http", "https"} or not parsed.raw_host:
             raise ConnectionNotAllowed(
-                f"{variable} does not name a proxy that can be used; give it as http://host:port or https://host:port."
+                f"{variable} does not name a usable proxy; write it as http://host:port or https://host:port."
             )
         authorization = None
         if parsed.userinfo:
@@ -64,7 +64,7 @@ class Proxy:
         if status in {401, 407}:  # 401: tinyproxy
             remedy = f"check the user and password in {self.variable}"
         elif 400 <= status < 500:
-            remedy = f"ask whoever runs the proxy to allow {host}, or name it in NO_PROXY"
+            remedy = f"ask the operator of the proxy to allow {host}, or name it in NO_PROXY"
         else:
             return httpx.ProxyError(f"the proxy {self.url} answered HTTP {status} when asked for {host}")
         return ConnectionNotAllowed(f"The proxy {self.url} refused {host} with HTTP {status}; {remedy}.")

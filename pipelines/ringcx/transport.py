@@ -191,7 +191,7 @@ class _Limited(_AnySocket):
     def _shorten(self) -> None:
         left, timeout = self.deadline - time.monotonic(), self.gettimeout()
         if left <= 0:
-            raise TimeoutError("the answer was not whole in time")
+            raise TimeoutError("the answer did not end in time")
         if timeout is None or left < timeout:
             self.settimeout(left)
 
@@ -222,7 +222,7 @@ class _Answer(http.client.HTTPResponse):
         if [one for one in headers.defects if not isinstance(one, _MULTIPART)]:
             raise http.client.HTTPException("a header is malformed")
         if codings not in {"", "identity", "chunked"}:
-            raise http.client.HTTPException("the answer is encoded otherwise than in chunks")
+            raise http.client.HTTPException("the answer has a transfer encoding other than chunked")
         if self.chunked or not lengths:
             return
         length = lengths.pop()
@@ -381,7 +381,7 @@ def _refused_certificate(error: BaseException, whose: str) -> ConnectionNotAllow
     if found is None:
         return None
     return ConnectionNotAllowed(
-        f"The certificate of {whose} is not accepted ({found.verify_message.rstrip('.')}); if it is signed by a private"
-        " authority, name that one's certificate in SSL_CERT_FILE; else look at this machine's clock and ask whoever"
-        " runs that server."
+        f"The certificate of {whose} is not accepted ({found.verify_message.rstrip('.')}); if a private authority"
+        " signed it, name the authority's certificate in SSL_CERT_FILE; otherwise check this machine's clock and ask"
+        " the operator of that server."
     )

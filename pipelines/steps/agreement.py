@@ -153,12 +153,14 @@ def mono_and_stereo_agree(
     rows = _sample(seen)
     if rows:
         sentence = (
-            f"On {day} {number(counts['calls_without_mono'], 'connected call')} of {counts['calls']} without a mono "
-            f"recording ({counts['calls_without_any_recording']} not recorded at all), "
-            f"{number(counts['legs_without_stereo'], 'agent leg')} of {counts['agent_legs']} without a stereo one. "
-            f"Known to one report only: {number(counts['calls_not_in_global_report'], 'call')} missing from Global "
-            f"Call Type Detail, {counts['calls_not_in_agent_report']} from Agent Segment Metadata. Where recording was "
-            "not switched on this is right; else run the date again, for rows and links come late."
+            f"Of {number(counts['calls'], 'connected call')} on {day}, "
+            f"{number(counts['calls_without_mono'], 'has', 'have')} no mono recording "
+            f"({counts['calls_without_any_recording']} not recorded at all). "
+            f"Of {number(counts['agent_legs'], 'agent leg')}, "
+            f"{number(counts['legs_without_stereo'], 'has', 'have')} no stereo recording. "
+            f"{number(counts['calls_not_in_global_report'], 'call is', 'calls are')} missing from Global Call Type "
+            f"Detail, {counts['calls_not_in_agent_report']} from Agent Segment Metadata. This is normal where "
+            "recording was off; otherwise run the date again, since rows and links arrive late."
         )
     else:
         sentence = (

@@ -46,7 +46,7 @@ def audio_is_true(ledger: Ledger, day: date) -> Finding:
             f"Of the recordings of {day}, {number(counts['duration_differs'], 'differs', 'differ')} in length from the "
             f"report, {number(counts['header_only'], 'has', 'have')} a header and no audio, "
             f"{number(counts['silent_channel'], 'has', 'have')} a silent channel{others}. "
-            "Listen to the samples: they may be recordings of nothing."
+            "Listen to the samples: they may not contain the call."
         )
     else:
         sentence = (

@@ -223,7 +223,7 @@ def _sentence(
             counts["object_gone"],
             "was archived and is no longer in the bucket",
             "were archived and are no longer in the bucket",
-            ": restore, or list in retry_recording_ids",
+            ": restore the object, or list the recording's id in retry_recording_ids",
         ),
         (
             counts["object_changed"],

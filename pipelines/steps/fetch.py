@@ -84,7 +84,7 @@ def refused_log_in(result: FetchResult) -> str | None:
     checks = "; ".join(sorted({_credentials(of_segments) for of_segments, _ in result.refused}))
     return (
         f"{number(result.refused.total(), 'recording was', 'recordings were')} refused at {hosts} (HTTP 401 or 403), "
-        f"and none was given to the same log-in: {checks}. What was refused stays pending and is asked for again."
+        f"and the same log-in could fetch none: {checks}. What was refused stays pending and is tried again."
     )
 
 
@@ -354,12 +354,12 @@ def _what_to_check(done: Done) -> str:
     if fault is None or fault.kind == "unavailable":
         return _TROUBLESHOOTING
     if fault.reason == FIREWALL:
-        return "a firewall in front of the source refuses us: lower RINGCX_LIMIT_MEDIA, so that it is asked less often"
+        return "a firewall in front of the source refuses our requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
     if fault.kind == "refused":
         return _credentials(is_segment(done.state))
     return (
-        "not one was given: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether recording "
-        "is activated for the account"
+        "not one could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
+        "recording is activated for the account"
     )
 
 

@@ -278,14 +278,14 @@ def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date], 
     if astray:
         pending = number(counts["without_partition"], "pending recording has", "pending recordings have")
         said.append(
-            f"{pending} a date that no run can have (before ARCHIVE_START_DATE={standing.start} or in the future), the "
-            f"earliest {astray}, so nobody fetches them: set ARCHIVE_START_DATE to their date or earlier."
+            f"{pending} a date that has no partition (before ARCHIVE_START_DATE={standing.start} or in the future), "
+            f"the earliest {astray}, so no run fetches them: set ARCHIVE_START_DATE to their date or earlier."
         )
     if counts["at_risk"]:
         said.append(
             f"{number(counts['at_risk'], 'pending recording has', 'pending recordings have')} less than "
             f"{number(standing.margin_days, 'day')} left: the source purges {number(standing.retention_days, 'day')} "
-            "after the call. See to this first."
+            "after the call. Deal with these first."
         )
     if counts["overdue"]:
         late = number(counts["overdue"], "is late", "are late")
@@ -307,7 +307,8 @@ def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date], 
             counts["strange_files"], "file in the ledger is not a part of it", "files in the ledger are not parts of it"
         )
         said.append(
-            f"{files}, so what they hold is not counted: the table `strange_files` names them. Move them out, or back."
+            f"{files}, so what they hold is not counted: the table `strange_files` names them. Move them out of the "
+            "ledger, or back into place."
         )
     if not counts["missing_now"] and not said:
         return "Nothing is missing: every recording known on any date is archived."

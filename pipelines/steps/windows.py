@@ -227,7 +227,7 @@ class WindowedPull:
         )
         if unknown:
             self.log.warning(
-                "account %s, window from %s: hasRecording of %d rows is neither yes nor no; none is expected of them.",
+                "account %s, window from %s: hasRecording of %d rows is neither yes nor no; no recordings expected.",
                 *(account_id, window.start.isoformat(), unknown),
             )
         # After the rows: a run killed between the two asks for this window again, and finds all of it unchanged.

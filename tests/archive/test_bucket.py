@@ -190,7 +190,7 @@ def test_a_page_that_says_there_is_more_without_a_token_is_not_taken_for_the_las
 
 
 def test_a_listing_that_does_not_go_on_is_an_error_and_not_a_short_day() -> None:
-    with lister(leads_on=False) as bucket, pytest.raises(StorageRefused, match="do not go on after their first page"):
+    with lister(leads_on=False) as bucket, pytest.raises(StorageRefused, match="do not continue after the first page"):
         list(bucket.list_keys(""))
 
 

@@ -213,9 +213,9 @@ def test_a_storage_class_is_sent_with_recordings_alone(
     ("variables", "said"),
     [
         ({"AWS_PROFILE": "canary"}, "AWS_PROFILE names a profile that is not in"),
-        ({"AWS_ENDPOINT_URL_S3": "canary.example.com"}, "AWS_ENDPOINT_URL_S3 .* is no address"),
-        ({"AWS_ENDPOINT_URL": "canary:9000"}, "AWS_ENDPOINT_URL.* is no address"),
-        ({"AWS_REGION": "canary region"}, "AWS_REGION names no region"),
+        ({"AWS_ENDPOINT_URL_S3": "canary.example.com"}, "AWS_ENDPOINT_URL_S3 .* is not an address"),
+        ({"AWS_ENDPOINT_URL": "canary:9000"}, "AWS_ENDPOINT_URL.* is not an address"),
+        ({"AWS_REGION": "canary region"}, "AWS_REGION is not a region"),
     ],
 )
 def test_a_wrong_variable_is_named_before_the_first_request(
@@ -306,7 +306,7 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
         (400, "InvalidToken", StorageRefused, "AWS_SESSION_TOKEN does not belong"),
         (403, "RequestTimeTooSkewed", StorageRefused, "clock of this machine"),
         (403, "SignatureDoesNotMatch", StorageRefused, "AWS_SECRET_ACCESS_KEY does not belong"),
-        (403, "InvalidAccessKeyId", StorageRefused, "AWS_ACCESS_KEY_ID is not known"),
+        (403, "InvalidAccessKeyId", StorageRefused, "the server does not know AWS_ACCESS_KEY_ID"),
         (400, "Throttling", StorageUnavailable, "Throttling"),
         (400, "RequestLimitExceeded", StorageUnavailable, "the next run continues"),
         (400, "KMS.DisabledException", StorageRefused, "ARCHIVE_KMS_KEY_ID"),

@@ -301,7 +301,10 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
             "keep one of the two ways",
         ),
         ({"EVENTS_URL": "e", "EVENTS_HEADER_NAME": "X Key", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_HEADER_NAME is"),
-        ({"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_TIMEZONE": "Mars"}, "EVENTS_TIMEZONE is no IANA"),
+        (
+            {"EVENTS_URL": "e", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_TIMEZONE": "Mars"},
+            "EVENTS_TIMEZONE is not an IANA",
+        ),
     ],
 )
 def test_wrong_settings_are_told_in_a_sentence_without_a_secret(

@@ -241,7 +241,7 @@ def test_a_bucket_with_more_than_its_name_says_where_the_rest_belongs(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     given(monkeypatch, ARCHIVE_BUCKET=value)
-    with pytest.raises(SettingsError, match="belongs into ARCHIVE_PREFIX"):
+    with pytest.raises(SettingsError, match="prefix of the keys into ARCHIVE_PREFIX"):
         load(Settings)
 
 

@@ -442,7 +442,7 @@ def test_squid_is_gone_through_and_what_it_forbids_is_named(
     ):
         proxied(monkeypatch, tmp_path, f"127.0.0.1:{port}")  # without a scheme
         assert fetched(client, f"https://localhost:{other}/?file=a") == WAV
-        with pytest.raises(ConnectionNotAllowed, match="HTTP 403; ask whoever runs the proxy to allow localhost"):
+        with pytest.raises(ConnectionNotAllowed, match="HTTP 403; ask the operator of the proxy to allow localhost"):
             fetched(client, f"https://localhost:{target}/?file=a")
 
 
@@ -479,7 +479,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_with_its_variable(
     client: SourceClient, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(ConnectionNotAllowed, match="HTTPS_PROXY does not name a proxy") as refused:
+    with pytest.raises(ConnectionNotAllowed, match="HTTPS_PROXY does not name a usable proxy") as refused:
         fetched(client, "https://one.virtualacd.biz/?file=a")
     assert "hush" not in str(refused.value)
 

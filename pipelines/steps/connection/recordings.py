@@ -76,7 +76,9 @@ class RecordingCheck:
                 break
         yield line
         if taken is None:
-            yield not_tried(self.plural, "no recording was given, so nobody can tell whether links are open to all.")
+            yield not_tried(
+                self.plural, "no recording could be fetched, so it is unknown whether links are open to all."
+            )
         else:
             yield self._is_open(*taken)
 
@@ -119,7 +121,7 @@ class RecordingCheck:
     def _judged(self, fault: MediaFault) -> tuple[Line, bool]:
         said = str(fault).rstrip(".")
         if fault.by_firewall:
-            remedy = "it reads like a refusal by a firewall in front of the source: ask less often, or ask RingCX"
+            remedy = "a firewall in front of the source seems to refuse it: send fewer requests, or ask RingCX"
             return failed(self.subject, f"{said}; {remedy}"), True
         if fault.reason in _NO_LOG_IN:
             return failed(self.subject, f"{said}; {self.remedy}"), True

@@ -98,7 +98,7 @@ def _create_only(bucket: Bucket, probes: Probes, key: str, subject: str) -> Line
     except KeyExists:
         pass
     else:
-        return failed(subject, "a second put of the same key is not refused; look at what is between here and S3")
+        return failed(subject, "a second put of the same key is not refused; check what is between this machine and S3")
     if not bucket.capabilities.create_only:
         return warning(
             subject,
@@ -130,23 +130,23 @@ def _checksums(bucket: Bucket, subject: str) -> Line:
 def _get(bucket: Bucket, key: str, subject: str) -> Line:
     if bucket.get_bytes(key) == _BODY:
         return ok(subject, "what was put is read back as it was.")
-    return failed(subject, f"{key} is not read back as it was put; look at what stores it")
+    return failed(subject, f"{key} reads back differently from what was put; check the store")
 
 
 def _delete(probes: Probes, key: str, subject: str) -> Line:
     if probes.remove(key):
         return warning(
             subject,
-            "may delete: yes. The archive never deletes: take s3:DeleteObject from these credentials, and with "
-            "versioning s3:DeleteObjectVersion too.",
+            "may delete: yes. The archive deletes nothing but merged parts of the ledger: take s3:DeleteObject from "
+            "these credentials except on ledger/*, and with versioning s3:DeleteObjectVersion too.",
         )
-    return ok(subject, "may delete: no, which is as it should be; a tiny object stays under probes/.")
+    return ok(subject, "may delete: no, as it should be; a tiny object stays under probes/.")
 
 
 def _versioning(probes: Probes, subject: str) -> Line:
     on = probes.versioning()
     if on is None:
-        return ok(subject, "may not be read with these credentials, which is no fault: look at it in the console.")
+        return ok(subject, "may not be read with these credentials, which is fine: check it in the console.")
     if on:
         return ok(subject, "on.")
     return warning(subject, "off: what is overwritten or deleted by somebody is gone; switch it on for the bucket.")
@@ -155,7 +155,7 @@ def _versioning(probes: Probes, subject: str) -> Line:
 def _locking(probes: Probes, subject: str) -> Line:
     found = probes.locking()
     if found is None:
-        return ok(subject, "may not be read with these credentials, which is no fault: look at it in the console.")
+        return ok(subject, "may not be read with these credentials, which is fine: check it in the console.")
     if found.enabled and found.default:
         return ok(subject, f"on, by default for {found.default}.")
     if found.enabled:

@@ -44,13 +44,13 @@ def sentence(plan: Plan) -> str:
     """Return what it comes to."""
     to_run, unknown = len(plan.to_run), plan.unknown
     if not to_run:
-        return f"Nothing to run: none of {_number(len(plan.dates), 'date')} has anything to fetch by the ledger's word."
+        return f"Nothing to run: by the ledger, nothing is left to fetch on {_number(len(plan.dates), 'date')}."
     about = "about " if plan.to_run["estimated"].any() else ""
     to_come = f"{about}{_number(plan.to_fetch, 'recording')} to fetch"
     if unknown == to_run:
-        to_come = "nobody knows yet how many recordings they have"
+        to_come = "how many recordings they have is unknown"
     elif unknown:
-        to_come += f", and those of {_number(unknown, 'date')} of which nobody knows"
+        to_come += f", and an unknown number on {_number(unknown, 'date')}"
     return (
         f"{_number(to_run, 'date')} to run, {len(plan.dates) - to_run:,} left out: {to_come}; at least "
         f"{hours(plan.seconds)}, set by the limit {plan.longest}. Retries are not counted. Nothing was changed and "
@@ -182,13 +182,13 @@ def _remarks(plan: Plan) -> list[str]:
     ]
     if to_run["estimated"].any():
         said.append(
-            f"Estimated by the ledger: for each weekday the median of its newest dates that were pulled whole (up to "
+            f"Estimated from the ledger: for each weekday the median of its newest dates that were pulled whole (up to "
             f"{DATES_OF_A_WEEKDAY}), here {_number(len(plan.basis), 'date')} from {plan.basis[0]} to {plan.basis[-1]}."
         )
     if unknown:
         said.append(
             f"Unknown: {_number(unknown, 'date')}, since no date of their weekday was pulled whole yet. Run a week, "
-            "then plan again. Nothing is added for them, neither recordings, GB, hours of media nor cost."
+            "then plan again. The plan adds no recordings, GB, hours of media or cost for them."
         )
     if len(urgent := to_run[to_run["urgency"] == "urgent"]):
         left = int(urgent["days_left"].min())
@@ -198,7 +198,7 @@ def _remarks(plan: Plan) -> list[str]:
             f"{'in ' + _number(left, 'day') if left else 'today'}: run these first."
         )
         if plan.seconds > left * 86400:
-            said.append("The whole takes longer than that: do not launch the others before these are through.")
+            said.append("The whole plan takes longer than that: launch the others only when these are done.")
     if lost := int((to_run["urgency"] == "probably lost").sum()):
         said.append(
             f"Probably lost: {_number(lost, 'date')} older than the {plan.settings.ringcx_retention_days} days that "

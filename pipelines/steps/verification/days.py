@@ -105,7 +105,10 @@ def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
         found += [key for key in bucket.list_folders(folder) if key != folder and date_of(key) is None]
     for key in found:
         yield Doubt(
-            None, "object_stray", key, f"{key} is not of the archive's documented layout; find out who put it there"
+            None,
+            "object_stray",
+            key,
+            f"{key} is not part of the archive's documented layout; find out who put it there",
         )
 
 

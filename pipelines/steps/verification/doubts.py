@@ -132,7 +132,7 @@ class Sum:
         if not self.dates:
             return "There was no date to verify."
         if self.doubts:
-            of_these = f" ({self.strays:,} of these of no date)" if self.strays else ""
+            of_these = f" ({self.strays:,} of these without a date)" if self.strays else ""
             where = f"{self.doubtful_dates:,} of {dates}"
             return f"{_number(self.doubts, 'doubt')}{of_these} on {where}: each is named above with what to do; {read}."
         return (

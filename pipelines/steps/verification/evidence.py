@@ -99,7 +99,7 @@ def check_catalog(bucket: Bucket, day: date, latest: ManifestHead | None, tell: 
     except KeyMissing:
         what = "is gone"
     if what:
-        tell("catalog_stale", key, f"{key} {what}; run {day} again, which makes it anew from the ledger")
+        tell("catalog_stale", key, f"{key} {what}; run {day} again, which rebuilds it from the ledger")
 
 
 def check_next_day(day: date, chain: Chain, bucket: Bucket, following: Chain, tell: Tell) -> None:

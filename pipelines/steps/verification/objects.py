@@ -89,7 +89,7 @@ def check_conflicts(bucket: Bucket, day: date, scratch: Scratch, *, tell: Tell) 
             tell(
                 "object_stray",
                 key,
-                f"{key} is not a recording that was kept apart from one of {day}; find out who put it there",
+                f"{key} is not a conflicting copy of a recording of {day}; find out who put it there",
             )
 
 
