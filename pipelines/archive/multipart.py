@@ -103,7 +103,7 @@ def put_in_parts(
 def changed_here(key: str) -> StoreDamaged:
     """The error for bytes that changed between their arrival and their dispatch."""
     return StoreDamaged(
-        f"The bytes for {key} changed on this machine after they were received, so they were not stored; check at its "
+        f"The bytes for {key} changed on this machine after they were received, so they were not stored; check its "
         "memory and its temporary folder, the next run fetches them again"
     )
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pipelines.archive.client import make_s3_client
 from pipelines.aws import split_s3_url
 from pipelines.events.app import Receiver, Rules
 from pipelines.events.guard import HeaderCheck
 from pipelines.events.keep import Keeper, LocalKeeper, S3Keeper
 from pipelines.settings import ReceiverSettings, SettingsError
-from pipelines.storage import s3_client
 
 log = logging.getLogger("pipelines.events")
 
@@ -64,7 +64,8 @@ def make_keeper(settings: ReceiverSettings) -> Keeper:
     where = settings.events_url or ""
     if not where.startswith("s3://"):
         return LocalKeeper(Path(where))
-    return S3Keeper(s3_client(settings, 4), *split_s3_url(where))
+    client = make_s3_client(max_connections=4, options=settings.s3_options)
+    return S3Keeper(client, *split_s3_url(where))
 
 
 class _Server(uvicorn.Server):

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -37,7 +37,7 @@ from pipelines.settings import Settings, load
 from pipelines.steps.pull import PullFailed, ReportPull
 from sandbox.s3 import LocalS3
 
-DAY = date(2026, 3, 2)  # long over: a bad recording is given up in the first run
+DAY = date(2026, 3, 2)  # long over: a bad recording is given up as soon as it was asked for often enough
 INSIDE = "c99-recordings.inside.example"
 LINK_SECRET = "k3y-in-the-link"
 CALLER = "+15550100999"
@@ -54,11 +54,20 @@ class Archiver:
     folder: Path
     monkeypatch: pytest.MonkeyPatch
     instance: DagsterInstance
+    passed: timedelta = timedelta(0)
+    """How far the archiver's clock is ahead."""
+
+    def run_until_final(self, *assets: str) -> ExecuteInProcessResult:
+        """Three runs within 26 hours; return the last."""
+        for _ in range(3):
+            result = self.run(*assets)
+            self.passed += timedelta(hours=13)
+        return result
 
     def run(self, *assets: str) -> ExecuteInProcessResult:
         @contextmanager
         def services(_: object) -> Iterator[Services]:
-            made = Services(lambda: load(Settings), backoff_s=0.01)
+            made = Services(lambda: load(Settings), clock=lambda: datetime.now(UTC) + self.passed, backoff_s=0.01)
             with contextlib.closing(made):
                 yield made
 
@@ -157,6 +166,10 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
     def bad(name: str, answer: Callable[[socket.socket], None], reason: str, status: Status = Status.rejected) -> Case:
         return Case(link(f"15300002/202603/02/{name}.WAV"), answer, status, reason)
 
+    def lies(name: str, body: bytes) -> Case:
+        """HTTP frames it, and it is the same each time: all that there is."""
+        return Case(link(f"15300002/202603/02/{name}.WAV"), sends(body), Status.archived)
+
     def redirect(name: str, target: str) -> Case:
         answer = send(speak(b"", f"Location: {target}", status="302 Found"))
         return bad(f"redirect-{name}", answer, "redirect_not_allowed")
@@ -213,7 +226,7 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
         ),
         "claims 5 GB": bad("five", sends(good, "Content-Length: 5000000000", length=False), "too_large"),
         "claims 4 GB": bad("four", sends(good, "Content-Length: 4294967295", length=False), "cut_off"),
-        "claims a terabyte": bad("rf64", sends(rf64 + good[12:36] + b"data\xff\xff\xff\xff1234"), "cut_off"),
+        "claims a terabyte": lies("rf64", rf64 + good[12:36] + b"data\xff\xff\xff\xff1234"),
         "bomb": bad("bomb", sends(bomb, "Content-Encoding: gzip"), "too_large"),
         "bomb in bomb": bad("bombs", sends(bomb, "Content-Encoding: gzip, gzip"), "source_unavailable", down),
         "headers": bad("headers", send(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 50_000), "source_unavailable", down),
@@ -221,7 +234,7 @@ def cases(source: str, inside: str, canary: str, wav: Callable[..., bytes], spea
         "html": bad("html", sends(b"<html>token=" + LINK_SECRET.encode()), "html_body"),
         "nothing": bad("nothing", sends(b""), "empty_body"),
         "gone": bad("gone", sends(b"", status="404 Not Found"), "not_found", Status.missing),
-        "cut": bad("cut", sends(good[:-100]), "cut_off"),
+        "claims more than it has": lies("cut", good[:-100]),
         "header only": bad("header", sends(nothing), "header_only"),
     }
 
@@ -284,7 +297,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
 
     began = time.monotonic()
     with caplog.at_level(logging.DEBUG):
-        result = it.run()
+        result = it.run_until_final()
     took = time.monotonic() - began
 
     by_link = {state.link: state for state in it.states().values()}
@@ -295,7 +308,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     }
     assert ended == {name: (str(case.status), case.reason) for name, case in every.items()}
     assert result.success
-    assert took < 60
+    assert took < 120
 
     objects = it.objects()
     recordings = {key: body for key, body in objects.items() if key.startswith("recordings/")}
@@ -305,7 +318,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     place = f"recordings/date={DAY}/account_id=15300002/layout=stereo/"
     assert all(key.startswith(place) and "/" not in key.removeprefix(place) for key in recordings)
     folders = {key.partition("/")[0] for key in objects}
-    assert folders <= {"recordings", "manifests", "witnesses", "catalog", "ledger", "probes"}
+    assert folders <= {"recordings", "manifests", "witnesses", "catalog", "ledger", "probes", "quarantine"}
 
     assert canary.connections == 0
     authorized = {name for asked in source.asked for name in ("authorization", "x-auth-token") if name in asked.headers}
@@ -340,7 +353,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
     it = archiver(first, RINGCX_MEDIA_HOSTS=f"127.0.0.1:{first.port},127.0.0.1:{second.port}")
     assert it.run("agent_segment_metadata", "global_call_type_detail", "recording_links").success
     it.monkeypatch.setenv("RINGCX_MEDIA_HOSTS", f"127.0.0.1:{first.port}")
-    assert it.run("recordings", "daily_manifest").success
+    assert it.run_until_final("recordings", "daily_manifest").success
     assert {key.rpartition("/")[2]: (str(one.status), one.reason) for key, one in it.states().items()} == {
         "1.WAV": ("archived", None),
         "2.WAV": ("rejected", "link_refused:host_not_allowed"),
