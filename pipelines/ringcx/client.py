@@ -109,7 +109,8 @@ class SourceClient:
         # Requests that may go to public addresses only have connections of their own: none that was opened without
         # that check is ever used for them.
         self._anywhere, self._public = (
-            transport or Transport(max_kept=max_connections, public_only=only, resolve=resolve)
+            transport
+            or Transport(max_kept=max_connections, public_only=only, check_stop=self.check_stop, resolve=resolve)
             for only in (False, True)
         )
 

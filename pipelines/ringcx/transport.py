@@ -61,6 +61,7 @@ class Transport(httpx.BaseTransport):
         resolve: asks for the addresses of a name.
         headers_s: seconds from the request to the end of the answer's headers.
         exchange_s: seconds from the request to the end of the answer.
+        check_stop: called before each read; raises to end the exchange.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Transport(httpx.BaseTransport):
         *,
         max_kept: int,
         public_only: bool,
+        check_stop: Callable[[], None] = lambda: None,
         resolve: Resolve = system_resolve,
         headers_s: float = HEADERS_S,
         exchange_s: float = EXCHANGE_S,
@@ -78,6 +80,7 @@ class Transport(httpx.BaseTransport):
             "addresses": partial(fit_addresses, public_only=public_only, resolve=resolve),
             "headers_s": headers_s,
             "exchange_s": exchange_s,
+            "check_stop": check_stop,
         }
         self._pools = {"http": partial(_Pool, **options), "https": partial(_TlsPool, **options)}
         self._max_kept = max_kept
@@ -154,7 +157,7 @@ class Transport(httpx.BaseTransport):
 
 
 class _Body(httpx.SyncByteStream):
-    """The body as it is sent, in blocks as they arrive; raised to the reader when it ends before its end."""
+    """The body as it is sent, in blocks; raises to the reader when it ends before its end."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
         self._answer = answer
@@ -163,7 +166,7 @@ class _Body(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with self._failures():
-                block = self._answer.read1(_BLOCK)
+                block = self._answer.read(_BLOCK)
             if not block:
                 return
             yield block
@@ -176,9 +179,10 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Limited(_AnySocket):
-    """A socket that ends a read at `deadline` at the latest, however many reads an answer takes."""
+    """A socket that ends a read at `deadline` at the latest, however many reads an answer takes, or when it must stop."""
 
     deadline = math.inf
+    check_stop: Callable[[], None] | None = None
 
     def recv(self, *args: Any, **options: Any) -> bytes:
         self._shorten()
@@ -189,6 +193,8 @@ class _Limited(_AnySocket):
         return super().recv_into(*args, **options)
 
     def _shorten(self) -> None:
+        if self.check_stop is not None:
+            self.check_stop()
         left, timeout = self.deadline - time.monotonic(), self.gettimeout()
         if left <= 0:
             raise TimeoutError("the answer did not end in time")
@@ -277,9 +283,11 @@ class _Checked(_AnyConnection):
         addresses: Callable[[str, int], Sequence[str]],
         headers_s: float,
         exchange_s: float,
+        check_stop: Callable[[], None],
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
+        self._check_stop = check_stop
         self._addresses = addresses
         self._headers_s = headers_s
         self._exchange_s = exchange_s
@@ -303,6 +311,7 @@ class _Checked(_AnyConnection):
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3's own
         stream: Any = getattr(self.sock, "socket", self.sock)  # of TLS within a proxy's TLS
         self._began = time.monotonic()
+        stream.check_stop = self._check_stop
         stream.deadline = self._began + self._headers_s
         answer = super().getresponse()
         stream.deadline = self._began + self._exchange_s
