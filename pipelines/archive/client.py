@@ -140,8 +140,8 @@ def _ask_by_key(params: dict[str, Any], **_: object) -> None:
 def _send_at_once(params: dict[str, Any], **_: object) -> None:
     """Send a body that is in memory as the bytes it is.
 
-    botocore makes a file of it, waits for the server to agree before it sends it, which costs a round trip for every put,
-    and sends 16 KiB at a time.
+    botocore makes a file of it, waits for the server to agree before it sends it, which costs a round trip for every
+    put, and sends 16 KiB at a time.
     """
     if isinstance(params["body"], io.BytesIO):
         params["body"] = params["body"].getvalue()

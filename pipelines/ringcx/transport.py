@@ -179,7 +179,7 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Limited(_AnySocket):
-    """A socket that ends a read at `deadline` at the latest, however many reads an answer takes, or when it must stop."""
+    """A socket that ends a read when `check_stop` raises, and at `deadline`, however many reads an answer takes."""
 
     deadline = math.inf
     check_stop: Callable[[], None] | None = None
