@@ -6,7 +6,8 @@
     python benchmarks/transfer.py --huge                            one recording of 1 GB among small ones
 
 Ours is the step that Dagster's asset runs, with everything on: the ledger read and written, the limiter asked, SHA-256,
-WAV and silence check, create-only put, proof of arrival. The peers are `rclone copyurl --urls` with 16 transfers and
+WAV and silence check, create-only put, proof of arrival. The peers are `rclone copyurl --urls` with 16 transfers, the
+libraries that ours is made of and nothing else (16 threads, urllib3, SHA-256, a create-only `put_object` of boto3), and
 the script of the tutorials (`httpx.get`, `put_object`, one after the other). All run in turn, several times, against
 the same two lean servers (`servers.py`), each in processes of its own; the figures are medians. CPU is the client's
 alone: at ours from the first look into the ledger to the last line written, at rclone without its start.
@@ -15,8 +16,10 @@ Never fails on time; fails when a recording did not arrive as it was sent.
 """
 
 import argparse
+import base64
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -27,6 +30,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address
@@ -39,6 +43,7 @@ from servers import sha256_of
 HERE = Path(__file__).parent
 DAY = date(2026, 11, 20)
 BUCKET = "bench"
+THREADS = 16
 SLOW = 40  # the tutorials' script gets no more recordings than this
 
 
@@ -112,6 +117,12 @@ def script(urls: dict[str, str], recordings: list[tuple[int, int]], _: Path, run
     return _sampled([sys.executable, __file__, "_script"], {"AWS_ENDPOINT_URL_S3": urls["sink"]}, job)
 
 
+def libraries(urls: dict[str, str], recordings: list[tuple[int, int]], _: Path, run: str) -> Sample:
+    """The libraries alone, in a process of its own: what our checks cost is the difference."""
+    job = {"source": urls["source"], "recordings": recordings, "run": run}
+    return _sampled([sys.executable, __file__, "_libraries"], {"AWS_ENDPOINT_URL_S3": urls["sink"]}, job)
+
+
 def rclone(urls: dict[str, str], recordings: list[tuple[int, int]], folder: Path, run: str) -> Sample:
     """`rclone copyurl --urls` with 16 transfers."""
     started_s, started_cpu = min(_rclone(urls, [], folder, run)[:2] for _ in range(3))
@@ -136,7 +147,7 @@ def _rclone(
     }
     command = [
         str(Path(sys.executable).parent / "rclone"), "copyurl", "--urls", str(listed), f"sink:{BUCKET}/{run}",
-        "--transfers", "16", "--log-level", "ERROR", "--ca-cert", os.environ.get("SSL_CERT_FILE", ""),
+        "--transfers", str(THREADS), "--log-level", "ERROR", "--ca-cert", os.environ.get("SSL_CERT_FILE", ""),
     ]  # fmt: skip
     if "SSL_CERT_FILE" not in os.environ:
         command = command[:-2]
@@ -272,6 +283,42 @@ def run_script() -> None:
             s3.put_object(Bucket=BUCKET, Key=f"{job['run']}/{_name(number, size)}", Body=answer.content)
 
 
+def run_libraries() -> None:
+    """Inside the process: urllib3 and boto3 with 16 threads."""
+    import boto3  # noqa: PLC0415 - here only
+    import urllib3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    job = json.loads(sys.stdin.read())
+    options: dict[str, Any] = {"payload_signing_enabled": False}
+    config = Config(request_checksum_calculation="when_required", s3=options, max_pool_connections=THREADS)
+    s3 = boto3.client("s3", config=config)
+    # boto3 reads AWS_CA_BUNDLE by itself, urllib3 nothing.
+    http = urllib3.PoolManager(maxsize=THREADS, ca_certs=os.environ.get("SSL_CERT_FILE"))
+
+    def move(recording: tuple[int, int]) -> None:
+        number, size = recording
+        answer = http.request("GET", _link(job["source"], number, size), preload_content=False)
+        blocks, sha256 = [], hashlib.sha256()
+        while block := answer.read(1 << 20):
+            sha256.update(block)
+            blocks.append(block)
+        answer.release_conn()
+        s3.put_object(
+            Bucket=BUCKET,
+            Key=f"{job['run']}/{_name(number, size)}",
+            Body=b"".join(blocks),
+            ChecksumSHA256=base64.b64encode(sha256.digest()).decode(),
+            IfNoneMatch="*",
+        )
+
+    with (
+        _measured(len(job["recordings"]), sum(size for _, size in job["recordings"])),
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        list(pool.map(move, job["recordings"]))
+
+
 # --- the servers
 
 
@@ -350,7 +397,7 @@ def require_arrived(urls: dict[str, str], run: str, recordings: list[tuple[int, 
 
 # --- the comparison
 
-MOVERS: dict[str, Callable[..., Sample]] = {"ours": ours, "rclone": rclone, "script": script}
+MOVERS: dict[str, Callable[..., Sample]] = {"ours": ours, "rclone": rclone, "libraries": libraries, "script": script}
 
 
 def compare(case: Case, rounds: int, movers: list[str]) -> dict[str, dict[str, float]]:
@@ -394,7 +441,7 @@ def mix_of(text: str) -> tuple[tuple[int, int], ...]:
 
 def main() -> None:
     """Run what is asked for."""
-    inside = {"_pending": run_pending, "_ours": run_ours, "_script": run_script}
+    inside = {"_pending": run_pending, "_ours": run_ours, "_script": run_script, "_libraries": run_libraries}
     if len(sys.argv) > 1 and sys.argv[1] in inside:
         return inside[sys.argv[1]]()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -402,7 +449,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=0, help="before every answer of source and sink")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--movers", default="ours,rclone,script")
+    parser.add_argument("--movers", default="ours,rclone,libraries,script")
     parser.add_argument("--huge", action="store_true", help="one recording of 1 GB among twenty small ones, ours alone")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args()
