@@ -7,7 +7,7 @@ from assets.compaction import compaction_assets
 from assets.drill import drill_assets
 from assets.events import event_assets
 from assets.manifest import manifest_assets
-from assets.plan import plan_assets
+from assets.plan import backfill_plan
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
@@ -40,10 +40,9 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *manifest_assets(partitions),
             *drill_assets(),
             *compaction_assets(partitions, days),
-            *plan_assets(),
         ],
         asset_checks=completeness_checks(partitions, days.reports, events=events),
-        jobs=[job, standing, drill, compact],
+        jobs=[job, standing, drill, compact, backfill_plan],
         schedules=[
             daily_archive(days, job),
             intraday_archive(days, job),

@@ -15,8 +15,6 @@ STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
 RESTORE_DRILL = "restore_drill"
 _DRILL = AssetSelection.assets(RESTORE_DRILL)
-BACKFILL_PLAN = "backfill_plan"
-_PLAN = AssetSelection.assets(BACKFILL_PLAN)
 LEDGER_COMPACTION = "ledger_compaction"
 _COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
@@ -25,7 +23,7 @@ def archive_day_job() -> "Job":
     """All assets of one date and the checks of that date; the assets bring the partitions."""
     return define_asset_job(
         "archive_day",
-        selection=AssetSelection.all() - _STANDING - _DRILL - _PLAN - _COMPACTION,
+        selection=AssetSelection.all() - _STANDING - _DRILL - _COMPACTION,
         description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
     )
 

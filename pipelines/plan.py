@@ -1,17 +1,14 @@
 """`python -m pipelines.plan --from 2026-08-01 --to 2026-10-31 [--json FILE]`
 
 Says what a backfill of some dates would take before it runs, and ends with the commands that launch it. Reads the
-ledger and changes nothing; asks RingCX nothing and needs no log-in to it, and no Dagster. Ends with 0 when the plan is
-made, with 2 if the command or a setting is wrong. What is planned, and how: `steps/planning`.
+ledger and changes nothing; asks RingCX nothing and needs no log-in to it, and no Dagster.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -28,21 +25,12 @@ if TYPE_CHECKING:
 _CONNECTIONS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked for."""
-
-    first: date
-    last: date
-    json: Path | None
-
-
-def parse(arguments: Sequence[str], settings: PlanSettings, *, today: date) -> Request:
-    """Read the command line.
-
-    Raises:
-        UsageError: it is wrong.
-    """
+def main(
+    arguments: Sequence[str] | None = None,
+    s3: S3Client | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> int:
+    """Run the command, with a client and a clock of one's own if there are; returns its exit code."""
     parser = Parser(
         prog="python -m pipelines.plan",
         description="Say what a backfill of some dates would take. Reads the ledger; changes and asks for nothing.",
@@ -50,34 +38,24 @@ def parse(arguments: Sequence[str], settings: PlanSettings, *, today: date) -> R
     )
     add_range(parser)
     add_json(parser, "the whole plan, every date included")
-    known = parser.parse_args(arguments)
-    first, last = range_of(known, today)
-    if first < settings.archive_start_date:
-        raise UsageError(
-            f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later date, "
-            "or set ARCHIVE_START_DATE"
-        )
-    return Request(first, last, json_of(known))
-
-
-def main(
-    arguments: Sequence[str] | None = None,
-    s3: S3Client | None = None,
-    clock: Callable[[], datetime] = utc_now,
-) -> int:
-    """Run the command, with a client and a clock of one's own if there are; returns its exit code."""
 
     def work() -> int:
         settings, now = load(PlanSettings), clock()
-        request = parse(sys.argv[1:] if arguments is None else arguments, settings, today=local_day(now, settings.zone))
-        client = s3 or storage.s3_client(settings, _CONNECTIONS)
-        ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
-        plan = make_plan(ledger, settings, request.first, request.last, now)
+        known = parser.parse_args(arguments)
+        first, last = range_of(known, local_day(now, settings.zone))
+        if first < settings.archive_start_date:
+            raise UsageError(
+                f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later "
+                "date, or set ARCHIVE_START_DATE"
+            )
+        file = json_of(known)
+        ledger = Ledger(storage.ledger_files(settings, s3 or storage.s3_client(settings, _CONNECTIONS)), clock=clock)
+        plan = make_plan(ledger, settings, first, last, now)
         sys.stdout.write(f"{render.text(plan)}\n")
-        if request.json is not None:
-            partial = request.json.with_name(f"{request.json.name}.partial")
+        if file is not None:
+            partial = file.with_name(f"{file.name}.partial")
             partial.write_text(f"{render.document(plan, now)}\n", encoding="utf-8")
-            partial.replace(request.json)
+            partial.replace(file)
         return 0
 
     return ended(work, stopped="Stopped before the end: nothing is planned, and nothing was changed.")

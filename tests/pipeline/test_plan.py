@@ -1,4 +1,4 @@
-"""`python -m pipelines.plan` and the asset `backfill_plan`: what a backfill takes is known before it runs."""
+"""`python -m pipelines.plan` and the job `backfill_plan`: what a backfill takes is known before it runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, materialize
+from dagster import DagsterInstance, ExecuteInProcessResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.plan import plan_assets
 from pipelines import plan
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
@@ -586,50 +585,34 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
     assert sorted(name for of_one in names for name in of_one) == [str(day) for day in days if day != days[3]]
 
 
-def materialized(it: Any, config: dict[str, str]) -> ExecuteInProcessResult:
-    return materialize(
-        plan_assets(),
-        instance=it.instance,
-        resources={"services": it.resource},
-        run_config={"ops": {"backfill_plan": {"config": config}}},
-        raise_on_error=False,
+def planned_in_dagster(it: Any, config: dict[str, str]) -> ExecuteInProcessResult:
+    return (
+        build_defs(services=it.resource)
+        .resolve_job_def("backfill_plan")
+        .execute_in_process(
+            instance=it.instance, run_config={"ops": {"plan_dates": {"config": config}}}, raise_on_error=False
+        )
     )
 
 
-def test_the_asset_plans_what_its_config_asks_for(world: Callable[..., Any], recent: list[date]) -> None:
+def test_the_job_plans_what_its_config_asks_for(world: Callable[..., Any], recent: list[date]) -> None:
     it = world()
     assert it.run(recent[0]).success
     asked = it.sandbox.counters()["requests"]
-    config = {"first_date": str(recent[0]), "last_date": str(recent[1])}
-    result = materialized(it, config)
-    (event,) = result.asset_materializations_for_node("backfill_plan")
-    told = {name: value.value for name, value in event.metadata.items()}
+    result = planned_in_dagster(it, {"first_date": str(recent[0]), "last_date": str(recent[1])})
+    (event,) = [event for event in result.events_for_node("plan_dates") if event.is_successful_output]
+    told = {name: value.value for name, value in event.step_output_data.metadata.items()}
     assert (told["dates"], told["dates_to_run"]) == (2, 1)
     assert f"--from {recent[1]} --to {recent[1]} --noprompt" in told["plan"]
     assert it.sandbox.counters()["requests"] == asked, "a plan asks for nothing"
 
 
 @pytest.mark.parametrize("config", [{"first_date": "soon"}, {"last_date": "2031-01-01"}, {"first_date": "2019-01-01"}])
-def test_the_asset_refuses_dates_that_there_are_not_in_a_sentence(
+def test_the_job_refuses_dates_that_there_are_not_in_a_sentence(
     world: Callable[..., Any], config: dict[str, str]
 ) -> None:
     it = world()
-    result = materialized(it, config)
+    result = planned_in_dagster(it, config)
     assert not result.success
     (sentence,) = it.failures(result).values()
     assert "date" in sentence
-
-
-def test_a_run_of_a_date_plans_nothing(world: Callable[..., Any], recent: list[date]) -> None:
-    it = world()
-    defs = build_defs(services=it.resource)
-    assert "backfill_plan" not in {node.name for node in defs.resolve_job_def("archive_day").nodes}
-    result = materialize(
-        plan_assets(),
-        instance=it.instance,
-        resources={"services": it.resource},
-        tags={"dagster/partition": recent[0].isoformat()},
-    )
-    assert result.success
-    assert result.asset_materializations_for_node("backfill_plan") == []
-    assert it.instance.get_latest_materialization_event(AssetKey("backfill_plan")) is None

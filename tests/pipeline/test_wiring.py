@@ -48,10 +48,9 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "daily_manifest": {"recordings"},
         "ledger_compaction": {"daily_manifest"},
         "restore_drill": set(),
-        "backfill_plan": set(),
     }
     repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day"}
+    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day", "backfill_plan"}
     assert {one.name for one in repository.schedule_defs} == {
         "daily_archive",
         "daily_restore_drill",
@@ -98,8 +97,8 @@ def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_tod
         assert node.description
         assert node.owners
         assert node.kinds
-        assert node.group_name in {"reports", "recordings", "proof", "planning"}
-        if key in {AssetKey("restore_drill"), AssetKey("backfill_plan")}:  # of all dates, belong to none
+        assert node.group_name in {"reports", "recordings", "proof"}
+        if key == AssetKey("restore_drill"):  # of all dates, belongs to none
             assert node.partitions_def is None
             continue
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())

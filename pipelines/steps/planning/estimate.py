@@ -1,32 +1,39 @@
 """The plan of a range: what each date asks for and brings, how long the limits make it take, what is urgent.
 
-No number is invented: recordings that neither the ledger nor its history knows of are null, and said to be unknown.
+What neither the ledger nor its history knows is null, and said to be unknown.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from typing import Any
 
 import pandas as pd
 
 from pipelines.calendar import day_bounds, local_day
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import LEGACY
+from pipelines.ringcx.columns import LEGACY, REPORTS
 from pipelines.ringcx.limits import MARGIN_S, Rate
 from pipelines.settings import PlanSettings
-from pipelines.steps.planning.days import TO_RUN, WHOLE, KnownDays
+from pipelines.steps.coverage import gaps
 from pipelines.steps.pull import PARTS
+from pipelines.steps.rows import INTERACTIONS
 
 # A quarter of a year of each weekday would follow the season; two months follow the account as it is now.
 DATES_OF_A_WEEKDAY = 8
 # A few more are read, for some of the newest may be pulled in part only.
 _LOOKED_AT = DATES_OF_A_WEEKDAY + 4
-_URGENCY = ["urgent", "in time", "probably lost"]
-_SUMS = ["found", "held", "held_bytes", "pending_media", "pending_download"]
+_READERS = 8
+_PULLED = ("complete", "pending")
+_TO_RUN = ("pending", "partly pulled", "never pulled")
+_URGENCY = pd.CategoricalDtype(["urgent", "in time", "probably lost"], ordered=True)
+_COUNTS = ["recordings_known", "recordings_held", "bytes_held", "pending_media", "pending_download"]
 _BY_ACCOUNT = ["reports", "metadata", "media", "download"]
 # A RingCX token lives 5 minutes and is renewed a minute before its end (ringcx/auth.py).
 _TOKEN_S = 240.0
@@ -37,12 +44,7 @@ _EXACT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole, in tables.
-
-    `dates`: a row per date, in the order of the calendar: `state`, `to_run`, `urgency`, `days_left` (until the source
-    purges it), `requests`, one column of them for each limit, `found`, `held`, `held_bytes`, `pending`, `to_fetch` and
-    `to_store` (bytes; both null where unknown), `estimated`.
-    `limits`: a row per limit, by its name: `rates`, `requests`, `of_one_account`, `seconds`.
+    """`dates`: a row per date with its `state`, `urgency` and counts. `limits`: a row per limit, by its name.
     `basis`: the dates that estimates come from.
     """
 
@@ -57,29 +59,18 @@ class Plan:
         return self.dates[self.dates["to_run"]]
 
     @property
-    def unknown(self) -> int:
-        """How many of these have recordings that nobody knows of."""
-        return int(self.to_run["to_fetch"].isna().sum())
-
-    @property
-    def to_fetch(self) -> int:
-        """Recordings to come, as far as they are known or estimated."""
-        return int(self.to_run["to_fetch"].sum())
-
-    @property
-    def to_store(self) -> float:
-        """Their bytes, likewise."""
-        return float(self.to_run["to_store"].sum())
-
-    @property
-    def longest(self) -> str:
-        """The limit that takes longest."""
-        return str(self.limits["seconds"].idxmax())
-
-    @property
-    def seconds(self) -> float:
-        """What it takes. The limits run next to each other."""
-        return float(self.limits["seconds"].max())
+    def totals(self) -> dict[str, Any]:
+        """What the dates to run come to, as far as it is known or estimated. The limits run next to each other."""
+        to_run = self.to_run
+        return {
+            "dates": len(self.dates),
+            "dates_to_run": len(to_run),
+            "dates_unknown": int(to_run["recordings_to_fetch"].isna().sum()),
+            "recordings_to_fetch": int(to_run["recordings_to_fetch"].sum()),
+            "bytes_to_store": round(to_run["bytes_to_store"].sum()),
+            "longest": str(self.limits["seconds"].idxmax()),
+            "seconds": float(self.limits["seconds"].max()),
+        }
 
 
 def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, now: datetime) -> Plan:
@@ -88,62 +79,49 @@ def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, n
     Raises:
         LedgerUnavailable, LedgerDamaged: the ledger cannot be read.
     """
-    known_days = KnownDays(ledger, settings, now)
-    days = [one.date() for one in pd.date_range(first, last)]
-    history = _history(known_days)
-    known = known_days.read(days)
-    known["weekday"] = [day.weekday() for day in known["date"]]
-    known["to_run"] = known["state"].isin(TO_RUN)
-    usual = history.groupby(["weekday", "account_id"])["found"].median().round().rename("usual")
-    known = known.join(usual, on=["weekday", "account_id"])
+    in_range = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    read = _read(ledger, settings, in_range, now)
+    newest_first = read[read["state"].isin(_PULLED)].sort_values("date", ascending=False)
+    history = newest_first.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
+    usual = history.groupby(["weekday", "account_id"])["recordings_known"].median().round().rename("usual")
+    known = read[read["date"].between(first, last)].join(usual, on=["weekday", "account_id"])
     asked = _requests(known, settings)
-    dates = known.groupby("date").agg({"state": "first", "to_run": "first"} | dict.fromkeys(_SUMS, "sum"))
+    dates = known.groupby("date").agg({"state": "first", "usual": "count"} | dict.fromkeys(_COUNTS, "sum"))
     dates["pending"] = dates.pop("pending_media") + dates.pop("pending_download")
+    dates["to_run"] = dates["state"].isin(_TO_RUN)
     dates[_BY_ACCOUNT] = asked.groupby(known["date"]).sum()
-    dates["requests"] = dates[_BY_ACCOUNT].sum(axis="columns")
-    guessed = dates["to_run"] & ~dates["state"].isin(WHOLE)
-    dates["estimated"] = guessed & known.groupby("date")["usual"].count().gt(0)
-    dates["to_fetch"] = (dates["media"] + dates["download"]).astype("Int64").mask(guessed & ~dates["estimated"])
-    of_a_recording = history["held_bytes"].sum() / history["held"].sum() if history["held"].any() else math.nan
-    none = dates["to_fetch"].eq(0).fillna(False)
-    dates["to_store"] = (dates["to_fetch"].astype("Float64") * of_a_recording).mask(none, 0)
+    guessed = dates["to_run"] & ~dates["state"].isin(_PULLED)
+    dates["estimated"] = guessed & dates.pop("usual").gt(0)
+    to_fetch = (dates["media"] + dates["download"]).astype("Int64").mask(guessed & ~dates["estimated"])
+    held = history["recordings_held"].sum()
+    size = history["bytes_held"].sum() / held if held else math.nan
+    dates["recordings_to_fetch"] = to_fetch
+    dates["bytes_to_store"] = (to_fetch.astype("Float64") * size).mask(to_fetch.eq(0).fillna(False), 0)
     today = local_day(now, settings.zone)
     dates["days_left"] = [settings.ringcx_retention_days - (today - day).days for day in dates.index]
     steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
-    dates["urgency"] = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
-    dates["urgency"] = dates["urgency"].astype(pd.CategoricalDtype(_URGENCY, ordered=True))
+    urgency = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
+    dates["urgency"] = urgency.astype(_URGENCY)
     limits = _limits(asked.groupby(known["account_id"]).sum(), int(dates["to_run"].sum()), settings)
     return Plan(dates.reset_index(), limits, sorted(set(history["date"])), settings)
 
 
 def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
-    """Return a row for dates that follow each other and are alike in those columns: `from`, `to`, `count`, `state`,
-    `urgency`, `days_left` (of the first), `requests`, and what they hold and bring; what to run first comes first.
-    """
+    """Return a row for dates that follow each other and are alike in those columns; what to run first comes first."""
     gap = pd.to_datetime(dates["date"]).diff().ne(pd.Timedelta(days=1))
     other = dates[[*alike]].ne(dates[[*alike]].shift()).any(axis="columns")
+    summed = ["recordings_known", "bytes_held", "recordings_to_fetch", "bytes_to_store", "unknown", "requests"]
     ranges = (
-        dates.assign(unknown=dates["to_fetch"].isna())
+        dates.assign(unknown=dates["recordings_to_fetch"].isna(), requests=dates[_BY_ACCOUNT].sum(axis="columns"))
         .groupby((gap | other).cumsum())
         .agg(
             **{"from": ("date", "first"), "to": ("date", "last"), "count": ("date", "size")},
             **{name: (name, "first") for name in ("state", "to_run", "urgency", "days_left")},
-            **{name: (name, "sum") for name in ("requests", "found", "held_bytes", "to_fetch", "to_store", "unknown")},
+            **{name: (name, "sum") for name in summed},
             estimated=("estimated", "any"),
         )
     )
     return ranges.sort_values(["to_run", "urgency", "from"], ascending=[False, True, True])
-
-
-def backfills(plan: Plan) -> pd.DataFrame:
-    """Return what to launch, in its order: what the source purges soon, the rest, what is probably lost."""
-    return date_ranges(plan.to_run, "urgency")
-
-
-def windows_of(day: date, settings: PlanSettings) -> int:
-    """How many windows of interaction metadata make a date: its length (23, 24 or 25 hours) by the window's."""
-    start, end = day_bounds(day, settings.zone)
-    return math.ceil((end - start).total_seconds() / settings.ringcx_metadata_window)
 
 
 def seconds_needed(requests: int, rates: Sequence[Rate], *, margin_s: float = MARGIN_S) -> float:
@@ -162,26 +140,55 @@ def seconds_needed(requests: int, rates: Sequence[Rate], *, margin_s: float = MA
     return now + max(0, requests - _EXACT) * max((rate.seconds + margin_s) / rate.limit for rate in rates)
 
 
-def _history(days: KnownDays) -> pd.DataFrame:
-    """The newest dates of each weekday that were pulled whole, as `KnownDays.read` has them."""
-    newest = pd.Series(days.perhaps_whole(), dtype="object")
-    looked_at = newest.groupby([day.weekday() for day in newest]).head(_LOOKED_AT)
-    history = days.read(list(looked_at))
-    history["weekday"] = [day.weekday() for day in history["date"]]
-    history = history[history["state"].isin(WHOLE)]
-    return history.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
+def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: datetime) -> pd.DataFrame:
+    """Return a row per date and account, for `days` and the newest pulled dates of each weekday: `state` of the date,
+    and counts of recordings: `pending_media` are links, `pending_download` of the current API.
+    """
+    pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
+    newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
+    recent = newest.groupby([day.weekday() for day in newest]).head(_LOOKED_AT)
+    stated = frozenset(ledger.state_days())
+
+    def state(day: date, *, pending: bool) -> str:
+        bounds = day_bounds(day, settings.zone)
+        if now < bounds[1]:
+            return "not over"
+        pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pulled[name]}
+        if pulls and gaps(pulls, settings.ringcx_account_ids, bounds, settings.reports):
+            return "partly pulled"
+        return "never pulled" if not pulls else "pending" if pending else "complete"
+
+    def rows(day: date) -> list[dict[str, Any]]:
+        counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
+        for one in ledger.tally(day) if day in stated else ():
+            if (of_account := counts.get(one.account_id)) is not None:
+                of_account["recordings_known"] += one.recordings
+                if one.status is Status.archived:
+                    of_account["recordings_held"] += one.recordings
+                    of_account["bytes_held"] += one.size
+                elif one.status is Status.pending:
+                    of_account["pending_download" if one.source == INTERACTIONS else "pending_media"] += one.recordings
+        pending = any(one["pending_media"] or one["pending_download"] for one in counts.values())
+        of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
+        return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="plan") as pool:
+        return pd.DataFrame([row for of_day in pool.map(rows, {*days, *recent}) for row in of_day]).sort_values("date")
 
 
 def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """Return the requests of each date and account that is to run, a column for each limit."""
     asked = pd.DataFrame(index=known.index)
     asked["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
-    asked["metadata"] = [windows_of(day, settings) if settings.uses_interactions else 0 for day in known["date"]]
+    asked["metadata"] = 0
+    if settings.uses_interactions:  # a window may be shorter than the rest of a day of 23, 24 or 25 hours
+        lengths = [end - start for start, end in (day_bounds(day, settings.zone) for day in known["date"])]
+        asked["metadata"] = [math.ceil(one.total_seconds() / settings.ringcx_metadata_window) for one in lengths]
     asked["media"], asked["download"] = known["pending_media"], known["pending_download"]
     # With both sources a recording may come either way: the stricter limit is the one planned with.
-    to_come = (known["usual"] - known["found"]).clip(lower=0).where(~known["state"].isin(WHOLE)).fillna(0)
-    asked["download" if settings.uses_interactions else "media"] += to_come.astype(int)
-    return asked.where(known["to_run"], 0)
+    to_come = (known["usual"] - known["recordings_known"]).clip(lower=0).mask(known["state"].isin(_PULLED))
+    asked["download" if settings.uses_interactions else "media"] += to_come.fillna(0).astype(int)
+    return asked.where(known["state"].isin(_TO_RUN), 0)
 
 
 def _limits(asked: pd.DataFrame, dates: int, settings: PlanSettings) -> pd.DataFrame:
