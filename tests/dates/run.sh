@@ -15,6 +15,8 @@ TWENTY="
 2027-03-28T00:59:30  2027-03-30T21:30:00  2027-10-31T00:59:30  2027-11-02T03:00:00  2027-11-07T05:59:30
 2027-11-09T12:00:00  2028-02-29T12:00:00  2028-02-29T23:59:30  2028-03-02T12:00:00  2028-12-31T23:58:00
 "
+# rclone, whose clock cannot be shifted, has no key here, so a wrong one is not refused.
+NO_KEY=tests/pipeline/test_verify.py::test_settings_that_are_wrong_are_one_sentence_and_code_2
 library=$(mktemp --suffix .so)
 trap 'rm -f "$library"' EXIT
 cc -shared -fPIC -O2 -Wall -o "$library" tests/dates/shifted_clock.c -ldl
@@ -25,6 +27,6 @@ for at in ${DATES:-$TWENTY}; do
     shift_s=$(($(date -u -d "$at" +%s) - $(date -u +%s)))
     printf '\n== %s UTC\n' "$at"
     env LD_PRELOAD="$library" SHIFT_S="$shift_s" SHIFT_PYTHON="$PWD/.venv/bin/python" SHIFT_PROXY="$PWD/tests/dates/rclone.py" \
-        .venv/bin/python -m pytest -q -p no:cacheprovider "$@" || red="$red $at"
+        .venv/bin/python -m pytest -q -p no:cacheprovider --deselect "$NO_KEY" "$@" || red="$red $at"
 done
 [ -z "$red" ] || { echo "Red on:$red" >&2; exit 1; }
