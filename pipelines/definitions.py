@@ -11,7 +11,7 @@ from assets.plan import backfill_plan
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
-from pipelines.alert_sensors import alert_sensors
+from pipelines.alert_sensors import alerts
 from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
 from pipelines.jobs import archive_day_job, compact_day_job, restore_drill_job, standing_check_job
@@ -54,7 +54,7 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *([end_call_events_arrived(days, partitions, job)] if events else []),
             archive_despite_failed_report(days, partitions, job),
             ledger_grows(days, partitions, compact),
-            *alert_sensors(),
+            alerts(),
         ],
         resources={"services": services or services_resource()},
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.

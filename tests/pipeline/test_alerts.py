@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 from dagster import (
-    AssetCheckEvaluation,
     AssetCheckResult,
     AssetCheckSeverity,
-    AssetKey,
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
@@ -30,9 +28,8 @@ from dagster import (
 )
 from pydantic import SecretStr
 
-from pipelines.alert_sensors import alert_sensors
+from pipelines.alert_sensors import alerts
 from pipelines.alerts import QUIET, AlertsFailed, Destinations, Memory, Problem, Severity
-from pipelines.definitions import build_defs
 from pipelines.failures import PermanentFailure
 from pipelines.settings import AlertSettings, SettingsError, load
 from sandbox.faults import Faults, Where
@@ -98,14 +95,13 @@ class Clock:
 
 
 class Watch:
-    """A small code location of failing things, its instance on disk as in production, and the two sensors."""
+    """A small code location of failing things, its instance on disk as in production, and the sensor."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self.instance = instance
         self.clock = Clock()
-        self.sensors = {one.name: one for one in alert_sensors(self.clock)}
+        self.sensor = alerts(self.clock)
         self.broken: Exception | None = None
-        self.reported: set[str] = set()
         self.counts = {"pending": 0, "missing": 0}
         self.severity = AssetCheckSeverity.ERROR
         partitions = StaticPartitionsDefinition(DAYS)
@@ -131,28 +127,8 @@ class Watch:
         job = self.defs.resolve_implicit_global_asset_job_def()
         job.execute_in_process(partition_key=day, instance=self.instance, raise_on_error=False, tags=tags)
 
-    def check(self, day: str) -> None:
-        """The check is evaluated: the first time by somebody who reports it without a run, which is quicker."""
-        if day in self.reported:
-            self.run(day)
-            return
-        self.reported.add(day)
-        bad = sum(self.counts.values())
-        self.instance.report_runless_asset_event(
-            AssetCheckEvaluation(
-                asset_key=AssetKey("recordings"),
-                check_name="every_link_is_held",
-                passed=not bad,
-                severity=self.severity,
-                description=f"{bad} recordings are not held.",
-                partition=day,
-            )
-        )
-
-    def tick(self, name: str = "alert_failing_checks") -> str:
-        told = self.sensors[name](
-            build_sensor_context(instance=self.instance, repository_def=self.defs.get_repository_def())
-        )
+    def tick(self) -> str:
+        told = self.sensor(build_sensor_context(instance=self.instance))
         assert isinstance(told, SkipReason)
         return told.skip_message or ""
 
@@ -172,8 +148,7 @@ def hook(hooks: Callable[[], Hook], monkeypatch: pytest.MonkeyPatch) -> Hook:
 
 
 def test_without_an_address_the_sensors_skip_with_a_sentence(watch: Watch) -> None:
-    for name in watch.sensors:
-        assert "ALERT_URLS is not set" in watch.tick(name)
+    assert "ALERT_URLS is not set" in watch.tick()
 
 
 def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_and_where(
@@ -197,7 +172,7 @@ def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_
 def test_many_dates_of_one_problem_are_one_message_that_lists_them(watch: Watch, hook: Hook) -> None:
     watch.counts["missing"] = 3
     for day in DAYS:
-        watch.check(day)
+        watch.run(day)
     watch.tick()
     (post,) = hook.posts
     assert post["title"].endswith("fails for 3 dates")
@@ -206,20 +181,20 @@ def test_many_dates_of_one_problem_are_one_message_that_lists_them(watch: Watch,
 
 def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watch, hook: Hook) -> None:
     watch.counts["pending"] = 1
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
     for _ in range(2):
         watch.clock.now += timedelta(hours=1)
-        watch.check(DAYS[0])
+        watch.run(DAYS[0])
         assert watch.tick().startswith("0 messages composed")
     watch.clock.now = START + QUIET
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
     assert len(hook.posts) == 2
     watch.counts["pending"] = 0
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
     assert len(hook.posts) == 3
     assert hook.posts[2]["type"] == "success"
@@ -230,22 +205,22 @@ def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watc
 def test_a_warning_that_becomes_an_error_is_told_at_once(watch: Watch, hook: Hook) -> None:
     watch.counts["pending"] = 1
     watch.severity = AssetCheckSeverity.WARN
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
     watch.severity = AssetCheckSeverity.ERROR
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     watch.tick()
     assert [post["type"] for post in hook.posts] == ["warning", "failure"]
 
 
 def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watch, hook: Hook) -> None:
-    watch.tick("alert_run_failures")
+    watch.tick()
     watch.broken = PermanentFailure("RINGCX_MEDIA_PASSWORD was refused at the source; correct it.")
     for day in DAYS[:2]:
         watch.run(day)
         watch.run(day)
-    watch.tick("alert_run_failures")
-    watch.tick("alert_run_failures")
+    watch.tick()
+    watch.tick()
     (post,) = hook.posts
     assert post["title"] == "RingCX Archive: step recordings fails for 2 dates"
     assert f"- {DAYS[0]}, {DAYS[1]}: RINGCX_MEDIA_PASSWORD was refused at the source; correct it." in post["message"]
@@ -253,37 +228,54 @@ def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watc
     watch.broken = None
     watch.clock.now = datetime.now(UTC)
     watch.run(DAYS[0])
-    watch.tick("alert_run_failures")
+    watch.tick()
     assert hook.posts[1]["title"] == f"RingCX Archive: over: step recordings for {DAYS[0]}"
-    watch.tick("alert_run_failures")
+    watch.tick()
     assert len(hook.posts) == 2
 
 
+def test_more_runs_than_a_tick_reads_are_told_by_the_next_ones(
+    watch: Watch, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.tick()
+    monkeypatch.setattr("pipelines.alert_sensors.PAGE", 2)
+    for day, broken in zip([*DAYS, DAYS[0]], [*(PermanentFailure("one"),) * 3, None], strict=True):
+        watch.broken = broken
+        watch.run(day)
+    for _ in range(3):
+        watch.tick()
+    assert [post["title"].rpartition(": ")[2] for post in hook.posts if "step recordings " in post["title"]] == [
+        "step recordings fails for 2 dates",
+        f"step recordings fails for {DAYS[2]}",
+        f"step recordings for {DAYS[0]}",
+    ]
+
+
 def test_an_error_that_is_not_foreseen_is_told_without_its_text(watch: Watch, hook: Hook) -> None:
-    watch.tick("alert_run_failures")
+    watch.tick()
     watch.broken = KeyError("+15550100999 John Doe")
     watch.run(DAYS[0])
-    watch.tick("alert_run_failures")
+    watch.tick()
     (post,) = hook.posts
     assert "an error that is not foreseen (KeyError)" in post["message"]
     assert "5550100999" not in json.dumps(post)
 
 
 def test_a_run_that_dagster_runs_again_by_itself_is_not_told(watch: Watch, hook: Hook) -> None:
-    watch.tick("alert_run_failures")
+    watch.tick()
     watch.broken = Failure("killed")
     watch.run(DAYS[0], tags={"dagster/will_retry": "true"})
-    assert watch.tick("alert_run_failures").startswith("0 messages composed")
+    assert watch.tick().startswith("0 messages composed")
     assert hook.posts == []
 
 
 def test_a_run_that_died_before_any_step_spoke_is_told(watch: Watch, hook: Hook) -> None:
-    watch.tick("alert_run_failures")
+    watch.tick()
     job = watch.defs.resolve_implicit_global_asset_job_def()
     tags = {"dagster/partition": DAYS[0]}
     run = watch.instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.STARTED)
     watch.instance.report_run_failed(run)
-    watch.tick("alert_run_failures")
+    watch.tick()
     (post,) = hook.posts
     assert "ended before any step said why" in post["message"]
     assert DAYS[0] in post["title"]
@@ -292,21 +284,21 @@ def test_a_run_that_died_before_any_step_spoke_is_told(watch: Watch, hook: Hook)
 def test_what_failed_before_anybody_was_to_be_told_is_not_told(watch: Watch, hook: Hook) -> None:
     watch.broken = PermanentFailure("long ago")
     watch.run(DAYS[0])
-    watch.tick("alert_run_failures")
-    watch.tick("alert_run_failures")
+    watch.tick()
+    watch.tick()
     assert hook.posts == []
 
 
 def test_a_delivery_that_fails_fails_the_tick_and_is_made_up_for(watch: Watch, hook: Hook) -> None:
     watch.counts["missing"] = 1
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     hook.status = 500
     for _ in range(2):
         with pytest.raises(AlertsFailed, match=r"entry 1 of ALERT_URLS \(json\)") as failed:
             watch.tick()
         assert TOKEN not in str(failed.value)
     watch.counts["missing"] = 0
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     hook.status = 200
     assert "2 delivered" in watch.tick()
     assert [post["type"] for post in hook.posts] == ["failure", "success"]
@@ -320,7 +312,7 @@ def test_an_entry_that_takes_a_message_gets_it_once_while_another_is_down(
     ill.status = 503
     monkeypatch.setenv("ALERT_URLS", f"{ill.url}, {well.url}")
     watch.counts["missing"] = 1
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     for _ in range(3):
         with pytest.raises(AlertsFailed, match="entry 1 of"):
             watch.tick()
@@ -334,7 +326,7 @@ def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
     watch: Watch, hook: Hook, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     watch.counts["missing"] = 1
-    watch.check(DAYS[0])
+    watch.run(DAYS[0])
     with caplog.at_level(logging.DEBUG):
         hook.status = 500
         with pytest.raises(AlertsFailed) as failed:
@@ -380,7 +372,7 @@ def test_a_memory_of_many_dates_forgets_what_nobody_looks_at_again() -> None:
     memory = Memory()
     assert memory.take({one.key: one for one in map(problem, range(2_000))}, START) == 1
     assert len(memory.outbox[0].body) < 2_000
-    again = Memory.of(memory.text())
+    again = Memory.model_validate_json(memory.model_dump_json())
     assert again == memory
     assert again.take({}, START + timedelta(days=91)) == 0
     assert again.told == {}
@@ -393,11 +385,9 @@ def test_the_products_own_failures_and_checks_reach_people_without_personal_data
         faults=Faults(report_html_200=Where(paths=("global_call_type_detail",)), not_found=Where(share=0.5)),
         ARCHIVE_GIVE_UP_DAYS="0",
     )
-    sensors = {one.name: one for one in alert_sensors()}
 
     def tick() -> None:
-        for one in sensors.values():
-            one(build_sensor_context(instance=it.instance, repository_def=build_defs().get_repository_def()))
+        alerts()(build_sensor_context(instance=it.instance))
 
     tick()
     it.run(recent[0])

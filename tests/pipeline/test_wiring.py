@@ -61,8 +61,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "pending_recordings",
         "archive_despite_failed_report",
         "ledger_grows",
-        "alert_run_failures",
-        "alert_failing_checks",
+        "alerts",
     }
 
 
