@@ -14,11 +14,11 @@ from pipelines import settings
 from pipelines.alert_sensors import alerts
 from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import archive_day_job, compact_day_job, restore_drill_job, standing_check_job
+from pipelines.jobs import ARCHIVE_DAY, COMPACT_DAY, DRILL, STANDING
 from pipelines.memory import calm_collector, choose_allocator
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
-from pipelines.schedules import daily_archive, daily_restore_drill, daily_standing_check, intraday_archive
+from pipelines.schedules import all_schedules
 from pipelines.sensors import archive_despite_failed_report, pending_recordings
 
 choose_allocator()
@@ -30,8 +30,6 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
     days = calendar or settings.load(settings.Calendar)
     partitions = daily_partitions(days)
     events = days.events_url is not None
-    job, standing, drill = archive_day_job(), standing_check_job(), restore_drill_job()
-    compact = compact_day_job()
     return Definitions(
         assets=[
             *report_assets(partitions, days.reports),
@@ -42,18 +40,13 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *compaction_assets(partitions, days),
         ],
         asset_checks=completeness_checks(partitions, days.reports, events=events),
-        jobs=[job, standing, drill, compact, backfill_plan],
-        schedules=[
-            daily_archive(days, job),
-            intraday_archive(days, job),
-            daily_standing_check(days, standing),
-            daily_restore_drill(days, drill),
-        ],
+        jobs=[ARCHIVE_DAY, STANDING, DRILL, COMPACT_DAY, backfill_plan],
+        schedules=all_schedules(days),
         sensors=[
-            pending_recordings(days, partitions, job),
-            *([end_call_events_arrived(days, partitions, job)] if events else []),
-            archive_despite_failed_report(days, partitions, job),
-            ledger_grows(days, partitions, compact),
+            pending_recordings(days, partitions),
+            *([end_call_events_arrived(days, partitions)] if events else []),
+            archive_despite_failed_report(days, partitions),
+            ledger_grows(days, partitions, COMPACT_DAY),
             alerts(),
         ],
         resources={"services": services or services_resource()},

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     Job: TypeAlias = UnresolvedAssetJobDefinition
 
-
 STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
 RESTORE_DRILL = "restore_drill"
@@ -18,38 +17,24 @@ _DRILL = AssetSelection.assets(RESTORE_DRILL)
 LEDGER_COMPACTION = "ledger_compaction"
 _COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
-
-def archive_day_job() -> "Job":
-    """All assets of one date and the checks of that date; the assets bring the partitions."""
-    return define_asset_job(
-        "archive_day",
-        selection=AssetSelection.all() - _STANDING - _DRILL - _COMPACTION,
-        description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
-    )
-
-
-def standing_check_job() -> "Job":
-    """The one check that belongs to no date."""
-    return define_asset_job(
-        "standing_check",
-        selection=_STANDING,
-        description="Look over all dates: what is missing now, and what the source will purge soon.",
-    )
-
-
-def restore_drill_job() -> "Job":
-    """The drill and its check; it belongs to no date."""
-    return define_asset_job(
-        "daily_drill",
-        selection=_DRILL,
-        description="Read some recordings back, chosen at random over all dates, and prove them.",
-    )
-
-
-def compact_day_job() -> "Job":
-    """The ledger's parts of one old date; no part of archiving it."""
-    return define_asset_job(
-        "compact_day",
-        selection=_COMPACTION,
-        description="Merge the small parts that one old date has in the ledger, and remove those merged long ago.",
-    )
+# The assets bring the partitions.
+ARCHIVE_DAY = define_asset_job(
+    "archive_day",
+    selection=AssetSelection.all() - _STANDING - _DRILL - _COMPACTION,
+    description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
+)
+STANDING = define_asset_job(
+    "standing_check",
+    selection=_STANDING,
+    description="Look over all dates: what is missing now, and what the source will purge soon.",
+)
+DRILL = define_asset_job(
+    "daily_drill",
+    selection=_DRILL,
+    description="Read some recordings back, chosen at random over all dates, and prove them.",
+)
+COMPACT_DAY = define_asset_job(
+    "compact_day",
+    selection=_COMPACTION,
+    description="Merge the small parts that one old date has in the ledger, and remove those merged long ago.",
+)

@@ -56,19 +56,16 @@ class RunRequests:
         Dagster would refuse these keys itself, but only after they have taken the places of other dates.
         """
         found: list[RunRequest] = []
-        listed = [key for key in wanted if self.partitions.has_partition_key(key)]
-        for start in range(0, len(listed), _AT_ONCE):
-            some = listed[start : start + _AT_ONCE]
+        left = [key for key in wanted if self.partitions.has_partition_key(key)]
+        while left and len(found) < RUNS_PER_TICK:
+            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
             busy = unfinished_dates(self.instance, some)
-            asked = set(
-                _tags(self.instance, RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]}), RUN_KEY_TAG)
-            )
+            under_key = RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]})
+            asked = set(_tags(self.instance, under_key, RUN_KEY_TAG))
             found += [
                 self.request(key, wanted[key], assets) for key in some if key not in busy and wanted[key] not in asked
-            ][: RUNS_PER_TICK - len(found)]
-            if len(found) == RUNS_PER_TICK:
-                break
-        return found
+            ]
+        return found[:RUNS_PER_TICK]
 
     def request(self, partition: str, run_key: str, assets: Sequence[AssetKey]) -> RunRequest:
         """Return a request for `assets` of a date, of all that the job has if there are none."""

@@ -5,85 +5,74 @@ network call and no ledger read happens inside a tick.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import timedelta
 
 from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, schedule
 
 from pipelines import priority
 from pipelines.calendar import local_day
+from pipelines.jobs import ARCHIVE_DAY, DRILL, STANDING
 from pipelines.settings import Calendar
 
-if TYPE_CHECKING:
-    from pipelines.jobs import Job
 
-
-def daily_archive(calendar: Calendar, job: "Job") -> ScheduleDefinition:
-    """Every night: yesterday, and the `ARCHIVE_LOOK_BACK_DAYS` before it, because rows and links arrive late."""
+def all_schedules(calendar: Calendar) -> list[ScheduleDefinition]:
+    """Return the schedules, in the time zone of the archive."""
 
     @schedule(
-        name="daily_archive",
         cron_schedule="30 4 * * *",
-        job=job,
+        job=ARCHIVE_DAY,
         execution_timezone=calendar.archive_timezone,
         default_status=DefaultScheduleStatus.RUNNING,
-        description=f"04:30: archives yesterday and the {calendar.archive_look_back_days} days before it.",
+        description=(
+            f"04:30: archives yesterday and the {calendar.archive_look_back_days} days before it, because rows and "
+            "links arrive late."
+        ),
     )
-    def tick(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
-        today = local_day(_instant(context), calendar.zone)
+    def daily_archive(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
+        today = local_day(context.scheduled_execution_time, calendar.zone)
         for back in range(1, calendar.archive_look_back_days + 2):
             day = today - timedelta(days=back)
             if day >= calendar.archive_start_date:
                 tags = priority.run_tags(day, today, calendar)
                 yield RunRequest(run_key=f"{today}:{day}", partition_key=day.isoformat(), tags=tags)
 
-    return tick
-
-
-def intraday_archive(calendar: Calendar, job: "Job") -> ScheduleDefinition:
-    """Every 15 minutes: today. Off until somebody switches it on, since it costs requests."""
-
     @schedule(
-        name="intraday_archive",
         cron_schedule="*/15 * * * *",
-        job=job,
+        job=ARCHIVE_DAY,
         execution_timezone=calendar.archive_timezone,
         default_status=DefaultScheduleStatus.STOPPED,
-        description="Every 15 minutes: archives what today has so far. Off by default.",
+        description="Every 15 minutes: archives what today has so far. Off by default, since it costs requests.",
     )
-    def tick(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
-        now = _instant(context)
+    def intraday_archive(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
+        now = context.scheduled_execution_time
         # Just after midnight no report covers the new day yet; the night's run takes the old one.
         day = local_day(now - timedelta(minutes=10), calendar.zone)
         tags = priority.run_tags(day, day, calendar)
         yield RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
-    return tick
-
-
-def daily_standing_check(calendar: Calendar, job: "Job") -> ScheduleDefinition:
-    """Every noon, when the night's runs are long over: what is missing, over all dates."""
-    return ScheduleDefinition(
-        name="daily_standing_check",
-        cron_schedule="0 12 * * *",
-        job=job,
-        execution_timezone=calendar.archive_timezone,
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="12:00: looks over all dates for what is missing and what the source will purge soon.",
+    # Long after the night's runs, and each by itself.
+    daily_standing_check, daily_restore_drill = (
+        ScheduleDefinition(
+            name=name,
+            cron_schedule=f"0 {hour} * * *",
+            job=job,
+            execution_timezone=calendar.archive_timezone,
+            default_status=DefaultScheduleStatus.RUNNING,
+            description=f"{hour}:00: {description}",
+        )
+        for name, hour, job, description in (
+            (
+                "daily_standing_check",
+                12,
+                STANDING,
+                "looks over all dates for what is missing and what the source will purge soon.",
+            ),
+            (
+                "daily_restore_drill",
+                15,
+                DRILL,
+                "reads recordings back from the bucket, chosen at random, and proves them.",
+            ),
+        )
     )
-
-
-def daily_restore_drill(calendar: Calendar, job: "Job") -> ScheduleDefinition:
-    """Every afternoon, between the runs: some recordings of all dates are read back and proved."""
-    return ScheduleDefinition(
-        name="daily_restore_drill",
-        cron_schedule="0 15 * * *",
-        job=job,
-        execution_timezone=calendar.archive_timezone,
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="15:00: reads recordings back from the bucket, chosen at random, and proves them.",
-    )
-
-
-def _instant(context: ScheduleEvaluationContext) -> datetime:
-    return context.scheduled_execution_time
+    return [daily_archive, intraday_archive, daily_standing_check, daily_restore_drill]

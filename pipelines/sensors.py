@@ -5,10 +5,8 @@ the last tick. It ends after `TICK_SECONDS` and keeps its place; the next one go
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Self
 
 from dagster import (
     DailyPartitionsDefinition,
@@ -24,6 +22,7 @@ from dagster import (
     sensor,
 )
 
+from pipelines.jobs import ARCHIVE_DAY
 from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerError
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
@@ -32,96 +31,83 @@ from pipelines.run_requests import AFTER_LINKS, AFTER_REPORTS, RunRequests
 from pipelines.settings import Calendar
 from pipelines.steps.changes import Position, changed_dates
 
-if TYPE_CHECKING:
-    from pipelines.jobs import Job
-
 # Dagster gives a tick 60 s and keeps no cursor of one that took longer.
 TICK_SECONDS = 7.0
 
 
-@dataclass(slots=True)
-class _Memory:
-    """What a tick knows from the ones before it: how far it has read, and what is pending where.
-
-    `due`: date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
-    """
-
-    position: Position = field(default_factory=Position)
-    due: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, cursor: str | None) -> Self:
-        if not cursor:
-            return cls()
-        stored = json.loads(cursor)
-        return cls(Position.of(stored), stored["due"])
-
-    def cursor(self) -> str:
-        return json.dumps({**self.position.as_json(), "due": self.due}, sort_keys=True)
-
-    def refresh(self, ledger: Ledger, partitions: DailyPartitionsDefinition, now: datetime) -> None:
-        """Read the dates that changed since the last tick. The standing check names what is left out here."""
-
-        def read(day: date) -> dict[str, str]:
-            earliest: dict[str, str] = {}
-            for state in ledger.pending(day):
-                due = (state.next_attempt_at or state.written_at).isoformat()
-                # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it.
-                keys = (day.isoformat(), state.found_on.isoformat())
-                if partition := next(filter(partitions.has_partition_key, keys), None):
-                    earliest[partition] = min(due, earliest.get(partition, due))
-            return earliest
-
-        for day, earliest in changed_dates(ledger, self.position, now, read, seconds=TICK_SECONDS):
-            self.due.pop(day.isoformat(), None)
-            if earliest and not isinstance(earliest, LedgerDamaged):
-                self.due[day.isoformat()] = earliest
-
-    def partitions_due(self, now: datetime) -> dict[str, str]:
-        """Partition -> the earliest due time, where that has come; the newest partition first."""
-        due: dict[str, str] = {}
-        for earliest in self.due.values():
-            for partition, at in earliest.items():
-                if datetime.fromisoformat(at) <= now:
-                    due[partition] = min(at, due.get(partition, at))
-        return dict(sorted(due.items(), reverse=True))
-
-
-def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition, job: "Job") -> SensorDefinition:
+def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
     """Starts a run for each date that has due pending recordings and no unfinished run."""
 
     @sensor(
         name="pending_recordings",
-        job=job,
+        job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
         default_status=DefaultSensorStatus.RUNNING,
         description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
     )
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
-        now = services.clock()
-        memory = _Memory.of(context.cursor)
+        now, cursor = services.clock(), json.loads(context.cursor or "{}")
+        position = Position.of(cursor) if cursor else Position()
+        # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
+        due: dict[str, dict[str, str]] = cursor.get("due", {})
+        requests, skip = [], None
         try:
-            memory.refresh(services.ledger, partitions, now)
+            for day, earliest in changed_dates(
+                services.ledger,
+                position,
+                now,
+                lambda day: _earliest(services.ledger, partitions, day),
+                seconds=TICK_SECONDS,
+            ):
+                due.pop(day.isoformat(), None)
+                # The standing check names the dates that cannot be read.
+                if earliest and not isinstance(earliest, LedgerDamaged):
+                    due[day.isoformat()] = earliest
         except LedgerError as error:  # what was read before it counts, and is kept
-            return SensorResult(skip_reason=SkipReason(str(error)), cursor=memory.cursor())
-        # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
-        wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in memory.partitions_due(now).items()}
-        requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
-        pending = len({partition for earliest in memory.due.values() for partition in earliest})
-        skip = None if requests else SkipReason(f"{pending} dates have pending recordings; none is due without a run.")
-        return SensorResult(run_requests=requests, skip_reason=skip, cursor=memory.cursor())
+            skip = str(error)
+        else:
+            # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
+            wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in _due_now(due, now).items()}
+            requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
+            pending = len({partition for of_day in due.values() for partition in of_day})
+            skip = f"{pending} dates have pending recordings; none is due without a run."
+        return SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else SkipReason(skip),
+            cursor=json.dumps({**position.as_json(), "due": due}, sort_keys=True),
+        )
 
     return tick
 
 
-def archive_despite_failed_report(
-    calendar: Calendar, partitions: DailyPartitionsDefinition, job: "Job"
-) -> SensorDefinition:
+def _earliest(ledger: Ledger, partitions: DailyPartitionsDefinition, day: date) -> dict[str, str]:
+    """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time."""
+    earliest: dict[str, str] = {}
+    for state in ledger.pending(day):
+        due = (state.next_attempt_at or state.written_at).isoformat()
+        # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it.
+        keys = (day.isoformat(), state.found_on.isoformat())
+        if partition := next(filter(partitions.has_partition_key, keys), None):
+            earliest[partition] = min(due, earliest.get(partition, due))
+    return earliest
+
+
+def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, str]:
+    """Return partition -> the earliest due time, where that has come; the newest partition first."""
+    come: dict[str, str] = {}
+    for earliest in due.values():
+        for partition, at in earliest.items():
+            if datetime.fromisoformat(at) <= now:
+                come[partition] = min(at, come.get(partition, at))
+    return dict(sorted(come.items(), reverse=True))
+
+
+def archive_despite_failed_report(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
     """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
 
     @run_failure_sensor(
         name="archive_despite_failed_report",
-        request_job=job,
+        request_job=ARCHIVE_DAY,
         default_status=DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description="After a run whose report failed: fetches the recordings that the date's other rows link to.",
