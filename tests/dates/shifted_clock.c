@@ -69,3 +69,6 @@ int execve(const char *path, char *const arguments[], char *const environment[])
     called[m] = NULL;
     return real(called[0], called, kept);
 }
+
+/* What Python calls when it is given no environment. */
+int execv(const char *path, char *const arguments[]) { return execve(path, arguments, environ); }
