@@ -36,6 +36,7 @@ PAGE = 500
 STEP, RUN, CHECK = "step ", "run ", "check "
 RUN_TODO = "put right what the sentence names, then run the date again; what is held is not fetched twice."
 DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not touched by it."
+STEP_TODO = {"prove_sample": "open the run: its metadata names the doubts, each with what to do."}
 CHECK_TODO = {
     "every_link_is_held": (
         "open the check of the date: it counts the reasons and names up to twenty recordings. Run the date again; final"
@@ -162,7 +163,7 @@ def _of_step(event: DagsterEvent, date: str, where: str) -> Problem:
         severity=Severity.error,
         # Another error's own text may hold anything, a value of a report too: it stays in the run's log.
         sentence=told or f"It ended with an error that is not foreseen ({error.cls_name if error else 'unknown'}).",
-        todo=RUN_TODO if told else DEFECT_TODO,
+        todo=STEP_TODO.get(event.step_key or "", RUN_TODO) if told else DEFECT_TODO,
         where=where,
     )
 

@@ -4,7 +4,7 @@ from dagster import Definitions, ResourceDefinition, in_process_executor
 
 from assets.checks import completeness_checks
 from assets.compaction import compaction_assets
-from assets.drill import drill_assets
+from assets.drill import restore_drill
 from assets.events import event_assets
 from assets.manifest import manifest_assets
 from assets.plan import backfill_plan
@@ -14,7 +14,7 @@ from pipelines import settings
 from pipelines.alert_sensors import alerts
 from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import ARCHIVE_DAY, COMPACT_DAY, DRILL, STANDING
+from pipelines.jobs import ARCHIVE_DAY, COMPACT_DAY, STANDING
 from pipelines.memory import calm_collector, choose_allocator
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
@@ -36,11 +36,10 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *(event_assets(partitions) if events else []),
             *recording_assets(partitions, days.reports, events=events),
             *manifest_assets(partitions),
-            *drill_assets(),
             *compaction_assets(partitions, days),
         ],
         asset_checks=completeness_checks(partitions, days.reports, events=events),
-        jobs=[ARCHIVE_DAY, STANDING, DRILL, COMPACT_DAY, backfill_plan],
+        jobs=[ARCHIVE_DAY, STANDING, COMPACT_DAY, backfill_plan, restore_drill],
         schedules=all_schedules(days),
         sensors=[
             pending_recordings(days, partitions),

@@ -8,8 +8,9 @@ ours is a defect and keeps its trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from dagster import Failure
 
@@ -42,8 +43,8 @@ EXPECTED = (
 class PermanentFailure(Failure):
     """A failure that no automatic retry repeats."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_retries=False)
+    def __init__(self, description: str, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(description, metadata, allow_retries=False)
 
 
 @contextmanager

@@ -12,26 +12,19 @@ if TYPE_CHECKING:
 
 STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
-RESTORE_DRILL = "restore_drill"
-_DRILL = AssetSelection.assets(RESTORE_DRILL)
 LEDGER_COMPACTION = "ledger_compaction"
 _COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
 # The assets bring the partitions.
 ARCHIVE_DAY = define_asset_job(
     "archive_day",
-    selection=AssetSelection.all() - _STANDING - _DRILL - _COMPACTION,
+    selection=AssetSelection.all() - _STANDING - _COMPACTION,
     description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
 )
 STANDING = define_asset_job(
     "standing_check",
     selection=_STANDING,
     description="Look over all dates: what is missing now, and what the source will purge soon.",
-)
-DRILL = define_asset_job(
-    "daily_drill",
-    selection=_DRILL,
-    description="Read some recordings back, chosen at random over all dates, and prove them.",
 )
 COMPACT_DAY = define_asset_job(
     "compact_day",

@@ -11,7 +11,7 @@ from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, Sched
 
 from pipelines import priority
 from pipelines.calendar import local_day
-from pipelines.jobs import ARCHIVE_DAY, DRILL, STANDING
+from pipelines.jobs import ARCHIVE_DAY
 from pipelines.settings import Calendar
 
 
@@ -51,28 +51,18 @@ def all_schedules(calendar: Calendar) -> list[ScheduleDefinition]:
         yield RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
     # Long after the night's runs, and each by itself.
-    daily_standing_check, daily_restore_drill = (
+    of_no_date = [
         ScheduleDefinition(
             name=name,
             cron_schedule=f"0 {hour} * * *",
-            job=job,
+            job_name=job_name,
             execution_timezone=calendar.archive_timezone,
             default_status=DefaultScheduleStatus.RUNNING,
-            description=f"{hour}:00: {description}",
+            description=f"{hour}:00: {does}",
         )
-        for name, hour, job, description in (
-            (
-                "daily_standing_check",
-                12,
-                STANDING,
-                "looks over all dates for what is missing and what the source will purge soon.",
-            ),
-            (
-                "daily_restore_drill",
-                15,
-                DRILL,
-                "reads recordings back from the bucket, chosen at random, and proves them.",
-            ),
+        for name, hour, job_name, does in (
+            ("daily_standing_check", 12, "standing_check", "looks over all dates for what is missing or purged soon."),
+            ("daily_restore_drill", 15, "restore_drill", "reads recordings back, chosen at random, and proves them."),
         )
-    )
-    return [daily_archive, intraday_archive, daily_standing_check, daily_restore_drill]
+    ]
+    return [daily_archive, intraday_archive, *of_no_date]

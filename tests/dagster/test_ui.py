@@ -30,7 +30,7 @@ FLAGS = [
 GROUPS = {
     "reports": ("agent_segment_metadata", "global_call_type_detail"),
     "recordings": ("recording_links", "recordings"),
-    "proof": ("daily_manifest", "restore_drill"),
+    "proof": ("daily_manifest",),
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

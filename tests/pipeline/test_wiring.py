@@ -47,10 +47,9 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "recordings": {"recording_links"},
         "daily_manifest": {"recordings"},
         "ledger_compaction": {"daily_manifest"},
-        "restore_drill": set(),
     }
     repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day", "backfill_plan"}
+    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day", "backfill_plan", "restore_drill"}
     assert {one.name for one in repository.schedule_defs} == {
         "daily_archive",
         "daily_restore_drill",
@@ -71,7 +70,6 @@ def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_ru
     partitioned = {
         (key.asset_key.to_user_string(), key.name): graph.get(key).partitions_def is not None
         for key in graph.asset_check_keys
-        if key.asset_key.to_user_string() != "restore_drill"
     }
     of_a_date = {
         ("agent_segment_metadata", "report_is_plausible"),
@@ -97,9 +95,6 @@ def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_tod
         assert node.owners
         assert node.kinds
         assert node.group_name in {"reports", "recordings", "proof"}
-        if key == AssetKey("restore_drill"):  # of all dates, belongs to none
-            assert node.partitions_def is None
-            continue
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
         assert node.backfill_policy is None
 
