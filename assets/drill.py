@@ -37,44 +37,43 @@ def prove_sample(context: OpExecutionContext, services: ResourceParam[Services])
         size = {"recordings": settings.archive_drill_recordings, "share": settings.archive_drill_share}
         bucket = services.bucket
         days = [day for day in sealed_dates(bucket) if day < today and day.isoformat() not in busy]
-        with Report(
+        report = Report(
             bucket=bucket.name,
             prefix=bucket.prefix,
             started_at=started.isoformat(),
             read_data={**size, "seed": seed},
             signatures=services.verifier is not None,
             sealed_dates=len(days),
-        ) as report:
-            for one in drill(
-                _archive(services),
-                days,
-                recordings=settings.archive_drill_recordings,
-                share=settings.archive_drill_share,
-                seed=seed,
-                tell=report.tell,
-                progress=lambda *_: None,
-            ):
-                report.add(one)
-                rows.append((str(one.day), one.held, one.read, one.read_bytes / 1e6, one.doubts.total()))
-                context.log.info("%s: %d recordings read, %d doubts", one.day, one.read, one.doubts.total())
-            document = io.StringIO()
-            report.write(document, services.clock())
-            key = keep(bucket, today, document.getvalue(), now=started)
-            result = report.sum
-            first = [(one["date"], one["kind"], one["sentence"]) for one in islice(report.doubts(), _SHOWN)]
+        )
+        for one in drill(
+            _archive(services),
+            days,
+            recordings=settings.archive_drill_recordings,
+            share=settings.archive_drill_share,
+            seed=seed,
+            tell=report.tell,
+        ):
+            report.dates.append(one)
+            rows.append((str(one.day), one.held, one.read, one.read_bytes / 1e6, one.doubts.total()))
+            context.log.info("%s: %d recordings read, %d doubts", one.day, one.read, one.doubts.total())
+        document = io.StringIO()
+        report.write(document, services.clock())
+        key = keep(bucket, today, document.getvalue(), now=started)
+        result = report.sum()
+        first = [(one["date"], one["kind"], one["sentence"]) for one in islice(report.doubts(), _SHOWN)]
     metadata = {
-        "dates": result.dates,
-        "recordings_read": result.read,
-        "megabytes_read": round(result.read_bytes / 1e6, 3),
-        "recordings_held": result.held,
-        "doubts": result.doubts,
+        "dates": result["dates"],
+        "recordings_read": result["read"],
+        "megabytes_read": round(result["read_bytes"] / 1e6, 3),
+        "recordings_held": result["held"],
+        "doubts": result["doubts"],
         "seed": seed,
         "result": place(bucket, key),
         "by_date": table(("date", "held", "read", "megabytes_read", "doubts"), rows),
         "first_doubts": table(("date", "kind", "sentence"), first),
     }
-    if result.doubts or not result.dates:
-        raise PermanentFailure(result.sentence(), metadata)
+    if result["doubts"] or not result["dates"]:
+        raise PermanentFailure(report.sentence(), metadata)
     context.add_output_metadata(metadata)
 
 

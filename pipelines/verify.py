@@ -24,9 +24,8 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.verification.days import Archive, strays, verify_days
-from pipelines.steps.verification.doubts import DayVerdict, Doubt
 from pipelines.steps.verification.objects import Reading
-from pipelines.steps.verification.report import Report, write_file
+from pipelines.steps.verification.report import DayVerdict, Doubt, Report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -71,7 +70,7 @@ class Screen:
         """A doubt, above its date's line; no more than `most` of one date."""
         self._shown += 1
         if self.most is None or self._shown <= self.most:
-            self.line(f"  {doubt.day or 'no date   '}  {doubt.kind}: {doubt.sentence}")
+            self.line(f"  {doubt.date or 'no date   '}  {doubt.kind}: {doubt.sentence}")
 
     def verdict(self, day: DayVerdict) -> None:
         """A date's line."""
@@ -129,7 +128,6 @@ def verify(
         StorageRefused, KeyUnusable: settings or rights are wrong.
     """
     archive = _archive(settings, clock, s3)
-    bucket = archive.bucket
     reading = Reading(share=request.share, seed=request.seed)
     if 0 < request.share < 1:
         screen.line(
@@ -137,8 +135,8 @@ def verify(
         )
     screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
     head = {
-        "bucket": bucket.name,
-        "prefix": bucket.prefix,
+        "bucket": archive.bucket.name,
+        "prefix": archive.bucket.prefix,
         "from": request.first.isoformat(),
         "to": request.last.isoformat(),
         "started_at": clock().isoformat(),
@@ -146,25 +144,23 @@ def verify(
         "signatures": archive.verifier is not None,
     }
     screen.most = None if request.json is None else _SHOWN
-    with Report(**head) as report:
+    report = Report(**head)
 
-        def tell(doubt: Doubt) -> None:
-            report.tell(doubt)
-            screen.doubt(doubt)
+    def tell(doubt: Doubt) -> None:
+        report.tell(doubt)
+        screen.doubt(doubt)
 
-        for verdict in verify_days(archive, request.first, request.last, reading, tell=tell, progress=screen.progress):
-            report.add(verdict)
-            screen.verdict(verdict)
-        for stray in strays(bucket, (settings.ledger, settings.events_url)):
-            report.sum.strays += 1
-            report.sum.doubts += 1
-            tell(stray)
-        if archive.verifier is None:
-            screen.line("Note: signatures were not looked at; set ARCHIVE_VERIFY_KEY_FILE to have them proved")
-        screen.line(report.sum.sentence())
-        if request.json is not None:
-            write_file(report, request.json, clock())
-        return not report.sum.doubts
+    for verdict in verify_days(archive, request.first, request.last, reading, tell=tell, progress=screen.progress):
+        report.dates.append(verdict)
+        screen.verdict(verdict)
+    for stray in strays(archive.bucket, (settings.ledger, settings.events_url)):
+        tell(stray)
+    if archive.verifier is None:
+        screen.line("Note: signatures were not looked at; set ARCHIVE_VERIFY_KEY_FILE to have them proved")
+    screen.line(report.sentence())
+    if request.json is not None:
+        report.write_file(request.json, clock())
+    return not report.sum()["doubts"]
 
 
 def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> int:

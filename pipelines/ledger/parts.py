@@ -1,6 +1,6 @@
-"""The ledger's parts as they lie: names, bytes, and state lines a batch at a time.
+"""The ledger's parts as they are stored: names and bytes.
 
-For proving that none was removed or altered, and for reading a date of any size in little memory. What the ledger means
+For proving that none was removed or altered. What the ledger means
 by its lines is `store.py`'s business.
 """
 
@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from datetime import date
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.ledger.files import Files, LedgerDamaged
 from pipelines.ledger.merged import Record, is_given
-from pipelines.ledger.schema import STATE_SCHEMA, conform, states_from
-from pipelines.ledger.states import RecordingState
 
 __all__ = ["KINDS", "LedgerParts", "damage", "damaged", "date_of", "is_part", "why_strange"]
 
@@ -25,7 +22,6 @@ KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
 
 _BY_REPORT = ("report_pulls", "report_rows")
-_BATCH = 2000
 
 
 class LedgerParts:
@@ -87,25 +83,6 @@ class LedgerParts:
         data = self.read(name)
         with damage(name):
             return data, Record.of(data)
-
-    def states(self, name: str, data: bytes) -> Iterator[list[RecordingState]]:
-        """The lines of a part of `recording_states`, given its bytes, some thousand at a time.
-
-        Raises:
-            LedgerDamaged: it is no such part.
-        """
-        try:
-            day = date.fromisoformat(name.split("/")[1].removeprefix("date="))
-            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-                for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
-                    table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                    table.validate()
-                    if "date" in table.column_names:
-                        table = table.drop_columns(["date"])
-                    table = table.append_column("date", pa.array([day] * table.num_rows, pa.date32()))
-                    yield states_from(conform(table, STATE_SCHEMA))
-        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
-            raise damaged(name, f"not a whole Parquet file of states, {type(error).__name__}") from error
 
     def _list(self, prefix: str) -> list[str]:
         return [name for name in self._files.list(prefix) if is_part(name)]

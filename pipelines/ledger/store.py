@@ -60,6 +60,7 @@ __all__ = [
     "PullRecord",
     "S3Files",
     "Tally",
+    "current_lines",
 ]
 
 _T = TypeVar("_T")
@@ -201,7 +202,7 @@ class Ledger:
         lines = self._state_lines(days)
         if ids is not None:
             lines = lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
-        return _current(lines)
+        return current_lines(lines)
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
@@ -284,7 +285,7 @@ class _PartNames:
             return ULID(self._last.to_bytes(16))
 
 
-def _current(lines: pa.Table) -> pa.Table:
+def current_lines(lines: pa.Table) -> pa.Table:
     """Keep the line of each recording that counts (`states.precedence`)."""
     order = lines.append_column("rank", state_ranks(lines)).select(list(PRECEDENCE))
     return _latest(lines, "recording_id", order)

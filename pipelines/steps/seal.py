@@ -20,7 +20,7 @@ from pipelines.archive.signature import Signer, sign_manifest
 from pipelines.archive.witness import Seen, read_witnesses, write_witness
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord, values
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.known import Known, Recordings
@@ -114,11 +114,6 @@ def _other_names(lines: pa.Table) -> dict[str, list[str]]:
     for other, recording_id in Known(lines).names.items():
         names[recording_id].append(other)
     return dict(names)
-
-
-def entry_of(state: RecordingState) -> ManifestEntry:
-    """What a manifest says of a recording in this state."""
-    return ManifestEntry(*(getattr(state, name) for name in ManifestEntry._fields))._replace(status=str(state.status))
 
 
 def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:

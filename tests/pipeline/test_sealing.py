@@ -18,8 +18,8 @@ from pipelines.ledger.store import Ledger, LocalFiles
 from pipelines.steps import seal
 from pipelines.steps.seal import seal_day, seal_neighbours
 from pipelines.steps.verification.days import Archive, verify_days
-from pipelines.steps.verification.doubts import Doubt
 from pipelines.steps.verification.objects import Reading
+from pipelines.steps.verification.report import Doubt
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 FIRST = date(2026, 1, 1)
@@ -88,7 +88,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
         start=FIRST,
     )
     (verdict,) = verify_days(archive, BEFORE, BEFORE, Reading(), tell=told.append, progress=lambda *_: None)
-    assert (verdict.good, verdict.found, told) == (True, 1, [])
+    assert (verdict.doubts.total(), verdict.found, told) == (0, 1, [])
     seal_day(*stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 

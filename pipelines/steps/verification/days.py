@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipelines.archive.bucket import Bucket
@@ -17,21 +15,22 @@ from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.signature import Verifier
 from pipelines.calendar import day_bounds
+from pipelines.ledger import parts
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.findings import number
 from pipelines.steps.seal import pulls_of
 from pipelines.steps.verification import evidence
-from pipelines.steps.verification.doubts import DayVerdict, Doubt
+from pipelines.steps.verification.comparison import Comparison, Line, size_of
 from pipelines.steps.verification.objects import Reading, check_conflicts, check_objects
-from pipelines.steps.verification.scratch import Scratch
+from pipelines.steps.verification.report import DayVerdict, Doubt
 
 _BY_DATE = ("catalog/", "conflicts/", "manifests/", "quarantine/", "recordings/", "verifications/")
 _OURS = (*_BY_DATE, "events/", "ledger/", "probes/", "witnesses/")
 _DAY = timedelta(days=1)
+_UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
 
@@ -60,28 +59,26 @@ def verify_days(
     reading: Reading,
     *,
     tell: Callable[[Doubt], None],
-    progress: Callable[[date, int, int], None],
+    progress: Callable[[date, int, int], None] = lambda *_: None,
 ) -> Iterator[DayVerdict]:
     """Verify the dates from `first` to `last`, both included; each date's doubts are told before its verdict comes.
 
     The days before and after the range are asked only what they and the range's own manifests say of each other.
-    Memory is bounded by `threads`, not by recordings, dates or doubts.
+    Memory grows with the recordings of one date, about a kilobyte for each, and not with dates or doubts.
 
     Raises:
         StorageRefused: the settings or rights are wrong, so nothing can be said.
     """
     previous: _Day | None = None
     for offset in range((last - first).days + 1):
+        # First its manifests alone: what they say of the date before ends that one's verdict.
         current = _Day(archive, first + _DAY * offset, tell)
-        with current:
-            # First its manifests alone: what they say of the date before ends that one's verdict.
-            current.read_manifests()
-            if previous is not None:
-                previous.before(current.chain)
-                yield previous.verdict
-            current.verify(reading, progress)
-            if previous is None:
-                current.after(first - _DAY)
+        if previous is not None:
+            previous.before(current.chain)
+            yield previous.verdict
+        current.verify(reading, partial(progress, current.day))
+        if previous is None:
+            current.after(first - _DAY)
         previous = current
     if previous is not None:
         previous.before(previous.chain_of(last + _DAY))
@@ -105,7 +102,7 @@ def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
         found += [key for key in bucket.list_folders(folder) if key != folder and date_of(key) is None]
     for key in found:
         yield Doubt(
-            None,
+            "",
             "object_stray",
             key,
             f"{key} is not part of the archive's documented layout; find out who put it there",
@@ -114,12 +111,7 @@ def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
 
 def date_of(folder: str) -> date | None:
     """The date that a folder `…/date=YYYY-MM-DD/` names; None for anything else."""
-    name = folder.rstrip("/").rpartition("/")[2]
-    try:
-        day = date.fromisoformat(name.removeprefix("date="))
-    except ValueError:
-        return None
-    return day if folder.endswith(f"/date={day.isoformat()}/") else None
+    return parts.date_of(folder.split("/")[-2]) if folder.endswith("/") else None
 
 
 class _Day:
@@ -131,8 +123,21 @@ class _Day:
         self._archive = archive
         self._tell = tell
         self._chain_told: set[tuple[str, str]] = set()
-        self.chain: Chain | None = None
-        """The date's manifests; None when they cannot be had."""
+        self._entries: dict[str, Line] = {}
+        self.chain = self._read_chain(day, archive.verifier, self._entries)
+        """The date's manifests; None when they cannot be read."""
+
+    def verify(self, reading: Reading, progress: Callable[[int, int], None]) -> None:
+        """Everything about the date but what the days next to it say."""
+        entries, self._entries = self._entries, {}
+        if self.chain is None:
+            return
+        bucket, threads = self._archive.bucket, self._archive.threads
+        try:
+            known = self._evidence(self.chain, entries)
+            check_objects(bucket, known, reading, self.verdict, threads, tell=self.tell, progress=progress)
+        except _UNREADABLE as error:
+            self._unreadable(error)
 
     def tell(self, kind: str, subject: str, sentence: str) -> None:
         """Pass on a doubt. A manifest that the chain, a witness and the next day each miss is one doubt."""
@@ -141,43 +146,7 @@ class _Day:
                 return
             self._chain_told.add((kind, subject))
         self.verdict.doubts[kind] += 1
-        self._tell(Doubt(self.day, kind, subject, sentence))
-
-    def __enter__(self) -> Self:
-        self._scratch = Scratch()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._scratch.close()
-
-    def read_manifests(self) -> None:
-        """The date's chain, and what its latest manifest says."""
-        with self._broken_off():
-            chain = read_chain(
-                self._archive.bucket, self.day, verifier=self._archive.verifier, entry=self._scratch.add_entry
-            )
-            self._scratch.flush()
-            if chain.latest is None:
-                self._scratch.forget_entries()
-            self.chain = chain
-
-    def verify(self, reading: Reading, progress: Callable[[date, int, int], None]) -> None:
-        """Everything about the date but what the days beside it say; after `read_manifests`."""
-        if self.chain is None:
-            return
-        with self._broken_off():
-            self._evidence(self.chain)
-            check_objects(
-                self._archive.bucket,
-                self._scratch,
-                reading,
-                self.verdict,
-                self._archive.threads,
-                tell=self.tell,
-                progress=partial(progress, self.day),
-            )
+        self._tell(Doubt(self.day.isoformat(), kind, subject, sentence))
 
     def before(self, following: Chain | None) -> None:
         """What the next day's manifests name of this date's must be there."""
@@ -191,32 +160,51 @@ class _Day:
             evidence.check_next_day(day, earlier, self._archive.bucket, self.chain, self.tell)
 
     def chain_of(self, day: date) -> Chain | None:
-        """The manifests of a day beside this one; None when they cannot be had."""
-        found: list[Chain] = []
-        with self._broken_off():
-            found.append(read_chain(self._archive.bucket, day))
-        return found[0] if found else None
+        """The manifests of a day next to this one; None when they cannot be read."""
+        return self._read_chain(day, None, None)
 
-    def _evidence(self, chain: Chain) -> None:
-        archive, day, verdict, scratch, latest = self._archive, self.day, self.verdict, self._scratch, chain.latest
+    def _read_chain(self, day: date, verifier: Verifier | None, entries: dict[str, Line] | None) -> Chain | None:
+        def take(entry: Mapping[str, Any]) -> None:
+            if entries is not None:
+                line = Line.of(entry)
+                entries[line.recording_id] = line
+
+        try:
+            return read_chain(self._archive.bucket, day, verifier=verifier, entry=take)
+        except _UNREADABLE as error:
+            self._unreadable(error)
+            return None
+
+    def _evidence(self, chain: Chain, entries: dict[str, Line]) -> Comparison:
+        archive, day, verdict, latest = self._archive, self.day, self.verdict, chain.latest
         verdict.manifest = None if latest is None else latest.number
         evidence.check_manifests(archive.bucket, day, chain, self.tell)
         evidence.check_catalog(archive.bucket, day, latest, self.tell)
-        evidence.read_ledger(
-            archive.parts, archive.bucket, day, scratch, archive.threads, tell=self.tell, sealed=bool(chain.numbers)
+        known = Comparison({} if latest is None else entries, is_sealed=latest is not None)
+        known.add_ledger(
+            evidence.read_ledger(
+                archive.parts, archive.bucket, day, archive.threads, tell=self.tell, sealed=bool(chain.numbers)
+            )
         )
-        verdict.listed = scratch.add_objects(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
-        check_conflicts(archive.bucket, day, scratch, tell=self.tell)
-        scratch.expect("ledger" if latest is None else "sealed")
-        self._count(scratch.totals(), scratch.held_bytes())
-        pulls = self._pulls()
+        known.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
+        check_conflicts(archive.bucket, day, known.objects, self.tell)
+        totals = known.totals()
+        verdict.listed = len(known.objects)
+        verdict.found, verdict.held, verdict.pending = totals["found"], totals["archived"], totals["pending"]
+        verdict.lost = verdict.found - verdict.held - verdict.pending
+        verdict.held_bytes = size_of(known.held())
+        try:
+            pulls = pulls_of(archive.ledger, day)
+        except LedgerDamaged as error:
+            self.tell("ledger_part_altered", f"pulls of {day}", _sentence(error))
+            pulls = None
         if pulls is not None:
             bounds = day_bounds(day, archive.zone)
             # Recordings dated before the first date with runs were found by the pull of another date.
             if day >= archive.start or any(pulls.values()):
                 evidence.check_pulls(day, pulls, archive.accounts, archive.reports, bounds=bounds, tell=self.tell)
             if latest is not None:
-                evidence.compare(day, scratch, latest, pulls, self.tell)
+                evidence.compare(day, known, latest, pulls, self.tell)
         if not chain.numbers and (verdict.found or (pulls is not None and any(pulls.values()))):
             self.tell(
                 "never_sealed",
@@ -224,30 +212,11 @@ class _Day:
                 f"{day} has no manifest: what the ledger says of its {number(verdict.found, 'recording')} was never "
                 "sealed, or the manifest was removed; run the date again",
             )
+        return known
 
-    def _count(self, totals: Mapping[str, int], held_bytes: int) -> None:
-        verdict = self.verdict
-        verdict.found, verdict.held, verdict.pending = totals["found"], totals["archived"], totals["pending"]
-        verdict.lost = verdict.found - verdict.held - verdict.pending
-        verdict.held_bytes = held_bytes
-
-    def _pulls(self) -> dict[ReportName, list[PullRecord]] | None:
-        try:
-            return pulls_of(self._archive.ledger, self.day)
-        except LedgerDamaged as error:
-            self.tell("ledger_part_altered", f"pulls of {self.day}", _sentence(error))
-            return None
-
-    @contextmanager
-    def _broken_off(self) -> Iterator[None]:
-        try:
-            yield
-        except (StorageUnavailable, LedgerUnavailable, LedgerDamaged) as error:
-            self.tell(
-                "unreadable",
-                self.day.isoformat(),
-                f"{self.day} could not be verified to its end: {_sentence(error)}",
-            )
+    def _unreadable(self, error: Exception) -> None:
+        day = self.day.isoformat()
+        self.tell("unreadable", day, f"{day} could not be verified to its end: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

@@ -19,8 +19,8 @@ from pipelines.archive.keys import verification_key, witness_folder
 from pipelines.archive.transfer import require_arrived
 from pipelines.steps.seal import MANIFESTS
 from pipelines.steps.verification.days import Archive, date_of, verify_days
-from pipelines.steps.verification.doubts import DayVerdict, Doubt
 from pipelines.steps.verification.objects import Reading
+from pipelines.steps.verification.report import DayVerdict, Doubt
 
 _DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
 _MOST_DATES = 100
@@ -40,7 +40,6 @@ def drill(
     share: float | None,
     seed: str,
     tell: Callable[[Doubt], None],
-    progress: Callable[[date, int, int], None],
 ) -> Iterator[DayVerdict]:
     """Verify some of `days`, reading `recordings` recordings in all, or a `share` of all of them when it is given.
 
@@ -52,14 +51,14 @@ def drill(
     if share is not None:
         root = math.sqrt(share)
         for day in sorted(order[: max(1, round(root * len(order)))]):
-            yield from verify_days(archive, day, day, Reading(root, None, seed), tell=tell, progress=progress)
+            yield from verify_days(archive, day, day, Reading(root, None, seed), tell=tell)
         return
     left = recordings
     for number, day in enumerate(order[:_MOST_DATES]):
         if left <= 0:
             return
         limit = math.ceil(left / max(1, min(_DATES, len(order)) - number))
-        for verdict in verify_days(archive, day, day, Reading(1.0, limit, seed), tell=tell, progress=progress):
+        for verdict in verify_days(archive, day, day, Reading(1.0, limit, seed), tell=tell):
             left -= verdict.read
             yield verdict
 

@@ -15,17 +15,18 @@ from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
 from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
-from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.parts import LedgerParts, damage
+from pipelines.ledger.reading import lines
+from pipelines.ledger.schema import STATE_SCHEMA, PullRecord, decode, states_from
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.coverage import gaps
 from pipelines.steps.findings import number
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal import MANIFESTS, rows_pulled
-from pipelines.steps.verification.doubts import Tell
-from pipelines.steps.verification.scratch import Difference, Scratch
+from pipelines.steps.verification.comparison import COMPARED, Comparison
+from pipelines.steps.verification.report import Tell
 
-Bounds = tuple[datetime, datetime]
+_AT_ONCE = 2000
 
 
 def check_pulls(
@@ -34,7 +35,7 @@ def check_pulls(
     accounts: Sequence[str],
     reports: Sequence[ReportName],
     *,
-    bounds: Bounds,
+    bounds: tuple[datetime, datetime],
     tell: Tell,
 ) -> None:
     """Whether each of the `reports` was pulled for each account and covers the whole day, whose UTC bounds are given,
@@ -130,18 +131,18 @@ def read_ledger(
     parts: LedgerParts,
     bucket: Bucket,
     day: date,
-    scratch: Scratch,
     threads: int,
     *,
     tell: Tell,
     sealed: bool,
-) -> None:
-    """Read every part of the date: compare it with what witnesses saw, and take the states.
+) -> list[pa.Table]:
+    """Read every part of the date: compare it with what witnesses saw. Returns the lines of its states, part by part.
 
     A part that is gone is no doubt where a merged part that a witness saw has taken its place; a merged part is held
     against what it replaces while that is there. `sealed`: whether the date was ever sealed; before that no part has a
     witness.
     """
+    states = [STATE_SCHEMA.empty_table()]
     for kind, names in parts.names(day).items():
         known, damaged = read_witnesses(bucket, kind, day)
         _damaged(damaged, tell)
@@ -162,8 +163,7 @@ def read_ledger(
                 if is_merged(name):
                     merged[name] = Record.of(data)
                 if kind == "recording_states":
-                    for states in parts.states(name, data):
-                        scratch.add_states(states)
+                    states.append(_states(name, data))
             except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
                 sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is no whole merged part"
                 tell("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
@@ -191,6 +191,20 @@ def read_ledger(
                 f"{number(len(fresh), 'ledger part')} of {day} ({kind}, the first is {fresh[0]}) came after it was "
                 "last sealed, or its witness was removed; run the date again",
             )
+    return states
+
+
+def _states(name: str, data: bytes) -> pa.Table:
+    """The lines of a part of states, each of which can be one.
+
+    Raises:
+        LedgerDamaged: it is no such part.
+    """
+    with damage(name):
+        table = lines(name, decode(data))
+        for start in range(0, table.num_rows, _AT_ONCE):
+            states_from(table.slice(start, _AT_ONCE))
+        return table
 
 
 def _names_as_seen(record: Record, name: str, known: Mapping[str, frozenset[Seen]]) -> bool:
@@ -246,23 +260,44 @@ def _check_merged(
 
 
 def compare(
-    day: date, scratch: Scratch, latest: ManifestHead, pulls: Mapping[ReportName, Sequence[PullRecord]], tell: Tell
+    day: date, known: Comparison, latest: ManifestHead, pulls: Mapping[ReportName, Sequence[PullRecord]], tell: Tell
 ) -> None:
     """The latest manifest against its own totals and against the ledger, recording by recording."""
     document = latest.document
     sealed_at = _moment(document.get("sealed_at"))
     totals = document["totals"] if isinstance(document["totals"], dict) else {}
-    wrong = sorted(name for name, count in scratch.totals().items() if totals.get(name) != count)
+    wrong = sorted(name for name, count in known.totals().items() if totals.get(name) != count)
     if wrong:
         names = ", ".join(wrong)
         tell("totals_wrong", latest.key, f"The totals of {latest.key} are not the sums of its entries ({names})")
     stale = 0
-    for one in scratch.differences():
-        if sealed_at is not None and one.written_at is not None and one.written_at > sealed_at:
+    for recording_id, sealed, held in known.differences():
+        written_at = held.written_at if held else known.renamed.get(recording_id)
+        if sealed_at is not None and written_at is not None and written_at > sealed_at:
             stale += 1
-        else:
-            kind, sentence = _difference(one, latest, day)
-            tell(kind, one.recording_id, sentence)
+            continue
+        in_manifest = f"{recording_id} of {day} is {sealed.status} in {latest.key}" if sealed else ""
+        if sealed is None and held is not None:
+            tell(
+                "manifest_lacks",
+                recording_id,
+                f"{recording_id} of {day} is {held.status} in the ledger and not in {latest.key}: its entry was "
+                "removed, or a later manifest was",
+            )
+        elif held is None:
+            tell(
+                "ledger_lacks",
+                recording_id,
+                f"{in_manifest} and not in the ledger: a ledger part was removed, or the entry was made by hand",
+            )
+        elif sealed is not None:
+            fields = [name for name in COMPARED if getattr(sealed, name) != getattr(held, name)] or ["other fields"]
+            tell(
+                "ledger_differs",
+                recording_id,
+                f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}: a manifest or "
+                "a ledger part was altered or removed",
+            )
     if stale:
         tell(
             "stale",
@@ -278,23 +313,6 @@ def compare(
             f"{latest.key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, "
             "or find out which pull was removed",
         )
-
-
-def _difference(one: Difference, latest: ManifestHead, day: date) -> tuple[str, str]:
-    if one.kind == "only_sealed":
-        return "ledger_lacks", (
-            f"{one.recording_id} of {day} is {one.sealed_status} in {latest.key} and not in the ledger: a ledger part "
-            "was removed, or the entry was made by hand"
-        )
-    if one.kind == "only_ledger":
-        return "manifest_lacks", (
-            f"{one.recording_id} of {day} is {one.ledger_status} in the ledger and not in {latest.key}: its entry was "
-            "removed, or a later manifest was"
-        )
-    return "ledger_differs", (
-        f"{one.recording_id} of {day} is {one.sealed_status} in {latest.key} and {one.ledger_status} in the ledger, "
-        f"and they differ in {', '.join(one.fields)}: a manifest or a ledger part was altered or removed"
-    )
 
 
 def _damaged(sentences: Sequence[str], tell: Tell) -> None:

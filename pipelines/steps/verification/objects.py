@@ -1,4 +1,4 @@
-"""What lies in the bucket for a date, held against what should: presence, size, checksum, and the bytes themselves.
+"""What is in the bucket for a date, compared with what should be: presence, size, checksum, and the bytes themselves.
 
 The cheap form believes the store's own checksum: at Amazon the SHA-256 that it computed on arrival, elsewhere the ETag
 that the listing shows now against the one that the store gave for the proven bytes. Where these say nothing or
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.verification.doubts import DayVerdict, Tell
-from pipelines.steps.verification.scratch import Expected, Scratch
+from pipelines.steps.verification.comparison import Comparison, Line
+from pipelines.steps.verification.report import DayVerdict, Tell
 
 _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 Progress = Callable[[int, int], None]
@@ -35,6 +35,11 @@ class Reading:
     limit: int | None = None
     seed: str = ""
 
+    def choose(self, ids: Iterable[str]) -> frozenset[str]:
+        """The recordings whose bytes are read."""
+        lots = sorted((lot, one) for one in ids if (lot := self.draw(one)) < self.share)
+        return frozenset(one for _, one in lots[: self.limit])
+
     def draw(self, recording_id: str) -> float:
         """A recording's lot, from 0 to 1: the same for the same seed, whatever else there is."""
         digest = hashlib.sha256(f"{self.seed}\n{recording_id}".encode("utf-8", "surrogatepass")).digest()
@@ -42,18 +47,9 @@ class Reading:
         return (int.from_bytes(digest[:8]) >> 11) / (1 << 53)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What looking at one object brought: its bytes hashed, or a sentence for why they could not be."""
-
-    hashed: Hashed | None = None
-    missing: bool = False
-    unavailable: str | None = None
-
-
 def check_objects(
     bucket: Bucket,
-    scratch: Scratch,
+    day: Comparison,
     reading: Reading,
     verdict: DayVerdict,
     threads: int,
@@ -62,30 +58,65 @@ def check_objects(
     progress: Progress,
 ) -> None:
     """Look at every recording that should be held; count what was read in `verdict`."""
-    for key, number in scratch.shared_keys():
-        tell("object_stray", key, f"{number} recordings are said to lie under the one key {key}")
-    scratch.to_read(reading.draw, reading.share, -1 if reading.limit is None else reading.limit)
-    looks = map_in_order(partial(_look, bucket), scratch.expected(), threads=threads)
-    for done, ((one, _), look) in enumerate(looks, start=1):
-        _judge(one, look, verdict, scratch, tell)
+    held = day.held()
+    for key, number in Counter(line.key for line in held).items():
+        if number > 1:
+            tell("object_stray", key, f"{number} recordings are said to be stored under the one key {key}")
+    chosen = reading.choose(line.recording_id for line in held)
+    ids = {line.sha256: line.recording_id for line in reversed(held)}
+
+    def look(line: Line) -> Hashed | KeyMissing | StorageUnavailable | None:
+        """The object's bytes hashed, or why not; None where the store's word is enough."""
+        listed, known = day.objects.get(line.key), day.ledger.get(line.recording_id)
+        if listed is None:
+            return KeyMissing(line.key)
+        etag = known.etag if known is not None and known.sha256 == line.sha256 else None
+        try:
+            is_same = etag is not None and (listed.size, listed.etag) == (line.size, etag)
+            if is_same and line.recording_id not in chosen and _store_vouches(bucket, line):
+                return None
+            return bucket.hash_object(line.key)
+        except (KeyMissing, StorageUnavailable) as error:
+            return error
+
+    for done, (line, found) in enumerate(map_in_order(look, held, threads=threads), start=1):
+        name = f"{line.recording_id} of {verdict.day}"
+        version = f" (version {line.version_id} was the sealed one)" if line.version_id else ""
+        if isinstance(found, KeyMissing):
+            tell("object_missing", line.key, f"{name} is not in the bucket: {line.key} is gone{version}; restore it")
+        elif isinstance(found, StorageUnavailable):
+            tell("unreadable", line.key, f"{name} could not be read again: {found}")
+        elif found is not None:
+            verdict.read += 1
+            verdict.read_bytes += found.size
+            if (found.size, found.sha256) != (line.size, line.sha256):
+                other = ids.get(found.sha256)
+                instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
+                tell(
+                    "object_altered",
+                    line.key,
+                    f"{name} is not what was sealed: {line.key} has {found.size:,} bytes with SHA-256 {found.sha256} "
+                    f"and not {line.size:,} with {line.sha256}{instead}{version}; restore it",
+                )
         progress(done, verdict.held)
-    for key, size, recording_id in scratch.strays():
-        whose = (
-            f"the ledger has {recording_id} under it, and the manifest does not"
-            if recording_id
-            else "no manifest and no ledger part knows it"
-        )
+    strays = sorted(day.objects.keys() - {line.key for line in held})
+    owners = {line.key: recording_id for recording_id, line in reversed(day.ledger.items())} if strays else {}
+    for key in strays:
+        whose = "no manifest and no ledger part knows it"
+        if key in owners:
+            whose = f"the ledger has {owners[key]} under it, and the manifest does not"
+        size = day.objects[key].size
         tell("object_stray", key, f"{key} ({size:,} bytes) is in the bucket and {whose}; find out who put it there")
 
 
-def check_conflicts(bucket: Bucket, day: date, scratch: Scratch, *, tell: Tell) -> None:
+def check_conflicts(bucket: Bucket, day: date, listed: Container[str], tell: Tell) -> None:
     """What was kept under `conflicts/` must be what its name says, next to a recording that the listing has."""
     folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
     for key, _ in bucket.list_keys(folder):
         where, _, name = key.rpartition("/")
         start, _, rest = name.partition("-")
-        beside = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
-        if not (scratch.is_listed(beside) and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
+        neighbour = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
+        if not (neighbour in listed and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
             tell(
                 "object_stray",
                 key,
@@ -93,50 +124,13 @@ def check_conflicts(bucket: Bucket, day: date, scratch: Scratch, *, tell: Tell) 
             )
 
 
-def _look(bucket: Bucket, item: tuple[Expected, bool]) -> _Look:
-    one, chosen = item
-    if one.listed_size is None:
-        return _Look(missing=True)
-    try:
-        if not chosen and one.listed_size == one.size and _store_vouches(bucket, one):
-            return _Look()
-        return _Look(hashed=bucket.hash_object(one.key))
-    except KeyMissing:
-        return _Look(missing=True)
-    except StorageUnavailable as error:
-        return _Look(unavailable=str(error))
-
-
-def _store_vouches(bucket: Bucket, one: Expected) -> bool:
-    if one.etag is None or one.listed_etag != one.etag:
-        return False
+def _store_vouches(bucket: Bucket, line: Line) -> bool:
     if not bucket.is_amazon:
         return True
-    facts = bucket.head(one.key)
+    facts = bucket.head(line.key)
     if facts is None:
-        raise KeyMissing(one.key)
-    return facts.checksum_sha256 is None or facts.checksum_sha256 == _base64(one.sha256)
-
-
-def _judge(one: Expected, look: _Look, verdict: DayVerdict, scratch: Scratch, tell: Tell) -> None:
-    name = f"{one.recording_id} of {verdict.day}"
-    version = f" (version {one.version_id} was the sealed one)" if one.version_id else ""
-    if look.missing:
-        tell("object_missing", one.key, f"{name} is not in the bucket: {one.key} is gone{version}; restore it")
-    elif look.unavailable is not None:
-        tell("unreadable", one.key, f"{name} could not be read again: {look.unavailable}")
-    elif look.hashed is not None:
-        verdict.read += 1
-        verdict.read_bytes += look.hashed.size
-        if (look.hashed.size, look.hashed.sha256) != (one.size, one.sha256):
-            other = scratch.holder(look.hashed.sha256)
-            instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
-            tell(
-                "object_altered",
-                one.key,
-                f"{name} is not what was sealed: {one.key} has {look.hashed.size:,} bytes with SHA-256 "
-                f"{look.hashed.sha256} and not {one.size:,} with {one.sha256}{instead}{version}; restore it",
-            )
+        raise KeyMissing(line.key)
+    return facts.checksum_sha256 is None or facts.checksum_sha256 == _base64(line.sha256)
 
 
 def _base64(sha256: str) -> str:
