@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.settings import Settings
 from sandbox.config import Limits, SandboxConfig

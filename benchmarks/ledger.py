@@ -26,7 +26,8 @@ from dagster import DagsterInstance
 from front import Front
 from machine import describe
 
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.compaction import Compaction

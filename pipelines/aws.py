@@ -16,8 +16,6 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.utils import parse_timestamp
 
-__all__ = ["ACCESS_POINT", "boto3_session", "error_code", "is_transient", "reason", "split_s3_url", "status"]
-
 ACCESS_POINT: Final = re.compile(
     r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:[0-9]{12}:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+"
 )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipelines.archive.capabilities import AMAZON, Capabilities, find_out
-from pipelines.archive.client import is_amazon, make_s3_client
+from pipelines.archive.client import is_amazon
 from pipelines.archive.digests import as_base64, md5_of
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
@@ -36,8 +36,6 @@ from pipelines.archive.multipart import PART, changed_here, put_in_parts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-__all__ = ["Bucket", "Hashed", "Listed", "ObjectFacts", "ObjectReader", "Put", "make_s3_client"]
 
 _BLOCK = 1 << 20
 _STRIPES = 1024

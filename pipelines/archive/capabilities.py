@@ -27,8 +27,6 @@ from pipelines.archive.keys import probe_key
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AMAZON", "Capabilities", "Locking", "Probes", "find_out"]
-
 _BODY: Final = b"What this server checks is found out with this object; see docs/storage.md.\n"
 _NOT_UNDERSTOOD: Final = frozenset({400, 501})
 

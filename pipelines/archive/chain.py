@@ -18,8 +18,6 @@ from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.manifest import FORMAT, canonical_json, manifest_numbers, not_the_sealed_one
 from pipelines.archive.signature import Verifier
 
-__all__ = ["Chain", "ManifestHead", "Problem", "read_chain", "read_manifest"]
-
 Entry = Mapping[str, Any]
 
 _BLOCK = 1 << 20

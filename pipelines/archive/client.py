@@ -24,8 +24,6 @@ from pipelines.aws import boto3_session, reason
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["AddressingStyle", "S3Options", "is_amazon", "make_s3_client"]
-
 AddressingStyle = Literal["auto", "path", "virtual"]
 
 _log: Final = logging.getLogger(__name__)

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 
-__all__ = ["as_base64", "md5_of", "sha256_of"]
-
 
 def as_base64(digest: bytes) -> str:
     """A digest as headers carry it."""

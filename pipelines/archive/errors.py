@@ -19,18 +19,6 @@ from urllib3.exceptions import HTTPError
 
 from pipelines.aws import error_code, is_transient, reason, status
 
-__all__ = [
-    "Conflict",
-    "KeyExists",
-    "KeyMissing",
-    "NameTaken",
-    "StorageError",
-    "StorageRefused",
-    "StorageUnavailable",
-    "StoreDamaged",
-    "storage_errors",
-]
-
 
 class StorageError(Exception):
     """Base of all. `code` and `status` are S3's own word and HTTP status, empty and 0 where S3 gave no answer."""

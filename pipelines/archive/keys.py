@@ -13,26 +13,6 @@ from datetime import date
 from typing import Literal, get_args
 from urllib.parse import quote
 
-__all__ = [
-    "Layout",
-    "apart_key",
-    "catalog_key",
-    "conflict_key_beside",
-    "day_prefix",
-    "kept_apart",
-    "manifest_key",
-    "manifest_number",
-    "manifest_prefix",
-    "metadata_text",
-    "probe_key",
-    "quarantine_key",
-    "recording_key",
-    "signature_key",
-    "verification_key",
-    "witness_folder",
-    "witness_prefix",
-]
-
 Layout = Literal["mono", "stereo"]
 
 _HASHED = "sha256-"

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Final
 
-__all__ = ["Listed", "list_in_parallel"]
-
 _AT_ONCE: Final = 16
 _LEAST: Final = 2000
 

@@ -37,20 +37,6 @@ from pipelines.archive.errors import KeyExists, KeyMissing, StorageUnavailable, 
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, manifest_prefix
 from pipelines.archive.transfer import require_arrived
 
-__all__ = [
-    "CATALOG_SCHEMA",
-    "ManifestEntry",
-    "Sealed",
-    "SealedManifest",
-    "canonical_json",
-    "catalog_table",
-    "entry_document",
-    "latest_manifest",
-    "manifest_numbers",
-    "not_the_sealed_one",
-    "seal",
-]
-
 FORMAT = "ringcx-archive/manifest/1"
 _NO_ENTRIES = b'"entries":[]'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-__all__ = ["PART", "PutInParts", "put_in_parts"]
-
 PART: Final = 8 << 20
 """A body of more bytes than this goes in parts of this size."""
 

@@ -43,8 +43,6 @@ from pipelines.archive.manifest import Sealed, canonical_json
 from pipelines.archive.transfer import require_arrived
 from pipelines.aws import boto3_session, error_code, reason
 
-__all__ = ["KeyUnusable", "KmsKey", "LocalKey", "Signer", "Verifier", "make_kms_client", "sign_manifest", "statement"]
-
 FORMAT = "ringcx-archive/manifest-signature/1"
 KMS_ALGORITHM = "ED25519_SHA_512"
 _LARGEST = 16 * 1024

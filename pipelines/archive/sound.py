@@ -14,8 +14,6 @@ import numpy as np
 
 from pipelines.archive.wav import WavInfo
 
-__all__ = ["MIN_SECONDS", "silent_channels"]
-
 MIN_SECONDS = 5.0
 """Shorter recordings are not judged: one party may well say nothing for so long."""
 

@@ -19,8 +19,6 @@ from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken,
 from pipelines.archive.keys import conflict_key_beside, metadata_text
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
-__all__ = ["Adopted", "Conflict", "NameTaken", "Stored", "Upload", "adopt", "require_arrived", "store"]
-
 _IN_MEMORY = 4 << 20
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-__all__ = ["NotARecording", "Proof", "WavInfo", "inspect_wav"]
-
 _UNKNOWN32 = 0xFFFFFFFF
 _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
 # What sox writes into a pipe: 0x7FFFF000 less a part of a block as the data's size, and with the headers as the RIFF's.

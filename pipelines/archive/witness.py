@@ -23,8 +23,6 @@ from pipelines.archive.keys import witness_prefix
 from pipelines.archive.manifest import canonical_json
 from pipelines.archive.transfer import require_arrived
 
-__all__ = ["Seen", "read_witnesses", "write_witness"]
-
 FORMAT = "ringcx-archive/witness/1"
 
 

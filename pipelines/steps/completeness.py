@@ -13,8 +13,9 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from zoneinfo import ZoneInfo
 
-from pipelines.archive.bucket import Bucket, Listed
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
+from pipelines.archive.listing import Listed
 from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger

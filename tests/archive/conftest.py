@@ -28,8 +28,9 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.capabilities import Capabilities
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.keys import recording_key
 from pipelines.archive.transfer import Upload
 

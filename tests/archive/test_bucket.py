@@ -15,8 +15,9 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.capabilities import Capabilities
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import (
     KeyExists,
     KeyMissing,

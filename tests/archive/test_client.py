@@ -12,8 +12,8 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket, make_s3_client
-from pipelines.archive.client import S3Options, is_amazon
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import S3Options, is_amazon, make_s3_client
 from pipelines.archive.errors import StorageRefused, StorageUnavailable
 from pipelines.archive.signature import KeyUnusable, make_kms_client
 from pipelines.archive.transfer import store

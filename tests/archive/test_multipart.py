@@ -11,11 +11,12 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ClientError
 from urllib3 import HTTPHeaderDict
 
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.capabilities import Probes
-from pipelines.archive.errors import KeyExists, StorageError, StorageUnavailable
+from pipelines.archive.client import make_s3_client
+from pipelines.archive.errors import Conflict, KeyExists, StorageError, StorageUnavailable
 from pipelines.archive.multipart import PART
-from pipelines.archive.transfer import Conflict, Upload, store
+from pipelines.archive.transfer import Upload, store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

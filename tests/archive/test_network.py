@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.archive.bucket import Bucket, make_s3_client
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageError, StorageRefused, StorageUnavailable
 from tests.archive.conftest import Proxy, _handler, free_port
 from tests.hostile.certificates import certificate

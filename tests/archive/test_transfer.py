@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import StorageRefused, StorageUnavailable, StoreDamaged
+from pipelines.archive.errors import Conflict, NameTaken, StorageRefused, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import apart_key, conflict_key_beside, metadata_text
-from pipelines.archive.transfer import Conflict, NameTaken, Stored, Upload, adopt, store
+from pipelines.archive.transfer import Stored, Upload, adopt, store
 
 Build = Callable[..., bytes]
 UploadOf = Callable[..., Upload]
@@ -274,7 +274,8 @@ def test_threads_with_two_recordings_of_one_name_lose_neither(bucket: Bucket, up
 PROGRAM = textwrap.dedent(
     """
     import hashlib, io, sys
-    from pipelines.archive.bucket import Bucket, make_s3_client
+    from pipelines.archive.bucket import Bucket
+    from pipelines.archive.client import make_s3_client
     from pipelines.archive.transfer import Upload, store
 
     url, name, prefix, key, size, slow = sys.argv[1:]

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.events import keep
 from pipelines.events.frames import frame, read_frames
 from pipelines.events.keep import LocalKeeper, S3Keeper

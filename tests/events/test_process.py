@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.events.stored import LocalStored, S3Stored, day_folder
 from sandbox.s3 import LocalS3
 from tests.events.conftest import stored_calls

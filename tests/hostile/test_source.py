@@ -27,7 +27,7 @@ from urllib.parse import quote, unquote
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
 
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState
 from pipelines.resources import Services, services_resource

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
 from pipelines import verify
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.merged import is_merged
 from pipelines.resources import Services, services_resource

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
 from pipelines import verify
-from pipelines.archive.bucket import make_s3_client
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.manifest import canonical_json
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status

@@ -17,8 +17,9 @@ from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sen
 
 from assets.presentation import table
 from pipelines import sensors
-from pipelines.archive.bucket import Bucket, Listed
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
+from pipelines.archive.listing import Listed
 from pipelines.definitions import build_defs
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
