@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines.archive.bucket import Listed
+from pipelines.archive.listing import Listed
 from pipelines.archive.manifest import canonical_json, entry_document
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
