@@ -5,8 +5,9 @@ None of them blocks or fails a run: a gap is shown, and what can still be archiv
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import date
+from functools import partial
+from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -40,6 +41,32 @@ RECORDINGS = AssetKey("recordings")
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 
+_DESCRIPTIONS = {
+    "report_is_plausible": (
+        "The report looks like its whole day: against the same weekday of the last weeks, earlier pulls of the date, "
+        "rows that vanished, and the calls that the other report knows."
+    ),
+    "every_link_is_held": (
+        "Every recording that the date's reports name is held, or it is said why not: found = archived + explained. "
+        "Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose "
+        "reports were not pulled: that one is never complete."
+    ),
+    "mono_and_stereo_agree": (
+        "Each connected call has a mono recording and each agent leg a stereo one, where the account has those "
+        "recordings; and both reports know the same calls."
+    ),
+    "audio_is_true": ("The audio is what the report says: its length agrees, it is not empty, no channel is silent."),
+    "every_event_arrived": (
+        "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs "
+        "time and no recording: the report names it too."
+    ),
+    STANDING_CHECK: (
+        "Over all dates: what is missing now, and which pending recordings the source will purge soon "
+        "(`RINGCX_RETENTION_DAYS`). Fails when recordings are late, about to be purged, or lost while the source "
+        "should still have them."
+    ),
+}
+
 Judge = Callable[[AssetCheckExecutionContext, Services, date], Finding]
 
 
@@ -50,88 +77,25 @@ def completeness_checks(
 
     Those of a date are partitioned as their asset is; `nothing_is_overdue` looks at all dates.
     """
-    with _partitioned_checks_are_meant():
-        of_a_date = [
-            *(_of_report(report, partitions) for report in reports),
-            _of_date(
-                RECORDINGS,
-                "every_link_is_held",
-                _every_link_is_held,
-                partitions,
-                "Every recording that the date's reports name is held, or it is said why not: found = archived + "
-                "explained. Fails for lost, late and unknown recordings, for objects that are gone from the bucket, "
-                "and for a date whose reports were not pulled: that one is never complete.",
-            ),
-            *([_agreement(partitions)] if set(LEGACY) <= set(reports) else []),
-            _of_date(
-                RECORDINGS,
-                "audio_is_true",
-                _audio_is_true,
-                partitions,
-                "The audio is what the report says: its length agrees, it is not empty, no channel is silent.",
-            ),
-            *(
-                [
-                    _of_date(
-                        AssetKey(EVENTS),
-                        "every_event_arrived",
-                        _every_event_arrived,
-                        partitions,
-                        "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A "
-                        "lost event costs time and no recording: the report names it too.",
-                    )
-                ]
-                if events
-                else []
-            ),
-        ]
-    return [*of_a_date, _standing()]
-
-
-def _agreement(partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
-    return _of_date(
-        RECORDINGS,
-        "mono_and_stereo_agree",
-        _mono_and_stereo_agree,
-        partitions,
-        "Each connected call has a mono recording and each agent leg a stereo one, where the account has those "
-        "recordings; and both reports know the same calls.",
-    )
-
-
-@contextmanager
-def _partitioned_checks_are_meant() -> Iterator[None]:
-    """Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user."""
     with warnings.catch_warnings():
+        # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
         warnings.simplefilter("ignore", PreviewWarning)
-        yield
+        return [*(_of_date(*one, partitions) for one in _checks_of_a_date(reports, events=events)), _standing()]
 
 
-def _of_report(report: ReportName, partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
-    def judge(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-        return report_is_plausible(
-            services.ledger,
-            report,
-            day,
-            accounts=services.settings.ringcx_account_ids,
-            zone=services.settings.zone,
-            now=services.clock(),
-        )
-
-    return _of_date(
-        AssetKey(report),
-        "report_is_plausible",
-        judge,
-        partitions,
-        "The report looks like its whole day: against the same weekday of the last weeks, earlier pulls of the date, "
-        "rows that vanished, and the calls that the other report knows.",
-    )
+def _checks_of_a_date(reports: Sequence[ReportName], *, events: bool) -> Iterator[tuple[AssetKey, str, Judge]]:
+    for report in reports:
+        yield AssetKey(report), "report_is_plausible", partial(_report_is_plausible, report)
+    yield RECORDINGS, "every_link_is_held", _every_link_is_held
+    yield RECORDINGS, "audio_is_true", lambda _, services, day: audio_is_true(services.ledger, day)
+    if set(LEGACY) <= set(reports):
+        yield RECORDINGS, "mono_and_stereo_agree", partial(_of_calls, mono_and_stereo_agree)
+    if events:
+        yield AssetKey(EVENTS), "every_event_arrived", partial(_of_calls, every_event_arrived)
 
 
-def _of_date(
-    asset: AssetKey, name: str, judge: Judge, partitions: DailyPartitionsDefinition, description: str
-) -> AssetChecksDefinition:
-    @asset_check(asset=asset, name=name, partitions_def=partitions, description=description, op_tags=LAST)
+def _of_date(asset: AssetKey, name: str, judge: Judge, partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
+    @asset_check(asset=asset, name=name, partitions_def=partitions, description=_DESCRIPTIONS[name], op_tags=LAST)
     def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
         return _told(lambda: judge(context, services, date.fromisoformat(context.partition_key)))
 
@@ -142,11 +106,7 @@ def _standing() -> AssetChecksDefinition:
     @asset_check(
         asset=RECORDINGS,
         name=STANDING_CHECK,
-        description=(
-            "Over all dates: what is missing now, and which pending recordings the source will purge soon "
-            "(`RINGCX_RETENTION_DAYS`). Fails when recordings are late, about to be purged, or lost while the source "
-            "should still have them."
-        ),
+        description=_DESCRIPTIONS[STANDING_CHECK],
         op_tags=LAST,
     )
     def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
@@ -154,6 +114,32 @@ def _standing() -> AssetChecksDefinition:
         return _told(lambda: _nothing_is_overdue(services, busy))
 
     return check
+
+
+def _of_accounts(services: Services) -> dict[str, Any]:
+    known = services.settings
+    return {"accounts": known.ringcx_account_ids, "zone": known.zone, "now": services.clock()}
+
+
+def _of_calls(judge: Callable[..., Finding], _: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
+    return judge(services.ledger, day, **_of_accounts(services))
+
+
+def _report_is_plausible(report: ReportName, _: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
+    return report_is_plausible(services.ledger, report, day, **_of_accounts(services))
+
+
+def _every_link_is_held(context: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
+    return every_link_is_held(
+        services.ledger,
+        services.bucket,
+        day,
+        **_of_accounts(services),
+        reports=services.settings.reports,
+        first=services.settings.archive_start_date,
+        rules=services.rules,
+        run_id=context.run.run_id,
+    )
 
 
 def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
@@ -170,39 +156,6 @@ def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
         margin_days=known.ringcx_retention_margin_days,
     )
     return nothing_is_overdue(services.ledger, services.ledger_parts, standing, busy=busy, now=services.clock())
-
-
-def _every_link_is_held(context: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return every_link_is_held(
-        services.ledger,
-        services.bucket,
-        day,
-        accounts=services.settings.ringcx_account_ids,
-        reports=services.settings.reports,
-        zone=services.settings.zone,
-        first=services.settings.archive_start_date,
-        rules=services.rules,
-        now=services.clock(),
-        run_id=context.run.run_id,
-    )
-
-
-def _mono_and_stereo_agree(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    known = services.settings
-    return mono_and_stereo_agree(
-        services.ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=services.clock()
-    )
-
-
-def _audio_is_true(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return audio_is_true(services.ledger, day)
-
-
-def _every_event_arrived(_: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    known = services.settings
-    return every_event_arrived(
-        services.ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=services.clock()
-    )
 
 
 def _told(judge: Callable[[], Finding]) -> AssetCheckResult:
