@@ -145,8 +145,6 @@ def _every_link_is_held(context: AssetCheckExecutionContext, services: Services,
 def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
     known = services.settings
     standing = Standing(
-        memory=known.data_dir / "nothing_is_overdue.json",
-        ledger_url=known.ledger,
         accounts=known.ringcx_account_ids,
         reports=known.reports,
         zone=known.zone,

@@ -45,6 +45,10 @@ class Recordings:
         """The rest as objects, by id, sorted."""
         return states_by_id(self.rest)
 
+    def pending(self) -> pa.Table:
+        """Those that are to be tried again."""
+        return self.rest.filter(pc.equal(self.rest["status"], str(Status.pending)))
+
     def final(self) -> pa.Table:
         """Those that are not held and not tried any more."""
         return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))

@@ -1,118 +1,60 @@
 """What is missing now, over all dates, and what the source will purge before it is held.
 
-The cost follows what happens: a date is read again when its states changed (one listing tells), or while something of
-it is pending. What was found of the others is remembered in a file under `DATA_DIR`. That file is only a convenience:
-without it, or once a week all the same, everything is read.
+Reads every date, once a day: nothing is remembered from one look to the next, so nothing can be remembered wrongly.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
-from typing import Any, Self
+from functools import partial
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from pipelines.calendar import local_day
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
+from pipelines.ledger.schema import states_from
+from pipelines.ledger.states import RecordingState, RetryRules, Status
 from pipelines.ledger.store import Ledger, LedgerDamaged
 from pipelines.ringcx.columns import REPORTS, ReportName
-from pipelines.steps.changes import NEVER, Position, changed_dates
 from pipelines.steps.completeness import overdue, stuck
-from pipelines.steps.coverage import unpulled
+from pipelines.steps.coverage import Unpulled, unpulled
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, examples, number
 from pipelines.steps.known import Recordings
+from pipelines.steps.parallel import map_in_order
 
-READ_ALL_EVERY = timedelta(days=7)
+_T = TypeVar("_T")
+_READERS = 8
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
 PULLED_WITHIN = timedelta(hours=12)
 _ONE_DAY = timedelta(days=1)
 _BUCKETS = (0, 7, 14, 30, 60)
 
 
-@dataclass(slots=True)
-class Memory:
-    """What an earlier look found. `open`: date -> state and reason -> recordings not held; `whole`: dates fully pulled.
+@dataclass(frozen=True, slots=True)
+class _Date:
+    """What of one date is not held: by state and reason, the pending ones, and examples of those that are lost."""
 
-    `of` says what it is a memory of; another ledger, zone or account begins anew.
-    """
-
-    of: str
-    read_all_at: datetime = NEVER
-    position: Position = field(default_factory=Position)
-    open: dict[date, dict[str, int]] = field(default_factory=dict)
-    whole: set[date] = field(default_factory=set)
+    reasons: Mapping[tuple[str, str], int]
+    pending: Sequence[RecordingState]
+    lost: Sequence[RecordingState]
 
     @classmethod
-    def load(cls, file: Path, of: str, now: datetime) -> Self:
-        """Read it back; an absent, damaged, foreign or week-old one is an empty one, and so is one of a clock ahead."""
-        try:
-            stored: dict[str, Any] = json.loads(file.read_text())
-            position, read_all_at = Position.of(stored), datetime.fromisoformat(stored["read_all_at"])
-            if stored["of"] != of or now - read_all_at > READ_ALL_EVERY or position.read_to > now:
-                return cls(of)
-            return cls(
-                of,
-                read_all_at,
-                position,
-                {date.fromisoformat(day): counts for day, counts in stored["open"].items()},
-                {date.fromisoformat(day) for day in stored["whole"]},
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls(of)  # derived data: reading everything is always right
+    def of(cls, ledger: Ledger, day: date) -> _Date:
+        known = Recordings.of(ledger.current([day]))
+        reasons = {(one["status"], one["reason"] or "new"): one["recordings"] for one in known.reasons().to_pylist()}
+        return cls(reasons, states_from(known.pending()), states_from(known.final().slice(0, SAMPLE)))
 
-    def save(self, file: Path) -> bool:
-        """Write it beside and rename: two runs may do so at once, and the later one wins. False: it cannot be kept."""
-        text = json.dumps(
-            {
-                "of": self.of,
-                "read_all_at": self.read_all_at.isoformat(),
-                **self.position.as_json(),
-                "open": {day.isoformat(): counts for day, counts in sorted(self.open.items())},
-                "whole": sorted(day.isoformat() for day in self.whole),
-            }
-        )
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_suffix(f".{os.getpid()}.partial")
-            beside.write_text(text)
-            beside.replace(file)
-        except OSError:
-            return False  # a full disk or a read-only one: the next look reads everything again
-        return True
-
-    def refresh(self, ledger: Ledger, now: datetime) -> tuple[int, list[str]]:
-        """Read the dates whose states changed; return how many, and a sentence for each that is damaged."""
-
-        def read(day: date) -> dict[str, int]:
-            reasons = Recordings.of(ledger.current([day])).reasons().to_pylist()
-            return {f"{one['status']}/{one['reason'] or 'new'}": one["recordings"] for one in reasons}
-
-        if self.position.read_to == NEVER:
-            self.read_all_at = now
-        number, damaged = 0, []
-        for day, counts in changed_dates(ledger, self.position, now, read):
-            number += 1
-            self.open.pop(day, None)
-            if isinstance(counts, LedgerDamaged):
-                damaged.append(str(counts))
-            elif counts:
-                self.open[day] = dict(sorted(counts.items()))
-        return number, damaged
+    def number_lost(self) -> int:
+        return sum(count for (status, _), count in self.reasons.items() if status != Status.pending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What the look over all dates needs besides the ledger."""
 
-    memory: Path
-    ledger_url: str
     accounts: Sequence[str]
     reports: Sequence[ReportName]
     zone: ZoneInfo
@@ -120,12 +62,6 @@ class Standing:
     rules: RetryRules
     retention_days: int
     margin_days: int
-
-    @property
-    def of(self) -> str:
-        """What a memory is bound to. A digest: the file then says nothing of the installation."""
-        parts = (self.ledger_url, *self.accounts, *self.reports, self.zone.key, self.start.isoformat())
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def nothing_is_overdue(
@@ -136,23 +72,23 @@ def nothing_is_overdue(
     `bad`: recordings late, stuck or about to be purged, or lost while the source still has them. `doubtful`: lost for
     good, or dates that nobody pulled.
     """
-    memory = Memory.load(standing.memory, standing.of, now)
-    read, damaged = memory.refresh(ledger, now)
-    gaps = _never_pulled(ledger, standing, memory, now, damaged)
-    kept = memory.save(standing.memory)
+    damaged: list[str] = []
+    dates = dict(_readable(partial(_Date.of, ledger), ledger.recording_days(), damaged))
+    gaps = _never_pulled(ledger, standing, now, damaged)
     strange = sorted(parts.strange().items())
-    pending = list(_pending(ledger, memory))
+    pending = [state for found in dates.values() for state in found.pending]
     today = local_day(now, standing.zone)
     astray = [one for one in pending if not any(standing.start <= day <= today for day in (one.date, one.found_on))]
     late = [one for one in pending if overdue(one, now) and not {one.date, one.found_on} & set(busy)]
     hung = [one for one in pending if stuck(one, standing.rules, now)]
     left = {one.recording_id: _days_left(one, standing.retention_days, now) for one in pending}
     risky = sorted((one for one in pending if left[one.recording_id] < standing.margin_days), key=_by_date)
-    lost = {day: _lost(counts) for day, counts in memory.open.items() if _lost(counts)}
+    lost = {day: count for day, found in dates.items() if (count := found.number_lost())}
+    reasons = sum((Counter(found.reasons) for found in dates.values()), Counter[tuple[str, str]]())
     horizon = today - timedelta(days=standing.retention_days)
     retrievable = sum(count for day, count in lost.items() if day > horizon)
     counts = {
-        "missing_now": sum(sum(counts.values()) for counts in memory.open.values()),
+        "missing_now": reasons.total(),
         "pending": len(pending),
         "overdue": len(late),
         "stuck": len(hung),
@@ -161,11 +97,9 @@ def nothing_is_overdue(
         "lost": sum(lost.values()),
         "lost_within_retention": retrievable,
         "dates_not_pulled": len(gaps),
-        "dates_with_something_missing": len(memory.open),
-        "dates_read": read,
+        "dates_with_something_missing": sum(bool(found.reasons) for found in dates.values()),
         "dates_damaged": len(damaged),
         "strange_files": len(strange),
-        "memory_kept": int(kept),
     }
     level = Level.good
     if late or hung or risky or retrievable or astray or damaged:
@@ -177,13 +111,14 @@ def nothing_is_overdue(
         for one in members:
             matters.setdefault(one.recording_id, (matter, one))
     sample = list(matters.values())[:SAMPLE]
-    sample += [("lost", one) for one in _lost_states(ledger, lost, SAMPLE - len(sample))]
+    # Of the newest dates, where something can still be done.
+    sample += [("lost", one) for day in sorted(lost, reverse=True) for one in dates[day].lost][: SAMPLE - len(sample)]
     return Finding(
         level=level,
         sentence=_sentence(counts, standing, gaps, min((one.date for one in astray), default=None)),
         counts=counts,
         tables={
-            **({"by_reason": _reasons(memory)} if memory.open else {}),
+            **({"by_reason": _by_reason(reasons)} if reasons else {}),
             **({"by_days_left": _by_days_left(list(left.values()), standing)} if left else {}),
             **({"sample": examples(sample)} if sample else {}),
             **({"not_pulled": Table(("date",), [(day.isoformat(),) for day in gaps[:SAMPLE]])} if gaps else {}),
@@ -193,13 +128,23 @@ def nothing_is_overdue(
     )
 
 
-def _pending(ledger: Ledger, memory: Memory) -> Iterator[RecordingState]:
-    for day, counts in sorted(memory.open.items()):
-        if any(key.startswith(f"{Status.pending}/") for key in counts):
-            yield from ledger.pending(day)
+def _readable(read: Callable[[date], _T], days: Iterable[date], damaged: list[str]) -> Iterator[tuple[date, _T]]:
+    """Yield what `read` makes of each date; a damaged one is added to `damaged` and keeps no other from being read."""
+
+    def tried(day: date) -> _T | LedgerDamaged:
+        try:
+            return read(day)
+        except LedgerDamaged as error:
+            return error
+
+    for day, made in map_in_order(tried, days, threads=_READERS):
+        if isinstance(made, LedgerDamaged):
+            damaged.append(str(made))
+        else:
+            yield day, made
 
 
-def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datetime, damaged: list[str]) -> list[date]:
+def _never_pulled(ledger: Ledger, standing: Standing, now: datetime, damaged: list[str]) -> list[date]:
     """Return the dates since the first one archived, within the retention, of which no source was pulled whole; those
     whose record of pulls is damaged are added to `damaged`.
     """
@@ -208,20 +153,13 @@ def _never_pulled(ledger: Ledger, standing: Standing, memory: Memory, now: datet
         return []
     last = local_day(now - PULLED_WITHIN, standing.zone) - _ONE_DAY
     oldest = local_day(now, standing.zone) - timedelta(days=standing.retention_days)
-    day = max(min(begun), oldest, standing.start)
-    memory.whole = {known for known in memory.whole if known >= day}
-    gaps = []
-    while day <= last:
-        if day not in memory.whole:
-            try:
-                if unpulled(ledger, day, standing.accounts, standing.zone, standing.reports):
-                    gaps.append(day)
-                else:
-                    memory.whole.add(day)
-            except LedgerDamaged as error:
-                damaged.append(str(error))
-        day += _ONE_DAY
-    return gaps
+    first = max(min(begun), oldest, standing.start)
+
+    def gaps(day: date) -> list[Unpulled]:
+        return unpulled(ledger, day, standing.accounts, standing.zone, standing.reports)
+
+    dates = (first + after * _ONE_DAY for after in range((last - first).days + 1))
+    return [day for day, found in _readable(gaps, dates, damaged) if found]
 
 
 def _days_left(state: RecordingState, retention_days: int, now: datetime) -> float:
@@ -234,25 +172,8 @@ def _by_date(state: RecordingState) -> tuple[date, str]:
     return state.date, state.recording_id
 
 
-def _lost(counts: dict[str, int]) -> int:
-    return sum(count for key, count in counts.items() if not key.startswith(f"{Status.pending}/"))
-
-
-def _lost_states(ledger: Ledger, lost: Collection[date], wanted: int) -> Iterator[RecordingState]:
-    """Examples of what is lost, from the newest dates, where something can still be done."""
-    for day in sorted(lost, reverse=True):
-        if not wanted:
-            return
-        found = [one for one in ledger.states([day]).values() if one.status in FINAL][:wanted]
-        wanted -= len(found)
-        yield from found
-
-
-def _reasons(memory: Memory) -> Table:
-    total = Counter[str]()
-    for counts in memory.open.values():
-        total.update(counts)
-    rows: list[Row] = [(*key.split("/", 1), count) for key, count in sorted(total.items())]
+def _by_reason(reasons: Mapping[tuple[str, str], int]) -> Table:
+    rows: list[Row] = [(*found, count) for found, count in sorted(reasons.items())]
     return Table(("state", "reason", "recordings"), rows)
 
 

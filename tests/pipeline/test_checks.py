@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import threading
 import warnings
@@ -742,52 +741,6 @@ def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Calla
     assert "1 date since the archive began was never pulled whole" in (found.description or "")
     fetch(it, today - timedelta(days=3))
     assert standing(it).passed
-
-
-def test_the_standing_check_reads_again_only_what_changed_and_needs_no_memory(
-    world: Callable[..., Any], tmp_path: Any
-) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW, ARCHIVE_GIVE_UP_DAYS="0")
-    days = [datetime.now(UTC).date() - timedelta(days=back) for back in (2, 1)]
-    it.run_until_final(*days)
-    first = figures(standing(it, clock=later(hours=40)))
-    assert first["dates_read"] >= 2
-    memory = tmp_path / "data" / "nothing_is_overdue.json"
-    # A listing says that nothing was written since: as if the ledger's parts were a day old.
-    stored = json.loads(memory.read_text())
-    stored["read_to"] = later(days=3)().isoformat()
-    memory.write_text(json.dumps(stored))
-    again = figures(standing(it, clock=later(days=4)))
-    assert again["dates_read"] == 0
-    assert again["lost"] == first["lost"] > 0
-    for damage in ('{"of": ', "[]", "{}"):
-        memory.write_text(damage)
-        assert figures(standing(it))["dates_read"] == first["dates_read"]
-    week_old = {**stored, "read_all_at": later(days=-8)().isoformat()}
-    memory.write_text(json.dumps(week_old))
-    assert figures(standing(it))["dates_read"] == first["dates_read"]
-
-
-def test_a_memory_of_another_ledger_is_not_believed(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    it = world(faults=Faults(not_found=Where(paths=STEREO)), LEDGER_URL="ledger-one", sandbox=FEW)
-    it.run_until_final(OLD)
-    assert figures(standing(it))["lost"] > 0
-    monkeypatch.setenv("LEDGER_URL", "ledger-two")
-    found = standing(it)
-    assert found.passed
-    assert figures(found)["missing_now"] == 0
-
-
-def test_a_folder_that_keeps_no_memory_changes_no_answer(world: Callable[..., Any], tmp_path: Path) -> None:
-    it = world(faults=Faults(forbidden=Where(paths=STEREO)), sandbox=FEW)
-    fetch(it, OLD)
-    kept = figures(standing(it))
-    memory = tmp_path / "data" / "nothing_is_overdue.json"
-    memory.unlink()
-    memory.mkdir()
-    unkept = figures(standing(it))
-    assert (kept.pop("memory_kept"), unkept.pop("memory_kept")) == (1, 0)
-    assert kept == unkept
 
 
 # --- what Dagster is told ---

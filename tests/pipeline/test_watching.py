@@ -82,8 +82,6 @@ class Watched:
 
     def check(self) -> Finding:
         standing = Standing(
-            memory=self.root / "memory.json",
-            ledger_url="here",
             accounts=("1",),
             reports=("global_call_type_detail",),
             zone=ZoneInfo("UTC"),
@@ -138,16 +136,6 @@ def test_one_part_from_a_clock_that_is_ahead_blinds_neither_the_sensor_nor_the_s
     assert watched.asked(watched.tick(cursor)) == ["2026-11-15"]
     found = watched.check()
     assert (found.level, found.counts["overdue"], found.counts["pending"]) == (Level.bad, 1, 2)
-
-
-def test_a_memory_that_claims_to_have_read_the_future_is_not_believed(watched: Watched) -> None:
-    watched.check()
-    memory = watched.root / "memory.json"
-    stored = json.loads(memory.read_text())
-    memory.write_text(json.dumps({**stored, "read_to": (NOW + timedelta(days=30)).isoformat()}))
-    watched.ledger().append_states([pending(date(2026, 11, 15))])
-    watched.now += timedelta(days=1)
-    assert watched.check().counts["overdue"] == 1
 
 
 def test_a_tick_over_a_long_ledger_ends_in_time_keeps_its_place_and_the_next_ones_read_the_rest(
