@@ -3,7 +3,6 @@
 from dagster import Definitions, ResourceDefinition, in_process_executor
 
 from assets.checks import completeness_checks
-from assets.compaction import compaction_assets
 from assets.drill import restore_drill
 from assets.events import event_assets
 from assets.manifest import manifest_assets
@@ -12,9 +11,8 @@ from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
 from pipelines.alert_sensors import alerts
-from pipelines.compaction_sensor import ledger_grows
 from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import ARCHIVE_DAY, COMPACT_DAY, STANDING
+from pipelines.jobs import ARCHIVE_DAY, STANDING
 from pipelines.memory import calm_collector, choose_allocator
 from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
@@ -36,16 +34,14 @@ def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceD
             *(event_assets(partitions) if events else []),
             *recording_assets(partitions, days.reports, events=events),
             *manifest_assets(partitions),
-            *compaction_assets(partitions, days),
         ],
         asset_checks=completeness_checks(partitions, days.reports, events=events),
-        jobs=[ARCHIVE_DAY, STANDING, COMPACT_DAY, backfill_plan, restore_drill],
+        jobs=[ARCHIVE_DAY, STANDING, backfill_plan, restore_drill],
         schedules=all_schedules(days),
         sensors=[
             pending_recordings(days, partitions),
             *([end_call_events_arrived(days, partitions)] if events else []),
             archive_despite_failed_report(days, partitions),
-            ledger_grows(days, partitions, COMPACT_DAY),
             alerts(),
         ],
         resources={"services": services or services_resource()},

@@ -12,22 +12,15 @@ if TYPE_CHECKING:
 
 STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
-LEDGER_COMPACTION = "ledger_compaction"
-_COMPACTION = AssetSelection.assets(LEDGER_COMPACTION)
 
 # The assets bring the partitions.
 ARCHIVE_DAY = define_asset_job(
     "archive_day",
-    selection=AssetSelection.all() - _STANDING - _COMPACTION,
+    selection=AssetSelection.all() - _STANDING,
     description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
 )
 STANDING = define_asset_job(
     "standing_check",
     selection=_STANDING,
     description="Look over all dates: what is missing now, and what the source will purge soon.",
-)
-COMPACT_DAY = define_asset_job(
-    "compact_day",
-    selection=_COMPACTION,
-    description="Merge the small parts that one old date has in the ledger, and remove those merged long ago.",
 )

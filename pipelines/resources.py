@@ -23,7 +23,6 @@ from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
 from pipelines.calendar import local_day
 from pipelines.events.stored import StoredEvents
-from pipelines.ledger.compaction import Compaction
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
@@ -113,12 +112,6 @@ class Services:
     def ledger_parts(self) -> LedgerParts:
         """The same, as the files it is made of."""
         return LedgerParts(self._ledger_files)
-
-    @cached_property
-    def compaction(self) -> Compaction:
-        """What merges the parts of old dates."""
-        grace = timedelta(days=self.settings.ledger_compaction_grace_days)
-        return Compaction(self._ledger_files, clock=self.clock, grace=grace)
 
     @cached_property
     def _ledger_files(self) -> Files:

@@ -193,10 +193,6 @@ class Calendar(BaseSettings):
         """The reports that are asked for, as the assets are called."""
         return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
 
-    def is_over_for_good(self, day: date, today: date) -> bool:
-        """Whether no scheduled run comes back to `day` any more: it is older than yesterday and the look-back."""
-        return (today - day).days > self.archive_look_back_days + 1
-
 
 class S3Settings(Calendar):
     """What is added to every request to S3; credentials, region and endpoint are boto3's own variables."""
@@ -277,7 +273,6 @@ class StorageSettings(S3Settings):
     archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
     ledger_url: Place | None = None
     archive_storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] | None = None
-    ledger_compaction_grace_days: Annotated[int, Field(ge=1)] = 7
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
     archive_signing_key_file: LocalPath | None = None
     archive_signing_kms_key: str | None = None

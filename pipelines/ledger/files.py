@@ -1,7 +1,6 @@
 """Where the ledger's files lie: a local folder or an S3 prefix, behind one small interface.
 
-A file appears whole or not at all and is never changed. One that another has taken the place of may be removed. What is
-in a file is not this module's business.
+A file appears whole or not at all, and is never changed or removed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 __all__ = [
-    "DeleteRefused",
     "Files",
     "LedgerDamaged",
     "LedgerError",
@@ -55,10 +53,6 @@ class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
     """The folder or bucket cannot be read or written now. Another run may succeed; nothing was half written."""
 
 
-class DeleteRefused(LedgerError):  # noqa: N818 - likewise
-    """The rights do not allow to remove a file, which is as it should be where nothing may ever be removed."""
-
-
 class Files(Protocol):
     """Named bytes under a root. Names are relative, with forward slashes."""
 
@@ -79,10 +73,6 @@ class Files(Protocol):
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new file, durably, whole or not at all; FileExistsError if the name is taken."""
-        ...
-
-    def delete(self, name: str) -> None:
-        """Remove a file; nothing if it is not there. DeleteRefused if the rights do not allow it."""
         ...
 
 
@@ -137,15 +127,6 @@ class LocalFiles:
                 beside.unlink(missing_ok=True)
             sync_folder(path.parent)
 
-    def delete(self, name: str) -> None:
-        """Remove a file."""
-        path = self._root / _checked(name)
-        with self._errors("remove", name):
-            try:
-                path.unlink(missing_ok=True)
-            except PermissionError:
-                raise _refused(name) from None
-
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
@@ -164,8 +145,7 @@ class LocalFiles:
 class S3Files:
     """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
 
-    Needs s3:ListBucket, s3:GetObject, s3:PutObject; s3:DeleteObject only to remove what was merged. `named_by` is the
-    variable that names the bucket.
+    Needs s3:ListBucket, s3:GetObject and s3:PutObject. `named_by` is the variable that names the bucket.
     """
 
     def __init__(self, client: S3Client, bucket: str, prefix: str, *, named_by: str = "LEDGER_URL") -> None:
@@ -239,16 +219,6 @@ class S3Files:
                     raise
                 return
 
-    def delete(self, name: str) -> None:
-        """Remove an object. In a bucket with versions S3 keeps it as an earlier version."""
-        with self._errors("remove", name):
-            try:
-                self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
-            except ClientError as error:
-                if status(error) == 403:
-                    raise _refused(name) from error
-                raise
-
     def _exists(self, name: str) -> bool:
         with self._errors("write", name):
             try:
@@ -292,10 +262,6 @@ def _checked(name: str) -> str:
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
         raise ValueError("a ledger file's name must be a relative path with forward slashes and without '..'.")
     return name
-
-
-def _refused(name: str) -> DeleteRefused:
-    return DeleteRefused(f"the rights do not allow to remove {name} from the ledger; nothing was removed.")
 
 
 def _is_partial(name: str) -> bool:

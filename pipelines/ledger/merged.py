@@ -1,13 +1,11 @@
-"""Merged parts: many small parts of a folder once more as one, and how a reader takes each line once all the same.
+"""Merged parts, which version 0.1.0 made of the small parts of old dates, and how each of their lines is read once.
 
-A merged part holds the lines of the parts it replaces, one after the other, in their order, and none is left out. In
-its foot stands a record: name, SHA-256 and number of lines of each. So whoever finds both reads the merged one and
-leaves the replaced ones alone, however the moments of writing, listing and removing fall; and a verification can hold
-them against each other while both are there. A merged part that is merged again hands its record on.
+A merged part holds all lines of the parts it replaces, one part after the other. Its Parquet metadata has a record of
+them: name, SHA-256 and number of lines of each. The replaced parts may still be there, and are then not read. A merged
+part that was merged again hands its record on.
 
-Its name is `<ulid>-<number of parts>-<16 hex>.parquet`: the ULID of the last part it replaces, so that it stands where
-that one stood, in the order of writing and for everybody who asks for the newest part; and a hash of the names and
-hashes of what it replaces, so that two who merge the same make the same name. When to merge: `compaction.py`.
+Its name is `<ulid>-<number of parts>-<16 hex>.parquet`. The ULID is that of the last part it replaces, so that it keeps
+that part's place in the order of writing.
 """
 
 from __future__ import annotations
@@ -16,30 +14,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ulid import ULID
 
-__all__ = [
-    "Piece",
-    "Record",
-    "Replaced",
-    "held_against",
-    "is_given",
-    "is_merged",
-    "merged_name",
-    "named_at",
-    "replaced_parts",
-    "resolve",
-    "slices",
-]
+__all__ = ["Piece", "Record", "Replaced", "held_against", "is_given", "is_merged", "named_at", "resolve", "slices"]
 
 RECORD_KEY = "ringcx-archive/merged/1"
-"""Under this name the record stands in the file's metadata, as JSON."""
+"""The name of the record in the file's metadata, where it is JSON."""
 
 # A ULID that begins with a 7 may stand for a time after the year 9999.
 _NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(?:-([1-9][0-9]*)-([0-9a-f]{16}))?\.parquet")
@@ -57,30 +43,12 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a merged part says of itself. `parts`: the ones that a run wrote, in the order in which their lines stand
-    here; `between`: merged ones that were merged again.
+    """What a merged part replaces. `parts`: those that a run wrote, in the order of their lines here; `between`: merged
+    parts that were merged again.
     """
 
-    merged_at: datetime
     parts: tuple[Replaced, ...]
     between: tuple[Replaced, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Everything that it replaces."""
-        return frozenset(one.name for one in (*self.parts, *self.between))
-
-    def as_metadata(self) -> dict[str, str]:
-        """The form in which it stands in the file."""
-        return {
-            RECORD_KEY: json.dumps(
-                {
-                    "merged_at": self.merged_at.astimezone(UTC).isoformat(),
-                    "parts": [asdict(one) for one in self.parts],
-                    "between": [asdict(one) for one in self.between],
-                }
-            )
-        }
 
     @classmethod
     def of(cls, data: bytes) -> Record:
@@ -98,32 +66,22 @@ class Record:
                 tuple(Replaced(str(one["name"]), str(one["sha256"]), int(one["lines"])) for one in stored[name])
                 for name in ("parts", "between")
             )
-            merged_at = datetime.fromisoformat(stored["merged_at"]).astimezone(UTC)
         except (KeyError, TypeError) as error:
             raise ValueError("its record of the parts it replaces is not in order") from error
         if not parts or sum(one.lines for one in parts) != lines:
             raise ValueError("it has not as many lines as the parts it says to replace")
-        return cls(merged_at, parts, between)
+        return cls(parts, between)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part to be read. The rest is there where it is a merged one: `parts` are those of which it gives the lines, and
-    `ranges` (first line, lines) where these stand, None for all that it has.
+    """A part to be read. Of a merged part the bytes are there already; `ranges` (first line, lines) says which of its
+    lines are read, None for all.
     """
 
     name: str
     data: bytes | None = None
-    record: Record | None = None
-    parts: tuple[Replaced, ...] = ()
     ranges: tuple[tuple[int, int], ...] | None = None
-
-
-def merged_name(folder: str, parts: Sequence[Replaced]) -> str:
-    """The name of what is merged of these parts, each with the name that a run gave it."""
-    last = max(_parsed(one.name)[0] for one in parts)
-    digest = hashlib.sha256("\n".join(f"{one.name} {one.sha256}" for one in parts).encode()).hexdigest()[:16]
-    return f"{folder}{last}-{len(parts)}-{digest}.parquet"
 
 
 def is_given(name: str) -> bool:
@@ -133,54 +91,50 @@ def is_given(name: str) -> bool:
 
 def is_merged(name: str) -> bool:
     """Whether the name is a merged part's."""
-    found = _NAME.fullmatch(name.rpartition("/")[2])
-    return found is not None and found[2] is not None
-
-
-def replaced_parts(name: str) -> int:
-    """How many parts a merged part replaces, by its name; 0 for any other."""
-    found = _NAME.fullmatch(name.rpartition("/")[2])
-    return int(found[2] or 0) if found else 0
+    return _replaces(name) > 0
 
 
 def named_at(name: str) -> datetime:
-    """When a part was written, or the last one of those that a merged part replaces.
+    """Return when a part was written, or the last of those that a merged part replaces.
 
     Raises:
         ValueError: the name was not given by the ledger.
     """
-    return ULID.from_str(_parsed(name)[0]).datetime
+    found = _NAME.fullmatch(name.rpartition("/")[2])
+    if found is None:
+        raise ValueError("its name was not given by the ledger")
+    return ULID.from_str(found[1]).datetime
 
 
-def resolve(names: Collection[str], read: Callable[[str], tuple[bytes, Record]]) -> tuple[list[Piece], frozenset[str]]:
-    """What to read of the parts listed in a folder, in the order of names, so that every line comes once; and the names
-    that merged parts replace, whether they are still there or not. `read` gives a merged part.
+def resolve(names: Collection[str], read: Callable[[str], tuple[bytes, Record]]) -> list[Piece]:
+    """Return what to read of the parts listed in a folder, in the order of names, so that every line comes once.
 
-    The one that replaces most comes first. Two of them may overlap, when two were at it at once and listed at different
-    moments: of the second only what the first has not is read.
+    `read` gives a merged part. The one that replaces most comes first. Two of them may overlap, made by two compactions
+    at once that had listed at different moments: of the second only what the first lacks is read.
     """
     covered: set[str] = set()
     pieces: list[Piece] = []
-    for name in sorted(filter(is_merged, names), key=lambda one: (-replaced_parts(one), one)):
+    for name in sorted(filter(is_merged, names), key=lambda one: (-_replaces(one), one)):
         if name in covered:
             continue
         data, record = read(name)
         starts = accumulate((part.lines for part in record.parts), initial=0)
-        taken = [(part, start) for part, start in zip(record.parts, starts, strict=False) if part.name not in covered]
-        if taken:
-            parts = tuple(part for part, _ in taken)
-            ranges = None if parts == record.parts else tuple((start, part.lines) for part, start in taken)
-            pieces.append(Piece(name, data, record, parts, ranges))
-        covered |= record.names
+        ranges = [
+            (start, part.lines) for part, start in zip(record.parts, starts, strict=False) if part.name not in covered
+        ]
+        if ranges:
+            pieces.append(Piece(name, data, tuple(ranges) if len(ranges) < len(record.parts) else None))
+        covered.update(one.name for one in (*record.parts, *record.between))
     pieces += [Piece(name) for name in names if not is_merged(name) and name not in covered]
-    return sorted(pieces, key=lambda one: one.name), frozenset(covered)
+    return sorted(pieces, key=lambda one: one.name)
 
 
 def slices(
     data: bytes, ranges: Sequence[tuple[int, int]] | None = None, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The lines of a part, or of `ranges` of it, some thousand at a time; only `columns` where it has them. Every page
-    that is read is verified.
+    """Yield the lines of a part, or of `ranges` of it, some thousand at a time; only `columns` where it has them.
+
+    Every page that is read is verified.
 
     Raises:
         pa.ArrowException, OSError: the bytes are not the file that was written.
@@ -191,21 +145,16 @@ def slices(
         for batch in file.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
             table.validate()
-            if ranges is None:
-                yield table
-            else:
-                end = start + table.num_rows
-                for first, lines in ranges:
-                    low, high = max(first, start), min(first + lines, end)
-                    if low < high:
-                        yield table.slice(low - start, high - low)
-                start = end
+            end = start + table.num_rows
+            for first, lines in [(start, table.num_rows)] if ranges is None else ranges:
+                low, high = max(first, start), min(first + lines, end)
+                if low < high:
+                    yield table.slice(low - start, high - low)
+            start = end
 
 
-def held_against(
-    data: bytes, record: Record, original: Callable[[str], bytes | None]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Hold a merged part against what it replaces, some thousand lines at a time.
+def held_against(data: bytes, record: Record, original: Callable[[str], bytes | None]) -> tuple[str | None, bool]:
+    """Compare a merged part with what it replaces, some thousand lines at a time.
 
     Args:
         data: the merged part.
@@ -213,61 +162,42 @@ def held_against(
         original: the bytes of a part that it names, None where they are gone.
 
     Returns:
-        The names of parts that could not be looked at (gone, or other bytes than the record says), and of those whose
-        lines are not in their place.
+        The first part whose lines are not in their place, and whether every part was there to be compared, with the
+        bytes that the record names.
 
     Raises:
         pa.ArrowException, OSError: a part is no whole file.
     """
-    absent, wrong = set(), set()
-    merged = _Lines(slices(data))
+    tables = slices(data)
+    rest = next(tables, pa.table({}))
+
+    def take(number: int) -> pa.Table:
+        nonlocal rest
+        while rest.num_rows < number and (table := next(tables, None)) is not None:
+            rest = pa.concat_tables([rest, table])
+        taken, rest = rest.slice(0, number), rest.slice(number)
+        return taken
+
+    all_there = True
     for part in record.parts:
-        bytes_then = original(part.name)
-        if bytes_then is None or hashlib.sha256(bytes_then).hexdigest() != part.sha256:
-            absent.add(part.name)
-            merged.skip(part.lines)
-            continue
         left = part.lines
-        for table in slices(bytes_then):
-            if table.num_rows > left or not _equal(merged.take(table.num_rows), table):
-                wrong.add(part.name)
+        then = original(part.name)
+        if then is None or hashlib.sha256(then).hexdigest() != part.sha256:
+            all_there = False
+            for start in range(0, left, _BATCH):
+                take(min(_BATCH, left - start))
+            continue
+        for table in slices(then):
             left -= table.num_rows
+            if left < 0 or not _equal(take(table.num_rows), table):
+                return part.name, all_there
         if left:
-            wrong.add(part.name)
-        if part.name in wrong:
-            break  # from here on nothing stands where it should
-    return frozenset(absent), frozenset(wrong)
-
-
-class _Lines:
-    """Lines that come in tables of any length, taken in other lengths."""
-
-    def __init__(self, tables: Iterator[pa.Table]) -> None:
-        self._tables = tables
-        self._rest: pa.Table | None = None
-
-    def take(self, number: int) -> pa.Table:
-        """The next lines; fewer at the end."""
-        taken: list[pa.Table] = []
-        while number > 0:
-            table = next(self._tables, None) if self._rest is None else self._rest
-            if table is None:
-                break
-            taken.append(table.slice(0, number))
-            self._rest = table.slice(number) if table.num_rows > number else None
-            number -= taken[-1].num_rows
-        return pa.concat_tables(taken) if taken else pa.table({})
-
-    def skip(self, number: int) -> None:
-        """Leave lines out."""
-        while number > 0:
-            step = min(number, _BATCH)
-            self.take(step)
-            number -= step
+            return part.name, all_there
+    return None, all_there
 
 
 def _equal(merged: pa.Table, table: pa.Table) -> bool:
-    """Whether the same lines stand in both; columns that only the merged one has must be empty."""
+    """Whether the same lines are in both; columns that only the merged part has must be empty."""
     if merged.num_rows != table.num_rows or not set(table.column_names) <= set(merged.column_names):
         return False
     for name in merged.column_names:
@@ -280,8 +210,7 @@ def _equal(merged: pa.Table, table: pa.Table) -> bool:
     return True
 
 
-def _parsed(name: str) -> tuple[str, str | None]:
+def _replaces(name: str) -> int:
+    """How many parts a merged part replaces, by its name; 0 for any other."""
     found = _NAME.fullmatch(name.rpartition("/")[2])
-    if found is None:
-        raise ValueError("its name was not given by the ledger")
-    return found[1], found[2]
+    return int(found[2] or 0) if found else 0

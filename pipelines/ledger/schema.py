@@ -168,8 +168,8 @@ class PullRecord:
     lines_skipped: int | None = None
 
 
-def encode(schema: pa.Schema, tables: Iterable[pa.Table], metadata: dict[str, str] | None = None) -> bytes:
-    """Return tables of that schema as one Parquet file, with a checksum on every page; `metadata` stands in its foot.
+def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
+    """Return tables of that schema as one Parquet file, with a checksum on every page.
 
     Each table becomes row groups of its own and is let go, so that a million rows need not be there at once.
     """
@@ -177,8 +177,6 @@ def encode(schema: pa.Schema, tables: Iterable[pa.Table], metadata: dict[str, st
     with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for table in tables:
             writer.write_table(table)
-        if metadata:
-            writer.add_key_value_metadata(metadata)
     return sink.getvalue()
 
 

@@ -8,8 +8,8 @@ event_reads/date=<date>/<ulid>.parquet                          how far each fil
 ```
 
 Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed one leaves nothing half done.
-Parts of an old date may lie there once more as one (`merged.py`): each line is read once all the same. Reading a date
-costs by what that date holds. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
+What version 0.1.0 merged is read, too (`merged.py`). Reading a date costs by what that date holds. Columns:
+`schema.py`; bytes on disk or in S3: `files.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
@@ -30,8 +31,7 @@ from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
 from pipelines.ledger.merged import named_at
-from pipelines.ledger.parts import date_of, is_part
-from pipelines.ledger.reading import Part, read_parts
+from pipelines.ledger.parts import READERS, Part, date_of, is_part, read_parts
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -130,10 +130,7 @@ class Ledger:
         return _select(self._row_lines(report, day, columns), columns)
 
     def each_rows(self, report: str, day: date, make: Callable[[pa.Table], _T], *, columns: Sequence[str]) -> list[_T]:
-        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once.
-
-        It may be given the same ones again, when a part was merged away meanwhile.
-        """
+        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once."""
 
         def made(part: Part) -> list[_T]:
             return part.each(lambda table: make(_select(table, columns)), [*columns, *ROW_COLUMNS])
@@ -231,16 +228,15 @@ class Ledger:
         return sorted(lines, key=lambda state: state.written_at)
 
     def state_days(self) -> dict[date, datetime]:
-        """Return the dates that have recordings, each with the time of its newest part, by one listing.
+        """Return the dates that have recordings, each with the time of its newest part, by one listing a month.
 
         Files that are not parts are left out (`LedgerParts.strange` names them).
         """
-        newest: dict[date, datetime] = {}
-        for name in filter(is_part, self._files.list("recording_states/")):
-            if day := date_of(name.split("/")[1]):
-                written = named_at(name)
-                newest[day] = max(written, newest.get(day, written))
-        return dict(sorted(newest.items()))
+        months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.recording_days()})
+        with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
+            names = filter(is_part, chain.from_iterable(pool.map(self._files.list, months)))
+            newest = {name.split("/")[1]: name for name in names}  # names come sorted: the last of a date stays
+        return {day: named_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
     def recording_days(self) -> list[date]:
         """Return the dates that have recordings, sorted, at the cost of listing folders and not files."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from dagster import AssetKey
 
-from pipelines import verify
 from pipelines.definitions import build_defs
 from pipelines.events.frames import frame
 from pipelines.events.keep import S3Keeper
@@ -159,37 +157,6 @@ def test_an_event_that_comes_again_or_is_read_again_changes_nothing(
     afresh = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
     assert (afresh["events_read"], afresh["events_new"]) == (len(events) + 4, 0)
     assert ledger.all_rows("end_call_events", day).num_rows == rows
-
-
-def test_what_the_runs_of_an_old_date_wrote_down_of_their_reading_is_merged_into_one_part_and_still_proved(
-    world: Callable[..., Any], recent: list[date], place: Path
-) -> None:
-    it, day = world(EVENTS_URL=str(place), ARCHIVE_LOOK_BACK_DAYS="0"), recent[0]
-
-    def doubts_of_parts() -> set[tuple[str, str]]:
-        verify.main(["--from", str(day), "--to", str(day), "--json", "verify.json"], it.s3)
-        found = json.loads(Path("verify.json").read_text())["doubts"]
-        return {(one["kind"], one["subject"]) for one in found if "event_reads" in one["sentence"]}
-
-    for event in told(it, calls(it, day)[:3]):
-        store(place, day, [event])
-        assert it.run(day, select=EVENTS).success
-    read_to = it.services().ledger.event_reads(day)
-    small = list(it.objects("ledger/event_reads/"))
-    assert (len(read_to), len(small)) == (3, 3)
-    for days, parts in ((0, 4), (8, 1)):
-        at = datetime.now(UTC) + timedelta(days=days)
-        defs = build_defs(services=services_resource(clock=lambda at=at: at, s3_client=it.s3))
-        compact = defs.resolve_job_def("compact_day")
-        assert compact.execute_in_process(partition_key=day.isoformat(), instance=it.instance).success
-        assert len(it.objects("ledger/event_reads/")) == parts
-        assert it.services().ledger.event_reads(day) == read_to
-        assert doubts_of_parts() == set()
-    idle = it.metadata(it.run(day, select=EVENTS), "end_call_events")
-    assert (idle["events_read"], idle["files_read"]) == (0, 0)
-    (merged,) = it.objects("ledger/event_reads/")
-    it.s3.delete_object(Bucket=it.bucket, Key=merged)
-    assert doubts_of_parts() == {("ledger_part_removed", one.removeprefix("ledger/")) for one in (*small, merged)}
 
 
 def test_an_older_version_of_an_event_that_comes_late_adds_no_row(

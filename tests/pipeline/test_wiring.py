@@ -46,7 +46,6 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "recording_links": {"agent_segment_metadata", "global_call_type_detail"},
         "recordings": {"recording_links"},
         "daily_manifest": {"recordings"},
-        "ledger_compaction": {"daily_manifest"},
     }
     repository = defs.get_repository_def()
     assert {job.name for job in repository.get_all_jobs()} >= {"archive_day", "backfill_plan", "restore_drill"}
@@ -59,7 +58,6 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
     assert {one.name for one in repository.sensor_defs} == {
         "pending_recordings",
         "archive_despite_failed_report",
-        "ledger_grows",
         "alerts",
     }
 

@@ -137,8 +137,8 @@ def _delete(probes: Probes, key: str, subject: str) -> Line:
     if probes.remove(key):
         return warning(
             subject,
-            "may delete: yes. The archive deletes nothing but merged parts of the ledger: take s3:DeleteObject from "
-            "these credentials except on ledger/*, and with versioning s3:DeleteObjectVersion too.",
+            "may delete: yes. Archiving needs no such right: take s3:DeleteObject from these credentials, and with "
+            "versioning s3:DeleteObjectVersion too.",
         )
     return ok(subject, "may delete: no, as it should be; a tiny object stays under probes/.")
 

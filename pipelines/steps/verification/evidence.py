@@ -15,8 +15,7 @@ from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
 from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
-from pipelines.ledger.parts import LedgerParts, damage
-from pipelines.ledger.reading import lines
+from pipelines.ledger.parts import LedgerParts, damage, lines
 from pipelines.ledger.schema import STATE_SCHEMA, PullRecord, decode, states_from
 from pipelines.ringcx.columns import ReportName
 from pipelines.steps.coverage import gaps
@@ -218,7 +217,7 @@ def _check_merged(
 ) -> set[str]:
     """Hold each merged part against the witnesses of what it replaces, and against that itself where it is there.
 
-    Returns: those that are proven by it alone: whoever merged was killed before the witness was written.
+    Returns: those that are proven by it alone: version 0.1.0 was killed before it wrote the witness.
     """
     proven = set()
     for name, record in merged.items():
@@ -244,17 +243,17 @@ def _check_merged(
                 "or the merged part was made by hand; look at who wrote it",
             )
         try:
-            absent, wrong = held_against(parts.read(name), record, parts.read_if_there)
+            wrong, all_there = held_against(parts.read(name), record, parts.read_if_there)
         except (LedgerDamaged, pa.ArrowException, OSError):
             continue  # what is damaged is told of the part itself
         if wrong:
             tell(
                 "ledger_part_altered",
                 name,
-                f"The merged ledger part {name} does not hold the lines of {min(wrong)}, which it says to replace; "
+                f"The merged ledger part {name} does not hold the lines of {wrong}, which it says to replace; "
                 "move it out of the ledger",
             )
-        elif not absent and not others:
+        elif all_there and not others:
             proven.add(name)
     return proven
 

@@ -1,11 +1,12 @@
-"""The ledger's compaction through Dagster: what it merges, what the verification says of it, what starts it."""
+"""A date whose parts version 0.1.0 merged: it is read and proved like every other."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,24 +15,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from botocore.exceptions import ClientError
-from dagster import DagsterInstance, SensorResult, build_sensor_context
+from dagster import DagsterInstance
 
 from pipelines import verify
 from pipelines.archive.client import make_s3_client
+from pipelines.archive.witness import Seen, write_witness
 from pipelines.definitions import build_defs
 from pipelines.ledger.merged import is_merged
-from pipelines.resources import Services, services_resource
-from pipelines.run_requests import RUN_KEY_TAG
+from pipelines.resources import Services
 from pipelines.settings import Settings, load
 from pipelines.steps.seal import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
+from tests.merging import merged_part
 
 DAY = datetime.now(UTC).date() - timedelta(days=3)
 REPORT = "global_call_type_detail"
-WEEK = timedelta(days=8)
 Copies = tuple[dict[str, str], Any, Iterator[str]]
 KINDS = {"event_reads", "recording_states", "report_pulls", "report_rows"}
 
@@ -47,16 +47,20 @@ class Old:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     day: date = DAY
 
-    def compact(self, day: date | None = None, client: Any = None, run_key: str = "by hand") -> dict[str, Any]:
-        """Through Dagster; returns the asset's metadata."""
-        resource = services_resource(clock=lambda: self.now, s3_client=client or self.s3)
-        result = (
-            build_defs(services=resource)
-            .resolve_job_def("compact_day")
-            .execute_in_process(partition_key=str(day or self.day), instance=self.instance, tags={RUN_KEY_TAG: run_key})
-        )
-        (event,) = result.asset_materializations_for_node("ledger_compaction")
-        return {name: value.value for name, value in event.metadata.items()}
+    def merge(self, kinds: Iterable[str] = KINDS, *, witness: bool = True) -> list[str]:
+        """Merge the date's parts of these kinds as 0.1.0 did, with a witness; returns the keys of what was replaced."""
+        replaced = []
+        for kind in kinds:
+            parts = [one for one in self.parts() if f"/{kind}/" in one]
+            for folder in sorted({one.rpartition("/")[0] for one in parts}):
+                keys = [one for one in parts if one.startswith(f"{folder}/")]
+                name, body = merged_part({one.removeprefix("ledger/"): self.get(one) for one in keys})
+                self.s3.put_object(Bucket=self.bucket, Key=f"ledger/{name}", Body=body)
+                if witness:
+                    seen = Seen(name, len(body), hashlib.sha256(body).hexdigest())
+                    write_witness(self.services().bucket, kind, self.day, [seen], now=self.now)
+                replaced += keys
+        return replaced
 
     def services(self) -> Services:
         return Services(lambda: load(Settings), clock=lambda: self.now, s3_client=self.s3)
@@ -86,24 +90,16 @@ class Old:
         reports = ("agent_segment_metadata", "global_call_type_detail")
         rows = [sorted(map(str, ledger.all_rows(one, self.day).to_pylist())) for one in reports]
         pulls = [ledger.pulls(one, self.day) for one in reports]
-        histories = [ledger.state_history(self.day, one) for one in states]
-        return states, histories, rows, pulls, ledger.event_reads(self.day)
+        return states, rows, pulls, ledger.event_reads(self.day)
 
     def delete(self, key: str) -> None:
         self.s3.delete_object(Bucket=self.bucket, Key=key)
-
-    def tick(self, cursor: str | None = None) -> SensorResult:
-        repository = build_defs().get_repository_def()
-        resources = {"services": services_resource(clock=lambda: self.now, s3_client=self.s3)}
-        instance: DagsterInstance = self.instance
-        with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
-            return repository.get_sensor_def("ledger_grows").evaluate_tick(context)
 
 
 @pytest.fixture(scope="module")
 def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """One date archived for real and run again twice, as a bucket for each test."""
-    bucket = "compaction-sample"
+    bucket = "merged-sample"
     s3.make_bucket(bucket)
     limits = Limits(reports="none", exchange="none")
     config = SandboxConfig(same_around=DAY, calls_per_day=(4, 5), talk_seconds=(1, 2), limits=limits)
@@ -136,7 +132,7 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
             ledger.append_event_reads(DAY, {f"{number}.events": 1}, run_id="again", read_at=datetime.now(UTC))
         assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps[-1:]).success
     folder = tmp_path_factory.mktemp("copies")
-    names = [f"copy-{number:02}" for number in range(12)]
+    names = [f"copy-{number:02}" for number in range(10)]
     for name in names:
         shutil.copytree(s3.folder / bucket, folder / name)
     with LocalS3(folder, bucket="unused") as served, pytest.MonkeyPatch.context() as patch:
@@ -159,23 +155,14 @@ def old(
         yield Old(client, bucket, capsys, instance)
 
 
-def test_a_date_is_merged_proved_and_in_a_week_rid_of_its_small_parts(old: Old) -> None:
-    before, lines = old.parts(), old.lines()
-    assert len(before) > 8
+@pytest.mark.parametrize("gone", ["none", "some", "all"])
+def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_parts(old: Old, gone: str) -> None:
+    lines = old.lines()
+    assert len(old.parts()) > 8
     assert old.doubts() == set()
-    told = old.compact()
-    merged = [one for one in old.parts() if is_merged(one)]
-    assert {one.split("/")[1] for one in merged} == KINDS
-    assert set(before) < set(old.parts())
-    assert told["parts_before"] == len(before)
-    assert told["folders_merged"] == len(merged)
-    assert told["parts_unwitnessed"] == 0
-    assert old.lines() == lines
-    assert old.doubts() == set()
-    assert old.compact()["folders_merged"] == 0
-    old.now += WEEK
-    assert old.compact()["parts_removed"] == told["parts_kept"] > 0
-    assert len(old.parts()) == told["parts_read"] < len(before)
+    replaced = old.merge()
+    for key in {"none": [], "some": replaced[::2], "all": replaced}[gone]:
+        old.delete(key)
     assert old.lines() == lines
     assert old.doubts() == set()
     services = old.services()
@@ -186,10 +173,9 @@ def test_a_date_is_merged_proved_and_in_a_week_rid_of_its_small_parts(old: Old) 
 
 
 @pytest.mark.parametrize("kind", ["recording_states", "event_reads"])
-def test_a_part_that_is_removed_or_altered_is_named_before_and_after_the_merge(old: Old, kind: str) -> None:
-    old.compact()
-    old.now += WEEK
-    old.compact()
+def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) -> None:
+    for key in old.merge():
+        old.delete(key)
     merged = next(one for one in old.parts() if kind in one and is_merged(one))
     body = old.get(merged)
     old.delete(merged)
@@ -202,8 +188,7 @@ def test_a_part_that_is_removed_or_altered_is_named_before_and_after_the_merge(o
 
 
 def test_a_merged_part_made_by_hand_that_lacks_a_line_is_named(old: Old, tmp_path: Path) -> None:
-    originals = [one for one in old.parts() if "recording_states" in one]
-    old.compact()
+    originals = old.merge(["recording_states"], witness=False)
     name = next(one for one in old.parts() if "recording_states" in one and is_merged(one))
     (tmp_path / "m.parquet").write_bytes(old.get(name))
     with pq.ParquetFile(tmp_path / "m.parquet") as file:
@@ -211,92 +196,30 @@ def test_a_merged_part_made_by_hand_that_lacks_a_line_is_named(old: Old, tmp_pat
     twice = table.slice(0, 1)
     forged = pa.concat_tables([twice, twice, table.slice(2)]).replace_schema_metadata(metadata)
     pq.write_table(forged, tmp_path / "f.parquet")
-    # Under another name, with no witness of its own; the originals are removed as if their grace were over.
     other = re.sub(r"[0-9a-f]{16}\.parquet", "0123456789abcdef.parquet", name)
     old.s3.put_object(Bucket=old.bucket, Key=other, Body=(tmp_path / "f.parquet").read_bytes())
     old.delete(name)
     kinds = {kind for kind, subject in old.doubts() if subject == other.removeprefix("ledger/")}
     assert kinds >= {"ledger_part_altered", "unwitnessed"}
-    old.compact()  # gives a forged one no witness
     for one in originals:
         old.delete(one)
     removed = {subject for kind, subject in old.doubts() if kind == "ledger_part_removed"}
     assert {one.removeprefix("ledger/") for one in originals} <= removed
 
 
-def test_one_killed_before_its_witness_leaves_no_doubt_and_the_next_run_writes_it(old: Old) -> None:
+def test_a_merged_part_whose_maker_was_killed_before_its_witness_leaves_no_doubt_and_the_next_seal_names_it(
+    old: Old,
+) -> None:
+    old.merge(["recording_states"], witness=False)
+    assert old.doubts() == set()
     services = old.services()
-    names = services.ledger_parts.names(old.day)["recording_states"]
-    made = services.compaction.merge(names, lambda *_: True)
-    assert made is not None
-    assert old.doubts() == set()
-    old.compact()
-    witnesses = b"".join(old.get(one) for one in old.keys("witnesses/recording_states/")).decode()
-    assert made.name in witnesses
+    stores = (services.ledger, services.ledger_parts, services.bucket)
+    assert seal_day(*stores, old.day, now=old.now, run_id="again").witnessed == 1
     assert old.doubts() == set()
 
 
-def test_parts_that_came_after_the_seal_wait_for_it(old: Old) -> None:
+def test_parts_that_came_after_the_seal_are_named(old: Old) -> None:
     ledger = old.services().ledger
     (state, *_) = ledger.states([old.day]).values()
     ledger.append_states([state])
-    told = old.compact()
-    assert told["parts_unwitnessed"] == 1
-    assert "run the date" in told["said"]
     assert {kind for kind, _ in old.doubts()} == {"unwitnessed"}
-
-
-def test_a_date_within_the_look_back_is_left_alone(old: Old) -> None:
-    day = old.now.date() - timedelta(days=1)
-    assert "within the look-back" in old.compact(day)["said"]
-
-
-def test_where_nothing_may_be_removed_the_parts_stay_unread_and_the_asset_says_so(
-    old: Old,
-) -> None:
-    lines = old.lines()
-    old.compact()
-    old.now += WEEK
-    before = old.parts()
-
-    class NoDelete:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(old.s3, name)
-
-        def delete_object(self, **_: Any) -> Any:
-            answer = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
-            raise ClientError(answer, "DeleteObject")  # type: ignore[arg-type]
-
-    told = old.compact(client=NoDelete())
-    assert told["parts_removed"] == 0
-    assert "do not allow to remove" in told["said"]
-    assert old.parts() == before
-    assert old.lines() == lines
-    assert old.doubts() == set()
-
-
-def test_the_sensor_asks_for_each_old_date_once_and_once_more_when_the_grace_is_over(old: Old) -> None:
-    first = old.tick()
-    asked = {one.partition_key for one in first.run_requests}
-    assert str(old.day) in asked
-    assert all(date.fromisoformat(one) < old.now.date() - timedelta(days=1) for one in asked)
-    for one in first.run_requests:
-        old.compact(date.fromisoformat(one.partition_key), run_key=one.run_key)
-    second = old.tick(first.cursor)
-    assert not second.run_requests
-    old.now += WEEK
-    third = old.tick(second.cursor)
-    assert {one.partition_key for one in third.run_requests} == asked
-    for one in third.run_requests:
-        told = old.compact(date.fromisoformat(one.partition_key), run_key=one.run_key)
-        assert told["parts_removed"] > 0 or one.partition_key != str(old.day)
-    assert not old.tick(third.cursor).run_requests
-
-
-def test_a_merge_is_no_news_to_the_sensor_of_pending_recordings(old: Old) -> None:
-    before = old.services().ledger.state_days()
-    old.compact()
-    assert old.services().ledger.state_days() == before
-    old.now += WEEK
-    old.compact()
-    assert old.services().ledger.state_days() == before
