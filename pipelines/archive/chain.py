@@ -1,42 +1,17 @@
-"""A day's manifests read again: each against its own hashes, its number, the one before it and its signature.
+"""A day's manifests proved: each against its own hashes, its number, the one before it and its signature.
 
-A manifest is read in blocks and its entries are handed on one by one, so memory does not grow with them. Not for
-comparing entries with what lies in the bucket or the ledger: `steps/verification` does that.
+Not for comparing entries with the bucket or the ledger: `steps/verification` does that.
 """
 
-import codecs
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
-from pipelines.archive.bucket import Bucket, ObjectReader
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import manifest_key, signature_key
-from pipelines.archive.manifest import FORMAT, canonical_json, manifest_numbers, not_the_sealed_one
+from pipelines.archive.manifest import Entry, ManifestHead, manifest_numbers, read_manifest
 from pipelines.archive.signature import Verifier
-
-Entry = Mapping[str, Any]
-
-_BLOCK = 1 << 20
-_LARGEST_PART = 8 << 20  # of one entry, or of all that is not entries
-_MARK = '"entries":['
-_decoder = json.JSONDecoder()
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestHead:
-    """A manifest that is what it says, without its entries: `document` has an empty list in their place. `sha256` is of
-    its bytes.
-    """
-
-    key: str
-    number: int
-    size: int
-    sha256: str
-    document: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +43,12 @@ def read_chain(
     """Read all manifests of a day and prove numbering, hashes and, with a `verifier`, signatures.
 
     Args:
-        bucket: where they lie.
+        bucket: where they are stored.
         day: the local day.
         verifier: proves the signatures. The latest must have one, and each that follows a signed one; its chain
             vouches for the others.
-        entry: gets each entry of the highest number, in order. A damaged manifest may have given some before it is
-            found out: they do not count when `latest` is None.
+        entry: gets each entry of the highest number, in order. A damaged manifest may give some before it is found
+            out: they do not count when `latest` is None.
     """
     chain = Chain(manifest_numbers(bucket, day))
     numbers = chain.numbers
@@ -90,7 +65,8 @@ def read_chain(
         )
     for number in numbers:
         try:
-            chain.heads[number] = read_manifest(bucket, day, number, entry if number == numbers[-1] else None)
+            take = entry if entry is not None and number == numbers[-1] else _pass_over
+            chain.heads[number] = read_manifest(bucket, day, number, take)
         except (StoreDamaged, KeyMissing) as error:
             key = manifest_key(bucket.prefix, day, number)
             chain.problems.append(Problem("manifest_altered", key, str(error)))
@@ -101,112 +77,8 @@ def read_chain(
     return chain
 
 
-def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
-    """Read one manifest in blocks and prove it against its name and its own content hash.
-
-    Raises:
-        KeyMissing: there is none of that number.
-        StoreDamaged: it is not a manifest of that day and number, or not what it was when it was sealed.
-    """
-    key = manifest_key(bucket.prefix, day, number)
-    with bucket.open(key) as reader:
-        text = _Text(reader)
-        try:
-            document = _parse(text, entry)
-            whole = (
-                document["format"] == FORMAT
-                and document["date"] == day.isoformat()
-                and document["number"] == number
-                and "previous_sha256" in document
-                and "previous_day" in document
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
-            whole = False
-    if not whole:
-        raise not_the_sealed_one(bucket, key)
-    return ManifestHead(key, number, text.size, text.digest.hexdigest(), document)
-
-
-class _Text:
-    """The object's text as far as it was read, without what was taken from its front."""
-
-    def __init__(self, reader: ObjectReader) -> None:
-        self._reader = reader
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self.buffer = ""
-        self.ended = False
-
-    def more(self) -> None:
-        if self.ended or len(self.buffer) > _LARGEST_PART:
-            raise ValueError("cut off, or with a part that is too large")
-        block = self._reader.read(_BLOCK)
-        self.digest.update(block)
-        self.size += len(block)
-        self.ended = not block
-        self.buffer += self._decode(block, final=self.ended)
-
-    def drop(self, length: int) -> None:
-        self.buffer = self.buffer[length:]
-
-
-def _parse(text: _Text, entry: Callable[[Entry], None] | None) -> dict[str, Any]:
-    """The document with an empty list of entries, each part compared with its canonical form."""
-    while _MARK not in text.buffer:
-        text.more()
-    head, mark, _ = text.buffer.partition(_MARK)
-    text.drop(len(head) + len(mark))
-    content = hashlib.sha256()
-    content.update(b'{"date":' + canonical_json({"d": _date(head)})[5:-2] + b',"entries":[')
-    last_id = _entries(text, entry, content)
-    while not text.ended:
-        text.more()
-    whole = f"{head}{mark}{text.buffer}"
-    document: dict[str, Any] = json.loads(whole)
-    if canonical_json(document) != whole.encode() or document["entries"] != []:
-        raise ValueError(f"not canonical after {last_id}")
-    content.update(b'],"totals":' + canonical_json({"t": document["totals"]})[5:-2] + b"}\n")
-    if content.hexdigest() != document["content_sha256"]:
-        raise ValueError("not the content that was sealed")
-    return document
-
-
-def _entries(text: _Text, entry: Callable[[Entry], None] | None, content: "hashlib._Hash") -> str:
-    """Hand on the entries up to the list's end, which stays in the buffer."""
-    last_id, place, first = "", 0, True
-    while True:
-        if place >= len(text.buffer):
-            text.drop(place)
-            place = 0
-            text.more()
-            continue
-        if text.buffer[place] == "]":
-            text.drop(place)
-            return last_id
-        try:
-            start = place if first else place + 1
-            one, end = _decoder.raw_decode(text.buffer, start)
-        except ValueError:
-            # Cut at a block's end, unless nothing follows: `more` raises then.
-            text.drop(place)
-            place = 0
-            text.more()
-            continue
-        shown = canonical_json(one)[:-1]
-        if (not first and text.buffer[place] != ",") or shown != text.buffer[start:end].encode():
-            raise ValueError("an entry is not canonical")
-        if one["recording_id"] <= last_id and not first:
-            raise ValueError("entries are not in order")
-        content.update(shown if first else b"," + shown)
-        last_id, place, first = one["recording_id"], end, False
-        if entry is not None:
-            entry(one)
-
-
-def _date(head: str) -> str:
-    day: str = json.loads(f"{head.rstrip(',')}}}")["date"]
-    return day
+def _pass_over(_: Entry) -> None:
+    """Take an entry that is read for its proof alone."""
 
 
 def _link(chain: Chain, manifest: ManifestHead, before: ManifestHead | None) -> None:

@@ -9,9 +9,10 @@ from datetime import date, datetime
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.chain import Chain, ManifestHead
+from pipelines.archive.chain import Chain
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
+from pipelines.archive.manifest import ManifestHead
 from pipelines.archive.witness import Seen, read_witnesses
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
