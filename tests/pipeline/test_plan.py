@@ -354,15 +354,6 @@ def test_what_the_source_purges_soon_comes_first_and_what_it_has_purged_comes_la
     assert it.out.index("# urgent") < it.out.index("# probably lost")
 
 
-def test_log_ins_are_one_for_each_run_and_one_for_each_token_while_they_last(
-    chronicle: Callable[..., Chronicle],
-) -> None:
-    found = chronicle().plan(back(20), back(1))
-    reports = limit(found, "reports")["seconds"]
-    assert reports == 29 * 61
-    assert limit(found, "auth")["requests"] == 20 + 2 * (reports // 240)
-
-
 def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[..., Chronicle]) -> None:
     it = chronicle()
     it.pulled(back(2))

@@ -35,10 +35,6 @@ _TO_RUN = ("pending", "partly pulled", "never pulled")
 _URGENCY = pd.CategoricalDtype(["urgent", "in time", "probably lost"], ordered=True)
 _COUNTS = ["recordings_known", "recordings_held", "bytes_held", "pending_media", "pending_download"]
 _BY_ACCOUNT = ["reports", "metadata", "media", "download"]
-# A RingCX token lives 5 minutes and is renewed a minute before its end (ringcx/auth.py).
-_TOKEN_S = 240.0
-# The limit on `dagster/backfill` of dagster.yaml: each run is a process, and logs in for itself.
-_RUNS_AT_ONCE = 2
 _EXACT = 20_000
 
 
@@ -102,7 +98,7 @@ def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, n
     steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
     urgency = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
     dates["urgency"] = urgency.astype(_URGENCY)
-    limits = _limits(asked.groupby(known["account_id"]).sum(), int(dates["to_run"].sum()), settings)
+    limits = _limits(asked.groupby(known["account_id"]).sum(), settings)
     return Plan(dates.reset_index(), limits, sorted(set(history["date"])), settings)
 
 
@@ -191,15 +187,11 @@ def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     return asked.where(known["state"].isin(_TO_RUN), 0)
 
 
-def _limits(asked: pd.DataFrame, dates: int, settings: PlanSettings) -> pd.DataFrame:
+def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """Return a row per limit. Limits count for each account, and accounts do not wait for each other: the one with
-    most requests takes longest. Log-ins: one a run, one for each token's life in each of the runs at once.
+    most requests takes longest.
     """
-    requests = {name: (int(asked[name].sum()), int(asked[name].max())) for name in _BY_ACCOUNT}
-    longest = max(seconds_needed(most, settings.limits[name]) for name, (_, most) in requests.items())
-    log_ins = dates + min(dates, _RUNS_AT_ONCE) * math.floor(longest / _TOKEN_S)
-    rows = [
-        (name, settings.limits[name], of_all, most, seconds_needed(most, settings.limits[name]))
-        for name, (of_all, most) in {**requests, "auth": (log_ins, log_ins)}.items()
-    ]
-    return pd.DataFrame(rows, columns=["name", "rates", "requests", "of_one_account", "seconds"]).set_index("name")
+    limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
+    limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
+    limits["seconds"] = [seconds_needed(one, rates) for one, rates in limits[["of_one_account", "rates"]].to_numpy()]
+    return limits

@@ -18,7 +18,6 @@ _LIMITS = {
     "metadata": "interaction metadata",
     "media": "recordings by link",
     "download": "recordings by id",
-    "auth": "log-ins",
 }
 _COMMAND = ".venv/bin/dagster job backfill -w workspace.yaml -j archive_day --from {from} --to {to} --noprompt"
 _BY_COMMAND = "To launch it, by command in the project folder, with DAGSTER_HOME set and the daemon running, in order:"
@@ -62,7 +61,7 @@ def sentence(plan: Plan) -> str:
 
 def document(plan: Plan, made_at: datetime) -> str:
     """Return the whole plan for `--json`: totals, limits, cost, the dates it is estimated from, backfills, dates."""
-    names = list(_LIMITS)[:-1]
+    names = list(_LIMITS)
     asked = [{name: count for name, count in one.items() if count} for one in _records(plan.dates[names])]
     limits = plan.limits.assign(rates=plan.limits["rates"].map(_rates)).reset_index()
     found = {
