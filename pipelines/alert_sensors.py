@@ -8,7 +8,7 @@ fails.
 
 import math
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import quote, urlencode
 
 from dagster import (
@@ -28,6 +28,7 @@ from dagster import (
 )
 
 from pipelines.alerts import Destinations, Memory, Problem, Severity, problem_key
+from pipelines.calendar import utc_now
 from pipelines.priority import PARTITION_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
 
@@ -59,7 +60,7 @@ _MEMORY = "ringcx_archive/alerts"
 Told = Iterator[tuple[str, Problem | None]]
 
 
-def alerts(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> SensorDefinition:
+def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
     """Tells people about failed runs and failing checks."""
 
     @sensor(

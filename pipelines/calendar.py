@@ -6,6 +6,11 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 
+def utc_now() -> datetime:
+    """The present, aware."""
+    return datetime.now(UTC)
+
+
 def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """The instants (UTC) at which the local `day` begins and at which the next one begins."""
     return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)

@@ -22,7 +22,8 @@ from botocore.utils import get_environ_proxies
 
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
-from pipelines.command import Parser, ended, utc_now
+from pipelines.calendar import utc_now
+from pipelines.command import Parser, ended
 from pipelines.resources import Services
 from pipelines.ringcx.errors import SourceError, place
 from pipelines.ringcx.limits import LimiterBroken, Rate

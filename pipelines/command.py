@@ -9,7 +9,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
@@ -80,11 +80,6 @@ def ended(work: Callable[[], int], *, stopped: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{stopped}\n")
         return 130
-
-
-def utc_now() -> datetime:
-    """The present, aware."""
-    return datetime.now(UTC)
 
 
 def _date(option: str, text: str) -> date:

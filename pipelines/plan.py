@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.calendar import local_day
-from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
+from pipelines.calendar import local_day, utc_now
+from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.planning import render

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from pipelines import priority, storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
-from pipelines.calendar import local_day
+from pipelines.calendar import local_day, utc_now
 from pipelines.events.stored import StoredEvents
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import LedgerParts
@@ -33,7 +33,7 @@ from pipelines.ringcx.limits import Rate, RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient
 from pipelines.ringcx.segments import DOWNLOAD_LIMIT, SegmentLinks
-from pipelines.settings import Settings, SettingsError, load
+from pipelines.settings import NO_LOG_IN, Settings, SettingsError, load
 from pipelines.steps.attempt import Recorders
 from pipelines.steps.links import AllowedLinks
 from pipelines.steps.pull import ReportSource
@@ -41,10 +41,6 @@ from pipelines.steps.windows import InteractionSource
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @lru_cache(maxsize=2)
@@ -77,7 +73,7 @@ class Services:
     """
 
     load_settings: Callable[[], Settings]
-    clock: Callable[[], datetime] = _utc_now
+    clock: Callable[[], datetime] = utc_now
     backoff_s: float = 1.0
     s3_client: "S3Client | None" = None
     day: date | None = None
@@ -257,7 +253,7 @@ class Services:
     def _current_auth(self) -> httpx.Auth:
         """The log-in to the current API, which wants RingCentral's own where there is one."""
         known = self.settings
-        legacy = known.has_legacy_log_in and not known.has_jwt
+        legacy = known.has_legacy_log_in and not known.jwt_log_in
         same_place = origin_of(known.current_url) == origin_of(known.ringcx_api_url)
         if same_place and legacy == known.has_legacy_log_in:
             return self._api_auth  # one token for both, and one log-in for it
@@ -265,30 +261,28 @@ class Services:
 
     def _log_in(self, api_url: str, *, legacy: bool) -> httpx.Auth:
         known = self.settings
-        if legacy and known.ringcx_api_token:
-            return ApiToken(api_url=api_url, token=known.ringcx_api_token.get_secret_value())
-        if legacy and known.ringcx_username and known.ringcx_password:
-            return LegacyPassword(
+        if not legacy and known.jwt_log_in:
+            client_id, secret, jwt = (one.get_secret_value() for one in known.jwt_log_in)
+            return RingCentralJwt(
                 client=self._client,
                 api_url=api_url,
-                username=known.ringcx_username.get_secret_value(),
-                password=known.ringcx_password.get_secret_value(),
+                ringcentral_url=known.ringcentral_url,
+                auth_url=known.ringcx_auth_url,
+                client_id=client_id,
+                client_secret=secret,
+                jwt=jwt,
             )
-        client_id, secret, jwt = known.jwt_log_in()
-        return RingCentralJwt(
-            client=self._client,
-            api_url=api_url,
-            ringcentral_url=known.ringcentral_url,
-            auth_url=known.ringcx_auth_url,
-            client_id=client_id.get_secret_value(),
-            client_secret=secret.get_secret_value(),
-            jwt=jwt.get_secret_value(),
-        )
+        if known.ringcx_api_token:
+            return ApiToken(api_url=api_url, token=known.ringcx_api_token.get_secret_value())
+        if not (known.ringcx_username and known.ringcx_password):
+            raise SettingsError(NO_LOG_IN)
+        user, password = known.ringcx_username.get_secret_value(), known.ringcx_password.get_secret_value()
+        return LegacyPassword(client=self._client, api_url=api_url, username=user, password=password)
 
 
 def services_resource(
     *,
-    clock: Callable[[], datetime] = _utc_now,
+    clock: Callable[[], datetime] = utc_now,
     backoff_s: float = Services.backoff_s,
     s3_client: "S3Client | None" = None,
 ) -> ResourceDefinition:

@@ -6,7 +6,7 @@ the last tick. It ends after `TICK_SECONDS` and keeps its place; the next one go
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from dagster import (
     DailyPartitionsDefinition,
@@ -22,6 +22,7 @@ from dagster import (
     sensor,
 )
 
+from pipelines.calendar import utc_now
 from pipelines.jobs import ARCHIVE_DAY
 from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerError
 from pipelines.priority import PARTITION_TAG
@@ -119,7 +120,7 @@ def archive_despite_failed_report(calendar: Calendar, partitions: DailyPartition
         if failed.isdisjoint(REPORTS) or not partitions.has_partition_key(partition):
             yield SkipReason("No report of a date failed in that run.")
         else:
-            requests = RunRequests(context.instance, calendar, partitions, datetime.now(UTC))
+            requests = RunRequests(context.instance, calendar, partitions, utc_now())
             yield requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
 
     return tick

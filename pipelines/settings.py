@@ -63,16 +63,12 @@ def _known_zone(name: str) -> str:
 def _plain_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     if not ids:
         raise ValueError("names no account")
-    if any(not one.isalnum() for one in ids):
-        raise ValueError(
-            "contains something that is not an account id; ids are letters and digits, separated by commas"
-        )
-    return tuple(dict.fromkeys(ids))
+    return tuple(dict.fromkeys(map(_plain_id, ids)))
 
 
 def _plain_id(one: str) -> str:
     if not one.isalnum():
-        raise ValueError("is not an account id; ids are letters and digits")
+        raise ValueError("holds something that is not an account id; ids are letters and digits")
     return one
 
 
@@ -371,28 +367,20 @@ class Settings(PlanSettings, AlertSettings):
         return self.ringcx_current_url or self.ringcx_api_url
 
     @property
-    def has_jwt(self) -> bool:
-        """Whether the RingCentral log-in is set."""
-        return bool(self.ringcentral_client_id and self.ringcentral_client_secret and self.ringcentral_jwt)
-
-    @property
     def has_legacy_log_in(self) -> bool:
         """Whether an API token, or user and password, are set."""
         return bool(self.ringcx_api_token or (self.ringcx_username and self.ringcx_password))
 
-    def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr]:
-        """Client id, client secret and JWT.
-
-        Raises:
-            SettingsError: not all three are set.
-        """
+    @property
+    def jwt_log_in(self) -> tuple[SecretStr, SecretStr, SecretStr] | None:
+        """Client id, client secret and JWT of RingCentral; None unless all three are set."""
         if not (self.ringcentral_client_id and self.ringcentral_client_secret and self.ringcentral_jwt):
-            raise SettingsError(NO_LOG_IN)
+            return None
         return self.ringcentral_client_id, self.ringcentral_client_secret, self.ringcentral_jwt
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not (self.has_legacy_log_in or self.has_jwt):
+        if not (self.has_legacy_log_in or self.jwt_log_in):
             raise ValueError(NO_LOG_IN)
         if self.uses_interactions and not self.ringcx_rc_account_id:
             raise ValueError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from pipelines import storage
 from pipelines.archive.bucket import Bucket
-from pipelines.calendar import local_day
-from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of, utc_now
+from pipelines.calendar import local_day, utc_now
+from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
