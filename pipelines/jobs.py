@@ -1,14 +1,6 @@
 """The jobs that the schedules, the sensors and the launchpad run: archive one day, look over all, prove some."""
 
-from typing import TYPE_CHECKING, TypeAlias
-
 from dagster import AssetCheckKey, AssetKey, AssetSelection, define_asset_job
-
-if TYPE_CHECKING:
-    # What `define_asset_job` returns has no public name: it has this one here, and nowhere else.
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
-    Job: TypeAlias = UnresolvedAssetJobDefinition
 
 STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))

@@ -48,7 +48,7 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
     )
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
         now, cursor = services.clock(), json.loads(context.cursor or "{}")
-        position = Position.of(cursor) if cursor else Position()
+        position = Position.model_validate(cursor.get("position", {}))
         # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
         due: dict[str, dict[str, str]] = cursor.get("due", {})
         requests, skip = [], None
@@ -75,7 +75,7 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else SkipReason(skip),
-            cursor=json.dumps({**position.as_json(), "due": due}, sort_keys=True),
+            cursor=json.dumps({"position": position.model_dump(mode="json"), "due": due}, sort_keys=True),
         )
 
     return tick

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Self, TypeVar
+from typing import TypeVar
+
+from pydantic import AwareDatetime, BaseModel
 
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
@@ -23,35 +24,17 @@ _READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date 
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class Position:
+class Position(BaseModel, extra="forbid"):
     """How far a reader has come: every part written up to `read_to` has been read, also by a clock that is late.
 
     `began` and `after` belong to a look that ran out of time: when it began, and the last date that it read. `damaged`
     are dates that could not be read: nothing is written when they are restored, so every look tries them again.
     """
 
-    read_to: datetime = NEVER
-    began: datetime | None = None
-    after: tuple[datetime, date] | None = None
-    damaged: set[date] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> Self:
-        """Read back `as_json`; ValueError, KeyError or TypeError if it is something else."""
-        read_to, damaged = datetime.fromisoformat(stored["read_to"]), map(date.fromisoformat, stored.get("damaged", ()))
-        if not stored.get("look"):
-            return cls(read_to, damaged=set(damaged))
-        began, written, day = stored["look"]
-        after = datetime.fromisoformat(written), date.fromisoformat(day)
-        return cls(read_to, datetime.fromisoformat(began), after, set(damaged))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the form in which it is kept."""
-        kept: dict[str, Any] = {"read_to": self.read_to.isoformat(), "damaged": sorted(map(str, self.damaged))}
-        if self.began and self.after:
-            kept["look"] = [self.began.isoformat(), self.after[0].isoformat(), self.after[1].isoformat()]
-        return kept
+    read_to: AwareDatetime = NEVER
+    began: AwareDatetime | None = None
+    after: tuple[AwareDatetime, date] | None = None
+    damaged: set[date] = set()
 
 
 def changed_dates(
