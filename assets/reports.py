@@ -20,7 +20,7 @@ from pipelines.calendar import day_bounds
 from pipelines.failures import told_in_a_sentence
 from pipelines.ledger.schema import PullRecord
 from pipelines.resources import Services
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps import windows
 from pipelines.steps.pull import ReportPull, settled_period
 from pipelines.steps.rows import INTERACTIONS

@@ -35,10 +35,11 @@ from pipelines.ledger.states import archived
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.client import SourceClient
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports import Period
-from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.tables import parse_report
 from pipelines.steps.fetch import FLUSH_LINES
 from pipelines.steps.links import AllowedLinks, register_links
 from pipelines.steps.pull import ReportPull, ReportSource

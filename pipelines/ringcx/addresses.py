@@ -13,8 +13,6 @@ from typing import Final, TypeAlias
 
 from pipelines.ringcx.errors import LinkRefused
 
-__all__ = ["Resolve", "connect", "fit_addresses", "is_address", "is_loopback", "is_public", "system_resolve"]
-
 FALLBACK_S: Final = 3.0
 
 Resolve: TypeAlias = Callable[[str, int], Sequence[str]]

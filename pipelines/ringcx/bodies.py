@@ -22,8 +22,6 @@ from pipelines.ringcx.client import (
 )
 from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceRefused, place
 
-__all__ = ["USUAL", "Advice", "Asked", "BodyLimits", "PulledBody", "pull_body"]
-
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 
 

@@ -18,8 +18,6 @@ from pipelines.ringcx.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.reports import Period
 
-__all__ = ["account_path", "interaction_request", "pull_interactions", "windows"]
-
 METADATA_LIMIT: Final = "metadata"
 _ADVICE: Final = Advice(
     right="this user has the WEM access right for the sub-account, which interaction metadata needs",

@@ -12,8 +12,6 @@ import httpx
 
 from pipelines.ringcx.errors import ConnectionNotAllowed
 
-__all__ = ["Proxy", "proxy_for"]
-
 
 @dataclass(frozen=True, slots=True)
 class Proxy:

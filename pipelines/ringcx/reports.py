@@ -16,19 +16,6 @@ import httpx
 
 from pipelines.ringcx.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
 from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.columns import ReportName
-
-__all__ = [
-    "BodyLimits",
-    "Direction",
-    "Period",
-    "PulledBody",
-    "ReportName",
-    "agent_segment_request",
-    "global_call_type_request",
-    "pull_agent_segments",
-    "pull_global_call_type",
-]
 
 Direction = Literal["inbound", "outbound"]
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["scratch_folder"]
-
 _PREFIX: Final = "ringcx-answers-"
 _JUST_MADE_S: Final = 60  # between being made and being locked
 

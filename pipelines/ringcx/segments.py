@@ -13,8 +13,6 @@ from pipelines.ringcx.client import origin_of
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.interactions import account_path
 
-__all__ = ["DOWNLOAD_LIMIT", "SegmentLinks", "is_segment_link", "segment_recording_id"]
-
 DOWNLOAD_LIMIT: Final = "download"
 _LONGEST: Final = 512  # of one id; those of the source have under 70 characters
 _PLACE: Final = re.compile(r"/recordings/dialogs/([^/?#]+)/segments/([^/?#]+)", re.ASCII)

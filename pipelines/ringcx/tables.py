@@ -17,12 +17,9 @@ import pyarrow.compute as pc
 from pipelines.ringcx.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.csv_body import TOTALS, read_csv_body
 from pipelines.ringcx.errors import ReportInvalid
-from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.json_body import read_json_body
 from pipelines.ringcx.links import NO_LINK
 from pipelines.ringcx.text import NotWholeError
-
-__all__ = ["ReportName", "lines_skipped", "parse_report", "with_row_identity"]
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _ONLY_JSON: Final[frozenset[ReportName]] = frozenset({"interaction_metadata"})

@@ -38,11 +38,9 @@ if TYPE_CHECKING:
 else:
     _AnySocket = _AnyConnection = object
 
-__all__ = ["Transport"]
-
 HEADERS_S: Final = 120.0
 EXCHANGE_S: Final = 7200.0  # above the limits of reports and media: theirs end with a sentence of their own
-_BLOCK: Final = 256 << 10
+_BLOCK: Final = 1 << 20
 _KEPT_S: Final = 60.0  # a firewall forgets an idle connection without a word
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _LONGEST_LINE: Final = 1 << 16

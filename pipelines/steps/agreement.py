@@ -19,8 +19,7 @@ import pandas as pd
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import LINK_COLUMN
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
 from pipelines.steps.coverage import newest_by_account
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, number

@@ -13,8 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import LINK_COLUMN
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.times import uii_time
 from pipelines.steps.agreement import YOUNG, Call
 from pipelines.steps.coverage import covers

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second

@@ -12,8 +12,7 @@ import pandas as pd
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import FULL_SOURCES, REPORTS
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import FULL_SOURCES, REPORTS, ReportName
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import ReportName
 from pipelines.ringcx.segments import SegmentLinks
 from pipelines.steps.counterparts import WITHIN
 from pipelines.steps.rows import ROWS, Cells, RowLink, duration_s, links_of, ready_at, starts

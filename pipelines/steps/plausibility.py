@@ -19,7 +19,7 @@ import pandas as pd
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps.agreement import compare
 from pipelines.steps.coverage import covers, newest_by_account
 from pipelines.steps.findings import Finding, Level, Row, Table, number

@@ -20,12 +20,14 @@ from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx import reports
+from pipelines.ringcx.bodies import PulledBody
 from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.columns import LINK_COLUMN
+from pipelines.ringcx.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import ReportInvalid, SourceError
-from pipelines.ringcx.reports import Direction, Period, PulledBody, ReportName
+from pipelines.ringcx.identity import with_row_identity
+from pipelines.ringcx.reports import Direction, Period
 from pipelines.ringcx.scratch import scratch_folder
-from pipelines.ringcx.tables import lines_skipped, parse_report, with_row_identity
+from pipelines.ringcx.tables import lines_skipped, parse_report
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
 SETTLING = timedelta(minutes=5)

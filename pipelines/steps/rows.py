@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from pipelines.ledger.states import Layout
-from pipelines.ringcx.columns import LINK_COLUMN, UII_COLUMN
+from pipelines.ringcx.columns import LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import links_in, parse_link
-from pipelines.ringcx.reports import ReportName
 from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
 from pipelines.ringcx.times import parse_hms, parse_moment, parse_ms, parse_report_time, uii_time
 

@@ -28,10 +28,10 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.bodies import PulledBody
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.interactions import pull_interactions, windows
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.scratch import scratch_folder
-from pipelines.ringcx.tables import with_row_identity
 from pipelines.ringcx.times import parse_moment
 from pipelines.steps.coverage import covers
 from pipelines.steps.pull import pull_each, whole_answer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports import ReportName
+from pipelines.ringcx.columns import ReportName
 from pipelines.steps.agreement import mono_and_stereo_agree
 from pipelines.steps.rows import AGENT, GLOBAL
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger, PullRecord
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks
-from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.tables import parse_report
 from pipelines.steps.counterparts import Pairs, join, pairs_around
 from pipelines.steps.due import work_of
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger, LocalFiles
 from pipelines.ringcx.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks
-from pipelines.ringcx.tables import with_row_identity
 from pipelines.steps.linked import linked_days
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, ready_at

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.interactions import interaction_request, pull_interactions, windows
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import Period
 from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
-from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.tables import parse_report
 from pipelines.ringcx.times import parse_moment, parse_ms
 
 BASE = "https://ringcx.example/voice/api"

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from pipelines.ringcx.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName, canonical_name, canonical_names
 from pipelines.ringcx.csv_body import read_csv_body
 from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import NO_LINK
-from pipelines.ringcx.tables import parse_report, with_row_identity
+from pipelines.ringcx.tables import parse_report
 
 Row = dict[str, str | None]
 Parse = Callable[..., pa.Table]

@@ -11,11 +11,11 @@ import httpx
 
 from pipelines.ringcx import reports
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
-from pipelines.ringcx.columns import LEGACY, LINK_COLUMN
+from pipelines.ringcx.columns import LEGACY, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.interactions import pull_interactions
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.ringcx.reports import Period, ReportName
+from pipelines.ringcx.reports import Period
 from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.tables import parse_report
