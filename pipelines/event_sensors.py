@@ -24,8 +24,7 @@ from dagster import (
 )
 
 from pipelines.calendar import local_day
-from pipelines.events.place import EventsUnavailable
-from pipelines.events.stored import StoredEvents, day_folder
+from pipelines.events.files import Events, EventsUnavailable, day_folder
 from pipelines.jobs import ARCHIVE_DAY
 from pipelines.resources import Services
 from pipelines.run_requests import AFTER_REPORTS, RUN_KEY_TAG, RunRequests
@@ -86,7 +85,7 @@ def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date
     return near, (after or others)[:OTHERS_PER_TICK]
 
 
-def _there(stored: StoredEvents, day: date) -> str:
+def _there(stored: Events, day: date) -> str:
     """Return the date, how many files it has, and their bytes: with the hour it is the run key."""
     files = stored.files(day_folder(day))
     return f"{day}:{len(files)}:{sum(file.size for file in files)}:"

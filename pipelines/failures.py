@@ -15,7 +15,7 @@ from typing import Any
 from dagster import Failure
 
 from pipelines.archive.errors import StorageError
-from pipelines.events.place import EventsUnavailable
+from pipelines.events.files import EventsUnavailable
 from pipelines.ledger.files import LedgerError
 from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits import LimiterBroken

@@ -22,7 +22,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.signature import Signer, Verifier
 from pipelines.calendar import local_day, utc_now
-from pipelines.events.stored import StoredEvents
+from pipelines.events.files import Events, events_at
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RetryRules
@@ -114,9 +114,10 @@ class Services:
         return storage.ledger_files(self.settings, self.s3)
 
     @cached_property
-    def events(self) -> StoredEvents | None:
+    def events(self) -> Events | None:
         """What the receiver of End Call Events stored; None when no EVENTS_URL is set."""
-        return storage.stored_events(self.settings, lambda: self.s3)
+        where = self.settings.events_url
+        return None if where is None else events_at(where, lambda: self.s3)
 
     @cached_property
     def signer(self) -> Signer | None:

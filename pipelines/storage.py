@@ -5,14 +5,12 @@ For the services of a run and for the command that verifies, which needs neither
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
 from pipelines.aws import split_s3_url
-from pipelines.events.stored import LocalStored, S3Stored, StoredEvents
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.settings import S3Settings, StorageSettings
 
@@ -35,14 +33,6 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
     if not where.startswith("s3://"):
         return LocalFiles(Path(where))
     return S3Files(s3, *split_s3_url(where), named_by="LEDGER_URL" if settings.ledger_url else "ARCHIVE_BUCKET")
-
-
-def stored_events(settings: S3Settings, s3: Callable[[], S3Client]) -> StoredEvents | None:
-    """Where the receiver keeps End Call Events; None when no place is set. `s3` is called when it is a bucket."""
-    where = settings.events_url
-    if where is None or not where.startswith("s3://"):
-        return None if where is None else LocalStored(Path(where))
-    return S3Stored(s3(), *split_s3_url(where))
 
 
 def signer(settings: StorageSettings) -> Signer | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from datetime import date
+from typing import TextIO
 
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageError
-from pipelines.events.count import print_counts
-from pipelines.events.place import EventsUnavailable
+from pipelines.events.event import field
+from pipelines.events.files import Events, EventsUnavailable, day_folder, events_at, read_frames
 from pipelines.events.server import run
 from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
@@ -29,6 +32,37 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def print_counts(settings: S3Settings, out: TextIO) -> None:
+    """Print how many events are stored, a line a date, and the sum; no field is shown.
+
+    Raises:
+        SettingsError: no EVENTS_URL is set.
+        EventsUnavailable: the events cannot be read.
+    """
+    if settings.events_url is None:
+        raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
+    stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
+    out.write(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}\n")
+    total = [0, 0, 0]
+    for day in stored.days():
+        counts = _counted(stored, day)
+        total = [sum(pair) for pair in zip(total, counts, strict=True)]
+        out.write(f"{day!s:<12}" + "".join(f"{count:>10}" for count in counts) + "\n")
+    out.write(f"{'in all':<12}" + "".join(f"{count:>10}" for count in total) + "\n")
+
+
+def _counted(stored: Events, day: date) -> tuple[int, int, int]:
+    events = damaged = 0
+    calls: set[tuple[str, str]] = set()
+    for file in stored.files(day_folder(day)):
+        frames = read_frames(stored.read(file.name))
+        events += len(frames.records)
+        damaged += frames.damaged
+        for record in frames.records:
+            calls.add((field(record["fields"], "account_id"), field(record["fields"], "call_id")))
+    return events, len(calls), damaged
 
 
 if __name__ == "__main__":

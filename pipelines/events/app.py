@@ -6,12 +6,15 @@ No answer and no log line holds a field of an event, nor a header. Who may conne
 from __future__ import annotations
 
 import asyncio
+import hmac
+import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 from starlette.applications import Starlette
@@ -24,11 +27,7 @@ from starlette.types import Receive, Scope, Send
 from pipelines.calendar import local_day
 from pipelines.events.commit import GroupCommit, Overloaded
 from pipelines.events.event import NotAnEvent, call_start, read_event
-from pipelines.events.frames import frame
-from pipelines.events.guard import HeaderCheck, TokenBucket
-from pipelines.events.keep import Keeper
-from pipelines.events.place import EventsUnavailable
-from pipelines.events.stored import day_folder, malformed_folder
+from pipelines.events.files import Events, EventsUnavailable, day_folder, frame, malformed_folder
 
 PATHS = ("/", "/events", "/events/")
 # What is no event is kept to be looked at: its beginning, and no more a day than this by one receiver.
@@ -62,12 +61,58 @@ class Tally:
     trouble: str = ""
 
 
+class HeaderCheck:
+    """Compares a request's header with the values that are accepted, in a time that tells nothing about them.
+
+    Args:
+        name: the header's name.
+        accepted: the values; none lets everybody in.
+    """
+
+    def __init__(self, name: str, accepted: Sequence[str]) -> None:
+        self._name = name.lower().encode("ascii")
+        self._accepted = tuple(sha256(value.encode()).digest() for value in accepted)
+
+    def admits(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether the header is there, once, with an accepted value. `headers`: as ASGI has them, names in lower case.
+
+        Digests of one length are compared, all of them each time, also when the header is missing.
+        """
+        if not self._accepted:
+            return True
+        given = [value for name, value in headers if name == self._name]
+        digest = sha256(given[0] if given else b"").digest()
+        same = [hmac.compare_digest(digest, accepted) for accepted in self._accepted]
+        return (len(given) == 1) & any(same)
+
+
+class TokenBucket:
+    """So many a second, and twice as many at once after a quiet time. For one thread."""
+
+    def __init__(self, per_second: int, clock: Callable[[], float]) -> None:
+        self._rate = per_second
+        self._most = 2.0 * per_second
+        self._clock = clock
+        self._tokens = self._most
+        self._at = clock()
+
+    def take(self) -> int:
+        """Take a token: 0, or the whole seconds after which there is one."""
+        now = self._clock()
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0
+        return max(1, math.ceil((1 - self._tokens) / self._rate))
+
+
 class Receiver:
     """One receiver: takes requests, answers when their events are durable."""
 
     def __init__(
         self,
-        keeper: Keeper,
+        events: Events,
         check: HeaderCheck,
         rules: Rules,
         *,
@@ -75,7 +120,7 @@ class Receiver:
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tally = Tally()
-        self._keeper = keeper
+        self._events = events
         self._check = check
         self._rules = rules
         self._clock = clock
@@ -98,7 +143,7 @@ class Receiver:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._commit = GroupCommit(self._keeper)
+        self._commit = GroupCommit(self._events)
         await self._prove()
         yield
         await self._commit.close()
@@ -206,7 +251,7 @@ class Receiver:
     async def _prove(self) -> None:
         """Show that events could be stored now."""
         assert self._commit is not None  # noqa: S101 - as in _committed
-        await self._commit.in_turn(self._keeper.probe)
+        await self._commit.in_turn(self._events.probe)
         self.tally.proven_at, self.tally.trouble = self._ticks(), ""
 
     async def _health(self, _: Request) -> Response:

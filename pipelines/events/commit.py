@@ -1,7 +1,7 @@
 """Group commit: many requests wait for one write.
 
 Lines that come while a batch is being made durable form the next one, so that the cost of a sync, or of a put, is
-shared by as many requests as came in its time. Nobody is told "stored" before the keeper has returned.
+shared by as many requests as came in its time. Nobody is told "stored" before the write has returned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from pipelines.events.keep import Keeper, Line
+from pipelines.events.files import Events, Line
 
 _T = TypeVar("_T")
 
@@ -40,8 +40,8 @@ class _Batch:
 class GroupCommit:
     """Makes lines durable in batches, in a thread of its own. Belongs to one event loop."""
 
-    def __init__(self, keeper: Keeper, *, gather_seconds: float = GATHER_SECONDS) -> None:
-        self._keeper = keeper
+    def __init__(self, events: Events, *, gather_seconds: float = GATHER_SECONDS) -> None:
+        self._events = events
         self._gather = gather_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keep")
         self._next: _Batch | None = None
@@ -71,15 +71,15 @@ class GroupCommit:
         await asyncio.shield(batch.done)
 
     async def in_turn(self, act: Callable[[], _T]) -> _T:
-        """Call something of the keeper's between two batches."""
+        """Call a method of the events' place between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, act)
 
     async def close(self) -> None:
-        """Wait until everything taken is durable, then close the keeper."""
+        """Wait until everything taken is durable, then close the place."""
         if self._writer is not None:
             self._full.set()
             await self._writer
-        await self.in_turn(self._keeper.close)
+        await self.in_turn(self._events.close)
         self._thread.shutdown()
 
     async def _write(self) -> None:
@@ -91,7 +91,7 @@ class GroupCommit:
             batch, self._next = self._next, None
             self._full.clear()
             try:
-                await self.in_turn(partial(self._keeper.write, batch.lines))
+                await self.in_turn(partial(self._events.write, batch.lines))
             except Exception as error:  # noqa: BLE001 - handed to everybody who waits, none of whom is told "stored"
                 batch.done.set_exception(error)
             else:

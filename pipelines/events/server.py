@@ -13,16 +13,13 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipelines.archive.client import make_s3_client
-from pipelines.aws import split_s3_url
-from pipelines.events.app import Receiver, Rules
-from pipelines.events.guard import HeaderCheck
-from pipelines.events.keep import Keeper, LocalKeeper, S3Keeper
+from pipelines.events.app import HeaderCheck, Receiver, Rules
+from pipelines.events.files import events_at
 from pipelines.settings import ReceiverSettings, SettingsError
 
 log = logging.getLogger("pipelines.events")
@@ -40,10 +37,12 @@ def run(settings: ReceiverSettings) -> None:
         SettingsError: the address cannot be listened on.
         EventsUnavailable: nothing can be stored; before any event was taken.
     """
-    keeper = make_keeper(settings)
-    keeper.probe()
+    events = events_at(
+        settings.events_url or "", lambda: make_s3_client(max_connections=4, options=settings.s3_options)
+    )
+    events.probe()
     receiver = Receiver(
-        keeper,
+        events,
         HeaderCheck(settings.events_header_name, settings.header_values),
         Rules(
             zone=settings.zone,
@@ -57,15 +56,6 @@ def run(settings: ReceiverSettings) -> None:
     _allow_connections(settings.events_max_connections)
     listener = _listen(settings.events_host, settings.events_port)
     asyncio.run(_serve(receiver, settings, listener))
-
-
-def make_keeper(settings: ReceiverSettings) -> Keeper:
-    """Where EVENTS_URL says."""
-    where = settings.events_url or ""
-    if not where.startswith("s3://"):
-        return LocalKeeper(Path(where))
-    client = make_s3_client(max_connections=4, options=settings.s3_options)
-    return S3Keeper(client, *split_s3_url(where))
 
 
 class _Server(uvicorn.Server):

@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.events.event import call_start, field
-from pipelines.events.frames import Frames, read_frames
-from pipelines.events.stored import StoredEvents, StoredFile, day_folder, malformed_folder
+from pipelines.events.files import Events, Frames, StoredFile, day_folder, malformed_folder, read_frames
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.identity import with_row_identity
@@ -57,7 +56,7 @@ class EventsTaken:
 
 def take_events(
     ledger: Ledger,
-    stored: StoredEvents,
+    stored: Events,
     day: date,
     *,
     accounts: Collection[str],
@@ -132,12 +131,12 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(canonical_names(EVENTS, ["uii" if fold(name) == "callid" else name for name in given]))
 
 
-def _read(stored: StoredEvents, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
+def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
     with ThreadPoolExecutor(_READERS, thread_name_prefix="events") as pool:
         return list(pool.map(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files))
 
 
-def _frames(stored: StoredEvents, file: StoredFile, start: int) -> Frames:
+def _frames(stored: Events, file: StoredFile, start: int) -> Frames:
     # Not past the listed length: what is appended meanwhile is left to the next run, which lists a longer file.
     frames = read_frames(stored.read(file.name, start)[: file.size - start])
     sound = [one for one in frames.records if isinstance(one.get("fields", one.get("why")), (dict, str))]

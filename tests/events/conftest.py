@@ -13,12 +13,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.events.app import Receiver, Rules
+from pipelines.events.app import HeaderCheck, Receiver, Rules
 from pipelines.events.event import field
-from pipelines.events.frames import read_frames
-from pipelines.events.guard import HeaderCheck
-from pipelines.events.keep import Keeper, LocalKeeper
-from pipelines.events.stored import StoredEvents, day_folder
+from pipelines.events.files import Events, LocalEvents, day_folder, read_frames
 from tests.events.receivers import AUTHORIZATION
 
 with warnings.catch_warnings():
@@ -50,7 +47,7 @@ def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
             *,
             accepted: tuple[str, ...] = (AUTHORIZATION,),
             name: str = "Authorization",
-            keeper: Keeper | None = None,
+            keeper: Events | None = None,
             **changed: Any,
         ) -> TestClient:
             rules = {
@@ -62,13 +59,13 @@ def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
                 "timeout_seconds": 5.0,
                 **changed,
             }
-            made = Receiver(keeper or LocalKeeper(place), HeaderCheck(name, accepted), Rules(**rules))
+            made = Receiver(keeper or LocalEvents(place), HeaderCheck(name, accepted), Rules(**rules))
             return stack.enter_context(TestClient(made.app(), raise_server_exceptions=True))
 
         yield make
 
 
-def stored_fields(stored: StoredEvents) -> list[dict[str, str]]:
+def stored_fields(stored: Events) -> list[dict[str, str]]:
     """The fields of every stored event, whatever its date."""
     found = []
     for day in stored.days():
@@ -77,5 +74,5 @@ def stored_fields(stored: StoredEvents) -> list[dict[str, str]]:
     return found
 
 
-def stored_calls(stored: StoredEvents) -> list[str]:
+def stored_calls(stored: Events) -> list[str]:
     return [field(one, "call_id") for one in stored_fields(stored)]

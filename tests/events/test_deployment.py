@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from pipelines.events.stored import LocalStored
+from pipelines.events.files import LocalEvents
 from pipelines.settings import ReceiverSettings
 from tests.events.conftest import stored_calls
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess, event
@@ -98,6 +98,6 @@ def test_a_proxy_passes_events_alone_and_logs_no_query(proxy: Any, place: Path, 
         finally:
             process.terminate()
             process.wait(20)
-    assert stored_calls(LocalStored(place)) == [event(7)["call_id"], event(8)["call_id"]]
+    assert stored_calls(LocalEvents(place)) == [event(7)["call_id"], event(8)["call_id"]]
     written = "".join(one.read_text(errors="replace") for one in tmp_path.glob("*") if one.is_file())
     assert event(7)["ani"] not in written

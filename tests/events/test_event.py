@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.events.event import MAX_FIELDS, NotAnEvent, call_start, field, read_event
-from pipelines.events.frames import frame, read_frames
+from pipelines.events.files import frame, read_frames
 from tests.events.receivers import event
 
 EASTERN = ZoneInfo("US/Eastern")

@@ -21,11 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.archive.client import make_s3_client
-from pipelines.events import keep
-from pipelines.events.frames import frame, read_frames
-from pipelines.events.keep import LocalKeeper, S3Keeper
-from pipelines.events.place import EventsUnavailable
-from pipelines.events.stored import LocalStored, S3Stored, day_folder, malformed_folder
+from pipelines.events import files
+from pipelines.events.files import (
+    EventsUnavailable,
+    LocalEvents,
+    S3Events,
+    day_folder,
+    frame,
+    malformed_folder,
+    read_frames,
+)
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 11, 20)
@@ -70,7 +75,7 @@ def test_a_byte_that_a_disk_changed_is_never_taken_for_an_event(
 
 
 def test_what_was_written_is_read_back_in_its_order_from_one_file(tmp_path: Path) -> None:
-    keeper, stored = LocalKeeper(tmp_path / "e"), LocalStored(tmp_path / "e")
+    keeper, stored = LocalEvents(tmp_path / "e"), LocalEvents(tmp_path / "e")
     assert stored.days() == []
     keeper.write(lines(1, 2))
     (file,) = stored.files(FOLDER)
@@ -84,32 +89,32 @@ def test_what_was_written_is_read_back_in_its_order_from_one_file(tmp_path: Path
 
 def test_a_large_or_old_file_is_left_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    keeper, stored = LocalKeeper(tmp_path, clock=lambda: now[0]), LocalStored(tmp_path)
+    keeper, stored = LocalEvents(tmp_path, clock=lambda: now[0]), LocalEvents(tmp_path)
     keeper.write(lines(1))
-    now[0] += keep.FILE_SECONDS
+    now[0] += files.FILE_SECONDS
     keeper.write(lines(2))
-    monkeypatch.setattr(keep, "FILE_BYTES", 10)
+    monkeypatch.setattr(files, "FILE_BYTES", 10)
     keeper.write(lines(3))
     assert [numbers(stored.read(file.name)) for file in stored.files(FOLDER)] == [[1], [2], [3]]
 
 
 def test_two_writers_never_share_a_file(tmp_path: Path) -> None:
-    one, two = LocalKeeper(tmp_path), LocalKeeper(tmp_path)
+    one, two = LocalEvents(tmp_path), LocalEvents(tmp_path)
     for number in range(5):
         one.write(lines(number))
         two.write(lines(number + 100))
-    found = [numbers(LocalStored(tmp_path).read(file.name)) for file in LocalStored(tmp_path).files(FOLDER)]
+    found = [numbers(LocalEvents(tmp_path).read(file.name)) for file in LocalEvents(tmp_path).files(FOLDER)]
     assert sorted(found) == [[0, 1, 2, 3, 4], [100, 101, 102, 103, 104]]
 
 
 def test_events_of_many_dates_do_not_keep_a_file_open_for_each(tmp_path: Path) -> None:
-    keeper = LocalKeeper(tmp_path)
+    keeper = LocalEvents(tmp_path)
     days = [day_folder(date(2026, 1, 1 + number)) for number in range(30)]
     keeper.write([(folder, frame({"n": 1})) for folder in days])
     open_files = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.exists()]
     assert sum(file.is_relative_to(tmp_path) for file in open_files) <= 16
     keeper.close()
-    assert len(LocalStored(tmp_path).days()) == 30
+    assert len(LocalEvents(tmp_path).days()) == 30
 
 
 @pytest.fixture
@@ -125,7 +130,7 @@ def small_files() -> Iterator[Callable[[int], None]]:
 def test_a_full_disk_is_said_and_nothing_is_written_behind_a_torn_line(
     tmp_path: Path, small_files: Callable[[int], None]
 ) -> None:
-    keeper, stored = LocalKeeper(tmp_path), LocalStored(tmp_path)
+    keeper, stored = LocalEvents(tmp_path), LocalEvents(tmp_path)
     keeper.write(lines(1))
     small_files(40)
     with pytest.raises(EventsUnavailable, match=r"cannot write .*File too large"):
@@ -145,7 +150,7 @@ def test_a_full_disk_is_said_and_nothing_is_written_behind_a_torn_line(
 
 
 def test_a_file_that_somebody_removed_is_not_written_to_unseen(tmp_path: Path) -> None:
-    keeper, stored = LocalKeeper(tmp_path), LocalStored(tmp_path)
+    keeper, stored = LocalEvents(tmp_path), LocalEvents(tmp_path)
     keeper.write(lines(1))
     (file,) = stored.files(FOLDER)
     (tmp_path / file.name).unlink()
@@ -158,15 +163,15 @@ def test_a_file_that_somebody_removed_is_not_written_to_unseen(tmp_path: Path) -
 def test_a_place_that_cannot_be_written_is_known_before_the_first_event(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EventsUnavailable, match="check EVENTS_URL"):
-        LocalKeeper(tmp_path / "file" / "events").probe()
-    LocalKeeper(tmp_path / "good").probe()
+        LocalEvents(tmp_path / "file" / "events").probe()
+    LocalEvents(tmp_path / "good").probe()
     assert not list((tmp_path / "good").iterdir())
 
 
 def test_whatever_the_umask_events_and_what_was_none_are_their_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        keeper = LocalKeeper(tmp_path / "new" / "events")
+        keeper = LocalEvents(tmp_path / "new" / "events")
         keeper.probe()
         keeper.write([*lines(1), (malformed_folder(date(2026, 11, 21)), frame({"why": "…"}))])
         keeper.close()
@@ -211,7 +216,7 @@ def s3(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_bucket_gets_one_object_a_batch_and_date(s3: Any) -> None:
-    keeper, stored = S3Keeper(s3, "events-bucket", "some/prefix"), S3Stored(s3, "events-bucket", "some/prefix/")
+    keeper, stored = S3Events(s3, "events-bucket", "some/prefix"), S3Events(s3, "events-bucket", "some/prefix/")
     keeper.probe()
     other = day_folder(date(2026, 11, 21))
     keeper.write([*lines(1, 2), (other, frame({"n": 3})), *lines(4)])
@@ -225,6 +230,6 @@ def test_a_bucket_gets_one_object_a_batch_and_date(s3: Any) -> None:
 
 def test_a_bucket_that_is_not_there_is_said_in_a_sentence(s3: Any) -> None:
     with pytest.raises(EventsUnavailable, match="NoSuchBucket; check EVENTS_URL"):
-        S3Keeper(s3, "no-such-bucket", "p").write(lines(1))
+        S3Events(s3, "no-such-bucket", "p").write(lines(1))
     with pytest.raises(EventsUnavailable, match="cannot list s3://no-such-bucket/p/"):
-        S3Stored(s3, "no-such-bucket", "p").files(FOLDER)
+        S3Events(s3, "no-such-bucket", "p").files(FOLDER)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.archive.client import make_s3_client
-from pipelines.events.stored import LocalStored, S3Stored, day_folder
+from pipelines.events.files import LocalEvents, S3Events, day_folder
 from sandbox.s3 import LocalS3
 from tests.events.conftest import stored_calls
 from tests.events.receivers import AUTHORIZATION, ROOT, Load, ReceiverProcess, event
@@ -33,7 +33,7 @@ def test_killed_under_load_again_and_again_it_loses_nothing_that_it_acknowledged
         acknowledged |= load.acknowledged
         sent += load.sent
         assert set(load.answers) == {200}
-    found = stored_calls(LocalStored(place))
+    found = stored_calls(LocalEvents(place))
     assert acknowledged <= set(found)
     assert len(acknowledged) <= len(set(found)) <= sent
 
@@ -49,7 +49,7 @@ def test_killed_while_it_puts_into_a_bucket_it_loses_nothing_either(
         with ReceiverProcess(url, **server.environment()) as receiver, Load(receiver.port, clients=8) as load:
             load.wait_for(100)
             receiver.end(signal.SIGKILL)
-        stored = S3Stored(make_s3_client(max_connections=4), server.bucket, "events")
+        stored = S3Events(make_s3_client(max_connections=4), server.bucket, "events")
         assert load.acknowledged <= set(stored_calls(stored))
         assert set(load.answers) == {200}
         objects = sum(len(stored.files(day_folder(day))) for day in stored.days())
@@ -65,7 +65,7 @@ def test_two_receivers_on_one_place_lose_nothing_when_one_is_killed(place: Path)
             one.end(signal.SIGKILL)
             second.wait_for(len(second.acknowledged) + 50)
         assert two.end(signal.SIGTERM) == 0
-    assert first.acknowledged | second.acknowledged <= set(stored_calls(LocalStored(place)))
+    assert first.acknowledged | second.acknowledged <= set(stored_calls(LocalEvents(place)))
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_told_to_end_it_answers_what_it_has_begun_and_ends_well(place: Path) -> 
         load.wait_for(200)
         assert receiver.end(signal.SIGTERM) == 0
     assert set(load.answers) == {200}
-    found = stored_calls(LocalStored(place))
+    found = stored_calls(LocalEvents(place))
     assert sorted(found) == sorted(load.acknowledged)  # each one answered: none was cut off in the middle
     assert f"Ended; in all: stored {len(found)}" in receiver.log
     for secret in (AUTHORIZATION[6:], "5105550111", "recordings.virtualacd", "My Queue"):
@@ -163,7 +163,7 @@ def test_a_connection_too_many_is_answered_503_and_counted(place: Path) -> None:
 
 
 def test_the_count_says_what_is_stored(place: Path) -> None:
-    code = "import sys, pipelines.events.server; print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
+    code = "import sys, pipelines.events.__main__; print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"  # a receiver is small
     with ReceiverProcess(place) as receiver, Load(receiver.port, clients=2) as load:

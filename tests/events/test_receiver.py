@@ -17,11 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.events import app as receiver_app
-from pipelines.events.frames import read_frames
-from pipelines.events.guard import HeaderCheck, TokenBucket
-from pipelines.events.keep import Line, LocalKeeper
-from pipelines.events.place import EventsUnavailable
-from pipelines.events.stored import LocalStored
+from pipelines.events.app import HeaderCheck, TokenBucket
+from pipelines.events.files import EventsUnavailable, Line, LocalEvents, read_frames
 from pipelines.settings import ReceiverSettings, SettingsError, load
 from tests.events.conftest import stored_calls, stored_fields
 from tests.events.receivers import AUTHORIZATION, event
@@ -53,8 +50,8 @@ def test_an_event_in_each_form_is_stored_when_it_is_answered(receiver: Make, pla
         start=1,
     ):
         assert send().status_code == 200
-        assert stored_calls(LocalStored(place)) == [event(7)["call_id"]] * number
-    assert all(one.items() >= {k: v for k, v in told.items() if v}.items() for one in stored_fields(LocalStored(place)))
+        assert stored_calls(LocalEvents(place)) == [event(7)["call_id"]] * number
+    assert all(one.items() >= {k: v for k, v in told.items() if v}.items() for one in stored_fields(LocalEvents(place)))
 
 
 def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: Path) -> None:
@@ -69,7 +66,7 @@ def test_no_address_is_redirected_whatever_host_is_named(receiver: Make, place: 
     assert client.post("/events/", json=event(7), follow_redirects=False).status_code == 401
     assert client.delete("/events", headers=GOOD).status_code == 405
     assert client.get("/health").json()["events"] == {"elsewhere": 3, "refused": 1, "stored": 2}
-    assert len(stored_calls(LocalStored(place))) == 2
+    assert len(stored_calls(LocalEvents(place))) == 2
 
 
 def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiver: Make, place: Path) -> None:
@@ -78,7 +75,7 @@ def test_an_event_is_filed_under_the_day_of_its_call_in_the_archives_zone(receiv
     client.post("/events", json=event(2, call_id="x1", call_start="2099-01-01 00:00:00"), headers=GOOD)
     client.post("/events", json=event(3, call_id="x2", call_start="1999-01-01 00:00:00"), headers=GOOD)
     client.post("/events", json=event(4, call_id="x3", call_start=""), headers=GOOD)
-    days = LocalStored(place).days()
+    days = LocalEvents(place).days()
     assert days[0].isoformat() == "2020-07-01"
     assert len(days) in {2, 3}  # the others under the day on which they came, which may end meanwhile
 
@@ -154,7 +151,7 @@ def test_too_many_events_a_second_are_told_when_to_come_back(receiver: Make, pla
     statuses = [one.status_code for one in answers]
     assert set(statuses) == {200, 429}
     assert {one.headers["retry-after"] for one in answers if one.status_code == 429} == {"1"}
-    assert len(stored_calls(LocalStored(place))) == statuses.count(200)
+    assert len(stored_calls(LocalEvents(place))) == statuses.count(200)
 
 
 def test_senders_without_the_secret_do_not_use_up_the_others_rate(receiver: Make) -> None:
@@ -181,7 +178,7 @@ def test_what_is_no_event_is_refused_with_a_sentence_and_kept_aside(receiver: Ma
     (kept,) = malformed(place)
     assert (kept["why"], kept["bytes"], kept["query"]) == (answer.text.strip(), 9017, "secret=5105550111")
     assert kept["body"] == "\xff" * receiver_app.KEPT_OF_MALFORMED
-    assert LocalStored(place).days() == []
+    assert LocalEvents(place).days() == []
 
 
 def test_malformed_requests_do_not_fill_the_disk(receiver: Make, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +201,7 @@ def test_no_body_and_no_query_is_a_defect(receiver: Make, body: bytes, query: st
     assert answer.status_code == 200 or answer.text.endswith(".\n")
 
 
-class FailingKeeper(LocalKeeper):
+class FailingKeeper(LocalEvents):
     """A disk that fails for as long as it is told to."""
 
     failing = False
@@ -238,7 +235,7 @@ def test_an_event_that_could_not_be_stored_is_not_acknowledged_and_health_says_s
     keeper.failing = False
     assert client.get("/health").status_code == 200
     assert client.post("/events", json=event(2), headers=GOOD).status_code == 200
-    assert stored_calls(LocalStored(place)) == [event(2)["call_id"]]
+    assert stored_calls(LocalEvents(place)) == [event(2)["call_id"]]
 
 
 def test_many_requests_share_one_write(receiver: Make, place: Path) -> None:
@@ -257,7 +254,7 @@ def test_many_requests_share_one_write(receiver: Make, place: Path) -> None:
     for sender in senders:
         sender.join()
     assert statuses == [200] * 30
-    assert len(set(stored_calls(LocalStored(place)))) == 30
+    assert len(set(stored_calls(LocalEvents(place)))) == 30
     assert keeper.batches < 15
 
 

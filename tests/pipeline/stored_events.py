@@ -7,9 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.events.frames import frame
-from pipelines.events.keep import LocalKeeper
-from pipelines.events.stored import day_folder
+from pipelines.events.files import LocalEvents, day_folder, frame
 from sandbox.calls import Call, calls_of_day
 from sandbox.events import event_of
 from sandbox.faults import Faults
@@ -30,6 +28,6 @@ def told(it: Any, of: Iterable[Call]) -> list[dict[str, Any]]:
 def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datetime | None = None) -> None:
     """As a receiver does it."""
     received = (at or datetime.now(UTC)).isoformat()
-    keeper = LocalKeeper(place)
+    keeper = LocalEvents(place)
     keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
     keeper.close()

@@ -11,9 +11,7 @@ import pytest
 from dagster import AssetKey
 
 from pipelines.definitions import build_defs
-from pipelines.events.frames import frame
-from pipelines.events.keep import S3Keeper
-from pipelines.events.stored import day_folder
+from pipelines.events.files import S3Events, day_folder, frame
 from pipelines.ledger.states import Status
 from pipelines.resources import services_resource
 from pipelines.steps.arrivals import every_event_arrived
@@ -276,7 +274,7 @@ def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[...
     it.variables["EVENTS_URL"] = f"s3://{it.bucket}/events"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EVENTS_URL", it.variables["EVENTS_URL"])
-        keeper = S3Keeper(it.s3, it.bucket, "events")
+        keeper = S3Events(it.s3, it.bucket, "events")
         received = datetime.now(UTC).isoformat()
         for one in told(it, calls(it, day)):
             keeper.write([(day_folder(day), frame({"received_at": received, "fields": one}))])

@@ -1,0 +1,362 @@
+"""The files of End Call Events, in a local folder or a bucket: what a line is, and how it is kept and read again.
+
+```
+date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
+malformed/date=YYYY-MM-DD/<ulid>.events   what was no event, by the UTC day on which it came
+```
+
+A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum tells a line that arrived from one that a crash tore
+or a disk spoiled; the line break, which JSON in ASCII never holds, tells where a line that is still being written
+begins. Every process appends whole lines to files of its own, so any number of receivers may share a place.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import time
+import uuid
+import zlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from botocore.exceptions import BotoCoreError, ClientError
+from ulid import ULID
+
+from pipelines.aws import error_code, reason, split_s3_url, status
+from pipelines.ledger.files import make_folders, sync_folder
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Line = tuple[str, bytes]
+"""Folder, with its last slash, and one framed line."""
+
+FILE_BYTES = 64 << 20
+FILE_SECONDS = 3600.0
+_OPEN_FILES = 16
+_FILE_MODE = 0o600  # events hold telephone numbers
+_DATE = "date="
+_SUFFIX = ".events"
+
+
+class EventsUnavailable(Exception):  # noqa: N818 - says what the matter is, like LedgerUnavailable
+    """The place of the events cannot be written or read now. One sentence: what, where, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What a piece of a file holds.
+
+    `records`: the sound lines. `damaged`: whole lines that are not what was written. `settled`: bytes from the piece's
+    start that need not be read again, which end before the first damaged line and before a line without its end.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    damaged: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of events, and its length in bytes when it was listed."""
+
+    name: str
+    size: int
+
+
+def frame(record: Mapping[str, Any]) -> bytes:
+    """Return the line of a record."""
+    text = json.dumps(record, separators=(",", ":")).encode("ascii")
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def read_frames(data: bytes) -> Frames:
+    """Read lines from a place where one begins."""
+    records: list[Mapping[str, Any]] = []
+    damaged = settled = 0
+    for line in data.split(b"\n")[:-1]:
+        record = _record(line)
+        if record is None:
+            damaged += 1
+        else:
+            records.append(record)
+        if not damaged:
+            settled += len(line) + 1
+    return Frames(records, damaged, settled)
+
+
+def day_folder(day: date) -> str:
+    """Return the folder of the events whose calls began on the local `day`."""
+    return f"{_DATE}{day.isoformat()}/"
+
+
+def malformed_folder(day: date) -> str:
+    """Return the folder of what came on the UTC `day` and was no event."""
+    return f"malformed/{_DATE}{day.isoformat()}/"
+
+
+@dataclass(slots=True)
+class _Open:
+    """A file being appended to. `size`: the bytes that are known to be durable."""
+
+    path: Path
+    handle: int
+    opened_at: float
+    size: int = 0
+
+
+class LocalEvents:
+    """Events in a local folder. One thread at a time may write."""
+
+    def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._root = Path(root)
+        self._clock = clock
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+
+    def write(self, lines: Iterable[Line]) -> None:
+        """Append to one file for each folder, and sync it: the lines survive a killed process and a power cut.
+
+        Raises:
+            EventsUnavailable: at least one line is not durable, so none may be acknowledged.
+        """
+        for folder, data in _by_folder(lines).items():
+            with _errors("write", self._root):
+                self._append(folder, data)
+
+    def probe(self) -> None:
+        """Write, sync and remove a file, to prove that events could be kept.
+
+        Raises:
+            EventsUnavailable: they could not.
+        """
+        with _errors("write", self._root):
+            make_folders(self._root)
+            file = self._root / f".probe-{uuid.uuid4().hex}"
+            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE)
+            try:
+                os.write(handle, b"probe\n")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+                file.unlink()
+
+    def close(self) -> None:
+        """Close all files."""
+        for folder in list(self._open):
+            self._leave(folder)
+
+    def days(self) -> list[date]:
+        """Return the dates that have events, sorted."""
+        with _errors("list", self._root):
+            try:
+                return _dates(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+            except FileNotFoundError:
+                return []
+
+    def files(self, folder: str) -> list[StoredFile]:
+        """Return the files of a folder as long as they are now, sorted; none when there is no such folder."""
+        with _errors("list", self._root):
+            try:
+                found = [
+                    StoredFile(f"{folder}{entry.name}", entry.stat().st_size)
+                    for entry in os.scandir(self._root / folder)
+                    if entry.name.endswith(_SUFFIX)
+                ]
+            except FileNotFoundError:
+                return []
+        return sorted(found, key=lambda file: file.name)
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return a file's bytes from `start` on, as many as there are: it may be growing."""
+        with _errors("read", self._root), (self._root / name).open("rb") as file:
+            file.seek(start)
+            return file.read()
+
+    def _append(self, folder: str, data: bytes) -> None:
+        file = self._file(folder)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(file.handle, left) :]
+            os.fdatasync(file.handle)
+            removed = os.fstat(file.handle).st_nlink == 0
+        except OSError:
+            # What was not synced may be torn, and a reader may have gone past it: never append behind it.
+            self._leave(folder)
+            if file.size == 0:
+                file.path.unlink(missing_ok=True)  # holds nothing that was acknowledged; a full disk makes many of them
+            raise
+        file.size += len(data)
+        if removed:
+            # Somebody cleared the folder: what is appended to a file without a name is lost with this process.
+            self._leave(folder)
+            raise FileNotFoundError(errno.ENOENT, "the file being written was removed")
+
+    def _file(self, folder: str) -> _Open:
+        file = self._open.get(folder)
+        if file and (file.size >= FILE_BYTES or self._clock() - file.opened_at >= FILE_SECONDS):
+            self._leave(folder)
+            file = None
+        if file is None:
+            while len(self._open) >= _OPEN_FILES:
+                self._leave(next(iter(self._open)))
+            file = self._open[folder] = self._create(folder)
+        self._open.move_to_end(folder)
+        return file
+
+    def _create(self, folder: str) -> _Open:
+        where = self._root / folder
+        make_folders(where)
+        path = where / f"{ULID()}{_SUFFIX}"
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
+        try:
+            sync_folder(where)
+        except OSError:
+            os.close(handle)
+            raise
+        return _Open(path, handle, self._clock())
+
+    def _leave(self, folder: str) -> None:
+        os.close(self._open.pop(folder).handle)
+
+
+class S3Events:
+    """Events in a bucket: a new object for each folder of a batch, and nothing is ever replaced.
+
+    Needs s3:ListBucket, and s3:PutObject to write or s3:GetObject to read.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._place = f"s3://{self._bucket}/{self._prefix}"
+
+    def write(self, lines: Iterable[Line]) -> None:
+        """Put new objects; the server checks the bytes by their MD5.
+
+        Raises:
+            EventsUnavailable: at least one line is not durable, so none may be acknowledged.
+        """
+        for folder, data in _by_folder(lines).items():
+            with _errors("write", self._place):
+                self._put(f"{self._prefix}{folder}{ULID()}{_SUFFIX}", data)
+
+    def probe(self) -> None:
+        """List one key: that the right to put is there as well is shown by the first event.
+
+        Raises:
+            EventsUnavailable: the bucket does not answer.
+        """
+        with _errors("reach", self._place):
+            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def days(self) -> list[date]:
+        """Return the dates that have events, sorted: one request per 1000."""
+        pages = self._pages(Prefix=self._prefix + _DATE, Delimiter="/")
+        return _dates(
+            item["Prefix"].rstrip("/").rpartition("/")[2] for page in pages for item in page.get("CommonPrefixes", [])
+        )
+
+    def files(self, folder: str) -> list[StoredFile]:
+        """Return the objects of a folder, sorted: one request per 1000."""
+        found = [
+            StoredFile(item["Key"].removeprefix(self._prefix), item["Size"])
+            for page in self._pages(Prefix=self._prefix + folder)
+            for item in page.get("Contents", [])
+            if item["Key"].endswith(_SUFFIX)
+        ]
+        return sorted(found, key=lambda file: file.name)
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return an object's bytes; objects never grow, so `start` spares no request."""
+        with _errors("read", self._place):
+            return self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()[start:]
+
+    def _pages(self, **query: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
+        with _errors("list", self._place):
+            yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
+
+    def _put(self, key: str, data: bytes) -> None:
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        try:
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentMD5=md5,
+                ContentType="application/octet-stream",
+                IfNoneMatch="*",
+            )
+        except ClientError as error:
+            # A name of 80 random bits is nobody else's: after an answer that was lost botocore met its own object.
+            if status(error) != 412:
+                raise
+            if self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() != data:
+                raise
+
+
+Events: TypeAlias = LocalEvents | S3Events
+"""Every method but `close` raises EventsUnavailable when the place does not answer."""
+
+
+def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
+    """Return the place that EVENTS_URL names; `s3` makes the client when it is a bucket."""
+    return S3Events(s3(), *split_s3_url(url)) if url.startswith("s3://") else LocalEvents(Path(url))
+
+
+@contextmanager
+def _errors(verb: str, where: object) -> Iterator[None]:
+    """Turn the errors of a disk or a bucket into EventsUnavailable: `cannot write /data/events: No space left …`."""
+    try:
+        yield
+    except (ClientError, BotoCoreError, OSError) as error:
+        why = None if isinstance(error, OSError) else reason(error)
+        said = error_code(error) if isinstance(error, ClientError) else getattr(error, "strerror", None)
+        raise EventsUnavailable(
+            f"cannot {verb} {where}: {why}."
+            if why
+            else f"cannot {verb} {where}: {said or type(error).__name__}; check EVENTS_URL, its rights and its space, "
+            "and the AWS credentials."
+        ) from error
+
+
+def _record(line: bytes) -> Mapping[str, Any] | None:
+    text = line[9:]
+    if line[:9] != b"%08x " % zlib.crc32(text):
+        return None
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _by_folder(lines: Iterable[Line]) -> dict[str, bytes]:
+    folders: defaultdict[str, list[bytes]] = defaultdict(list)
+    for folder, line in lines:
+        folders[folder].append(line)
+    return {folder: b"".join(parts) for folder, parts in folders.items()}
+
+
+def _dates(names: Iterable[str]) -> list[date]:
+    found = []
+    for name in names:
+        try:
+            found.append(date.fromisoformat(name.removeprefix(_DATE)))
+        except ValueError:
+            continue  # `malformed`, or a folder of somebody else's
+    return sorted(found)
