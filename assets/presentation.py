@@ -50,20 +50,11 @@ def not_held(reasons: pa.Table) -> TableMetadataValue:
     what happens next.
     """
     rows = []
-    for group in reasons.to_pylist():
-        soonest = group["next_attempt_at"]
+    for one in reasons.to_pylist():
+        soonest = one["next_attempt_at"]
         following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
-        rows.append(
-            (
-                group["status"],
-                group["reason"] or "new",
-                group["recordings"],
-                following,
-                group["example"],
-            )
-        )
-    rows.sort()
-    return table(("state", "reason", "recordings", "next", "example"), rows)
+        rows.append((one["status"], one["reason"] or "new", one["recordings"], following, one["example"]))
+    return table(("state", "reason", "recordings", "next", "example"), sorted(rows))
 
 
 def place(bucket: Bucket, prefix: str) -> MetadataValue:

@@ -1,6 +1,6 @@
 """The reports: the rows that say which recordings should exist."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 from dagster import (
@@ -55,57 +55,44 @@ class WindowConfig(Config):
 def report_assets(partitions: DailyPartitionsDefinition, reports: Sequence[ReportName]) -> list[AssetsDefinition]:
     """One asset for each of these reports."""
     return [
-        _interaction_asset(partitions) if report == INTERACTIONS else _report_asset(report, partitions)
+        asset(
+            name=report,
+            partitions_def=partitions,
+            group_name="reports",
+            kinds={"ringcx", "parquet"},
+            owners=[OWNER],
+            # Of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
+            pool="ringcx_metadata" if report == INTERACTIONS else "ringcx_reports",
+            description=_DESCRIPTIONS[report],
+        )(_pull_interactions if report == INTERACTIONS else _pull_of(report))
         for report in reports
     ]
 
 
-def _interaction_asset(partitions: DailyPartitionsDefinition) -> AssetsDefinition:
-    @asset(
-        name=INTERACTIONS,
-        partitions_def=partitions,
-        group_name="reports",
-        kinds={"ringcx", "parquet"},
-        owners=[OWNER],
-        # Of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
-        pool="ringcx_metadata",
-        description=_DESCRIPTIONS[INTERACTIONS],
-    )
-    def interactions(
-        context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
-    ) -> MaterializeResult[None]:
-        day = date.fromisoformat(context.partition_key)
-        with told_in_a_sentence():
-            bounds = day_bounds(day, services.settings.zone)
-            period = settled_period(bounds, services.clock(), day, windows.SETTLING)
-            pulls = windows.WindowedPull(
-                day=day,
-                bounds=bounds,
-                period=period,
-                window_s=services.settings.ringcx_metadata_window,
-                source=services.interactions,
-                ledger=services.ledger,
-                run_id=context.run.run_id,
-                clock=services.clock,
-                log=context.log,
-                afresh=config.ask_for_every_window,
-            ).run(services.settings.ringcx_account_ids)
-        return _told(pulls, whole_day=period.end == bounds[1])
-
-    return interactions
+def _pull_interactions(
+    context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
+) -> MaterializeResult[None]:
+    day = date.fromisoformat(context.partition_key)
+    with told_in_a_sentence():
+        bounds = day_bounds(day, services.settings.zone)
+        period = settled_period(bounds, services.clock(), day, windows.SETTLING)
+        pulls = windows.WindowedPull(
+            day=day,
+            bounds=bounds,
+            period=period,
+            window_s=services.settings.ringcx_metadata_window,
+            source=services.interactions,
+            ledger=services.ledger,
+            run_id=context.run.run_id,
+            clock=services.clock,
+            log=context.log,
+            afresh=config.ask_for_every_window,
+        ).run(services.settings.ringcx_account_ids)
+    return _told(pulls, whole_day=period.end == bounds[1])
 
 
-def _report_asset(report: ReportName, partitions: DailyPartitionsDefinition) -> AssetsDefinition:
-    @asset(
-        name=report,
-        partitions_def=partitions,
-        group_name="reports",
-        kinds={"ringcx", "parquet"},
-        owners=[OWNER],
-        pool="ringcx_reports",
-        description=_DESCRIPTIONS[report],
-    )
-    def pulled(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+def _pull_of(report: ReportName) -> Callable[..., MaterializeResult[None]]:
+    def pull(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         with told_in_a_sentence():
             bounds = day_bounds(day, services.settings.zone)
@@ -122,7 +109,7 @@ def _report_asset(report: ReportName, partitions: DailyPartitionsDefinition) -> 
             ).run(services.settings.ringcx_account_ids)
         return _told(pulls, whole_day=period.end == bounds[1])
 
-    return pulled
+    return pull
 
 
 def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:

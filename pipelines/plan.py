@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
 from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
 from pipelines.ledger.store import Ledger
@@ -21,8 +22,6 @@ from pipelines.steps.planning.estimate import make_plan
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-_CONNECTIONS = 16
 
 
 def main(
@@ -49,7 +48,8 @@ def main(
                 "date, or set ARCHIVE_START_DATE"
             )
         file = json_of(known)
-        ledger = Ledger(storage.ledger_files(settings, s3 or storage.s3_client(settings, _CONNECTIONS)), clock=clock)
+        client = s3 or make_s3_client(max_connections=16, options=settings.s3_options)
+        ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
         plan = make_plan(ledger, settings, first, last, now)
         sys.stdout.write(f"{render.text(plan)}\n")
         if file is not None:

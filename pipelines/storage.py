@@ -8,23 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.archive.client import make_s3_client
 from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
-from pipelines.settings import S3Settings, StorageSettings
+from pipelines.settings import StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-
-def s3_client(settings: S3Settings, max_connections: int) -> S3Client:
-    """Build the S3 client of the settings; for at least as many threads as it has connections.
-
-    Raises:
-        StorageRefused: a variable of boto3 is wrong.
-    """
-    return make_s3_client(max_connections=max_connections, options=settings.s3_options)
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pipelines import storage
 from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
 from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
 from pipelines.ledger.parts import LedgerParts
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> 
 
 def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Client | None) -> Archive:
     threads = settings.archive_concurrency
-    client = s3 or storage.s3_client(settings, 2 * threads)
+    client = s3 or make_s3_client(max_connections=2 * threads, options=settings.s3_options)
     files = storage.ledger_files(settings, client)
     return Archive(
         bucket=Bucket(client, settings.archive_bucket, settings.archive_prefix),
