@@ -17,7 +17,7 @@ from dagster import (
 
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
-from pipelines.steps.fetch import Progress
+from pipelines.steps.fetch import FetchResult
 
 OWNER = "team:recording-archive"
 PROGRESS_SECONDS = 30.0
@@ -73,18 +73,18 @@ class ProgressReporter:
         self._told_at = clock()
         self._told = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: FetchResult) -> None:
         """Take note of `progress`, and tell it when it is time."""
-        ahead = progress.done - self._told
+        ahead = progress.settled - self._told
         if not ahead or (ahead < progress.due * PROGRESS_SHARE and self._clock() - self._told_at < PROGRESS_SECONDS):
             return
-        self._told, self._told_at = progress.done, self._clock()
+        self._told, self._told_at = progress.settled, self._clock()
         megabytes = progress.size / 1e6
-        self._context.log.info("%d of %d recordings done, %.1f MB archived", progress.done, progress.due, megabytes)
+        self._context.log.info("%d of %d recordings done, %.1f MB archived", progress.settled, progress.due, megabytes)
         self._context.log_event(
             AssetObservation(
                 asset_key=self._context.asset_key,
                 partition=self._context.partition_key,
-                metadata={"done": progress.done, "due": progress.due, "megabytes_archived": round(megabytes, 1)},
+                metadata={"done": progress.settled, "due": progress.due, "megabytes_archived": round(megabytes, 1)},
             )
         )

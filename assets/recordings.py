@@ -23,7 +23,7 @@ from pipelines.ledger.schema import values
 from pipelines.ledger.store import Ledger
 from pipelines.resources import Services
 from pipelines.ringcx.columns import ReportName
-from pipelines.steps.due import work_of
+from pipelines.steps.due import standing_after, work_of
 from pipelines.steps.events import latency, waits
 from pipelines.steps.fetch import Fetcher, refused_log_in
 from pipelines.steps.findings import SAMPLE
@@ -32,7 +32,6 @@ from pipelines.steps.linked import linked_days
 from pipelines.steps.links import register_links
 from pipelines.steps.retry import Retried, reopen
 from pipelines.steps.rows import EVENTS
-from pipelines.steps.standing import standing_after
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:

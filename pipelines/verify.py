@@ -57,7 +57,9 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        self._clear()
+        if self._live is not None:
+            self._live.write("\r\033[K")
+            self._live.flush()
         self._out.write(f"{text}\n")
         self._out.flush()
 
@@ -83,11 +85,6 @@ class Screen:
             self.line(f"  {day.day}  … and {self._shown - self.most:,} more, all of them in the file of --json")
         self.line(f"{day.day!s:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
         self._shown = 0
-
-    def _clear(self) -> None:
-        if self._live is not None:
-            self._live.write("\r\033[K")
-            self._live.flush()
 
 
 def parse(arguments: Sequence[str], *, today: date) -> Request:

@@ -6,7 +6,7 @@ report lacks, is a report that is not whole. Reads rows only, and says nothing a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -20,6 +20,13 @@ from pipelines.steps.coverage import covers
 from pipelines.steps.findings import SAMPLE, Finding, Level, Row, Table, number
 from pipelines.steps.rows import EVENTS, GLOBAL
 
+_COUNTS = (
+    "calls_with_recording",
+    "events_with_recording",
+    "calls_without_event",
+    "events_without_call",
+    "accounts_not_compared",
+)
 # The two may date one call on either side of midnight.
 _NEAR = (timedelta(days=-1), timedelta(0), timedelta(days=1))
 
@@ -43,25 +50,22 @@ def every_event_arrived(
     if not days_of_events or day < days_of_events[0]:
         since = f"the first one is of {days_of_events[0]}" if days_of_events else "none was ever stored"
         return Finding(
-            level=Level.good, sentence=f"Nothing to compare on {day}: of End Call Events {since}.", counts=_counts()
+            level=Level.good,
+            sentence=f"Nothing to compare on {day}: of End Call Events {since}.",
+            counts=dict.fromkeys(_COUNTS, 0),
         )
     seen = _compare(ledger, day, accounts, zone, now)
-    counts = _counts(
-        calls_with_recording=len(seen.reported),
-        events_with_recording=len(seen.told),
-        calls_without_event=len(seen.lost),
-        events_without_call=len(seen.unreported),
-        accounts_not_compared=len(set(accounts) - seen.accounts),
-    )
+    not_compared = len(set(accounts) - seen.accounts)
+    found = (len(seen.reported), len(seen.told), len(seen.lost), len(seen.unreported), not_compared)
     shares: list[Row] = [
         ("calls_without_event", len(seen.lost), len(seen.reported), _percent(len(seen.lost), len(seen.reported))),
         ("events_without_call", len(seen.unreported), len(seen.told), _percent(len(seen.unreported), len(seen.told))),
     ]
-    sample = list(_sample(seen))
+    sample = _sample(seen)
     return Finding(
-        level=Level.doubtful if sample or counts["accounts_not_compared"] else Level.good,
-        sentence=_sentence(day, seen, counts["accounts_not_compared"]),
-        counts=counts,
+        level=Level.doubtful if sample or not_compared else Level.good,
+        sentence=_sentence(day, seen, not_compared),
+        counts=dict(zip(_COUNTS, found, strict=True)),
         tables={
             "shares": Table(("matter", "calls", "of", "percent"), shares),
             **({"sample": Table(("matter", "account", "uii"), sample)} if sample else {}),
@@ -112,11 +116,6 @@ def _recorded(ledger: Ledger, report: ReportName, days: list[date]) -> frozenset
     return frozenset(found)
 
 
-def _counts(**found: int) -> dict[str, int]:
-    names = ("calls_with_recording", "events_with_recording", "calls_without_event", "events_without_call")
-    return dict.fromkeys((*names, "accounts_not_compared"), 0) | found
-
-
 def _percent(part: int, whole: int) -> float:
     return round(100 * part / whole, 2) if whole else 0.0
 
@@ -138,10 +137,8 @@ def _sentence(day: date, seen: _Compared, not_compared: int) -> str:
     return said
 
 
-def _sample(seen: _Compared) -> Iterator[Row]:
+def _sample(seen: _Compared) -> list[Row]:
     """Up to `SAMPLE` calls, half of them for the rarer matter."""
-    lost: list[Row] = [("without_event", *call) for call in seen.lost]
     unreported: list[Row] = [("without_call", *call) for call in seen.unreported]
-    first = unreported[: max(SAMPLE // 2, SAMPLE - len(lost))]
-    yield from first
-    yield from lost[: SAMPLE - len(first)]
+    first = unreported[: max(SAMPLE // 2, SAMPLE - len(seen.lost))]
+    return [*first, *(("without_event", *call) for call in seen.lost[: SAMPLE - len(first)])]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 
 from pipelines.ledger.states import RecordingState
@@ -27,19 +25,19 @@ def audio_is_true(ledger: Ledger, day: date) -> Finding:
     Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
     """
     known = Recordings.of(ledger.current([day]))
-    doubts = _Doubts.of(known)
+    doubts, heard = _doubts(known)
     counts = {
         "archived": known.held.num_rows,
-        **{doubt: len(ids) for doubt, ids in doubts.ids.items()},
+        **{doubt: len(ids) for doubt, ids in doubts.items()},
         "without_reported_duration": known.held["expected_duration_s"].null_count,
     }
-    in_order = [(doubt, key) for doubt, ids in doubts.ids.items() for key in ids][:SAMPLE]
+    in_order = [(doubt, key) for doubt, ids in doubts.items() for key in ids][:SAMPLE]
     shown = known.states(key for _, key in in_order)
-    flagged = [(_detail(doubt, shown[key], doubts.heard.get(key)), shown[key]) for doubt, key in in_order]
+    flagged = [(_detail(doubt, shown[key], heard.get(key)), shown[key]) for doubt, key in in_order]
     if flagged:
         others = "".join(
             f", {number(len(ids), 'has', 'have')} the warning `{name}`"
-            for name, ids in doubts.ids.items()
+            for name, ids in doubts.items()
             if name not in _OWN
         )
         sentence = (
@@ -61,39 +59,23 @@ def audio_is_true(ledger: Ledger, day: date) -> Finding:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Doubts:
-    """What may be wrong -> the ids of the recordings, sorted; and the seconds `heard` of those that were compared."""
-
-    ids: Mapping[str, Sequence[str]]
-    heard: Mapping[str, float | None]
-
-    @classmethod
-    def of(cls, known: Recordings) -> _Doubts:
-        ids: dict[str, set[str]] = {name: set() for name in _OWN}
-        heard: dict[str, float | None] = {}
-        parts = _parts(known)
-        columns = (
-            "recording_id",
-            "account_id",
-            "uii",
-            "layout",
-            "size",
-            "duration_s",
-            "expected_duration_s",
-            "warnings",
-        )
-        for recording_id, account_id, uii, layout, size, lasts, expected, warnings in known.columns(*columns):
-            in_all = parts.get((account_id, uii), lasts) if layout == "mono" and lasts is not None else lasts
-            if duration_differs(expected, in_all):
-                ids["duration_differs"].add(recording_id)
-                heard[recording_id] = in_all
-            if size <= _HEADER_BYTES or lasts == 0:
-                ids["header_only"].add(recording_id)
-            for warning in set(warnings or ()) - _NOT_COUNTED:
-                ids.setdefault("silent_channel" if "silent" in warning else warning, set()).add(recording_id)
-        ids["header_only"] |= {key for key, one in known.others.items() if one.reason == "header_only"}
-        return cls({doubt: sorted(found) for doubt, found in ids.items()}, heard)
+def _doubts(known: Recordings) -> tuple[dict[str, list[str]], dict[str, float | None]]:
+    """What may be wrong -> the ids of the recordings, sorted; and the seconds heard of those whose length differs."""
+    ids: dict[str, set[str]] = {name: set() for name in _OWN}
+    heard: dict[str, float | None] = {}
+    parts = _parts(known)
+    names = ("recording_id", "account_id", "uii", "layout", "size", "duration_s", "expected_duration_s", "warnings")
+    for recording_id, account_id, uii, layout, size, lasts, expected, warnings in known.columns(*names):
+        in_all = parts.get((account_id, uii), lasts) if layout == "mono" and lasts is not None else lasts
+        if duration_differs(expected, in_all):
+            ids["duration_differs"].add(recording_id)
+            heard[recording_id] = in_all
+        if size <= _HEADER_BYTES or lasts == 0:
+            ids["header_only"].add(recording_id)
+        for warning in set(warnings or ()) - _NOT_COUNTED:
+            ids.setdefault("silent_channel" if "silent" in warning else warning, set()).add(recording_id)
+    ids["header_only"] |= {key for key, one in known.others.items() if one.reason == "header_only"}
+    return {doubt: sorted(found) for doubt, found in ids.items()}, heard
 
 
 def _parts(known: Recordings) -> dict[tuple[str, str], float]:

@@ -32,6 +32,31 @@ _ONE_DAY = timedelta(days=1)
 _READERS = 8
 
 
+# Count, what one of them does | what others do, what it means or what to do.
+_PROBLEMS = (
+    ("lost", "is lost|are lost", " (`missing`, `rejected` or `denied`; the table by_reason says why)"),
+    ("conflicts", "conflicts|conflict", ": the source sends other bytes than are archived; both are kept"),
+    ("overdue", "is late|are late", ": the next attempt was due and no run came; is the daemon running?"),
+    ("stuck", "was asked|were asked", " for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer"),
+    (
+        "shared_by_calls",
+        "is named|are named",
+        " by the rows of several calls, which may have one recording each: look at their links",
+    ),
+    ("without_state", "is linked to|are linked to", " by a row but unknown: run `recording_links` again"),
+    (
+        "object_gone",
+        "was archived and is no longer in the bucket|were archived and are no longer in the bucket",
+        ": restore the object, or list the recording's id in retry_recording_ids",
+    ),
+    (
+        "object_changed",
+        "was archived and is now another object|were archived and are now other objects",
+        ": run `python -m pipelines.verify --read-data`",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DayRecordings:
     """The recordings that concern a date: dated so, found by its pull, or linked to by its rows.
@@ -96,25 +121,20 @@ def every_link_is_held(
     by_matter = Counter(matters.values())
     by_status = known.by_status()
     not_over = now < day_bounds(day, zone)[1]
+    next_at = min((one.next_attempt_at for one in known.others.values() if one.next_attempt_at), default=None)
     counts = {
         "found": len(known) + len(recordings.unknown),
         **{str(status): by_status[status] for status in Status},
-        "waiting": by_matter["waiting"],
-        "overdue": by_matter["overdue"],
-        "stuck": by_matter["stuck"],
-        "lost": by_matter["lost"],
+        **{name: by_matter[name] for name in ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")},
         "conflicts": by_matter["conflict"],
-        "object_gone": by_matter["object_gone"],
-        "object_changed": by_matter["object_changed"],
         "without_state": len(recordings.unknown),
         "shared_by_calls": len(recordings.shared),
         "reports_not_pulled": len(gaps),
     }
-    wrong_ids = {key: matter for key, matter in matters.items() if matter != "waiting"}
-    in_order = sorted((matter, key) for key, matter in wrong_ids.items())
+    in_order = sorted((matter, key) for key, matter in matters.items() if matter != "waiting")
     shown = known.states(key for _, key in in_order[:SAMPLE])
     level = Level.good
-    if wrong_ids or recordings.unknown or (gaps and not not_over):
+    if in_order or recordings.unknown or (gaps and not not_over):
         level = Level.bad
     elif gaps or recordings.shared:
         level = Level.doubtful
@@ -123,7 +143,7 @@ def every_link_is_held(
     sample = Table(sample.columns, [*sample.rows, *missing][:SAMPLE])
     return Finding(
         level=level,
-        sentence=_sentence(day, counts, gaps, not_over=not_over, next_at=_next(known.others.values())),
+        sentence=_sentence(day, counts, gaps, not_over=not_over, next_at=next_at),
         counts=counts,
         tables={
             "by_reason": _by_reason(known, matters),
@@ -174,15 +194,11 @@ def _sha256_of(bucket: Bucket, doubted: tuple[str, str, str]) -> str | None:
         return None
 
 
-def _next(states: Iterable[RecordingState]) -> datetime | None:
-    return min((one.next_attempt_at for one in states if one.next_attempt_at is not None), default=None)
-
-
 def _sentence(
     day: date, counts: Mapping[str, int], gaps: Sequence[Unpulled], *, not_over: bool, next_at: datetime | None
 ) -> str:
     found, held = counts["found"], counts["archived"] - counts["object_gone"] - counts["object_changed"]
-    parts = []
+    parts: list[str] = []
     if gaps and not_over:
         parts.append(f"{day} is not over: this is what it has so far, and it is not complete yet.")
     elif gaps:
@@ -193,47 +209,7 @@ def _sentence(
         )
     expected = f"{number(found, 'recording')} expected for {day}"
     archived = f"Of {expected}, {number(held, 'is archived', 'are archived')}"
-    problems = [
-        (counts["lost"], "is lost", "are lost", " (`missing`, `rejected` or `denied`; the table by_reason says why)"),
-        (
-            counts["conflicts"],
-            "conflicts",
-            "conflict",
-            ": the source sends other bytes than are archived; both are kept",
-        ),
-        (
-            counts["overdue"],
-            "is late",
-            "are late",
-            ": the next attempt was due and no run came; is the daemon running?",
-        ),
-        (counts["stuck"], "was asked", "were asked", " for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer"),
-        (
-            counts["shared_by_calls"],
-            "is named",
-            "are named",
-            " by the rows of several calls, which may have one recording each: look at their links",
-        ),
-        (
-            counts["without_state"],
-            "is linked to",
-            "are linked to",
-            " by a row but unknown: run `recording_links` again",
-        ),
-        (
-            counts["object_gone"],
-            "was archived and is no longer in the bucket",
-            "were archived and are no longer in the bucket",
-            ": restore the object, or list the recording's id in retry_recording_ids",
-        ),
-        (
-            counts["object_changed"],
-            "was archived and is now another object",
-            "were archived and are now other objects",
-            ": run `python -m pipelines.verify --read-data`",
-        ),
-    ]
-    said = [f"{number(count, one, more)}{what}." for count, one, more, what in problems if count]
+    said = [f"{number(counts[name], *verbs.split('|'))}{what}." for name, verbs, what in _PROBLEMS if counts[name]]
     if said:
         parts.append(f"{archived}. {' '.join(said)}")
         if counts["lost"]:

@@ -16,7 +16,7 @@ import pyarrow.compute
 
 from pipelines.archive import keys
 from pipelines.ledger.schema import states_from, states_table, values
-from pipelines.ledger.states import RecordingState, Status, reopened
+from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.steps.attempt import file_path
 from pipelines.steps.known import Recordings, recordings_of
@@ -43,10 +43,6 @@ class Due:
     def part(self, start: int, most: int) -> Due:
         """The same from `start` on, at most so many."""
         return Due(self.lines, self.order.slice(start, most))
-
-    def parts(self, size: int) -> Iterator[Due]:
-        """The same in parts of at most so many."""
-        return (self.part(start, size) for start in range(0, len(self), size))
 
     def column(self, name: str) -> pa.ChunkedArray[Any]:
         """What they have in this column."""
@@ -88,14 +84,10 @@ class Planned:
                 found.append(key)
         return frozenset(found)
 
-    def batches(self, size: int) -> Iterator[Planned]:
-        """The same in parts of at most so many."""
-        for start in range(0, len(self), size):
-            yield Planned(self.due.part(start, size), self.keys.slice(start, size))
-
     def __iter__(self) -> Iterator[tuple[RecordingState, str]]:
-        for part in self.batches(_AT_ONCE):
-            yield from zip(part.due.states(), values(part.keys), strict=True)
+        for start in range(0, len(self), _AT_ONCE):
+            part = self.keys.slice(start, _AT_ONCE)
+            yield from zip(self.due.part(start, _AT_ONCE).states(), values(part), strict=True)
 
 
 class Work(NamedTuple):
@@ -113,6 +105,16 @@ def work_of(
     if rejoin(ledger, known, day, now=now, run_id=run_id):
         known = recordings_of(ledger, day, linked)
     return Work(planned(prefix, due_of(known, allowed, now=now, run_id=run_id), known.owners), known)
+
+
+def standing_after(ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str) -> Recordings:
+    """Read how the recordings stand after a run, and match both sources once more: a recording that became final under
+    one id is due under its other one; one that is held is not fetched again under the other.
+    """
+    known = recordings_of(ledger, day, linked)
+    if known.by_status().keys() & FINAL and rejoin(ledger, known, day, now=now, run_id=run_id):
+        known = recordings_of(ledger, day, linked)
+    return known
 
 
 def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> Due:
@@ -134,9 +136,8 @@ def planned(prefix: str, due: Due, owners: Callable[[pa.ChunkedArray[Any]], dict
 
     `owners` says which of some keys a recording has already, each with its id.
     """
-    plain = pa.chunked_array(
-        ([_plain_key(prefix, one) for one in part.states()] for part in due.parts(_AT_ONCE)), pa.string()
-    )
+    parts = (due.part(start, _AT_ONCE) for start in range(0, len(due), _AT_ONCE))
+    plain = pa.chunked_array(([_plain_key(prefix, one) for one in part.states()] for part in parts), pa.string())
     taken = owners(plain)
     counted = pc.value_counts(plain)
     twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))

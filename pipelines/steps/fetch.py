@@ -10,13 +10,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 from pipelines.archive.bucket import Bucket
@@ -47,18 +45,9 @@ class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sent
     """So many attempts in a row failed that the run gave up; what was not tried stays due."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: recordings settled, of those due, and the bytes archived so far."""
-
-    done: int
-    due: int
-    size: int
-
-
 @dataclass(slots=True)
 class FetchResult:
-    """What a run did, in numbers: the ledger has the rest.
+    """What a run did so far, in numbers: the ledger has the rest.
 
     Attributes:
         due: recordings that it had to attempt.
@@ -88,38 +77,31 @@ def refused_log_in(result: FetchResult) -> str | None:
     )
 
 
+@dataclass(slots=True, kw_only=True)
 class Fetcher:
     """Attempts due recordings, up to `concurrency` at a time. One object a run; it appends the states that follow."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        bucket: Bucket,
-        media: Recorders,
-        rules: RetryRules,
-        concurrency: int,
-        run_id: str,
-        clock: Callable[[], datetime],
-        stop: threading.Event,
-        progress: Callable[[Progress], None],
-        quarantine_bytes: int,
-    ) -> None:
-        self._ledger = ledger
-        self._bucket = bucket
-        self._media = media
-        self._rules = rules
-        self._concurrency = concurrency
-        self._run_id = run_id
-        self._clock = clock
-        self._stop = stop
-        self._progress = progress
-        self._quarantine_bytes = quarantine_bytes
-        self._given: set[LogIn] = set()
-        self._gave_before: set[LogIn] = set()
-        self._undecided: list[Done] = []
-        self._in_a_row = 0
-        self._defect: Exception | None = None
+    ledger: Ledger
+    bucket: Bucket
+    media: Recorders
+    rules: RetryRules
+    concurrency: int
+    run_id: str
+    clock: Callable[[], datetime]
+    stop: threading.Event
+    progress: Callable[[FetchResult], None]
+    quarantine_bytes: int
+    _result: FetchResult = field(default_factory=FetchResult, init=False)
+    _unwritten: list[RecordingState] = field(default_factory=list, init=False)
+    _written_at: datetime = field(init=False)
+    _given: set[LogIn] = field(default_factory=set, init=False)
+    _gave_before: set[LogIn] = field(default_factory=set, init=False)
+    _undecided: list[Done] = field(default_factory=list, init=False)
+    _in_a_row: int = field(default=0, init=False)
+    _defect: Exception | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._written_at = self.clock()
 
     def run(self, work: Work) -> FetchResult:
         """Attempt every recording that is due.
@@ -129,36 +111,37 @@ class Fetcher:
             StorageRefused: the bucket does not take what is put.
             Exception: the first defect that an attempt met, once all others have been settled.
         """
-        result = FetchResult(due=len(work.due))
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="recording")
+        result = self._result
+        result.due = len(work.due)
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
         try:
-            with _Lines(self._ledger, self._clock) as lines:
-                self._attempt_all(work, pool, lines, result)
+            self._attempt_all(work, pool)
         finally:
             pool.shutdown(wait=False)
+            self._write_last()
         if self._defect is not None:
             raise self._defect
         for log_in in self._given:
             del result.refused[log_in]
         return result
 
-    def _attempt_all(self, work: Work, pool: Executor, lines: _Lines, result: FetchResult) -> None:
+    def _attempt_all(self, work: Work, pool: Executor) -> None:
         due = work.due
         if len(due):
             self._gave_before = {_log_in(one) for one in work.known.of_each_origin()}
         attempt = Attempt(
-            bucket=self._bucket,
-            media=self._media,
+            bucket=self.bucket,
+            media=self.media,
             existing=self._existing(due),
-            stop=self._stop,
-            rules=self._rules,
-            clock=self._clock,
-            quarantine_bytes=self._quarantine_bytes,
+            stop=self.stop,
+            rules=self.rules,
+            clock=self.clock,
+            quarantine_bytes=self.quarantine_bytes,
         )
         try:
-            with closing(self._attempts(attempt, pool, lines, result, due)) as attempts:
+            with closing(self._attempts(attempt, pool, due)) as attempts:
                 for done in attempts:
-                    self._take(done, result, lines)
+                    self._take(done)
         except BaseException:
             # What the source said while it was failing is no verdict on a recording.
             self._undecided = [
@@ -167,14 +150,14 @@ class Fetcher:
             raise
         finally:
             while self._undecided:
-                self._settle(self._undecided.pop(), result, lines)
+                self._settle(self._undecided.pop())
 
     def _existing(self, due: Planned) -> frozenset[str]:
         """What lies in the archive already and may be one of these."""
-        prefixes = [day_prefix(self._bucket.prefix, day) for day in due.days()]
-        return due.among(key for prefix in prefixes for key, _ in self._bucket.list_keys(prefix))
+        prefixes = [day_prefix(self.bucket.prefix, day) for day in due.days()]
+        return due.among(key for prefix in prefixes for key, _ in self.bucket.list_keys(prefix))
 
-    def _take(self, done: Done, result: FetchResult, lines: _Lines) -> None:
+    def _take(self, done: Done) -> None:
         """Settle an outcome, or hold it back until a recording is given to the same log-in.
 
         Raises:
@@ -186,11 +169,11 @@ class Fetcher:
             believed = [one for one in self._undecided if _log_in(one.state) == log_in]
             self._undecided = [one for one in self._undecided if _log_in(one.state) != log_in]
             for one in believed:
-                self._settle(one, result, lines, believed=True)
+                self._settle(one, believed=True)
         if is_in_doubt := self._is_in_doubt(done):
             self._undecided.append(done)
         else:
-            self._settle(done, result, lines, believed=True)
+            self._settle(done, believed=True)
         says_nothing = is_in_doubt or (done.fault is not None and done.fault.kind == "unavailable")
         self._in_a_row = self._in_a_row + 1 if says_nothing else 0
         if done.fault is not None and self._in_a_row >= BREAK_AFTER:
@@ -208,25 +191,20 @@ class Fetcher:
         never given a recording of the date, as when the account is another one's; not a 202, nor a 404 for a recording
         that the source may still be making.
         """
-        fault, state, now = done.fault, done.state, done.at or self._clock()
+        fault, state, now = done.fault, done.state, done.at or self.clock()
         if fault is None or fault.kind == "unavailable" or is_ours(fault):
             return False
         is_known = _log_in(state) in self._given | self._gave_before
         if fault.kind == "refused":
-            is_old = self._rules.gives_up if fault.reason == "forbidden" else self._rules.is_purged
-            return not (is_known and is_old(state, now) and self._rules.is_patient(state, now))
+            is_old = self.rules.gives_up if fault.reason == "forbidden" else self.rules.is_purged
+            return not (is_known and is_old(state, now) and self.rules.is_patient(state, now))
         is_being_made = fault.reason == "still_encoding" or (
-            fault.kind == "not_there" and self._rules.is_young(state, now)
+            fault.kind == "not_there" and self.rules.is_young(state, now)
         )
-        return not (is_known or is_being_made or self._rules.is_purged(state, now))
+        return not (is_known or is_being_made or self.rules.is_purged(state, now))
 
     def _attempts(
-        self,
-        attempt: Attempt,
-        pool: Executor,
-        lines: _Lines,
-        result: FetchResult,
-        due: Iterable[tuple[RecordingState, str]],
+        self, attempt: Attempt, pool: Executor, due: Iterable[tuple[RecordingState, str]]
     ) -> Generator[Done, None, None]:
         """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
         waiting = iter(due)
@@ -235,19 +213,20 @@ class Fetcher:
 
         try:
             while True:
-                for state, key in islice(waiting, 2 * self._concurrency - len(running)):
+                for state, key in islice(waiting, 2 * self.concurrency - len(running)):
                     future = pool.submit(attempt, state, key)
                     running[future] = state
                     future.add_done_callback(ended.put)
                 if not running:
                     return
-                for future in _next_of(ended):
+                with suppress(Empty):
+                    future = ended.get(timeout=1.0)
                     yield self._outcome(future, running.pop(future))
-                lines.flush_in_time()
-                self._progress(Progress(result.settled, result.due, result.size))
+                self._write_in_time()
+                self.progress(self._result)
         except BaseException:
             # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
-            self._stop.set()
+            self.stop.set()
             raise
         finally:
             # A cancelled one never tells its waiters: they would wait their full time for it.
@@ -270,8 +249,9 @@ class Fetcher:
             self._defect = self._defect or defect
             return Done(state, fault=Fault("unavailable", "defect"))
 
-    def _settle(self, done: Done, result: FetchResult, lines: _Lines, *, believed: bool = False) -> None:
-        now = self._clock()
+    def _settle(self, done: Done, *, believed: bool = False) -> None:
+        """Work out the state that follows, count it, and have it written."""
+        now, result = self.clock(), self._result
         if done.stored is not None:
             stored = done.stored
             state = archived(
@@ -284,69 +264,43 @@ class Fetcher:
                 version_id=stored.version_id,
                 warnings=done.warnings,
                 now=now,
-                run_id=self._run_id,
+                run_id=self.run_id,
                 attempted=not stored.adopted,
             )
             result.size += stored.size
             result.adopted += stored.adopted
         elif done.fault is not None:
             now = done.at or now
-            state = judge(done.state, done.fault, believed=believed, rules=self._rules, now=now, run_id=self._run_id)
+            state = judge(done.state, done.fault, believed=believed, rules=self.rules, now=now, run_id=self.run_id)
             log_in = _log_in(state)
             is_forbidden = done.fault.reason == "forbidden" and log_in in self._gave_before
             if state.status is Status.pending and done.fault.kind == "refused" and not is_forbidden:
                 result.refused[log_in] += 1
         else:
-            state = final(done.state, Status.rejected, "conflict", now, self._run_id)
+            state = final(done.state, Status.rejected, "conflict", now, self.run_id)
         result.settled += 1
         result.archived += state.status is Status.archived
-        lines.add(state)
+        self._unwritten.append(state)
+        self._write_in_time()
 
-
-class _Lines:
-    """Gathers state lines and appends them in batches; leaving it, for whatever reason, appends the rest."""
-
-    def __init__(self, ledger: Ledger, clock: Callable[[], datetime]) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._waiting: list[RecordingState] = []
-        self._since = clock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.flush()
-        except BaseException as ended:
-            if not isinstance(ended, Exception):  # terminated at this very moment: write them all the same, then end
-                self.flush()
-            raise
-
-    def add(self, state: RecordingState) -> None:
-        self._waiting.append(state)
-        self.flush_in_time()
-
-    def flush_in_time(self) -> None:
+    def _write_in_time(self) -> None:
         """Append what is waiting if it is much, or has waited long."""
-        if len(self._waiting) >= FLUSH_LINES or self._clock() - self._since >= FLUSH_EVERY:
-            self.flush()
+        if len(self._unwritten) >= FLUSH_LINES or self.clock() - self._written_at >= FLUSH_EVERY:
+            self._write()
 
-    def flush(self) -> None:
-        """Append what is waiting."""
+    def _write(self) -> None:
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
-        self._ledger.append_states(self._waiting)
-        self._waiting, self._since = [], self._clock()
+        self.ledger.append_states(self._unwritten)
+        self._unwritten, self._written_at = [], self.clock()
 
-
-def _next_of(ended: SimpleQueue[Future[Done]]) -> list[Future[Done]]:
-    """The next that ends, or none after a second."""
-    try:
-        return [ended.get(timeout=1.0)]
-    except Empty:
-        return []
+    def _write_last(self) -> None:
+        try:
+            self._write()
+        except Exception:
+            raise
+        except BaseException:  # terminated at this very moment: write them all the same, then end
+            self._write()
+            raise
 
 
 def _what_to_check(done: Done) -> str:
@@ -370,8 +324,4 @@ def _credentials(of_segments: bool) -> str:
 
 
 def _log_in(state: RecordingState) -> LogIn:
-    return is_segment(state), _host(state.link)
-
-
-def _host(link: str) -> str:
-    return urlsplit(link).netloc.lower().rpartition("@")[2]
+    return is_segment(state), urlsplit(state.link).netloc.lower().rpartition("@")[2]

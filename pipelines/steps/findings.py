@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 from pipelines.ledger.states import RecordingState
 
@@ -42,11 +43,10 @@ class Finding:
 
 def examples(states: Iterable[tuple[str, RecordingState]]) -> Table:
     """The first `SAMPLE` of (what is the matter, state), with what the ledger says of them."""
-    rows: list[Row] = []
-    for matter, one in states:
-        if len(rows) == SAMPLE:
-            break
-        rows.append((one.recording_id, matter, str(one.status), one.reason or "", one.date.isoformat(), one.attempts))
+    rows: list[Row] = [
+        (one.recording_id, matter, str(one.status), one.reason or "", one.date.isoformat(), one.attempts)
+        for matter, one in islice(states, SAMPLE)
+    ]
     return Table(("recording", "matter", "state", "reason", "date", "attempts"), rows)
 
 

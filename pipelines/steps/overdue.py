@@ -30,6 +30,8 @@ _READERS = 8
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
 PULLED_WITHIN = timedelta(hours=12)
 _ONE_DAY = timedelta(days=1)
+_WERE = "dates since the archive began were"
+_ARE_NO_PARTS = "files in the ledger are not parts of it"
 _BUCKETS = (0, 7, 14, 30, 60)
 
 
@@ -190,52 +192,35 @@ def _by_days_left(left: Sequence[float], standing: Standing) -> Table:
 
 
 def _sentence(counts: dict[str, int], standing: Standing, gaps: Sequence[date], astray: date | None) -> str:
-    said = []
-    if counts["dates_damaged"]:
-        said.append(
-            f"The ledger cannot be read for {number(counts['dates_damaged'], 'date')}, so their recordings are not "
-            "counted here: the table `damaged` names each part and what to do."
-        )
-    if astray:
-        pending = number(counts["without_partition"], "pending recording has", "pending recordings have")
-        said.append(
-            f"{pending} a date that has no partition (before ARCHIVE_START_DATE={standing.start} or in the future), "
-            f"the earliest {astray}, so no run fetches them: set ARCHIVE_START_DATE to their date or earlier."
-        )
-    if counts["at_risk"]:
-        said.append(
-            f"{number(counts['at_risk'], 'pending recording has', 'pending recordings have')} less than "
-            f"{number(standing.margin_days, 'day')} left: the source purges {number(standing.retention_days, 'day')} "
-            "after the call. Deal with these first."
-        )
-    if counts["overdue"]:
-        late = number(counts["overdue"], "is late", "are late")
-        said.append(f"{late}: the time of the next attempt has passed and no run came; is the daemon running?")
-    if counts["stuck"]:
-        asked = number(counts["stuck"], "was asked", "were asked")
-        said.append(f"{asked} for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.")
-    if counts["lost"]:
-        said.append(
-            f"{number(counts['lost'], 'is lost', 'are lost')} (`missing`, `rejected` or `denied`); by date the source "
-            f"should still have {counts['lost_within_retention']}: fix the cause and run `recordings` of the date "
-            "with `retry_final: true`."
-        )
-    if gaps:
-        dates = number(len(gaps), "date since the archive began was", "dates since the archive began were")
-        said.append(f"{dates} never pulled whole: run what is missing, {gaps[0]} first.")
-    if counts["strange_files"]:
-        files = number(
-            counts["strange_files"], "file in the ledger is not a part of it", "files in the ledger are not parts of it"
-        )
-        said.append(
-            f"{files}, so what they hold is not counted: the table `strange_files` names them. Move them out of the "
-            "ledger, or back into place."
-        )
-    if not counts["missing_now"] and not said:
-        return "Nothing is missing: every recording known on any date is archived."
-    if not said:
-        young = "recording is young and waits for its", "recordings are young and wait for their"
-        return f"Nothing is late or lost: {number(counts['pending'], *young)} next attempt."
+    def told(name: str, one: str, more: str | None = None) -> str:
+        return number(counts[name], one, more)
+
+    said = {
+        "dates_damaged": f"The ledger cannot be read for {told('dates_damaged', 'date')}, so their recordings are not "
+        "counted here: the table `damaged` names each part and what to do.",
+        "without_partition": f"{told('without_partition', 'pending recording has', 'pending recordings have')} a date "
+        f"that has no partition (before ARCHIVE_START_DATE={standing.start} or in the future), the earliest {astray}, "
+        "so no run fetches them: set ARCHIVE_START_DATE to their date or earlier.",
+        "at_risk": f"{told('at_risk', 'pending recording has', 'pending recordings have')} less than "
+        f"{number(standing.margin_days, 'day')} left: the source purges {number(standing.retention_days, 'day')} "
+        "after the call. Deal with these first.",
+        "overdue": f"{told('overdue', 'is late', 'are late')}: the time of the next attempt has passed and no run "
+        "came; is the daemon running?",
+        "stuck": f"{told('stuck', 'was asked', 'were asked')} for longer than ARCHIVE_GIVE_UP_DAYS without a deciding "
+        "answer.",
+        "lost": f"{told('lost', 'is lost', 'are lost')} (`missing`, `rejected` or `denied`); by date the source should "
+        f"still have {counts['lost_within_retention']}: fix the cause and run `recordings` of the date with "
+        "`retry_final: true`.",
+        "dates_not_pulled": f"{told('dates_not_pulled', 'date since the archive began was', _WERE)} never pulled "
+        f"whole: run what is missing, {min(gaps, default=None)} first.",
+        "strange_files": f"{told('strange_files', 'file in the ledger is not a part of it', _ARE_NO_PARTS)}, so what "
+        "they hold is not counted: the table `strange_files` names them. Move them out of the ledger, or back into "
+        "place.",
+    }
+    sentences = [sentence for name, sentence in said.items() if counts[name]]
+    if counts["missing_now"] and sentences:
+        return " ".join([f"{told('missing_now', 'recording is', 'recordings are')} not archived now.", *sentences])
     if counts["missing_now"]:
-        said.insert(0, f"{number(counts['missing_now'], 'recording is', 'recordings are')} not archived now.")
-    return " ".join(said)
+        young = told("pending", "recording is young and waits for its", "recordings are young and wait for their")
+        return f"Nothing is late or lost: {young} next attempt."
+    return " ".join(sentences) or "Nothing is missing: every recording known on any date is archived."

@@ -22,10 +22,9 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks
 from pipelines.ringcx.tables import parse_report
 from pipelines.steps.counterparts import Pairs, join, pairs_around
-from pipelines.steps.due import work_of
+from pipelines.steps.due import standing_after, work_of
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.rows import ready_at
-from pipelines.steps.standing import standing_after
 from pipelines.steps.windows import is_fresh
 
 DAY = date(2026, 3, 2)

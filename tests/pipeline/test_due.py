@@ -91,4 +91,3 @@ def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> Non
     assert plan.among([]) == frozenset()
     assert {one.recording_id: key for one, key in plan} == wanted
     assert [one for one, _ in plan] == due.states()
-    assert [pair for part in plan.batches(2) for pair in part] == list(plan)

@@ -69,20 +69,18 @@ def verify_days(
     Raises:
         StorageRefused: the settings or rights are wrong, so nothing can be said.
     """
-    previous: _Day | None = None
-    for offset in range((last - first).days + 1):
-        # First its manifests alone: what they say of the date before ends that one's verdict.
-        current = _Day(archive, first + _DAY * offset, tell)
-        if previous is not None:
-            previous.before(current.chain)
-            yield previous.verdict
-        current.verify(reading, partial(progress, current.day))
-        if previous is None:
-            current.after(first - _DAY)
-        previous = current
-    if previous is not None:
-        previous.before(previous.chain_of(last + _DAY))
+    # First each date's manifests alone: what they say of the date before ends that one's verdict.
+    previous = _Day(archive, first, tell)
+    previous.compare_next(first - _DAY, previous.read_chain(first - _DAY), previous.chain)
+    previous.verify(reading, progress)
+    for offset in range((last - first).days):
+        current = _Day(archive, first + _DAY * (offset + 1), tell)
+        previous.compare_next(previous.day, previous.chain, current.chain)
         yield previous.verdict
+        current.verify(reading, progress)
+        previous = current
+    previous.compare_next(last, previous.chain, previous.read_chain(last + _DAY))
+    yield previous.verdict
 
 
 def strays(bucket: Bucket, places: Iterable[str | None]) -> Iterator[Doubt]:
@@ -124,10 +122,9 @@ class _Day:
         self._tell = tell
         self._chain_told: set[tuple[str, str]] = set()
         self._entries: dict[str, Line] = {}
-        self.chain = self._read_chain(day, archive.verifier, self._entries)
-        """The date's manifests; None when they cannot be read."""
+        self.chain = self.read_chain(day, archive.verifier)
 
-    def verify(self, reading: Reading, progress: Callable[[int, int], None]) -> None:
+    def verify(self, reading: Reading, progress: Callable[[date, int, int], None]) -> None:
         """Everything about the date but what the days next to it say."""
         entries, self._entries = self._entries, {}
         if self.chain is None:
@@ -135,7 +132,9 @@ class _Day:
         bucket, threads = self._archive.bucket, self._archive.threads
         try:
             known = self._evidence(self.chain, entries)
-            check_objects(bucket, known, reading, self.verdict, threads, tell=self.tell, progress=progress)
+            check_objects(
+                bucket, known, reading, self.verdict, threads, tell=self.tell, progress=partial(progress, self.day)
+            )
         except _UNREADABLE as error:
             self._unreadable(error)
 
@@ -148,26 +147,18 @@ class _Day:
         self.verdict.doubts[kind] += 1
         self._tell(Doubt(self.day.isoformat(), kind, subject, sentence))
 
-    def before(self, following: Chain | None) -> None:
-        """What the next day's manifests name of this date's must be there."""
-        if self.chain is not None and following is not None:
-            evidence.check_next_day(self.day, self.chain, self._archive.bucket, following, self.tell)
+    def compare_next(self, day: date, chain: Chain | None, following: Chain | None) -> None:
+        """What the manifests of the day after `day` name of `day`'s must be there; a doubt of this date if not."""
+        if chain is not None and following is not None:
+            evidence.check_next_day(day, chain, self._archive.bucket, following, self.tell)
 
-    def after(self, day: date) -> None:
-        """What this date's manifests name of the `day` before it must be there."""
-        earlier = self.chain_of(day)
-        if self.chain is not None and earlier is not None:
-            evidence.check_next_day(day, earlier, self._archive.bucket, self.chain, self.tell)
+    def read_chain(self, day: date, verifier: Verifier | None = None) -> Chain | None:
+        """The manifests of this day, with its entries, or of one next to it; None when they cannot be read."""
 
-    def chain_of(self, day: date) -> Chain | None:
-        """The manifests of a day next to this one; None when they cannot be read."""
-        return self._read_chain(day, None, None)
-
-    def _read_chain(self, day: date, verifier: Verifier | None, entries: dict[str, Line] | None) -> Chain | None:
         def take(entry: Mapping[str, Any]) -> None:
-            if entries is not None:
+            if day == self.day:
                 line = Line.of(entry)
-                entries[line.recording_id] = line
+                self._entries[line.recording_id] = line
 
         try:
             return read_chain(self._archive.bucket, day, verifier=verifier, entry=take)
