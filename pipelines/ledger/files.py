@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -53,31 +53,8 @@ class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
     """The folder or bucket cannot be read or written now. Another run may succeed; nothing was half written."""
 
 
-class Files(Protocol):
-    """Named bytes under a root. Names are relative, with forward slashes."""
-
-    def list(self, prefix: str) -> Names:
-        """Return the names that begin with `prefix`, at any depth, sorted."""
-        ...
-
-    def folders(self, prefix: str) -> Names:
-        """Return the plain names of the folders directly under `prefix` (which ends in a slash), sorted.
-
-        Costs by the number of folders, not of the files in them.
-        """
-        ...
-
-    def read(self, name: str) -> bytes:
-        """Return a file's bytes; FileNotFoundError if it is not there."""
-        ...
-
-    def create(self, name: str, data: bytes) -> None:
-        """Write a new file, durably, whole or not at all; FileExistsError if the name is taken."""
-        ...
-
-
 class LocalFiles:
-    """Files in a local folder, which is created with the first file."""
+    """Files in a local folder, which is created with the first file. Names are relative, with forward slashes."""
 
     def __init__(self, root: Path) -> None:
         self._root = Path(root)
@@ -86,7 +63,7 @@ class LocalFiles:
         return f"LocalFiles({str(self._root)!r})"
 
     def list(self, prefix: str) -> Names:
-        """Return the names that begin with `prefix`, without what a killed writer left behind."""
+        """Return the names that begin with `prefix`, at any depth, sorted; not what a killed writer left behind."""
         folder = self._root / _checked(prefix.rpartition("/")[0] or ".")
         with self._errors("list", prefix):
             names = [
@@ -98,7 +75,7 @@ class LocalFiles:
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self, prefix: str) -> Names:
-        """Return the folders directly under `prefix` that hold a file, as a bucket would."""
+        """Return the plain names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
         folder = self._root / _checked(prefix.rstrip("/") or ".")
         with self._errors("list", prefix):
             try:
@@ -107,12 +84,15 @@ class LocalFiles:
                 return []
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes."""
+        """Return a file's bytes; FileNotFoundError if it is not there."""
         with self._errors("read", name):
             return (self._root / _checked(name)).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
-        """Write beside the name, sync, then link: a link appears whole and refuses a name that is taken."""
+        """Write a new file, durably, whole or not at all; FileExistsError if the name is taken.
+
+        Written next to the name, synced, then linked: a link appears whole and refuses a name that is taken.
+        """
         path = self._root / _checked(name)
         with self._errors("write", name):
             make_folders(path.parent)
@@ -159,25 +139,18 @@ class S3Files:
 
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`: one request per 1000 names."""
-        names: Names = []
         with self._errors("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix
-            )
-            for page in pages:
-                names += [item["Key"].removeprefix(self._prefix) for item in page.get("Contents", [])]
-        return sorted(name for name in names if not name.endswith("/"))
+            paginator = self._client.get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
+            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return sorted(key.removeprefix(self._prefix) for key in keys if not key.endswith("/"))
 
     def folders(self, prefix: str) -> Names:
         """Return the folders directly under `prefix`: one request per 1000 folders, however much they hold."""
-        found: Names = []
         with self._errors("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
-            )
-            for page in pages:
-                found += [item["Prefix"].rstrip("/").rpartition("/")[2] for item in page.get("CommonPrefixes", [])]
-        return sorted(found)
+            paginator = self._client.get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/")
+            return sorted(one["Prefix"].split("/")[-2] for page in pages for one in page.get("CommonPrefixes", []))
 
     def read(self, name: str) -> bytes:
         """Return an object's bytes. A body that is cut off is asked for again: botocore retries only the request."""
@@ -254,6 +227,9 @@ class S3Files:
         return LedgerUnavailable(
             f"{what}: {said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject."
         )
+
+
+Files: TypeAlias = LocalFiles | S3Files
 
 
 def _checked(name: str) -> str:

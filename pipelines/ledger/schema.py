@@ -256,74 +256,11 @@ def states_from(table: pa.Table) -> list[RecordingState]:
         ValueError: if a line is no state, for instance because a newer version wrote it.
     """
     state_ranks(table)
-    statuses = {str(status): status for status in Status}
-    # Written out: a dictionary of keywords for every line was 0.8 of the 1.7 s of building 100,000 of them.
-    return [
-        RecordingState(
-            recording_id=recording_id,
-            account_id=account_id,
-            uii=uii,
-            layout=layout,
-            source=source,
-            date=day,
-            status=statuses[status],
-            reason=reason,
-            attempts=attempts,
-            next_attempt_at=next_attempt_at,
-            key=key,
-            size=size,
-            sha256=sha256,
-            duration_s=duration_s,
-            run_id=run_id,
-            written_at=written_at,
-            link=link,
-            found_on=found_on,
-            started_at=started_at,
-            expected_duration_s=expected_duration_s,
-            epoch=epoch,
-            version_id=version_id,
-            etag=etag,
-            warnings=tuple(warnings or ()),
-            first_seen_at=first_seen_at,
-            same_as=same_as,
-            first_attempt_at=first_attempt_at,
-            body_sha256=body_sha256,
-            body_size=body_size,
-            quarantine_key=quarantine_key,
-        )
-        for (
-            recording_id,
-            account_id,
-            uii,
-            layout,
-            source,
-            day,
-            status,
-            reason,
-            attempts,
-            next_attempt_at,
-            key,
-            size,
-            sha256,
-            duration_s,
-            run_id,
-            written_at,
-            link,
-            found_on,
-            started_at,
-            expected_duration_s,
-            epoch,
-            version_id,
-            etag,
-            warnings,
-            first_seen_at,
-            same_as,
-            first_attempt_at,
-            body_sha256,
-            body_size,
-            quarantine_key,
-        ) in zip(*(values(table[name]) for name in STATE_SCHEMA.names), strict=True)
-    ]
+    columns = {name: values(table[name]) for name in STATE_SCHEMA.names}
+    statuses = {str(status): status for status in Status}  # a third of the time of calling Status
+    columns["status"] = [statuses[status] for status in columns["status"]]
+    columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
+    return [RecordingState(**dict(zip(columns, line, strict=True))) for line in zip(*columns.values(), strict=True)]
 
 
 def states_by_id(table: pa.Table) -> dict[str, RecordingState]:
@@ -351,8 +288,7 @@ def pulls_table(pulls: Sequence[PullRecord]) -> pa.Table:
 def pulls_from(table: pa.Table) -> list[PullRecord]:
     """Read lines of PULL_SCHEMA back."""
     columns = {"day" if name == "date" else name: values(table[name]) for name in PULL_SCHEMA.names}
-    names = list(columns)
-    return [PullRecord(**dict(zip(names, line, strict=True))) for line in zip(*columns.values(), strict=True)]
+    return [PullRecord(**dict(zip(columns, line, strict=True))) for line in zip(*columns.values(), strict=True)]
 
 
 def _lay_down(records: Iterable[object], schema: pa.Schema, renamed: dict[str, str] | None = None) -> pa.Table:

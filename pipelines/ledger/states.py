@@ -1,13 +1,9 @@
-"""What can be said of a recording, and which of several sayings counts.
-
-Pure data and pure functions: no files, no clock of its own. How a state is stored is `schema.py`'s business, where it
-is stored `store.py`'s.
-"""
+"""What can be said of a recording, and which of several lines about it counts. No files, no clock of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -25,17 +21,14 @@ __all__ = [
     "RetryRules",
     "Status",
     "archived",
-    "current",
     "final",
     "pending_again",
-    "precedence",
     "reopened",
     "same_recording",
 ]
 
 Day: TypeAlias = date  # inside the class `date` is the field
 Layout = Literal["mono", "stereo"]
-Precedence = tuple[int, int, datetime, int, str, str, str, str, str]
 
 _DAY = timedelta(days=1)
 _YOUNG = timedelta(hours=1)
@@ -69,7 +62,11 @@ RANKS: Mapping[Status, int] = {
 """Within an epoch the higher rank counts, whenever it was written."""
 
 PRECEDENCE = ("epoch", "rank", "written_at", "attempts", "run_id", "status", "reason", "key", "sha256")
-"""The names behind `precedence`, most weighty first; the store sorts by them."""
+"""Of two lines about a recording the one that is greater by these counts, the weightiest first.
+
+Rank is before time, so that a slow parallel run that still says `pending` never undoes `archived`; the epoch is before
+rank, so that reopening can. Everything after `written_at` only makes the order total.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,35 +135,6 @@ class RecordingState:
             raise ValueError(f"recording {self.recording_id} is another name of itself, or is one and not rejected.")
         if self.attempts < 0 or self.epoch < 0:
             raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
-
-
-def precedence(state: RecordingState) -> Precedence:
-    """Order two lines about one recording: the greatest is the current one.
-
-    Rank stands before time, so that a slow parallel run that still says `pending` never undoes `archived`; the epoch
-    stands before rank, so that reopening can. Everything after `written_at` only makes the order total.
-    """
-    return (
-        state.epoch,
-        RANKS[state.status],
-        state.written_at,
-        state.attempts,
-        state.run_id,
-        state.status,
-        state.reason or "",
-        state.key or "",
-        state.sha256 or "",
-    )
-
-
-def current(states: Iterable[RecordingState]) -> dict[str, RecordingState]:
-    """Pick the current line of each recording, by recording id; the order of `states` does not matter."""
-    best: dict[str, RecordingState] = {}
-    for state in states:
-        known = best.get(state.recording_id)
-        if known is None or precedence(state) > precedence(known):
-            best[state.recording_id] = state
-    return best
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 ```
 report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they were pulled: the latest of a key counts
 report_pulls/report=<report>/date=<pull date>/<ulid>.parquet    one line per fetch: a quiet day leaves a trace too
-recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.precedence`
+recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.PRECEDENCE`
 event_reads/date=<date>/<ulid>.parquet                          how far each file of stored events was taken into rows
 ```
 
@@ -221,12 +221,6 @@ class Ledger:
             for one in counted
         ]
 
-    def state_history(self, day: date, recording_id: str) -> list[RecordingState]:
-        """Return every line about one recording under that date, in the order of writing."""
-        table = self._state_lines([day])
-        lines = states_from(table.filter(pc.equal(table["recording_id"], pa.scalar(recording_id))))
-        return sorted(lines, key=lambda state: state.written_at)
-
     def state_days(self) -> dict[date, datetime]:
         """Return the dates that have recordings, each with the time of its newest part, by one listing a month.
 
@@ -282,7 +276,7 @@ class _PartNames:
 
 
 def current_lines(lines: pa.Table) -> pa.Table:
-    """Keep the line of each recording that counts (`states.precedence`)."""
+    """Keep the line of each recording that counts (`states.PRECEDENCE`)."""
     order = lines.append_column("rank", state_ranks(lines)).select(list(PRECEDENCE))
     return _latest(lines, "recording_id", order)
 

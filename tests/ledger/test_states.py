@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.ledger.schema import states_by_id, states_table
 from pipelines.ledger.states import (
     FINAL,
     RecordingState,
     RetryRules,
     Status,
     archived,
-    current,
     final,
     pending_again,
-    precedence,
     reopened,
 )
+from pipelines.ledger.store import current_lines
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 RULES = RetryRules((2, 5, 15, 60), timedelta(days=7))
@@ -51,6 +51,11 @@ def played(start: RecordingState, steps: list[tuple[str, datetime]], run_id: str
             state = final(state, Status(step), "because", now, run_id)
         lines.append(state)
     return lines
+
+
+def current(lines: Iterable[RecordingState]) -> dict[str, RecordingState]:
+    """As the ledger reads these lines, in the order of their writing."""
+    return states_by_id(current_lines(states_table(list(lines))))
 
 
 def held(state: RecordingState, now: datetime = NOON, run_id: str = "run-1", key: str = "k") -> RecordingState:
@@ -104,7 +109,7 @@ def test_reopening_counts_more_than_everything_before_it(a_state: Build) -> None
 def test_of_two_lines_of_the_same_weight_the_later_written_counts(a_state: Build) -> None:
     early = pending_again(a_state(), "not_found", NOON, "run-9", RULES)
     late = pending_again(a_state(), "still_encoding", NOON + timedelta(microseconds=1), "run-1", RULES)
-    assert precedence(late) > precedence(early)
+    assert list(current([late, early]).values()) == [late]
 
 
 @pytest.mark.parametrize(("attempts", "wait"), [(1, 2), (2, 5), (3, 15), (4, 60), (5, 60), (20, 60)])
@@ -214,4 +219,5 @@ def test_a_state_that_contradicts_itself_cannot_be_made(a_state: Build, nonsense
 def test_statuses_are_ordered_pending_then_final_then_archived(a_state: Build) -> None:
     ranked = [a_state(), *(a_state(status=status) for status in sorted(FINAL)), a_state(status=Status.archived)]
     for lower, higher in itertools.combinations([ranked[0], ranked[1], ranked[-1]], 2):
-        assert precedence(replace(lower, written_at=NOON + timedelta(days=9))) < precedence(higher)
+        later = replace(lower, written_at=NOON + timedelta(days=9))
+        assert list(current([higher, later]).values()) == [higher]

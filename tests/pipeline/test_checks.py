@@ -23,6 +23,7 @@ from pipelines.ledger.states import RecordingState, Status, archived, final, pen
 from pipelines.resources import services_resource
 from pipelines.steps.attempt import duration_differs
 from sandbox.faults import Faults, Where
+from tests.history import history
 
 OLD = date(2026, 3, 2)
 REPORTS = ["agent_segment_metadata", "global_call_type_detail"]
@@ -533,14 +534,14 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
     assert it.metadata(result, "recordings")["reopened_now"] == len(lost)
     assert not states_of(it, OLD, Status.missing)
     for one in lost:
-        history = it.services().ledger.state_history(OLD, one.recording_id)
-        assert [(line.status, line.epoch) for line in history] == [
+        found = history(it.services().ledger_parts, OLD, one.recording_id)
+        assert [(line.status, line.epoch) for line in found] == [
             *[(Status.pending, 0)] * 3,
             (Status.missing, 0),
             (Status.pending, 1),
             (Status.archived, 1),
         ]
-        assert history[4].reason == "retry_requested"
+        assert found[4].reason == "retry_requested"
     assert check(it, "every_link_is_held", OLD).passed
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
+from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger, PullRecord
 from pipelines.ringcx.identity import with_row_identity
@@ -26,6 +27,7 @@ from pipelines.steps.due import standing_after, work_of
 from pipelines.steps.links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.rows import ready_at
 from pipelines.steps.windows import is_fresh
+from tests.history import history
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -132,7 +134,7 @@ def test_an_agent_that_is_not_said_leaves_the_match_open(sources: Sources) -> No
     assert sources.pairs().ambiguous == both
 
 
-def test_whoever_is_known_first_is_the_recording_and_the_other_its_name(sources: Sources) -> None:
+def test_whoever_is_known_first_is_the_recording_and_the_other_its_name(sources: Sources, tmp_path: Path) -> None:
     old = sources.legacy(2, NOON)
     assert sources.register().new == 1
     new = sources.current(1, NOON)  # the other source, a day later
@@ -142,7 +144,7 @@ def test_whoever_is_known_first_is_the_recording_and_the_other_its_name(sources:
     assert sources.ledger.names([DAY])[new].same_as == old
     assert sources.ledger.pending(DAY)[0].recording_id == old
     assert sources.register(now=NOW + timedelta(days=2)).joined == 1
-    assert len(sources.ledger.state_history(DAY, new)) == 1
+    assert len(history(LedgerParts(LocalFiles(tmp_path / "ledger")), DAY, new)) == 1
 
 
 def test_a_leg_over_midnight_is_joined_whichever_dates_run_comes_last(tmp_path: Path) -> None:
