@@ -124,7 +124,14 @@ def _of_run(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> T
     date = run.tags.get(PARTITION_TAG, "")
     where = f"{ui_url}/runs/{run.run_id}" if ui_url else f"run {run.run_id} in the Dagster UI"
     will_retry = run.tags.get(WILL_RETRY_TAG) == "true"
-    failed = False
+    of_run, failed = f"{RUN}{run.job_name}", False
+
+    def told(subject: str, sentence: str, todo: str) -> tuple[str, Problem]:
+        problem = Problem(
+            subject=subject, date=date, severity=Severity.error, sentence=sentence, todo=todo, where=where
+        )
+        return problem.key, problem
+
     for record in instance.get_records_for_run(run.run_id, of_type=_TELLING).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
@@ -134,39 +141,26 @@ def _of_run(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> T
             yield problem_key(f"{STEP}{event.step_key}", date), None
         else:
             failed = True
-            problem = _of_step(event, date, where)
             if not will_retry:
-                yield problem.key, problem
-    key = problem_key(f"{RUN}{run.job_name}", date)
+                yield told(f"{STEP}{event.step_key}", *_words(event))
     if run.status is DagsterRunStatus.SUCCESS:
-        yield key, None
+        yield problem_key(of_run, date), None
     elif run.status is DagsterRunStatus.FAILURE and not failed and not will_retry:
-        yield (
-            key,
-            Problem(
-                subject=f"{RUN}{run.job_name}",
-                date=date,
-                severity=Severity.error,
-                sentence="The run ended before any step said why: its process was killed, or could not start.",
-                todo="look at the memory and the disk of the host, then run the date again.",
-                where=where,
-            ),
+        yield told(
+            of_run,
+            "The run ended before any step said why: its process was killed, or could not start.",
+            "look at the memory and the disk of the host, then run the date again.",
         )
 
 
-def _of_step(event: DagsterEvent, date: str, where: str) -> Problem:
+def _words(event: DagsterEvent) -> tuple[str, str]:
+    """Return what a failed step says, and what to do about it."""
     failure = event.step_failure_data
-    told = failure.user_failure_data.description if failure.user_failure_data else None
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description, STEP_TODO.get(event.step_key or "", RUN_TODO)
     error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raises
-    return Problem(
-        subject=f"{STEP}{event.step_key}",
-        date=date,
-        severity=Severity.error,
-        # Another error's own text may hold anything, a value of a report too: it stays in the run's log.
-        sentence=told or f"It ended with an error that is not foreseen ({error.cls_name if error else 'unknown'}).",
-        todo=STEP_TODO.get(event.step_key or "", RUN_TODO) if told else DEFECT_TODO,
-        where=where,
-    )
+    # Another error's own text may hold anything, a value of a report too: it stays in the run's log.
+    return f"It ended with an error that is not foreseen ({error.cls_name if error else 'unknown'}).", DEFECT_TODO
 
 
 def _of_check(evaluation: AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
-from typing import TypeVar
 
 import apprise
 from pydantic import AwareDatetime, BaseModel, SecretStr
@@ -50,9 +48,8 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One thing that is wrong on one date.
+class Problem(BaseModel, frozen=True):
+    """One thing that is wrong on one date. What is remembered of it has no words, but when people were told.
 
     Attributes:
         subject: what failed, the same for every date: `check recordings/every_link_is_held`, `step recordings`.
@@ -61,14 +58,16 @@ class Problem:
         sentence: what is wrong, with the counts. No personal data.
         todo: what a person does about it.
         where: where to look: an address of the UI, or words.
+        told_at: when people were told.
     """
 
     subject: str
     date: str
     severity: Severity
-    sentence: str
-    todo: str
-    where: str
+    sentence: str = ""
+    todo: str = ""
+    where: str = ""
+    told_at: AwareDatetime = datetime.max.replace(tzinfo=UTC)
 
     @property
     def key(self) -> str:
@@ -90,18 +89,6 @@ class Message(BaseModel):
     taken: set[str] = set()
 
 
-class Told(BaseModel):
-    """What people were told of one date, and when."""
-
-    subject: str
-    date: str
-    severity: Severity
-    at: AwareDatetime
-
-
-_Dated = TypeVar("_Dated", Problem, Told)
-
-
 class Memory(BaseModel):
     """What ticks know from the ones before: what was told when, and what is still to be delivered.
 
@@ -109,7 +96,7 @@ class Memory(BaseModel):
     """
 
     position: int | None = None
-    told: dict[str, Told] = {}
+    told: dict[str, Problem] = {}
     outbox: list[Message] = []
     entries: int = 0
 
@@ -122,12 +109,12 @@ class Memory(BaseModel):
 
         Returns: how many messages.
         """
-        self.told = {key: one for key, one in self.told.items() if now - one.at <= FORGET}
+        self.told = {key: one for key, one in self.told.items() if now - one.told_at <= FORGET}
         fresh = [problem for key, problem in found.items() if problem is not None and self._is_news(key, problem, now)]
         ended = [self.told.pop(key) for key, problem in found.items() if problem is None and key in self.told]
+        at = now.astimezone(UTC)
         self.told |= {
-            one.key: Told(subject=one.subject, date=one.date, severity=one.severity, at=now.astimezone(UTC))
-            for one in fresh
+            one.key: Problem(subject=one.subject, date=one.date, severity=one.severity, told_at=at) for one in fresh
         }
         messages = [
             *(_message(subject, problems) for subject, problems in _by_subject(fresh)),
@@ -138,12 +125,12 @@ class Memory(BaseModel):
 
     def _is_news(self, key: str, problem: Problem, now: datetime) -> bool:
         told = self.told.get(key)
-        if told is None or now - told.at >= QUIET:
+        if told is None or now - told.told_at >= QUIET:
             return True
         return problem.severity is Severity.error and told.severity is not Severity.error
 
 
-def _by_subject(them: Iterable[_Dated]) -> list[tuple[str, list[_Dated]]]:
+def _by_subject(them: list[Problem]) -> list[tuple[str, list[Problem]]]:
     ordered = sorted(them, key=lambda one: (one.subject, one.date))
     return [(subject, list(group)) for subject, group in groupby(ordered, key=lambda one: one.subject)]
 
@@ -165,18 +152,18 @@ def _message(subject: str, problems: list[Problem]) -> Message:
     return Message(title=f"RingCX Archive: {subject} {word}{_for(problems)}", body="\n".join(lines), severity=worst)
 
 
-def _message_of_end(subject: str, told: list[Told]) -> Message:
+def _message_of_end(subject: str, told: list[Problem]) -> Message:
     dates = _listed(told)
     body = f"It is in order again{': ' if dates else ''}{dates}."
     return Message(title=f"RingCX Archive: over: {subject}{_for(told)}", body=body, severity=None)
 
 
-def _for(them: list[Problem] | list[Told]) -> str:
+def _for(them: list[Problem]) -> str:
     dates = [one.date for one in them if one.date]
     return f" for {dates[0] if len(dates) == 1 else f'{len(dates)} dates'}" if dates else ""
 
 
-def _listed(them: list[Problem] | list[Told]) -> str:
+def _listed(them: list[Problem]) -> str:
     dates = [one.date for one in them if one.date]
     more = f" and {len(dates) - SHOWN_DATES} more" if len(dates) > SHOWN_DATES else ""
     return f"{', '.join(dates[:SHOWN_DATES])}{more}"
