@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limit_store import LimiterBroken, LimitStore, Place, StoreLost
@@ -193,7 +193,8 @@ class RateLimiter:
 
     def _look(self, place: Place, rates: Sequence[Rate]) -> "_Look":
         """Take a permit if it is our turn."""
-        if not rates and place.ticket is None and not self._store.is_held(place):
+        key = place.name, place.account_id
+        if not rates and place.ticket is None and key not in {held[:2] for held in self._store.silences()}:
             return _Look(place)
         with self._store.page(place, newest=max((rate.limit for rate in rates), default=0)) as page:
             times = list(page.permits)
@@ -249,7 +250,7 @@ class _Look:
     held_s: float = 0.0
 
 
-def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore:
+def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore[Any]:
     if isinstance(where, Path) or not is_database(where):
         return SqliteStore(Path(str(where).removeprefix(_SQLITE)), clock=clock)
     try:
