@@ -13,7 +13,9 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,17 +24,19 @@ from botocore.utils import get_environ_proxies
 
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
+from pipelines.archive.errors import StorageRefused
 from pipelines.calendar import utc_now
 from pipelines.command import Parser, ended
+from pipelines.ledger.files import LocalFiles
 from pipelines.resources import Services
 from pipelines.ringcx.errors import SourceError, place
 from pipelines.ringcx.limits import LimiterBroken, Rate
 from pipelines.ringcx.proxies import proxy_for
 from pipelines.settings import Settings, SettingsError, load
-from pipelines.steps.connection.lines import Line, failed, ok, warning
+from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning
 from pipelines.steps.connection.recordings import Link, RecordingCheck, ledger_links
 from pipelines.steps.connection.source import PERIOD, SourceCheck
-from pipelines.steps.connection.store import AnswerDate, bucket_lines, ledger_line
+from pipelines.steps.connection.store import bucket_lines, ledger_line, without_client
 from pipelines.steps.pull import ReportSource
 
 if TYPE_CHECKING:
@@ -69,10 +73,18 @@ def checks(services: Services) -> Iterator[Line]:
     )
     yield from source.lines()
     for check, fresh, segments in _recording_checks(services, source):
-        yield from check.lines([*fresh[:2], *ledger_links(services.ledger, segments=segments), *fresh[2:]])
-    probes = Probes(services.s3, known.archive_bucket, known.archive_prefix)
-    yield from bucket_lines(services.bucket, probes, services.clock, AnswerDate(services.s3))
-    yield ledger_line(storage.ledger_files(known, services.s3), services.clock)
+        yield from check.lines([*fresh[:2], *_ledger_links(services, segments=segments), *fresh[2:]])
+    try:
+        s3 = services.s3
+    except StorageRefused as error:
+        yield from without_client(error)
+        if known.ledger.startswith("s3://"):
+            yield not_tried("ledger", "it is in S3, and there is no client for it.")
+        else:
+            yield ledger_line(LocalFiles(Path(known.ledger)), services.clock)
+        return
+    yield from bucket_lines(services.bucket, Probes(s3, known.archive_bucket, known.archive_prefix), services.clock, s3)
+    yield ledger_line(storage.ledger_files(known, s3), services.clock)
 
 
 def main(
@@ -144,23 +156,28 @@ def _recording_checks(services: Services, source: SourceCheck) -> Iterator[tuple
         )
 
 
+def _ledger_links(services: Services, *, segments: bool) -> list[Link]:
+    try:
+        return ledger_links(services.ledger, segments=segments)
+    except StorageRefused:
+        return []  # the lines of S3 say so
+
+
 def _network(services: Services) -> Line:
     """Which proxy requests go through."""
     known = services.settings
     hosts = [host for host in known.ringcx_media_hosts if not host.startswith("*")]
-    urls = [known.ringcx_api_url, *([known.current_url] if known.uses_interactions else []), *_https(hosts)]
+    urls = [known.ringcx_api_url, *([known.current_url] if known.uses_interactions else [])]
+    urls += [f"https://{host}" for host in hosts]
     try:
         ways = {place(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}
     except SourceError as error:
         return failed("network", error)
-    endpoint = services.s3.meta.endpoint_url
-    named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
-    ways[endpoint] = f"the proxy {place(named if '://' in named else f'http://{named}')}" if named else "no proxy"
+    with suppress(StorageRefused):  # without a client there is no endpoint; the lines of S3 say so
+        endpoint = services.s3.meta.endpoint_url
+        named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
+        ways[endpoint] = f"the proxy {place(named if '://' in named else f'http://{named}')}" if named else "no proxy"
     return ok("network", "; ".join(f"{url} is reached through {way}" for url, way in ways.items()) + ".")
-
-
-def _https(hosts: Sequence[str]) -> list[str]:
-    return [f"https://{host}" for host in hosts]
 
 
 def _limits(services: Services) -> Line:

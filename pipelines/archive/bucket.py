@@ -19,10 +19,10 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
@@ -35,6 +35,7 @@ from pipelines.archive.listing import Listed, list_in_parallel
 from pipelines.archive.multipart import PART, changed_here, put_in_parts
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 _BLOCK = 1 << 20
@@ -82,11 +83,10 @@ class Hashed:
 
 
 class ObjectReader:
-    """An object's bytes as they arrive: `read(n)`, `facts`; close it, or use it in a `with`."""
+    """An object's bytes as they arrive."""
 
-    def __init__(self, bucket: str, key: str, response: Mapping[str, Any]) -> None:
-        self._bucket, self._key, self._body = bucket, key, response["Body"]
-        self.facts = _facts(response)
+    def __init__(self, bucket: str, key: str, body: "StreamingBody") -> None:
+        self._bucket, self._key, self._body = bucket, key, body
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; all that is left for -1; empty at the end.
@@ -95,27 +95,14 @@ class ObjectReader:
             StorageUnavailable: the stream broke off before the object's length.
         """
         with storage_errors(self._bucket, "s3:GetObject", self._key):
-            data: bytes = self._body.read(None if size < 0 else size)
-            return data
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._body.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            return self._body.read(None if size < 0 else size)
 
 
 class Bucket:
     """One bucket and the prefix of everything in it that is ours. Safe to share between threads.
 
     Args:
-        client: a boto3 S3 client, as `make_s3_client` builds it.
+        client: as `make_s3_client` builds it.
         name: ARCHIVE_BUCKET.
         prefix: ARCHIVE_PREFIX, with its last slash, or empty.
         storage_class: of recordings; None leaves it to the bucket.
@@ -190,14 +177,17 @@ class Bucket:
         except KeyMissing:
             return None
 
-    def open(self, key: str) -> ObjectReader:
-        """Start to read an object.
+    @contextmanager
+    def open(self, key: str) -> Iterator[ObjectReader]:
+        """Read an object for the length of a `with`.
 
         Raises:
             KeyMissing: there is none.
         """
         with storage_errors(self.name, "s3:GetObject", key):
-            return ObjectReader(self.name, key, self._client.get_object(Bucket=self.name, Key=key))
+            body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
+        with closing(body):
+            yield ObjectReader(self.name, key, body)
 
     def get_bytes(self, key: str) -> bytes:
         """A small object, whole.
@@ -248,14 +238,8 @@ class Bucket:
     ) -> Put:
         """Store an object where there is none. Whether the answer is proof enough is for the caller to judge.
 
-        Args:
-            key: the whole key.
-            body: the bytes, or a seekable stream that holds nothing else, of which at most `multipart.PART` bytes are
-                in memory at a time.
-            sha256: of what was received, hex.
-            content_type: media type.
-            metadata: ASCII values.
-            storage_class: S3's name of it; None leaves it to the bucket.
+        `key` is the whole key, `body` the bytes or a seekable stream that holds nothing else, of which at most
+        `multipart.PART` bytes are in memory at a time, and `sha256` that of what was received, in hex.
 
         Raises:
             KeyExists: an object is stored there.

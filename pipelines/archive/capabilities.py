@@ -122,10 +122,19 @@ class Probes:
         return False
 
     def refuses_second_multipart(self) -> bool:
-        """Whether an upload in parts is create-only, too: under a key that is stored already."""
+        """Whether an upload in parts is create-only, too: under a key that is stored already.
+
+        True where the store knows no uploads in parts, and is sent large bodies whole, on the same condition.
+        """
         key = probe_key(self._prefix, "create-only")
+        try:
+            with storage_errors(self._bucket, "s3:PutObject", key):
+                upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+        except StorageRefused as error:
+            if error.status in {*_NOT_UNDERSTOOD, 405}:
+                return True
+            raise
         with storage_errors(self._bucket, "s3:PutObject", key):
-            upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
             part = self._client.upload_part(Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=1, Body=_BODY)
         try:
             with storage_errors(self._bucket, "s3:PutObject", key):

@@ -26,15 +26,8 @@ _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
 def recording_key(prefix: str, day: date, account_id: str, layout: str, file_path: str) -> str:
     """The key of a recording: `{prefix}recordings/date=…/account_id=…/layout=…/<name>`.
 
-    Args:
-        prefix: ARCHIVE_PREFIX.
-        day: the local day on which the recording itself starts.
-        account_id: the RingCX sub-account.
-        layout: `mono` or `stereo`.
-        file_path: the source's path of the file; only its last segment is used, and only when it is harmless.
-
-    Raises:
-        ValueError: the layout is neither of the two.
+    `day` is the local day on which the recording itself starts, `layout` `mono` or `stereo` (else ValueError). Of the
+    source's `file_path` only the last segment is used, and only when it is harmless.
     """
     return f"{prefix}recordings/{_place(day, account_id, layout)}{_basename(file_path)}"
 

@@ -126,14 +126,9 @@ def seal(
     """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
     the catalog is written where it is not there, or is another one, and at no other time.
 
-    Args:
-        bucket: where to.
-        day: the local day.
-        entries: one for each recording, by `recording_id`; some thousand are held at a time.
-        totals: what the day adds up to, for example rows, recordings, held, bytes.
-        run_id: of the run that seals; not part of the content.
-        sealed_at: aware; not part of the content.
-        catalog: the day's part of the catalog, as `catalog_table` makes it.
+    There is an entry for each recording, by `recording_id`; some thousand are held at a time. `totals` is what the day
+    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it. `run_id` and `sealed_at` (aware) are no
+    part of the content.
 
     Raises:
         ValueError: a recording is there twice or not in its place, or a time has no zone.
@@ -323,12 +318,8 @@ def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
     """Read one manifest and prove it against its name and its own content hash.
 
-    Args:
-        bucket: where it is stored.
-        day: the local day.
-        number: of the manifest.
-        entry: gets each entry, in order, once its form and its place were checked; without it they are not parsed,
-            which takes a tenth of the time.
+    `entry` gets each entry, in order, once its form and its place were checked; without it they are not parsed, which
+    takes a tenth of the time.
 
     Raises:
         KeyMissing: there is none of that number.

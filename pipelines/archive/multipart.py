@@ -48,16 +48,9 @@ def put_in_parts(
 ) -> PutInParts:
     """Store `size` bytes of a seekable stream under a key.
 
-    Args:
-        client: boto3's.
-        bucket: its name.
-        key: the whole key.
-        body: read from its beginning.
-        size: of the body in bytes.
-        sha256: hex, of what the body must be; nothing is stored when its bytes are others by now.
-        checksums: whether the store takes the SHA-256 of a part, else its MD5 is sent.
-        create_only: whether the store knows the condition.
-        fields: what else describes the object, as `create_multipart_upload` names it.
+    `sha256`: hex; nothing is stored when the body's bytes are others by now. `checksums`: whether the store takes the
+    SHA-256 of a part, else its MD5 is sent. `create_only`: whether it knows the condition. `fields`: what else
+    describes the object, as `create_multipart_upload` names it.
 
     Raises:
         KeyExists: an object is stored there, and the store honours the condition.

@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -51,18 +51,6 @@ _END = b"-----END PUBLIC KEY-----"
 
 class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
     """A signing or verifying key cannot be read or used. The text names the setting and never the key's content."""
-
-
-class Signer(Protocol):
-    """Something that signs with one Ed25519 key."""
-
-    def public_key(self) -> Ed25519PublicKey:
-        """The key that verifies."""
-        ...
-
-    def sign(self, message: bytes) -> bytes:
-        """The 64 bytes of the signature of a message of at most 4096 bytes."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +122,7 @@ class KmsKey:
         answer = self._call(
             "sign", KeyId=self._key_id, Message=message, MessageType="RAW", SigningAlgorithm=KMS_ALGORITHM
         )
-        signature: bytes = answer["Signature"]
-        return signature
+        return bytes(answer["Signature"])
 
     def _call(self, name: str, **request: object) -> Mapping[str, Any]:
         try:
@@ -151,6 +138,10 @@ class KmsKey:
             f"KMS refused {name} with the key that ARCHIVE_SIGNING_KMS_KEY names ({said}); it must be an enabled "
             "ECC_NIST_EDWARDS25519 key in AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
         )
+
+
+Signer: TypeAlias = LocalKey | KmsKey
+"""Something that signs with one Ed25519 key: `public_key` verifies, `sign` takes at most 4096 bytes."""
 
 
 def make_kms_client(key_id: str) -> BaseClient:

@@ -59,10 +59,7 @@ class Adopted:
 def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     """Put a recording under its key, or adopt the equal one that lies there.
 
-    Args:
-        bucket: where to.
-        upload: what it is.
-        body: seekable, holding exactly the recording; read from its beginning, block by block.
+    `body` is seekable and holds exactly the recording; it is read from its beginning, block by block.
 
     Raises:
         NameTaken: another recording lies there: store it again under `keys.apart_key`.
@@ -135,7 +132,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
     # Metadata only says what should lie there, and a checksum may be an echo: read it.
     held = bucket.hash_object(upload.key).sha256
     if held == upload.sha256:
-        return _adopted(upload, found)
+        return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
     if found.recording_id is None:
         # Other bytes that do not say whose they are (some servers lose metadata): neither may win.
         raise NameTaken(upload.key)
@@ -153,10 +150,6 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
     raise Conflict(upload.key, held, kept_as)
 
 
-def _adopted(upload: Upload, found: ObjectFacts) -> Stored:
-    return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
-
-
 def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:
     metadata = {
         "sha256": upload.sha256,
@@ -166,12 +159,7 @@ def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:
         "layout": metadata_text(upload.layout),
     }
     put = bucket.put_new(
-        key,
-        body,
-        sha256=upload.sha256,
-        content_type="audio/wav",
-        metadata=metadata,
-        storage_class=bucket.storage_class,
+        key, body, sha256=upload.sha256, content_type="audio/wav", metadata=metadata, storage_class=bucket.storage_class
     )
     require_arrived(bucket, key, put, sha256=upload.sha256)
     return put

@@ -36,17 +36,9 @@ class Seen:
 
 
 def write_witness(bucket: Bucket, kind: str, day: date, things: Iterable[Seen], *, now: datetime) -> str | None:
-    """Write down things that no witness names yet; nothing for none.
+    """Write down things of a day that no witness names yet, and return the key; nothing for none.
 
-    Args:
-        bucket: where to.
-        kind: `manifests`, or a folder of the ledger.
-        day: whose things they are.
-        things: what was found.
-        now: aware.
-
-    Returns:
-        The key.
+    `kind` is `manifests`, or a folder of the ledger; `now` is aware.
     """
     listed = sorted(set(things))
     if not listed:

@@ -73,20 +73,20 @@ def take_events(
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
     lines = [_Line.of(record, zone) for one in frames for record in one.records]
-    seen = _Seen.of(ledger, EVENTS, day)
+    seen = _Seen(ledger, EVENTS, day)
     new = changed = with_link = 0
     by_account: dict[str, int] = {}
     own = [line for line in lines if line.account in accounts]
     for account, rows in [*_rows_by_account(own), *_adopted(ledger, day, accounts)]:
-        kept = seen.sort(rows)
-        ledger.append_rows(EVENTS, day, kept.rows, account_id=account, pulled_at=now, run_id=run_id)
-        new, changed = new + kept.new, changed + kept.changed
-        with_link += kept.rows.num_rows - kept.rows["recording_url"].null_count
-        by_account[account] = by_account.get(account, 0) + kept.new
-    others = _Seen.of(ledger, FOREIGN, day)
+        kept, its_new, its_changed = seen.unseen(rows)
+        ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
+        new, changed = new + its_new, changed + its_changed
+        with_link += kept.num_rows - kept["recording_url"].null_count
+        by_account[account] = by_account.get(account, 0) + its_new
+    others = _Seen(ledger, FOREIGN, day)
     foreign = [line for line in lines if line.account not in accounts]
     for account, rows in _rows_by_account(foreign):
-        ledger.append_rows(FOREIGN, day, others.sort(rows).rows, account_id=account, pulled_at=now, run_id=run_id)
+        ledger.append_rows(FOREIGN, day, others.unseen(rows)[0], account_id=account, pulled_at=now, run_id=run_id)
     settled = {file.name: read_to.get(file.name, 0) + one.settled for file, one in zip(fresh, frames, strict=True)}
     moved = {name: end for name, end in settled.items() if end > read_to.get(name, 0)}
     ledger.append_event_reads(day, moved, run_id=run_id, read_at=now)
@@ -180,37 +180,24 @@ def _adopted(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Sorted:
-    rows: pa.Table
-    new: int
-    changed: int
-
-
-@dataclass(slots=True)
 class _Seen:
     """Every version of every row that the ledger has: an old version that comes again changes nothing."""
 
-    versions: set[tuple[str, str]]
-    keys: set[str]
+    def __init__(self, ledger: Ledger, report: str, day: date) -> None:
+        self._versions = set(_identities(ledger.all_rows(report, day, columns=list(_IDENTITY))))
+        self._keys = {key for key, _ in self._versions}
 
-    @classmethod
-    def of(cls, ledger: Ledger, report: str, day: date) -> _Seen:
-        table = ledger.all_rows(report, day, columns=list(_IDENTITY))
-        versions = set(_identities(table))
-        return cls(versions, {key for key, _ in versions})
-
-    def sort(self, rows: pa.Table) -> _Sorted:
-        """The rows that were not seen, which are seen from now on."""
+    def unseen(self, rows: pa.Table) -> tuple[pa.Table, int, int]:
+        """Return the rows not seen yet, which are seen from now on; how many of them are new, and how many changed."""
         mask, new, changed = [], 0, 0
         for key, digest in _identities(rows):
-            fresh = (key, digest) not in self.versions
+            fresh = (key, digest) not in self._versions
             mask.append(fresh)
-            new += fresh and key not in self.keys
-            changed += fresh and key in self.keys
-            self.versions.add((key, digest))
-            self.keys.add(key)
-        return _Sorted(rows.filter(pa.array(mask, pa.bool_())), new, changed)
+            new += fresh and key not in self._keys
+            changed += fresh and key in self._keys
+            self._versions.add((key, digest))
+            self._keys.add(key)
+        return rows.filter(pa.array(mask, pa.bool_())), new, changed
 
 
 def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:

@@ -173,7 +173,9 @@ def test_a_store_without_uploads_in_parts_is_sent_the_whole_and_overwrites_nothi
     def refuse(request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         return answer(request, status, "")
 
-    bucket = Bucket(like(moto_client, refuse, "CreateMultipartUpload"), "archive", prefix)
+    client = like(moto_client, refuse, "CreateMultipartUpload")
+    bucket = Bucket(client, "archive", prefix)
+    assert Probes(client, "archive", prefix).refuses_second_multipart(), "the condition holds for all that it knows"
     assert put(bucket, f"{prefix}large.WAV", large).proven
     before = bucket.hash_object(f"{prefix}large.WAV")
     assert before.sha256 == sha256_of(large)

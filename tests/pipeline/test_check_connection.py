@@ -529,3 +529,19 @@ def current_api(status: int, body: str) -> Iterator[tuple[str, list[dict[str, An
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_without_a_client_for_s3_everything_else_is_tried(
+    check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = check()
+    monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
+    one.capsys.readouterr()
+    assert check_connection.main([], None, backoff_s=0.01) == 1
+    said = re.sub(r"\n {11}", " ", one.capsys.readouterr().out)
+    assert re.search(r"failed +S3 list: .*AWS_PROFILE names a profile that is not", said)
+    assert re.search(r"ok +log-in: ", said)
+    assert re.search(r"ok +a recording: ", said)
+    for subject in ("S3 put", "S3 delete", "clock against S3", "S3 versioning", "S3 Object Lock"):
+        assert re.search(f"not tried +{subject}: there is no client", said)
+    assert re.search(r"(ok|not tried) +ledger: ", said)

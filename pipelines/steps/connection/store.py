@@ -21,22 +21,29 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BODY = b"ringcx-archive: a connection check put this here\n"
-_NOT_PUT = "nothing can be put."
+_OF_A_PUT = ("create-only puts", "checksums", "get", "delete")
 
 
-class AnswerDate:
-    """The `Date` of the last answer that a client was given, also when it was an error; None before the first."""
+def without_client(error: StorageError) -> Iterator[Line]:
+    """Say that boto3 cannot make a client, so that nothing of S3 can be tried."""
+    yield failed("S3 list", error)
+    for subject in (
+        *(f"S3 {what}" for what in ("put", *_OF_A_PUT)),
+        "clock against S3",
+        "S3 versioning",
+        "S3 Object Lock",
+    ):
+        yield not_tried(subject, "there is no client for it.")
 
-    def __init__(self, client: S3Client) -> None:
-        self.value: str | None = None
-        client.meta.events.register("after-call.s3", self._keep)
 
-    def _keep(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own
-        self.value = http_response.headers.get("Date", self.value)
-
-
-def bucket_lines(bucket: Bucket, probes: Probes, clock: Callable[[], datetime], answer: AnswerDate) -> Iterator[Line]:
+def bucket_lines(bucket: Bucket, probes: Probes, clock: Callable[[], datetime], client: S3Client) -> Iterator[Line]:
     """Try the bucket as runs use it; what was put is removed again where that is allowed."""
+    dates: list[str] = []
+
+    def keep_date(http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have a date too
+        dates.extend(value for name, value in http_response.headers.items() if name.lower() == "date")
+
+    client.meta.events.register("after-call.s3", keep_date)
     key = probe_key(bucket.prefix, f"connection-{ULID.from_datetime(clock())}")
     try:
         next(bucket.list_keys(f"{bucket.prefix}probes/"), None)
@@ -47,7 +54,7 @@ def bucket_lines(bucket: Bucket, probes: Probes, clock: Callable[[], datetime], 
         _put(bucket, key)
     except StorageError as error:
         yield failed("S3 put", error)
-        yield from (not_tried(f"S3 {what}", _NOT_PUT) for what in ("create-only puts", "checksums", "get", "delete"))
+        yield from (not_tried(f"S3 {what}", "nothing can be put.") for what in _OF_A_PUT)
     else:
         yield ok("S3 put", f"{key} was put.")
         for subject, look in (
@@ -57,10 +64,10 @@ def bucket_lines(bucket: Bucket, probes: Probes, clock: Callable[[], datetime], 
             ("S3 delete", lambda subject: _delete(probes, key, subject)),
         ):
             yield _tried(subject, look)
-    if answer.value is None:
-        yield not_tried("clock against S3", "S3 gave no answer with a date.")
+    if dates:
+        yield clock_line("clock against S3", dates[-1], clock(), fails=True)
     else:
-        yield clock_line("clock against S3", answer.value, clock(), fails=True)
+        yield not_tried("clock against S3", "S3 gave no answer with a date.")
     yield _tried("S3 versioning", lambda subject: _versioning(probes, subject))
     yield _tried("S3 Object Lock", lambda subject: _locking(probes, subject))
 
