@@ -24,7 +24,8 @@ from dagster import (
 
 from pipelines.calendar import utc_now
 from pipelines.jobs import ARCHIVE_DAY
-from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerError
+from pipelines.ledger.files import LedgerDamaged, LedgerError
+from pipelines.ledger.store import Ledger
 from pipelines.priority import PARTITION_TAG
 from pipelines.resources import Services
 from pipelines.ringcx.columns import REPORTS

@@ -9,8 +9,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-__all__ = ["RowDiff", "diff_rows"]
-
 _IDENTITY = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("row_key", "row_hash")])
 
 

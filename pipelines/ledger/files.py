@@ -22,18 +22,6 @@ from pipelines.aws import error_code, reason, status
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = [
-    "Files",
-    "LedgerDamaged",
-    "LedgerError",
-    "LedgerUnavailable",
-    "LocalFiles",
-    "Names",
-    "S3Files",
-    "make_folders",
-    "sync_folder",
-]
-
 Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
 _PARTIAL = ".partial"

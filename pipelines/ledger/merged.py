@@ -22,8 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ulid import ULID
 
-__all__ = ["Piece", "Record", "Replaced", "held_against", "is_given", "is_merged", "named_at", "resolve", "slices"]
-
 RECORD_KEY = "ringcx-archive/merged/1"
 """The name of the record in the file's metadata, where it is JSON."""
 

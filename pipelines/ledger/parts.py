@@ -29,8 +29,6 @@ from pipelines.ledger.schema import (
     state_ranks,
 )
 
-__all__ = ["KINDS", "READERS", "LedgerParts", "Part", "damage", "date_of", "is_part", "lines", "read_parts"]
-
 KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
 

@@ -21,27 +21,6 @@ import pyarrow.parquet as pq
 
 from pipelines.ledger.states import RANKS, RecordingState, Status
 
-__all__ = [
-    "EVENT_READ_SCHEMA",
-    "IN_PATH",
-    "PULL_SCHEMA",
-    "ROW_COLUMNS",
-    "ROW_SCHEMA",
-    "STATE_SCHEMA",
-    "PullRecord",
-    "conform",
-    "decode",
-    "encode",
-    "pulls_from",
-    "pulls_table",
-    "rows_table",
-    "state_ranks",
-    "states_by_id",
-    "states_from",
-    "states_table",
-    "values",
-]
-
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

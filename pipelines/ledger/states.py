@@ -9,24 +9,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
-__all__ = [
-    "FINAL",
-    "LEAST_ATTEMPTS",
-    "PRECEDENCE",
-    "RANKS",
-    "SAME_RECORDING",
-    "Day",
-    "Layout",
-    "RecordingState",
-    "RetryRules",
-    "Status",
-    "archived",
-    "final",
-    "pending_again",
-    "reopened",
-    "same_recording",
-]
-
 Day: TypeAlias = date  # inside the class `date` is the field
 Layout = Literal["mono", "stereo"]
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
 
-from pipelines.ledger.files import Files, LedgerDamaged, LedgerError, LedgerUnavailable, LocalFiles, S3Files
+from pipelines.ledger.files import Files
 from pipelines.ledger.merged import named_at
 from pipelines.ledger.parts import READERS, Part, date_of, is_part, read_parts
 from pipelines.ledger.schema import (
@@ -49,19 +49,6 @@ from pipelines.ledger.schema import (
     states_table,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
-
-__all__ = [
-    "Files",
-    "Ledger",
-    "LedgerDamaged",
-    "LedgerError",
-    "LedgerUnavailable",
-    "LocalFiles",
-    "PullRecord",
-    "S3Files",
-    "Tally",
-    "current_lines",
-]
 
 _T = TypeVar("_T")
 _PART = 50_000  # lines of a part of states: its bytes are all there while it is read

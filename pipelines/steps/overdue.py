@@ -14,10 +14,11 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from pipelines.calendar import local_day
+from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import RecordingState, RetryRules, Status
-from pipelines.ledger.store import Ledger, LedgerDamaged
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.completeness import overdue, stuck
 from pipelines.steps.coverage import Unpulled, unpulled

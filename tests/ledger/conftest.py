@@ -19,8 +19,10 @@ import pytest
 from botocore.config import Config
 
 import pipelines
+from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.ledger.store import Files, Ledger, LocalFiles, PullRecord, S3Files
+from pipelines.ledger.store import Ledger
 
 KEY_ID, SECRET = "ledger-test-key-id", "ledger-test-secret-access-key"
 BUCKET = "ledger-test"
@@ -33,7 +35,8 @@ import json, os, sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 import boto3, pyarrow as pa
-from pipelines.ledger.store import Ledger, LocalFiles, S3Files
+from pipelines.ledger.files import LocalFiles, S3Files
+from pipelines.ledger.store import Ledger
 from pipelines.ledger.states import RecordingState, Status
 place = json.loads(sys.argv[1])
 if "root" in place:

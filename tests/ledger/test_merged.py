@@ -15,10 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.files import Files, LedgerDamaged, LocalFiles
 from pipelines.ledger.merged import Record, held_against, is_merged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState
-from pipelines.ledger.store import Files, Ledger, LedgerDamaged, LocalFiles
+from pipelines.ledger.store import Ledger
 from tests.merging import RECORD, merged_part
 
 DAY = date(2026, 11, 18)

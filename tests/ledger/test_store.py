@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.files import LedgerDamaged, LocalFiles
 from pipelines.ledger.parts import KINDS, LedgerParts
 from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, STATE_SCHEMA, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final
-from pipelines.ledger.store import Ledger, LedgerDamaged, LocalFiles
+from pipelines.ledger.store import Ledger
 
 DAY = date(2026, 11, 18)
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
-from pipelines.ledger.store import Ledger, LocalFiles
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.bodies import PulledBody
 from pipelines.ringcx.reports import Period
 from pipelines.steps import windows

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
-from pipelines.ledger.store import Ledger, PullRecord
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.segments import SegmentLinks

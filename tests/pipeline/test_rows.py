@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.ledger.store import Ledger, LocalFiles
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList

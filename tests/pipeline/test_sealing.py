@@ -13,9 +13,10 @@ import pytest
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.manifest import latest_manifest
+from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.ledger.store import Ledger, LocalFiles
+from pipelines.ledger.store import Ledger
 from pipelines.steps import seal
 from pipelines.steps.seal import seal_day, seal_neighbours
 from pipelines.steps.verification.days import Archive, verify_days

@@ -29,8 +29,9 @@ from pipelines import verify
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.manifest import canonical_json
 from pipelines.definitions import build_defs
+from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.ledger.store import Ledger, S3Files
+from pipelines.ledger.store import Ledger
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3

@@ -21,9 +21,10 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.listing import Listed
 from pipelines.definitions import build_defs
+from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
-from pipelines.ledger.store import Ledger, LedgerDamaged, LedgerUnavailable, LocalFiles
+from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar
 from pipelines.steps.audio import audio_is_true
 from pipelines.steps.changes import Position, changed_dates
@@ -172,6 +173,19 @@ def test_what_is_written_during_a_look_over_several_ticks_is_read_too(watched: W
         position = Position.model_validate_json(position.model_dump_json())
     assert set(read) == set(days)
     assert days[0] in [day for day, _ in changed_dates(watched.ledger(), position, watched.now, lambda _: 0)]
+
+
+def test_a_look_whose_listing_takes_all_its_time_gets_on_all_the_same(watched: Watched) -> None:
+    days = [date(2026, 6, 1) + timedelta(days=number) for number in range(20)]
+    watched.ledger().append_states([pending(day) for day in days])
+    position, read = Position(), list[date]()
+    for _ in range(3):
+        clock = map(float, itertools.count(step=60)).__next__
+        read += [
+            day
+            for day, _ in changed_dates(watched.ledger(), position, watched.now, lambda _: 0, seconds=7, clock=clock)
+        ]
+    assert read == days
 
 
 def test_a_damaged_part_keeps_no_other_date_from_being_read_and_is_read_once_it_is_restored(watched: Watched) -> None:
