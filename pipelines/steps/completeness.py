@@ -139,6 +139,9 @@ def every_link_is_held(
     elif gaps or recordings.shared:
         level = Level.doubtful
     sample = examples((matter, shown[key]) for matter, key in in_order[:SAMPLE])
+    not_pulled: list[Row] = [
+        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
+    ]
     missing: list[Row] = [(key, "without_state", "", "", day.isoformat(), 0) for key in recordings.unknown]
     sample = Table(sample.columns, [*sample.rows, *missing][:SAMPLE])
     return Finding(
@@ -148,7 +151,7 @@ def every_link_is_held(
         tables={
             "by_reason": _by_reason(known, matters),
             **({"sample": sample} if sample.rows else {}),
-            **({"not_pulled": _gap_table(gaps)} if gaps else {}),
+            **({"not_pulled": Table(("report", "account", "pulled_up_to"), not_pulled)} if gaps else {}),
         },
     )
 
@@ -234,10 +237,3 @@ def _by_reason(known: Recordings, matters: Mapping[str, str]) -> Table:
     groups |= {(str(Status.archived), "", matter): count for matter, count in held.items()}
     rows: list[Row] = [(*group, count) for group, count in sorted(groups.items())]
     return Table(("state", "reason", "verdict", "recordings"), rows)
-
-
-def _gap_table(gaps: Sequence[Unpulled]) -> Table:
-    rows: list[Row] = [
-        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
-    ]
-    return Table(("report", "account", "pulled_up_to"), rows)

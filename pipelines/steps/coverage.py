@@ -67,11 +67,16 @@ def gaps(
     ]
 
 
+def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
+    """The pulls of each report for a date, in the order of pulling; empty where there was none."""
+    return {report: ledger.pulls(report, day) for report in REPORTS}
+
+
 def unpulled(
     ledger: Ledger, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
 ) -> list[Unpulled]:
     """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE."""
-    return gaps({name: ledger.pulls(name, day) for name in REPORTS}, accounts, day_bounds(day, zone), reports)
+    return gaps(pulls_of(ledger, day), accounts, day_bounds(day, zone), reports)
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:

@@ -17,7 +17,7 @@ from pipelines.calendar import local_day
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import states_from
-from pipelines.ledger.states import RecordingState, RetryRules, Status
+from pipelines.ledger.states import RecordingState, RetryRules
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import REPORTS, ReportName
 from pipelines.steps.completeness import overdue, stuck
@@ -50,9 +50,6 @@ class _Date:
         reasons = {(one["status"], one["reason"] or "new"): one["recordings"] for one in known.reasons().to_pylist()}
         return cls(reasons, states_from(known.pending()), states_from(known.final().slice(0, SAMPLE)))
 
-    def number_lost(self) -> int:
-        return sum(count for (status, _), count in self.reasons.items() if status != Status.pending)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -79,15 +76,18 @@ def nothing_is_overdue(
     dates = dict(_readable(partial(_Date.of, ledger), ledger.recording_days(), damaged))
     gaps = _never_pulled(ledger, standing, now, damaged)
     strange = sorted(parts.strange().items())
-    pending = [state for found in dates.values() for state in found.pending]
+    pending = sorted(
+        (state for found in dates.values() for state in found.pending), key=lambda one: (one.date, one.recording_id)
+    )
     today = local_day(now, standing.zone)
     astray = [one for one in pending if not any(standing.start <= day <= today for day in (one.date, one.found_on))]
     late = [one for one in pending if overdue(one, now) and not {one.date, one.found_on} & set(busy)]
     hung = [one for one in pending if stuck(one, standing.rules, now)]
     left = {one.recording_id: _days_left(one, standing.retention_days, now) for one in pending}
-    risky = sorted((one for one in pending if left[one.recording_id] < standing.margin_days), key=_by_date)
-    lost = {day: count for day, found in dates.items() if (count := found.number_lost())}
+    risky = [one for one in pending if left[one.recording_id] < standing.margin_days]
+    lost = {day: count for day, found in dates.items() if (count := sum(found.reasons.values()) - len(found.pending))}
     reasons = sum((Counter(found.reasons) for found in dates.values()), Counter[tuple[str, str]]())
+    by_reason: list[Row] = [(*found, count) for found, count in sorted(reasons.items())]
     horizon = today - timedelta(days=standing.retention_days)
     retrievable = sum(count for day, count in lost.items() if day > horizon)
     counts = {
@@ -121,7 +121,7 @@ def nothing_is_overdue(
         sentence=_sentence(counts, standing, gaps, min((one.date for one in astray), default=None)),
         counts=counts,
         tables={
-            **({"by_reason": _by_reason(reasons)} if reasons else {}),
+            **({"by_reason": Table(("state", "reason", "recordings"), by_reason)} if reasons else {}),
             **({"by_days_left": _by_days_left(list(left.values()), standing)} if left else {}),
             **({"sample": examples(sample)} if sample else {}),
             **({"not_pulled": Table(("date",), [(day.isoformat(),) for day in gaps[:SAMPLE]])} if gaps else {}),
@@ -169,15 +169,6 @@ def _days_left(state: RecordingState, retention_days: int, now: datetime) -> flo
     """Days until the source purges the recording, counted from its start, else from the beginning of its date."""
     born = state.started_at or datetime.combine(state.date, time(), UTC)
     return retention_days - (now - born) / _ONE_DAY
-
-
-def _by_date(state: RecordingState) -> tuple[date, str]:
-    return state.date, state.recording_id
-
-
-def _by_reason(reasons: Mapping[tuple[str, str], int]) -> Table:
-    rows: list[Row] = [(*found, count) for found, count in sorted(reasons.items())]
-    return Table(("state", "reason", "recordings"), rows)
 
 
 def _by_days_left(left: Sequence[float], standing: Standing) -> Table:

@@ -22,7 +22,8 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord, values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import REPORTS, ReportName
+from pipelines.ringcx.columns import ReportName
+from pipelines.steps.coverage import pulls_of
 from pipelines.steps.known import Known, Recordings
 
 MANIFESTS = "manifests"
@@ -123,11 +124,6 @@ def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
         columns = {name: values(part[name]) for name in ManifestEntry._fields}
         columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
         yield from map(ManifestEntry._make, zip(*columns.values(), strict=True))
-
-
-def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
-    """The pulls of each report for a date, in the order of pulling; empty where there was none."""
-    return {report: ledger.pulls(report, day) for report in REPORTS}
 
 
 def rows_pulled(pulls: Mapping[ReportName, Sequence[PullRecord]]) -> dict[str, int]:

@@ -20,8 +20,8 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.columns import ReportName
+from pipelines.steps.coverage import pulls_of
 from pipelines.steps.findings import number
-from pipelines.steps.seal import pulls_of
 from pipelines.steps.verification import evidence
 from pipelines.steps.verification.comparison import Comparison, Line, size_of
 from pipelines.steps.verification.objects import Reading, check_conflicts, check_objects
