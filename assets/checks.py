@@ -85,7 +85,7 @@ def completeness_checks(
 
 def _checks_of_a_date(reports: Sequence[ReportName], *, events: bool) -> Iterator[tuple[AssetKey, str, Judge]]:
     for report in reports:
-        yield AssetKey(report), "report_is_plausible", partial(_report_is_plausible, report)
+        yield AssetKey(report), "report_is_plausible", partial(_of_calls, partial(report_is_plausible, report=report))
     yield RECORDINGS, "every_link_is_held", _every_link_is_held
     yield RECORDINGS, "audio_is_true", lambda _, services, day: audio_is_true(services.ledger, day)
     if set(LEGACY) <= set(reports):
@@ -103,12 +103,7 @@ def _of_date(asset: AssetKey, name: str, judge: Judge, partitions: DailyPartitio
 
 
 def _standing() -> AssetChecksDefinition:
-    @asset_check(
-        asset=RECORDINGS,
-        name=STANDING_CHECK,
-        description=_DESCRIPTIONS[STANDING_CHECK],
-        op_tags=LAST,
-    )
+    @asset_check(asset=RECORDINGS, name=STANDING_CHECK, description=_DESCRIPTIONS[STANDING_CHECK], op_tags=LAST)
     def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
         busy = {date.fromisoformat(one) for one in unfinished_dates(context.instance)}
         return _told(lambda: _nothing_is_overdue(services, busy))
@@ -122,11 +117,7 @@ def _of_accounts(services: Services) -> dict[str, Any]:
 
 
 def _of_calls(judge: Callable[..., Finding], _: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return judge(services.ledger, day, **_of_accounts(services))
-
-
-def _report_is_plausible(report: ReportName, _: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return report_is_plausible(services.ledger, report, day, **_of_accounts(services))
+    return judge(services.ledger, day=day, **_of_accounts(services))
 
 
 def _every_link_is_held(context: AssetCheckExecutionContext, services: Services, day: date) -> Finding:

@@ -30,41 +30,28 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_range(parser: argparse.ArgumentParser) -> None:
-    """`--from` and `--to`: both are part of the range."""
+def add_range(parser: argparse.ArgumentParser, written: str) -> None:
+    """`--from` and `--to`, which are both part of the range, and `--json FILE`, which takes what is `written`."""
     parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
     parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {written}")
 
 
-def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """`--json FILE`, which takes `what`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {what}")
-
-
-def range_of(known: argparse.Namespace, today: date) -> tuple[date, date]:
-    """The two dates of `add_range`.
+def range_of(known: argparse.Namespace, today: date) -> tuple[date, date, Path | None]:
+    """The two dates of `add_range`, and its file if there is one.
 
     Raises:
-        UsageError: they are no dates, in the wrong order, or yet to come.
+        UsageError: they are no dates, in the wrong order, or yet to come, or no file can be stored there.
     """
     first, last = _date("--from", known.first), _date("--to", known.last)
+    path: Path | None = known.json
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if last > today:
         raise UsageError(f"--to {last} has not come yet: the last date that there is, is {today}")
-    return first, last
-
-
-def json_of(known: argparse.Namespace) -> Path | None:
-    """The file of `add_json`, None without one.
-
-    Raises:
-        UsageError: no file can lie there.
-    """
-    path: Path | None = known.json
     if path is not None and (not path.parent.is_dir() or path.is_dir()):
         raise UsageError("--json names no file in an existing folder: make the folder, or name another file")
-    return path
+    return first, last, path
 
 
 def ended(work: Callable[[], int], *, stopped: str) -> int:

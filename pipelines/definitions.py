@@ -12,9 +12,8 @@ from assets.reports import report_assets
 from pipelines import settings
 from pipelines.alert_sensors import alerts
 from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import ARCHIVE_DAY, STANDING
+from pipelines.jobs import ARCHIVE_DAY, STANDING, daily_partitions
 from pipelines.memory import calm_collector, choose_allocator
-from pipelines.partitions import daily_partitions
 from pipelines.resources import services_resource
 from pipelines.schedules import all_schedules
 from pipelines.sensors import archive_despite_failed_report, pending_recordings

@@ -1,6 +1,8 @@
-"""The jobs that the schedules, the sensors and the launchpad run: archive one day, look over all, prove some."""
+"""The one partition axis, and the jobs that schedules, sensors and the launchpad run over it."""
 
-from dagster import AssetCheckKey, AssetKey, AssetSelection, define_asset_job
+from dagster import AssetCheckKey, AssetKey, AssetSelection, DailyPartitionsDefinition, define_asset_job
+
+from pipelines.settings import Calendar
 
 STANDING_CHECK = "nothing_is_overdue"
 _STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
@@ -16,3 +18,10 @@ STANDING = define_asset_job(
     selection=_STANDING,
     description="Look over all dates: what is missing now, and what the source will purge soon.",
 )
+
+
+def daily_partitions(calendar: Calendar) -> DailyPartitionsDefinition:
+    """One partition a local day from `ARCHIVE_START_DATE` on; `end_offset=1` makes today exist."""
+    return DailyPartitionsDefinition(
+        start_date=calendar.archive_start_date.isoformat(), timezone=calendar.archive_timezone, end_offset=1
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
-from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
+from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.planning import render
@@ -35,19 +35,17 @@ def main(
         description="Say what a backfill of some dates would take. Reads the ledger; changes and asks for nothing.",
         epilog="Ends with 0 when the plan is made, with 2 if command or settings are wrong.",
     )
-    add_range(parser)
-    add_json(parser, "the whole plan, every date included")
+    add_range(parser, "the whole plan, every date included")
 
     def work() -> int:
         settings, now = load(PlanSettings), clock()
         known = parser.parse_args(arguments)
-        first, last = range_of(known, local_day(now, settings.zone))
+        first, last, file = range_of(known, local_day(now, settings.zone))
         if first < settings.archive_start_date:
             raise UsageError(
                 f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later "
                 "date, or set ARCHIVE_START_DATE"
             )
-        file = json_of(known)
         client = s3 or make_s3_client(max_connections=16, options=settings.s3_options)
         ledger = Ledger(storage.ledger_files(settings, client), clock=clock)
         plan = make_plan(ledger, settings, first, last, now)

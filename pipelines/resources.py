@@ -58,10 +58,6 @@ def _aws_variables() -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, os.environ[name]) for name in names))
 
 
-def _hour() -> int:
-    return int(time.monotonic() // 3600)
-
-
 @dataclass
 class Services:
     """The parts of one run. `stop` ends waits and transfers of all threads at once.
@@ -94,9 +90,8 @@ class Services:
     def s3(self) -> "S3Client":
         """The one S3 client."""
         if self.s3_client is None:
-            self.s3_client = _client_of_process(
-                2 * self.settings.archive_concurrency, self.settings.s3_options, _aws_variables(), _hour()
-            )
+            connections, hour = 2 * self.settings.archive_concurrency, int(time.monotonic() // 3600)
+            self.s3_client = _client_of_process(connections, self.settings.s3_options, _aws_variables(), hour)
         return self.s3_client
 
     @cached_property

@@ -20,7 +20,7 @@ from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
-from pipelines.command import Parser, UsageError, add_json, add_range, ended, json_of, range_of
+from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str], *, today: date) -> Request:
         description="Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.",
         epilog="Ends with 0 only without any doubt, with 1 if there is one, with 2 if command or settings are wrong.",
     )
-    add_range(parser)
+    add_range(parser, "the whole result, every doubt included")
     parser.add_argument(
         "--read-data",
         nargs="?",
@@ -107,10 +107,9 @@ def parse(arguments: Sequence[str], *, today: date) -> Request:
         help="read the recordings' bytes and hash them: all, or this share of them, chosen at random",
     )
     parser.add_argument("--seed", help="choose the same share again as an earlier run, which printed it")
-    add_json(parser, "the whole result, every doubt included")
     known = parser.parse_args(arguments)
-    first, last = range_of(known, today)
-    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), json_of(known))
+    first, last, file = range_of(known, today)
+    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), file)
 
 
 def verify(

@@ -32,8 +32,10 @@ def text(plan: Plan) -> str:
     ]
     remarks = [textwrap.fill(one, _WIDTH) for one in _remarks(plan)]
     ranges = _backfills(plan)
+    for one in ranges:
+        one["note"] = "" if one["urgency"] == "in time" else f"  # {one['urgency']}"
     launch = [
-        f"{how}\n\n" + "\n".join(f"    {form.format(**one)}{_remark(one['urgency'])}" for one in ranges)
+        f"{how}\n\n" + "\n".join(f"    {form}{{note}}".format(**one) for one in ranges)
         for how, form in ((_BY_COMMAND, _COMMAND), (_IN_UI, "[{from}...{to}]"))
         if ranges
     ]
@@ -181,10 +183,6 @@ def _storage(plan: Plan) -> dict[str, Any]:
 def _backfills(plan: Plan) -> list[dict[str, Any]]:
     """Return what to launch, in its order: what the source purges soon, the rest, what is probably lost."""
     return _records(date_ranges(plan.to_run, "urgency"))
-
-
-def _remark(urgency: str) -> str:
-    return "" if urgency == "in time" else f"  # {urgency}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
