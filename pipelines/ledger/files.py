@@ -1,4 +1,4 @@
-"""Where the ledger's files lie: a local folder or an S3 prefix, behind one small interface.
+"""Where the ledger's files are stored: a local folder or an S3 prefix, behind one small interface.
 
 A file appears whole or not at all, and is never changed or removed.
 """
@@ -84,15 +84,15 @@ class LocalFiles:
         path = self._root / _checked(name)
         with self._errors("write", name):
             make_folders(path.parent)
-            beside = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
+            unnamed = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
             try:
-                with open(beside, "xb", opener=partial(os.open, mode=0o600)) as file:
+                with open(unnamed, "xb", opener=partial(os.open, mode=0o600)) as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                path.hardlink_to(beside)
+                path.hardlink_to(unnamed)
             finally:
-                beside.unlink(missing_ok=True)
+                unnamed.unlink(missing_ok=True)
             sync_folder(path.parent)
 
     @contextmanager

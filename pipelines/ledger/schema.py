@@ -4,7 +4,7 @@ Ids and the report's columns are text, never numbers; times are microseconds in 
 path (`report=…/date=…/`) and not in the file, as Hive-style readers expect: pyarrow, pandas, DuckDB and Spark add them
 by themselves and refuse a file that repeats them with another type.
 
-A column added later must be nullable: parts from before it read as null. Not here: where the parts lie (`store.py`).
+A column added later must be nullable: parts from before it read as null. Where the parts are stored: `store.py`.
 """
 
 from __future__ import annotations

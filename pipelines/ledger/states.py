@@ -44,7 +44,7 @@ RANKS: Mapping[Status, int] = {
 """Within an epoch the higher rank counts, whenever it was written."""
 
 PRECEDENCE = ("epoch", "rank", "written_at", "attempts", "run_id", "status", "reason", "key", "sha256")
-"""Of two lines about a recording the one that is greater by these counts, the weightiest first.
+"""Of two lines about a recording, the greater counts in the first of these in which they differ.
 
 Rank is before time, so that a slow parallel run that still says `pending` never undoes `archived`; the epoch is before
 rank, so that reopening can. Everything after `written_at` only makes the order total.

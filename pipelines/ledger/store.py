@@ -90,7 +90,7 @@ class Ledger:
     ) -> None:
         """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text. No rows, no part.
 
-        Of many rows give slices, of the same columns: only one is held beside what is written.
+        Of many rows give slices, of the same columns: only one is held next to what is written.
 
         Raises:
             ValueError: if a row has no identity, or a column is not text or bears one of the ledger's own names.
