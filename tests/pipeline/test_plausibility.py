@@ -71,7 +71,7 @@ def test_half_of_the_rows_missing_is_noticed_with_a_holiday_among_few_weeks(
     usual = sorted(history)[-2]
     found = judged(tmp_path / "half", weeks(*history), usual // 2)
     assert found.level is Level.doubtful
-    assert f"{usual // 2} rows, where this weekday usually has" in found.sentence
+    assert f"{usual // 2:,} rows, where this weekday usually has" in found.sentence
     assert "unusual left out" in found.sentence
     assert judged(tmp_path / "whole", weeks(*history), usual).level is Level.good
 
