@@ -9,7 +9,6 @@ count against the client's limit `auth`, whose permits all processes share.
 """
 
 import base64
-import binascii
 import copy
 import json
 import math
@@ -176,15 +175,8 @@ class TokenAuth(OriginAuth, Renewing):
 class RingCentralJwt(TokenAuth):
     """The default log-in: RingCentral JWT, exchanged for a RingCX token that is refreshed every few minutes.
 
-    Args:
-        client: sends the log-in requests.
-        api_url: base of the API; the token is sent to this origin only.
-        ringcentral_url: base of RingCentral's OAuth.
-        auth_url: base of RingCX's exchange and refresh.
-        client_id: of the RingCentral app.
-        client_secret: of the RingCentral app.
-        jwt: the user's JWT credential.
-        clock: seconds since the epoch.
+    `ringcentral_url` is the base of RingCentral's OAuth, `auth_url` that of RingCX's exchange and refresh; the token is
+    sent to the origin of `api_url` only.
     """
 
     variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
@@ -272,12 +264,7 @@ class RingCentralJwt(TokenAuth):
 class LegacyPassword(TokenAuth):
     """The legacy log-in: user name and password for a token of an hour, which every use renews.
 
-    Args:
-        client: sends the log-in requests.
-        api_url: base of the legacy API; user name, password and token go there only.
-        username: of the RingCX user.
-        password: of the RingCX user.
-        clock: seconds since the epoch.
+    User name, password and token are sent to the origin of `api_url` only.
     """
 
     variables = ("RINGCX_USERNAME", "RINGCX_PASSWORD")
@@ -397,16 +384,9 @@ def _seconds(value: object) -> float | None:
 
 def _jwt_life_s(token: str) -> float | None:
     """`exp` less `iat` of a JWT: no clock but the issuer's takes part. None when it is no JWT, or does not say."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
+        _, payload, _ = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "==="))
+        return _seconds(claims["exp"] - claims["iat"])
+    except (ValueError, TypeError, KeyError):
         return None
-    if not isinstance(claims, dict):
-        return None
-    issued, expires = claims.get("iat"), claims.get("exp")
-    if not isinstance(issued, int | float) or not isinstance(expires, int | float):
-        return None
-    return _seconds(expires - issued)

@@ -6,7 +6,6 @@ change is handed to the caller. It follows no redirects, keeps no cookies and un
 
 import email.utils
 import logging
-import random
 import re
 import threading
 import time
@@ -15,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
-from types import TracebackType
 from typing import Literal, Self, TypeVar, cast
 
 import httpx
@@ -27,6 +25,8 @@ from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, 
 from pipelines.ringcx.transport import Transport
 
 _log = logging.getLogger(__name__)
+# A user agent like a browser's would be sent an MP3 instead of the recording.
+_HEADERS = {"User-Agent": "ringcx-archive/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
 T = TypeVar("T")
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
@@ -64,7 +64,6 @@ class SourceClient:
         stop: ends every wait at once when set.
         transport: for tests; takes every request, also those that may go to public addresses only.
         resolve: asks for the addresses of a name.
-        user_agent: `name/version`. Something like a browser's would be sent an MP3 instead of the recording.
         attempts: tries of one request, the first included.
         backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
         connect_timeout_s: seconds for a connection.
@@ -83,7 +82,6 @@ class SourceClient:
         stop: threading.Event | None = None,
         transport: httpx.BaseTransport | None = None,
         resolve: Resolve = system_resolve,
-        user_agent: str = "ringcx-archive/0.1",
         attempts: int = 5,
         backoff_s: float = 1.0,
         backoff_cap_s: float = 60.0,
@@ -93,18 +91,15 @@ class SourceClient:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        if "mozilla" in user_agent.lower():
-            raise ValueError("A user agent like a browser's is sent MP3 instead of WAV; give name/version.")
         self._limiter = limiter
         self._limits = {name: tuple(rates) for name, rates in limits.items()}
         self._priority = priority
         self._stop = stop or threading.Event()
         self._attempts = attempts
         self._backoff_s = backoff_s
-        self._backoff_cap_s = backoff_cap_s
+        self._backoff = tenacity.wait_random_exponential(multiplier=backoff_s, max=backoff_cap_s)
         self._clock = clock
         self._sleep = sleep
-        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._timeout = {"connect": connect_timeout_s, "read": read_timeout_s}
         # Requests that may go to public addresses only have connections of their own: none that was opened without
         # that check is ever used for them.
@@ -179,7 +174,7 @@ class SourceClient:
                 url,
                 json=json,
                 data=data,
-                headers={**self._headers, **(headers or {})},
+                headers={**_HEADERS, **(headers or {})},
                 extensions={
                     "limit": limit,
                     "account_id": account_id,
@@ -220,9 +215,7 @@ class SourceClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _permit(self, request: httpx.Request) -> None:
@@ -320,12 +313,8 @@ class SourceClient:
         return response
 
     def _wait_before(self, state: tenacity.RetryCallState) -> float:
-        wait_s, asked_s = self._backoff(state.attempt_number), _failure(state).asked_s
+        wait_s, asked_s = self._backoff(state), _failure(state).asked_s
         return wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)  # `Retry-After: 0` is not at once
-
-    def _backoff(self, failures: int) -> float:
-        longest = min(self._backoff_cap_s, self._backoff_s * 2 ** (failures - 1))
-        return random.uniform(0, longest)  # noqa: S311 - spreads tries, protects nothing
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -234,11 +235,8 @@ class RateLimiter:
 
     def _leave(self, place: Place) -> None:
         """Give up our place. Should that fail, it lapses by itself, and the reason for leaving matters more."""
-        try:
-            with self._store.page(place, newest=0) as page:
-                page.leave()
-        except LimiterBroken:
-            return
+        with suppress(LimiterBroken), self._store.page(place, newest=0) as page:
+            page.leave()
 
 
 @dataclass(frozen=True, slots=True)

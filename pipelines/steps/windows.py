@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -51,6 +52,7 @@ _BELIEVED = timedelta(days=2)
 _MANY = 50
 _ABOUT_THE_CAP = 0.9
 _TIME = pa.timestamp("us", tz="UTC")
+_SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link", "cap_suspected", "flags_unknown")
 
 
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
@@ -205,7 +207,15 @@ class WindowedPull:
         finally:  # what was given is kept, also of a window that cannot be had whole
             if answers:
                 rows = _joined(answers)
-                counts = seen.take(rows, window, self._append(account_id, pulled_at))
+                append = partial(
+                    self.ledger.append_rows,
+                    INTERACTIONS,
+                    self.day,
+                    account_id=account_id,
+                    pulled_at=pulled_at,
+                    run_id=self.run_id,
+                )
+                counts = seen.take(rows, window, append)
         for name in ("rows", "new", "changed", "unchanged") if before else ():
             counts[name] += getattr(before, name)
         with_link, unknown = _flags(rows, account_id)
@@ -267,33 +277,24 @@ class WindowedPull:
 
     def _ask(self, account_id: str, window: Period) -> _Answer:
         with scratch_folder() as scratch:
-
-            def ask() -> PulledBody:
-                return pull_interactions(
-                    self.source.client,
-                    base_url=self.source.base_url,
-                    rc_account_id=self.source.rc_account_id,
-                    auth=self.source.auth,
-                    account_id=account_id,
-                    window=window,
-                    into=scratch / "rows",
-                    version=self.source.version,
-                )
-
+            ask = partial(
+                pull_interactions,
+                self.source.client,
+                base_url=self.source.base_url,
+                rc_account_id=self.source.rc_account_id,
+                auth=self.source.auth,
+                account_id=account_id,
+                window=window,
+                into=scratch / "rows",
+                version=self.source.version,
+            )
             body, table = whole_answer(INTERACTIONS, ask, self.log)
         rows = with_row_identity(INTERACTIONS, table, account_id)
         return _Answer(window, body, rows, _ends_within(rows, window))
 
-    def _append(self, account_id: str, pulled_at: datetime) -> Callable[[pa.Table], None]:
-        def append(fresh: pa.Table) -> None:
-            self.ledger.append_rows(
-                INTERACTIONS, self.day, fresh, account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
-            )
-
-        return append
-
     def _whole(self, records: Sequence[PullRecord]) -> PullRecord:
         """The windows of an account as one pull of the date."""
+        sums: dict[str, Any] = {name: sum(getattr(one, name) or 0 for one in records) for name in _SUMMED}
         return replace(
             records[0],
             report=INTERACTIONS,
@@ -301,17 +302,9 @@ class WindowedPull:
             period_end=self.period.end,
             pulled_at=self.clock(),
             run_id=self.run_id,
-            size=sum(one.size for one in records),
             sha256="+".join(one.sha256 for one in records),
-            rows=sum(one.rows for one in records),
-            new=sum(one.new for one in records),
-            changed=sum(one.changed for one in records),
-            unchanged=sum(one.unchanged for one in records),
-            vanished=sum(one.vanished for one in records),
-            with_link=sum(one.with_link for one in records),
             largest_window=max(one.largest_window or 0 for one in records),
-            cap_suspected=sum(one.cap_suspected or 0 for one in records),
-            flags_unknown=sum(one.flags_unknown or 0 for one in records),
+            **sums,
         )
 
 

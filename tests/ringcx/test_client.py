@@ -252,11 +252,6 @@ def test_it_says_who_it_is_and_asks_for_plain_bodies(make: MakeClient) -> None:
     assert source.requests[0].headers["Accept"] == "audio/wav"
 
 
-def test_a_user_agent_like_a_browsers_is_refused(make: MakeClient) -> None:
-    with pytest.raises(ValueError, match="MP3"):
-        make(Answers(200), user_agent="Mozilla/5.0")
-
-
 def test_a_token_that_http_cannot_carry_is_not_quoted(limiter: RateLimiter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, SourceClient(limiter=limiter, limits={}) as client:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
