@@ -6,6 +6,8 @@ Not here: requests.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 from datetime import datetime
@@ -192,3 +194,18 @@ def _cause(error: Exception) -> str:
 def _no_bundle(error: Exception) -> bool:
     signs = ("No such file", "Is a directory", "Permission denied", "[X509: NO_CERTIFICATE")
     return isinstance(error, boto.SSLError) and any(sign in _cause(error) for sign in signs)
+
+
+def as_base64(digest: bytes) -> str:
+    """A digest as headers carry it."""
+    return base64.b64encode(digest).decode()
+
+
+def md5_of(body: bytes) -> bytes:
+    """The MD5, which stores that check no SHA-256 compare: 4.4 ms of CPU for 2.9 MB."""
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def sha256_of(body: bytes) -> bytes:
+    """The SHA-256."""
+    return hashlib.sha256(body).digest()

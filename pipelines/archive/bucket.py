@@ -28,11 +28,11 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from pipelines.archive.capabilities import AMAZON, Capabilities, find_out
 from pipelines.archive.client import is_amazon
-from pipelines.archive.digests import as_base64, md5_of
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
 from pipelines.archive.listing import Listed, list_in_parallel
 from pipelines.archive.multipart import PART, changed_here, put_in_parts
+from pipelines.aws import as_base64, md5_of
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody

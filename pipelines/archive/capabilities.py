@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pipelines.archive.digests import as_base64, md5_of, sha256_of
 from pipelines.archive.errors import (
     KeyExists,
     KeyMissing,
@@ -23,6 +22,7 @@ from pipelines.archive.errors import (
     storage_errors,
 )
 from pipelines.archive.keys import probe_key
+from pipelines.aws import as_base64, md5_of, sha256_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -31,6 +31,10 @@ class Chain:
     heads: dict[int, ManifestHead] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def add(self, kind: str, subject: str, sentence: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(kind, subject, sentence))
+
     @property
     def latest(self) -> ManifestHead | None:
         """The manifest that counts: the highest number; None when that is damaged, or the day was never sealed."""
@@ -55,13 +59,11 @@ def read_chain(
     if numbers != list(range(1, len(numbers) + 1)):
         gone = sorted(set(range(1, max(numbers) + 1)) - set(numbers))
         names = ", ".join(f"manifest-{number}" for number in gone[:10])
-        chain.problems.append(
-            Problem(
-                "manifest_removed",
-                manifest_key(bucket.prefix, day, gone[0]),
-                f"The manifests of {day.isoformat()} are not numbered 1 to {max(numbers)} without a gap: {names} "
-                "was removed; restore it from an earlier version of the bucket",
-            )
+        chain.add(
+            "manifest_removed",
+            manifest_key(bucket.prefix, day, gone[0]),
+            f"The manifests of {day.isoformat()} are not numbered 1 to {max(numbers)} without a gap: {names} "
+            "was removed; restore it from an earlier version of the bucket",
         )
     for number in numbers:
         try:
@@ -69,7 +71,7 @@ def read_chain(
             chain.heads[number] = read_manifest(bucket, day, number, take)
         except (StoreDamaged, KeyMissing) as error:
             key = manifest_key(bucket.prefix, day, number)
-            chain.problems.append(Problem("manifest_altered", key, str(error)))
+            chain.add("manifest_altered", key, str(error))
     for number, manifest in chain.heads.items():
         _link(chain, manifest, chain.heads.get(number - 1))
     if verifier is not None:
@@ -84,22 +86,18 @@ def _pass_over(_: Entry) -> None:
 def _link(chain: Chain, manifest: ManifestHead, before: ManifestHead | None) -> None:
     named = manifest.document["previous_sha256"]
     if manifest.number == 1 and named is not None:
-        chain.problems.append(
-            Problem(
-                "manifest_altered",
-                manifest.key,
-                f"{manifest.key} is the first of its day and yet names one before it: it was altered or renumbered; "
-                "restore its first version",
-            )
+        chain.add(
+            "manifest_altered",
+            manifest.key,
+            f"{manifest.key} is the first of its day and yet names one before it: it was altered or renumbered; "
+            "restore its first version",
         )
     if before is not None and named != before.sha256:
-        chain.problems.append(
-            Problem(
-                "manifest_altered",
-                before.key,
-                f"{before.key} is not the one that {manifest.key} was sealed upon: it was altered or replaced; "
-                "restore its first version",
-            )
+        chain.add(
+            "manifest_altered",
+            before.key,
+            f"{before.key} is not the one that {manifest.key} was sealed upon: it was altered or replaced; "
+            "restore its first version",
         )
 
 
@@ -116,8 +114,8 @@ def _signatures(bucket: Bucket, chain: Chain, verifier: Verifier) -> None:
                     if signed_before
                     else "is not there; run the date again to have its manifest signed, or find out who removed it"
                 )
-                chain.problems.append(Problem("signature_missing", where, f"The signature {where} {what}"))
+                chain.add("signature_missing", where, f"The signature {where} {what}")
             continue
         signed_before = True
         if sentence is not None:
-            chain.problems.append(Problem("signature_wrong", signature_key(manifest.key), sentence))
+            chain.add("signature_wrong", signature_key(manifest.key), sentence)

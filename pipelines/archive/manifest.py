@@ -140,7 +140,7 @@ def seal(
     content = {"date": day.isoformat(), "totals": dict(totals)}
     content_sha256 = _sha256(*_around(content, listed))
     when = _utc(sealed_at)
-    held = None if catalog is None else _held_catalog(bucket, day)
+    held = None if catalog is None else _held(bucket, catalog_key(bucket.prefix, day))
     body = None if catalog is None else _catalog_body(catalog, held)
     hashed = {} if body is None else {"catalog_sha256": _sha256(body)}
     previous_day = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
@@ -209,9 +209,9 @@ def catalog_table(entries: pa.Table, names: Mapping[str, Sequence[str]] | None =
     return lines.select(CATALOG_SCHEMA.names).cast(CATALOG_SCHEMA)
 
 
-def _held_catalog(bucket: Bucket, day: date) -> bytes | None:
+def _held(bucket: Bucket, key: str) -> bytes | None:
     try:
-        return bucket.get_bytes(catalog_key(bucket.prefix, day))
+        return bucket.get_bytes(key)
     except KeyMissing:
         return None
 
@@ -294,19 +294,12 @@ def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None
         put = bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
     except KeyExists:
         # After a lost answer the put is sent again, and finds our own first one.
-        return Sealed(key, number, sha256, unchanged=False) if _holds(bucket, key, body) else None
+        return Sealed(key, number, sha256, unchanged=False) if _held(bucket, key) == body else None
     require_arrived(bucket, key, put, sha256=sha256)
     # Where create-only is not honoured, another process may just have put its own here: then the next number is ours.
-    if not bucket.is_amazon and not _holds(bucket, key, body):
+    if not bucket.is_amazon and _held(bucket, key) != body:
         return None
     return Sealed(key, number, sha256, unchanged=False)
-
-
-def _holds(bucket: Bucket, key: str, body: bytes) -> bool:
-    try:
-        return bucket.get_bytes(key) == body
-    except KeyMissing:
-        return False
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.archive.digests import as_base64, md5_of, sha256_of
 from pipelines.archive.errors import KeyExists, StorageError, StoreDamaged, storage_errors
+from pipelines.aws import as_base64, md5_of, sha256_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

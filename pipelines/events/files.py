@@ -12,9 +12,7 @@ begins. Every process appends whole lines to files of its own, so any number of 
 
 from __future__ import annotations
 
-import base64
 import errno
-import hashlib
 import json
 import os
 import time
@@ -31,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from botocore.exceptions import BotoCoreError, ClientError
 from ulid import ULID
 
-from pipelines.aws import error_code, reason, split_s3_url, status
+from pipelines.aws import as_base64, error_code, md5_of, reason, split_s3_url, status
 from pipelines.ledger.files import make_folders, sync_folder
 
 if TYPE_CHECKING:
@@ -291,13 +289,12 @@ class S3Events:
             yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
 
     def _put(self, key: str, data: bytes) -> None:
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         try:
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
                 Body=data,
-                ContentMD5=md5,
+                ContentMD5=as_base64(md5_of(data)),
                 ContentType="application/octet-stream",
                 IfNoneMatch="*",
             )
