@@ -69,11 +69,8 @@ def system_resolve(host: str, port: int) -> list[str]:
 def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
     """Return the numeric addresses that a host may be connected at, in the order in which to try them.
 
-    Args:
-        host: a name, or an address, which is taken as it is.
-        port: for the name server.
-        public_only: a name leads to public addresses only, `localhost` to loopback ones only.
-        resolve: asks for the addresses of a name.
+    An address is taken as it is. With `public_only` a name leads to public addresses only, `localhost` to loopback ones
+    only.
 
     Raises:
         LinkRefused: `address_not_public`: the name leads to private addresses only.

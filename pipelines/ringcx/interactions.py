@@ -71,16 +71,8 @@ def pull_interactions(
 ) -> PulledBody:
     """Fetch the interaction metadata of one window into a file.
 
-    Args:
-        client: asks within the limit `metadata` of the account.
-        base_url: of the API.
-        rc_account_id: the RingCentral account.
-        auth: the log-in to the API.
-        account_id: the sub-account.
-        window: at most as long as the source takes (RINGCX_METADATA_WINDOW), and over.
-        into: the file; replaced if it is there, gone if the pull fails.
-        version: of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
-        limits: of the answer.
+    `window` must be over, and at most as long as the source takes (RINGCX_METADATA_WINDOW). `version` is of this
+    part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
 
     Raises: as `bodies.pull_body`.
     """

@@ -139,14 +139,9 @@ class RateLimiter:
     ) -> float:
         """Wait until one request of this limit and account may be sent; return the seconds waited.
 
-        Args:
-            name: the limit, for example `reports`.
-            account_id: whose limit it is.
-            rates: all of them hold at once; none means that only hold-offs are waited for.
-            priority: lower goes first, also before those who wait already.
-            stop: ends the wait at once when set.
-            patience_s: the longest hold-off to sit out; None means any.
-            prepare: called before each look, so that what the request needs (a token) is fresh when the permit comes.
+        All `rates` hold at once; without any, only hold-offs are waited for. A lower `priority` goes first, also before
+        those who wait already. `patience_s` is the longest hold-off to sit out; None means any. `prepare` is called
+        before each look, so that what the request needs (a token) is fresh when the permit comes.
 
         Raises:
             Stopped: the stop event is set.

@@ -101,26 +101,7 @@ def global_call_type_request(period: Period) -> dict[str, object]:
     }
 
 
-def pull_agent_segments(
-    client: SourceClient,
-    *,
-    base_url: str,
-    auth: httpx.Auth,
-    account_id: str,
-    direction: Direction,
-    period: Period,
-    into: Path,
-    limits: BodyLimits = USUAL,
-) -> PulledBody:
-    """Fetch one direction of the Agent Segment Metadata report into a file.
-
-    Raises: as `pull_global_call_type`.
-    """
-    request = agent_segment_request(direction, period)
-    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into, limits=limits)
-
-
-def pull_global_call_type(
+def pull_report(
     client: SourceClient,
     *,
     base_url: str,
@@ -128,28 +109,16 @@ def pull_global_call_type(
     account_id: str,
     period: Period,
     into: Path,
+    direction: Direction | None = None,
     limits: BodyLimits = USUAL,
 ) -> PulledBody:
-    """Fetch the Global Call Type Detail report into a file.
+    """Fetch one direction of the Agent Segment Metadata report, or without one the Global Call Type Detail report.
 
-    Args:
-        client: asks within the limit `reports` of the account.
-        base_url: of the API, as `RINGCX_API_URL`.
-        auth: the log-in to the API.
-        account_id: the sub-account.
-        period: what is asked for; it should have ended at least 5 minutes ago.
-        into: the file; replaced if it is there, gone if the pull fails.
-        limits: of the answer.
-
-    Raises:
-        CredentialsRefused: 401 or 403.
-        SourceRefused: another status than 2xx that another try does not change.
-        SourceUnavailable: no answer until the client's tries were used up.
-        ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
-            its size, or is a 2xx without a report.
+    `period` should have ended at least 5 minutes ago. Raises: as `bodies.pull_body`.
     """
-    request = global_call_type_request(period)
-    return _pull(client, base_url=base_url, auth=auth, account_id=account_id, request=request, into=into, limits=limits)
+    request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
+    url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
+    return pull_body(client, Asked(url, _LIMIT, account_id, auth, request, _ADVICE), into=into, limits=limits)
 
 
 def _second_before(moment: datetime) -> datetime:
@@ -159,17 +128,3 @@ def _second_before(moment: datetime) -> datetime:
 def _second_after(moment: datetime) -> datetime:
     whole = _second_before(moment)
     return whole if whole == moment else whole + timedelta(seconds=1)
-
-
-def _pull(
-    client: SourceClient,
-    *,
-    base_url: str,
-    auth: httpx.Auth,
-    account_id: str,
-    request: dict[str, object],
-    into: Path,
-    limits: BodyLimits,
-) -> PulledBody:
-    url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
-    return pull_body(client, Asked(url, _LIMIT, account_id, auth, request, _ADVICE), into=into, limits=limits)

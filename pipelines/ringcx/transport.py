@@ -56,7 +56,6 @@ class Transport(httpx.BaseTransport):
     Args:
         max_kept: so many connections of a host are kept open for the next requests.
         public_only: names are followed to public addresses only (see `addresses.fit_addresses`).
-        resolve: asks for the addresses of a name.
         headers_s: seconds from the request to the end of the answer's headers.
         exchange_s: seconds from the request to the end of the answer.
         check_stop: called before each read; raises to end the exchange.

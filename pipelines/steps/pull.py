@@ -19,13 +19,12 @@ import pyarrow as pa
 from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx import reports
 from pipelines.ringcx.bodies import PulledBody
 from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import ReportInvalid, SourceError
 from pipelines.ringcx.identity import with_row_identity
-from pipelines.ringcx.reports import Direction, Period
+from pipelines.ringcx.reports import Direction, Period, pull_report
 from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.tables import lines_skipped, parse_report
 
@@ -94,7 +93,7 @@ def pull_each(
     """Pull the report of each account; one that fails does not keep the others from theirs.
 
     Raises:
-        PullFailed: some accounts' reports were refused or not to be had; what the others gave is kept.
+        PullFailed: some accounts' reports were refused or unavailable; what the others gave is kept.
     """
     pulls: list[PullRecord] = []
     failures: dict[str, SourceError] = {}
@@ -138,10 +137,8 @@ class ReportPull:
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
         """Pull the report of each account and append its new and changed rows to the ledger.
 
-        Returns: one record an account.
-
         Raises:
-            PullFailed: some accounts' reports were refused or not to be had; what the others gave is kept.
+            PullFailed: some accounts' reports were refused or unavailable; what the others gave is kept.
         """
         return pull_each(self.report, self.day, account_ids, self._account)
 
@@ -194,12 +191,12 @@ class ReportPull:
         return bodies, with_row_identity(self.report, joined, account_id), sum(map(lines_skipped, parsed))
 
     def _asked(self, account_id: str, half: Direction | None, into: Path) -> PulledBody:
-        ask = reports.pull_global_call_type if half is None else partial(reports.pull_agent_segments, direction=half)
-        return ask(
+        return pull_report(
             self.source.client,
             base_url=self.source.base_url,
             auth=self.source.auth,
             account_id=account_id,
+            direction=half,
             period=self.period,
             into=into,
         )

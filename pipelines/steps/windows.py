@@ -140,10 +140,8 @@ class WindowedPull:
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
         """Pull each account's windows and append their new and changed rows to the ledger.
 
-        Returns: one record an account.
-
         Raises:
-            PullFailed: some accounts' windows were refused or not to be had; what the others gave is kept.
+            PullFailed: some accounts' windows were refused or unavailable; what the others gave is kept.
         """
         return pull_each(INTERACTIONS, self.day, account_ids, self._account)
 

@@ -22,7 +22,7 @@ from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports import BodyLimits, Period, pull_global_call_type
+from pipelines.ringcx.reports import BodyLimits, Period, pull_report
 from pipelines.ringcx.transport import Transport
 
 Answer = Callable[[Any, socket.socket], None]
@@ -239,7 +239,7 @@ class Token(httpx.Auth):
 
 def pull(client: SourceClient, server: Any, into: Path, **limits: Any) -> str:
     with pytest.raises(SourceError) as error:
-        pull_global_call_type(
+        pull_report(
             client,
             base_url=server.url,
             auth=Token(),
@@ -277,9 +277,7 @@ def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve
     body = gzip.compress(report)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     into = tmp_path / "report"
-    pull_global_call_type(
-        client, base_url=serve(sends(head, body)).url, auth=Token(), account_id="1", period=PERIOD, into=into
-    )
+    pull_report(client, base_url=serve(sends(head, body)).url, auth=Token(), account_id="1", period=PERIOD, into=into)
     assert into.read_bytes() == report
 
 

@@ -20,8 +20,7 @@ from pipelines.ringcx.reports import (
     Period,
     agent_segment_request,
     global_call_type_request,
-    pull_agent_segments,
-    pull_global_call_type,
+    pull_report,
 )
 
 BASE = "https://ringcx.example/voice/api"
@@ -46,7 +45,7 @@ def pull(tmp_path: Path) -> Iterator[Pull]:
         opened.append(
             SourceClient(limiter=limiter, limits={}, transport=transport, attempts=3, sleep=lambda _: None, stop=stop)
         )
-        return pull_global_call_type(
+        return pull_report(
             opened[-1],
             base_url=base_url,
             auth=ApiToken(api_url=base_url, token="aws80:secret"),
@@ -208,7 +207,7 @@ class TestPull:
 
         limiter = RateLimiter(tmp_path / "limits.sqlite")
         with SourceClient(limiter=limiter, limits={}, transport=httpx.MockTransport(handler)) as client:
-            pull_agent_segments(
+            pull_report(
                 client,
                 base_url=BASE + "/",
                 auth=ApiToken(api_url=BASE, token="t"),

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 
 import httpx
 
-from pipelines.ringcx import reports
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
 from pipelines.ringcx.columns import LEGACY, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.interactions import pull_interactions
 from pipelines.ringcx.limits import LimiterBroken
-from pipelines.ringcx.reports import Period
+from pipelines.ringcx.reports import Period, pull_report
 from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.tables import parse_report
@@ -106,18 +104,14 @@ class SourceCheck:
 
     def _report(self, subject: str, report: ReportName, account_id: str) -> Line:
         end = (self.clock() - _AGO).replace(microsecond=0)
-        ask = (
-            partial(reports.pull_agent_segments, direction="inbound")
-            if report == "agent_segment_metadata"
-            else reports.pull_global_call_type
-        )
         try:
             with scratch_folder() as scratch:
-                body = ask(
+                body = pull_report(
                     self.source.client,
                     base_url=self.source.base_url,
                     auth=self.source.auth,
                     account_id=account_id,
+                    direction="inbound" if report == "agent_segment_metadata" else None,
                     period=Period(end - PERIOD, end),
                     into=scratch / report,
                 )
