@@ -143,13 +143,17 @@ def _save(client: SourceClient, response: httpx.Response, into: Path, limits: Bo
     digest = hashlib.sha256()
     size = 0
     began = limits.clock()
+
+    def check() -> None:
+        client.check_stop()
+        if excess := _excess(size, limits.clock() - began, limits):
+            raise ReportInvalid(f"{request} {excess}")
+
     with into.open("wb") as file:
         try:
-            for block in unpacked(response):  # as it arrives: in larger blocks a trickle would go unnoticed
-                client.check_stop()
+            for block in unpacked(response, check):
                 size += len(block)
-                if excess := _excess(size, limits.clock() - began, limits):
-                    raise ReportInvalid(f"{request} {excess}")
+                check()
                 digest.update(block)
                 file.write(block)
         except BombError:

@@ -22,7 +22,7 @@ import tenacity
 from pipelines.ringcx.addresses import Resolve, system_resolve
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, place
 from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
-from pipelines.ringcx.transport import Transport
+from pipelines.ringcx.transport import Body, Transport
 
 _log = logging.getLogger(__name__)
 # A user agent like a browser's would be sent an MP3 instead of the recording.
@@ -104,8 +104,7 @@ class SourceClient:
         # Requests that may go to public addresses only have connections of their own: none that was opened without
         # that check is ever used for them.
         self._anywhere, self._public = (
-            transport
-            or Transport(max_kept=max_connections, public_only=only, check_stop=self.check_stop, resolve=resolve)
+            transport or Transport(max_kept=max_connections, public_only=only, resolve=resolve)
             for only in (False, True)
         )
 
@@ -329,8 +328,9 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def unpacked(response: httpx.Response) -> Iterator[bytes]:
-    """The body of an answer in blocks, as they arrive; out of its gzip where it is in one.
+def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
+    """The body of an answer in blocks, out of its gzip where it is in one; as they arrive, or large ones with `check`,
+    which is asked before each read and may raise.
 
     Raises:
         BombError: it unpacks to hundreds of times its size.
@@ -338,6 +338,8 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
         httpx.TransportError: the connection broke off.
     """
     blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
+    if check is not None and isinstance(blocks, Body):
+        blocks.fill_blocks(check)
     if response.headers.get("Content-Encoding", "").strip().lower() in _PLAIN:
         yield from blocks
         return

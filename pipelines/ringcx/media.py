@@ -230,10 +230,14 @@ class MediaClient:
 
     def _in_time(self, response: httpx.Response) -> Iterator[bytes]:
         started = self._clock()
-        for block in unpacked(response):
+
+        def check() -> None:
             self._client.check_stop()
             if self._clock() - started > self._max_seconds:
                 raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
+
+        for block in unpacked(response, check):
+            check()
             yield block
 
 

@@ -58,7 +58,6 @@ class Transport(httpx.BaseTransport):
         public_only: names are followed to public addresses only (see `addresses.fit_addresses`).
         headers_s: seconds from the request to the end of the answer's headers.
         exchange_s: seconds from the request to the end of the answer.
-        check_stop: called before each read; raises to end the exchange.
     """
 
     def __init__(
@@ -66,7 +65,6 @@ class Transport(httpx.BaseTransport):
         *,
         max_kept: int,
         public_only: bool,
-        check_stop: Callable[[], None] = lambda: None,
         resolve: Resolve = system_resolve,
         headers_s: float = HEADERS_S,
         exchange_s: float = EXCHANGE_S,
@@ -77,7 +75,6 @@ class Transport(httpx.BaseTransport):
             "addresses": partial(fit_addresses, public_only=public_only, resolve=resolve),
             "headers_s": headers_s,
             "exchange_s": exchange_s,
-            "check_stop": check_stop,
         }
         self._pools = {"http": partial(_Pool, **options), "https": partial(_TlsPool, **options)}
         self._max_kept = max_kept
@@ -113,7 +110,7 @@ class Transport(httpx.BaseTransport):
             answer.close()
             raise proxy.refusal(answer.status, url)
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
-        return httpx.Response(answer.status, headers=fields, stream=_Body(answer, url, proxy), request=request)
+        return httpx.Response(answer.status, headers=fields, stream=Body(answer, url, proxy), request=request)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -153,17 +150,25 @@ class Transport(httpx.BaseTransport):
         return context
 
 
-class _Body(httpx.SyncByteStream):
-    """The body as it is sent, in blocks; raises to the reader when it ends before its end."""
+class Body(httpx.SyncByteStream):
+    """The body as it is sent, in blocks as they arrive; raises to the reader when it ends before its end."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
         self._answer = answer
         self._failures = partial(_translated, url, proxy)
+        self._read: Callable[[int], bytes] = answer.read1
+
+    def fill_blocks(self, check: Callable[[], None]) -> None:
+        """Give whole blocks from now on, which cost a third less CPU; `check`, which raises, is asked before each read
+        of the socket, since a body that trickles takes hours to fill one.
+        """
+        self._answer._original_response.stream.check = check
+        self._read = self._answer.read
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
             with self._failures():
-                block = self._answer.read(_BLOCK)
+                block = self._read(_BLOCK)
             if not block:
                 return
             yield block
@@ -176,10 +181,10 @@ class _Body(httpx.SyncByteStream):
 
 
 class _Limited(_AnySocket):
-    """A socket that ends a read when `check_stop` raises, and at `deadline`, however many reads an answer takes."""
+    """A socket that ends a read when `check` raises, and at `deadline`, however many reads an answer takes."""
 
     deadline = math.inf
-    check_stop: Callable[[], None] | None = None
+    check: Callable[[], None] | None = None
 
     def recv(self, *args: Any, **options: Any) -> bytes:
         self._shorten()
@@ -190,8 +195,8 @@ class _Limited(_AnySocket):
         return super().recv_into(*args, **options)
 
     def _shorten(self) -> None:
-        if self.check_stop is not None:
-            self.check_stop()
+        if self.check is not None:
+            self.check()
         left, timeout = self.deadline - time.monotonic(), self.gettimeout()
         if left <= 0:
             raise TimeoutError("the answer did not end in time")
@@ -212,6 +217,7 @@ class _Answer(http.client.HTTPResponse):
 
     surplus = False
     """Whether something followed the answer, so that its connection must not be used again."""
+    stream: _Limited
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -280,11 +286,9 @@ class _Checked(_AnyConnection):
         addresses: Callable[[str, int], Sequence[str]],
         headers_s: float,
         exchange_s: float,
-        check_stop: Callable[[], None],
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self._check_stop = check_stop
         self._addresses = addresses
         self._headers_s = headers_s
         self._exchange_s = exchange_s
@@ -308,12 +312,13 @@ class _Checked(_AnyConnection):
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3's own
         stream: Any = getattr(self.sock, "socket", self.sock)  # of TLS within a proxy's TLS
         self._began = time.monotonic()
-        stream.check_stop = self._check_stop
+        stream.check = None
         stream.deadline = self._began + self._headers_s
         answer = super().getresponse()
         stream.deadline = self._began + self._exchange_s
         stream.settimeout(self.timeout)
         self._last = cast("_Answer", answer._original_response)
+        self._last.stream = stream
         return answer
 
     @property
