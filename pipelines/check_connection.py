@@ -30,7 +30,8 @@ from pipelines.command import Parser, ended
 from pipelines.ledger.files import LocalFiles
 from pipelines.resources import Services
 from pipelines.ringcx.errors import SourceError, place
-from pipelines.ringcx.limits import LimiterBroken, Rate
+from pipelines.ringcx.limit_store import LimiterBroken
+from pipelines.ringcx.limits import Rate
 from pipelines.ringcx.proxies import proxy_for
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning

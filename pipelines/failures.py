@@ -18,7 +18,7 @@ from pipelines.archive.errors import StorageError
 from pipelines.events.files import EventsUnavailable
 from pipelines.ledger.files import LedgerError
 from pipelines.ringcx.errors import SourceError
-from pipelines.ringcx.limits import LimiterBroken
+from pipelines.ringcx.limit_store import LimiterBroken
 from pipelines.settings import SettingsError
 from pipelines.steps.attempt import TemporaryDiskFull
 from pipelines.steps.fetch import SourceDown

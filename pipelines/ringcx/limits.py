@@ -19,18 +19,6 @@ from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limit_store import LimiterBroken, LimitStore, Place, StoreLost
 from pipelines.ringcx.limit_store_sqlite import SqliteStore
 
-__all__ = [
-    "LONGEST_HOLD_S",
-    "MARGIN_S",
-    "HeldOff",
-    "LimiterBroken",
-    "Rate",
-    "RateLimiter",
-    "check_stop",
-    "is_database",
-    "parse_rates",
-]
-
 LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
 _LOOK_EVERY_S = 5.0  # a waiter looks again this often: somebody before it may have left, or a hold-off may have come

@@ -18,8 +18,6 @@ from pipelines.ringcx.addresses import is_address, is_loopback
 from pipelines.ringcx.client import origin_of
 from pipelines.ringcx.errors import LinkRefused, place
 
-__all__ = ["NO_LINK", "HostList", "RecordingLink", "links_in", "parse_link"]
-
 LONGEST_LINK = 4096
 NO_LINK = "(?i)^[ \t\r\n\u00a0]*(null|none|nil|n/?a|undefined|-+)?[ \t\r\n\u00a0]*$"
 """What a cell holds that names no recording."""

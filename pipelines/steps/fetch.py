@@ -23,7 +23,7 @@ from pipelines.archive.keys import day_prefix
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
-from pipelines.ringcx.limits import LimiterBroken
+from pipelines.ringcx.limit_store import LimiterBroken
 from pipelines.steps.attempt import FIREWALL, Attempt, Done, Recorders, TemporaryDiskFull, is_ours, is_segment
 from pipelines.steps.due import Planned, Work
 from pipelines.steps.findings import number

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limits import LimiterBroken, Rate, RateLimiter
+from pipelines.ringcx.limit_store import LimiterBroken
+from pipelines.ringcx.limits import Rate, RateLimiter
 from sandbox.postgres import USER, LocalPostgres
 
 ONE_A_MINUTE = [Rate(1, 60)]

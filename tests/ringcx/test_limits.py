@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, LimiterBroken, Rate, RateLimiter, parse_rates
+from pipelines.ringcx.limit_store import LimiterBroken
+from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, parse_rates
 
 
 class FakeTime:

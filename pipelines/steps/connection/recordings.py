@@ -14,7 +14,7 @@ from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused, SourceError
-from pipelines.ringcx.limits import LimiterBroken
+from pipelines.ringcx.limit_store import LimiterBroken
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.segments import is_segment_link
 from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning

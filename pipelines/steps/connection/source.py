@@ -12,7 +12,7 @@ from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCe
 from pipelines.ringcx.columns import LEGACY, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.interactions import pull_interactions
-from pipelines.ringcx.limits import LimiterBroken
+from pipelines.ringcx.limit_store import LimiterBroken
 from pipelines.ringcx.reports import Period, pull_report
 from pipelines.ringcx.scratch import scratch_folder
 from pipelines.ringcx.segments import SegmentLinks, is_segment_link
