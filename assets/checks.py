@@ -23,19 +23,19 @@ from dagster import (
 )
 
 from assets.presentation import table
-from pipelines.failures import EXPECTED
-from pipelines.jobs import STANDING_CHECK
-from pipelines.resources import Services
-from pipelines.ringcx.columns import LEGACY, ReportName
-from pipelines.run_requests import unfinished_dates
-from pipelines.steps.agreement import mono_and_stereo_agree
-from pipelines.steps.arrivals import every_event_arrived
-from pipelines.steps.audio import audio_is_true
-from pipelines.steps.completeness import every_link_is_held
-from pipelines.steps.findings import Finding, Level
-from pipelines.steps.overdue import Standing, nothing_is_overdue
-from pipelines.steps.plausibility import report_is_plausible
-from pipelines.steps.rows import EVENTS
+from pipelines.orchestration.failures import EXPECTED
+from pipelines.orchestration.jobs import STANDING_CHECK
+from pipelines.orchestration.resources import Services
+from pipelines.orchestration.run_requests import unfinished_dates
+from pipelines.ringcx.reports.columns import LEGACY, ReportName
+from pipelines.steps.check.audio import audio_is_true
+from pipelines.steps.check.completeness import every_link_is_held
+from pipelines.steps.check.event_delivery import every_event_arrived
+from pipelines.steps.check.findings import Finding, Level
+from pipelines.steps.check.overdue import Standing, no_overdue_recordings
+from pipelines.steps.check.report_agreement import mono_and_stereo_agree
+from pipelines.steps.check.row_counts import report_is_plausible
+from pipelines.steps.link.rows import EVENTS
 
 RECORDINGS = AssetKey("recordings")
 # After everything else that a run could do instead: no recording waits for a check.
@@ -75,7 +75,7 @@ def completeness_checks(
 ) -> list[AssetChecksDefinition]:
     """All checks, given which reports there are.
 
-    Those of a date are partitioned as their asset is; `nothing_is_overdue` looks at all dates.
+    Those of a date are partitioned as their asset is; `no_overdue_recordings` looks at all dates.
     """
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
@@ -106,7 +106,7 @@ def _standing() -> AssetChecksDefinition:
     @asset_check(asset=RECORDINGS, name=STANDING_CHECK, description=_DESCRIPTIONS[STANDING_CHECK], op_tags=LAST)
     def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
         busy = {date.fromisoformat(one) for one in unfinished_dates(context.instance)}
-        return _told(lambda: _nothing_is_overdue(services, busy))
+        return _told(lambda: _no_overdue_recordings(services, busy))
 
     return check
 
@@ -133,7 +133,7 @@ def _every_link_is_held(context: AssetCheckExecutionContext, services: Services,
     )
 
 
-def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
+def _no_overdue_recordings(services: Services, busy: set[date]) -> Finding:
     known = services.settings
     standing = Standing(
         accounts=known.ringcx_account_ids,
@@ -144,7 +144,7 @@ def _nothing_is_overdue(services: Services, busy: set[date]) -> Finding:
         retention_days=known.ringcx_retention_days,
         margin_days=known.ringcx_retention_margin_days,
     )
-    return nothing_is_overdue(services.ledger, services.ledger_parts, standing, busy=busy, now=services.clock())
+    return no_overdue_recordings(services.ledger, services.ledger_parts, standing, busy=busy, now=services.clock())
 
 
 def _told(judge: Callable[[], Finding]) -> AssetCheckResult:

@@ -8,12 +8,12 @@ from dagster import OpExecutionContext, ResourceParam, job, op
 
 from assets.presentation import place, table
 from pipelines.calendar import local_day
-from pipelines.failures import PermanentFailure, told_in_a_sentence
-from pipelines.resources import Services
-from pipelines.run_requests import unfinished_dates
-from pipelines.steps.verification.days import Archive
-from pipelines.steps.verification.drill import drill, keep, sealed_dates
-from pipelines.steps.verification.report import Report
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.resources import Services
+from pipelines.orchestration.run_requests import unfinished_dates
+from pipelines.steps.verify.days import Archive
+from pipelines.steps.verify.drill import drill, keep, sealed_dates
+from pipelines.steps.verify.report import Report
 
 _SHOWN = 20
 _DESCRIPTION = (
@@ -29,7 +29,7 @@ def prove_sample(context: OpExecutionContext, services: ResourceParam[Services])
     """Read recordings back, keep the result, and fail with its sentence when there are doubts."""
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     rows: list[tuple[str, int, int, float, int]] = []
-    with told_in_a_sentence():
+    with as_permanent_failure():
         settings, started = services.settings, services.clock()
         today = local_day(started, settings.zone)
         # A date whose run is not over has every right to differ from its last manifest.

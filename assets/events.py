@@ -12,11 +12,11 @@ from dagster import (
 )
 
 from assets.presentation import OWNER, table
-from pipelines.failures import told_in_a_sentence
-from pipelines.resources import Services
+from pipelines.orchestration.failures import as_permanent_failure
+from pipelines.orchestration.resources import Services
 from pipelines.settings import SettingsError
-from pipelines.steps.events import EventsTaken, take_events
-from pipelines.steps.rows import EVENTS
+from pipelines.steps.link.rows import EVENTS
+from pipelines.steps.pull.events import EventsTaken, take_events
 
 
 def event_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
@@ -36,7 +36,7 @@ def event_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition
         ),
     )
     def taken(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
-        with told_in_a_sentence():
+        with as_permanent_failure():
             known = services.settings
             if services.events is None:
                 raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")

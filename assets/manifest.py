@@ -12,10 +12,10 @@ from dagster import (
 )
 
 from assets.presentation import OWNER, counts, not_held, place
-from pipelines.failures import told_in_a_sentence
-from pipelines.resources import Services
-from pipelines.steps.linked import linked_days
-from pipelines.steps.seal import seal_day, seal_neighbours
+from pipelines.orchestration.failures import as_permanent_failure
+from pipelines.orchestration.resources import Services
+from pipelines.steps.link.extract_links import linked_days
+from pipelines.steps.seal.manifest import seal_day, seal_neighbours
 
 
 def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
@@ -35,7 +35,7 @@ def manifest_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinit
     )
     def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
-        with told_in_a_sentence():
+        with as_permanent_failure():
             now, run_id = services.clock(), context.run.run_id
             stores = (services.ledger, services.ledger_parts, services.bucket)
             sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)

@@ -6,10 +6,10 @@ from dagster import Config, MetadataValue, OpExecutionContext, ResourceParam, jo
 from pydantic import Field
 
 from pipelines.calendar import local_day
-from pipelines.failures import PermanentFailure, told_in_a_sentence
-from pipelines.resources import Services
-from pipelines.steps.planning import render
-from pipelines.steps.planning.estimate import make_plan
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.resources import Services
+from pipelines.steps.plan import render
+from pipelines.steps.plan.estimate import make_plan
 
 _DESCRIPTION = (
     "What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates "
@@ -28,7 +28,7 @@ class PlanConfig(Config):
 @op
 def plan_dates(context: OpExecutionContext, config: PlanConfig, services: ResourceParam[Services]) -> None:
     """Plan the dates of the config."""
-    with told_in_a_sentence():
+    with as_permanent_failure():
         settings, now = services.settings, services.clock()
         yesterday = local_day(now, settings.zone) - timedelta(days=1)
         first = _date("first_date", config.first_date, settings.archive_start_date)

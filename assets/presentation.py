@@ -17,7 +17,7 @@ from dagster import (
 
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
-from pipelines.steps.fetch import FetchResult
+from pipelines.steps.fetch.fetcher import FetchResult
 
 OWNER = "team:recording-archive"
 PROGRESS_SECONDS = 30.0

@@ -18,20 +18,20 @@ from pydantic import Field
 
 from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
 from pipelines.archive import keys
-from pipelines.failures import PermanentFailure, told_in_a_sentence
 from pipelines.ledger.schema import values
 from pipelines.ledger.store import Ledger
-from pipelines.resources import Services
-from pipelines.ringcx.columns import ReportName
-from pipelines.steps.due import standing_after, work_of
-from pipelines.steps.events import latency, waits
-from pipelines.steps.fetch import Fetcher, refused_log_in
-from pipelines.steps.findings import SAMPLE
-from pipelines.steps.known import Recordings
-from pipelines.steps.linked import linked_days
-from pipelines.steps.links import register_links
-from pipelines.steps.retry import Retried, reopen
-from pipelines.steps.rows import EVENTS
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.resources import Services
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.check.findings import SAMPLE
+from pipelines.steps.fetch.fetcher import Fetcher, refused_log_in
+from pipelines.steps.fetch.reopen import Retried, reopen
+from pipelines.steps.fetch.work_queue import standing_after, work_of
+from pipelines.steps.link.extract_links import linked_days
+from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.register_links import register_links
+from pipelines.steps.link.rows import EVENTS
+from pipelines.steps.pull.events import latency, waits
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
@@ -70,7 +70,7 @@ def recording_assets(
         description="The recordings that the date's rows link to. Each one not known before becomes `pending`.",
     )
     def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
-        with told_in_a_sentence():
+        with as_permanent_failure():
             found = register_links(
                 services.ledger,
                 date.fromisoformat(context.partition_key),
@@ -116,7 +116,7 @@ def recording_assets(
     ) -> MaterializeResult[None]:
         day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
         ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
-        with told_in_a_sentence():
+        with as_permanent_failure():
             linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
             retried = _reopened(config, services, day, linked, run_id)
             work = work_of(ledger, day, linked, prefix, allowed, now=services.clock(), run_id=run_id)

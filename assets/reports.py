@@ -17,13 +17,13 @@ from pydantic import Field
 
 from assets.presentation import OWNER, table
 from pipelines.calendar import day_bounds
-from pipelines.failures import told_in_a_sentence
 from pipelines.ledger.schema import PullRecord
-from pipelines.resources import Services
-from pipelines.ringcx.columns import ReportName
-from pipelines.steps import windows
-from pipelines.steps.pull import ReportPull, settled_period
-from pipelines.steps.rows import INTERACTIONS
+from pipelines.orchestration.failures import as_permanent_failure
+from pipelines.orchestration.resources import Services
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.link.rows import INTERACTIONS
+from pipelines.steps.pull import windows
+from pipelines.steps.pull.reports import ReportPull, settled_period
 
 _DESCRIPTIONS: dict[ReportName, str] = {
     "agent_segment_metadata": (
@@ -73,7 +73,7 @@ def _pull_interactions(
     context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
 ) -> MaterializeResult[None]:
     day = date.fromisoformat(context.partition_key)
-    with told_in_a_sentence():
+    with as_permanent_failure():
         bounds = day_bounds(day, services.settings.zone)
         period = settled_period(bounds, services.clock(), day, windows.SETTLING)
         pulls = windows.WindowedPull(
@@ -94,7 +94,7 @@ def _pull_interactions(
 def _pull_of(report: ReportName) -> Callable[..., MaterializeResult[None]]:
     def pull(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
-        with told_in_a_sentence():
+        with as_permanent_failure():
             bounds = day_bounds(day, services.settings.zone)
             period = settled_period(bounds, services.clock(), day)
             pulls = ReportPull(

@@ -34,15 +34,15 @@ from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.states import archived
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import ApiToken
-from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.identity import with_row_identity
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
-from pipelines.ringcx.reports import Period
-from pipelines.ringcx.tables import parse_report
-from pipelines.steps.fetch import FLUSH_LINES
-from pipelines.steps.links import AllowedLinks, register_links
-from pipelines.steps.pull import ReportPull, ReportSource
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.tables import parse_report
+from pipelines.steps.fetch.fetcher import FLUSH_LINES
+from pipelines.steps.link.register_links import AllowedLinks, register_links
+from pipelines.steps.pull.reports import ReportPull, ReportSource
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 11, 18)

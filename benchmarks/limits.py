@@ -25,9 +25,9 @@ from typing import Self
 
 import httpx
 
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limits import Rate, RateLimiter, parse_rates
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
 from sandbox.postgres import LocalPostgres
 
 THREADS = 16

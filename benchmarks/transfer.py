@@ -207,7 +207,7 @@ def _cpu() -> float:
 def run_pending() -> None:
     """In a process of its own: give the ledger the recordings as pending."""
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
-    from pipelines.resources import Services  # noqa: PLC0415
+    from pipelines.orchestration.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
 
     job = json.loads(sys.stdin.read())
@@ -237,10 +237,10 @@ def run_pending() -> None:
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
     from pipelines.memory import calm_collector, choose_allocator  # noqa: PLC0415 - here only
-    from pipelines.resources import Services  # noqa: PLC0415
+    from pipelines.orchestration.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
-    from pipelines.steps.due import work_of  # noqa: PLC0415
-    from pipelines.steps.fetch import Fetcher  # noqa: PLC0415
+    from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
+    from pipelines.steps.fetch.work_queue import work_of  # noqa: PLC0415
 
     choose_allocator()
     calm_collector()

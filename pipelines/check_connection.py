@@ -28,17 +28,17 @@ from pipelines.archive.errors import StorageRefused
 from pipelines.calendar import utc_now
 from pipelines.command import Parser, ended
 from pipelines.ledger.files import LocalFiles
-from pipelines.resources import Services
+from pipelines.orchestration.resources import Services
 from pipelines.ringcx.errors import SourceError, place
-from pipelines.ringcx.limit_store import LimiterBroken
-from pipelines.ringcx.limits import Rate
-from pipelines.ringcx.proxies import proxy_for
+from pipelines.ringcx.http.proxies import proxy_for
+from pipelines.ringcx.limits.limiter import Rate
+from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning
 from pipelines.steps.connection.recordings import Link, RecordingCheck, ledger_links
 from pipelines.steps.connection.source import PERIOD, SourceCheck
 from pipelines.steps.connection.store import bucket_lines, ledger_line, without_client
-from pipelines.steps.pull import ReportSource
+from pipelines.steps.pull.reports import ReportSource
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

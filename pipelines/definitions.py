@@ -10,13 +10,13 @@ from assets.plan import backfill_plan
 from assets.recordings import recording_assets
 from assets.reports import report_assets
 from pipelines import settings
-from pipelines.alert_sensors import alerts
-from pipelines.event_sensors import end_call_events_arrived
-from pipelines.jobs import ARCHIVE_DAY, STANDING, daily_partitions
 from pipelines.memory import calm_collector, choose_allocator
-from pipelines.resources import services_resource
-from pipelines.schedules import all_schedules
-from pipelines.sensors import archive_despite_failed_report, pending_recordings
+from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING, daily_partitions
+from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.schedules import all_schedules
+from pipelines.orchestration.sensors.alerts import alerts
+from pipelines.orchestration.sensors.events import end_call_events_arrived
+from pipelines.orchestration.sensors.pending import archive_despite_failed_report, pending_recordings
 
 choose_allocator()
 calm_collector()

@@ -17,8 +17,8 @@ from pipelines.calendar import local_day, utc_now
 from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
-from pipelines.steps.planning import render
-from pipelines.steps.planning.estimate import make_plan
+from pipelines.steps.plan import render
+from pipelines.steps.plan.estimate import make_plan
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -26,10 +26,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pipelines.archive.client import AddressingStyle, S3Options
 from pipelines.aws import ACCESS_POINT
 from pipelines.ringcx.auth import secure_url
-from pipelines.ringcx.columns import CURRENT, LEGACY, ReportName
-from pipelines.ringcx.limits import Rate, is_database, parse_rates
+from pipelines.ringcx.limits.limiter import Rate, is_database, parse_rates
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import Method
+from pipelines.ringcx.reports.columns import CURRENT, LEGACY, ReportName
 
 ENV_FILE = Path(".env")
 _PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.archive.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
+from pipelines.archive.proof.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.settings import StorageSettings

@@ -24,9 +24,9 @@ from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
-from pipelines.steps.verification.days import Archive, strays, verify_days
-from pipelines.steps.verification.objects import Reading
-from pipelines.steps.verification.report import DayVerdict, Doubt, Report
+from pipelines.steps.verify.days import Archive, strays, verify_days
+from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.report import DayVerdict, Doubt, Report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.ledger.files import LedgerError
-from pipelines.resources import Services
+from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where

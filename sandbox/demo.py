@@ -18,7 +18,7 @@ from pathlib import Path
 from dagster import DagsterEventType, DagsterInstance, EventLogEntry, RunsFilter
 
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.resources import Services
+from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
 from sandbox.stage import DATA, HOME, StageBusy, settle_in, stage
 

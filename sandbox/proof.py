@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 
 from pipelines.ledger.states import RecordingState
-from pipelines.resources import Services
+from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox

@@ -15,9 +15,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
-from pipelines.ringcx.columns import fold, free_name
-from pipelines.ringcx.text import as_utf8, install_repair
-from pipelines.ringcx.times import parse_local_time, uii_time
+from pipelines.ringcx.reports.columns import fold, free_name
+from pipelines.ringcx.reports.encoding import as_utf8, install_repair
+from pipelines.ringcx.reports.times import parse_local_time, uii_time
 
 MAX_FIELDS: Final = 200
 # Two clocks of the source tell when a call began. The UII's is documented to be US/Eastern; further apart than this,

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pipelines.ringcx.addresses import is_loopback
-from pipelines.ringcx.client import BombError, Renewing, SourceClient, origin_of, unpacked
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, place
+from pipelines.ringcx.http.addresses import is_loopback
+from pipelines.ringcx.http.client import BombError, Renewing, SourceClient, origin_of, unpacked
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account

@@ -14,9 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from pipelines.ringcx.addresses import is_address, is_loopback
-from pipelines.ringcx.client import origin_of
 from pipelines.ringcx.errors import LinkRefused, place
+from pipelines.ringcx.http.addresses import is_address, is_loopback
+from pipelines.ringcx.http.client import origin_of
 
 LONGEST_LINK = 4096
 NO_LINK = "(?i)^[ \t\r\n\u00a0]*(null|none|nil|n/?a|undefined|-+)?[ \t\r\n\u00a0]*$"

@@ -14,7 +14,8 @@ from typing import IO, Literal
 
 import httpx
 
-from pipelines.ringcx.client import (
+from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, place
+from pipelines.ringcx.http.client import (
     BombError,
     SourceClient,
     is_framed,
@@ -23,7 +24,6 @@ from pipelines.ringcx.client import (
     start_of,
     unpacked,
 )
-from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, place
 from pipelines.ringcx.links import HostList
 
 MEDIA_LIMIT = "media"

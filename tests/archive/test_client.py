@@ -15,7 +15,7 @@ from urllib3 import HTTPHeaderDict
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, is_amazon, make_s3_client
 from pipelines.archive.errors import StorageRefused, StorageUnavailable
-from pipelines.archive.signature import KeyUnusable, make_kms_client
+from pipelines.archive.proof.signature import KeyUnusable, make_kms_client
 from pipelines.archive.transfer import store
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import LedgerUnavailable

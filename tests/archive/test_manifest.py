@@ -21,10 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.chain import read_chain
 from pipelines.archive.errors import StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import manifest_key, signature_key
-from pipelines.archive.manifest import (
+from pipelines.archive.proof.attestation import Seen, read_witnesses, write_witness
+from pipelines.archive.proof.chain import read_chain
+from pipelines.archive.proof.manifest import (
     CATALOG_SCHEMA,
     ManifestEntry,
     Sealed,
@@ -34,8 +35,7 @@ from pipelines.archive.manifest import (
     read_manifest,
     seal,
 )
-from pipelines.archive.signature import KeyUnusable, LocalKey, Verifier, sign_manifest, statement
-from pipelines.archive.witness import Seen, read_witnesses, write_witness
+from pipelines.archive.proof.signature import KeyUnusable, LocalKey, Verifier, sign_manifest, statement
 
 DAY = date(2020, 7, 30)
 NOON = datetime(2020, 8, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 
-from pipelines.archive.sound import MIN_SECONDS, silent_channels
+from pipelines.archive.silence import MIN_SECONDS, silent_channels
 from pipelines.archive.wav import inspect_wav
 
 RATE = 8000

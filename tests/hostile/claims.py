@@ -33,13 +33,13 @@ from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import secure_url
-from pipelines.ringcx.client import retry_after
-from pipelines.ringcx.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import LinkRefused, ReportInvalid, place
-from pipelines.ringcx.identity import with_row_identity
+from pipelines.ringcx.http.client import retry_after
 from pipelines.ringcx.links import HostList, parse_link
-from pipelines.ringcx.tables import parse_report
-from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
+from pipelines.ringcx.reports.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.tables import parse_report
+from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 
 REPORTS: tuple[ReportName, ReportName] = ("agent_segment_metadata", "global_call_type_detail")
 DAY = date(2026, 11, 20)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.ringcx.addresses import is_public, system_resolve
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.addresses import is_public, system_resolve
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from tests.hostile.certificates import certificate

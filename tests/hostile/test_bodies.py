@@ -17,13 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import SourceError
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.http.transport import Transport
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports import BodyLimits, Period, pull_report
-from pipelines.ringcx.transport import Transport
+from pipelines.ringcx.reports.requests import BodyLimits, Period, pull_report
 
 Answer = Callable[[Any, socket.socket], None]
 Serve = Callable[[Answer], Any]

@@ -31,10 +31,10 @@ from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.resources import Services
-from pipelines.ringcx.reports import Period
+from pipelines.orchestration.resources import Services
+from pipelines.ringcx.reports.requests import Period
 from pipelines.settings import Settings, load
-from pipelines.steps.pull import PullFailed, ReportPull
+from pipelines.steps.pull.reports import PullFailed, ReportPull
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 3, 2)  # long over: a bad recording is given up as soon as it was asked for often enough

@@ -24,7 +24,7 @@ from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceD
 from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState
-from pipelines.resources import Services, services_resource
+from pipelines.orchestration.resources import Services, services_resource
 from pipelines.settings import Settings, load
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults

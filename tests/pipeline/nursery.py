@@ -25,7 +25,7 @@ from typing import Any
 from dagster import DagsterInstance
 
 from pipelines.definitions import build_defs
-from pipelines.resources import services_resource
+from pipelines.orchestration.resources import services_resource
 
 BACKOFF_S = 0.02
 

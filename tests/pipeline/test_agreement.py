@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import ReportName
-from pipelines.steps.agreement import mono_and_stereo_agree
-from pipelines.steps.rows import AGENT, GLOBAL
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.check.report_agreement import mono_and_stereo_agree
+from pipelines.steps.link.rows import AGENT, GLOBAL
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)

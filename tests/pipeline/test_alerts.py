@@ -28,9 +28,9 @@ from dagster import (
 )
 from pydantic import SecretStr
 
-from pipelines.alert_sensors import alerts
-from pipelines.alerts import QUIET, AlertsFailed, Destinations, Memory, Problem, Severity
-from pipelines.failures import PermanentFailure
+from pipelines.orchestration.alerts import QUIET, AlertsFailed, Destinations, Memory, Problem, Severity
+from pipelines.orchestration.failures import PermanentFailure
+from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
 from sandbox.faults import Faults, Where
 
@@ -238,7 +238,7 @@ def test_more_runs_than_a_tick_reads_are_told_by_the_next_ones(
     watch: Watch, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.tick()
-    monkeypatch.setattr("pipelines.alert_sensors.PAGE", 2)
+    monkeypatch.setattr("pipelines.orchestration.sensors.alerts.PAGE", 2)
     for day, broken in zip([*DAYS, DAYS[0]], [*(PermanentFailure("one"),) * 3, None], strict=True):
         watch.broken = broken
         watch.run(day)

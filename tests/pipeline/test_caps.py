@@ -12,10 +12,10 @@ import pytest
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.bodies import PulledBody
-from pipelines.ringcx.reports import Period
-from pipelines.steps import windows
-from pipelines.steps.pull import PullFailed
+from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.requests import Period
+from pipelines.steps.pull import windows
+from pipelines.steps.pull.reports import PullFailed
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -23,7 +23,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
 from pipelines import check_connection, verify
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.limits.limiter import RateLimiter
 from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where

@@ -20,8 +20,8 @@ from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckSeverity, Ass
 
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status, archived, final, pending_again
-from pipelines.resources import services_resource
-from pipelines.steps.attempt import duration_differs
+from pipelines.orchestration.resources import services_resource
+from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.history import history
 
@@ -610,7 +610,7 @@ def test_a_link_that_is_still_not_allowed_stays_rejected_when_a_retry_is_asked_f
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
 
 
-# --- nothing_is_overdue ---
+# --- no_overdue_recordings ---
 
 
 def test_an_empty_archive_and_a_whole_one_have_nothing_overdue(world: Callable[..., Any]) -> None:

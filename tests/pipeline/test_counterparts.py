@@ -19,15 +19,15 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList
-from pipelines.ringcx.segments import SegmentLinks
-from pipelines.ringcx.tables import parse_report
-from pipelines.steps.counterparts import Pairs, join, pairs_around
-from pipelines.steps.due import standing_after, work_of
-from pipelines.steps.links import AllowedLinks, LinksFound, register_links
-from pipelines.steps.rows import ready_at
-from pipelines.steps.windows import is_fresh
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.segments import SegmentLinks
+from pipelines.ringcx.reports.tables import parse_report
+from pipelines.steps.fetch.work_queue import standing_after, work_of
+from pipelines.steps.link.matching import Pairs, join, pairs_around
+from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
+from pipelines.steps.link.rows import ready_at
+from pipelines.steps.pull.windows import is_fresh
 from tests.history import history
 
 DAY = date(2026, 3, 2)

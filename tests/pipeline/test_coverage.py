@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.schema import PullRecord
-from pipelines.ringcx.columns import FULL_SOURCES, REPORTS, ReportName
-from pipelines.steps.coverage import Unpulled, gaps
+from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.steps.pull.coverage import Unpulled, gaps
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from pipelines.archive.chain import read_chain
-from pipelines.archive.manifest import latest_manifest
+from pipelines.archive.proof.chain import read_chain
+from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.states import Status
 
 Phase = Literal["before", "half", "after"]

@@ -18,7 +18,7 @@ from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
 from pipelines.settings import Calendar
-from pipelines.steps.windows import TRACES
+from pipelines.steps.pull.windows import TRACES
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 

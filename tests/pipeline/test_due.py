@@ -10,10 +10,10 @@ from pipelines.archive.keys import apart_key, day_prefix, recording_key
 from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
-from pipelines.steps.attempt import possible_keys
-from pipelines.steps.due import due_of, planned
-from pipelines.steps.known import Recordings
-from pipelines.steps.links import LINK_REFUSED, AllowedLinks
+from pipelines.steps.fetch.attempt import possible_keys
+from pipelines.steps.fetch.work_queue import due_of, planned
+from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 11, 20)

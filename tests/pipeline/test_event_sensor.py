@@ -13,7 +13,7 @@ from dagster import DagsterInstance, DagsterRunStatus, SensorResult, SkipReason,
 
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
-from pipelines.resources import services_resource
+from pipelines.orchestration.resources import services_resource
 from tests.pipeline.stored_events import calls, store, told
 
 AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]

@@ -13,8 +13,8 @@ from dagster import AssetKey
 from pipelines.definitions import build_defs
 from pipelines.events.files import S3Events, day_folder, frame
 from pipelines.ledger.states import Status
-from pipelines.resources import services_resource
-from pipelines.steps.arrivals import every_event_arrived
+from pipelines.orchestration.resources import services_resource
+from pipelines.steps.check.event_delivery import every_event_arrived
 from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
 from tests.pipeline.stored_events import calls, store, told

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipelines import priority
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.orchestration import priority
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import Calendar
 from sandbox.config import Limits
 

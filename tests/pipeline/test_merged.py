@@ -19,12 +19,12 @@ from dagster import DagsterInstance
 
 from pipelines import verify
 from pipelines.archive.client import make_s3_client
-from pipelines.archive.witness import Seen, write_witness
+from pipelines.archive.proof.attestation import Seen, write_witness
 from pipelines.definitions import build_defs
 from pipelines.ledger.merged import is_merged
-from pipelines.resources import Services
+from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
-from pipelines.steps.seal import seal_day
+from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox

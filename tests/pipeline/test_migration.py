@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.ledger.states import Status
-from pipelines.steps.completeness import every_link_is_held
-from pipelines.steps.findings import Level
+from pipelines.steps.check.completeness import every_link_is_held
+from pipelines.steps.check.findings import Level
 from pipelines.verify import main as verify
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where

@@ -27,9 +27,9 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.settings import PlanSettings, load
-from pipelines.steps.planning.estimate import seconds_needed
+from pipelines.steps.plan.estimate import seconds_needed
 from sandbox.config import Limits
 
 ROOT = Path(__file__).parents[2]

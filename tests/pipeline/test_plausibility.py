@@ -13,9 +13,9 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.steps.findings import Finding, Level
-from pipelines.steps.plausibility import report_is_plausible
-from pipelines.steps.rows import INTERACTIONS
+from pipelines.steps.check.findings import Finding, Level
+from pipelines.steps.check.row_counts import report_is_plausible
+from pipelines.steps.link.rows import INTERACTIONS
 
 WEDNESDAY = date(2026, 11, 18)
 ACCOUNT = "15300002"

@@ -12,9 +12,9 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import priority
 from pipelines.definitions import build_defs
-from pipelines.resources import services_resource
+from pipelines.orchestration import priority
+from pipelines.orchestration.resources import services_resource
 from pipelines.settings import Calendar
 from sandbox.ui import POOLS
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
-from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import HostList
-from pipelines.ringcx.segments import SegmentLinks
-from pipelines.steps.linked import linked_days
-from pipelines.steps.links import AllowedLinks, LinksFound, register_links
-from pipelines.steps.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, ready_at
+from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.segments import SegmentLinks
+from pipelines.steps.link.extract_links import linked_days
+from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
+from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, ready_at
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 DAY = date(2026, 11, 17)

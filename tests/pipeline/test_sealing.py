@@ -12,16 +12,16 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.manifest import latest_manifest
+from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps import seal
-from pipelines.steps.seal import seal_day, seal_neighbours
-from pipelines.steps.verification.days import Archive, verify_days
-from pipelines.steps.verification.objects import Reading
-from pipelines.steps.verification.report import Doubt
+from pipelines.steps.seal import manifest as seal
+from pipelines.steps.seal.manifest import seal_day, seal_neighbours
+from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.report import Doubt
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 FIRST = date(2026, 1, 1)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import DagsterInstance
 
-from pipelines.ringcx.columns import REPORTS
+from pipelines.ringcx.reports.columns import REPORTS
 from sandbox.calls import calls_between
 from sandbox.config import Credentials, Limits
 from sandbox.faults import Faults, Where

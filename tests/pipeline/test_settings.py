@@ -11,8 +11,8 @@ from dagster import build_resources
 
 from pipelines import settings
 from pipelines.aws import split_s3_url
-from pipelines.resources import services_resource
-from pipelines.ringcx.limits import Rate
+from pipelines.orchestration.resources import services_resource
+from pipelines.ringcx.limits.limiter import Rate
 from pipelines.settings import Calendar, Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]

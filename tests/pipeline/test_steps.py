@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from pipelines.archive.chain import read_chain
 from pipelines.archive.keys import catalog_key, recording_key
-from pipelines.archive.manifest import latest_manifest
+from pipelines.archive.proof.chain import read_chain
+from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.due import Due, Work, due_of, planned
-from pipelines.steps.fetch import Fetcher, FetchResult
-from pipelines.steps.known import Recordings, recordings_of
-from pipelines.steps.links import register_links
-from pipelines.steps.seal import seal_day
+from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
+from pipelines.steps.fetch.work_queue import Due, Work, due_of, planned
+from pipelines.steps.link.recordings_table import Recordings, recordings_of
+from pipelines.steps.link.register_links import register_links
+from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 
@@ -182,7 +182,7 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
         return Path("/dev/full").open("r+b")  # the kernel's own ENOSPC
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.steps.attempt._IN_MEMORY", 1000)
+        patch.setattr("pipelines.steps.fetch.attempt._IN_MEMORY", 1000)
         patch.setattr("tempfile.TemporaryFile", full)
         result = it.run(day)
     sentence = it.failures(result)["recordings"]

@@ -23,9 +23,9 @@ import pytest
 
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ringcx.errors import AccountUnknown
-from pipelines.steps.audio import audio_is_true
-from pipelines.steps.fetch import BREAK_AFTER, SourceDown
-from pipelines.steps.verdicts import Fault, judge
+from pipelines.steps.check.audio import audio_is_true
+from pipelines.steps.fetch.fetcher import BREAK_AFTER, SourceDown
+from pipelines.steps.fetch.outcomes import Fault, judge
 from tests.pipeline.test_steps import fetched, some_state
 
 DAY = date(2026, 11, 19)

@@ -27,7 +27,7 @@ from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
 from pipelines import verify
 from pipelines.archive.client import make_s3_client
-from pipelines.archive.manifest import canonical_json
+from pipelines.archive.proof.manifest import canonical_json
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status

@@ -16,7 +16,6 @@ import pytest
 from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sensor_context
 
 from assets.presentation import table
-from pipelines import sensors
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.listing import Listed
@@ -25,12 +24,13 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
 from pipelines.ledger.store import Ledger
+from pipelines.orchestration.sensors import pending as sensors
 from pipelines.settings import Calendar
-from pipelines.steps.audio import audio_is_true
-from pipelines.steps.changes import Position, changed_dates
-from pipelines.steps.completeness import every_link_is_held
-from pipelines.steps.findings import Finding, Level
-from pipelines.steps.overdue import Standing, nothing_is_overdue
+from pipelines.steps.check.audio import audio_is_true
+from pipelines.steps.check.completeness import every_link_is_held
+from pipelines.steps.check.findings import Finding, Level
+from pipelines.steps.check.overdue import Standing, no_overdue_recordings
+from pipelines.steps.pull.changes import Position, changed_dates
 
 DAY = date(2026, 11, 17)
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -92,7 +92,7 @@ class Watched:
             margin_days=14,
         )
         parts = LedgerParts(LocalFiles(self.root / "ledger"))
-        return nothing_is_overdue(self.ledger(), parts, standing, busy=(), now=self.now)
+        return no_overdue_recordings(self.ledger(), parts, standing, busy=(), now=self.now)
 
 
 @pytest.fixture

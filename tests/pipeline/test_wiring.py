@@ -26,7 +26,7 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.resources import services_resource
+from pipelines.orchestration.resources import services_resource
 from pipelines.settings import Calendar
 from sandbox.faults import Faults, Where
 
@@ -76,11 +76,11 @@ def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_ru
         ("recordings", "every_link_is_held"),
         ("recordings", "mono_and_stereo_agree"),
     }
-    assert partitioned == {**dict.fromkeys(of_a_date, True), ("recordings", "nothing_is_overdue"): False}
+    assert partitioned == {**dict.fromkeys(of_a_date, True), ("recordings", "no_overdue_recordings"): False}
     steps = {node.name for node in defs.resolve_job_def("archive_day").nodes}
     assert {f"{asset}_{name}" for asset, name in of_a_date} <= steps
-    assert "recordings_nothing_is_overdue" not in steps
-    assert [node.name for node in defs.resolve_job_def("standing_check").nodes] == ["recordings_nothing_is_overdue"]
+    assert "recordings_no_overdue_recordings" not in steps
+    assert [node.name for node in defs.resolve_job_def("standing_check").nodes] == ["recordings_no_overdue_recordings"]
     schedule = defs.get_schedule_def("daily_standing_check")
     assert (schedule.job_name, schedule.cron_schedule) == ("standing_check", "0 12 * * *")
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt, TokenAuth, _Token
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, SourceUnavailable
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 
 API = "https://ringcx.example/voice/api"
 THINGS = f"{API}/v1/things"

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipelines.ringcx.client import PATIENCE_S, Renewing, SourceClient, retry_after
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, Stopped
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.http.client import PATIENCE_S, Renewing, SourceClient, retry_after
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 
 URL = "https://api.example/voice/api/v1/things"
 Handler = Callable[[httpx.Request], httpx.Response]

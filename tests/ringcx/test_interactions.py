@@ -16,17 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.auth import ApiToken
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
-from pipelines.ringcx.identity import with_row_identity
-from pipelines.ringcx.interactions import interaction_request, pull_interactions, windows
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports import Period
-from pipelines.ringcx.segments import SegmentLinks, segment_recording_id
-from pipelines.ringcx.tables import parse_report
-from pipelines.ringcx.times import parse_moment, parse_ms
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.interactions import interaction_request, pull_interactions, windows
+from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.segments import SegmentLinks, segment_recording_id
+from pipelines.ringcx.reports.tables import parse_report
+from pipelines.ringcx.reports.times import parse_moment, parse_ms
 
 BASE = "https://ringcx.example/voice/api"
 NIGHT = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 18, 3, tzinfo=UTC))

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limit_store import LimiterBroken
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
+from pipelines.ringcx.limits.store import LimiterBroken
 from sandbox.postgres import USER, LocalPostgres
 
 ONE_A_MINUTE = [Rate(1, 60)]
@@ -46,7 +46,7 @@ def test_hosts_whose_clocks_differ_share_the_databases_clock(database: str, monk
 def test_processes_that_start_together_all_find_or_make_the_tables(database: str) -> None:
     script = """
 import sys, time
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 print("ready", flush=True)
 url = sys.stdin.readline().strip()
 RateLimiter(url).acquire("reports", "1", [Rate(100, 60)])
@@ -199,7 +199,7 @@ def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
             raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
         return real(name, *args, **kwargs)
 
-    monkeypatch.delitem(sys.modules, "pipelines.ringcx.limit_store_postgres", raising=False)
+    monkeypatch.delitem(sys.modules, "pipelines.ringcx.limits.postgres", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(LimiterBroken, match=r"psycopg.*ringcx-archive\[postgres\]"):
         RateLimiter("postgresql://user:the-secret@host/db")
@@ -207,7 +207,7 @@ def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_file_needs_no_psycopg() -> None:
     script = (
-        "import sys, tempfile, pathlib; from pipelines.ringcx.limits import Rate, RateLimiter;"
+        "import sys, tempfile, pathlib; from pipelines.ringcx.limits.limiter import Rate, RateLimiter;"
         "l = RateLimiter(pathlib.Path(tempfile.mkdtemp()) / 'l'); l.acquire('a', '1', [Rate(1, 1)]);"
         "sys.exit('psycopg' in sys.modules)"
     )

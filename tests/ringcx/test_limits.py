@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limit_store import LimiterBroken
-from pipelines.ringcx.limits import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, parse_rates
+from pipelines.ringcx.limits.store import LimiterBroken
 
 
 class FakeTime:
@@ -280,7 +280,7 @@ def test_whoever_waited_first_comes_first(where: Path | str) -> None:
 
 WORKER = """
 import sys, threading, time
-from pipelines.ringcx.limits import RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 where, rates, permits, start = sys.argv[1], parse_rates(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 limiter = RateLimiter(where, margin_s=0.25)
 def work(number):
@@ -320,7 +320,7 @@ def test_killed_processes_neither_break_the_limiter_nor_keep_their_place(where: 
     limiter.acquire("reports", "1", [Rate(1, 10)])
     script = f"""
 import time
-from pipelines.ringcx.limits import Rate, RateLimiter
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 def sleep(seconds):
     print("waiting", flush=True)
     time.sleep(60)

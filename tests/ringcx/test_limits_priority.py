@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipelines import priority
-from pipelines.ringcx.client import SourceClient
-from pipelines.ringcx.limits import RateLimiter, parse_rates
+from pipelines.orchestration import priority
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 from pipelines.settings import Calendar
 
 TODAY = date(2026, 11, 24)
@@ -25,7 +25,7 @@ OLD_DATES = [date(2024, 3, 9), date(2023, 7, 1), date(2026, 11, 1), date(2025, 1
 
 BACKFILL = """
 import sys, threading, time
-from pipelines.ringcx.limits import RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 where, rates, one_priority, permits = sys.argv[1], parse_rates(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 def sleep(seconds):
     print("waiting\\n", end="", flush=True)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.ringcx.limits import Rate, RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import Rate, RateLimiter, parse_rates
 
 DOCUMENTED = parse_rates("120/60")
 
@@ -184,7 +184,7 @@ def test_no_window_holds_too_many_and_nobody_less_urgent_goes_first_whatever_arr
 
 REAL = """
 import sys, threading, time
-from pipelines.ringcx.limits import RateLimiter, parse_rates
+from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 where, account, rates = sys.argv[1], sys.argv[2], parse_rates(sys.argv[3])
 seconds, start = float(sys.argv[4]), float(sys.argv[5])
 limiter = RateLimiter(where, margin_s=0.3)

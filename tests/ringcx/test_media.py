@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import AccountUnknown, LinkRefused, Stopped
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList, RecordingLink, parse_link
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
 

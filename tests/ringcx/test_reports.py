@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.auth import ApiToken
-from pipelines.ringcx.bodies import PulledBody
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, SourceUnavailable, Stopped
-from pipelines.ringcx.limits import RateLimiter
-from pipelines.ringcx.reports import (
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.limits.limiter import RateLimiter
+from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.requests import (
     Period,
     agent_segment_request,
     global_call_type_request,

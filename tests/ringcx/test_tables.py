@@ -15,12 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ringcx.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName, canonical_name, canonical_names
-from pipelines.ringcx.csv_body import read_csv_body
 from pipelines.ringcx.errors import ReportInvalid
-from pipelines.ringcx.identity import with_row_identity
 from pipelines.ringcx.links import NO_LINK
-from pipelines.ringcx.tables import parse_report
+from pipelines.ringcx.reports.columns import (
+    COLUMNS,
+    LEDGER_COLUMNS,
+    LINK_COLUMN,
+    ReportName,
+    canonical_name,
+    canonical_names,
+)
+from pipelines.ringcx.reports.csv_body import read_csv_body
+from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.ringcx.reports.tables import parse_report
 
 Row = dict[str, str | None]
 Parse = Callable[..., pa.Table]

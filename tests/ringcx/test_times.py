@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ringcx.times import parse_hms, parse_report_time, uii_time
+from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WHOLE_SECONDS = st.integers(-62_000_000_000, 253_000_000_000).map(lambda seconds: EPOCH + timedelta(seconds=seconds))

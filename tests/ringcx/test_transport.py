@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipelines.ringcx.client import SourceClient
 from pipelines.ringcx.errors import ConnectionNotAllowed, SourceUnavailable
-from pipelines.ringcx.limits import RateLimiter
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.http.transport import Transport
+from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.transport import Transport
 from tests.hostile.certificates import certificate
 from tests.hostile.conftest import wav_of
 
@@ -286,7 +286,7 @@ def test_an_ipv6_listener_is_reached_by_address_and_after_an_address_that_nobody
                 connection.sendall(said(LENGTH))
 
     threading.Thread(target=run, daemon=True).start()
-    monkeypatch.setattr("pipelines.ringcx.addresses.FALLBACK_S", 0.2)
+    monkeypatch.setattr("pipelines.ringcx.http.addresses.FALLBACK_S", 0.2)
     limiter = RateLimiter(tmp_path / "limits")
     full = socket.create_server(("127.0.0.1", 0), backlog=0)  # answers nobody once its queue is full
     waiting = [socket.socket() for _ in range(4)]

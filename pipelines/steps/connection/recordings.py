@@ -14,9 +14,9 @@ from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused, SourceError
-from pipelines.ringcx.limit_store import LimiterBroken
+from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.segments import is_segment_link
+from pipelines.ringcx.reports.segments import is_segment_link
 from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning
 
 _TRIES = 3

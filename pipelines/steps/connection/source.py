@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 import httpx
 
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
-from pipelines.ringcx.columns import LEGACY, LINK_COLUMN, ReportName
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
-from pipelines.ringcx.interactions import pull_interactions
-from pipelines.ringcx.limit_store import LimiterBroken
-from pipelines.ringcx.reports import Period, pull_report
-from pipelines.ringcx.scratch import scratch_folder
-from pipelines.ringcx.segments import SegmentLinks, is_segment_link
-from pipelines.ringcx.tables import parse_report
+from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.ringcx.reports.columns import LEGACY, LINK_COLUMN, ReportName
+from pipelines.ringcx.reports.interactions import pull_interactions
+from pipelines.ringcx.reports.requests import Period, pull_report
+from pipelines.ringcx.reports.scratch import scratch_folder
+from pipelines.ringcx.reports.segments import SegmentLinks, is_segment_link
+from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
-from pipelines.steps.pull import ReportSource
-from pipelines.steps.rows import INTERACTIONS, ROWS, links_of
-from pipelines.steps.windows import InteractionSource
+from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
+from pipelines.steps.pull.reports import ReportSource
+from pipelines.steps.pull.windows import InteractionSource
 
 # A report covers what ended five minutes ago; a recording is there 10 to 15 minutes after its call (RINGCX.md §4).
 PERIOD = timedelta(minutes=5)

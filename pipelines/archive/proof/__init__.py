@@ -1,0 +1,1 @@
+"""What proves the archive: manifests, their chain, signatures and attestations."""

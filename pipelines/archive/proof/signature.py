@@ -1,0 +1,265 @@
+"""Signatures of manifests: Ed25519, by a key file or by a key that never leaves AWS KMS.
+
+What is signed is a short text that names the manifest and its SHA-256, since KMS signs at most 4096 bytes:
+
+    ringcx-archive/manifest-signature/1
+    manifests/date=2026-11-18/manifest-1.json
+    <SHA-256 of the manifest's bytes, hex>
+
+with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. It is stored
+beside the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
+`algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). KMS keys are of the kind
+ECC_NIST_EDWARDS25519 and sign with ED25519_SHA_512 over the message as it is, which is plain Ed25519: one public key
+file verifies both, with this module or with openssl.
+
+Not here: who must be signed (`chain`). No private key is shown, logged or kept anywhere but in its object.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from botocore.client import BaseClient
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyExists, StorageError
+from pipelines.archive.keys import signature_key
+from pipelines.archive.proof.manifest import Sealed, canonical_json
+from pipelines.archive.transfer import require_arrived
+from pipelines.aws import boto3_session, error_code, reason
+
+FORMAT = "ringcx-archive/manifest-signature/1"
+KMS_ALGORITHM = "ED25519_SHA_512"
+_LARGEST = 16 * 1024
+_END = b"-----END PUBLIC KEY-----"
+
+
+class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
+    """A signing or verifying key cannot be read or used. The text names the setting and never the key's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalKey:
+    """A key from a file: PEM, PKCS #8, without a password (`openssl genpkey -algorithm ed25519 -out key.pem`)."""
+
+    _key: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> "LocalKey":
+        """Read ARCHIVE_SIGNING_KEY_FILE.
+
+        Raises:
+            KeyUnusable: there is no such file, or no Ed25519 key in it.
+        """
+        data = _file(path, "ARCHIVE_SIGNING_KEY_FILE")
+        try:
+            key = load_pem_private_key(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, Ed25519PrivateKey):
+            # `from None` by construction: nothing of the file's content may reach a log.
+            raise KeyUnusable(
+                "The file that ARCHIVE_SIGNING_KEY_FILE names holds no Ed25519 private key in PEM without a password; "
+                "make one with: openssl genpkey -algorithm ed25519 -out key.pem"
+            )
+        return cls(key)
+
+    def public_key(self) -> Ed25519PublicKey:
+        """The key that verifies."""
+        return self._key.public_key()
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a message."""
+        return self._key.sign(message)
+
+
+class KmsKey:
+    """A key in AWS KMS, kind ECC_NIST_EDWARDS25519, use SIGN_VERIFY. Needs kms:Sign and kms:GetPublicKey."""
+
+    def __init__(self, client: BaseClient, key_id: str) -> None:
+        self._client = client
+        self._key_id = key_id
+
+    def public_key(self) -> Ed25519PublicKey:
+        """The key that verifies, asked of KMS.
+
+        Raises:
+            KeyUnusable: KMS does not give it, or it is of another kind.
+        """
+        answer = self._call("get_public_key", KeyId=self._key_id)
+        try:
+            key = load_der_public_key(answer["PublicKey"])
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, Ed25519PublicKey):
+            raise KeyUnusable(
+                "The KMS key that ARCHIVE_SIGNING_KMS_KEY names is no Ed25519 key; "
+                "make one of the kind ECC_NIST_EDWARDS25519 with the use SIGN_VERIFY"
+            )
+        return key
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a message, made by KMS.
+
+        Raises:
+            KeyUnusable: KMS does not sign.
+        """
+        answer = self._call(
+            "sign", KeyId=self._key_id, Message=message, MessageType="RAW", SigningAlgorithm=KMS_ALGORITHM
+        )
+        return bytes(answer["Signature"])
+
+    def _call(self, name: str, **request: object) -> Mapping[str, Any]:
+        try:
+            answer: Mapping[str, Any] = getattr(self._client, name)(**request)
+        except (ClientError, BotoCoreError) as error:
+            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+            why = reason(error)
+        else:
+            return answer
+        if why:
+            raise KeyUnusable(f"KMS did not serve {name} with the key that ARCHIVE_SIGNING_KMS_KEY names: {why}")
+        raise KeyUnusable(
+            f"KMS refused {name} with the key that ARCHIVE_SIGNING_KMS_KEY names ({said}); it must be an enabled "
+            "ECC_NIST_EDWARDS25519 key in AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
+        )
+
+
+Signer: TypeAlias = LocalKey | KmsKey
+"""Something that signs with one Ed25519 key: `public_key` verifies, `sign` takes at most 4096 bytes."""
+
+
+def make_kms_client(key_id: str) -> BaseClient:
+    """Build a KMS client by boto3's own rules; an ARN names the key's own region.
+
+    Raises:
+        KeyUnusable: no region is set, or a variable of boto3 is wrong.
+    """
+    region = key_id.split(":")[3] if key_id.startswith("arn:") and key_id.count(":") >= 5 else None
+    config = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+    try:
+        client: BaseClient = boto3_session().client("kms", region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        why = reason(error) or f"boto3 cannot make a client ({type(error).__name__})"
+        raise KeyUnusable(f"KMS cannot be used: {why}") from error
+    return client
+
+
+class Verifier:
+    """Proves signatures by one or more public keys (more than one after a key was replaced)."""
+
+    def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
+        self._keys = {_key_id(key): key for key in keys}
+
+    @classmethod
+    def read(cls, path: Path) -> "Verifier":
+        """Read ARCHIVE_VERIFY_KEY_FILE: one or more public keys in PEM, one after the other.
+
+        Raises:
+            KeyUnusable: there is no such file, or something in it is no Ed25519 public key.
+        """
+        data = _file(path, "ARCHIVE_VERIFY_KEY_FILE")
+        blocks = [part + _END for part in data.split(_END)[:-1]]
+        keys = []
+        for block in blocks:
+            try:
+                keys.append(load_pem_public_key(block.lstrip()))
+            except (ValueError, UnsupportedAlgorithm):
+                keys = []
+                break
+        if not keys or not all(isinstance(key, Ed25519PublicKey) for key in keys):
+            raise KeyUnusable(
+                "The file that ARCHIVE_VERIFY_KEY_FILE names holds something other than Ed25519 public keys in PEM; "
+                "make it with: openssl pkey -in key.pem -pubout -out public.pem"
+            )
+        return cls(key for key in keys if isinstance(key, Ed25519PublicKey))
+
+    def problem(self, bucket: Bucket, key: str, sha256: str) -> str | None:
+        """What is wrong with the signature beside the manifest `key`, whose bytes have that SHA-256; None if nothing.
+
+        Raises:
+            KeyMissing: there is no signature.
+        """
+        where = signature_key(key)
+        with bucket.open(where) as reader:
+            body = reader.read(_LARGEST)
+        try:
+            document = json.loads(body)
+            public = self._keys.get(document["key_id"])
+            if public is None:
+                return f"{where} was made with another key than the one given to verify it"
+            expected = statement(bucket.prefix, key, sha256)
+            public.verify(base64.b64decode(document["signature"], validate=True), expected)
+            whole = canonical_json(document) == body and document == _document(expected, document["signature"], public)
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
+            whole = False
+        return None if whole else f"{where} does not sign what {key} holds: one of the two was altered"
+
+
+def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> bool:
+    """Sign a manifest where it has no signature yet.
+
+    Returns:
+        Whether a signature was made. One that is there is left as it is, whosever it is: verification judges it.
+
+    Raises:
+        KeyUnusable: the key does not sign; the manifest stays unsigned until its date is run again.
+        StorageUnavailable, StorageRefused: later, or never with these settings.
+    """
+    where = signature_key(sealed.key)
+    if bucket.head(where) is not None:
+        return False
+    text = statement(bucket.prefix, sealed.key, sealed.sha256)
+    signature = base64.b64encode(signer.sign(text)).decode()
+    body = canonical_json(_document(text, signature, signer.public_key()))
+    sha256 = hashlib.sha256(body).hexdigest()
+    try:
+        put = bucket.put_new(where, body, sha256=sha256, content_type="application/json")
+    except KeyExists:
+        return False
+    require_arrived(bucket, where, put, sha256=sha256)
+    return True
+
+
+def statement(prefix: str, key: str, sha256: str) -> bytes:
+    """The text that is signed."""
+    return f"{FORMAT}\n{key.removeprefix(prefix)}\n{sha256}\n".encode()
+
+
+def _document(text: bytes, signature: str, public: Ed25519PublicKey) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "algorithm": "Ed25519",
+        "statement": text.decode(),
+        "key_id": _key_id(public),
+        "signature": signature,
+    }
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def _file(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyUnusable(
+            f"The file that {setting} names cannot be read ({error.strerror or type(error).__name__}); correct the "
+            "path or its rights"
+        ) from None

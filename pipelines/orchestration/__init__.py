@@ -1,0 +1,1 @@
+"""The Dagster-facing parts: resources, partitions, jobs, schedules, sensors and alerts."""

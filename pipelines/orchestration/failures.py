@@ -1,0 +1,57 @@
+"""How an error of the cores or steps ends a step: one sentence for the person who looks at the run at night.
+
+Everything a run cannot mend by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run retry
+repeats (elsewhere a permanent error was retried 5,363 times). What the client could retry, it has retried already;
+what another day may mend comes back through the schedule's look-back and the sensor. An error without a sentence of
+ours is a defect and keeps its trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from dagster import Failure
+
+from pipelines.archive.errors import StorageError
+from pipelines.events.files import EventsUnavailable
+from pipelines.ledger.files import LedgerError
+from pipelines.ringcx.errors import SourceError
+from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.settings import SettingsError
+from pipelines.steps.fetch.attempt import TemporaryDiskFull
+from pipelines.steps.fetch.fetcher import SourceDown
+from pipelines.steps.fetch.reopen import UnknownRecording
+from pipelines.steps.pull.reports import DayNotOver, PullFailed
+
+EXPECTED = (
+    DayNotOver,
+    EventsUnavailable,
+    LedgerError,
+    LimiterBroken,
+    PullFailed,
+    SettingsError,
+    SourceDown,
+    SourceError,
+    StorageError,
+    TemporaryDiskFull,
+    UnknownRecording,
+)
+
+
+class PermanentFailure(Failure):
+    """A failure that no automatic retry repeats."""
+
+    def __init__(self, description: str, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(description, metadata, allow_retries=False)
+
+
+@contextmanager
+def as_permanent_failure() -> Iterator[None]:
+    """Turn the errors that are expected into a `PermanentFailure` with their sentence, without their trace."""
+    try:
+        yield
+    except EXPECTED as error:
+        # `from None`: a chained cause would carry addresses and bodies of the underlying libraries into the event log.
+        raise PermanentFailure(str(error)) from None

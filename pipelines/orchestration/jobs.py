@@ -1,0 +1,27 @@
+"""The one partition axis, and the jobs that schedules, sensors and the launchpad run over it."""
+
+from dagster import AssetCheckKey, AssetKey, AssetSelection, DailyPartitionsDefinition, define_asset_job
+
+from pipelines.settings import Calendar
+
+STANDING_CHECK = "no_overdue_recordings"
+_STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
+
+# The assets bring the partitions.
+ARCHIVE_DAY = define_asset_job(
+    "archive_day",
+    selection=AssetSelection.all() - _STANDING,
+    description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
+)
+STANDING = define_asset_job(
+    "standing_check",
+    selection=_STANDING,
+    description="Look over all dates: what is missing now, and what the source will purge soon.",
+)
+
+
+def daily_partitions(calendar: Calendar) -> DailyPartitionsDefinition:
+    """One partition a local day from `ARCHIVE_START_DATE` on; `end_offset=1` makes today exist."""
+    return DailyPartitionsDefinition(
+        start_date=calendar.archive_start_date.isoformat(), timezone=calendar.archive_timezone, end_offset=1
+    )

@@ -1,0 +1,1 @@
+"""What starts runs without being asked, and what reports runs that ended."""

@@ -1,0 +1,97 @@
+"""What starts a run when End Call Events have arrived.
+
+A tick lists the dates that calls end on now, and a few of the others in turn, so that its cost does not grow with the
+history and a late event of any date is found within a day. It reads no event.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from dagster import (
+    AssetKey,
+    DagsterInstance,
+    DagsterRunStatus,
+    DailyPartitionsDefinition,
+    DefaultSensorStatus,
+    ResourceParam,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    sensor,
+)
+
+from pipelines.calendar import local_day
+from pipelines.events.files import Events, EventsUnavailable, day_folder
+from pipelines.orchestration.jobs import ARCHIVE_DAY
+from pipelines.orchestration.resources import Services
+from pipelines.orchestration.run_requests import AFTER_REPORTS, RUN_KEY_TAG, RunRequests
+from pipelines.settings import Calendar
+from pipelines.steps.link.rows import EVENTS
+
+AFTER_EVENTS = (AssetKey(EVENTS), *AFTER_REPORTS)
+# A call may have begun yesterday, and a clock may be a day ahead.
+_NOW = (-1, 0, 1)
+OTHERS_PER_TICK = 3
+
+
+def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+    """Starts a run for each date that has events no run was asked to take, and no unfinished run."""
+
+    @sensor(
+        name="end_call_events_arrived",
+        job=ARCHIVE_DAY,
+        minimum_interval_seconds=60,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Takes End Call Events as they arrive: at most one run a minute and date.",
+    )
+    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult | SkipReason:
+        if services.events is None:
+            return SkipReason("EVENTS_URL is not set.")
+        # Date -> the key under which a run was last asked for; and the last of the other dates that was looked at.
+        cursor = {"asked": {}, "turn": "", **json.loads(context.cursor or "{}")}
+        now, asked = services.clock(), cursor["asked"]
+        try:
+            near, others = _to_look_at(services.events.days(), local_day(now, calendar.zone), cursor["turn"])
+            there = {day.isoformat(): _there(services.events, day) for day in (*near, *others)}
+        except EventsUnavailable as error:
+            return SkipReason(str(error))
+        wanted = {}
+        for key, found in there.items():
+            # A run that failed is asked for again, but once an hour.
+            run_key, last = f"{found}{now:%Y-%m-%dT%H}", asked.get(key, "")
+            if not last.startswith(found) or (last != run_key and _failed(context.instance, last)):
+                wanted[key] = run_key
+        # A run under way may have listed before the event came: the next tick asks.
+        requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
+        asked |= {one.partition_key: one.run_key for one in requests}
+        turn = others[-1].isoformat() if others else cursor["turn"]
+        return SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else SkipReason("No date has events that no run was asked to take."),
+            cursor=json.dumps({"asked": asked, "turn": turn}, sort_keys=True),
+        )
+
+    return tick
+
+
+def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date], list[date]]:
+    """Return the dates around `today`, and the next few of the others after `turn`."""
+    near = [day for day in days if (day - today) // timedelta(days=1) in _NOW]
+    others = [day for day in days if day not in near]
+    after = [day for day in others if day.isoformat() > turn]
+    return near, (after or others)[:OTHERS_PER_TICK]
+
+
+def _there(stored: Events, day: date) -> str:
+    """Return the date, how many files it has, and their bytes: with the hour it is the run key."""
+    files = stored.files(day_folder(day))
+    return f"{day}:{len(files)}:{sum(file.size for file in files)}:"
+
+
+def _failed(instance: DagsterInstance, run_key: str) -> bool:
+    """Whether the run that was asked for under this key, or its last retry, came to nothing."""
+    newest = instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
+    return bool(newest) and newest[0].dagster_run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)

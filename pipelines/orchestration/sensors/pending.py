@@ -1,0 +1,127 @@
+"""What starts runs between the scheduled ones: recordings that have become due, and reports that failed.
+
+A tick makes one listing of the ledger's states, a request per 1000 parts, and reads only the dates that changed since
+the last tick. It ends after `TICK_SECONDS` and keeps its place; the next one goes on from there.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+
+from dagster import (
+    DailyPartitionsDefinition,
+    DefaultSensorStatus,
+    ResourceParam,
+    RunFailureSensorContext,
+    RunRequest,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    run_failure_sensor,
+    sensor,
+)
+
+from pipelines.calendar import utc_now
+from pipelines.ledger.files import LedgerDamaged, LedgerError
+from pipelines.ledger.store import Ledger
+from pipelines.orchestration.jobs import ARCHIVE_DAY
+from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.resources import Services
+from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, RunRequests
+from pipelines.ringcx.reports.columns import REPORTS
+from pipelines.settings import Calendar
+from pipelines.steps.pull.changes import Position, changed_dates
+
+# Dagster gives a tick 60 s and keeps no cursor of one that took longer.
+TICK_SECONDS = 7.0
+
+
+def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+    """Starts a run for each date that has due pending recordings and no unfinished run."""
+
+    @sensor(
+        name="pending_recordings",
+        job=ARCHIVE_DAY,
+        minimum_interval_seconds=60,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
+    )
+    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
+        now, cursor = services.clock(), json.loads(context.cursor or "{}")
+        position = Position.model_validate(cursor.get("position", {}))
+        # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
+        due: dict[str, dict[str, str]] = cursor.get("due", {})
+        requests, skip = [], None
+        try:
+            for day, earliest in changed_dates(
+                services.ledger,
+                position,
+                now,
+                lambda day: _earliest(services.ledger, partitions, day),
+                seconds=TICK_SECONDS,
+            ):
+                due.pop(day.isoformat(), None)
+                # The standing check names the dates that cannot be read.
+                if earliest and not isinstance(earliest, LedgerDamaged):
+                    due[day.isoformat()] = earliest
+        except LedgerError as error:  # what was read before it counts, and is kept
+            skip = str(error)
+        else:
+            # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
+            wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in _due_now(due, now).items()}
+            requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
+            pending = len({partition for of_day in due.values() for partition in of_day})
+            skip = f"{pending} dates have pending recordings; none is due without a run."
+        return SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else SkipReason(skip),
+            cursor=json.dumps({"position": position.model_dump(mode="json"), "due": due}, sort_keys=True),
+        )
+
+    return tick
+
+
+def _earliest(ledger: Ledger, partitions: DailyPartitionsDefinition, day: date) -> dict[str, str]:
+    """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time."""
+    earliest: dict[str, str] = {}
+    for state in ledger.pending(day):
+        due = (state.next_attempt_at or state.written_at).isoformat()
+        # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it.
+        keys = (day.isoformat(), state.found_on.isoformat())
+        if partition := next(filter(partitions.has_partition_key, keys), None):
+            earliest[partition] = min(due, earliest.get(partition, due))
+    return earliest
+
+
+def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, str]:
+    """Return partition -> the earliest due time, where that has come; the newest partition first."""
+    come: dict[str, str] = {}
+    for earliest in due.values():
+        for partition, at in earliest.items():
+            if datetime.fromisoformat(at) <= now:
+                come[partition] = min(at, come.get(partition, at))
+    return dict(sorted(come.items(), reverse=True))
+
+
+def archive_despite_failed_report(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+    """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
+
+    @run_failure_sensor(
+        name="archive_despite_failed_report",
+        request_job=ARCHIVE_DAY,
+        default_status=DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="After a run whose report failed: fetches the recordings that the date's other rows link to.",
+    )
+    def tick(context: RunFailureSensorContext) -> Iterator[RunRequest | SkipReason]:
+        run = context.dagster_run
+        partition = run.tags.get(PARTITION_TAG, "")
+        failed = {event.step_key for event in context.get_step_failure_events()}
+        if failed.isdisjoint(REPORTS) or not partitions.has_partition_key(partition):
+            yield SkipReason("No report of a date failed in that run.")
+        else:
+            requests = RunRequests(context.instance, calendar, partitions, utc_now())
+            yield requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
+
+    return tick

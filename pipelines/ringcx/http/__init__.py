@@ -1,0 +1,1 @@
+"""How the source is spoken to: requests, retries, proxies and checked addresses."""

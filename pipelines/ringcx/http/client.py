@@ -1,0 +1,458 @@
+"""One HTTP client for everything that is asked of the source: permits, retries, `Retry-After`, the error taxonomy.
+
+Not for log-ins (`auth.py`), nor for what an answer means (`reports.py`, `media.py`): any status that a retry does not
+change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip.
+"""
+
+import email.utils
+import logging
+import re
+import threading
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC
+from typing import Literal, Self, TypeVar, cast
+
+import httpx
+import tenacity
+
+from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, place
+from pipelines.ringcx.http.addresses import Resolve, system_resolve
+from pipelines.ringcx.http.transport import Body, Transport
+from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
+
+_log = logging.getLogger(__name__)
+# A user agent like a browser's would be sent an MP3 instead of the recording.
+_HEADERS = {"User-Agent": "ringcx-archive/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
+T = TypeVar("T")
+
+PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
+_TRANSIENT = frozenset({408, 429})
+_BODY_TRIES = 3  # a body that breaks off may be of gigabytes
+_INFLATED = 200  # a report packs to a twentieth, a bomb to a thousandth of its size
+_INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb, but is no more than this
+_UNPACKED = 1 << 20  # at a time
+_PLAIN = frozenset({"", "identity"})
+_GZIP = frozenset({"gzip", "x-gzip"})
+_EXPLAINED = 4096
+_UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
+_HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
+
+
+class Renewing(httpx.Auth, ABC):
+    """An auth whose token may have run out while its request waited for a permit."""
+
+    @abstractmethod
+    def prepare(self, request: httpx.Request) -> None:
+        """See to it that a fresh token is at hand."""
+
+    @abstractmethod
+    def sign(self, request: httpx.Request) -> None:
+        """Put the token that is at hand on the request."""
+
+
+class SourceClient:
+    """Sends requests to the source, each with a permit; share one over all threads.
+
+    Args:
+        limiter: shared by all processes.
+        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). One that is not named is free.
+        priority: of its permits, log-ins too; lower goes first.
+        stop: ends every wait at once when set.
+        transport: for tests; takes every request, also those that may go to public addresses only.
+        resolve: asks for the addresses of a name.
+        attempts: tries of one request, the first included.
+        backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
+        connect_timeout_s: seconds for a connection.
+        read_timeout_s: seconds without a byte.
+        max_connections: kept open for the next requests; at least the number of threads.
+        clock: seconds since the epoch.
+        sleep: used for waits instead of a wait on the stop event; for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        limiter: RateLimiter,
+        limits: Mapping[str, Sequence[Rate]],
+        priority: int = 0,
+        stop: threading.Event | None = None,
+        transport: httpx.BaseTransport | None = None,
+        resolve: Resolve = system_resolve,
+        attempts: int = 5,
+        backoff_s: float = 1.0,
+        backoff_cap_s: float = 60.0,
+        connect_timeout_s: float = 10,
+        read_timeout_s: float = 60,
+        max_connections: int = 32,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._limiter = limiter
+        self._limits = {name: tuple(rates) for name, rates in limits.items()}
+        self._priority = priority
+        self._stop = stop or threading.Event()
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self._backoff = tenacity.wait_random_exponential(multiplier=backoff_s, max=backoff_cap_s)
+        self._clock = clock
+        self._sleep = sleep
+        self._timeout = {"connect": connect_timeout_s, "read": read_timeout_s}
+        # Requests that may go to public addresses only have connections of their own: none that was opened without
+        # that check is ever used for them.
+        self._anywhere, self._public = (
+            transport or Transport(max_kept=max_connections, public_only=only, resolve=resolve)
+            for only in (False, True)
+        )
+
+    def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
+        """Return what `work` returns, doing it again while what it asks with `stream` may help another time.
+
+        Args:
+            work: everything from the request to the end of its answer.
+            attempts: tries in all, instead of the client's. Of bodies that break off there are three at most.
+
+        Raises:
+            SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
+            BodyBroken: the same, where the last answer broke off.
+            Stopped: the stop event was set.
+        """
+        tries = attempts or self._attempts
+        retrying = tenacity.Retrying(
+            stop=lambda state: _failure(state).is_last(state.attempt_number, tries),
+            wait=self._wait_before,
+            sleep=self.pause,
+            retry=tenacity.retry_if_exception_type(TryAgain),
+            reraise=True,
+        )
+        try:
+            return retrying(work)
+        except TryAgain as last:
+            raise last.given_up() from None
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        limit: str,
+        account_id: str,
+        auth: httpx.Auth | None = None,
+        json: object | None = None,
+        data: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        public_only: bool = False,
+    ) -> Iterator[httpx.Response]:
+        """Send one request, with a permit, and yield the open response; use it inside `retry`.
+
+        Args:
+            method: GET or POST.
+            url: absolute.
+            limit: which limit it counts against; an empty one is free.
+            account_id: whose limit that is.
+            auth: adds the credentials. A `Renewing` one is asked for a fresh token once the permit is there.
+            json: the body, as JSON.
+            data: the body, as a form.
+            headers: added to the client's own.
+            public_only: for an address from outside: a name is followed to public addresses only.
+
+        Raises:
+            TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.
+            SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
+            ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
+            LinkRefused: `address_not_public`.
+            Stopped: the stop event was set.
+        """
+        try:
+            request = httpx.Request(
+                method,
+                url,
+                json=json,
+                data=data,
+                headers={**_HEADERS, **(headers or {})},
+                extensions={
+                    "limit": limit,
+                    "account_id": account_id,
+                    "auth": auth,
+                    "public_only": public_only,
+                    "timeout": self._timeout,
+                },
+            )
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
+        response = self._try(request, auth)
+        with closing(response):
+            try:
+                yield response
+            except httpx.TimeoutException:
+                raise TryAgain(request, "the answer stopped in the middle", body="slow") from None
+            except (httpx.TransportError, httpx.DecodingError):
+                raise TryAgain(request, "the answer broke off", body="broken") from None
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raise Stopped as soon as the stop event is set."""
+        self.check_stop()
+        if self._sleep is not None:
+            self._sleep(seconds)
+        else:
+            self._stop.wait(seconds)
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raise Stopped when the stop event is set."""
+        check_stop(self._stop)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._anywhere.close()
+        self._public.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _permit(self, request: httpx.Request) -> None:
+        name, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
+        if not name:
+            self.check_stop()
+            return
+        # A host's silence is waited for first: a permit that is taken before it would be lost.
+        self._limiter.acquire(hold_key(name, request.url), account_id, (), stop=self._stop, patience_s=PATIENCE_S)
+        renewing = auth if isinstance(auth, Renewing) else None
+        self._limiter.acquire(
+            name,
+            account_id,
+            self._limits.get(name, ()),
+            priority=self._priority,
+            stop=self._stop,
+            patience_s=PATIENCE_S,
+            prepare=None if renewing is None else lambda: renewing.prepare(request),
+        )
+        if renewing is not None:  # the wait may have been longer than the life of the token it was signed with
+            renewing.sign(request)
+
+    def _try(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """One try. The exceptions raised here never carry the request, which carries credentials."""
+        try:
+            response = self._authenticated(request, auth)
+        except HeldOff as held:
+            raise TryAgain(request, str(held).rstrip("."), held.seconds) from None
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            raise SourceError(
+                f"{request.method} {place(request.url)} cannot be sent ({type(error).__name__}); check the address and"
+                " that no credential holds a line break or a blank."
+            ) from None
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            raise TryAgain(request, f"{type(error).__name__}: {error}") from None
+        except httpx.TransportError as error:
+            raise TryAgain(request, type(error).__name__) from None
+        if response.status_code in {200, 206} and (unasked := _unasked_encoding(response)):
+            response.close()
+            raise TryAgain(request, f"the answer is encoded as {unasked}, which was not asked for")
+        if response.status_code not in _TRANSIENT and response.status_code < 500:
+            return response
+        response.close()
+        asked_s = retry_after(response.headers.get("Retry-After"), self._clock())
+        verdict = f"HTTP {response.status_code}"
+        if asked_s is not None and request.extensions["limit"] and response.status_code in _HOLDS_OFF:
+            self._hold_off(request, asked_s)
+        if asked_s is not None and asked_s > PATIENCE_S:
+            verdict += f", and it asked for {asked_s:.0f} s of silence"
+        raise TryAgain(request, verdict, asked_s)
+
+    def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
+        """Let nobody ask this host for so long, in any process; what other hosts have for the account goes on."""
+        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
+        held_s = min(asked_s, LONGEST_HOLD_S)
+        if held_s > 0:
+            _log.warning(
+                "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
+                request.url.host,
+                asked_s,
+                account_id,
+                held_s,
+            )
+        self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
+
+    def _authenticated(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
+        if auth is None:
+            return self._send(request)
+        flow = auth.sync_auth_flow(request)
+        try:
+            request = next(flow)
+            while True:
+                response = self._send(request)
+                try:
+                    request = flow.send(response)
+                except StopIteration:
+                    return response
+                except BaseException:
+                    response.close()
+                    raise
+                with closing(response):
+                    response.read()
+        finally:
+            flow.close()
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, with a permit: also the one that an auth sends again after a 401."""
+        self._permit(request)
+        transport = self._public if request.extensions["public_only"] else self._anywhere
+        response = transport.handle_request(request)
+        response.request = request
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
+        return response
+
+    def _wait_before(self, state: tenacity.RetryCallState) -> float:
+        wait_s, asked_s = self._backoff(state), _failure(state).asked_s
+        return wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)  # `Retry-After: 0` is not at once
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None when there is none to obey."""
+    text = (value or "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
+        return float(text)
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+        return max(0.0, (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):  # OverflowError: an hour of fifteen digits
+        return None
+
+
+def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
+    """The body of an answer in blocks, out of its gzip where it is in one; as they arrive, or large ones with `check`,
+    which is asked before each read and may raise.
+
+    Raises:
+        BombError: it unpacks to hundreds of times its size.
+        httpx.DecodingError: its gzip ends early, is damaged, or is followed by something.
+        httpx.TransportError: the connection broke off.
+    """
+    blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
+    if check is not None and isinstance(blocks, Body):
+        blocks.fill_blocks(check)
+    if response.headers.get("Content-Encoding", "").strip().lower() in _PLAIN:
+        yield from blocks
+        return
+    unpacker, received, size = zlib.decompressobj(zlib.MAX_WBITS | 16), 0, 0
+    for packed in blocks:
+        received += len(packed)
+        left = packed
+        while left:
+            try:
+                block = unpacker.decompress(left, _UNPACKED)
+            except zlib.error as error:
+                raise httpx.DecodingError("the gzip is damaged") from error
+            if unpacker.unused_data:
+                raise httpx.DecodingError("the gzip is followed by other data")
+            size += len(block)
+            if size > _INFLATED_FREE + _INFLATED * received:
+                raise BombError
+            yield block
+            left = unpacker.unconsumed_tail
+    while block := unpacker.decompress(unpacker.unconsumed_tail, _UNPACKED):
+        yield block
+    if not unpacker.eof:
+        raise httpx.DecodingError("the gzip ends early")
+
+
+def is_framed(response: httpx.Response) -> bool:
+    """Whether HTTP says where the body ends. If not, a connection that broke looks like the end."""
+    return "chunked" in response.headers.get("Transfer-Encoding", "").lower() or "Content-Length" in response.headers
+
+
+def start_of(response: httpx.Response) -> bytes:
+    """The first bytes of a refusal's body, to tell what it is about; empty where none can be read."""
+    start = b""
+    try:
+        for block in unpacked(response):
+            start += block
+            if len(start) >= _EXPLAINED:
+                break
+    except (httpx.TransportError, httpx.DecodingError, BombError):
+        return b""  # the status alone must do
+    return start[:_EXPLAINED]
+
+
+def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> None:
+    """Raise AccountUnknown for the 404 that RingCX gives when it does not know the RingCentral account."""
+    if response.status_code == 404 and _UNKNOWN_ACCOUNT.search(explanation):
+        raise AccountUnknown(
+            f"{response.request.method} {place(response.request.url)} was answered with HTTP 404: RingCX does not know"
+            " this RingCentral account. Check RINGCX_RC_ACCOUNT_ID, and ask RingCentral whether the interaction"
+            " metadata and recordings of this account are activated.",
+            status=404,
+        )
+
+
+def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address: what credentials belong to."""
+    parsed = httpx.URL(url)
+    host = parsed.raw_host.decode("ascii").rstrip(".")
+    port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
+    return parsed.scheme, host, port
+
+
+def hold_key(limit: str, url: httpx.URL) -> str:
+    """The limit under which a host's own silence is kept."""
+    return f"{limit}@{url.raw_host.decode('ascii')}"
+
+
+class BombError(Exception):
+    """What was received is compressed as no honest body is."""
+
+
+class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
+    """A request that failed in a way that may pass.
+
+    Attributes:
+        asked_s: seconds of silence that the source asked for.
+    """
+
+    def __init__(
+        self,
+        request: httpx.Request,
+        verdict: str,
+        asked_s: float | None = None,
+        *,
+        body: Literal["slow", "broken"] | None = None,
+    ) -> None:
+        super().__init__(verdict)
+        self.asked_s = asked_s
+        self._request = request
+        self._body = body
+
+    def is_last(self, tried: int, tries: int) -> bool:
+        """Whether after so many of so many tries another one is not worth it."""
+        return tried >= (min(tries, _BODY_TRIES) if self._body else tries) or (self.asked_s or 0.0) > PATIENCE_S
+
+    def given_up(self) -> SourceUnavailable:
+        """What it comes to when there is no other try."""
+        sentence = (
+            f"{self._request.method} {place(self._request.url)} is not available now ({self}); the next run tries"
+            " again, and if it lasts, ask RingCX."
+        )
+        return BodyBroken(sentence, slow=self._body == "slow") if self._body else SourceUnavailable(sentence)
+
+
+def _unasked_encoding(response: httpx.Response) -> str | None:
+    """The encoding of an answer that is neither plain nor gzip: 64 KiB, unpacked twice, are 64 GiB in one piece."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in _PLAIN | _GZIP:
+        return None
+    return f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
+
+
+def _failure(state: tenacity.RetryCallState) -> TryAgain:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, TryAgain)  # noqa: S101 - nothing else is tried again
+    return error

@@ -1,0 +1,398 @@
+"""HTTP/1.1 to the source: httpx's requests and answers, sent and received by urllib3.
+
+urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and brings proxies,
+TLS and kept connections. Added here: only checked addresses are connected to (`addresses.py`); an exchange has a limit
+as a whole, as have its headers, since a timeout is for each read alone and a source that sends a byte a minute would
+hold a thread for ever; and an answer whose end is in doubt is refused. No redirects, no retries, no decoding.
+"""
+
+# ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through
+# mypy: disable-error-code="attr-defined, misc"
+import contextlib
+import email.errors
+import http.client
+import logging
+import math
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import certifi
+import httpx
+import urllib3
+from urllib3 import exceptions as failed
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
+from pipelines.ringcx.http.addresses import Resolve, connect, fit_addresses, system_resolve
+from pipelines.ringcx.http.proxies import Proxy, proxy_for
+
+if TYPE_CHECKING:
+    _AnySocket = socket.socket
+    _AnyConnection = HTTPConnection
+else:
+    _AnySocket = _AnyConnection = object
+
+HEADERS_S: Final = 120.0
+EXCHANGE_S: Final = 7200.0  # above the limits of reports and media: theirs end with a sentence of their own
+_BLOCK: Final = 1 << 20
+_KEPT_S: Final = 60.0  # a firewall forgets an idle connection without a word
+_CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+_LONGEST_LINE: Final = 1 << 16
+_MULTIPART: Final = (email.errors.StartBoundaryNotFoundDefect, email.errors.MultipartInvariantViolationDefect)
+_LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
+_HEADER: Final = re.compile(rb"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTALL)
+
+
+class Transport(httpx.BaseTransport):
+    """Sends requests directly, or through the proxy that the environment names; share it over all threads.
+
+    Args:
+        max_kept: so many connections of a host are kept open for the next requests.
+        public_only: names are followed to public addresses only (see `addresses.fit_addresses`).
+        headers_s: seconds from the request to the end of the answer's headers.
+        exchange_s: seconds from the request to the end of the answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_kept: int,
+        public_only: bool,
+        resolve: Resolve = system_resolve,
+        headers_s: float = HEADERS_S,
+        exchange_s: float = EXCHANGE_S,
+    ) -> None:
+        # Each log of a request would show the whole link.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
+        options: dict[str, Any] = {
+            "addresses": partial(fit_addresses, public_only=public_only, resolve=resolve),
+            "headers_s": headers_s,
+            "exchange_s": exchange_s,
+        }
+        self._pools = {"http": partial(_Pool, **options), "https": partial(_TlsPool, **options)}
+        self._max_kept = max_kept
+        self._managers: dict[Proxy | None, urllib3.PoolManager] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; the answer's body is still to be read, and the answer to be closed.
+
+        Raises:
+            LinkRefused: `address_not_public`.
+            ConnectionNotAllowed: a certificate, the proxy or a setting does not allow the connection.
+            httpx.LocalProtocolError: the request cannot be written as HTTP.
+            httpx.TransportError: there is no connection, or no answer that is HTTP.
+        """
+        url, timeout = request.url, request.extensions.get("timeout", {})
+        if url.scheme not in {"http", "https"}:
+            raise httpx.UnsupportedProtocol("The address is neither http nor https.")
+        headers = _headers(request)
+        proxy = proxy_for(url)
+        with _translated(url, proxy):
+            answer = self._manager(proxy).urlopen(
+                request.method,
+                f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}",
+                body=request.read() or None,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=timeout.get("connect"), read=timeout.get("read")),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        if proxy is not None and answer.status == 407:
+            answer.close()
+            raise proxy.refusal(answer.status, url)
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        return httpx.Response(answer.status, headers=fields, stream=Body(answer, url, proxy), request=request)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _manager(self, proxy: Proxy | None) -> urllib3.PoolManager:
+        manager = self._managers.get(proxy)
+        if manager is None:
+            common: dict[str, Any] = {"num_pools": 64, "maxsize": self._max_kept, "ssl_context": self._tls}
+            manager = (
+                urllib3.PoolManager(**common)
+                if proxy is None
+                else urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, proxy_ssl_context=self._tls, **common)
+            )
+            manager.pool_classes_by_scheme = cast("Any", self._pools)
+            manager = self._managers.setdefault(proxy, manager)
+        return manager
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Trust the certificates that the environment names, else the system's and certifi's."""
+        context = ssl.create_default_context()
+        context.sslsocket_class = _TlsSocket
+        named = [(name, path) for name in _CA_VARIABLES if (path := os.environ.get(name))]
+        for name, path in named or [("certifi", certifi.where())]:
+            try:
+                if os.path.isdir(path):  # noqa: PTH112 - as OpenSSL reads it
+                    context.load_verify_locations(capath=path)
+                else:
+                    context.load_verify_locations(cafile=path)
+            except OSError as error:
+                raise ConnectionNotAllowed(
+                    f"{name} names {path}, which cannot be read as certificates ({error.strerror or error}); give a"
+                    " file of PEM certificates."
+                ) from None
+        return context
+
+
+class Body(httpx.SyncByteStream):
+    """The body as it is sent, in blocks as they arrive; raises to the reader when it ends before its end."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
+        self._answer = answer
+        self._failures = partial(_translated, url, proxy)
+        self._read: Callable[[int], bytes] = answer.read1
+
+    def fill_blocks(self, check: Callable[[], None]) -> None:
+        """Give whole blocks from now on, which cost a third less CPU; `check`, which raises, is asked before each read
+        of the socket, since a body that trickles takes hours to fill one.
+        """
+        self._answer._original_response.stream.check = check
+        self._read = self._answer.read
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._failures():
+                block = self._read(_BLOCK)
+            if not block:
+                return
+            yield block
+
+    def close(self) -> None:
+        """Give the connection back if nothing is left on it, else close it."""
+        if getattr(self._answer, "length_remaining", None) == 0:
+            self._answer.drain_conn()
+        self._answer.close()
+
+
+class _Limited(_AnySocket):
+    """A socket that ends a read when `check` raises, and at `deadline`, however many reads an answer takes."""
+
+    deadline = math.inf
+    check: Callable[[], None] | None = None
+
+    def recv(self, *args: Any, **options: Any) -> bytes:
+        self._shorten()
+        return super().recv(*args, **options)
+
+    def recv_into(self, *args: Any, **options: Any) -> int:
+        self._shorten()
+        return super().recv_into(*args, **options)
+
+    def _shorten(self) -> None:
+        if self.check is not None:
+            self.check()
+        left, timeout = self.deadline - time.monotonic(), self.gettimeout()
+        if left <= 0:
+            raise TimeoutError("the answer did not end in time")
+        if timeout is None or left < timeout:
+            self.settimeout(left)
+
+
+class _Socket(_Limited, socket.socket):
+    pass
+
+
+class _TlsSocket(_Limited, ssl.SSLSocket):
+    pass
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose end is certain, or which is refused. urllib3 overrides the same private methods."""
+
+    surplus = False
+    """Whether something followed the answer, so that its connection must not be used again."""
+    stream: _Limited
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._socket = sock
+
+    def begin(self) -> None:
+        super().begin()
+        headers = self.headers
+        codings = ",".join(headers.get_all("Transfer-Encoding", [])).strip().lower()
+        lengths = {part.strip() for text in headers.get_all("Content-Length", []) for part in text.split(",")}
+        if [one for one in headers.defects if not isinstance(one, _MULTIPART)]:
+            raise http.client.HTTPException("a header is malformed")
+        if codings not in {"", "identity", "chunked"}:
+            raise http.client.HTTPException("the answer has a transfer encoding other than chunked")
+        if self.chunked or not lengths:
+            return
+        length = lengths.pop()
+        if lengths or not _LENGTH.fullmatch(length):
+            raise http.client.HTTPException("the length of the answer is malformed")
+        if self.length is None:  # two equal lengths in one header
+            self.length, self.will_close = int(length), self._check_close()
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skip interim answers."""
+        while True:
+            version, status, reason = super()._read_status()
+            if status == 101:
+                raise http.client.HTTPException("the answer changes the protocol")
+            if status >= 200:
+                return version, status, reason
+            http.client._read_headers(self.fp)
+
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_LONGEST_LINE)
+        if not _CHUNK_SIZE.fullmatch(line):
+            self._close_conn()
+            raise ValueError("not the size of a chunk")
+        return int(line.partition(b";")[0], 16)
+
+    def _read_and_discard_trailer(self) -> None:
+        http.client._read_headers(self.fp)
+
+    def _close_conn(self) -> None:
+        if not self.will_close:
+            try:
+                self._socket.settimeout(0)
+                self.surplus = bool(self.fp.peek(1))
+            except ssl.SSLWantReadError:
+                self.surplus = False
+            except (OSError, ValueError):
+                self.surplus = True
+        super()._close_conn()
+
+
+class _Checked(_AnyConnection):
+    """A connection to one of the addresses that were checked; to a proxy without a check.
+
+    `addresses` gives those of a host and port.
+    """
+
+    response_class = _Answer
+
+    def __init__(
+        self,
+        *args: Any,
+        addresses: Callable[[str, int], Sequence[str]],
+        headers_s: float,
+        exchange_s: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self._addresses = addresses
+        self._headers_s = headers_s
+        self._exchange_s = exchange_s
+        self._began = 0.0
+        self._last: _Answer | None = None
+
+    def _new_conn(self) -> socket.socket:
+        try:
+            found = [self.host] if self.proxy else self._addresses(self.host, self.port)
+            plain = connect(found, self.port, cast("float", self.timeout))
+        except TimeoutError as error:
+            raise failed.ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            raise failed.NewConnectionError(self, str(error)) from error
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = _Socket(fileno=plain.detach())
+        stream.settimeout(cast("float", self.timeout))
+        stream.deadline = time.monotonic() + self._headers_s
+        return stream
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3's own
+        stream: Any = getattr(self.sock, "socket", self.sock)  # of TLS within a proxy's TLS
+        self._began = time.monotonic()
+        stream.check = None
+        stream.deadline = self._began + self._headers_s
+        answer = super().getresponse()
+        stream.deadline = self._began + self._exchange_s
+        stream.settimeout(self.timeout)
+        self._last = cast("_Answer", answer._original_response)
+        self._last.stream = stream
+        return answer
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection was used just now, nothing is left on it, and the other side has not closed it."""
+        fresh = time.monotonic() - self._began < _KEPT_S
+        return fresh and not (self._last and self._last.surplus) and super().is_connected
+
+
+class _Connection(_Checked, HTTPConnection):
+    pass
+
+
+class _TlsConnection(_Checked, HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _headers(request: httpx.Request) -> urllib3.HTTPHeaderDict:
+    headers = urllib3.HTTPHeaderDict()
+    for name, value in request.headers.raw:
+        if not _HEADER.fullmatch(value):
+            raise httpx.LocalProtocolError("A header cannot be written.")
+        headers.add(name.decode("latin-1"), value.decode("latin-1"))
+    return headers
+
+
+@contextlib.contextmanager
+def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
+    """Raise what urllib3 raises as httpx's own errors, and what another try does not change as ours."""
+    try:
+        yield
+    except (LinkRefused, ConnectionNotAllowed):
+        raise
+    except failed.ProxyError as error:
+        raise _by_proxy(error.original_error, url, cast("Proxy", proxy)) from error
+    except failed.SSLError as error:
+        raise _refused_certificate(error, url.raw_host.decode("ascii")) or httpx.ConnectError(str(error)) from error
+    except failed.NewConnectionError as error:  # before the next, which it is one of
+        raise httpx.ConnectError(str(error.__cause__)) from error
+    except failed.ConnectTimeoutError as error:
+        raise httpx.ConnectTimeout(str(error.__cause__)) from error
+    except (failed.TimeoutError, TimeoutError) as error:
+        raise httpx.ReadTimeout(str(error)) from error
+    except (failed.HTTPError, http.client.HTTPException) as error:
+        broken = next((one for one in error.args if isinstance(one, OSError)), None)
+        raise httpx.ReadError(str(broken)) if broken else httpx.RemoteProtocolError(str(error)) from error
+    except OSError as error:
+        raise httpx.ReadError(str(error)) from error
+    except ValueError as error:
+        raise httpx.LocalProtocolError("The request cannot be written.") from error
+
+
+def _by_proxy(error: Exception, url: httpx.URL, proxy: Proxy) -> Exception:
+    if status := re.search(r"Tunnel connection failed: (\d+)", str(error)):
+        return proxy.refusal(int(status[1]), url)
+    cause = error.__cause__ or error
+    return _refused_certificate(error, proxy.url) or httpx.ProxyError(f"the proxy {proxy.url} cannot be used: {cause}")
+
+
+def _refused_certificate(error: BaseException, whose: str) -> ConnectionNotAllowed | None:
+    reasons = [error, error.__cause__, error.__context__, *error.args]
+    found = next((one for one in reasons if isinstance(one, ssl.SSLCertVerificationError)), None)
+    if found is None:
+        return None
+    return ConnectionNotAllowed(
+        f"The certificate of {whose} is not accepted ({found.verify_message.rstrip('.')}); if a private authority"
+        " signed it, name the authority's certificate in SSL_CERT_FILE; otherwise check this machine's clock and ask"
+        " the operator of that server."
+    )

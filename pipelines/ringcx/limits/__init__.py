@@ -1,0 +1,1 @@
+"""How many requests the source permits, shared by all processes."""

@@ -1,0 +1,1 @@
+"""The reports: how they are asked for and read."""

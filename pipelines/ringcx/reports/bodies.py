@@ -1,0 +1,178 @@
+"""One POST to the source and its answer as a file of bytes, whole or not at all.
+
+What is asked for stands in `reports.py` and `interactions.py`, what the bytes say is `tables.py`'s business.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceRefused, place
+from pipelines.ringcx.http.client import (
+    BombError,
+    SourceClient,
+    is_framed,
+    raise_if_account_unknown,
+    start_of,
+    unpacked,
+)
+
+_CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What an error's sentence tells a person to check: the right that is needed, the settings that make the address,
+    and what to ask for if so much cannot be had at once.
+    """
+
+    right: str
+    address: str
+    smaller: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: where to, against which limit of which account, with which log-in and JSON body."""
+
+    url: str
+    limit: str
+    account_id: str
+    auth: httpx.Auth
+    body: dict[str, object]
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much of an answer is taken: bytes, seconds of reading, and the clock (seconds) for these."""
+
+    max_bytes: int = 8 << 30
+    max_seconds: float = 3600
+    clock: Callable[[], float] = time.monotonic
+
+
+USUAL: Final = BodyLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class PulledBody:
+    """An answer in a file.
+
+    Attributes:
+        path: the file.
+        size: bytes.
+        sha256: of the bytes, in hexadecimal.
+        media_type: as the source gave it, without parameters, in lower case; empty when it gave none.
+        framed: whether HTTP said where the body ends. If not, a connection that broke looks like the end.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    media_type: str
+    framed: bool
+
+
+def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLimits) -> PulledBody:
+    """Ask, and save the answer in `into`: replaced if it is there, gone if the pull fails.
+
+    Raises:
+        CredentialsRefused: 401 or 403.
+        AccountUnknown: the source does not know the RingCentral account.
+        SourceRefused: another status than 2xx that another try does not change.
+        SourceUnavailable: no answer until the client's tries were used up.
+        ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
+        ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
+            its size, or is a 2xx without a body.
+    """
+
+    def work() -> PulledBody:
+        with client.stream(
+            "POST",
+            asked.url,
+            limit=asked.limit,
+            account_id=asked.account_id,
+            auth=asked.auth,
+            json=asked.body,
+            headers={"Accept-Encoding": "gzip"},
+        ) as response:
+            _require_ok(response, asked)
+            return _save(client, response, into, limits)
+
+    try:
+        return client.retry(work)
+    except BodyBroken:
+        into.unlink(missing_ok=True)
+        raise ReportInvalid(
+            f"POST {place(asked.url)} broke off each time while the report was read; run the date again,"
+            f" {asked.advice.smaller}."
+        ) from None
+    except BaseException:  # an interrupt too: half a report must not be left behind
+        into.unlink(missing_ok=True)
+        raise
+
+
+def _require_ok(response: httpx.Response, asked: Asked) -> None:
+    status = response.status_code
+    if status == 200:
+        return
+    request = f"POST {place(response.request.url)}"
+    raise_if_account_unknown(response, start_of(response))
+    if status in {401, 403}:
+        variables = ", ".join(getattr(asked.auth, "variables", ())) or _CREDENTIALS
+        raise CredentialsRefused(
+            f"{request} was refused with HTTP {status}; check {variables}, and that {asked.advice.right}.",
+            status=status,
+        )
+    if status < 300:
+        raise ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
+    raise SourceRefused(
+        f"{request} was refused with HTTP {status}, which another try does not change; check {asked.advice.address}.",
+        status=status,
+    )
+
+
+def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody:
+    request = f"POST {place(response.request.url)}"
+    digest = hashlib.sha256()
+    size = 0
+    began = limits.clock()
+
+    def check() -> None:
+        client.check_stop()
+        if excess := _excess(size, limits.clock() - began, limits):
+            raise ReportInvalid(f"{request} {excess}")
+
+    with into.open("wb") as file:
+        try:
+            for block in unpacked(response, check):
+                size += len(block)
+                check()
+                digest.update(block)
+                file.write(block)
+        except BombError:
+            raise ReportInvalid(
+                f"{request} sent a body that unpacks to hundreds of times its size, as no report does; run the date"
+                " again."
+            ) from None
+    return PulledBody(
+        path=into,
+        size=size,
+        sha256=digest.hexdigest(),
+        media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        framed=is_framed(response),
+    )
+
+
+def _excess(size: int, seconds: float, limits: BodyLimits) -> str | None:
+    if size > limits.max_bytes:
+        return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
+    if seconds > limits.max_seconds:
+        return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
+    return None

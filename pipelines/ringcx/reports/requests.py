@@ -1,0 +1,130 @@
+"""Asking for a report: what to send, and the answer as a file of bytes, whole or not at all.
+
+What the bytes say is `tables.py`'s business. Periods are asked for in UTC, so that no hour is ambiguous or missing; the
+caller decides which period makes a day, and asks again later for rows that come late.
+
+Source: RINGCX.md §3, `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
+
+import httpx
+
+from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.reports.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
+
+Direction = Literal["inbound", "outbound"]
+
+_LIMIT: Final = "reports"
+_ADVICE: Final = Advice(
+    right="this user has the right READ on Account for the sub-account",
+    address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
+    smaller="or a shorter period",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What a report is asked for.
+
+    Attributes:
+        start: aware; the first instant.
+        end: aware; exclusive in our terms. We ask up to and including it, since the source does not say whether its end
+            is inclusive: a row too many is known already, a row too few would be lost.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise ValueError("A period needs times with a zone.")
+        if self.start >= self.end:
+            raise ValueError("A period must end after it starts.")
+
+
+def agent_segment_request(direction: Direction, period: Period) -> dict[str, object]:
+    """The body that asks for one direction of the Agent Segment Metadata report."""
+    name = f"{direction.capitalize()}_Agent_Segment_Metadata_Report"
+    through: dict[str, object] = (
+        {"secureGateGroupIds": "", "gateGroupIds": [], "secureGateIds": "", "gateIds": []}
+        if direction == "inbound"
+        else {"secureDialGroupIds": "", "dialGroupIds": [], "secureCampaignIds": "", "campaignIds": []}
+    )
+    return {
+        "reportId": None,
+        "destination": None,
+        "delimiter": "COMMA",
+        "reportType": "CASPER_REPORT",
+        "cciReport": True,
+        "reportTypeName": name,
+        "reportCriteria": {
+            "criteriaType": "CASPER_CRITERIA",
+            "reportName": name,
+            "returnType": "CSV",
+            "schedule": {"repeatOption": "ONCE"},
+            "accountIds": [],
+            "startTimestamp": _second_before(period.start).strftime("%Y-%m-%d %H:%M:%S"),
+            "endTimestamp": _second_after(period.end).strftime("%Y-%m-%d %H:%M:%S"),
+            "timezoneName": "UTC",
+            "startUiiTableKey": "",
+            "endUiiTableKey": "",
+            **through,
+            "secureAgentGroupIds": "",
+            "agentGroupIds": [],
+            "secureAgentIds": "",
+            "agentIds": [],
+        },
+    }
+
+
+def global_call_type_request(period: Period) -> dict[str, object]:
+    """The body that asks for the Global Call Type Detail report."""
+    return {
+        "reportType": "GLOBAL_CALL_TYPE_DELIMITED",
+        "reportCriteria": {
+            "criteriaType": "GLOBAL_CALL_TYPE_CRITERIA",
+            "startDate": _second_before(period.start).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
+            "endDate": _second_after(period.end).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
+            "containGates": True,
+            "containCampaigns": True,
+            "containIvrStudios": True,
+            "containCloudProfiles": True,
+            "containTracNumbers": True,
+            "containAgents": True,
+            "includeNoAnswers": False,
+        },
+    }
+
+
+def pull_report(
+    client: SourceClient,
+    *,
+    base_url: str,
+    auth: httpx.Auth,
+    account_id: str,
+    period: Period,
+    into: Path,
+    direction: Direction | None = None,
+    limits: BodyLimits = USUAL,
+) -> PulledBody:
+    """Fetch one direction of the Agent Segment Metadata report, or without one the Global Call Type Detail report.
+
+    `period` should have ended at least 5 minutes ago. Raises: as `bodies.pull_body`.
+    """
+    request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
+    url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
+    return pull_body(client, Asked(url, _LIMIT, account_id, auth, request, _ADVICE), into=into, limits=limits)
+
+
+def _second_before(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _second_after(moment: datetime) -> datetime:
+    whole = _second_before(moment)
+    return whole if whole == moment else whole + timedelta(seconds=1)

@@ -1,0 +1,195 @@
+"""Do the two reports of a date tell of the same calls, and does each call have the recordings it should have?
+
+Calls are matched by account and UII over every row ever seen. The one report names the mono recording of a call, the
+other the stereo recording of each agent leg: what only one of them knows was left out by the other. Reads report rows
+only; whether a recording is held is `completeness.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipelines.calendar import day_bounds
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
+from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
+from pipelines.steps.check.findings import SAMPLE, Finding, Level, Row, Table
+from pipelines.steps.link.rows import AGENT, GLOBAL
+from pipelines.steps.pull.coverage import newest_by_account
+from pipelines.wording import number
+
+# A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.
+YOUNG = timedelta(hours=1)
+
+Call = tuple[str, str]
+"""Account and UII."""
+
+_CALL = ["account_id", "uii"]
+_LEG = [*_CALL, "session_id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Two reports of one date, next to each other. Calls that began or were taken on another date are left to that one.
+
+    `calls`: by account and UII, a column of true and false for each of `in_agent`, `reached` (the global report says
+    that an agent took the call), `known`, `without_mono`, `unrecorded` (without mono, and no leg has a recording
+    either), `not_in_global`, `not_in_agent`. `legs`: by account, UII and session id, likewise `without_stereo`.
+    `accounts`: those of which both reports were pulled; no other is judged.
+    """
+
+    calls: pd.DataFrame
+    legs: pd.DataFrame
+    accounts: frozenset[str]
+
+
+def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Compared:
+    """Match the rows of `day` by account and UII."""
+    begin, end = day_bounds(day, zone)
+    pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
+    both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
+    legs = _legs(ledger, day, both)
+    agents = legs.groupby(_CALL).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
+    calls = _calls(ledger, day, both).join(agents, how="outer")
+    flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
+    calls[flags] = calls[flags].eq(True)
+
+    def ours(at: pd.Series) -> pd.Series:
+        return at.isna() | (at >= begin) & (at < end)
+
+    def has_recordings(report: ReportName) -> npt.NDArray[np.bool_]:
+        return calls.index.get_level_values("account_id").isin(_with_links(ledger, report, day, pulls[report], both))
+
+    by_uii = _times(calls.index.get_level_values("uii").to_series(index=calls.index), uii_time)
+    calls["began"] = by_uii.fillna(calls["began"])
+    at = by_uii.fillna(calls["taken"]).fillna(calls["began"])
+    settled = at.isna() | (at <= now - YOUNG)
+    calls["known"] = calls["connected"] | calls["in_agent"] & (calls["in_global"] | ours(calls["began"]))
+    calls["without_mono"] = calls["known"] & ~calls["mono"] & has_recordings(GLOBAL) & settled
+    calls["unrecorded"] = calls["without_mono"] & ~calls["stereo"]
+    calls["not_in_global"] = calls["in_agent"] & ~calls["in_global"] & ours(calls["began"]) & settled
+    calls["not_in_agent"] = calls["reached"] & ~calls["in_agent"] & ours(calls["taken"]) & settled
+    should_have_stereo = calls.index[has_recordings(AGENT) & settled]
+    legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(should_have_stereo)
+    return Compared(calls=calls, legs=legs, accounts=both)
+
+
+def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
+    """The calls of a date as the Global Call Type Detail has them. `taken`: when, by an agent."""
+    names = ("connected_duration", "connected_dts", "connected_route", "call_start_dts")
+    rows = _rows(ledger, GLOBAL, day, names, accounts)
+    rows["in_global"] = True
+    rows["mono"] = rows["link"] != ""
+    rows["connected"] = (rows["connected_dts"] != "") | rows["connected_duration"].map(parse_hms).gt(0)
+    # A call may also be connected to a voicemail or an outside number, which is no agent's leg.
+    to_agent = (rows["connected_route"] == "") | rows["connected_route"].str.contains("agent", case=False, regex=False)
+    rows["reached"] = rows["connected"] & to_agent
+    taken = _times(rows["connected_dts"], parse_report_time)
+    rows["taken"] = taken.fillna(_times(rows["call_start_dts"], parse_report_time)).where(rows["reached"])
+    any_of = {name: (name, "any") for name in ("in_global", "mono", "connected", "reached")}
+    return rows.groupby(_CALL).agg(**any_of, taken=("taken", "min"))
+
+
+def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
+    """Each agent leg of a date: when it began, and whether any row of it had a link."""
+    rows = _rows(ledger, AGENT, day, ("session_id", "start_dts"), accounts)
+    rows["in_agent"] = True
+    rows["stereo"] = rows["link"] != ""
+    rows["began"] = _times(rows["start_dts"], parse_report_time)
+    return rows.groupby(_LEG).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
+
+
+def _rows(
+    ledger: Ledger, report: ReportName, day: date, names: Sequence[str], accounts: Collection[str]
+) -> pd.DataFrame:
+    """Every row version of these accounts that has a UII, with its `link` and the named columns; null is empty."""
+    wanted = [*_CALL, LINK_COLUMN[report], *names]
+    rows = ledger.all_rows(report, day, columns=wanted).to_pandas().fillna("")
+    rows = rows.rename(columns={LINK_COLUMN[report]: "link"})
+    return rows[rows["account_id"].isin(accounts) & (rows["uii"] != "")]
+
+
+def _times(texts: pd.Series, parse: Callable[[str], datetime | None]) -> pd.Series:
+    """Each text as a time, null where it is none; each distinct text is parsed once."""
+    return pd.to_datetime(texts.map({text: parse(text) for text in texts.unique()}), utc=True, errors="coerce")
+
+
+def _with_links(
+    ledger: Ledger, report: ReportName, day: date, newest: Mapping[str, PullRecord], accounts: Collection[str]
+) -> set[str]:
+    """The accounts that have such recordings at all: by the `newest` pulls of `day`, or else the day or week before."""
+    found = {account for account, pull in newest.items() if pull.with_link}
+    for back in (1, 7):
+        if found >= set(accounts):
+            break
+        before = newest_by_account(ledger.pulls(report, day - timedelta(days=back)))
+        found |= {account for account, pull in before.items() if pull.with_link}
+    return found & set(accounts)
+
+
+def mono_and_stereo_agree(
+    ledger: Ledger, day: date, *, accounts: Collection[str], zone: ZoneInfo, now: datetime
+) -> Finding:
+    """Connected calls without a mono recording, agent legs without a stereo one, calls that only one report knows."""
+    seen = compare(ledger, day, zone=zone, now=now)
+    counts = {
+        "calls": int(seen.calls["known"].sum()),
+        "agent_legs": len(seen.legs),
+        "calls_without_mono": int(seen.calls["without_mono"].sum()),
+        "calls_without_any_recording": int(seen.calls["unrecorded"].sum()),
+        "legs_without_stereo": int(seen.legs["without_stereo"].sum()),
+        "calls_not_in_global_report": int(seen.calls["not_in_global"].sum()),
+        "calls_not_in_agent_report": int(seen.calls["not_in_agent"].sum()),
+        "accounts_not_compared": len(set(accounts) - seen.accounts),
+    }
+    rows = _sample(seen)
+    if rows:
+        sentence = (
+            f"Of {number(counts['calls'], 'connected call')} on {day}, "
+            f"{number(counts['calls_without_mono'], 'has', 'have')} no mono recording "
+            f"({counts['calls_without_any_recording']} not recorded at all). "
+            f"Of {number(counts['agent_legs'], 'agent leg')}, "
+            f"{number(counts['legs_without_stereo'], 'has', 'have')} no stereo recording. "
+            f"{number(counts['calls_not_in_global_report'], 'call is', 'calls are')} missing from Global Call Type "
+            f"Detail, {counts['calls_not_in_agent_report']} from Agent Segment Metadata. This is normal where "
+            "recording was off; otherwise run the date again, since rows and links arrive late."
+        )
+    else:
+        sentence = (
+            f"{number(counts['calls'], 'connected call')} and {number(counts['agent_legs'], 'agent leg')} of {day}: "
+            "each has the recordings that the account has, and both reports know the same calls."
+        )
+    if counts["accounts_not_compared"]:
+        sentence += (
+            f" {number(counts['accounts_not_compared'], 'account')} could not be compared: a report was not pulled."
+        )
+    return Finding(
+        level=Level.doubtful if rows or counts["accounts_not_compared"] else Level.good,
+        sentence=sentence,
+        counts=counts,
+        tables={"sample": Table(("matter", "account", "uii", "session"), rows)} if rows else {},
+    )
+
+
+def _sample(seen: Compared) -> list[Row]:
+    """Up to `SAMPLE` examples, some of each kind, so that the rarer ones are not crowded out."""
+    kinds = {
+        "not_in_global_report": seen.calls.index[seen.calls["not_in_global"]],
+        "not_in_agent_report": seen.calls.index[seen.calls["not_in_agent"]],
+        "without_mono": seen.calls.index[seen.calls["without_mono"]],
+        "without_stereo": seen.legs.index[seen.legs["without_stereo"]],
+    }
+    by_kind = [
+        (place, (kind, *found, "")[:4])
+        for kind, all_found in kinds.items()
+        for place, found in enumerate(all_found[:SAMPLE])
+    ]
+    return [row for _, row in sorted(by_kind, key=lambda one: one[0])][:SAMPLE]

@@ -1,0 +1,1 @@
+"""What the rows name, registered as recordings with a state."""

@@ -1,0 +1,190 @@
+"""The same segment, told of by the legacy report and by the current API, is one recording with two names.
+
+Both name the account, the call (UII), the agent and the start; they are matched by the rows of a date and of the dates
+beside it, since the one files a segment under the day it starts and the other under the day it ends. Whoever was known
+first is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched.
+Where more than one fits, or a field that tells them apart is missing, nothing is joined: a recording held twice is no
+loss, one that is not fetched may be.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, start_of
+
+# The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
+# are joined first: an agent may get the same call back within seconds.
+WITHIN = (timedelta(seconds=1), timedelta(seconds=10))
+AMBIGUOUS = "ambiguous_match"
+OTHER_SOURCE = "other_source_failed"
+_DAY = timedelta(days=1)
+
+Call = tuple[str, str]
+"""Account and UII, as `call_of` makes it."""
+
+
+def call_of(account_id: str, uii: str) -> Call:
+    """Return what a call is matched by: the two sources may write one UII in different letter case."""
+    return account_id, uii.lower()
+
+
+@dataclass(slots=True)
+class _Leg:
+    """An agent's leg as one source tells of it, over all versions of its row."""
+
+    started_at: datetime | None = None
+    agent: str | None = None
+    recordings: set[str] = field(default_factory=set)
+
+    def may_be(self, other: _Leg, within: timedelta) -> bool:
+        """Whether nothing speaks against the two being one."""
+        if self.agent and other.agent and self.agent != other.agent:
+            return False
+        if self.started_at is None or other.started_at is None:
+            return True
+        return abs(self.started_at - other.started_at) <= within
+
+    def is_told_apart(self) -> bool:
+        """Whether there is what it takes to say that it is one with another."""
+        return self.started_at is not None and self.agent is not None and len(self.recordings) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """`partners`: recording id of either source -> that of the other. `ambiguous`: ids with more than one candidate,
+    or of which a field is missing.
+    """
+
+    partners: Mapping[str, str]
+    ambiguous: frozenset[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.partners or self.ambiguous)
+
+
+NO_PAIRS = Pairs({}, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What joining changed: the `lines` to be written, and how many recordings are held under both names."""
+
+    lines: tuple[RecordingState, ...]
+    held_twice: int
+
+    @property
+    def renamed(self) -> dict[str, RecordingState]:
+        """The lines by the id they are about."""
+        return {line.recording_id: line for line in self.lines}
+
+
+def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
+    """Which recordings of these calls are one, by the rows of `day` and of the dates beside it."""
+    if not calls:
+        return NO_PAIRS
+    days = [day + step * _DAY for step in (-1, 0, 1)]
+    current = _legs(ledger, INTERACTIONS, days, calls)
+    legacy = _legs(ledger, AGENT, days, current.keys())
+    partners: dict[str, str] = {}
+    ambiguous: set[str] = set()
+    for call in legacy.keys() & current.keys():
+        _match(list(legacy[call].values()), list(current[call].values()), partners, ambiguous)
+    return Pairs(partners, frozenset(ambiguous - partners.keys()))
+
+
+def _match(old: list[_Leg], new: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
+    """Take pairs out of the two sources' legs of one call, the closest first; what then still fits is ambiguous."""
+    for within in WITHIN:
+        mutual = [(one, two) for one in old if (two := _only(one, new, within)) and _only(two, old, within) is one]
+        for one, two in mutual:
+            old, new = [leg for leg in old if leg is not one], [leg for leg in new if leg is not two]
+            if one.is_told_apart() and two.is_told_apart():
+                (a,), (b,) = one.recordings, two.recordings
+                partners |= {a: b, b: a}
+            elif one.recordings and two.recordings:
+                ambiguous |= one.recordings | two.recordings
+    for one in old:
+        for two in new:
+            if one.recordings and two.recordings and one.may_be(two, WITHIN[-1]):
+                ambiguous |= one.recordings | two.recordings
+
+
+def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
+    fitting = [other for other in others if leg.may_be(other, within)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
+    """What the ledger should say of each pair, given what it says (`known`, with the lines that point to others).
+
+    one points to the other    and that one is final: it is tried by itself; else nothing
+    one archived               the other points to it
+    both pending               the later known points to the earlier
+    both archived              nothing: both are held
+    final and not archived     nothing: the other may still be had
+    """
+    lines: list[RecordingState] = []
+    held_twice = 0
+    for one_id, other_id in pairs.partners.items():
+        one, other = known.get(one_id), known.get(other_id)
+        if one is None or other is None or one_id > other_id:
+            continue
+        if one.same_as or other.same_as:
+            name, main = (one, other) if one.same_as else (other, one)
+            if name.same_as == main.recording_id and main.status in FINAL:
+                lines.append(reopened(name, OTHER_SOURCE, now, run_id))
+            continue
+        held = [state for state in (one, other) if state.status is Status.archived]
+        held_twice += len(held) == 2
+        if len(held) == 1:
+            lines += _named(one if held[0] is other else other, held[0], now, run_id)
+        elif one.status is Status.pending and other.status is Status.pending:
+            main, name = sorted((one, other), key=lambda state: (state.first_seen_at, state.source))
+            lines += _named(name, main, now, run_id)
+    return Joined(tuple(lines), held_twice)
+
+
+def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
+    """The line under its own date, and under the recording's where that is another: each date tells the whole."""
+    line = same_recording(name, main, now, run_id)
+    yield line
+    if line.date != main.date:
+        yield replace(line, date=main.date)
+
+
+def _legs(
+    ledger: Ledger, report: ReportName, days: Iterable[date], calls: Collection[Call]
+) -> dict[Call, dict[tuple[str, ...], _Leg]]:
+    """The legs of these calls: call -> what identifies a leg in this report -> the leg."""
+    found: defaultdict[Call, defaultdict[tuple[str, ...], _Leg]] = defaultdict(lambda: defaultdict(_Leg))
+    uiis = pa.array(sorted({uii for _, uii in calls}), pa.string())
+    columns = ROWS[report]
+    for day in days:
+        if not len(uiis):
+            break
+        of_calls = ledger.each_rows(
+            report,
+            day,
+            lambda rows: rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)),
+            columns=columns.needed,
+        )
+        for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
+            call = call_of(row["account_id"], row[columns.uii])
+            if call not in calls or not is_agents(report, row):
+                continue
+            leg = found[call][tuple((row[name] or "").lower() for name in columns.leg)]
+            leg.started_at = start_of(report, row) or leg.started_at
+            leg.agent = (row[columns.agent or ""] or "").lower() or leg.agent
+            leg.recordings.update(link.recording_id for link in links_of(report, row) if link.layout == "stereo")
+    return {call: dict(legs) for call, legs in found.items()}

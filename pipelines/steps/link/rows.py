@@ -1,0 +1,212 @@
+"""What a row says of a recording: which columns tell it, by which id it is known, where it can be fetched.
+
+Pure: rows in, words out. What becomes of a recording is decided in `links.py`, which of two names are one recording in
+`matching.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from pipelines.ledger.states import Layout
+from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.links import links_in, parse_link
+from pipelines.ringcx.reports.columns import LINK_COLUMN, UII_COLUMN, ReportName
+from pipelines.ringcx.reports.segments import SegmentLinks, segment_recording_id
+from pipelines.ringcx.reports.times import parse_hms, parse_moment, parse_ms, parse_report_time, uii_time
+
+AGENT: Final[ReportName] = "agent_segment_metadata"
+GLOBAL: Final[ReportName] = "global_call_type_detail"
+INTERACTIONS: Final[ReportName] = "interaction_metadata"
+EVENTS: Final[ReportName] = "end_call_events"
+# "Allow 10 to 15 minutes after the call" (RingCX documentation): a request before that only costs a permit.
+READY_AFTER = timedelta(minutes=15)
+# "The recording link may not be valid for up to 1-2 minutes after the end call event" (RingCX event documentation).
+VALID_AFTER = timedelta(minutes=2)
+
+Cells = Mapping[str, str | None]
+"""A row's values by our names of the columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """Where a report keeps what a recording needs.
+
+    `leg`: what tells an agent's leg of a call from the others. `told_at`: when the source told of it, where it tells
+    before the link is valid.
+    """
+
+    layout: Layout
+    uii: str
+    start: str
+    duration: str
+    link: tuple[str, ...]
+    agent: str | None = None
+    leg: tuple[str, ...] = ()
+    end: str | None = None
+    told_at: str | None = None
+
+    @property
+    def needed(self) -> list[str]:
+        """All of them, and the account."""
+        also = [name for name in (self.agent, self.end, self.told_at) if name]
+        return list(dict.fromkeys(["account_id", self.uii, self.start, self.duration, *self.link, *self.leg, *also]))
+
+
+ROWS: Final[Mapping[ReportName, RowColumns]] = {
+    AGENT: RowColumns(
+        layout="stereo",
+        uii=UII_COLUMN[AGENT],
+        start="start_dts",
+        duration="duration",
+        link=(LINK_COLUMN[AGENT],),
+        agent="agent_id",
+        leg=("session_id",),
+    ),
+    GLOBAL: RowColumns(
+        layout="mono",
+        uii=UII_COLUMN[GLOBAL],
+        start="call_start_dts",
+        duration="call_duration",
+        link=(LINK_COLUMN[GLOBAL],),
+    ),
+    # A recording of one leg is what the legacy stereo recording is, whatever its channels turn out to be.
+    INTERACTIONS: RowColumns(
+        layout="stereo",
+        uii=UII_COLUMN[INTERACTIONS],
+        start="segment_start_time_ms",
+        duration="segment_duration_ms",
+        link=(
+            *(LINK_COLUMN[INTERACTIONS], "segment_recording_url", "channel_class", "segment_type", "row_key"),
+            *("interaction_recording_location", "dialog_start_time_ms", "dialog_duration_ms"),
+        ),
+        agent="segment_participant_id",
+        leg=("dialog_id", "segment_id"),
+        end="dialog_end_time_ms",
+    ),
+    # Last, so that a link that a report gives as well is taken as the event gave it, in every run.
+    EVENTS: RowColumns(
+        layout="mono",
+        uii=UII_COLUMN[EVENTS],
+        start="call_start_dts",
+        duration="call_duration",
+        link=(LINK_COLUMN[EVENTS],),
+        told_at="received_at",
+    ),
+}
+
+
+_YES = frozenset({"true", "1", "y", "yes", "t"})
+_NO = frozenset({"false", "0", "n", "no", "f", "", "null", "none", "n/a", "-"})
+
+
+class RowLink(NamedTuple):
+    """A recording that a row names. `file_path`: its path at the source, data from outside. `url` may be empty where it
+    is made of settings and none were given. `of_call`: of the whole call, in a row about one segment.
+    """
+
+    recording_id: str
+    file_path: str
+    url: str
+    layout: Layout
+    of_call: bool = False
+
+
+def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = None) -> Iterator[RowLink]:
+    """Give the recordings that a row names.
+
+    A row that tells of a recording and not where it is gives one all the same: it must be accounted for.
+    """
+    account_id = row["account_id"] or ""
+    layout = ROWS[report].layout
+    if report != INTERACTIONS:
+        yield from _by_url(row[ROWS[report].link[0]], account_id, layout)
+    elif row["channel_class"] != "DIGITAL":
+        if _flag(row) in _YES:
+            yield _segment(row, account_id, segments)
+        else:  # rows from before has_recording
+            yield from _by_url(row["segment_recording_url"], account_id, layout)
+        yield from _by_url(row["interaction_recording_location"], account_id, "mono", of_call=True)
+
+
+def has_link(report: ReportName, row: Cells) -> bool:
+    """Whether a row names a recording."""
+    return any(True for _ in links_of(report, row))
+
+
+def is_flag_unknown(row: Cells) -> bool:
+    """Whether a row of interaction metadata says neither yes nor no to `hasRecording`."""
+    return _flag(row) not in _YES | _NO
+
+
+def _flag(row: Cells) -> str:
+    return (row[LINK_COLUMN[INTERACTIONS]] or "").strip().lower()
+
+
+def _segment(row: Cells, account_id: str, segments: SegmentLinks | None) -> RowLink:
+    dialog_id, segment_id = row["dialog_id"] or "", row["segment_id"] or ""
+    try:
+        recording_id = segment_recording_id(account_id, dialog_id, segment_id)
+        url = "" if segments is None else segments.link(account_id, dialog_id, segment_id)
+    except LinkRefused:
+        return _nameless(f"no address: {row['row_key']}", account_id, "stereo")
+    return RowLink(recording_id, recording_id.removeprefix(f"{account_id}/"), url, "stereo")
+
+
+def is_agents(report: ReportName, row: Cells) -> bool:
+    """Whether a row may tell of an agent's leg of a call, and not of a menu, a bot or a message."""
+    return report != INTERACTIONS or not (row["channel_class"] == "DIGITAL" or row["segment_type"] in {"IVR", "BOT"})
+
+
+def start_of(report: ReportName, row: Cells) -> datetime | None:
+    """When a row says that what it tells of began."""
+    text = row[ROWS[report].start]
+    return parse_moment(text) if report == INTERACTIONS else parse_report_time(text)
+
+
+def starts(report: ReportName, row: Cells, link: RowLink) -> Iterator[datetime]:
+    """Give the times at which a row's recording may have begun, the most trustworthy first: its start, the call's."""
+    own = parse_moment(row["dialog_start_time_ms"]) if link.of_call else start_of(report, row)
+    if own is not None:
+        yield own
+    by_uii = uii_time(row[ROWS[report].uii])
+    if by_uii is not None:
+        yield by_uii
+
+
+def duration_s(report: ReportName, row: Cells, link: RowLink) -> float | None:
+    """Return how long a row says that its recording is, in seconds."""
+    if link.of_call:
+        return parse_ms(row["dialog_duration_ms"])
+    length = row[ROWS[report].duration]
+    return parse_ms(length) if report == INTERACTIONS else parse_hms(length)
+
+
+def ready_at(report: ReportName, row: Cells, now: datetime) -> datetime:
+    """When it is worth asking for the row's recording for the first time."""
+    columns = ROWS[report]
+    over = parse_moment(row[columns.end]) if columns.end else None
+    told = parse_report_time(row[columns.told_at]) if columns.told_at else None
+    ready = [min(over, now) + READY_AFTER] if over else []
+    ready += [min(told, now) + VALID_AFTER] if told else []
+    return max([now, *ready])
+
+
+def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool = False) -> Iterator[RowLink]:
+    for raw in links_in(cell):
+        try:
+            found = parse_link(raw, account_id)
+        except LinkRefused:
+            yield _nameless(raw, account_id, layout, of_call=of_call)
+        else:
+            yield RowLink(found.recording_id, found.file_path, found.url, layout, of_call)
+
+
+def _nameless(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
+    # No file to name it by, yet it must be accounted for: the text itself is the identity.
+    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw, layout, of_call)

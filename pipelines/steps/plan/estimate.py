@@ -1,0 +1,197 @@
+"""The plan of a range: what each date asks for and brings, how long the limits make it take, what is urgent.
+
+What neither the ledger nor its history knows is null, and said to be unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from pipelines.calendar import day_bounds, local_day
+from pipelines.ledger.states import Status
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
+from pipelines.ringcx.reports.columns import LEGACY, REPORTS
+from pipelines.settings import PlanSettings
+from pipelines.steps.link.rows import INTERACTIONS
+from pipelines.steps.pull.coverage import gaps
+from pipelines.steps.pull.reports import PARTS
+
+# A quarter of a year of each weekday would follow the season; two months follow the account as it is now.
+DATES_OF_A_WEEKDAY = 8
+# A few more are read, for some of the newest may be pulled in part only.
+_LOOKED_AT = DATES_OF_A_WEEKDAY + 4
+_READERS = 8
+_PULLED = ("complete", "pending")
+_TO_RUN = ("pending", "partly pulled", "never pulled")
+_URGENCY = pd.CategoricalDtype(["urgent", "in time", "probably lost"], ordered=True)
+_COUNTS = ["recordings_known", "recordings_held", "bytes_held", "pending_media", "pending_download"]
+_BY_ACCOUNT = ["reports", "metadata", "media", "download"]
+_EXACT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`dates`: a row per date with its `state`, `urgency` and counts. `limits`: a row per limit, by its name.
+    `basis`: the dates that estimates come from.
+    """
+
+    dates: pd.DataFrame
+    limits: pd.DataFrame
+    basis: Sequence[date]
+    settings: PlanSettings
+
+    @property
+    def to_run(self) -> pd.DataFrame:
+        """The dates to run."""
+        return self.dates[self.dates["to_run"]]
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What the dates to run come to, as far as it is known or estimated. The limits run next to each other."""
+        to_run = self.to_run
+        return {
+            "dates": len(self.dates),
+            "dates_to_run": len(to_run),
+            "dates_unknown": int(to_run["recordings_to_fetch"].isna().sum()),
+            "recordings_to_fetch": int(to_run["recordings_to_fetch"].sum()),
+            "bytes_to_store": round(to_run["bytes_to_store"].sum()),
+            "longest": str(self.limits["seconds"].idxmax()),
+            "seconds": float(self.limits["seconds"].max()),
+        }
+
+
+def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, now: datetime) -> Plan:
+    """Plan the dates from `first` to `last`, both included. Reads the ledger, and changes nothing.
+
+    Raises:
+        LedgerUnavailable, LedgerDamaged: the ledger cannot be read.
+    """
+    in_range = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    read = _read(ledger, settings, in_range, now)
+    newest_first = read[read["state"].isin(_PULLED)].sort_values("date", ascending=False)
+    history = newest_first.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
+    usual = history.groupby(["weekday", "account_id"])["recordings_known"].median().round().rename("usual")
+    known = read[read["date"].between(first, last)].join(usual, on=["weekday", "account_id"])
+    asked = _requests(known, settings)
+    dates = known.groupby("date").agg({"state": "first", "usual": "count"} | dict.fromkeys(_COUNTS, "sum"))
+    dates["pending"] = dates.pop("pending_media") + dates.pop("pending_download")
+    dates["to_run"] = dates["state"].isin(_TO_RUN)
+    dates[_BY_ACCOUNT] = asked.groupby(known["date"]).sum()
+    guessed = dates["to_run"] & ~dates["state"].isin(_PULLED)
+    dates["estimated"] = guessed & dates.pop("usual").gt(0)
+    to_fetch = (dates["media"] + dates["download"]).astype("Int64").mask(guessed & ~dates["estimated"])
+    held = history["recordings_held"].sum()
+    size = history["bytes_held"].sum() / held if held else math.nan
+    dates["recordings_to_fetch"] = to_fetch
+    dates["bytes_to_store"] = (to_fetch.astype("Float64") * size).mask(to_fetch.eq(0).fillna(False), 0)
+    today = local_day(now, settings.zone)
+    dates["days_left"] = [settings.ringcx_retention_days - (today - day).days for day in dates.index]
+    steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
+    urgency = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
+    dates["urgency"] = urgency.astype(_URGENCY)
+    limits = _limits(asked.groupby(known["account_id"]).sum(), settings)
+    return Plan(dates.reset_index(), limits, sorted(set(history["date"])), settings)
+
+
+def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
+    """Return a row for dates that follow each other and are alike in those columns; what to run first comes first."""
+    gap = pd.to_datetime(dates["date"]).diff().ne(pd.Timedelta(days=1))
+    other = dates[[*alike]].ne(dates[[*alike]].shift()).any(axis="columns")
+    summed = ["recordings_known", "bytes_held", "recordings_to_fetch", "bytes_to_store", "unknown", "requests"]
+    ranges = (
+        dates.assign(unknown=dates["recordings_to_fetch"].isna(), requests=dates[_BY_ACCOUNT].sum(axis="columns"))
+        .groupby((gap | other).cumsum())
+        .agg(
+            **{"from": ("date", "first"), "to": ("date", "last"), "count": ("date", "size")},
+            **{name: (name, "first") for name in ("state", "to_run", "urgency", "days_left")},
+            **{name: (name, "sum") for name in summed},
+            estimated=("estimated", "any"),
+        )
+    )
+    return ranges.sort_values(["to_run", "urgency", "from"], ascending=[False, True, True])
+
+
+def seconds_needed(requests: int, rates: Sequence[Rate], *, margin_s: float = MARGIN_S) -> float:
+    """Seconds from the first to the last permit of so many requests, by a limiter that was idle before.
+
+    All windows hold at once. The first 20,000 requests are followed one by one; after that the slowest window sets the
+    pace.
+    """
+    if requests <= 1 or not rates:
+        return 0.0
+    times: deque[float] = deque(maxlen=max(rate.limit for rate in rates))
+    now = 0.0
+    for _ in range(min(requests, _EXACT)):
+        now = max([now, *(times[-rate.limit] + rate.seconds + margin_s for rate in rates if len(times) >= rate.limit)])
+        times.append(now)
+    return now + max(0, requests - _EXACT) * max((rate.seconds + margin_s) / rate.limit for rate in rates)
+
+
+def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: datetime) -> pd.DataFrame:
+    """Return a row per date and account, for `days` and the newest pulled dates of each weekday: `state` of the date,
+    and counts of recordings: `pending_media` are links, `pending_download` of the current API.
+    """
+    pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
+    newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
+    recent = newest.groupby([day.weekday() for day in newest]).head(_LOOKED_AT)
+    stated = frozenset(ledger.state_days())
+
+    def state(day: date, *, pending: bool) -> str:
+        bounds = day_bounds(day, settings.zone)
+        if now < bounds[1]:
+            return "not over"
+        pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pulled[name]}
+        if pulls and gaps(pulls, settings.ringcx_account_ids, bounds, settings.reports):
+            return "partly pulled"
+        return "never pulled" if not pulls else "pending" if pending else "complete"
+
+    def rows(day: date) -> list[dict[str, Any]]:
+        counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
+        for one in ledger.tally(day) if day in stated else ():
+            if (of_account := counts.get(one.account_id)) is not None:
+                of_account["recordings_known"] += one.recordings
+                if one.status is Status.archived:
+                    of_account["recordings_held"] += one.recordings
+                    of_account["bytes_held"] += one.size
+                elif one.status is Status.pending:
+                    of_account["pending_download" if one.source == INTERACTIONS else "pending_media"] += one.recordings
+        pending = any(one["pending_media"] or one["pending_download"] for one in counts.values())
+        of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
+        return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="plan") as pool:
+        return pd.DataFrame([row for of_day in pool.map(rows, {*days, *recent}) for row in of_day]).sort_values("date")
+
+
+def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
+    """Return the requests of each date and account that is to run, a column for each limit."""
+    asked = pd.DataFrame(index=known.index)
+    asked["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
+    asked["metadata"] = 0
+    if settings.uses_interactions:  # a window may be shorter than the rest of a day of 23, 24 or 25 hours
+        lengths = [end - start for start, end in (day_bounds(day, settings.zone) for day in known["date"])]
+        asked["metadata"] = [math.ceil(one.total_seconds() / settings.ringcx_metadata_window) for one in lengths]
+    asked["media"], asked["download"] = known["pending_media"], known["pending_download"]
+    # With both sources a recording may come either way: the stricter limit is the one planned with.
+    to_come = (known["usual"] - known["recordings_known"]).clip(lower=0).mask(known["state"].isin(_PULLED))
+    asked["download" if settings.uses_interactions else "media"] += to_come.fillna(0).astype(int)
+    return asked.where(known["state"].isin(_TO_RUN), 0)
+
+
+def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
+    """Return a row per limit. Limits count for each account, and accounts do not wait for each other: the one with
+    most requests takes longest.
+    """
+    limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
+    limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
+    limits["seconds"] = [seconds_needed(one, rates) for one, rates in limits[["of_one_account", "rates"]].to_numpy()]
+    return limits

@@ -1,0 +1,209 @@
+"""A plan in words: tables for a screen, the steps that launch it, one sentence at the end; and as one JSON document."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from pipelines.ringcx.limits.limiter import Rate
+from pipelines.steps.plan.estimate import DATES_OF_A_WEEKDAY, Plan, date_ranges
+
+_WIDTH = 120
+_LIMITS = {
+    "reports": "report requests",
+    "metadata": "interaction metadata",
+    "media": "recordings by link",
+    "download": "recordings by id",
+}
+_COMMAND = ".venv/bin/dagster job backfill -w workspace.yaml -j archive_day --from {from} --to {to} --noprompt"
+_BY_COMMAND = "To launch it, by command in the project folder, with DAGSTER_HOME set and the daemon running, in order:"
+_IN_UI = "or in the UI: Lineage, Materialize all…, Show all partitions, a range, Launch backfill; then the next range:"
+
+
+def text(plan: Plan) -> str:
+    """Return everything a person needs, in the order in which it is read, as Markdown."""
+    tables = [
+        table.to_markdown(index=False, disable_numparse=True, colalign=["left"] * 2 + ["right"] * (table.shape[1] - 2))
+        for table in (_ranges_table(plan), _limits_table(plan))
+    ]
+    remarks = [textwrap.fill(one, _WIDTH) for one in _remarks(plan)]
+    ranges = _backfills(plan)
+    for one in ranges:
+        one["note"] = "" if one["urgency"] == "in time" else f"  # {one['urgency']}"
+    launch = [
+        f"{how}\n\n" + "\n".join(f"    {form}{{note}}".format(**one) for one in ranges)
+        for how, form in ((_BY_COMMAND, _COMMAND), (_IN_UI, "[{from}...{to}]"))
+        if ranges
+    ]
+    return "\n\n".join([*tables, "\n".join(remarks), *launch, textwrap.fill(sentence(plan), _WIDTH)])
+
+
+def sentence(plan: Plan) -> str:
+    """Return what it comes to."""
+    total = plan.totals
+    to_run, unknown = total["dates_to_run"], total["dates_unknown"]
+    if not to_run:
+        return f"Nothing to run: by the ledger, nothing is left to fetch on {_number(total['dates'], 'date')}."
+    about = "about " if plan.to_run["estimated"].any() else ""
+    to_come = f"{about}{_number(total['recordings_to_fetch'], 'recording')} to fetch"
+    if unknown == to_run:
+        to_come = "how many recordings they have is unknown"
+    elif unknown:
+        to_come += f", and an unknown number on {_number(unknown, 'date')}"
+    return (
+        f"{_number(to_run, 'date')} to run, {total['dates'] - to_run:,} left out: {to_come}; at least "
+        f"{_hours(total['seconds'])}, set by the limit {total['longest']}. Retries are not counted. Nothing was "
+        "changed and nothing asked for."
+    )
+
+
+def document(plan: Plan, made_at: datetime) -> str:
+    """Return the whole plan for `--json`: totals, limits, cost, the dates it is estimated from, backfills, dates."""
+    names = list(_LIMITS)
+    asked = [{name: count for name, count in one.items() if count} for one in _records(plan.dates[names])]
+    limits = plan.limits.assign(rates=plan.limits["rates"].map(_rates)).reset_index()
+    found = {
+        "format": "ringcx-archive/plan/2",
+        "from": plan.dates["date"].iloc[0],
+        "to": plan.dates["date"].iloc[-1],
+        "made_at": made_at.isoformat(),
+        "sentence": sentence(plan),
+        **plan.totals,
+        "limits": _records(limits),
+        "storage": _storage(plan),
+        "estimate": {"dates": plan.basis},
+        "backfills": [
+            {name: one[name] for name in ("from", "to", "urgency")} | {"command": _COMMAND.format(**one)}
+            for one in _backfills(plan)
+        ],
+        "dates": _records(plan.dates.drop(columns=names).assign(requests=pd.Series(asked))),
+    }
+    return json.dumps(found, indent=1, default=str)
+
+
+def _ranges_table(plan: Plan) -> pd.DataFrame:
+    """Return a row per range of dates that are alike: what is to be asked for, fetched and stored, or what is held."""
+    rows = []
+    for one in _records(date_ranges(plan.dates, "state", "urgency")):
+        recordings = gigabytes = "-"
+        if one["to_run"]:
+            sign = ">" if one["unknown"] else "~" if one["estimated"] else ""
+            known = one["count"] > one["unknown"]
+            recordings = f"{sign}{one['recordings_to_fetch']:,}" if known else "unknown"
+            stored = known and (one["bytes_to_store"] or not one["recordings_to_fetch"])
+            gigabytes = f"{sign or '~'}{_gigabytes(one['bytes_to_store'])}" if stored else "unknown"
+        elif one["state"] == "complete":
+            recordings, gigabytes = f"{one['recordings_known']:,}", _gigabytes(one["bytes_held"])
+        rows.append(
+            {
+                "dates": f"{one['from']}" if one["count"] == 1 else f"{one['from']} - {one['to']}",
+                "count": one["count"],
+                "state": one["state"],
+                "urgency": one["urgency"] if one["to_run"] else "",
+                "days left": one["days_left"],
+                "requests": f"{one['requests']:,}",
+                "recordings": recordings,
+                "GB": gigabytes,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _limits_table(plan: Plan) -> pd.DataFrame:
+    """Return a row per limit that the plan touches."""
+    used = plan.limits[plan.limits["requests"] > 0]
+    return pd.DataFrame(
+        {
+            "limit": used.index,
+            "of": used.index.map(_LIMITS),
+            "requests/s": used["rates"].map(_rates),
+            "requests": used["requests"].map("{:,}".format),
+            "of one account": used["of_one_account"].map("{:,}".format),
+            "at least": used["seconds"].map(_hours).where(used["rates"].map(bool), "no limit"),
+        }
+    )
+
+
+def _remarks(plan: Plan) -> list[str]:
+    to_run, total, cost, settings = plan.to_run, plan.totals, _storage(plan), plan.settings
+    known, held = int(to_run["pending"].sum()), int(plan.dates["recordings_held"].sum())
+    unsized = to_run["bytes_to_store"].isna()
+    size = f"about {_gigabytes(total['bytes_to_store'])} GB{' and more' if unsized.any() else ''}"
+    if unsized.all():
+        size = "an unknown number of GB"
+    price = "{once:,.2f} {currency} to put them, {each_month:,.2f} {currency} a month to keep".format(**cost)
+    estimated = max(0, total["recordings_to_fetch"] - known)
+    said = [
+        f"Held already on these dates: {held:,} recordings, {_gigabytes(plan.dates['bytes_held'].sum())} GB.",
+        f"To fetch: {known:,} known, {estimated:,} estimated; {size} to store.",
+        f"By PLAN_PRICE_*: {price}.",
+    ]
+    if to_run["estimated"].any():
+        said.append(
+            f"Estimated from the ledger: for each weekday the median of its newest dates that were pulled whole (up to "
+            f"{DATES_OF_A_WEEKDAY}), here {_number(len(plan.basis), 'date')} from {plan.basis[0]} to {plan.basis[-1]}."
+        )
+    if total["dates_unknown"]:
+        said.append(
+            f"Unknown: {_number(total['dates_unknown'], 'date')}, since no date of their weekday was pulled whole yet. "
+            "Run a week, then plan again. The plan adds no recordings, GB, hours of media or cost for them."
+        )
+    if len(urgent := to_run[to_run["urgency"] == "urgent"]):
+        left = int(urgent["days_left"].min())
+        said.append(
+            f"Urgent: the source purges {_number(len(urgent), 'date')} within {settings.ringcx_retention_margin_days} "
+            f"days (RINGCX_RETENTION_MARGIN_DAYS), the first {'in ' + _number(left, 'day') if left else 'today'}: run "
+            "these first."
+        )
+        if total["seconds"] > left * 86400:
+            said.append("The whole plan takes longer than that: launch the others only when these are done.")
+    if lost := int((to_run["urgency"] == "probably lost").sum()):
+        said.append(
+            f"Probably lost: {_number(lost, 'date')} older than the {settings.ringcx_retention_days} days that the "
+            "source keeps recordings (RINGCX_RETENTION_DAYS). Reports may still answer; the recordings may be gone."
+        )
+    return said
+
+
+def _storage(plan: Plan) -> dict[str, Any]:
+    """Return what it costs to put the recordings once and to keep them; Amazon counts a GB as 2^30 bytes."""
+    prices, total = plan.settings, plan.totals
+    return {
+        "puts": total["recordings_to_fetch"],
+        "currency": prices.plan_currency,
+        "once": round(total["recordings_to_fetch"] / 1000 * prices.plan_price_put_per_1000, 4),
+        "each_month": round(total["bytes_to_store"] / 2**30 * prices.plan_price_gb_month, 4),
+    }
+
+
+def _backfills(plan: Plan) -> list[dict[str, Any]]:
+    """Return what to launch, in its order: what the source purges soon, the rest, what is probably lost."""
+    return _records(date_ranges(plan.to_run, "urgency"))
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as Python values, None for null."""
+    rows = table.astype("object").where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _rates(rates: tuple[Rate, ...]) -> str:
+    return ",".join(f"{rate.limit}/{rate.seconds:g}" for rate in rates) or "none"
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} minutes"
+    return f"{seconds / 3600:,.1f} hours" if seconds < 72 * 3600 else f"{seconds / 86400:,.1f} days"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.2f}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""What the source says, kept as rows of a date."""

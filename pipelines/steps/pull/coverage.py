@@ -1,0 +1,84 @@
+"""Was the report of a date asked for at all, by whom, and for how much of the day? Reads the traces of pulls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+from pipelines.calendar import day_bounds
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger
+from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+
+Pulls = Mapping[ReportName, Sequence[PullRecord]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpulled:
+    """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any."""
+
+    report: ReportName
+    account_id: str
+    to: datetime | None
+
+    def __str__(self) -> str:
+        how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
+        return f"{self.report} of account {self.account_id} {how}"
+
+
+def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
+    """Whether the pull asked for the whole day."""
+    return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
+
+
+def coverage(pulls: Pulls, bounds: tuple[datetime, datetime]) -> pd.DataFrame:
+    """Return a row per account and report that was ever asked for: `whole`, and `to`, the end of what was asked for."""
+    asked = pd.DataFrame(
+        [
+            (pull.account_id, report, covers(pull, bounds), pull.period_end)
+            for report, of_report in pulls.items()
+            for pull in of_report
+        ],
+        columns=["account_id", "report", "whole", "to"],
+    )
+    return asked.groupby(["account_id", "report"]).agg({"whole": "any", "to": "max"})
+
+
+def gaps(
+    pulls: Pulls, accounts: Iterable[str], bounds: tuple[datetime, datetime], reports: Sequence[ReportName]
+) -> list[Unpulled]:
+    """Return the `reports` that were not pulled for the whole day, account by account.
+
+    An account has no gap where any full source covers the day, also one that is no longer asked: both legacy reports,
+    or interaction metadata.
+    """
+    covered = coverage(pulls, bounds)
+    whole = set(covered.index[covered["whole"]])
+    return [
+        Unpulled(report, account, covered["to"].get((account, report)))
+        for account in accounts
+        if not any(all((account, name) in whole for name in source) for source in FULL_SOURCES)
+        for report in reports
+        if (account, report) not in whole
+    ]
+
+
+def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
+    """The pulls of each report for a date, in the order of pulling; empty where there was none."""
+    return {report: ledger.pulls(report, day) for report in REPORTS}
+
+
+def unpulled(
+    ledger: Ledger, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
+) -> list[Unpulled]:
+    """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE."""
+    return gaps(pulls_of(ledger, day), accounts, day_bounds(day, zone), reports)
+
+
+def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:
+    """Return the newest of `pulls` (which come in the order of pulling) of each account."""
+    return {pull.account_id: pull for pull in pulls}

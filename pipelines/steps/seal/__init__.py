@@ -1,0 +1,1 @@
+"""What a date holds, written down and sealed."""

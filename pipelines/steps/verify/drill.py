@@ -1,0 +1,73 @@
+"""The restore drill: some of the archive's dates and recordings, chosen at random, verified with their bytes.
+
+What is never restored is not known to be there. A little every day reaches everything in time, and finds a fault that
+touches many recordings at once on the first day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
+
+from ulid import ULID
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.keys import verification_key, witness_folder
+from pipelines.archive.transfer import require_arrived
+from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.verify.days import Archive, date_of, verify_days
+from pipelines.steps.verify.objects import Reading
+from pipelines.steps.verify.report import DayVerdict, Doubt
+
+_DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
+_MOST_DATES = 100
+
+
+def sealed_dates(bucket: Bucket) -> list[date]:
+    """All dates that were ever sealed: one whose manifests were removed still shows by their witnesses."""
+    folders = (f"{bucket.prefix}manifests/", witness_folder(bucket.prefix, MANIFESTS))
+    return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
+
+
+def drill(
+    archive: Archive,
+    days: Sequence[date],
+    *,
+    recordings: int,
+    share: float | None,
+    seed: str,
+    tell: Callable[[Doubt], None],
+) -> Iterator[DayVerdict]:
+    """Verify some of `days`, reading `recordings` recordings in all, or a `share` of all of them when it is given.
+
+    A share is taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth. Each chosen date is
+    verified as a whole in the cheap form.
+    """
+    order = sorted(days)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a sample, printed with its seed
+    if share is not None:
+        root = math.sqrt(share)
+        for day in sorted(order[: max(1, round(root * len(order)))]):
+            yield from verify_days(archive, day, day, Reading(root, None, seed), tell=tell)
+        return
+    left = recordings
+    for number, day in enumerate(order[:_MOST_DATES]):
+        if left <= 0:
+            return
+        limit = math.ceil(left / max(1, min(_DATES, len(order)) - number))
+        for verdict in verify_days(archive, day, day, Reading(1.0, limit, seed), tell=tell):
+            left -= verdict.read
+            yield verdict
+
+
+def keep(bucket: Bucket, day: date, document: str, *, now: datetime) -> str:
+    """Store a drill's result, create-only; `day` is the local day of `now`. Returns its key."""
+    body = document.encode()
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = verification_key(bucket.prefix, day, str(ULID.from_datetime(now)))
+    put = bucket.put_new(key, body, sha256=sha256, content_type="application/json")
+    require_arrived(bucket, key, put, sha256=sha256)
+    return key
