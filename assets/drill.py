@@ -20,7 +20,7 @@ _DESCRIPTION = (
     "Every day some of the archive's dates and recordings, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or "
     "`ARCHIVE_DRILL_SHARE`), are read back from the bucket and held against manifests and ledger, as "
     "`python -m pipelines.verify --read-data` does. The result is kept under `verifications/`. Fails when something is "
-    "not as it was sealed."
+    "not as it was sealed, and while no date is sealed that could be read."
 )
 
 

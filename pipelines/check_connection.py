@@ -2,7 +2,7 @@
 
 Tries everything that a run needs before the first one: log-in, rights, one recording, S3, the ledger's place, clocks,
 limits. One line each: ok, warning or failed, with what to do. Asks for two reports of five minutes for each account, or
-for one minute of interaction metadata, and for the first bytes of one recording, each with a permit of its limit.
+for five minutes of interaction metadata, and for the first bytes of one recording, each with a permit of its limit.
 Keeps nothing but tiny objects under `probes/`. Ends with 0 without a failure, with 1 if there is one, with 2 if the
 command or a setting is wrong. What is tried, and how: `steps/connection`.
 """

@@ -48,7 +48,7 @@ def range_of(known: argparse.Namespace, today: date) -> tuple[date, date, Path |
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if last > today:
-        raise UsageError(f"--to {last} has not come yet: the last date that there is, is {today}")
+        raise UsageError(f"--to {last} is in the future: give {today} or an earlier date")
     if path is not None and (not path.parent.is_dir() or path.is_dir()):
         raise UsageError("--json names no file in an existing folder: make the folder, or name another file")
     return first, last, path

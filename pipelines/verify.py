@@ -2,7 +2,7 @@
 
 Proves the archive of some dates, for somebody who does not believe us: reads the bucket and the ledger again, writes to
 neither, needs no log-in to RingCX and no Dagster. Ends with 0 only without any doubt, with 1 if there is one, with 2 if
-the command or a setting is wrong. What is proved, and how: `steps/verification`.
+the command or a setting is wrong. What is proved, and how: `steps/verify`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import create_loader
@@ -96,7 +97,7 @@ def make_s3_client(
     events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
     events.register("before-call.s3.ListObjectsV2", _ask_by_key)
     for operation in ("PutObject", "UploadPart"):
-        events.register(f"before-call.s3.{operation}", _send_at_once)
+        events.register_first(f"request-created.s3.{operation}", _send_at_once)
     return client
 
 
@@ -135,14 +136,15 @@ def _ask_by_key(params: dict[str, Any], **_: object) -> None:
         params["url"] = url._replace(query=urlencode(query, quote_via=quote)).geturl()
 
 
-def _send_at_once(params: dict[str, Any], **_: object) -> None:
-    """Send a body that is in memory as the bytes it is.
+def _send_at_once(request: AWSRequest, **_: object) -> None:
+    """Send a body that is in memory as the bytes it is, before the request is signed.
 
     botocore makes a file of it, waits for the server to agree before it sends it, which costs a round trip for every
-    put, and sends 16 KiB at a time.
+    put, and sends 16 KiB at a time. Not earlier: botocore writes what it is given into its debug log.
     """
-    if isinstance(params["body"], io.BytesIO):
-        params["body"] = params["body"].getvalue()
+    if isinstance(request.data, io.BytesIO):
+        request.data = request.data.getvalue()
+        del request.headers["Expect"]
 
 
 class _Added:

@@ -1,4 +1,4 @@
-"""Telling people what is wrong: which message, when, and to whom. No Dagster here; `alert_sensors.py` feeds it.
+"""Telling people what is wrong: which message, when, and to whom. No Dagster here; `sensors/alerts.py` feeds it.
 
 What goes wrong in the same place is one message that lists its dates, never one a date or a recording. A problem that
 persists is not repeated for a day, unless a warning becomes an error; when it ends, one message says so. A message
@@ -146,7 +146,10 @@ def _message(subject: str, problems: list[Problem]) -> Message:
     lines += [
         f"To do: {problems[-1].todo}",
         f"Where: {problems[-1].where}",
-        f"This is not repeated for {QUIET // timedelta(hours=1)} hours unless it gets worse; its end is told as well.",
+        (
+            f"This message is not repeated for {QUIET // timedelta(hours=1)} hours unless the problem gets worse. "
+            "You will be told when it is over."
+        ),
     ]
     word = "fails" if worst is Severity.error else "warns"
     return Message(title=f"RingCX Archive: {subject} {word}{_for(problems)}", body="\n".join(lines), severity=worst)

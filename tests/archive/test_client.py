@@ -4,6 +4,8 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import boto3
@@ -334,3 +336,30 @@ def test_a_bucket_of_the_ledger_that_is_not_there_names_the_variable_that_was_se
     files = ledger_files(load(StorageSettings), moto_client)
     with pytest.raises(LedgerUnavailable, match=f"no such bucket .*correct {name}"):
         files.list("report_rows/")
+
+
+def test_a_body_in_memory_is_sent_at_once_and_never_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[tuple[str | None, bytes]] = []
+
+    class Store(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self) -> None:
+            received.append((self.headers["Expect"], self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        caplog.set_level(logging.DEBUG)
+        make_s3_client(max_connections=1).put_object(Bucket="archive", Key="key", Body=b"a link with its token" * 9)
+        server.shutdown()
+    assert received == [(None, b"a link with its token" * 9)]
+    assert "a link with its token" not in caplog.text

@@ -1,4 +1,4 @@
-"""The promises of DESIGN.md §1, with everything going wrong at once. `benchmarks/chaos.py` plays it at full length."""
+"""Every promise, with everything going wrong at once. `benchmarks/chaos.py` plays it at full length."""
 
 from __future__ import annotations
 

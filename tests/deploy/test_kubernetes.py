@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from tests.deploy import chart
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
-IMAGE = "registry.example.com/ringcx-archive:0.1.0"
+IMAGE = "registry.example.com/ringcx-archive:0.2.0"
 SECRETS = {
     "RINGCENTRAL_JWT": "not-for-a-manifest-1",
     "AWS_SECRET_ACCESS_KEY": "not-for-a-manifest-2",

@@ -257,7 +257,7 @@ def test_an_error_that_is_not_foreseen_is_told_without_its_text(watch: Watch, ho
     watch.run(DAYS[0])
     watch.tick()
     (post,) = hook.posts
-    assert "an error that is not foreseen (KeyError)" in post["message"]
+    assert "an unexpected error (KeyError)" in post["message"]
     assert "5550100999" not in json.dumps(post)
 
 

@@ -371,7 +371,7 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
     [
         (("--from", "2026-11-20"), "the following arguments are required: --to"),
         (("--from", "2026-11-20", "--to", "2026-11-19"), "is after --to"),
-        (("--from", "2026-11-20", "--to", "2026-11-25"), "has not come yet"),
+        (("--from", "2026-11-20", "--to", "2026-11-25"), "is in the future"),
         (("--from", "2026-13-20", "--to", "2026-11-21"), "no date of the calendar"),
         (("--from", "yesterday", "--to", "2026-11-21"), "must be a date"),
         (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date that there is, 2020-01-01"),

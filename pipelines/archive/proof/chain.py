@@ -1,6 +1,6 @@
 """A day's manifests proved: each against its own hashes, its number, the one before it and its signature.
 
-Not for comparing entries with the bucket or the ledger: `steps/verification` does that.
+Not for comparing entries with the bucket or the ledger: `steps/verify` does that.
 """
 
 from collections.abc import Callable

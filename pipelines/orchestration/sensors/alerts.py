@@ -35,9 +35,14 @@ from pipelines.settings import AlertSettings, SettingsError, load
 WILL_RETRY_TAG = "dagster/will_retry"
 PAGE = 500
 STEP, RUN, CHECK = "step ", "run ", "check "
-RUN_TODO = "put right what the sentence names, then run the date again; what is held is not fetched twice."
+RUN_TODO = "put right what the sentence names, then start the run again; what is held is not fetched twice."
 DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not touched by it."
-STEP_TODO = {"prove_sample": "open the run: its metadata names the doubts, each with what to do."}
+STEP_TODO = {
+    "prove_sample": (
+        "open the run: if it found doubts, its metadata names the first ones with what to do; otherwise put right what"
+        " the sentence says and run the job restore_drill again."
+    )
+}
 CHECK_TODO = {
     "every_link_is_held": (
         "open the check of the date: it counts the reasons and names up to twenty recordings. Run the date again; final"
@@ -149,7 +154,7 @@ def _of_run(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> T
         yield told(
             of_run,
             "The run ended before any step said why: its process was killed, or could not start.",
-            "look at the memory and the disk of the host, then run the date again.",
+            "look at the memory and the disk of the host, then start the run again.",
         )
 
 
@@ -160,7 +165,7 @@ def _words(event: DagsterEvent) -> tuple[str, str]:
         return failure.user_failure_data.description, STEP_TODO.get(event.step_key or "", RUN_TODO)
     error = failure.error and (failure.error.cause or failure.error)  # Dagster wraps what a step raises
     # Another error's own text may hold anything, a value of a report too: it stays in the run's log.
-    return f"It ended with an error that is not foreseen ({error.cls_name if error else 'unknown'}).", DEFECT_TODO
+    return f"The step failed with an unexpected error ({error.cls_name if error else 'unknown'}).", DEFECT_TODO
 
 
 def _of_check(evaluation: AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:

@@ -70,7 +70,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefin
         turn = others[-1].isoformat() if others else cursor["turn"]
         return SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else SkipReason("No date has events that no run was asked to take."),
+            skip_reason=None if requests else SkipReason("No new End Call Events: every date that has any has a run."),
             cursor=json.dumps({"asked": asked, "turn": turn}, sort_keys=True),
         )
 

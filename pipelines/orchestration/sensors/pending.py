@@ -72,7 +72,7 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
             wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in _due_now(due, now).items()}
             requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
             pending = len({partition for of_day in due.values() for partition in of_day})
-            skip = f"{pending} dates have pending recordings; none is due without a run."
+            skip = f"{pending} dates have pending recordings; none of them needs a new run now."
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else SkipReason(skip),

@@ -1,6 +1,6 @@
 """Staying inside the source's limits, over all threads, processes and hosts, and over restarts.
 
-Here: when a request may be sent, and who comes first. Not here: where that is written down (`limit_store*.py`), how
+Here: when a request may be sent, and who comes first. Not here: where that is written down (`store.py`), how
 many requests run at once, and retries.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py

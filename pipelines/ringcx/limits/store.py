@@ -1,8 +1,8 @@
 """What the limiter writes down, and the SQL for it, which is the same for every store.
 
 Here: one limit of one account under its lock (`Page`), and one connection that serves all threads (`LimitStore`). Not
-here: when a permit is free (`limiter.py`), and how a store connects and locks (`limit_store_sqlite.py`,
-`limit_store_postgres.py`).
+here: when a permit is free (`limiter.py`), and how a store connects and locks (`sqlite.py`,
+`postgres.py`).
 """
 # ruff: noqa: N818, S608 - verdicts, as in errors.py; statements are put together from parts that stand in this file
 

@@ -112,7 +112,8 @@ class Report:
             of_these = f" ({every['strays']:,} of these without a date)" if every["strays"] else ""
             where = f"{every['doubtful_dates']:,} of {dates}"
             return (
-                f"{number(every['doubts'], 'doubt')}{of_these} on {where}: each is named above with what to do; {read}."
+                f"{number(every['doubts'], 'doubt')}{of_these} on {where}; the list of doubts says what to do about "
+                f"each; {read}."
             )
         return (
             f"No doubt: the archive of {dates} is as sealed. It holds "
