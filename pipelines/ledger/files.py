@@ -52,14 +52,15 @@ class LocalFiles:
 
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`, at any depth, sorted; not what a killed writer left behind."""
-        folder = self._root / _checked(prefix.rpartition("/")[0] or ".")
+        above, _, start = prefix.rpartition("/")
+        folder = self._root / _checked(above or ".")
+        names: Names = []
         with self._errors("list", prefix):
-            names = [
-                Path(where, file).relative_to(self._root).as_posix()
-                for where, _, files in os.walk(folder, onerror=_unless_absent)
-                for file in files
-                if not _is_partial(file)
-            ]
+            for where, folders, files in os.walk(folder, onerror=_unless_absent):
+                if where == str(folder):  # what begins otherwise is not walked: it may be years
+                    folders[:] = [name for name in folders if name.startswith(start)]
+                paths = (Path(where, file) for file in files if not _is_partial(file))
+                names += [path.relative_to(self._root).as_posix() for path in paths]
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self, prefix: str) -> Names:
