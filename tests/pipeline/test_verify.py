@@ -482,7 +482,7 @@ def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) ->
         (["--from", "2026-02-30", "--to", "2026-11-20"], "--from names no date"),
         (["--from", "20.11.2026", "--to", "2026-11-20"], "written like"),
         (["--from", "2026-11-20", "--to", "2026-11-19"], "earlier date first"),
-        (["--from", "2026-11-20", "--to", "2999-01-01"], "not come yet"),
+        (["--from", "2026-11-20", "--to", "2999-01-01"], "is in the future"),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--read-data", "0%"], "above 0%"),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--read-data", "lots"], "above 0%"),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--json", "no/such/folder/x.json"], "existing folder"),
