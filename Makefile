@@ -1,4 +1,4 @@
-# The project's few commands. Everything they make lies in .venv/ and data/.
+# The project's commands. Everything they create is in .venv/ and data/.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
+	$(BIN)/codespell
 
 types: $(READY)
 	$(BIN)/mypy

@@ -118,7 +118,7 @@ def main() -> int:
         row(f"{run}, 1000 recordings", {kind: round(1000 * slope[kind]) for kind in KINDS}, 1000 * cpu)
         rest = {kind: round(few_requests[kind] - few * slope[kind]) for kind in KINDS}
         row(f"{run}, a date besides", rest, few_cpu - few * cpu)
-    print(f"\n{'bytes beside the audio':<30}{'a recording':>12}{'a date':>10}")
+    print(f"\n{'bytes next to the audio':<30}{'a recording':>12}{'a date':>10}")
     for name, size in sorted(sizes.items()):
         print(f"{name:<30}{size[0]:>12.0f}{size[1]:>10.0f}")
     return 0
@@ -130,7 +130,7 @@ def row(label: str, requests: Mapping[str, int], cpu: float) -> None:
 
 
 def beside(many: int, few: int) -> dict[str, tuple[float, float]]:
-    """Bytes of each prefix but the recordings', both runs: for a recording, and for a date besides."""
+    """Bytes of each prefix but the recordings', both runs: for a recording, and for one more date."""
     pages = make_s3_client(max_connections=2).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     sizes: Counter[tuple[str, str]] = Counter()
     for item in (one for page in pages for one in page.get("Contents", ())):

@@ -34,7 +34,7 @@ FLUSH_EVERY = timedelta(seconds=60)
 # So many in a row that may be the fault of the source, the log-in or S3, and not of the recordings.
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
-_TROUBLESHOOTING = "the README's troubleshooting says what to check for it"
+_TROUBLESHOOTING = "docs/troubleshooting.md says what to check"
 
 
 LogIn = tuple[bool, str]
