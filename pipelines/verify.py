@@ -153,7 +153,8 @@ def verify(
     for stray in strays(archive.bucket, (settings.ledger, settings.events_url)):
         tell(stray)
     if archive.verifier is None:
-        screen.line("Note: signatures were not looked at; set ARCHIVE_VERIFY_KEY_FILE to have them proved")
+        report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
+        screen.line(f"Note: {report.notes[0]}")
     screen.line(report.sentence())
     if request.json is not None:
         report.write_file(request.json, clock())

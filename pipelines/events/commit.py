@@ -1,7 +1,7 @@
 """Group commit: many requests wait for one write.
 
-Lines that come while a batch is being made durable form the next one, so that the cost of a sync, or of a put, is
-shared by as many requests as came in its time. Nobody is told "stored" before the write has returned.
+Lines that arrive while a batch is being written form the next batch, so that all requests of a batch share the cost of
+one sync or one put. No request is answered "stored" before its write has returned.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.check.findings import Level
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.link.rows import AGENT, GLOBAL
 
@@ -169,3 +170,16 @@ def test_the_counts_are_those_of_a_walk_over_the_rows(
     assert dict(found.counts) == walked(rows, pulled)
     missing = sum(value for name, value in found.counts.items() if "_not_in_" in name or "without" in name)
     assert bool(found.tables) == bool(missing)
+
+
+def test_one_call_whose_uii_the_reports_write_in_different_letter_case_is_one_call(tmp_path: Path) -> None:
+    uii = "20261118050000000000ABCDEF01"
+    call = {"account_id": ACCOUNTS[0], "recording_url": "https://a/b.WAV", "connected_dts": "11/18/2026 05:00:00"}
+    leg = {"account_id": ACCOUNTS[0], "segment_recording_url": "https://a/c.WAV", "session_id": "2"}
+    rows = {
+        AGENT: [{**leg, "uii": uii, "start_dts": "11/18/2026 05:00:00"}],
+        GLOBAL: [{**call, "uii": uii.lower(), "connected_duration": "00:01:00", "call_start_dts": None}],
+    }
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    found = mono_and_stereo_agree(ledger, DAY, accounts=ACCOUNTS[:1], zone=ZoneInfo("UTC"), now=NOW)
+    assert (found.level, found.counts["calls"]) == (Level.good, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -15,24 +14,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterInstance, JobDefinition
 
 from pipelines import verify
-from pipelines.archive.client import make_s3_client
 from pipelines.archive.proof.attestation import Seen, write_witness
-from pipelines.definitions import build_defs
 from pipelines.ledger.merged import is_merged
 from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
 from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
-from sandbox.server import RunningSandbox
+from tests.copies import Copies, copies_of_an_archive
 from tests.merging import merged_part
 
 DAY = datetime.now(UTC).date() - timedelta(days=3)
 REPORT = "global_call_type_detail"
-Copies = tuple[dict[str, str], Any, Iterator[str]]
 KINDS = {"event_reads", "recording_states", "report_pulls", "report_rows"}
 
 
@@ -99,28 +95,10 @@ class Old:
 @pytest.fixture(scope="module")
 def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """One date archived for real and run again twice, as a bucket for each test."""
-    bucket = "merged-sample"
-    s3.make_bucket(bucket)
     limits = Limits(reports="none", exchange="none")
     config = SandboxConfig(same_around=DAY, calls_per_day=(4, 5), talk_seconds=(1, 2), limits=limits)
-    with (
-        RunningSandbox(config) as source,
-        pytest.MonkeyPatch.context() as patch,
-        DagsterInstance.ephemeral() as instance,
-    ):
-        variables = {
-            **source.environment(),
-            **s3.environment(),
-            "ARCHIVE_BUCKET": bucket,
-            "ARCHIVE_LOOK_BACK_DAYS": "0",
-            "RINGCX_LIMIT_REPORTS": "none",
-            "RINGCX_LIMIT_AUTH": "none",
-            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        }
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patch.chdir(tmp_path_factory.mktemp("cwd"))
-        job = build_defs().resolve_job_def("archive_day")
+
+    def archive(job: JobDefinition, instance: DagsterInstance) -> None:
         steps = ["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings", "daily_manifest"]
         for number in range(3):
             assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps).success
@@ -131,28 +109,17 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
             ledger.append_rows(REPORT, DAY, rows, account_id="1", pulled_at=datetime.now(UTC), run_id="again")
             ledger.append_event_reads(DAY, {f"{number}.events": 1}, run_id="again", read_at=datetime.now(UTC))
         assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps[-1:]).success
-    folder = tmp_path_factory.mktemp("copies")
-    names = [f"copy-{number:02}" for number in range(10)]
-    for name in names:
-        shutil.copytree(s3.folder / bucket, folder / name)
-    with LocalS3(folder, bucket="unused") as served, pytest.MonkeyPatch.context() as patch:
-        for name, value in served.environment().items():
-            patch.setenv(name, value)
-        yield variables | served.environment(), make_s3_client(max_connections=8), iter(names)
+
+    settings = {"ARCHIVE_LOOK_BACK_DAYS": "0"}
+    with copies_of_an_archive(s3, tmp_path_factory, config, archive, number=10, **settings) as made:
+        yield made
 
 
 @pytest.fixture
-def old(
-    copies: Copies,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Old]:
-    variables, client, names = copies
-    bucket = next(names)
-    for name, value in (variables | {"ARCHIVE_BUCKET": bucket}).items():
-        monkeypatch.setenv(name, value)
+def old(copies: Copies, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Old]:
+    bucket = copies.take(monkeypatch)
     with DagsterInstance.ephemeral() as instance:
-        yield Old(client, bucket, capsys, instance)
+        yield Old(copies.client, bucket, capsys, instance)
 
 
 @pytest.mark.parametrize("gone", ["none", "some", "all"])

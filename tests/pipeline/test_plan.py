@@ -417,6 +417,24 @@ def test_three_years_are_planned_at_the_cost_of_the_dates_that_there_are(
     assert {path: path.stat().st_mtime_ns for path in Path("ledger").rglob("*")} == before, "it changes nothing"
 
 
+def test_the_files_of_dates_that_are_not_planned_are_never_listed(
+    chronicle: Callable[..., Chronicle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = chronicle()
+    for ago in (2, 40, 400):
+        it.recordings(back(ago), held=1)
+    listed = []
+    whole = LocalFiles.list
+
+    def listing(files: LocalFiles, prefix: str) -> list[str]:
+        listed.append(prefix)
+        return whole(files, prefix)
+
+    monkeypatch.setattr(LocalFiles, "list", listing)
+    it.plan(back(2), back(1))
+    assert [one for one in listed if one.startswith("recording_states/")] == [f"recording_states/date={back(2)}/"]
+
+
 RATES = st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 2.0, 7.0, 60.0, 900.0])), max_size=3)
 
 

@@ -10,8 +10,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -20,10 +18,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from dagster import AssetKey, DagsterInstance, DagsterRunStatus
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus, JobDefinition
 
 from pipelines import verify
 from pipelines.archive.client import make_s3_client
@@ -32,25 +31,17 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from pipelines.steps.verify import evidence
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3
-from sandbox.server import RunningSandbox
+from tests.copies import Copies, copies_of_an_archive
 
 ARCHIVE_PREFIX = "vault/"
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=back) for back in (4, 3, 2)]
 FIRST, MIDDLE, LAST = DAYS
 COPIES = 60
-
-
-@dataclass
-class Sample:
-    """An archive of three dates, many times over: a bucket for each test, and the variables that lead there."""
-
-    client: Any
-    buckets: Iterator[str]
-    variables: dict[str, str]
 
 
 @dataclass
@@ -98,6 +89,9 @@ class Copy:
         self.result = json.loads(report.read_text()) if report.exists() else {}
         return code
 
+    def everything_under(self, prefix: str) -> list[str]:
+        return sorted(key for key, _ in self.everything() if key.startswith(prefix))
+
     def everything(self) -> set[tuple[str, str]]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return {(item["Key"], item["ETag"]) for page in pages for item in page.get("Contents", [])}
@@ -121,10 +115,8 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
-    """A run of each date and one more, since links that come late make a second manifest; some are never to be had."""
-    bucket = f"sample-{uuid.uuid4().hex[:12]}"
-    s3.make_bucket(bucket)
+def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
+    """A run of each date and one more, since late links make a second manifest; some recordings cannot be fetched."""
     faults = Faults(
         seed=5, late_links=Where(share=0.2, first=1), forbidden=Where(share=0.06), not_found=Where(share=0.06)
     )
@@ -135,50 +127,26 @@ def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sa
         limits=Limits(reports="none", exchange="none"),
         faults=faults,
     )
-    with (
-        RunningSandbox(config) as source,
-        pytest.MonkeyPatch.context() as patch,
-        DagsterInstance.ephemeral() as instance,
-    ):
-        variables = {
-            **source.environment(),
-            **s3.environment(),
-            "ARCHIVE_BUCKET": bucket,
-            "ARCHIVE_PREFIX": ARCHIVE_PREFIX,
-            "ARCHIVE_RETRY_MINUTES": "0",
-            "RINGCX_LIMIT_REPORTS": "none",
-            "RINGCX_LIMIT_AUTH": "none",
-            "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        }
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patch.chdir(tmp_path_factory.mktemp("cwd"))
-        job = build_defs().resolve_job_def("archive_day")
+
+    def archive(job: JobDefinition, instance: DagsterInstance) -> None:
         for day in (*DAYS, MIDDLE):
             assert job.execute_in_process(partition_key=str(day), instance=instance).success
-    # Copied on disk before the server that shows them starts: ten times as fast as through S3.
-    folder = tmp_path_factory.mktemp("copies")
-    names = [f"copy-{number:02}" for number in range(COPIES)]
-    for name in names:
-        shutil.copytree(s3.folder / bucket, folder / name)
-    with LocalS3(folder, bucket="unused") as copies, pytest.MonkeyPatch.context() as patch:
-        for name, value in copies.environment().items():
-            patch.setenv(name, value)
-        yield Sample(make_s3_client(max_connections=8), iter(names), variables | copies.environment())
+
+    settings = {"ARCHIVE_PREFIX": ARCHIVE_PREFIX, "ARCHIVE_RETRY_MINUTES": "0"}
+    with copies_of_an_archive(s3, tmp_path_factory, config, archive, number=COPIES, **settings) as copies:
+        yield copies
 
 
 @pytest.fixture
-def copy(sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Copy:
-    bucket = next(sample.buckets)
-    for name, value in (sample.variables | {"ARCHIVE_BUCKET": bucket}).items():
-        monkeypatch.setenv(name, value)
-    return Copy(sample.client, bucket, tmp_path, capsys)
+def copy(sample: Copies, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Copy:
+    return Copy(sample.client, sample.take(monkeypatch), tmp_path, capsys)
 
 
 def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Copy) -> None:
     before = copy.everything()
     assert copy.doubts() == set()
     assert copy.result["good"]
+    assert copy.result["notes"] == ["Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them."]
     assert copy.result["sum"]["read"] == 0
     assert "No doubt: the archive of 3 dates is as sealed" in copy.out
     held = sum(len(copy.held(day)) for day in DAYS)
@@ -387,7 +355,7 @@ def test_removed_and_edited_witnesses_are_named(copy: Copy) -> None:
 
 
 def test_dates_never_pulled_or_pulled_in_part_are_named(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch, sample: Sample
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, sample: Copies
 ) -> None:
     before = FIRST - timedelta(days=30)
     assert copy.verify(first=before, last=before) == 1
@@ -730,6 +698,34 @@ def test_the_drill_fails_with_a_sentence_and_leaves_out_dates_at_work(
         metadata, failed = drilled(instance)
         assert failed is None
         assert metadata["dates"] == 2
+
+
+def test_the_drill_succeeds_and_says_so_while_no_date_is_sealed(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHIVE_PREFIX", "new/")
+    with DagsterInstance.ephemeral() as instance:
+        metadata, failed = drilled(instance)
+    assert failed is None
+    assert metadata["dates"] == 0
+    assert "no sealed date" in metadata["sentence"]
+    (kept,) = (json.loads(copy.get(key)) for key in copy.everything_under("new/verifications/"))
+    assert (kept["sealed_dates"], kept["good"]) == (0, True)
+
+
+def test_many_parts_of_a_date_are_reduced_while_they_are_read(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = copy.held(MIDDLE)
+    for _ in range(25):
+        copy.ledger().append_states(held)
+    most = 0
+    whole = evidence.current_lines
+
+    def measured(lines: pa.Table) -> pa.Table:
+        nonlocal most
+        most = max(most, lines.num_rows)
+        return whole(lines)
+
+    monkeypatch.setattr(evidence, "current_lines", measured)
+    assert {kind for _, kind, _ in copy.doubts(day=MIDDLE)} == {"unwitnessed"}
+    assert len(held) < most < 4 * len(held)
 
 
 # --- servers ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import uii_time
 from pipelines.steps.check.findings import SAMPLE, Finding, Level, Row, Table
 from pipelines.steps.check.report_agreement import YOUNG, Call
+from pipelines.steps.link.matching import call_of
 from pipelines.steps.link.rows import EVENTS, GLOBAL
 from pipelines.steps.pull.coverage import covers
 from pipelines.wording import number
@@ -113,7 +114,7 @@ def _recorded(ledger: Ledger, report: ReportName, days: list[date]) -> frozenset
         table = ledger.all_rows(report, day, columns=["account_id", "uii", LINK_COLUMN[report]])
         for account, uii, link in zip(*(column.to_pylist() for column in table.itercolumns()), strict=True):
             if account and uii and link:
-                found.add((account, uii))
+                found.add(call_of(account, uii))
     return frozenset(found)
 
 

@@ -114,6 +114,8 @@ def _rows(
     wanted = [*_CALL, LINK_COLUMN[report], *names]
     rows = ledger.all_rows(report, day, columns=wanted).to_pandas().fillna("")
     rows = rows.rename(columns={LINK_COLUMN[report]: "link"})
+    for name in {"uii", "session_id"} & {*wanted}:  # reports may write one id in different letter case
+        rows[name] = rows[name].str.lower()
     return rows[rows["account_id"].isin(accounts) & (rows["uii"] != "")]
 
 

@@ -149,7 +149,7 @@ def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
     `segments`: those of the current API instead of the reports'.
     """
     try:
-        newest = sorted(ledger.state_days(), reverse=True)[:_DATES]
+        newest = ledger.recording_days()[: -_DATES - 1 : -1]
         for day in newest:
             known = [one for one in ledger.states([day]).values() if is_segment_link(one.link) is segments]
             held = [one for one in known if one.status is Status.archived]

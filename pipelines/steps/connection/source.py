@@ -22,7 +22,7 @@ from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
 from pipelines.steps.pull.reports import ReportSource
 from pipelines.steps.pull.windows import InteractionSource
 
-# A report covers what ended five minutes ago; a recording is there 10 to 15 minutes after its call (RINGCX.md §4).
+# Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.
 PERIOD = timedelta(minutes=5)
 _AGO = timedelta(minutes=20)
 WINDOW = timedelta(minutes=5)

@@ -143,7 +143,7 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
     pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
     newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
     recent = newest.groupby([day.weekday() for day in newest]).head(_LOOKED_AT)
-    stated = frozenset(ledger.state_days())
+    stated = frozenset(ledger.recording_days())
 
     def state(day: date, *, pending: bool) -> str:
         bounds = day_bounds(day, settings.zone)

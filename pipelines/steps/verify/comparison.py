@@ -15,7 +15,6 @@ from pipelines.archive.listing import Listed
 from pipelines.archive.proof.manifest import canonical_json, entry_document
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
-from pipelines.ledger.store import current_lines
 from pipelines.steps.seal.manifest import entries_of
 
 COMPARED = ("status", "reason", "key", "size", "sha256", "version_id", "layout", "source", "duration_s")
@@ -59,9 +58,9 @@ class Comparison:
     renamed: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
 
-    def add_ledger(self, parts: Iterable[pa.Table]) -> None:
-        """Take the date's lines of the ledger (STATE_SCHEMA)."""
-        lines = current_lines(pa.concat_tables(parts)).sort_by("recording_id")
+    def add_ledger(self, lines: pa.Table) -> None:
+        """Take the ledger's current states of the date (STATE_SCHEMA)."""
+        lines = lines.sort_by("recording_id")
         named = lines.filter(lines["same_as"].is_valid())
         self.renamed = dict(zip(values(named["recording_id"]), values(named["written_at"]), strict=True))
         lines = lines.filter(lines["same_as"].is_null())

@@ -18,6 +18,7 @@ from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
 from pipelines.ledger.parts import LedgerParts, damage, lines
 from pipelines.ledger.schema import STATE_SCHEMA, PullRecord, decode, states_from
+from pipelines.ledger.store import current_lines
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import gaps
@@ -135,14 +136,15 @@ def read_ledger(
     *,
     tell: Tell,
     sealed: bool,
-) -> list[pa.Table]:
-    """Read every part of the date: compare it with what witnesses saw. Returns the lines of its states, part by part.
+) -> pa.Table:
+    """Read every part of the date and compare it with what witnesses saw. Return the current states (STATE_SCHEMA).
 
     A part that is gone is no doubt where a merged part that a witness saw has taken its place; a merged part is held
     against what it replaces while that is there. `sealed`: whether the date was ever sealed; before that no part has a
     witness.
     """
-    states = [STATE_SCHEMA.empty_table()]
+    states = STATE_SCHEMA.empty_table()
+    lately: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
     for kind, names in parts.names(day).items():
         known, damaged = read_witnesses(bucket, kind, day)
         _damaged(damaged, tell)
@@ -163,7 +165,9 @@ def read_ledger(
                 if is_merged(name):
                     merged[name] = Record.of(data)
                 if kind == "recording_states":
-                    states.append(_states(name, data))
+                    lately.append(_states(name, data))
+                    if sum(table.num_rows for table in lately) > states.num_rows:
+                        states, lately = current_lines(pa.concat_tables([states, *lately])), []
             except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
                 sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is no whole merged part"
                 tell("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
@@ -191,7 +195,7 @@ def read_ledger(
                 f"{number(len(fresh), 'ledger part')} of {day} ({kind}, the first is {fresh[0]}) came after it was "
                 "last sealed, or its witness was removed; run the date again",
             )
-    return states
+    return current_lines(pa.concat_tables([states, *lately]))
 
 
 def _states(name: str, data: bytes) -> pa.Table:

@@ -2,7 +2,7 @@
 
 `format`: `ringcx-archive/verification/1`; `bucket`, `prefix`, `from`, `to`, `started_at`, `finished_at`; `read_data`:
 `{"share", "seed"}` or null; `dates`: one object a date; `doubts`: one object each (`date`, `kind`, `subject`,
-`sentence`); `sum`; `good`; `sentence`.
+`sentence`); `notes`: sentences about what was not checked; `sum`; `good`; `sentence`.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Report:
 
     def __init__(self, **head: object) -> None:
         self.dates: list[DayVerdict] = []
+        self.notes: list[str] = []
         self._head = head
         self._told = self._strays = 0
         self._doubts = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="verify-")  # noqa: SIM115 - gone with this
@@ -129,6 +130,7 @@ class Report:
             "finished_at": finished_at.isoformat(),
             "good": not self._told,
             "sentence": self.sentence(),
+            "notes": self.notes,
             "sum": self.sum(),
             "dates": [day.as_json() for day in self.dates],
         }
