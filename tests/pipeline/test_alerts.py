@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ import pytest
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
+    DagsterEventType,
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
@@ -28,7 +30,7 @@ from dagster import (
 )
 from pydantic import SecretStr
 
-from pipelines.orchestration.alerts import QUIET, AlertsFailed, Destinations, Memory, Problem, Severity
+from pipelines.orchestration.alerts import QUIET, AlertsFailed, AlertState, Destinations, Problem, Severity
 from pipelines.orchestration.failures import PermanentFailure
 from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
@@ -198,7 +200,7 @@ def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watc
     watch.tick()
     assert len(hook.posts) == 3
     assert hook.posts[2]["type"] == "success"
-    assert hook.posts[2]["title"].startswith("RingCX Archive: over: check recordings/every_link_is_held")
+    assert hook.posts[2]["title"].startswith("RingCX Archive: resolved: check recordings/every_link_is_held")
     assert DAYS[0] in hook.posts[2]["message"]
 
 
@@ -229,7 +231,7 @@ def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watc
     watch.clock.now = datetime.now(UTC)
     watch.run(DAYS[0])
     watch.tick()
-    assert hook.posts[1]["title"] == f"RingCX Archive: over: step recordings for {DAYS[0]}"
+    assert hook.posts[1]["title"] == f"RingCX Archive: resolved: step recordings for {DAYS[0]}"
     watch.tick()
     assert len(hook.posts) == 2
 
@@ -249,6 +251,57 @@ def test_more_runs_than_a_tick_reads_are_told_by_the_next_ones(
         f"step recordings fails for {DAYS[2]}",
         f"step recordings for {DAYS[0]}",
     ]
+
+
+def test_the_first_tick_after_version_0_1_0_takes_over_what_its_two_sensors_remembered(
+    watch: Watch, hook: Hook
+) -> None:
+    watch.broken = PermanentFailure("before")
+    watch.run(DAYS[0])
+    before = watch.instance.fetch_run_status_changes(DagsterEventType.RUN_FAILURE, limit=1).records[0].storage_id
+    watch.broken = PermanentFailure("since")
+    watch.run(DAYS[1])
+    watch.broken = None
+    watch.counts["pending"] = 1
+    watch.run(DAYS[2])
+    at, check = START.isoformat(), "check recordings/every_link_is_held"
+    told = {
+        f"{subject} @ {day}": {"subject": subject, "date": day, "severity": "error", "at": at}
+        for subject, day in ((check, DAYS[2]), ("step recordings", DAYS[2]))
+    }
+    message = {"title": "left over", "body": "b", "severity": "error", "taken": [0], "entries": 2}
+    old = {
+        "alert_run_failures": {"position": before, "told": {}, "outbox": [message]},
+        "alert_failing_checks": {"position": 7, "told": told, "outbox": []},
+    }
+    watch.instance.daemon_cursor_storage.set_cursor_values(
+        {f"ringcx_archive/{name}": json.dumps(state) for name, state in old.items()}
+    )
+    watch.tick()
+    watch.tick()
+    assert [post["title"] for post in hook.posts] == [
+        "left over",
+        f"RingCX Archive: step recordings fails for {DAYS[1]}",
+        f"RingCX Archive: resolved: step recordings for {DAYS[2]}",
+    ]
+    watch.counts["pending"] = 0
+    watch.run(DAYS[2])
+    watch.tick()
+    assert hook.posts[3]["title"] == f"RingCX Archive: resolved: {check} for {DAYS[2]}"
+
+
+def test_a_tick_that_takes_too_long_stops_and_the_next_one_goes_on(
+    watch: Watch, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.counts["missing"] = 1
+    for day in DAYS:
+        watch.run(day)
+    monkeypatch.setattr("pipelines.orchestration.sensors.alerts.TICK_SECONDS", 1.5)
+    seconds = itertools.count()
+    monkeypatch.setattr("pipelines.orchestration.sensors.alerts.time.monotonic", lambda: float(next(seconds)))
+    for _ in DAYS:
+        watch.tick()
+    assert [post["title"].rpartition(" ")[2] for post in hook.posts] == DAYS
 
 
 def test_an_error_that_is_not_foreseen_is_told_without_its_text(watch: Watch, hook: Hook) -> None:
@@ -334,7 +387,7 @@ def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
         hook.close()
         with pytest.raises(AlertsFailed):
             watch.tick()
-        with pytest.raises(ValueError, match="entry 2 is no address"):
+        with pytest.raises(ValueError, match="entry 2 is not an address"):
             Destinations(SecretStr(f"{hook.url},nonsense://{TOKEN}"))
     known = load(AlertSettings)
     shown = f"{failed.value!r} {caplog.text} {known!r} {Destinations(known.alert_urls)!r}"
@@ -348,7 +401,7 @@ def test_an_address_that_nobody_knows_fails_the_tick_with_its_place(
     watch: Watch, monkeypatch: pytest.MonkeyPatch, urls: str
 ) -> None:
     monkeypatch.setenv("ALERT_URLS", urls)
-    with pytest.raises(SettingsError, match="entry 1 is no address that Apprise knows"):
+    with pytest.raises(SettingsError, match="entry 1 is not an address that Apprise knows"):
         watch.tick()
 
 
@@ -369,13 +422,13 @@ def test_a_memory_of_many_dates_forgets_what_nobody_looks_at_again() -> None:
     def problem(n: int) -> Problem:
         return Problem(subject="check a/b", date=f"{n:05}", severity=Severity.error, sentence="s", todo="t", where="w")
 
-    memory = Memory()
-    assert memory.take({one.key: one for one in map(problem, range(2_000))}, START) == 1
-    assert len(memory.outbox[0].body) < 2_000
-    again = Memory.model_validate_json(memory.model_dump_json())
-    assert again == memory
-    assert again.take({}, START + timedelta(days=91)) == 0
-    assert again.told == {}
+    state = AlertState()
+    assert state.update({found.key: found for found in map(problem, range(2_000))}, START) == 1
+    assert len(state.outbox[0].body) < 2_000
+    again = AlertState.model_validate_json(state.model_dump_json())
+    assert again == state
+    assert again.update({}, START + timedelta(days=91)) == 0
+    assert again.open_problems == {}
 
 
 def test_the_products_own_failures_and_checks_reach_people_without_personal_data(

@@ -2,12 +2,13 @@
 
 A plain sensor and not `run_failure_sensor`: that one is called for each run by itself, so a backfill that fails thirty
 dates would be thirty messages, and it moves on when the call raises, so a message that could not be delivered would be
-lost. What is remembered is stored next to the daemon's cursors and not in the sensor's, which is not kept when a tick
-fails.
+lost. The state is stored next to the daemon's cursors and not in the sensor's, which is not kept when a tick fails.
 """
 
+import json
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
@@ -28,19 +29,21 @@ from dagster import (
 )
 
 from pipelines.calendar import utc_now
-from pipelines.orchestration.alerts import Destinations, Memory, Problem, Severity, problem_key
+from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, Severity, problem_key
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
 
 WILL_RETRY_TAG = "dagster/will_retry"
-PAGE = 500
+# Dagster gives a tick 60 s and keeps nothing of one that took longer; a run takes 43 ms.
+FIRST_PAGE, PAGE = 100, 500
+TICK_SECONDS = 20.0
 STEP, RUN, CHECK = "step ", "run ", "check "
-RUN_TODO = "put right what the sentence names, then start the run again; what is held is not fetched twice."
-DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not touched by it."
+RUN_TODO = "fix the cause named above, then start the run again; recordings already archived are not fetched twice."
+DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not affected."
 STEP_TODO = {
     "prove_sample": (
-        "open the run: if it found doubts, its metadata names the first ones with what to do; otherwise put right what"
-        " the sentence says and run the job restore_drill again."
+        "open the run: if it found discrepancies, its metadata names the first ones and what to do; otherwise fix the"
+        " cause named above and run the job restore_drill again."
     )
 }
 CHECK_TODO = {
@@ -48,31 +51,30 @@ CHECK_TODO = {
         "open the check of the date: it counts the reasons and names up to twenty recordings. Run the date again; final"
         " states are tried again with `retry_final: true` on the asset recordings."
     ),
-    "report_is_plausible": "compare the report with the RingCX administration; if rows are missing, run it again.",
-    "mono_and_stereo_agree": "see that the account has both kinds of recording switched on, then run the date again.",
+    "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
+    "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
     "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
     "no_overdue_recordings": "run the dates that the check names, those with the fewest days left first.",
 }
-OTHER_CHECK_TODO = "open the check; its description says what it compares and its tables what it found."
+OTHER_CHECK_TODO = "open the check: its description says what it compares, its tables show what it found."
 _ENDS = (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
-_TELLING = {
+_RESULTS = {
     DagsterEventType.STEP_FAILURE,
     DagsterEventType.STEP_SUCCESS,
     DagsterEventType.ASSET_CHECK_EVALUATION,
 }
-_MEMORY = "ringcx_archive/alerts"
-
-Told = Iterator[tuple[str, Problem | None]]
+_STATE = "ringcx_archive/alerts"
+_OLD_RUNS, _OLD_CHECKS = "ringcx_archive/alert_run_failures", "ringcx_archive/alert_failing_checks"
 
 
 def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
-    """Tells people about failed runs and failing checks."""
+    """Return the sensor that sends alerts about failed runs and failing checks."""
 
     @sensor(
         name="alerts",
         minimum_interval_seconds=60,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Tells the people of ALERT_URLS about failed runs and failing checks.",
+        description="Sends alerts about failed runs and failing checks to ALERT_URLS.",
     )
     def tick(context: SensorEvaluationContext) -> SkipReason:
         settings = load(AlertSettings)
@@ -81,63 +83,91 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
         except ValueError as error:
             raise SettingsError(str(error)) from None
         if not destinations:
-            return SkipReason("Nobody is told: ALERT_URLS is not set (see .env.example).")
-        kept = context.instance.daemon_cursor_storage
-        memory = Memory.model_validate_json(kept.get_cursor_values({_MEMORY}).get(_MEMORY, "{}"))
+            return SkipReason("No alert was sent: ALERT_URLS is not set (see .env.example).")
+        storage = context.instance.daemon_cursor_storage
+        stored = storage.get_cursor_values({_STATE, _OLD_RUNS, _OLD_CHECKS})
+        first = _STATE not in stored
+        state = _from_0_1_0(stored) if first else AlertState.model_validate_json(stored[_STATE])
 
         def keep() -> None:
-            kept.set_cursor_values({_MEMORY: memory.model_dump_json()})
+            storage.set_cursor_values({_STATE: state.model_dump_json()})
 
         # Kept before anything is sent: a tick that dies in between sends a message twice, and never none.
-        composed = memory.take(_news(context.instance, memory, settings.alert_ui_url), clock())
+        composed = state.update(_news(context.instance, state, settings.alert_ui_url, first=first), clock())
         keep()
-        delivered = destinations.deliver(memory, keep)
-        waiting = f", {len(memory.outbox)} waiting" if memory.outbox else ""
+        delivered = destinations.deliver(state, keep)
+        waiting = f", {len(state.outbox)} waiting" if state.outbox else ""
         return SkipReason(
-            f"{composed} messages composed, {delivered} delivered{waiting}; {len(memory.told)} problems open."
+            f"{composed} messages composed, {delivered} delivered{waiting}; {len(state.open_problems)} problems open."
         )
 
     return tick
 
 
-def _news(instance: DagsterInstance, memory: Memory, ui_url: str | None) -> dict[str, Problem | None]:
-    """Return the last word of each step and check in the runs that ended since the last tick.
+def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
+    """Return what the two sensors of version 0.1.0 remembered; `position` is where the failed runs were read to."""
+    state = AlertState()
+    for name in (_OLD_RUNS, _OLD_CHECKS):
+        old = json.loads(stored.get(name, "{}").replace("nothing_is_overdue", "no_overdue_recordings"))
+        state.open_problems |= {
+            key: Problem(**problem, alerted_at=problem["at"]) for key, problem in old.get("told", {}).items()
+        }
+        state.outbox += [
+            Message(title=message["title"], body=message["body"], severity=message["severity"])
+            for message in old.get("outbox", [])
+        ]
+        if name == _OLD_RUNS:
+            state.position = old.get("position")
+    return state
 
-    The first tick looks at the newest runs, and only at their checks: what failed before there was anybody to tell is
-    in the UI.
+
+def _news(
+    instance: DagsterInstance, state: AlertState, ui_url: str | None, *, first: bool
+) -> dict[str, Problem | None]:
+    """Return the last result of each step and check in the runs that ended since the last tick.
+
+    The first tick looks at the checks of the newest runs, and at the failures since the last tick of version 0.1.0 if
+    there was one: what failed before that is in the UI. A tick that takes too long stops; the next one goes on.
     """
-    first = memory.position is None
-    pages = []
+    stop, since = time.monotonic() + TICK_SECONDS, state.position
+    ended: dict[int, str] = {}
+    last = math.inf
     for end in _ENDS:
-        since = RunStatusChangeRecordsFilter(end, after_storage_id=memory.position)  # type: ignore[arg-type]  # a Literal
-        pages.append(instance.fetch_run_status_changes(since, limit=PAGE, ascending=not first).records)
-    # Read to the end of the shortest full page, in the order in which runs ended: the next tick goes on from there.
-    full = [page[-1].storage_id for page in pages if len(page) == PAGE and not first]
-    ended = {
-        one.storage_id: one.run_id for page in pages for one in page if one.storage_id <= min(full, default=math.inf)
-    }
-    memory.position = max(ended, default=memory.position or 0)
+        newest = first and (since is None or end is not DagsterEventType.RUN_FAILURE)
+        after = RunStatusChangeRecordsFilter(end, after_storage_id=None if newest else since)  # type: ignore[arg-type]  # a Literal
+        limit = FIRST_PAGE if newest else PAGE
+        page = instance.fetch_run_status_changes(after, limit=limit, ascending=not newest).records
+        ended |= {record.storage_id: record.run_id for record in page}
+        # Read to the end of the shortest full page, in the order in which runs ended: the next tick goes on from there.
+        if len(page) == PAGE and not newest:
+            last = min(last, page[-1].storage_id)
+    state.position = since or 0
     found: dict[str, Problem | None] = {}
-    for _, run_id in sorted(ended.items()):
+    for storage_id, run_id in sorted(ended.items()):
+        if storage_id > last or time.monotonic() > stop:
+            break
+        state.position = storage_id
+        old = first and storage_id <= (math.inf if since is None else since)
         if run := instance.get_run_by_id(run_id):
-            found |= {key: one for key, one in _of_run(instance, run, ui_url) if not first or key.startswith(CHECK)}
+            results = _results(instance, run, ui_url)
+            found |= {key: problem for key, problem in results if not old or key.startswith(CHECK)}
     return found
 
 
-def _of_run(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> Told:
-    """Yield what each step and check of the run came to; for the run itself where no step says why it failed."""
+def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> Iterator[tuple[str, Problem | None]]:
+    """Yield the key and the problem, None for success, of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
     where = f"{ui_url}/runs/{run.run_id}" if ui_url else f"run {run.run_id} in the Dagster UI"
     will_retry = run.tags.get(WILL_RETRY_TAG) == "true"
     of_run, failed = f"{RUN}{run.job_name}", False
 
-    def told(subject: str, sentence: str, todo: str) -> tuple[str, Problem]:
+    def failure(subject: str, sentence: str, todo: str) -> tuple[str, Problem]:
         problem = Problem(
             subject=subject, date=date, severity=Severity.error, sentence=sentence, todo=todo, where=where
         )
         return problem.key, problem
 
-    for record in instance.get_records_for_run(run.run_id, of_type=_TELLING).records:
+    for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             problem = _of_check(event.asset_check_evaluation_data, run.run_id, ui_url)
@@ -147,19 +177,19 @@ def _of_run(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> T
         else:
             failed = True
             if not will_retry:
-                yield told(f"{STEP}{event.step_key}", *_words(event))
+                yield failure(f"{STEP}{event.step_key}", *_sentences(event))
     if run.status is DagsterRunStatus.SUCCESS:
         yield problem_key(of_run, date), None
     elif run.status is DagsterRunStatus.FAILURE and not failed and not will_retry:
-        yield told(
+        yield failure(
             of_run,
             "The run ended before any step said why: its process was killed, or could not start.",
             "look at the memory and the disk of the host, then start the run again.",
         )
 
 
-def _words(event: DagsterEvent) -> tuple[str, str]:
-    """Return what a failed step says, and what to do about it."""
+def _sentences(event: DagsterEvent) -> tuple[str, str]:
+    """Return why a step failed, and what to do about it."""
     failure = event.step_failure_data
     if failure.user_failure_data and failure.user_failure_data.description:
         return failure.user_failure_data.description, STEP_TODO.get(event.step_key or "", RUN_TODO)
@@ -186,7 +216,7 @@ def _of_check(evaluation: AssetCheckEvaluation, run_id: str, ui_url: str | None)
 
 
 def _with_counts(evaluation: AssetCheckEvaluation) -> str:
-    """What the check says, and its figures that are not nothing. Its tables of examples stay in the UI."""
+    """Return the check's sentence and its counts above zero. Its tables of examples stay in the UI."""
     values = {name: value.value for name, value in evaluation.metadata.items()}
     counts = [f"{name} {value}" for name, value in sorted(values.items()) if type(value) is int and value]
     sentence = evaluation.description or "The check failed."

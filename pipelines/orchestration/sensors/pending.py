@@ -1,7 +1,7 @@
 """What starts runs between the scheduled ones: recordings that have become due, and reports that failed.
 
-A tick makes one listing of the ledger's states, a request per 1000 parts, and reads only the dates that changed since
-the last tick. It ends after `TICK_SECONDS` and keeps its place; the next one goes on from there.
+A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
+that changed since the last tick. It ends after `TICK_SECONDS` and keeps its position; the next one goes on from there.
 """
 
 import json
@@ -49,7 +49,10 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
     )
     def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
         now, cursor = services.clock(), json.loads(context.cursor or "{}")
-        position = Position.model_validate(cursor.get("position", {}))
+        # Version 0.1.0 had the position at the top level.
+        position = Position.model_validate(
+            cursor.get("position") or {key: cursor[key] for key in ("read_to", "damaged") if key in cursor}
+        )
         # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
         due: dict[str, dict[str, str]] = cursor.get("due", {})
         requests, skip = [], None
