@@ -26,26 +26,37 @@ def pump(source: socket.socket, sink: socket.socket, shift_s: float) -> None:
             sink.sendall(data)
     except OSError:
         pass
-    for one in (source, sink):
+    for connection in (source, sink):
         try:
-            one.shutdown(socket.SHUT_RDWR)
+            connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             continue
 
 
-def listen(address: tuple[str, int], port: int, shift_s: float) -> None:
-    listener = socket.create_server(address, backlog=256)
+def connect(port: int) -> socket.socket:
+    """Connect to rclone, which may still be starting."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def forward(client: socket.socket, port: int, shift_s: float) -> None:
+    server = connect(port)
+    for connection in (client, server):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    threading.Thread(target=pump, args=(server, client, 0), daemon=True).start()
+    pump(client, server, shift_s)
+
+
+def listen(listener: socket.socket, port: int, shift_s: float) -> None:
     while True:
         client, _ = listener.accept()
-        try:
-            server = socket.create_connection(("127.0.0.1", port))
-        except OSError:  # not up yet
-            client.close()
-            continue
-        for one in (client, server):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=pump, args=(client, server, shift_s), daemon=True).start()
-        threading.Thread(target=pump, args=(server, client, 0), daemon=True).start()
+        threading.Thread(target=forward, args=(client, port, shift_s), daemon=True).start()
 
 
 def main() -> None:
@@ -56,13 +67,13 @@ def main() -> None:
     if "--addr" in arguments:
         at = arguments.index("--addr") + 1
         host, _, wanted = arguments[at].rpartition(":")
+        listener = socket.create_server((host, int(wanted)), backlog=256)  # held before another port is looked for
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         arguments[at] = f"127.0.0.1:{port}"
         parent = os.getpid()
         if not os.fork():
-            listening = (host, int(wanted)), port, float(os.environ["SHIFT_S"])
-            threading.Thread(target=listen, args=listening, daemon=True).start()
+            threading.Thread(target=listen, args=(listener, port, float(os.environ["SHIFT_S"])), daemon=True).start()
             while os.getppid() == parent:
                 time.sleep(0.02)
             os._exit(0)
