@@ -87,6 +87,14 @@ class ManifestEntry(NamedTuple):
 
 
 _NAMES = ManifestEntry._fields
+_TEXT = (str, type(None))
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("recording_id", "account_id", "uii", "layout", "source", "status"), str),
+    **dict.fromkeys(("reason", "started_at", "key", "sha256", "version_id"), _TEXT),
+    "duration_s": (int, float, type(None)),
+    "size": (int, type(None)),
+}
+"""What JSON may say in each field of an entry; a forged one may say anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +363,8 @@ def _entries(listed: str) -> Iterator[Entry]:
         entry, end = _decoder.raw_decode(listed, start)
         if (before is not None and listed[place] != ",") or _json(entry) != listed[start:end].encode():
             raise ValueError("an entry is not canonical")
+        if not all(isinstance(entry.get(name), kinds) for name, kinds in _KINDS.items()):
+            raise ValueError("a field of an entry has another type than it was sealed with")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")
         place, before = end, entry["recording_id"]

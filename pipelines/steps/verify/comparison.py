@@ -29,7 +29,7 @@ class Line(NamedTuple):
     status: str
     reason: str | None
     key: str
-    size: int
+    size: int | None
     sha256: str
     version_id: str | None
     layout: str
@@ -41,9 +41,9 @@ class Line(NamedTuple):
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Line:
-        """Read an entry of a manifest, which may be forged and hold anything."""
-        plain: list[Any] = [_plain(entry.get(name)) for name in ("recording_id", *COMPARED)]
-        return cls._make([*plain, hashlib.sha256(canonical_json(entry)).digest(), None, None])
+        """Read an entry of a manifest."""
+        fields: list[Any] = [_encodable(entry.get(name)) for name in ("recording_id", *COMPARED)]
+        return cls._make([*fields, hashlib.sha256(canonical_json(entry)).digest(), None, None])
 
 
 @dataclass(slots=True)
@@ -95,12 +95,10 @@ class Comparison:
 
 
 def size_of(lines: Iterable[Line]) -> int:
-    """Bytes of all of them together; a forged size counts as none."""
-    return sum(line.size for line in lines if isinstance(line.size, int))
+    """Return the bytes of all of them together; one that is not held has none."""
+    return sum(line.size or 0 for line in lines)
 
 
-def _plain(value: object) -> object:
-    """A forged value as one that can be compared, shown and hashed."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value if value is None or isinstance(value, int | float) else repr(value)
+def _encodable(value: object) -> object:
+    """Write a lone surrogate as its escape, so that the text can be printed."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -96,7 +96,7 @@ def check_objects(
                     "object_altered",
                     line.key,
                     f"{name} is not what was sealed: {line.key} has {found.size:,} bytes with SHA-256 {found.sha256} "
-                    f"and not {line.size:,} with {line.sha256}{instead}{version}; restore it",
+                    f"and not {line.size or 0:,} with {line.sha256}{instead}{version}; restore it",
                 )
         progress(done, verdict.held)
     strays = sorted(day.objects.keys() - {line.key for line in held})
