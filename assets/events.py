@@ -4,69 +4,61 @@ from datetime import date
 
 from dagster import (
     AssetExecutionContext,
-    AssetsDefinition,
-    DailyPartitionsDefinition,
     MaterializeResult,
     ResourceParam,
     asset,
 )
 
-from assets.presentation import OWNER, table
+from assets.presentation import column_schema, table
+from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import Services
 from pipelines.settings import SettingsError
-from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import EventsTaken, take_events
 
 
-def event_assets(partitions: DailyPartitionsDefinition) -> list[AssetsDefinition]:
-    """One asset, for the installations that have a receiver."""
-
-    @asset(
-        name=EVENTS,
-        partitions_def=partitions,
-        group_name="reports",
-        kinds={"ringcx", "parquet"},
-        owners=[OWNER],
-        description=(
-            "End Call Events: what RingCX told of each call 1 to 3 seconds after it ended, with the link to its "
-            "**mono** recording (`recording_url`). Everything stored by the receiver and not yet taken for this date "
-            "becomes rows of the ledger. Events may be lost on their way, so no date is complete by them: that rests "
-            "on the reports."
-        ),
-    )
-    def taken(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
-        with as_permanent_failure():
-            known = services.settings
-            if services.events is None:
-                raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
-            found = take_events(
-                services.ledger,
-                services.events,
-                date.fromisoformat(context.partition_key),
-                accounts=known.ringcx_account_ids,
-                zone=known.events_zone,
-                now=services.clock(),
-                run_id=context.run.run_id,
-            )
-        _warn(context, found)
-        return MaterializeResult(
-            metadata={
-                "events_read": found.read,
-                "events_new": found.new,
-                "events_changed": found.changed,
-                "events_known": found.known,
-                "events_with_link": found.with_link,
-                "events_of_other_accounts": found.foreign,
-                "start_disagrees": found.start_disagrees,
-                "malformed_requests": found.malformed,
-                "damaged_lines": found.damaged,
-                "files_read": found.files,
-                "by_account": table(("account", "new"), sorted(found.account.items())),
-            }
+@asset(
+    group_name="reports",
+    kinds={"ringcx", "parquet"},
+    metadata=column_schema(ROW_SCHEMA),
+    description=(
+        "End Call Events: what RingCX told of each call 1 to 3 seconds after it ended, with the link to its "
+        "**mono** recording (`recording_url`). Everything stored by the receiver and not yet taken for this date "
+        "becomes rows of the ledger. Events may be lost on their way, so no date is complete by them: that rests "
+        "on the reports."
+    ),
+)
+def end_call_events(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+    """Take the stored events of the date into the ledger."""
+    with as_permanent_failure():
+        known = services.settings
+        if services.events is None:
+            raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
+        found = take_events(
+            services.ledger,
+            services.events,
+            date.fromisoformat(context.partition_key),
+            accounts=known.ringcx_account_ids,
+            zone=known.events_zone,
+            now=services.clock(),
+            run_id=context.run.run_id,
         )
-
-    return [taken]
+    _warn(context, found)
+    return MaterializeResult(
+        metadata={
+            "events_read": found.read,
+            "events_new": found.new,
+            "events_changed": found.changed,
+            "events_known": found.known,
+            "events_with_link": found.with_link,
+            "events_of_other_accounts": found.foreign,
+            "start_disagrees": found.start_disagrees,
+            "malformed_requests": found.malformed,
+            "damaged_lines": found.damaged,
+            "files_read": found.files,
+            "by_account": table(("account", "new"), sorted(found.account.items())),
+        }
+    )
 
 
 def _warn(context: AssetExecutionContext, found: EventsTaken) -> None:

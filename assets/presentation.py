@@ -1,4 +1,4 @@
-"""How the assets show what they did: tables, places in the archive, progress."""
+"""How the assets show what they did: tables, columns, addresses in the archive, progress."""
 
 import time
 from collections import Counter
@@ -19,7 +19,6 @@ from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
 from pipelines.steps.fetch.fetcher import FetchResult
 
-OWNER = "team:recording-archive"
 PROGRESS_SECONDS = 30.0
 PROGRESS_SHARE = 0.1
 
@@ -41,27 +40,38 @@ def _type(values: Sequence[Cell]) -> str:
 
 
 def counts(by_status: Counter[Status]) -> dict[str, int]:
-    """How many recordings stand where, under constant names so that the UI plots them over dates."""
+    """Return how many recordings have each state, under constant names so that the UI plots them over dates."""
     return {"found": by_status.total(), **{str(status): by_status[status] for status in Status}}
 
 
 def not_held(reasons: pa.Table) -> TableMetadataValue:
-    """The recordings that should exist and are not held: how many for each state and reason (`Recordings.reasons`), and
-    what happens next.
+    """Return how many recordings are not archived for each state and reason (`Recordings.reasons`), and what happens
+    next.
     """
     rows = []
-    for one in reasons.to_pylist():
-        soonest = one["next_attempt_at"]
+    for row in reasons.to_pylist():
+        soonest = row["next_attempt_at"]
         following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
-        rows.append((one["status"], one["reason"] or "new", one["recordings"], following, one["example"]))
+        rows.append((row["status"], row["reason"] or "new", row["recordings"], following, row["example"]))
     return table(("state", "reason", "recordings", "next", "example"), sorted(rows))
 
 
 def place(bucket: Bucket, prefix: str) -> MetadataValue:
-    """Where something lies: a link into the AWS console, or the address where the store is not Amazon's."""
+    """Return a link into the AWS console, or the `s3://` address where the store is not Amazon's."""
     if bucket.is_amazon:
         return MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
     return MetadataValue.path(f"s3://{bucket.name}/{prefix}")
+
+
+def uri(bucket: Bucket, key: str) -> dict[str, str]:
+    """Return the metadata by which the catalog of the UI shows where an asset of a date is stored."""
+    return {"dagster/uri": f"s3://{bucket.name}/{key}"}
+
+
+def column_schema(schema: pa.Schema) -> dict[str, TableSchema]:
+    """Return the metadata by which the catalog of the UI shows the columns of a table in the ledger."""
+    columns = [TableColumn(field.name, str(field.type)) for field in schema]
+    return {"dagster/column_schema": TableSchema(columns)}
 
 
 class ProgressReporter:
@@ -70,15 +80,17 @@ class ProgressReporter:
     def __init__(self, context: AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
         self._context = context
         self._clock = clock
-        self._told_at = clock()
-        self._told = 0
+        self._reported_at = clock()
+        self._reported = 0
 
     def __call__(self, progress: FetchResult) -> None:
-        """Take note of `progress`, and tell it when it is time."""
-        ahead = progress.settled - self._told
-        if not ahead or (ahead < progress.due * PROGRESS_SHARE and self._clock() - self._told_at < PROGRESS_SECONDS):
+        """Show `progress` in the UI if it is time."""
+        ahead = progress.settled - self._reported
+        if not ahead or (
+            ahead < progress.due * PROGRESS_SHARE and self._clock() - self._reported_at < PROGRESS_SECONDS
+        ):
             return
-        self._told, self._told_at = progress.settled, self._clock()
+        self._reported, self._reported_at = progress.settled, self._clock()
         megabytes = progress.size / 1e6
         self._context.log.info("%d of %d recordings done, %.1f MB archived", progress.settled, progress.due, megabytes)
         self._context.log_event(

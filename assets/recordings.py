@@ -6,9 +6,7 @@ from datetime import date
 import pyarrow.compute as pc
 from dagster import (
     AssetExecutionContext,
-    AssetsDefinition,
     Config,
-    DailyPartitionsDefinition,
     MaterializeResult,
     ResourceParam,
     TableMetadataValue,
@@ -16,13 +14,13 @@ from dagster import (
 )
 from pydantic import Field
 
-from assets.presentation import OWNER, ProgressReporter, counts, not_held, place, table
+from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri
 from pipelines.archive import keys
-from pipelines.ledger.schema import values
+from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import Services
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.findings import SAMPLE
 from pipelines.steps.fetch.fetcher import Fetcher, refused_log_in
 from pipelines.steps.fetch.reopen import Retried, reopen
@@ -54,96 +52,91 @@ class RetryConfig(Config):
     )
 
 
-def recording_assets(
-    partitions: DailyPartitionsDefinition, reports: Sequence[ReportName], *, events: bool = False
-) -> list[AssetsDefinition]:
-    """The links of a date, by the rows of these reports, and the recordings behind them; with `events` also those that
-    End Call Events name.
-    """
-
-    @asset(
-        deps=[*reports, *([EVENTS] if events else [])],
-        partitions_def=partitions,
-        group_name="recordings",
-        kinds={"parquet"},
-        owners=[OWNER],
-        description="The recordings that the date's rows link to. Each one not known before becomes `pending`.",
-    )
-    def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
-        with as_permanent_failure():
-            found = register_links(
-                services.ledger,
-                date.fromisoformat(context.partition_key),
-                zone=services.settings.zone,
-                first=services.settings.archive_start_date,
-                allowed=services.allowed,
-                now=services.clock(),
-                run_id=context.run.run_id,
-            )
-        return MaterializeResult(
-            metadata={
-                "links_in_rows": found.links,
-                "recordings_found": found.found,
-                "recordings_new": found.new,
-                "recordings_known": found.known,
-                "links_changed": found.relinked,
-                "links_refused": sum(found.refused.values()),
-                "of_both_sources": found.joined,
-                "ambiguous": len(found.ambiguous),
-                "held_twice": found.held_twice,
-                "mono": found.by_layout.get("mono", 0),
-                "stereo": found.by_layout.get("stereo", 0),
-                **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
-                **({"named_by_several_calls": _ids(found.shared)} if found.shared else {}),
-                **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
-            }
+@asset(
+    deps=[*REPORTS, EVENTS],
+    group_name="recordings",
+    kinds={"parquet"},
+    metadata=column_schema(STATE_SCHEMA),
+    description="The recordings that the date's rows link to. Each one not known before becomes `pending`.",
+)
+def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+    """Register the recordings that the rows of the date link to."""
+    with as_permanent_failure():
+        found = register_links(
+            services.ledger,
+            date.fromisoformat(context.partition_key),
+            zone=services.settings.zone,
+            first=services.settings.archive_start_date,
+            allowed=services.allowed,
+            now=services.clock(),
+            run_id=context.run.run_id,
         )
-
-    @asset(
-        deps=[recording_links],
-        partitions_def=partitions,
-        group_name="recordings",
-        kinds={"s3", "wav"},
-        owners=[OWNER],
-        pool="ringcx_media",
-        description=(
-            "The WAV files in S3: everything `pending` and due is fetched, checked to be a whole recording, stored "
-            "create-only with its SHA-256, and its state recorded. What is already held is never fetched again."
-        ),
+    return MaterializeResult(
+        metadata={
+            "dagster/partition_row_count": found.found,
+            "links_in_rows": found.links,
+            "recordings_found": found.found,
+            "recordings_new": found.new,
+            "recordings_known": found.known,
+            "links_changed": found.relinked,
+            "links_refused": sum(found.refused.values()),
+            "of_both_sources": found.joined,
+            "ambiguous": len(found.ambiguous),
+            "held_twice": found.held_twice,
+            "mono": found.by_layout.get("mono", 0),
+            "stereo": found.by_layout.get("stereo", 0),
+            **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
+            **({"named_by_several_calls": _ids(found.shared)} if found.shared else {}),
+            **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
+        }
     )
-    def recordings(
-        context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
-    ) -> MaterializeResult[None]:
-        day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
-        ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
-        with as_permanent_failure():
-            linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
-            retried = _reopened(config, services, day, linked, run_id)
-            work = work_of(ledger, day, linked, prefix, allowed, now=services.clock(), run_id=run_id)
-            context.log.info("%d recordings known, %d due", len(work.known), len(work.due))
-            result = _fetcher(services, run_id, ProgressReporter(context)).run(work)
-            known = work.known
-            if result.settled:
-                known = standing_after(ledger, day, linked, now=services.clock(), run_id=run_id)
-            event_latency = _event_latency(ledger, known, day, run_id) if events and result.archived else {}
-        if complaint := refused_log_in(result):
-            raise PermanentFailure(complaint)
-        return MaterializeResult(
-            metadata={
-                "not_held": not_held(known.reasons()),
-                **counts(known.by_status()),
-                "of_other_dates": known.dated_otherwise(day),
-                "archived_now": result.archived,
-                "adopted_now": result.adopted,
-                "reopened_now": retried.fresh,
-                "still_not_allowed": retried.refused,
-                "megabytes_now": round(result.size / 1e6, 3),
-                **event_latency,
-                "archive": place(services.bucket, keys.day_prefix(prefix, day)),
-            }
-        )
 
-    return [recording_links, recordings]
+
+@asset(
+    deps=[recording_links],
+    group_name="recordings",
+    kinds={"s3", "wav"},
+    pool="ringcx_media",
+    description=(
+        "The WAV files in S3: everything `pending` and due is fetched, checked to be a whole recording, stored "
+        "create-only with its SHA-256, and its state recorded. What is already held is never fetched again."
+    ),
+)
+def recordings(
+    context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
+) -> MaterializeResult[None]:
+    """Fetch the due recordings of the date and record the state of each."""
+    day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
+    ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
+    with as_permanent_failure():
+        linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
+        retried = _reopened(config, services, day, linked, run_id)
+        work = work_of(ledger, day, linked, prefix, allowed, now=services.clock(), run_id=run_id)
+        context.log.info("%d recordings known, %d due", len(work.known), len(work.due))
+        result = _fetcher(services, run_id, ProgressReporter(context)).run(work)
+        known = work.known
+        if result.settled:
+            known = standing_after(ledger, day, linked, now=services.clock(), run_id=run_id)
+        event_latency = (
+            _event_latency(ledger, known, day, run_id) if services.events is not None and result.archived else {}
+        )
+    if complaint := refused_log_in(result):
+        raise PermanentFailure(complaint)
+    return MaterializeResult(
+        metadata={
+            "not_held": not_held(known.reasons()),
+            **counts(known.by_status()),
+            "of_other_dates": known.dated_otherwise(day),
+            "archived_now": result.archived,
+            "adopted_now": result.adopted,
+            "reopened_now": retried.fresh,
+            "still_not_allowed": retried.refused,
+            "megabytes_now": round(result.size / 1e6, 3),
+            **event_latency,
+            **uri(services.bucket, keys.day_prefix(prefix, day)),
+            "archive": place(services.bucket, keys.day_prefix(prefix, day)),
+        }
+    )
 
 
 def _reopened(config: RetryConfig, services: Services, day: date, linked: Iterable[date], run_id: str) -> Retried:

@@ -1,13 +1,12 @@
 """The reports: the rows that say which recordings should exist."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
     Config,
-    DailyPartitionsDefinition,
     MaterializeResult,
     MetadataValue,
     ResourceParam,
@@ -15,13 +14,12 @@ from dagster import (
 )
 from pydantic import Field
 
-from assets.presentation import OWNER, table
+from assets.presentation import column_schema, table
 from pipelines.calendar import day_bounds
-from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import Services
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import ReportPull, settled_period
 
@@ -52,26 +50,23 @@ class WindowConfig(Config):
     )
 
 
-def report_assets(partitions: DailyPartitionsDefinition, reports: Sequence[ReportName]) -> list[AssetsDefinition]:
-    """One asset for each of these reports."""
-    return [
-        asset(
-            name=report,
-            partitions_def=partitions,
-            group_name="reports",
-            kinds={"ringcx", "parquet"},
-            owners=[OWNER],
-            # Of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
-            pool="ringcx_metadata" if report == INTERACTIONS else "ringcx_reports",
-            description=_DESCRIPTIONS[report],
-        )(_pull_interactions if report == INTERACTIONS else _pull_of(report))
-        for report in reports
-    ]
+def _report(report: ReportName, pool: str) -> Callable[[Callable[..., MaterializeResult[None]]], AssetsDefinition]:
+    return asset(
+        name=report,
+        group_name="reports",
+        kinds={"ringcx", "parquet"},
+        metadata=column_schema(ROW_SCHEMA),
+        pool=pool,
+        description=_DESCRIPTIONS[report],
+    )
 
 
-def _pull_interactions(
+# A pool of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
+@_report("interaction_metadata", "ringcx_metadata")
+def interaction_metadata(
     context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
 ) -> MaterializeResult[None]:
+    """Pull the interaction metadata of the date, window by window."""
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
         bounds = day_bounds(day, services.settings.zone)
@@ -88,10 +83,11 @@ def _pull_interactions(
             log=context.log,
             afresh=config.ask_for_every_window,
         ).run(services.settings.ringcx_account_ids)
-    return _told(pulls, whole_day=period.end == bounds[1])
+    return _result(pulls, whole_day=period.end == bounds[1])
 
 
-def _pull_of(report: ReportName) -> Callable[..., MaterializeResult[None]]:
+def _pulled(report: ReportName) -> AssetsDefinition:
+    @_report(report, "ringcx_reports")
     def pull(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         with as_permanent_failure():
@@ -107,16 +103,21 @@ def _pull_of(report: ReportName) -> Callable[..., MaterializeResult[None]]:
                 clock=services.clock,
                 log=context.log,
             ).run(services.settings.ringcx_account_ids)
-        return _told(pulls, whole_day=period.end == bounds[1])
+        return _result(pulls, whole_day=period.end == bounds[1])
 
     return pull
 
 
-def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:
+agent_segment_metadata = _pulled("agent_segment_metadata")
+global_call_type_detail = _pulled("global_call_type_detail")
+
+
+def _result(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:
     rows, with_link = sum(pull.rows for pull in pulls), sum(pull.with_link for pull in pulls)
     period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
     return MaterializeResult(
         metadata={
+            "dagster/partition_row_count": rows,
             "rows_pulled": rows,
             "rows_new": sum(pull.new for pull in pulls),
             "rows_changed": sum(pull.changed for pull in pulls),
@@ -129,7 +130,7 @@ def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None
             "whole_day": MetadataValue.bool(whole_day),
             "by_account": table(
                 ("account", "rows", "new", "changed", "vanished", "with_link"),
-                [(one.account_id, one.rows, one.new, one.changed, one.vanished, one.with_link) for one in pulls],
+                [(pull.account_id, pull.rows, pull.new, pull.changed, pull.vanished, pull.with_link) for pull in pulls],
             ),
         }
     )
@@ -137,8 +138,10 @@ def _told(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None
 
 def _oddities(pulls: list[PullRecord]) -> dict[str, int]:
     """What the pulls say of answers that may be cut off, and of what could not be read as a row or a flag."""
-    said: dict[str, list[int]] = {
+    found: dict[str, list[int]] = {
         name: [value for pull in pulls if (value := getattr(pull, name)) is not None]
         for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped")
     }
-    return {name: max(of) if name == "largest_window" else sum(of) for name, of in said.items() if of}
+    return {
+        name: max(numbers) if name == "largest_window" else sum(numbers) for name, numbers in found.items() if numbers
+    }

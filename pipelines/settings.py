@@ -118,6 +118,12 @@ def _expanded(path: Path) -> Path:
         raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
 
 
+def _owner(name: str) -> str:
+    if not re.fullmatch(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", name):
+        raise ValueError("must be an e-mail address or team:<name>")
+    return name
+
+
 def _header_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
         raise ValueError("is not a header name; write it like Authorization or X-Events-Key")
@@ -160,6 +166,7 @@ class Calendar(BaseSettings):
     archive_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
+    archive_owner: Annotated[str, AfterValidator(_owner)] | None = None
     ringcx_source: Source = "legacy"
     events_url: Place | None = None
     events_timezone: Annotated[str, AfterValidator(_known_zone)] = "US/Eastern"

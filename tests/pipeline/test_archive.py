@@ -61,6 +61,11 @@ def test_a_second_run_fetches_no_media_and_seals_no_new_manifest(world: Callable
     assert again.success
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
     assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
+    pulled = it.metadata(again, "agent_segment_metadata")
+    assert pulled["dagster/partition_row_count"] == pulled["rows_pulled"]
+    day = recent[0].isoformat()
+    assert it.metadata(again, "recordings")["dagster/uri"].startswith("s3://")
+    assert day in it.metadata(again, "recordings")["dagster/uri"]
     assert it.metadata(again, "agent_segment_metadata")["rows_new"] == 0
     assert it.metadata(again, "agent_segment_metadata")["rows_changed"] == 0
     after = it.objects("")

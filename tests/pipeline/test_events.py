@@ -50,7 +50,7 @@ def test_with_a_place_for_events_the_graph_has_them_and_without_one_it_has_not(
     assert "end_call_events_arrived" in {one.name for one in defs.get_repository_def().sensor_defs}
     node = defs.resolve_asset_graph().get(AssetKey("end_call_events"))
     assert node.description
-    assert node.owners
+    assert node.owners == []
     assert node.backfill_policy is None
     assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
     (check,) = (one for one in defs.resolve_asset_graph().asset_check_keys if one.name == "every_event_arrived")

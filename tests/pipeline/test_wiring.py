@@ -22,6 +22,9 @@ from dagster import (
     build_sensor_context,
 )
 
+from assets.manifest import daily_manifest
+from assets.recordings import recording_links, recordings
+from assets.reports import agent_segment_metadata, global_call_type_detail
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
@@ -86,15 +89,24 @@ def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_ru
 
 
 def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_today() -> None:
-    graph = build_defs().resolve_asset_graph()
+    graph = build_defs(calendar=Calendar(archive_owner="team:archive")).resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.description
-        assert node.owners
+        assert node.owners == ["team:archive"]
+        assert node.freshness_policy is not None
         assert node.kinds
         assert node.group_name in {"reports", "recordings", "proof"}
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
         assert node.backfill_policy is None
+
+
+def test_assets_can_be_imported_by_their_names_and_belong_to_nobody_unless_a_setting_says_so() -> None:
+    graph = build_defs(calendar=Calendar()).resolve_asset_graph()
+    for asset in (agent_segment_metadata, global_call_type_detail, recording_links, recordings, daily_manifest):
+        assert graph.get(asset.key).owners == []
+    with pytest.raises(ValueError, match=r"e-mail address or team:<name>"):
+        Calendar(archive_owner="somebody")
 
 
 def test_the_nightly_schedule_takes_yesterday_and_the_look_back_in_local_days() -> None:
