@@ -42,6 +42,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/deptry .
 	$(BIN)/codespell
+	! grep -rnIiEf tests/words_to_avoid.txt pipelines assets docs README.md .env.example --exclude-dir=__pycache__
 
 types: $(READY)
 	$(BIN)/mypy

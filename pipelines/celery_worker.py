@@ -6,7 +6,7 @@ cannot differ. What is added is what becomes of the runs of a worker that died.
 A task is acknowledged when its run has ended; the broker gives it to another worker when this one's connection breaks.
 Dagster, with its run monitoring on, ignores a second worker for a run that has begun, and takes the ignored task for
 the run's success: the run would stay "started" until `max_runtime_seconds`. So a task that comes again ends its run
-here, as a run whose worker was lost, and Dagster's run retries start it anew, from the steps that had not succeeded.
+here, as a run whose worker was lost, and Dagster's run retries start it again, from the steps that had not succeeded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of objects. Pure text: what is called how, and never what lies there.
+"""The keys of objects. Pure text: how an object is named, never what it contains.
 
 File paths and account ids come from the source and are hostile: what is not plainly harmless is replaced by a hash of
 itself, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input.
@@ -33,7 +33,7 @@ def recording_key(prefix: str, day: date, account_id: str, layout: str, file_pat
 
 
 def apart_key(key: str, recording_id: str) -> str:
-    """A key beside `key` for another recording whose file has the same name: `<stem>-<8 hex of its id's
+    """A key next to `key` for another recording whose file has the same name: `<stem>-<8 hex of its id's
     hash><suffix>`.
     """
     folder, slash, name = key.rpartition("/")
@@ -44,7 +44,7 @@ def apart_key(key: str, recording_id: str) -> str:
 
 
 def kept_apart(key: str) -> Iterator[str]:
-    """The keys beside which `apart_key` may have put `key`: itself, and what is left without one or two such marks."""
+    """The keys next to which `apart_key` may have put `key`: itself, and what is left without one or two such marks."""
     yield key
     for _ in range(2):
         key, marks = _APART.subn("", key)
@@ -100,7 +100,7 @@ def manifest_number(key: str) -> int | None:
 
 
 def signature_key(key: str) -> str:
-    """The key of a manifest's signature, beside the manifest's own `key`."""
+    """The key of a manifest's signature, next to the manifest's own `key`."""
     return f"{key}.sig"
 
 

@@ -38,7 +38,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A recording that lies in the archive. `adopted`: it lay there already, with these bytes."""
+    """A recording in the archive. `adopted`: it was already stored, with these bytes."""
 
     key: str
     size: int
@@ -57,15 +57,15 @@ class Adopted:
 
 
 def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
-    """Put a recording under its key, or adopt the equal one that lies there.
+    """Put a recording under its key, or adopt the equal object that is already stored.
 
     `body` is seekable and holds exactly the recording; it is read from its beginning, block by block.
 
     Raises:
-        NameTaken: another recording lies there: store it again under `keys.apart_key`.
-        Conflict: this recording lies there with other bytes, damaged or not; the new ones are kept under the
+        NameTaken: another recording is stored there: store it again under `keys.apart_key`.
+        Conflict: this recording is stored there with other bytes, damaged or not; the new ones are kept under the
             conflict key.
-        StoreDamaged: what lies there after the put is not what was sent. It counts for nothing.
+        StoreDamaged: the object stored by the put is not what was sent. It does not count as archived.
         StorageUnavailable, StorageRefused: later, or never with these settings.
         ValueError: the body's length is not `upload.size`.
     """
@@ -92,7 +92,7 @@ def adopt(bucket: Bucket, key: str, recording_id: str) -> Adopted | None:
     recording.
 
     Returns:
-        None when nothing lies there, or it is another recording, does not say what it is, is damaged, or is no
+        None when nothing is stored there, or it is another recording, does not say what it is, is damaged, or is no
         recording: fetch it.
     """
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
@@ -113,7 +113,7 @@ def adopt(bucket: Bucket, key: str, recording_id: str) -> Adopted | None:
 
 
 def require_arrived(bucket: Bucket, key: str, put: Put, *, sha256: str) -> None:
-    """Prove that a put's bytes lie in the bucket; `sha256` of them in hex.
+    """Prove that a put's bytes are in the bucket; `sha256` of them in hex.
 
     Raises:
         StoreDamaged: other bytes do.
@@ -126,10 +126,10 @@ def require_arrived(bucket: Bucket, key: str, put: Put, *, sha256: str) -> None:
 
 
 def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
-    """Something lies under the key: the same, the same with other bytes, or another one?"""
+    """Decide what is stored under the key: the same recording, the same with other bytes, or another recording."""
     if found.recording_id is not None and not found.is_recording(upload.recording_id):
         raise NameTaken(upload.key)
-    # Metadata only says what should lie there, and a checksum may be an echo: read it.
+    # Metadata only says what should be stored, and a checksum may be an echo: read the object.
     held = bucket.hash_object(upload.key).sha256
     if held == upload.sha256:
         return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)

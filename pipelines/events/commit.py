@@ -53,7 +53,7 @@ class GroupCommit:
         """Return once the line is durable.
 
         Raises:
-            EventsUnavailable: it is not, or nobody knows.
+            EventsUnavailable: it is not stored, or that is unknown.
             Overloaded: it was not taken.
         """
         if self.waiting_bytes > MOST_WAITING_BYTES:

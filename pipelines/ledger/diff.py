@@ -55,7 +55,7 @@ def diff_rows(pulled: pa.Table, seen: pa.Table) -> RowDiff:
     """Compare by `row_key` and `row_hash`; neither table's order matters.
 
     Args:
-        pulled: any columns besides those two; one row per `row_key`.
+        pulled: these two columns and any others; one row per `row_key`.
         seen: the latest rows of the same report, date and account, one per `row_key`; only those two columns are read.
 
     Raises:

@@ -304,5 +304,6 @@ def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> 
 def _require(state: RecordingState, wish: str, allowed: bool) -> None:
     if not allowed:
         raise ValueError(
-            f"recording {state.recording_id} is {state.status} and cannot become {wish}; use reopened() to begin anew."
+            f"recording {state.recording_id} is {state.status} and cannot become {wish}; "
+            "use reopened() to start a new epoch."
         )

@@ -1,9 +1,9 @@
 """How an error of the cores or steps ends a step: one sentence for the person who looks at the run at night.
 
-Everything a run cannot mend by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run retry
-repeats (elsewhere a permanent error was retried 5,363 times). What the client could retry, it has retried already;
-what another day may mend comes back through the schedule's look-back and the sensor. An error without a sentence of
-ours is a defect and keeps its trace.
+Everything that a run cannot fix by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run
+retry repeats (elsewhere a permanent error was retried 5,363 times). The client has already retried what it could; what
+may work another day comes back through the schedule's look-back and the sensor. An error without a sentence of ours is
+a defect and keeps its trace.
 """
 
 from __future__ import annotations

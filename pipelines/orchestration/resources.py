@@ -49,7 +49,7 @@ def _client_of_process(
     max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
 ) -> "S3Client":
     """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
-    minute. Built anew when a variable changes, and every hour, so that changed credentials files are read.
+    minute. Rebuilt when a variable changes, and every hour, so that changed credentials files are read.
     """
     return make_s3_client(max_connections=max_connections, options=options)
 

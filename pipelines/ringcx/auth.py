@@ -1,10 +1,10 @@
 """Log-ins: how a request to RingCX gets its token, and a fresh one in time.
 
 Each is an `httpx.Auth` that serves one origin and leaves a request to any other bare. One object is shared by all
-threads: whoever finds the token old renews it, the others wait for that one and use it. Recordings behind HTTP basic
-auth need nothing from here: `httpx.BasicAuth` does.
+threads: the first thread that finds the token expired renews it; the others wait and use the new one. Recordings behind
+HTTP basic auth use `httpx.BasicAuth`.
 
-Source: RINGCX.md §2. A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; both kinds of it
+A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; both kinds of it
 count against the client's limit `auth`, whose permits all processes share.
 """
 

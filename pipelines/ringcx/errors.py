@@ -2,7 +2,7 @@
 
 An error's text is one sentence with the method, the address without its query, the verdict and the remedy. It never
 holds a token, a body or a value from a report: error texts end in logs and in the UI. The verdict of one recording
-(`MediaFault`) is not here but beside the code that finds it, in `media.py`.
+(`MediaFault`) is not here but next to the code that raises it, in `media.py`.
 """
 # ruff: noqa: N818 - the names are verdicts, read as "if the source refused"; a suffix would only repeat "Error"
 

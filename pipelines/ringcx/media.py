@@ -95,7 +95,7 @@ class MediaClient:
         hosts: the allow-list.
         auth: for the hosts on it; never sent on to another one by a redirect.
         method: of the first request; a redirect is followed by GET, unless it asks for the same method again.
-        ours: an origin that the settings name and no row does: it may lie in a private network.
+        ours: an origin that the settings name and no row does: it may be in a private network.
         max_bytes: a longer body is `too_large`. The default is the most that a WAV can hold.
         max_seconds: a body that takes longer is `too_slow`.
     """

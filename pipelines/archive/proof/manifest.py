@@ -311,7 +311,7 @@ def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
-    """The numbers of a day's manifests, sorted; what else lies there is left out."""
+    """Return the numbers of a day's manifests, sorted; other objects under the prefix are ignored."""
     found = (manifest_number(key) for key, _ in bucket.list_keys(manifest_prefix(bucket.prefix, day)))
     return sorted(number for number in found if number is not None)
 

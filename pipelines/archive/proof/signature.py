@@ -7,7 +7,7 @@ What is signed is a short text that names the manifest and its SHA-256, since KM
     <SHA-256 of the manifest's bytes, hex>
 
 with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. It is stored
-beside the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
+next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
 `algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). KMS keys are of the kind
 ECC_NIST_EDWARDS25519 and sign with ED25519_SHA_512 over the message as it is, which is plain Ed25519: one public key
 file verifies both, with this module or with openssl.
@@ -190,7 +190,7 @@ class Verifier:
         return cls(key for key in keys if isinstance(key, Ed25519PublicKey))
 
     def problem(self, bucket: Bucket, key: str, sha256: str) -> str | None:
-        """What is wrong with the signature beside the manifest `key`, whose bytes have that SHA-256; None if nothing.
+        """Return what is wrong with the signature of the manifest `key`, whose bytes have that SHA-256, or None.
 
         Raises:
             KeyMissing: there is no signature.

@@ -47,7 +47,7 @@ def is_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether a numeric address lies in the public internet, and so does the IPv4 address that it may embed."""
+    """Return whether a numeric address is public, and so is the IPv4 address that it may embed."""
     number: _Address = ipaddress.ip_address(address)
     if isinstance(number, ipaddress.IPv6Address):
         embedded = number.ipv4_mapped or number.sixtofour

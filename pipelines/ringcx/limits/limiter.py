@@ -87,8 +87,8 @@ class RateLimiter:
     """Permits from one store, the most urgent first, and among equals in the order in which they were asked for.
 
     A permit's time is written in the same transaction that finds it free, under the store's lock, so that no two
-    processes can take the same one. Whoever waits has a ticket; from those before it in the queue it knows when its
-    turn comes, sleeps until then without any lock, and looks again. A killed waiter's ticket lapses.
+    processes can take the same one. A waiting thread has a ticket; the tickets before it in the queue tell it when
+    its turn comes; it sleeps until then without any lock, and looks again. The ticket of a killed waiter lapses.
 
     Args:
         where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.

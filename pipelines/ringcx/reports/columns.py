@@ -81,7 +81,7 @@ FULL_SOURCES: Final = (LEGACY, CURRENT)
 """The sets of reports each of which, by itself, tells of every recording of a date."""
 
 LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
-"""Names that the ledger writes beside a report's own, or has in its folders' names.
+"""Names of columns that the ledger adds to a report's own, or has in its folders' names.
 
 A report's column of that name gets the prefix `report_`.
 """

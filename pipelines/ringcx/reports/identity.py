@@ -27,7 +27,7 @@ KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _THREADS: Final = 2
-_SLICE_ROWS: Final = 8192  # bounds the memory beside the table: a slice and its hashed text
+_SLICE_ROWS: Final = 8192  # bounds the memory used in addition to the table: a slice and its hashed text
 _DIGEST_BYTES: Final = 16
 _BYTES: Final = pa.large_binary()
 _LOOKED_UP: Final = 4096  # so many lengths of one column are looked up; beyond, each is written by itself
@@ -46,7 +46,7 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
     row without a UII (or dialog) has the key `<account>||<row_hash>`.
     """
     names = sorted(name for name in table.column_names if name not in LEDGER_COLUMNS)
-    with ThreadPoolExecutor(_THREADS) as pool:  # pyarrow's half of the work runs beside hashlib's
+    with ThreadPoolExecutor(_THREADS) as pool:  # pyarrow's half of the work runs in parallel to hashlib's
         slices = [table.slice(start, _SLICE_ROWS) for start in range(0, table.num_rows, _SLICE_ROWS)]
         digests = b"".join(pool.map(partial(_digests, names), slices))
     halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)

@@ -1,9 +1,7 @@
-"""Asking the current API for interaction metadata: the windows that make a period, what to send, the answer as a file.
+"""Request interaction metadata from the current API: the windows of a period, the request, the answer as a file.
 
-What the bytes say is `tables.py`'s business. Windows are asked for in UTC, so that no hour is ambiguous or missing. A
-row belongs to the window in which its segment ended; when a window may be asked for is the caller's to know.
-
-Source: RINGCX.md §5.
+`tables.py` reads the bytes. Windows are requested in UTC, so that no hour is ambiguous or missing. A row belongs to the
+window in which its segment ended; the caller knows when a window may be requested.
 """
 
 from collections.abc import Iterator

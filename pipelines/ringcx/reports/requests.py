@@ -1,9 +1,7 @@
-"""Asking for a report: what to send, and the answer as a file of bytes, whole or not at all.
+"""Request a report (`POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`): the whole answer as a file, or none.
 
-What the bytes say is `tables.py`'s business. Periods are asked for in UTC, so that no hour is ambiguous or missing; the
-caller decides which period makes a day, and asks again later for rows that come late.
-
-Source: RINGCX.md §3, `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
+`tables.py` reads the bytes. Periods are requested in UTC, so that no hour is ambiguous or missing; the caller decides
+which period makes a day, and requests it again later for rows that arrive late.
 """
 
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ def parse_report(report: ReportName, body: Path, *, framed: bool = True) -> pa.T
     Args:
         report: which report was asked for.
         body: the file that holds the answer; UTF-8, single bytes that are not are read as Windows-1252. One in UTF-16
-            or UTF-32 is written once more beside it.
+            or UTF-32 is written again next to it, as UTF-8.
         framed: whether HTTP said where the body ends (length or chunks). A CSV that is not must end in a line break.
 
     Returns:

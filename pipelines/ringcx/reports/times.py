@@ -1,7 +1,7 @@
 """The source's times and durations to aware UTC datetimes and seconds.
 
-A field that cannot be read is `None`, never an error: a recording matters more than the column beside it. Which field
-is whose start is not decided here.
+A field that cannot be read is `None`, never an error: a recording matters more than another column of its row. Which
+field is the start of what is not decided here.
 """
 
 import math

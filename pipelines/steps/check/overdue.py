@@ -54,7 +54,7 @@ class _Date:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the look over all dates needs besides the ledger."""
+    """What the check of all dates needs in addition to the ledger."""
 
     accounts: Sequence[str]
     reports: Sequence[ReportName]

@@ -167,4 +167,4 @@ def _locking(probes: Probes, subject: str) -> Line:
         return ok(subject, f"on, by default for {found.default}.")
     if found.enabled:
         return warning(subject, "on, but without a default retention nothing is locked: set one for the bucket.")
-    return warning(subject, "off: whoever has the right can delete what is archived; switch it on for the bucket.")
+    return warning(subject, "off: archived recordings can be deleted by anybody with that right; switch it on.")

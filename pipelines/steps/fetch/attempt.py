@@ -61,7 +61,7 @@ class TemporaryDiskFull(Exception):  # noqa: N818 - the sentence that the run en
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How one attempt ended: with `stored`, or with a `fault`, or with a `conflict` (other bytes lie under its key).
+    """How an attempt ended: with `stored`, with a `fault`, or with a `conflict` (other bytes are stored under its key).
 
     `state` is the one before it; of a body that was not archived it has the hash, the size and the quarantine. `at` is
     when a fault was met: by that time it was decided what becomes of the bytes.
@@ -209,7 +209,7 @@ class Attempt:
         try:
             return store(self.bucket, upload, body)
         except NameTaken:
-            # Two files of one name in two folders of the source: the second is kept beside the first.
+            # Two files of one name in two folders of the source: the second is kept under a key next to the first.
             return store(self.bucket, replace(upload, key=keys.apart_key(upload.key, upload.recording_id)), body)
 
 

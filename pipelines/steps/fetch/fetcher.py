@@ -52,7 +52,7 @@ class FetchResult:
     Attributes:
         due: recordings that it had to attempt.
         settled: those of which it wrote a new state.
-        archived: those that are held now; `adopted` of them lay in the bucket already.
+        archived: recordings that are held now; `adopted` of them were already in the bucket.
         size: bytes of the archived ones.
         refused: log-in that gave no recording -> how many it was refused for.
     """
@@ -153,7 +153,7 @@ class Fetcher:
                 self._settle(self._undecided.pop())
 
     def _existing(self, due: Planned) -> frozenset[str]:
-        """What lies in the archive already and may be one of these."""
+        """Return what is already in the archive and may be one of these."""
         prefixes = [day_prefix(self.bucket.prefix, day) for day in due.days()]
         return due.among(key for prefix in prefixes for key, _ in self.bucket.list_keys(prefix))
 

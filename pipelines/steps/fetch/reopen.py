@@ -48,7 +48,7 @@ def reopen(
 ) -> Retried:
     """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
-    A named recording may also be `archived`, for instance when its object was lost: what lies in the bucket is adopted,
+    A named recording may also be `archived`, for instance when its object was lost: what is in the bucket is adopted,
     else it is fetched again. One that is `pending` becomes due at once.
 
     Raises:
@@ -56,7 +56,7 @@ def reopen(
     """
     named = _named(ledger, day, linked, recording_ids) if recording_ids else {}
     fresh = refused = 0
-    others = _final(ledger, day, linked, besides=named) if all_final else ()
+    others = _final(ledger, day, linked, excluding=named) if all_final else ()
     for states in chain([list(named.values())], others):
         pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
         lines = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
@@ -79,10 +79,12 @@ def _named(ledger: Ledger, day: date, linked: Iterable[date], ids: Sequence[str]
     return named
 
 
-def _final(ledger: Ledger, day: date, linked: Iterable[date], besides: Iterable[str]) -> Iterator[list[RecordingState]]:
-    """The final ones, some thousand at a time."""
+def _final(
+    ledger: Ledger, day: date, linked: Iterable[date], excluding: Iterable[str]
+) -> Iterator[list[RecordingState]]:
+    """Yield the recordings in a final state, some thousand at a time."""
     lines = recordings_of(ledger, day, linked).final()
-    others = pc.invert(pc.is_in(lines["recording_id"], value_set=pa.array(list(besides), pa.string())))
+    others = pc.invert(pc.is_in(lines["recording_id"], value_set=pa.array(list(excluding), pa.string())))
     lines = lines.filter(others)
     for start in range(0, lines.num_rows, _AT_ONCE):
         yield states_from(lines.slice(start, _AT_ONCE))

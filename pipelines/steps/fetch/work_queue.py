@@ -100,7 +100,7 @@ class Work(NamedTuple):
 def work_of(
     ledger: Ledger, day: date, linked: Iterable[date], prefix: str, allowed: AllowedLinks, *, now: datetime, run_id: str
 ) -> Work:
-    """Return what a run of `day` has to attempt, once both sources are matched as they stand now (`rejoin`)."""
+    """Return what a run of `day` has to attempt, after matching both sources again (`rejoin`)."""
     known = recordings_of(ledger, day, linked)
     if rejoin(ledger, known, day, now=now, run_id=run_id):
         known = recordings_of(ledger, day, linked)

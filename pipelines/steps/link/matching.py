@@ -1,7 +1,7 @@
 """The same segment, told of by the legacy report and by the current API, is one recording with two names.
 
-Both name the account, the call (UII), the agent and the start; they are matched by the rows of a date and of the dates
-beside it, since the one files a segment under the day it starts and the other under the day it ends. Whoever was known
+Both name the account, the call (UII), the agent and the start; they are matched by the rows of a date and of its
+neighbours, since the report files a segment under the day it starts and the API under the day it ends. What was known
 first is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched.
 Where more than one fits, or a field that tells them apart is missing, nothing is joined: a recording held twice is no
 loss, one that is not fetched may be.
@@ -90,7 +90,7 @@ class Joined:
 
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
-    """Which recordings of these calls are one, by the rows of `day` and of the dates beside it."""
+    """Which recordings of these calls are one, by the rows of `day` and of the neighbouring dates."""
     if not calls:
         return NO_PAIRS
     days = [day + step * _DAY for step in (-1, 0, 1)]

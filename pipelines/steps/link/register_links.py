@@ -102,7 +102,7 @@ def register_links(
     ledger.append_states([one for key, one in lines.items() if key not in joined.renamed] + list(joined.lines))
     names = known.names | {key: str(one.same_as) for key, one in joined.renamed.items()}
     if pairs.partners:
-        # The other name may have been registered meanwhile, by the run of the date beside: who writes last sees both.
+        # A neighbouring date's run may have registered the other name meanwhile: the run that writes last sees both.
         seen = ledger.names(days)
         ledger.append_states(join(pairs, seen, now=now, run_id=run_id).lines)
         names |= {key: one.same_as for key, one in seen.items() if one.same_as is not None}

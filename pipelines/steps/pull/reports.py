@@ -144,7 +144,7 @@ class ReportPull:
 
     def _account(self, account_id: str) -> PullRecord:
         pulled_at = self.clock()
-        # Before the pull: to read parts of a million rows takes memory that a million rows beside them would add to.
+        # Before the pull, so that the memory for reading the ledger's rows does not add to that of the pulled rows.
         seen = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
         bodies, rows, skipped = self._identified(account_id)
         difference = diff_rows(rows, seen)

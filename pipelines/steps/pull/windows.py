@@ -347,7 +347,7 @@ class _Seen:
 
 def _known(rows: pa.Table) -> pa.Table:
     ended = [parse_moment(text) for text in rows["segment_end_time_ms"].to_pylist()]
-    # Anew: rows read from the ledger have a stricter schema than pulled ones.
+    # Again, because rows read from the ledger have a stricter schema than pulled ones.
     columns: dict[str, Any] = {name: rows[name] for name in ("row_key", "row_hash")}
     return pa.table(columns | {"ended": pa.array(ended, _TIME)})
 

@@ -61,7 +61,7 @@ def seal_day(
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
 
     A run of another date may append to this one and seal it too. Each seals after its own appending, so the last one
-    to seal must not be one that read before the other appended: whoever finds new parts after sealing does it again.
+    to seal must not be one that read before the other appended: a run that finds new parts after sealing seals again.
 
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
     no witness names yet get one.

@@ -46,7 +46,7 @@ def check_pulls(
     """
     known = accounts or sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
     if not any(pulls.values()):
-        tell("never_pulled", day.isoformat(), f"{day} was never pulled, so nobody knows what it should hold; run it")
+        tell("never_pulled", day.isoformat(), f"{day} was never pulled, so it is unknown what it should hold; run it")
         return
     for gap in gaps(pulls, known, bounds, reports):
         subject = f"{gap.report} of account {gap.account_id}"
