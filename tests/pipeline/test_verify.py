@@ -296,6 +296,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "the day before": lambda one: one.update(previous_day={"date": str(FIRST), "number": 7, "sha256": "0" * 64}),
     "a hostile chain": lambda one: one.update(previous_day={"date": [], "number": "x"}),
     "ids that are numbers": lambda one: [entry.update(recording_id=at) for at, entry in enumerate(one["entries"])],
+    "entries that are no objects": lambda one: one.update(entries=[1]),
     "a size in words": lambda one: one["entries"][0].update(size="much"),
     "nonsense": lambda one: one.update(entries=[{"recording_id": "\ud800", "status": ["archived"], "size": 1 << 80}]),
 }

@@ -363,8 +363,8 @@ def _entries(listed: str) -> Iterator[Entry]:
         entry, end = _decoder.raw_decode(listed, start)
         if (before is not None and listed[place] != ",") or _json(entry) != listed[start:end].encode():
             raise ValueError("an entry is not canonical")
-        if not all(isinstance(entry.get(name), kinds) for name, kinds in _KINDS.items()):
-            raise ValueError("a field of an entry has another type than it was sealed with")
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), of) for name, of in _KINDS.items()):
+            raise ValueError("an entry or a field of it has another type than was sealed")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")
         place, before = end, entry["recording_id"]
