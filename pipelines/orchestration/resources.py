@@ -33,7 +33,7 @@ from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient
-from pipelines.ringcx.reports.segments import DOWNLOAD_LIMIT, SegmentLinks
+from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, SegmentLinks
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError, load
 from pipelines.steps.fetch.attempt import Recorders
 from pipelines.steps.link.register_links import AllowedLinks

@@ -1,8 +1,8 @@
 """Log-ins: how a request to RingCX gets its token, and a fresh one in time.
 
 Each is an `httpx.Auth` that serves one origin and leaves a request to any other bare. One object is shared by all
-threads: the first thread that finds the token expired renews it; the others wait and use the new one. Recordings behind
-HTTP basic auth use `httpx.BasicAuth`.
+threads: the first that finds the token old renews it, and the others wait for the new token. Recordings behind HTTP
+basic auth need nothing from here: `httpx.BasicAuth` does.
 
 A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; both kinds of it
 count against the client's limit `auth`, whose permits all processes share.
@@ -249,7 +249,7 @@ class RingCentralJwt(TokenAuth):
         return _token(answer, "accessToken", asked_at, self._exchange_url, "RINGCX_AUTH_URL")
 
     def _refreshed(self, refresh: str) -> _Token | None:
-        """A new pair for a refresh token; None when there is none to be had that way, and a log-in is due."""
+        """A new pair for a refresh token; None when the refresh failed and a log-in is due."""
         asked_at = self._clock()
         try:
             status, answer = _post(

@@ -21,7 +21,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.segments import SegmentLinks
+from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.fetch.work_queue import standing_after, work_of
 from pipelines.steps.link.matching import Pairs, join, pairs_around

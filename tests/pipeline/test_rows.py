@@ -17,7 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.segments import SegmentLinks
+from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, ready_at

@@ -22,9 +22,14 @@ from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import interaction_request, pull_interactions, windows
+from pipelines.ringcx.reports.interactions import (
+    SegmentLinks,
+    interaction_request,
+    pull_interactions,
+    segment_recording_id,
+    windows,
+)
 from pipelines.ringcx.reports.requests import Period
-from pipelines.ringcx.reports.segments import SegmentLinks, segment_recording_id
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.ringcx.reports.times import parse_moment, parse_ms
 

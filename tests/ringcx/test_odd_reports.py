@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.reports.bodies import scratch_folder
 from pipelines.ringcx.reports.columns import ReportName, canonical_name
-from pipelines.ringcx.reports.scratch import scratch_folder
 from pipelines.ringcx.reports.tables import lines_skipped, parse_report
 
 GCTD: ReportName = "global_call_type_detail"
@@ -129,7 +129,7 @@ def test_version_2_of_interaction_metadata_is_read_under_the_names_of_version_1(
 KILLED = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from pipelines.ringcx.reports.scratch import scratch_folder
+from pipelines.ringcx.reports.bodies import scratch_folder
 with scratch_folder() as folder:
     (folder / "rows").write_text("+1 602 555 0142")
     print(folder, flush=True)

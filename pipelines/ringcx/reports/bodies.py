@@ -1,11 +1,16 @@
-"""One POST to the source and its answer as a file of bytes, whole or not at all.
+"""Send one POST to the source and save its answer in a file, whole or not at all.
 
-What is asked for stands in `reports.py` and `interactions.py`, what the bytes say is `tables.py`'s business.
+`requests.py` and `interactions.py` say what is requested, `tables.py` reads the bytes.
 """
 
+import fcntl
 import hashlib
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,13 +27,15 @@ from pipelines.ringcx.http.client import (
     unpacked,
 )
 
+_PREFIX: Final = "ringcx-answers-"
+_JUST_MADE_S: Final = 60  # between being made and being locked
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What an error's sentence tells a person to check: the right that is needed, the settings that make the address,
-    and what to ask for if so much cannot be had at once.
+    and what to request when the answer is too large.
     """
 
     right: str
@@ -176,3 +183,37 @@ def _excess(size: int, seconds: float, limits: BodyLimits) -> str | None:
     if seconds > limits.max_seconds:
         return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
     return None
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield an empty folder for answers and remove it at the end, as they hold personal data.
+
+    Folders that killed processes left behind are removed too: a folder is locked while it is in use, and the system
+    releases the lock of a process however it ends.
+    """
+    _remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        lock = os.open(name, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(lock)
+
+
+def _remove_leftovers() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            old = time.time() - folder.stat().st_mtime > _JUST_MADE_S
+            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:  # gone meanwhile, or another user's
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if old:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # in use
+            continue
+        finally:
+            os.close(lock)

@@ -1,10 +1,15 @@
-"""Request interaction metadata from the current API: the windows of a period, the request, the answer as a file.
+"""The current API: how interaction metadata is requested, and at which address the recording of a segment is.
 
-`tables.py` reads the bytes. Windows are requested in UTC, so that no hour is ambiguous or missing. A row belongs to the
-window in which its segment ended; the caller knows when a window may be requested.
+Windows are requested in UTC, so that no hour is ambiguous or missing. A row belongs to the window in which its segment
+ended; the caller knows when a window may be requested. `tables.py` reads the answer, `media.py` fetches the recordings.
+Their addresses are made here from ids and settings, never taken from a row.
+
+Metadata: `POST {base}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata`.
 """
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Final
@@ -12,11 +17,15 @@ from urllib.parse import quote
 
 import httpx
 
-from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.reports.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
 from pipelines.ringcx.reports.requests import Period
 
 METADATA_LIMIT: Final = "metadata"
+DOWNLOAD_LIMIT: Final = "download"
+_MAX_ID_LENGTH: Final = 512  # those of the source have under 70 characters
+_RECORDING_PATH: Final = re.compile(r"/recordings/dialogs/([^/?#]+)/segments/([^/?#]+)", re.ASCII)
 _ADVICE: Final = Advice(
     right="this user has the WEM access right for the sub-account, which interaction metadata needs",
     address="RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW",
@@ -77,3 +86,63 @@ def pull_interactions(
     url = f"{base_url.rstrip('/')}{account_path(rc_account_id, account_id, version)}/interaction-metadata"
     asked = Asked(url, METADATA_LIMIT, account_id, auth, interaction_request(window), _ADVICE)
     return pull_body(client, asked, into=into, limits=limits)
+
+
+def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:
+    """Return `<account>/<dialogId>/<segmentId>`, the two ids percent-encoded except letters, digits and `-._~`.
+
+    Raises:
+        LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot stand in an address).
+    """
+    return f"{account_id}/{_part(dialog_id)}/{_part(segment_id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLinks:
+    """The recordings of the current API at `base_url` (`RINGCX_CURRENT_URL`) of a RingCentral account."""
+
+    base_url: str
+    rc_account_id: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port, which the settings name."""
+        return origin_of(self.base_url)
+
+    def link(self, account_id: str, dialog_id: str, segment_id: str) -> str:
+        """Return the address of a segment's recording.
+
+        Raises:
+            LinkRefused: as `segment_recording_id`.
+        """
+        return f"{self.dialogs(account_id)}{_part(dialog_id)}/segments/{_part(segment_id)}"
+
+    def dialogs(self, account_id: str) -> str:
+        """Return the prefix of the addresses of a sub-account's recordings."""
+        return f"{self._below(account_id)}/recordings/dialogs/"
+
+    def owns(self, link: str, account_id: str) -> bool:
+        """Whether `link` is the address of a recording of this sub-account under the present settings."""
+        below = self._below(account_id)
+        ids = _RECORDING_PATH.fullmatch(link, len(below)) if link.startswith(f"{below}/") else None
+        return ids is not None and not {ids[1], ids[2]} & {".", ".."}
+
+    def _below(self, account_id: str) -> str:
+        return f"{self.base_url.rstrip('/')}{account_path(self.rc_account_id, account_id)}"
+
+
+def is_segment_link(link: str) -> bool:
+    """Whether an address has the form of a segment recording's, at any host."""
+    return _RECORDING_PATH.search(link) is not None
+
+
+def _part(text: str) -> str:
+    if not text:
+        raise LinkRefused("no_segment")
+    try:
+        part = quote(text, safe="")
+    except UnicodeEncodeError:
+        raise LinkRefused("malformed") from None
+    if len(part) > _MAX_ID_LENGTH or part in {".", ".."}:
+        raise LinkRefused("malformed")
+    return part

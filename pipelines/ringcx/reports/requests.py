@@ -1,7 +1,9 @@
-"""Request a report (`POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`): the whole answer as a file, or none.
+"""Asking for a report: what to send, and the answer as a file of bytes, whole or not at all.
 
-`tables.py` reads the bytes. Periods are requested in UTC, so that no hour is ambiguous or missing; the caller decides
-which period makes a day, and requests it again later for rows that arrive late.
+What the bytes say is `tables.py`'s business. Periods are asked for in UTC, so that no hour is ambiguous or missing; the
+caller decides which period makes a day, and asks again later for rows that come late.
+
+Requests go to `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
 """
 
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused, SourceError
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports.segments import is_segment_link
+from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.connection.lines import Line, failed, not_tried, ok, warning
 
 _TRIES = 3

@@ -11,11 +11,10 @@ import httpx
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, place
 from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.ringcx.reports.bodies import scratch_folder
 from pipelines.ringcx.reports.columns import LEGACY, LINK_COLUMN, ReportName
-from pipelines.ringcx.reports.interactions import pull_interactions
+from pipelines.ringcx.reports.interactions import SegmentLinks, is_segment_link, pull_interactions
 from pipelines.ringcx.reports.requests import Period, pull_report
-from pipelines.ringcx.reports.scratch import scratch_folder
-from pipelines.ringcx.reports.segments import SegmentLinks, is_segment_link
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.connection.lines import Line, clock_line, failed, not_tried, ok
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of

@@ -25,7 +25,7 @@ from pipelines.ledger.states import Layout, RecordingState, RetryRules
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.limits.limiter import check_stop
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
-from pipelines.ringcx.reports.segments import is_segment_link
+from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.fetch.outcomes import Fault, may_be_last
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks

@@ -21,7 +21,7 @@ from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.ringcx.reports.segments import SegmentLinks
+from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.rows import ROWS, Cells, RowLink, duration_s, links_of, ready_at, starts
 

@@ -21,7 +21,7 @@ from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, parse_link
-from pipelines.ringcx.reports.segments import SegmentLinks, is_segment_link
+from pipelines.ringcx.reports.interactions import SegmentLinks, is_segment_link
 from pipelines.steps.link.extract_links import LinkedRows, days_of, linked_rows, near, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, call_of, join, pairs_around
 from pipelines.steps.link.recordings_table import Known, Recordings

@@ -21,11 +21,10 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid, SourceError
 from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.bodies import PulledBody, scratch_folder
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Direction, Period, pull_report
-from pipelines.ringcx.reports.scratch import scratch_folder
 from pipelines.ringcx.reports.tables import lines_skipped, parse_report
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).

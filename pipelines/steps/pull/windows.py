@@ -28,11 +28,10 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.bodies import PulledBody, scratch_folder
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.interactions import pull_interactions, windows
 from pipelines.ringcx.reports.requests import Period
-from pipelines.ringcx.reports.scratch import scratch_folder
 from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, has_link, is_flag_unknown
 from pipelines.steps.pull.coverage import covers
