@@ -153,6 +153,15 @@ def test_a_quiet_account_is_asked_for_its_windows_and_no_more(pull: Callable[...
     assert len(source.asked) == 8
 
 
+@pytest.mark.parametrize("segments", [50, 100])
+def test_a_round_number_of_segments_within_a_minute_is_proven_whole(
+    pull: Callable[..., PullRecord], segments: int
+) -> None:
+    minute = START + timedelta(hours=1)
+    record = pull(Source(every(10 / segments, minute, minute + timedelta(seconds=10))))
+    assert (held(pull), record.rows) == (segments, segments)
+
+
 def test_a_window_that_cannot_be_proven_whole_leaves_its_date_incomplete_and_its_rows_kept(
     pull: Callable[..., PullRecord],
 ) -> None:

@@ -44,8 +44,8 @@ TRACES = "interaction_metadata_window"
 SETTLING = timedelta(minutes=15)
 FRESH_LEAST = timedelta(hours=1)
 FRESH_MOST = timedelta(hours=12)
-SHORTEST = timedelta(seconds=60)
-"""Half a window is not asked for below this: no account has that many segments in so little time."""
+SHORTEST = timedelta(seconds=5)
+"""Half a window is not requested below this: no account has that many segments in so little time."""
 _EDGE = timedelta(seconds=1)
 _BELIEVED = timedelta(days=2)
 _MANY = 50
