@@ -223,9 +223,11 @@ class _Worker:
         return self.ended()
 
     def with_full_disk(self, proxy: FaultyS3) -> str:
-        """Nothing can be written to the ledger for some seconds of the run."""
+        """Nothing can be written to the ledger for some seconds of the run, from the first put on."""
         proxy.fill_disk("ledger/")
         try:
+            while self._process.poll() is None and not proxy.injected["disk full"]:
+                time.sleep(0.05)
             return _verdict(self._process.wait(3 * _DISK_FULL_S))
         except subprocess.TimeoutExpired:
             proxy.fill_disk("")

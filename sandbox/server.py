@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import select
+import selectors
 import socket
 import subprocess
 import sys
@@ -198,7 +198,9 @@ class RunningSandbox:
             raise RuntimeError("The sandbox's process has no pipes.")
         process.stdin.write(json.dumps(self.config.to_json()).encode())
         process.stdin.close()
-        ready, _, _ = select.select([process.stdout], [], [], _START_S)
+        with selectors.DefaultSelector() as selector:  # select() knows no file descriptor above 1,023
+            selector.register(process.stdout, selectors.EVENT_READ)
+            ready = selector.select(_START_S)
         line = process.stdout.readline().decode() if ready else ""
         if "http://" not in line:
             process.terminate()
