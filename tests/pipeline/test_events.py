@@ -6,14 +6,19 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import pyarrow as pa
 import pytest
 from dagster import AssetKey
 
 from pipelines.definitions import build_defs
 from pipelines.events.files import S3Events, day_folder, frame
+from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import Status
+from pipelines.ledger.store import Ledger
 from pipelines.orchestration.resources import services_resource
+from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.steps.check.event_delivery import every_event_arrived
 from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
@@ -267,6 +272,24 @@ def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
         it.services().ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=datetime.now(UTC)
     )
     assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
+
+
+def test_an_event_and_a_call_whose_uii_differs_in_letter_case_only_are_the_same_call(tmp_path: Path) -> None:
+    day, now = date(2026, 11, 21), datetime(2026, 11, 23, tzinfo=UTC)
+    ledger = Ledger(LocalFiles(tmp_path), clock=lambda: now)
+    reports: tuple[tuple[ReportName, str], ...] = (("global_call_type_detail", "ABC"), ("end_call_events", "abc"))
+    for report, uii in reports:
+        row = {
+            "row_key": uii,
+            "row_hash": "1",
+            "uii": uii,
+            LINK_COLUMN[report]: "https://c01-recordings.virtualacd.biz/x",
+        }
+        rows = pa.table({name: [value] for name, value in row.items()})
+        ledger.append_rows(report, day, rows, account_id="1", pulled_at=now, run_id="r")
+    finding = every_event_arrived(ledger, day, accounts=["1"], zone=ZoneInfo("UTC"), now=now)
+    assert finding.counts["calls_with_recording"] == finding.counts["events_with_recording"] == 1
+    assert (finding.counts["calls_without_event"], finding.counts["events_without_call"]) == (0, 0)
 
 
 def test_events_in_a_bucket_are_taken_like_those_in_a_folder(world: Callable[..., Any], recent: list[date]) -> None:
