@@ -301,7 +301,7 @@ class VerifySettings(StorageSettings):
     ringcx_account_ids: Texts = ()
 
 
-class PlanSettings(StorageSettings):
+class PlanSettings(VerifySettings):
     """What `pipelines.plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]

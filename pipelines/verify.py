@@ -1,8 +1,8 @@
 """`python -m pipelines.verify --from 2026-11-01 --to 2026-11-30 [--read-data [10%]] [--json FILE]`
 
 Proves the archive of some dates, for somebody who does not believe us: reads the bucket and the ledger again, writes to
-neither, needs no log-in to RingCX and no Dagster. Ends with 0 only without any doubt, with 1 if there is one, with 2 if
-the command or a setting is wrong. What is proved, and how: `steps/verify`.
+neither, needs no log-in to RingCX and no Dagster. Exits with 0 only without any discrepancy, with 1 if there is one,
+with 2 if the command or a setting is wrong. What is proved, and how: `steps/verify`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, TextIO
 
 from pipelines import storage
@@ -24,39 +22,29 @@ from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
-from pipelines.steps.verify.days import Archive, strays, verify_days
-from pipelines.steps.verify.objects import Reading
-from pipelines.steps.verify.report import DayVerdict, Doubt, Report
+from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.objects import Reading, find_strays
+from pipelines.steps.verify.report import DayResult, Discrepancy, Report
+from pipelines.wording import number
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_SHOWN = 50  # doubts of one date on the screen where --json takes them all
+_SHOWN = 50  # discrepancies of one date on the screen where --json takes them all
 _COLUMNS = ("manifest", "found", "held", "pending", "lost", "MB", "read")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked for. `share` of the bytes to read, from 0 to 1."""
-
-    first: date
-    last: date
-    share: float
-    seed: str
-    json: Path | None
-
-
 class Screen:
-    """The table, line by line; on a terminal also how far the present date is."""
+    """The table, line by line; on a terminal also how far the present date is. `limit`: discrepancies for each date."""
 
-    def __init__(self, out: TextIO, live: TextIO) -> None:
+    def __init__(self, out: TextIO, live: TextIO, limit: int | None = None) -> None:
         self._out = out
         self._live = live if live.isatty() else None
+        self._limit = limit
         self._shown = 0
-        self.most: int | None = None
 
     def line(self, text: str) -> None:
-        """One line that stays."""
+        """Write a line that stays."""
         if self._live is not None:
             self._live.write("\r\033[K")
             self._live.flush()
@@ -69,36 +57,33 @@ class Screen:
             self._live.write(f"\r\033[K{day}  {done:,} of {of:,} recordings")
             self._live.flush()
 
-    def doubt(self, doubt: Doubt) -> None:
-        """A doubt, above its date's line; no more than `most` of one date."""
+    def discrepancy(self, found: Discrepancy) -> None:
+        """Show a discrepancy, above its date's line."""
         self._shown += 1
-        if self.most is None or self._shown <= self.most:
-            self.line(f"  {doubt.date or 'no date   '}  {doubt.kind}: {doubt.sentence}")
+        if self._limit is None or self._shown <= self._limit:
+            self.line(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
 
-    def verdict(self, day: DayVerdict) -> None:
-        """A date's line."""
-        number = day.doubts.total()
-        manifest = "-" if day.manifest is None else str(day.manifest)
-        cells = (manifest, day.found, day.held, day.pending, day.lost, f"{day.held_bytes / 1e6:,.1f}", day.read)
-        said = "good" if not number else f"{number:,} doubt{'s' if number > 1 else ''}"
-        if self.most is not None and self._shown > self.most:
-            self.line(f"  {day.day}  … and {self._shown - self.most:,} more, all of them in the file of --json")
-        self.line(f"{day.day!s:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
+    def result(self, day: DayResult) -> None:
+        """Show a date's line."""
+        count = day.doubts.total()
+        manifest = "-" if day.manifest is None else day.manifest
+        cells = (manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
+        if self._limit is not None and self._shown > self._limit:
+            self.line(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
+        said = number(count, "discrepancy", "discrepancies") if count else "good"
+        self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
         self._shown = 0
 
 
-def parse(arguments: Sequence[str], *, today: date) -> Request:
-    """Read the command line.
-
-    Raises:
-        UsageError: it is wrong.
-    """
+def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> int:
+    """Run the command, with a client of one's own if there is one, and return its exit code."""
     parser = Parser(
         prog="python -m pipelines.verify",
         description="Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.",
-        epilog="Ends with 0 only without any doubt, with 1 if there is one, with 2 if command or settings are wrong.",
+        epilog="Exits with 0 only without any discrepancy, with 1 if there is one, with 2 if command or settings are "
+        "wrong.",
     )
-    add_range(parser, "the whole result, every doubt included")
+    add_range(parser, "the whole result, every discrepancy included")
     parser.add_argument(
         "--read-data",
         nargs="?",
@@ -107,87 +92,63 @@ def parse(arguments: Sequence[str], *, today: date) -> Request:
         help="read the recordings' bytes and hash them: all, or this share of them, chosen at random",
     )
     parser.add_argument("--seed", help="choose the same share again as an earlier run, which printed it")
-    known = parser.parse_args(arguments)
-    first, last, file = range_of(known, today)
-    return Request(first, last, _share(known.read_data), known.seed or secrets.token_hex(8), file)
-
-
-def verify(
-    request: Request,
-    settings: VerifySettings,
-    screen: Screen,
-    clock: Callable[[], datetime],
-    s3: S3Client | None = None,
-) -> bool:
-    """Verify what was asked for; whether nothing is in doubt.
-
-    Raises:
-        StorageRefused, KeyUnusable: settings or rights are wrong.
-    """
-    archive = _archive(settings, clock, s3)
-    reading = Reading(share=request.share, seed=request.seed)
-    if 0 < request.share < 1:
-        screen.line(
-            f"Reading a random {request.share:.4%} of the recordings; the same again with --seed {request.seed}"
-        )
-    screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
-    head = {
-        "bucket": archive.bucket.name,
-        "prefix": archive.bucket.prefix,
-        "from": request.first.isoformat(),
-        "to": request.last.isoformat(),
-        "started_at": clock().isoformat(),
-        "read_data": {"share": request.share, "seed": request.seed} if request.share else None,
-        "signatures": archive.verifier is not None,
-    }
-    screen.most = None if request.json is None else _SHOWN
-    report = Report(**head)
-
-    def tell(doubt: Doubt) -> None:
-        report.tell(doubt)
-        screen.doubt(doubt)
-
-    for verdict in verify_days(archive, request.first, request.last, reading, tell=tell, progress=screen.progress):
-        report.dates.append(verdict)
-        screen.verdict(verdict)
-    for stray in strays(archive.bucket, (settings.ledger, settings.events_url)):
-        tell(stray)
-    if archive.verifier is None:
-        report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
-        screen.line(f"Note: {report.notes[0]}")
-    screen.line(report.sentence())
-    if request.json is not None:
-        report.write_file(request.json, clock())
-    return not report.sum()["doubts"]
-
-
-def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> int:
-    """Run the command, with a client of one's own if there is one; returns its exit code."""
-    screen = Screen(sys.stdout, sys.stderr)
 
     def work() -> int:
-        today = local_day(utc_now(), load(Calendar).zone)
-        request = parse(sys.argv[1:] if arguments is None else arguments, today=today)
-        return 0 if verify(request, load(VerifySettings), screen, utc_now, s3) else 1
+        options = parser.parse_args(arguments)
+        first, last, file = range_of(options, local_day(utc_now(), load(Calendar).zone))
+        reading = Reading(share=_share(options.read_data), seed=options.seed or secrets.token_hex(8))
+        settings = load(VerifySettings)
+        archive = open_archive(settings, s3)
+        screen = Screen(sys.stdout, sys.stderr, None if file is None else _SHOWN)
+        report = Report(
+            {
+                "bucket": archive.bucket.name,
+                "prefix": archive.bucket.prefix,
+                "from": first.isoformat(),
+                "to": last.isoformat(),
+                "started_at": utc_now().isoformat(),
+                "read_data": {"share": reading.share, "seed": reading.seed} if reading.share else None,
+                "signatures": archive.verifier is not None,
+            }
+        )
+
+        def add(discrepancy: Discrepancy) -> None:
+            report.add(discrepancy)
+            screen.discrepancy(discrepancy)
+
+        if 0 < reading.share < 1:
+            share = f"{reading.share:.4%} of the recordings"
+            screen.line(f"Reading a random {share}; the same again with --seed {reading.seed}")
+        screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
+        for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
+            report.dates.append(result)
+            screen.result(result)
+        for stray in find_strays(archive.bucket, (settings.ledger, settings.events_url)):
+            add(stray)
+        if archive.verifier is None:
+            report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
+            screen.line(f"Note: {report.notes[0]}")
+        screen.line(report.sentence())
+        if file is not None:  # there whole or not at all
+            partial = file.with_name(f"{file.name}.partial")
+            with partial.open("w", encoding="utf-8") as into:
+                report.write(into, utc_now())
+            partial.replace(file)
+        return 1 if report.sum()["doubts"] else 0
 
     return ended(work, stopped="Stopped before the end: nothing is proved.")
 
 
-def _archive(settings: VerifySettings, clock: Callable[[], datetime], s3: S3Client | None) -> Archive:
-    threads = settings.archive_concurrency
-    client = s3 or make_s3_client(max_connections=2 * threads, options=settings.s3_options)
+def open_archive(settings: VerifySettings, s3: S3Client | None) -> Archive:
+    """Open the archive of the settings.
+
+    Raises:
+        StorageRefused, KeyUnusable: settings or rights are wrong.
+    """
+    client = s3 or make_s3_client(max_connections=2 * settings.archive_concurrency, options=settings.s3_options)
     files = storage.ledger_files(settings, client)
-    return Archive(
-        bucket=Bucket(client, settings.archive_bucket, settings.archive_prefix),
-        ledger=Ledger(files, clock=clock),
-        parts=LedgerParts(files),
-        zone=settings.zone,
-        accounts=settings.ringcx_account_ids,
-        reports=settings.reports,
-        verifier=storage.verifier(settings),
-        threads=threads,
-        start=settings.archive_start_date,
-    )
+    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    return Archive(bucket, Ledger(files, clock=utc_now), LedgerParts(files), settings, storage.verifier(settings))
 
 
 def _share(text: str | None) -> float:

@@ -7,7 +7,6 @@ import uuid
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -17,11 +16,12 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings
 from pipelines.steps.seal import manifest as seal
 from pipelines.steps.seal.manifest import seal_day, seal_neighbours
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
-from pipelines.steps.verify.report import Doubt
+from pipelines.steps.verify.report import Discrepancy
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 FIRST = date(2026, 1, 1)
@@ -79,20 +79,11 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     ]
     assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
     assert neighbours() == {BEFORE: True}
-    told: list[Doubt] = []
-    archive = Archive(
-        bucket=stores.bucket,
-        ledger=stores.ledger,
-        parts=stores.parts,
-        zone=ZoneInfo("UTC"),
-        accounts=("1",),
-        reports=("global_call_type_detail",),
-        verifier=None,
-        threads=2,
-        start=FIRST,
-    )
-    (verdict,) = verify_days(archive, BEFORE, BEFORE, Reading(), tell=told.append, progress=lambda *_: None)
-    assert (verdict.doubts.total(), verdict.found, told) == (0, 1, [])
+    found: list[Discrepancy] = []
+    settings = VerifySettings(archive_bucket=stores.bucket.name, ringcx_account_ids=("1",), archive_start_date=FIRST)
+    archive = Archive(stores.bucket, stores.ledger, stores.parts, settings, verifier=None)
+    (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
+    assert (result.doubts.total(), result.found, found) == (0, 1, [])
     seal_day(*stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 

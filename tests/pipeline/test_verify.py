@@ -31,7 +31,7 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.verify import evidence
+from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3
@@ -148,7 +148,7 @@ def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Co
     assert copy.result["good"]
     assert copy.result["notes"] == ["Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them."]
     assert copy.result["sum"]["read"] == 0
-    assert "No doubt: the archive of 3 dates is as sealed" in copy.out
+    assert "No discrepancy: the archive of 3 dates is as it was sealed" in copy.out
     held = sum(len(copy.held(day)) for day in DAYS)
     assert held > 20
     assert copy.doubts("--read-data") == set()
@@ -692,7 +692,7 @@ def test_the_drill_fails_with_a_sentence_and_leaves_out_dates_at_work(
     copy.delete(one.key)
     with DagsterInstance.ephemeral() as instance:
         metadata, failed = drilled(instance)
-        assert "1 doubt on 1 of 3 dates" in str(failed)
+        assert "1 discrepancy on 1 of 3 dates" in str(failed)
         assert metadata["doubts"] == 1
         (key,) = copy.keys("verifications/")
         assert [one["kind"] for one in json.loads(copy.get(key))["doubts"]] == ["object_missing"]
@@ -719,14 +719,14 @@ def test_many_parts_of_a_date_are_reduced_while_they_are_read(copy: Copy, monkey
     for _ in range(25):
         copy.ledger().append_states(held)
     most = 0
-    whole = evidence.current_lines
+    whole = ledger_parts.current_lines
 
     def measured(lines: pa.Table) -> pa.Table:
         nonlocal most
         most = max(most, lines.num_rows)
         return whole(lines)
 
-    monkeypatch.setattr(evidence, "current_lines", measured)
+    monkeypatch.setattr(ledger_parts, "current_lines", measured)
     assert {kind for _, kind, _ in copy.doubts(day=MIDDLE)} == {"unwitnessed"}
     assert len(held) < most < 4 * len(held)
 

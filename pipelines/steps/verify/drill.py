@@ -18,53 +18,45 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import verification_key, witness_folder
 from pipelines.archive.transfer import require_arrived
 from pipelines.steps.seal.manifest import MANIFESTS
-from pipelines.steps.verify.days import Archive, date_of, verify_days
-from pipelines.steps.verify.objects import Reading
-from pipelines.steps.verify.report import DayVerdict, Doubt
+from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.objects import Reading, date_of
+from pipelines.steps.verify.report import DayResult, Discrepancy
 
 _DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
 _MOST_DATES = 100
 
 
 def sealed_dates(bucket: Bucket) -> list[date]:
-    """All dates that were ever sealed: one whose manifests were removed still shows by their witnesses."""
+    """Return all dates that were ever sealed: one whose manifests were removed still has their witnesses."""
     folders = (f"{bucket.prefix}manifests/", witness_folder(bucket.prefix, MANIFESTS))
     return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
 
 
-def drill(
-    archive: Archive,
-    days: Sequence[date],
-    *,
-    recordings: int,
-    share: float | None,
-    seed: str,
-    tell: Callable[[Doubt], None],
-) -> Iterator[DayVerdict]:
-    """Verify some of `days`, reading `recordings` recordings in all, or a `share` of all of them when it is given.
+def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
+    """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all, or ARCHIVE_DRILL_SHARE of all of them.
 
-    A share is taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth. Each chosen date is
-    verified as a whole in the cheap form.
+    A share is taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth. Everything else about
+    a chosen date is verified as well, without reading bytes.
     """
+    share, left = archive.settings.archive_drill_share, archive.settings.archive_drill_recordings
     order = sorted(days)
     random.Random(seed).shuffle(order)  # noqa: S311 - a sample, printed with its seed
     if share is not None:
         root = math.sqrt(share)
         for day in sorted(order[: max(1, round(root * len(order)))]):
-            yield from verify_days(archive, day, day, Reading(root, None, seed), tell=tell)
+            yield from verify_days(archive, day, day, Reading(root, None, seed), add=add)
         return
-    left = recordings
     for number, day in enumerate(order[:_MOST_DATES]):
         if left <= 0:
             return
         limit = math.ceil(left / max(1, min(_DATES, len(order)) - number))
-        for verdict in verify_days(archive, day, day, Reading(1.0, limit, seed), tell=tell):
-            left -= verdict.read
-            yield verdict
+        for result in verify_days(archive, day, day, Reading(1.0, limit, seed), add=add):
+            left -= result.read
+            yield result
 
 
-def keep(bucket: Bucket, day: date, document: str, *, now: datetime) -> str:
-    """Store a drill's result, create-only; `day` is the local day of `now`. Returns its key."""
+def store_result(bucket: Bucket, day: date, document: str, now: datetime) -> str:
+    """Store a drill's result, create-only, and return its key; `day` is the local day of `now`."""
     body = document.encode()
     sha256 = hashlib.sha256(body).hexdigest()
     key = verification_key(bucket.prefix, day, str(ULID.from_datetime(now)))

@@ -1,8 +1,8 @@
-"""What is in the bucket for a date, compared with what should be: presence, size, checksum, and the bytes themselves.
+"""Verify the objects in the bucket: presence, size, checksum, the bytes themselves, and objects that nothing names.
 
 The cheap form believes the store's own checksum: at Amazon the SHA-256 that it computed on arrival, elsewhere the ETag
-that the listing shows now against the one that the store gave for the proven bytes. Where these say nothing or
-something else, the object is read and hashed. Reading is the only proof that needs nobody's word.
+of the listing if it is still the one that the store gave for the proven bytes. Where these say nothing or something
+else, the object is read and hashed. Reading is the only proof that needs nobody's word.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
+from pipelines.archive.proof.manifest import ManifestEntry
+from pipelines.ledger import parts
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.verify.comparison import Comparison, Line
-from pipelines.steps.verify.report import DayVerdict, Tell
+from pipelines.steps.verify.manifests import Evidence
+from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
+_DATED_FOLDERS = ("catalog/", "conflicts/", "manifests/", "quarantine/", "recordings/", "verifications/")
+_FOLDERS = (*_DATED_FOLDERS, "events/", "ledger/", "probes/", "witnesses/")
 _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 Progress = Callable[[int, int], None]
-"""Takes how many recordings of the date were looked at, and of how many."""
+"""Takes how many recordings of the date were verified, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,105 +40,124 @@ class Reading:
     seed: str = ""
 
     def choose(self, ids: Iterable[str]) -> frozenset[str]:
-        """The recordings whose bytes are read."""
-        lots = sorted((lot, one) for one in ids if (lot := self.draw(one)) < self.share)
-        return frozenset(one for _, one in lots[: self.limit])
+        """Return the ids of the recordings whose bytes are read."""
+        draws = sorted((draw, recording_id) for recording_id in ids if (draw := self._draw(recording_id)) < self.share)
+        return frozenset(recording_id for _, recording_id in draws[: self.limit])
 
-    def draw(self, recording_id: str) -> float:
-        """A recording's lot, from 0 to 1: the same for the same seed, whatever else there is."""
+    def _draw(self, recording_id: str) -> float:
+        """Return a number from 0 to 1 that is the same for the same seed, whatever else there is."""
         digest = hashlib.sha256(f"{self.seed}\n{recording_id}".encode("utf-8", "surrogatepass")).digest()
-        # 53 bits: a float holds them exactly, so that no lot is rounded up to 1.
+        # 53 bits: a float holds them exactly, so that none is rounded up to 1.
         return (int.from_bytes(digest[:8]) >> 11) / (1 << 53)
 
 
 def check_objects(
     bucket: Bucket,
-    day: Comparison,
+    evidence: Evidence,
     reading: Reading,
-    verdict: DayVerdict,
+    result: DayResult,
     threads: int,
     *,
-    tell: Tell,
+    flag: Flag,
     progress: Progress,
 ) -> None:
-    """Look at every recording that should be held; count what was read in `verdict`."""
-    held = day.held()
-    for key, number in Counter(line.key for line in held).items():
-        if number > 1:
-            tell("object_stray", key, f"{number} recordings are said to be stored under the one key {key}")
-    chosen = reading.choose(line.recording_id for line in held)
-    ids = {line.sha256: line.recording_id for line in reversed(held)}
+    """Verify every recording that should be held, and name the other objects; count what was read in `result`."""
+    held = evidence.held()
+    for key, count in Counter(entry.key for entry in held).items():
+        if count > 1:
+            flag("object_stray", str(key), f"{count} recordings are said to be stored under the one key {key}")
+    chosen = reading.choose(entry.recording_id for entry in held)
+    ids = {entry.sha256: entry.recording_id for entry in reversed(held)}
 
-    def look(line: Line) -> Hashed | KeyMissing | StorageUnavailable | None:
-        """The object's bytes hashed, or why not; None where the store's word is enough."""
-        listed, known = day.objects.get(line.key), day.ledger.get(line.recording_id)
+    def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
+        """Return the object's hash, or why there is none; None if the store's word is enough."""
+        key, recorded = str(entry.key), evidence.ledger.get(entry.recording_id)
+        listed = evidence.objects.get(key)
         if listed is None:
-            return KeyMissing(line.key)
-        etag = known.etag if known is not None and known.sha256 == line.sha256 else None
+            return KeyMissing(key)
+        etag = evidence.etags[entry.recording_id] if recorded and recorded.sha256 == entry.sha256 else None
         try:
-            is_same = etag is not None and (listed.size, listed.etag) == (line.size, etag)
-            if is_same and line.recording_id not in chosen and _store_vouches(bucket, line):
+            unchanged = etag is not None and (listed.size, listed.etag) == (entry.size, etag)
+            if unchanged and entry.recording_id not in chosen and _store_vouches(bucket, entry):
                 return None
-            return bucket.hash_object(line.key)
+            return bucket.hash_object(key)
         except (KeyMissing, StorageUnavailable) as error:
             return error
 
-    for done, (line, found) in enumerate(map_in_order(look, held, threads=threads), start=1):
-        name = f"{line.recording_id} of {verdict.day}"
-        version = f" (version {line.version_id} was the sealed one)" if line.version_id else ""
+    for done, (entry, found) in enumerate(map_in_order(verify, held, threads=threads), start=1):
+        key, name = str(entry.key), f"{entry.recording_id} of {result.date}"
+        version = f" (version {entry.version_id} was the sealed one)" if entry.version_id else ""
         if isinstance(found, KeyMissing):
-            tell("object_missing", line.key, f"{name} is not in the bucket: {line.key} is gone{version}; restore it")
+            flag("object_missing", key, f"{name} is not in the bucket: {key} is gone{version}; restore it")
         elif isinstance(found, StorageUnavailable):
-            tell("unreadable", line.key, f"{name} could not be read again: {found}")
+            flag("unreadable", key, f"{name} could not be read again: {found}")
         elif found is not None:
-            verdict.read += 1
-            verdict.read_bytes += found.size
-            if (found.size, found.sha256) != (line.size, line.sha256):
+            result.read += 1
+            result.bytes_read += found.size
+            if (found.size, found.sha256) != (entry.size, entry.sha256):
                 other = ids.get(found.sha256)
                 instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
-                tell(
+                flag(
                     "object_altered",
-                    line.key,
-                    f"{name} is not what was sealed: {line.key} has {found.size:,} bytes with SHA-256 {found.sha256} "
-                    f"and not {line.size or 0:,} with {line.sha256}{instead}{version}; restore it",
+                    key,
+                    f"{name} is not what was sealed: {key} has {found.size:,} bytes with SHA-256 {found.sha256} and "
+                    f"not {entry.size or 0:,} with {entry.sha256}{instead}{version}; restore it",
                 )
-        progress(done, verdict.held)
-    strays = sorted(day.objects.keys() - {line.key for line in held})
-    owners = {line.key: recording_id for recording_id, line in reversed(day.ledger.items())} if strays else {}
-    for key in strays:
+        progress(done, len(held))
+    owners = {entry.key: recording_id for recording_id, entry in reversed(evidence.ledger.items())}
+    for key in sorted(evidence.objects.keys() - {entry.key for entry in held}):
         whose = "no manifest and no ledger part knows it"
         if key in owners:
             whose = f"the ledger has {owners[key]} under it, and the manifest does not"
-        size = day.objects[key].size
-        tell("object_stray", key, f"{key} ({size:,} bytes) is in the bucket and {whose}; find out who put it there")
+        size = evidence.objects[key].size
+        flag("object_stray", key, f"{key} ({size:,} bytes) is in the bucket and {whose}; find out who put it there")
 
 
-def check_conflicts(bucket: Bucket, day: date, listed: Container[str], tell: Tell) -> None:
-    """What was kept under `conflicts/` must be what its name says, next to a recording that the listing has."""
+def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:
+    if not bucket.is_amazon:
+        return True
+    facts = bucket.head(str(entry.key))
+    if facts is None:
+        raise KeyMissing(str(entry.key))
+    try:
+        checksum = base64.b64encode(bytes.fromhex(str(entry.sha256))).decode()
+    except ValueError:
+        checksum = ""
+    return facts.checksum_sha256 in {None, checksum}
+
+
+def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
+    """Verify that what was kept under `conflicts/` is what its name says, next to a recording that is listed."""
     folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
     for key, _ in bucket.list_keys(folder):
         where, _, name = key.rpartition("/")
         start, _, rest = name.partition("-")
-        neighbour = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
-        if not (neighbour in listed and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
-            tell(
-                "object_stray",
-                key,
-                f"{key} is not a conflicting copy of a recording of {day}; find out who put it there",
-            )
+        recording = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
+        if not (recording in listed and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
+            sentence = f"{key} is not a conflicting copy of a recording of {day}; find out who put it there"
+            flag("object_stray", key, sentence)
 
 
-def _store_vouches(bucket: Bucket, line: Line) -> bool:
-    if not bucket.is_amazon:
-        return True
-    facts = bucket.head(line.key)
-    if facts is None:
-        raise KeyMissing(line.key)
-    return facts.checksum_sha256 is None or facts.checksum_sha256 == _base64(line.sha256)
+def find_strays(bucket: Bucket, urls: Iterable[str | None]) -> Iterator[Discrepancy]:
+    """Yield each object and folder that is not of the documented layout and belongs to no date: at the top of the
+    prefix, and where only folders of dates should be. `urls`: LEDGER_URL and EVENTS_URL, which may be in the bucket.
+    """
+    own = [f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/" for url in urls if url]
+
+    def belongs(key: str) -> bool:
+        return key.removeprefix(bucket.prefix).startswith(_FOLDERS) or any(
+            key.startswith(folder) or (key.endswith("/") and folder.startswith(key)) for folder in own
+        )
+
+    strays = [key for key in bucket.list_folders(bucket.prefix) if key != bucket.prefix and not belongs(key)]
+    for folder in (f"{bucket.prefix}{name}" for name in _DATED_FOLDERS):
+        # A console that makes folders puts an object under the folder's own name.
+        strays += [key for key in bucket.list_folders(folder) if key != folder and date_of(key) is None]
+    for key in strays:
+        sentence = f"{key} is not part of the archive's documented layout; find out who put it there"
+        yield Discrepancy("", "object_stray", key, sentence)
 
 
-def _base64(sha256: str) -> str:
-    try:
-        return base64.b64encode(bytes.fromhex(sha256)).decode()
-    except ValueError:
-        return ""
+def date_of(folder: str) -> date | None:
+    """Return the date that a folder `…/date=YYYY-MM-DD/` names; None for anything else."""
+    return parts.date_of(folder.split("/")[-2]) if folder.endswith("/") else None

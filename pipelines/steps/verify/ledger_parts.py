@@ -1,0 +1,160 @@
+"""Verify the ledger of a date: its pulls, and each of its parts against what witnesses saw of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import date
+
+import pyarrow as pa
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.proof.attestation import Seen, read_witnesses
+from pipelines.calendar import day_bounds
+from pipelines.ledger.files import LedgerDamaged
+from pipelines.ledger.merged import Record, held_against, is_merged
+from pipelines.ledger.parts import LedgerParts, damage, lines
+from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from
+from pipelines.ledger.store import current_lines
+from pipelines.settings import VerifySettings
+from pipelines.steps.parallel import map_in_order
+from pipelines.steps.pull.coverage import Pulls, gaps
+from pipelines.steps.verify.manifests import flag_damaged_witnesses
+from pipelines.steps.verify.report import Flag
+from pipelines.wording import number
+
+_BATCH = 2000
+Attested = Mapping[str, frozenset[Seen]]
+
+
+def check_pulls(day: date, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
+    """Verify that a full source was pulled for the whole day for each account: those that are set, or else those that
+    any pull of the date names.
+    """
+    if not any(pulls.values()):
+        sentence = f"{day} was never pulled, so it is unknown what it should hold; run it"
+        flag("never_pulled", day.isoformat(), sentence)
+        return
+    accounts = settings.ringcx_account_ids or sorted({pull.account_id for made in pulls.values() for pull in made})
+    for gap in gaps(pulls, accounts, day_bounds(day, settings.zone), settings.reports):
+        subject = f"{gap.report} of account {gap.account_id}"
+        if gap.to is None:
+            flag("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
+        else:
+            sentence = f"{subject} was pulled for {day} only up to {gap.to:%Y-%m-%d %H:%M} UTC; run the date again"
+            flag("partly_pulled", subject, f"{sentence} when it is over")
+
+
+def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, flag: Flag, *, sealed: bool) -> pa.Table:
+    """Read every part of the date and compare it with what witnesses saw. Return the current states (STATE_SCHEMA).
+
+    A part that is gone is accounted for if a merged part that a witness saw replaces it. `sealed`: whether the date was
+    ever sealed; before that no part has a witness.
+    """
+    states = STATE_SCHEMA.empty_table()
+    newer: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
+    for kind, names in parts.names(day).items():
+        attested, damaged = read_witnesses(bucket, kind, day)
+        flag_damaged_witnesses(damaged, flag)
+        there: dict[str, Seen] = {}
+        merged: dict[str, Record] = {}
+        for name, data in map_in_order(parts.read_if_there, names, threads=threads):
+            if data is None:  # removed since it was listed
+                continue
+            there[name] = Seen(name, len(data), hashlib.sha256(data).hexdigest())
+            if name in attested and attested[name] != frozenset({there[name]}):
+                flag(
+                    "ledger_part_altered",
+                    name,
+                    f"The ledger part {name} is not what its witness saw when {day} was sealed; restore its first "
+                    "version",
+                )
+            try:
+                if is_merged(name):
+                    merged[name] = Record.of(data)
+                if kind == "recording_states":
+                    newer.append(_states(name, data))
+                    if sum(table.num_rows for table in newer) > states.num_rows:
+                        states, newer = current_lines(pa.concat_tables([states, *newer])), []
+            except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
+                sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is no whole merged part"
+                flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
+        proven = {name for name, record in merged.items() if _check_merged(parts, name, record, attested, flag)}
+        gone = sorted(attested.keys() - there.keys())
+        # Witnesses were read after the listing: what came between the two is there now.
+        came = set(parts.names(day)[kind]) if gone else set()
+        for name in gone:
+            replaced = any(
+                attested.get(by) == frozenset({there[by]}) and _names_as_attested(record, name, attested)
+                for by, record in merged.items()
+            )
+            if not replaced and name not in came:
+                flag(
+                    "ledger_part_removed",
+                    name,
+                    f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or "
+                    "an earlier version of the object",
+                )
+        fresh = [name for name in there if name not in attested and name not in proven]
+        if fresh and sealed:
+            flag(
+                "unwitnessed",
+                fresh[0],
+                f"{number(len(fresh), 'ledger part')} of {day} ({kind}, the first is {fresh[0]}) came after it was "
+                "last sealed, or its witness was removed; run the date again",
+            )
+    return current_lines(pa.concat_tables([states, *newer]))
+
+
+def _states(name: str, data: bytes) -> pa.Table:
+    """Return the lines of a part of states, each of which can be one.
+
+    Raises:
+        LedgerDamaged: it is no such part.
+    """
+    with damage(name):
+        table = lines(name, decode(data))
+        for start in range(0, table.num_rows, _BATCH):
+            states_from(table.slice(start, _BATCH))
+        return table
+
+
+def _names_as_attested(record: Record, name: str, attested: Attested) -> bool:
+    """Whether the record names the part with the SHA-256 that every witness of it saw."""
+    named = {part.sha256 for part in (*record.parts, *record.between) if part.name == name}
+    return bool(named) and named == {seen.sha256 for seen in attested.get(name, ())}
+
+
+def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attested, flag: Flag) -> bool:
+    """Compare a merged part with the witnesses of what it replaces, and with that itself if it is still there.
+
+    Return whether that alone proves it: version 0.1.0 may have been killed before it wrote the witness.
+    """
+    replaced = sorted(part.name for part in (*record.parts, *record.between)) if attested else []
+    others = [part for part in replaced if not _names_as_attested(record, part, attested)]
+    if strange := [part for part in others if part in attested]:
+        flag(
+            "ledger_part_altered",
+            name,
+            f"The merged ledger part {name} says of {strange[0]} another SHA-256 than its witness saw: one of the two "
+            "was made by hand; restore both from an earlier version",
+        )
+    if unseen := [part for part in others if part not in attested]:
+        flag(
+            "unwitnessed",
+            name,
+            f"The merged ledger part {name} replaces {unseen[0]}, which no witness saw: its witness was removed, or "
+            "the merged part was made by hand; look at who wrote it",
+        )
+    try:
+        wrong, all_there = held_against(parts.read(name), record, parts.read_if_there)
+    except (LedgerDamaged, pa.ArrowException, OSError):
+        return False  # the damaged part is reported itself
+    if wrong:
+        flag(
+            "ledger_part_altered",
+            name,
+            f"The merged ledger part {name} does not hold the lines of {wrong}, which it says to replace; move it out "
+            "of the ledger",
+        )
+    return all_there and not others and not wrong

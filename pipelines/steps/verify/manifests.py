@@ -1,0 +1,211 @@
+"""Verify the manifests of a date: their chain, witnesses and catalog, the next day's word, and the ledger's states."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing
+from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
+from pipelines.archive.listing import Listed
+from pipelines.archive.proof.attestation import read_witnesses
+from pipelines.archive.proof.chain import Chain
+from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
+from pipelines.ledger.schema import values
+from pipelines.ledger.states import Status
+from pipelines.steps.pull.coverage import Pulls
+from pipelines.steps.seal.manifest import MANIFESTS, entries_of, rows_pulled
+from pipelines.steps.verify.report import Flag
+from pipelines.wording import number
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What manifest, ledger and bucket say of a date's recordings, as entries by recording id: up to two kilobytes a
+    recording. `changed_at` is the time of the ledger's line, also of an id that is now another recording's name.
+    """
+
+    sealed: Mapping[str, ManifestEntry] | None
+    """None without a good manifest."""
+    ledger: dict[str, ManifestEntry] = field(default_factory=dict)
+    etags: dict[str, str | None] = field(default_factory=dict)
+    changed_at: dict[str, datetime] = field(default_factory=dict)
+    objects: dict[str, Listed] = field(default_factory=dict)
+
+    def add_ledger(self, lines: pa.Table) -> None:
+        """Add the ledger's current states of the date (STATE_SCHEMA)."""
+        self.changed_at = dict(zip(values(lines["recording_id"]), values(lines["written_at"]), strict=True))
+        lines = lines.filter(lines["same_as"].is_null())
+        for entry, etag in zip(entries_of(lines), values(lines["etag"]), strict=True):
+            self.ledger[entry.recording_id] = ManifestEntry._make(entry_document(entry).values())
+            self.etags[entry.recording_id] = etag
+
+    @property
+    def expected(self) -> Mapping[str, ManifestEntry]:
+        """What should be in the bucket: by the manifest, or by the ledger without a good manifest."""
+        return self.ledger if self.sealed is None else self.sealed
+
+    def held(self) -> list[ManifestEntry]:
+        """Return the recordings that should be held, by id."""
+        return sorted(entry for entry in self.expected.values() if entry.status == Status.archived)
+
+    def totals(self) -> dict[str, int]:
+        """Return the sums of the expected recordings, under the names of a manifest's totals."""
+        entries = self.expected.values()
+        counts = dict.fromkeys(map(str, Status), 0) | Counter(entry.status for entry in entries)
+        return {"found": len(entries), "bytes": sum(entry.size or 0 for entry in entries), **counts}
+
+    def differences(self) -> Iterator[tuple[str, ManifestEntry | None, ManifestEntry | None]]:
+        """Yield id, sealed entry and ledger entry of each recording on which manifest and ledger disagree."""
+        sealed = self.sealed or {}
+        for recording_id in sorted(sealed.keys() | self.ledger.keys()):
+            pair = sealed.get(recording_id), self.ledger.get(recording_id)
+            if pair[0] != pair[1]:
+                yield recording_id, *pair
+
+
+def read_entry(entry: Mapping[str, Any]) -> ManifestEntry:
+    """Read an entry of a manifest; times stay text."""
+    return ManifestEntry._make(entry.get(name) for name in ManifestEntry._fields)
+
+
+def check_manifests(bucket: Bucket, day: date, chain: Chain, flag: Flag) -> None:
+    """Verify the chain of the date's manifests, and compare each with its witnesses."""
+    for problem in chain.problems:
+        flag(problem.kind, problem.subject, problem.sentence)
+    attested, damaged = read_witnesses(bucket, MANIFESTS, day)
+    flag_damaged_witnesses(damaged, flag)
+    numbers = {manifest_key(bucket.prefix, day, number): number for number in chain.numbers}
+    for name, seen in attested.items():
+        key = f"{bucket.prefix}{name}"
+        head = chain.heads.get(numbers.get(key, 0))
+        if key not in numbers:
+            flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
+        elif head is not None and {head.sha256} != {thing.sha256 for thing in seen}:
+            sentence = f"{key} is not what its witness saw: it was altered; restore its first version"
+            flag("manifest_altered", key, sentence)
+    for head in chain.heads.values():
+        if head.key.removeprefix(bucket.prefix) not in attested:
+            flag(
+                "unwitnessed",
+                head.key,
+                f"No witness saw {head.key}: its witness was removed, it was put there by hand, or the run that sealed "
+                "it was killed; run the date again and look at who wrote it",
+            )
+
+
+def flag_damaged_witnesses(sentences: tuple[str, ...], flag: Flag) -> None:
+    """Report each damaged witness; its sentence begins with its key."""
+    for sentence in sentences:
+        flag("witness_altered", sentence.partition(" ")[0], sentence)
+
+
+def check_catalog(bucket: Bucket, day: date, latest: ManifestHead, flag: Flag) -> None:
+    """Compare the date's part of the catalog with the hash that is sealed, which the first manifests did not have."""
+    key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
+    what = ""
+    try:
+        if sealed is None and bucket.head(key) is None:
+            what = "is gone"
+        elif sealed is not None and bucket.hash_object(key).sha256 != sealed:
+            what = "is not the catalog that was sealed: it was altered or replaced"
+    except KeyMissing:
+        what = "is gone"
+    if what:
+        flag("catalog_stale", key, f"{key} {what}; run {day} again, which rebuilds it from the ledger")
+
+
+def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, flag: Flag) -> None:
+    """Verify that what the next day's manifests name of `day`'s is there, as it was."""
+    named_before = False
+    for _, head in sorted(following.heads.items()):
+        named = head.document["previous_day"]
+        if named is None:
+            if named_before:
+                sentence = f"{head.key} names no manifest of {day} although one before it does"
+                flag("manifest_altered", head.key, sentence)
+            continue
+        named_before = True
+        number, sha256 = _named(named, day)
+        key = f"{manifest_prefix(bucket.prefix, day)}manifest-{number}.json"
+        if number is None:
+            sentence = f"{head.key} names no manifest of the day before in its proper form"
+            flag("manifest_altered", head.key, sentence)
+        elif number not in chain.numbers:
+            flag("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")
+        elif number in chain.heads and chain.heads[number].sha256 != sha256:
+            flag(
+                "manifest_altered",
+                key,
+                f"{key} is not the one upon which {head.key} was sealed: it was altered; restore its first version",
+            )
+
+
+def _named(named: object, day: date) -> tuple[int | None, str]:
+    if isinstance(named, dict) and named.get("date") == day.isoformat():
+        number, sha256 = named.get("number"), named.get("sha256")
+        if isinstance(number, int) and number > 0 and isinstance(sha256, str):
+            return number, sha256
+    return None, ""
+
+
+def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
+    """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
+    document, key = latest.document, latest.key
+    totals = document["totals"] if isinstance(document["totals"], dict) else {}
+    wrong = sorted(name for name, count in evidence.totals().items() if totals.get(name) != count)
+    if wrong:
+        flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
+    sealed_at, changed = _time(document.get("sealed_at")), 0
+    for recording_id, sealed, held in evidence.differences():
+        changed_at = evidence.changed_at.get(recording_id)
+        if sealed_at is not None and changed_at is not None and changed_at > sealed_at:
+            changed += 1
+            continue
+        in_manifest = f"{recording_id} of {day} is {sealed.status} in {key}" if sealed else ""
+        if held is None:
+            sentence = f"{in_manifest} and not in the ledger: a ledger part was removed, or the entry was made by hand"
+            flag("ledger_lacks", recording_id, sentence)
+        elif sealed is None:
+            flag(
+                "manifest_lacks",
+                recording_id,
+                f"{recording_id} of {day} is {held.status} in the ledger and not in {key}: its entry was removed, or "
+                "a later manifest was",
+            )
+        else:
+            fields = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
+            flag(
+                "ledger_differs",
+                recording_id,
+                f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}: a manifest or "
+                "a ledger part was altered or removed",
+            )
+    if changed:
+        flag(
+            "stale",
+            key,
+            f"{key} is out of date: {number(changed, 'recording')} of {day} changed after it was sealed; run the date "
+            "again",
+        )
+    if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
+        flag(
+            "stale",
+            f"{key} rows",
+            f"{key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, or find "
+            "out which pull was removed",
+        )
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
