@@ -1,5 +1,5 @@
-"""Does everything answer that a run needs, with the rights it needs? One line each, with what to do where it does not.
+"""Check that everything a run needs answers, with the rights it needs.
 
-Every request to the source takes a permit of its limit. Nothing of what the source sends is kept; in the bucket and in
-the ledger's place a tiny object is put under `probes/`.
+Every request to the source takes a permit of its limit. Nothing that the source sends is kept; the bucket and the
+ledger's place each get a tiny object under `probes/`.
 """

@@ -1,0 +1,60 @@
+"""The result of a connection check. No sentence holds a secret, or a value from a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+from pipelines.archive.errors import StorageError
+from pipelines.ledger.files import LedgerError
+from pipelines.ringcx.errors import LinkRefused, SourceError, SourceUnavailable
+from pipelines.ringcx.limits.store import LimiterBroken
+
+Verdict = Literal["ok", "warning", "failed", "not tried"]
+Outcome = tuple[Verdict, str]
+"""A verdict and one sentence: what was found, or what to do."""
+
+# S3 refuses requests that are a quarter of an hour off; long before that, dates and permits are wrong.
+SKEW_FAILS_S = 300.0
+SKEW_WARNS_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a check of `subject` found."""
+
+    subject: str
+    verdict: Verdict
+    sentence: str
+
+
+def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> Result:
+    """Run one check, or say why it is `not_tried`. An expected error is a failure; its own sentence says what to do."""
+    verdict: Verdict = "not tried"
+    try:
+        verdict, sentence = (verdict, not_tried) if not_tried else test()
+    except SourceUnavailable as error:
+        network = "Look at the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
+        verdict, sentence = "failed", f"{error} {network}"
+    except (LedgerError, LimiterBroken, LinkRefused, OSError, SourceError, StorageError) as error:
+        verdict, sentence = "failed", str(error)
+    return Result(subject, verdict, f"{sentence.rstrip('.')}.")
+
+
+def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Outcome:
+    """Compare our clock with a `Date` header. `fails`: a difference of more than five minutes is a failure."""
+    try:
+        theirs = parsedate_to_datetime(date_header)
+    except ValueError:
+        return "warning", "the answer has no date, so the clocks could not be compared"
+    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
+    skew_s = (ours - theirs).total_seconds()
+    found = f"this machine's clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"
+    if abs(skew_s) <= SKEW_WARNS_S:
+        return "ok", found
+    if abs(skew_s) > SKEW_FAILS_S and fails:
+        return "failed", f"{found}; set it right (NTP): requests with such a date are refused"
+    return "warning", f"{found}; set it right (NTP): report periods and the times of attempts depend on it"
