@@ -114,10 +114,7 @@ class RecordingCheck:
         }
         found = str(fault).rstrip(".")
         if fault.by_firewall:
-            sentence = (
-                f"{found}; a firewall in front of the source seems to refuse it: send fewer requests, or ask RingCX"
-            )
-            return "failed", sentence
+            return "failed", f"{found}; {_FIREWALL}"
         if fault.reason in remedies:
             return "failed", f"{found}; {remedies[fault.reason]}"
         return "warning", f"{found}; it may not be ready, or be purged: check again later"
