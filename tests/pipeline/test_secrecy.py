@@ -207,6 +207,7 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         RINGCX_LIMIT_MEDIA="none",
     )
     day, other = recent[0], recent[1]
+    it.console_level = "DEBUG"
     command = materialized(it, day, home)
     assert "RUN_" in command.stderr + command.stdout, command.stderr
 
