@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
 from pipelines.ringcx.reports.columns import fold, free_name
-from pipelines.ringcx.reports.encoding import as_utf8, install_repair
+from pipelines.ringcx.reports.encoding import repair_handler
 from pipelines.ringcx.reports.times import parse_local_time, uii_time
 
 MAX_FIELDS: Final = 200
@@ -106,7 +106,7 @@ def _from_form(content: bytes, where: str) -> dict[str, str]:
     problem = ""
     try:
         pairs = parse_qsl(
-            _text(content), keep_blank_values=True, errors=install_repair(), max_num_fields=MAX_FIELDS + 1
+            _text(content), keep_blank_values=True, errors=repair_handler(), max_num_fields=MAX_FIELDS + 1
         )
     except ValueError:
         problem = f"The {where} holds too many fields; send the documented ones."
@@ -157,10 +157,7 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _text(content: bytes) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return b"".join(as_utf8([content])).decode()
+    return content.decode(errors=repair_handler())
 
 
 def _clean(text: str) -> str:

@@ -1,21 +1,36 @@
-"""Bytes to text without losing a report to one bad byte.
+"""The bytes of a report or an event as UTF-8, without losing a report to one bad byte.
 
 The source promises UTF-8 and forwards what agents typed into older systems: some bytes are Windows-1252, and a name cut
-in the middle of a character leaves half of it. Each byte that is not UTF-8 is read as Windows-1252 for itself (and as
-Latin-1 where that has a hole), so that one such byte does not change how the rest of the report reads. The refusal that
-both readers of bodies share stands here too. What the text means is not decided here.
+in the middle of a character leaves half of it. Each byte that is not UTF-8 is read as Windows-1252 for itself (as
+Latin-1 where that has a hole), so that it does not change how the rest reads.
 """
 
 import codecs
-from collections.abc import Iterable, Iterator
+import shutil
+from pathlib import Path
 from typing import Final
 
-REPAIR: Final = "ringcx-windows-1252"
-"""Name of the codec error handler; `install_repair` must have run."""
+_REPAIR: Final = "ringcx-windows-1252"
+_BOMS: Final = (  # that of UTF-32 begins as that of UTF-16 does
+    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
+    *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
+)
 
 
 class NotWholeError(Exception):
     """A body is not a whole report. The text says what is wrong, as half a sentence without any of its content."""
+
+
+def repair_handler() -> str:
+    """Register the codec error handler that repairs bytes which are not UTF-8, and return its name."""
+    codecs.register_error(_REPAIR, _repair)
+    return _REPAIR
+
+
+def _repair(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(map(_byte_as_text, error.object[error.start : error.end])), error.end
 
 
 def _byte_as_text(byte: int) -> str:
@@ -25,33 +40,37 @@ def _byte_as_text(byte: int) -> str:
         return chr(byte)
 
 
-def _repair(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return "".join(map(_byte_as_text, error.object[error.start : error.end])), error.end
+def as_utf8(body: Path) -> Path:
+    """Return `body` if it is UTF-8, else a copy next to it that is: of UTF-16, UTF-32, or with its bytes repaired.
 
-
-def install_repair() -> str:
-    """Make the handler known to Python's codecs (again is harmless) and return its name."""
-    codecs.register_error(REPAIR, _repair)
-    return REPAIR
-
-
-def is_utf8(blocks: Iterable[bytes]) -> bool:
-    """Whether the blocks together are UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    Raises:
+        NotWholeError: a body in UTF-16 or UTF-32 is cut off.
+    """
+    with body.open("rb") as file:
+        start = file.read(4)
+    encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "")
+    if not encoding and 0 in start[:2]:  # without a mark, as the first character of a report is ASCII
+        encoding = "utf-16-be" if start[0] == 0 else "utf-16-le"
+    if not encoding and _is_utf8(body):
+        return body
+    copy = body.with_name(f"{body.name}.utf-8")
+    errors = "strict" if encoding else repair_handler()
     try:
-        for block in blocks:
-            decoder.decode(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
+        with (
+            body.open(encoding=encoding or "utf-8", errors=errors, newline="") as source,
+            copy.open("w", encoding="utf-8", newline="") as target,
+        ):
+            shutil.copyfileobj(source, target)
+    except UnicodeError:
+        raise NotWholeError(f"its {encoding.upper()} is cut off or damaged") from None
+    return copy
+
+
+def _is_utf8(body: Path) -> bool:
+    with body.open(encoding="utf-8", newline="") as file:
+        try:
+            while file.read(1 << 20):
+                continue
+        except UnicodeDecodeError:
+            return False
     return True
-
-
-def as_utf8(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The blocks with every byte that is not UTF-8 repaired."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors=install_repair())
-    for block in blocks:
-        yield decoder.decode(block).encode()
-    yield decoder.decode(b"", final=True).encode()
