@@ -1,17 +1,15 @@
 """Which row is which: the key that tells a row from its neighbours, the hash that tells whether it changed.
 
-Both are stored for years, so their definition stands here and is pinned by a test with literals; no library's own hash
-is used, since a library may change it. Comparing pulls is the ledger's business.
+Both are stored for years: their definition is pinned by a test with literals, and uses no library's own hash, since a
+library may change it. The ledger compares pulls.
 """
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,12 +24,9 @@ KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
 """What a row key is made of, after the account."""
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
-_THREADS: Final = 2
+_THREADS: Final = 2  # pyarrow's half of the work runs in parallel to hashlib's
 _SLICE_ROWS: Final = 8192  # bounds the memory used in addition to the table: a slice and its hashed text
-_DIGEST_BYTES: Final = 16
-_BYTES: Final = pa.large_binary()
-_LOOKED_UP: Final = 4096  # so many lengths of one column are looked up; beyond, each is written by itself
-_CUTS: Final = 1000
+_BYTES: Final = pa.large_binary()  # a slice of long rows may pass 2 GiB
 
 
 def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> pa.Table:
@@ -46,128 +41,57 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
     row without a UII (or dialog) has the key `<account>||<row_hash>`.
     """
     names = sorted(name for name in table.column_names if name not in LEDGER_COLUMNS)
-    with ThreadPoolExecutor(_THREADS) as pool:  # pyarrow's half of the work runs in parallel to hashlib's
+    with ThreadPoolExecutor(_THREADS) as pool:
         slices = [table.slice(start, _SLICE_ROWS) for start in range(0, table.num_rows, _SLICE_ROWS)]
-        digests = b"".join(pool.map(partial(_digests, names), slices))
-    halves = np.frombuffer(digests, ">u8").reshape(-1, 2).astype(np.uint64)
-    hashes = _hexadecimal(digests)
-    kept = _first_of_equals(halves)
-    if len(kept) < table.num_rows:
-        table, halves, hashes = _only(table, kept), halves[kept], hashes.take(kept)
-    keys = _numbered(_keys(report, table, account_id, hashes), halves)
+        hashes = pa.chunked_array(list(pool.map(partial(_hashes, names), slices)), pa.string()).combine_chunks()
+    is_repeated = hashes.to_pandas().duplicated()
+    if is_repeated.any():
+        is_first = pa.array(~is_repeated)
+        table, hashes = table.filter(is_first), hashes.filter(is_first)
+    keys = _numbered(_keys(report, table, account_id, hashes), hashes)
     identity: dict[str, Any] = {"row_key": keys, "row_hash": hashes}
     return pa.table(identity | {name: table[name] for name in table.column_names if name not in identity})
 
 
-def _digests(names: list[str], rows: pa.Table) -> bytes:
-    # In one piece: a parser's blocks have a few thousand rows, and each kernel costs by the call too.
+def _hashes(names: list[str], rows: pa.Table) -> "pa.Array[Any]":
     (batch,) = rows.combine_chunks().to_batches()
-    texts = _row_texts(names, batch)
-    _, offsets, data = texts.buffers()
-    ends: list[int] = np.frombuffer(memoryview(offsets or b""), np.int64)[: len(texts) + 1].tolist()
-    view = memoryview(data or b"")  # pieces of it are hashed in place: `to_pylist` would copy every row once more
-    hashed = (hashlib.blake2b(view[start:end], digest_size=_DIGEST_BYTES) for start, end in pairwise(ends))
-    return b"".join([one.digest() for one in hashed])
-
-
-def _row_texts(names: list[str], batch: pa.RecordBatch) -> "pa.Array[Any]":
-    """What is hashed of each row. Large types, as a slice of long rows may pass 2 GiB.
-
-    Joined from as few and as plain pieces as the column allows, since a join costs by its pieces: a comma goes before
-    the next column's piece where both have no null, and what stands before values of one length is the same for all.
-    """
     parts: list[object] = [pa.array([b""] * batch.num_rows, _BYTES)]
-    comma = b""
     for name in names:
-        value = batch.column(name)
+        value = batch.column(name).cast(_BYTES)
         if value.null_count == len(value):
             continue
-        if value.null_count and comma:
-            parts.append(pa.scalar(comma, _BYTES))
-            comma = b""
-        value = value.cast(_BYTES)
-        parts += [_before(comma + f"{len(name.encode())}:{name},".encode(), value), value]
-        if value.null_count:
-            parts.append(_compute.if_else(value.is_valid(), pa.scalar(b",", _BYTES), pa.scalar(None, _BYTES)))
-        comma = b"" if value.null_count else b","
-    nothing = pa.scalar(b"", _BYTES)
-    texts: pa.Array[Any] = _compute.binary_join_element_wise(
-        *parts, pa.scalar(comma, _BYTES), nothing, null_handling="skip"
-    )
-    return texts
-
-
-def _before(start: bytes, value: "pa.Array[Any]") -> object:
-    """`start`, the value's length and a colon: null where the value is, one for all where all are of one length."""
-    size = _compute.binary_length(value)
-    least, most = (int(one) for one in _compute.min_max(size).as_py().values())
-    if least == most and not value.null_count:
-        return pa.scalar(start + b"%d:" % least, _BYTES)
-    if most - least < _LOOKED_UP:
-        return pa.array([start + b"%d:" % one for one in range(least, most + 1)], _BYTES).take(
-            _compute.subtract(size, pa.scalar(least, size.type))
-        )
-    digits = size.cast(pa.string()).cast(_BYTES)
-    return _compute.binary_join_element_wise(
-        pa.scalar(start, _BYTES), digits, pa.scalar(b":", _BYTES), pa.scalar(b"", _BYTES)
-    )
-
-
-def _hexadecimal(digests: bytes) -> "pa.Array[Any]":
-    width = 2 * _DIGEST_BYTES
-    count = len(digests) // _DIGEST_BYTES
-    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int64)
-    text = pa.py_buffer(digests.hex().encode())
-    return pa.LargeStringArray.from_buffers(count, pa.py_buffer(offsets.tobytes()), text).cast(pa.string())
-
-
-def _first_of_equals(halves: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
-    """Where each digest stands for the first time, ascending."""
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    ordered = halves[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return np.sort(order[first])
-
-
-def _only(table: pa.Table, kept: npt.NDArray[np.intp]) -> pa.Table:
-    """The rows at these places, ascending: as views of the table where few are left out, for a copy would double it."""
-    cuts = np.flatnonzero(np.diff(kept) != 1) + 1
-    if len(cuts) > _CUTS:
-        return table.take(kept)
-    return pa.concat_tables([table.slice(int(run[0]), len(run)) for run in np.split(kept, cuts)])
+        sizes = _compute.binary_length(value).dictionary_encode()
+        start = f"{len(name.encode())}:{name},".encode()
+        starts = pa.array([start + b"%d:" % size for size in sizes.dictionary.to_pylist()], _BYTES).take(sizes.indices)
+        comma = pa.scalar(b",", _BYTES)
+        parts += [starts, value, _compute.if_else(value.is_valid(), comma, None) if value.null_count else comma]
+    texts = _compute.binary_join_element_wise(*parts, pa.scalar(b"", _BYTES), null_handling="skip").to_pylist()
+    return pa.array([hashlib.blake2b(text, digest_size=16).hexdigest() for text in texts], pa.string())
 
 
 def _keys(report: ReportName, table: pa.Table, account_id: str, hashes: "pa.Array[Any]") -> "pa.Array[Any]":
-    account = pa.scalar(account_id.replace("%", "%25").replace("|", "%7C").replace("#", "%23"))
+    account = _escaped(pa.scalar(account_id))
     absent = pa.nulls(table.num_rows, pa.string())
     parts = [table[name].combine_chunks() if name in table.column_names else absent for name in KEY_COLUMNS[report]]
     texts = [_compute.fill_null(_escaped(part), "") for part in parts]
-    keys: pa.Array[Any] = _compute.binary_join_element_wise(account, *texts, "|")
-    if parts[0].null_count:
-        without_uii = _compute.binary_join_element_wise(account, "", hashes, "|")
-        keys = _compute.if_else(_compute.is_null(parts[0]), without_uii, keys)
-    return keys
+    keys = _compute.binary_join_element_wise(account, *texts, "|")
+    without_uii = _compute.binary_join_element_wise(account, "", hashes, "|")
+    found: pa.Array[Any] = _compute.if_else(_compute.is_null(parts[0]), without_uii, keys)
+    return found
 
 
-def _escaped(part: "pa.Array[Any]") -> "pa.Array[Any]":
+def _escaped(part: Any) -> Any:  # noqa: ANN401 - an array or a scalar
     """So that no value can look like two parts, nor like another row's number."""
     for sign, code in (("%", "%25"), ("|", "%7C"), ("#", "%23")):
         part = _compute.replace_substring(part, sign, code)
     return part
 
 
-def _numbered(keys: "pa.Array[Any]", halves: npt.NDArray[np.uint64]) -> "pa.Array[Any]":
-    codes = keys.dictionary_encode().indices.to_numpy()
-    shared = np.flatnonzero(np.bincount(codes)[codes] > 1)
-    if not len(shared):
+def _numbered(keys: "pa.Array[Any]", hashes: "pa.Array[Any]") -> "pa.Array[Any]":
+    rows = pd.DataFrame({"key": keys.to_pandas(), "hash": hashes.to_pandas()})
+    shared = rows[rows["key"].duplicated(keep=False)].sort_values(["key", "hash"])
+    if shared.empty:
         return keys
-    order = shared[np.lexsort((halves[shared, 1], halves[shared, 0], codes[shared]))]
-    ordered = codes[order]
-    place = np.arange(len(order))
-    starts = np.maximum.accumulate(np.where(np.diff(ordered, prepend=-1) != 0, place, 0))
-    numbers = np.zeros(len(keys), dtype=np.int64)
-    numbers[order] = place - starts + 1
-    numbered = _compute.binary_join_element_wise(keys, _compute.cast(pa.array(numbers), pa.string()), "#")
-    distinct: pa.Array[Any] = _compute.if_else(pa.array(numbers > 0), numbered, keys)
-    return distinct
+    numbers = (shared.groupby("key").cumcount() + 1).astype(str)
+    rows.loc[shared.index, "key"] += "#" + numbers
+    return pa.array(rows["key"], pa.string())
