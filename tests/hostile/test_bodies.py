@@ -23,7 +23,8 @@ from pipelines.ringcx.http.transport import Transport
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports.requests import BodyLimits, Period, pull_report
+from pipelines.ringcx.reports import bodies
+from pipelines.ringcx.reports.requests import Period, pull_report
 
 Answer = Callable[[Any, socket.socket], None]
 Serve = Callable[[Answer], Any]
@@ -237,7 +238,7 @@ class Token(httpx.Auth):
         yield request
 
 
-def pull(client: SourceClient, server: Any, into: Path, **limits: Any) -> str:
+def pull(client: SourceClient, server: Any, into: Path) -> str:
     with pytest.raises(SourceError) as error:
         pull_report(
             client,
@@ -246,7 +247,6 @@ def pull(client: SourceClient, server: Any, into: Path, **limits: Any) -> str:
             account_id="15300002",
             period=PERIOD,
             into=into,
-            limits=BodyLimits(**limits),
         )
     assert not into.exists()
     assert "hush" not in str(error.value)
@@ -282,19 +282,21 @@ def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve
 
 
 def test_an_endless_report_is_refused_when_it_is_longer_than_any(
-    client: SourceClient, serve: Serve, tmp_path: Path
+    client: SourceClient, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bodies, "MAX_BYTES", 4 << 20)
     row = b"1,2\n" * 10_000
     server = serve(forever(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"9c40\r\n" + row + b"\r\n"))
-    assert "sent more than 4 MiB" in pull(client, server, tmp_path / "report", max_bytes=4 << 20)
+    assert "sent more than 4 MiB" in pull(client, server, tmp_path / "report")
 
 
 def test_a_report_that_trickles_is_refused_when_its_time_is_up(
-    client: SourceClient, serve: Serve, tmp_path: Path
+    client: SourceClient, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(bodies, "MAX_SECONDS", 0.4)
     server = serve(forever(b"HTTP/1.1 200 OK\r\n\r\nuii,recording_url\n", b"1", pause_s=0.05))
     began = time.monotonic()
-    assert "was still sending after 0 s" in pull(client, server, tmp_path / "report", max_seconds=0.4)
+    assert "was still sending after 0 s" in pull(client, server, tmp_path / "report")
     assert time.monotonic() - began < 3
 
 

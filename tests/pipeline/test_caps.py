@@ -59,7 +59,7 @@ class Source:
             ]
         ).encode()
         into.write_bytes(body)
-        return PulledBody(into, len(body), "0" * 64, "application/json", framed=True)
+        return PulledBody(into, len(body), "0" * 64, framed=True)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 
-from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceRefused, place
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, place
 from pipelines.ringcx.http.client import (
     BombError,
     SourceClient,
@@ -27,6 +27,8 @@ from pipelines.ringcx.http.client import (
     unpacked,
 )
 
+MAX_BYTES: Final = 8 << 30
+MAX_SECONDS: Final = 3600.0
 _PREFIX: Final = "ringcx-answers-"
 _JUST_MADE_S: Final = 60  # between being made and being locked
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
@@ -34,37 +36,13 @@ _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What an error's sentence tells a person to check: the right that is needed, the settings that make the address,
+    """What an error's sentence asks a person to check: the right that is needed, the settings that make the address,
     and what to request when the answer is too large.
     """
 
     right: str
     address: str
     smaller: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: where to, against which limit of which account, with which log-in and JSON body."""
-
-    url: str
-    limit: str
-    account_id: str
-    auth: httpx.Auth
-    body: dict[str, object]
-    advice: Advice
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """How much of an answer is taken: bytes, seconds of reading, and the clock (seconds) for these."""
-
-    max_bytes: int = 8 << 30
-    max_seconds: float = 3600
-    clock: Callable[[], float] = time.monotonic
-
-
-USUAL: Final = BodyLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +53,27 @@ class PulledBody:
         path: the file.
         size: bytes.
         sha256: of the bytes, in hexadecimal.
-        media_type: as the source gave it, without parameters, in lower case; empty when it gave none.
         framed: whether HTTP said where the body ends. If not, a connection that broke looks like the end.
     """
 
     path: Path
     size: int
     sha256: str
-    media_type: str
     framed: bool
 
 
-def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLimits) -> PulledBody:
-    """Ask, and save the answer in `into`: replaced if it is there, gone if the pull fails.
+def pull_body(
+    client: SourceClient,
+    url: str,
+    *,
+    limit: str,
+    account_id: str,
+    auth: httpx.Auth,
+    request: dict[str, object],
+    advice: Advice,
+    into: Path,
+) -> PulledBody:
+    """Send `request` as JSON, and save the answer in `into`: replaced if it exists, gone if the pull fails.
 
     Raises:
         CredentialsRefused: 401 or 403.
@@ -95,94 +81,79 @@ def pull_body(client: SourceClient, asked: Asked, *, into: Path, limits: BodyLim
         SourceRefused: another status than 2xx that another try does not change.
         SourceUnavailable: no answer until the client's tries were used up.
         ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
-        ReportInvalid: the answer broke off each time, is longer or slower than `limits`, unpacks to hundreds of times
-            its size, or is a 2xx without a body.
+        ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
+            times its size, or is a 2xx without a body.
     """
 
-    def work() -> PulledBody:
+    def attempt() -> PulledBody:
         with client.stream(
             "POST",
-            asked.url,
-            limit=asked.limit,
-            account_id=asked.account_id,
-            auth=asked.auth,
-            json=asked.body,
+            url,
+            limit=limit,
+            account_id=account_id,
+            auth=auth,
+            json=request,
             headers={"Accept-Encoding": "gzip"},
         ) as response:
-            _require_ok(response, asked)
-            return _save(client, response, into, limits)
+            if response.status_code != 200:
+                raise _refusal(response, auth, advice)
+            return _save(client, response, into)
 
     try:
-        return client.retry(work)
+        return client.retry(attempt)
     except BodyBroken:
         into.unlink(missing_ok=True)
         raise ReportInvalid(
-            f"POST {place(asked.url)} broke off each time while the report was read; run the date again,"
-            f" {asked.advice.smaller}."
+            f"POST {place(url)} broke off each time while the report was read; run the date again, {advice.smaller}."
         ) from None
     except BaseException:  # an interrupt too: half a report must not be left behind
         into.unlink(missing_ok=True)
         raise
 
 
-def _require_ok(response: httpx.Response, asked: Asked) -> None:
-    status = response.status_code
-    if status == 200:
-        return
-    request = f"POST {place(response.request.url)}"
+def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> SourceError:
+    status, request = response.status_code, f"POST {place(response.request.url)}"
     raise_if_account_unknown(response, start_of(response))
     if status in {401, 403}:
-        variables = ", ".join(getattr(asked.auth, "variables", ())) or _CREDENTIALS
-        raise CredentialsRefused(
-            f"{request} was refused with HTTP {status}; check {variables}, and that {asked.advice.right}.",
-            status=status,
+        variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
+        return CredentialsRefused(
+            f"{request} was refused with HTTP {status}; check {variables}, and that {advice.right}.", status=status
         )
     if status < 300:
-        raise ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
-    raise SourceRefused(
-        f"{request} was refused with HTTP {status}, which another try does not change; check {asked.advice.address}.",
+        return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
+    return SourceRefused(
+        f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}.",
         status=status,
     )
 
 
-def _save(client: SourceClient, response: httpx.Response, into: Path, limits: BodyLimits) -> PulledBody:
+def _save(client: SourceClient, response: httpx.Response, into: Path) -> PulledBody:
     request = f"POST {place(response.request.url)}"
     digest = hashlib.sha256()
     size = 0
-    began = limits.clock()
+    started = time.monotonic()
 
     def check() -> None:
         client.check_stop()
-        if excess := _excess(size, limits.clock() - began, limits):
-            raise ReportInvalid(f"{request} {excess}")
+        if size > MAX_BYTES:
+            raise ReportInvalid(f"{request} sent more than {MAX_BYTES >> 20} MiB; ask for a shorter period.")
+        if time.monotonic() - started > MAX_SECONDS:
+            raise ReportInvalid(
+                f"{request} was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster."
+            )
 
-    with into.open("wb") as file:
-        try:
+    try:
+        with into.open("wb") as file:
             for block in unpacked(response, check):
                 size += len(block)
                 check()
                 digest.update(block)
                 file.write(block)
-        except BombError:
-            raise ReportInvalid(
-                f"{request} sent a body that unpacks to hundreds of times its size, as no report does; run the date"
-                " again."
-            ) from None
-    return PulledBody(
-        path=into,
-        size=size,
-        sha256=digest.hexdigest(),
-        media_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        framed=is_framed(response),
-    )
-
-
-def _excess(size: int, seconds: float, limits: BodyLimits) -> str | None:
-    if size > limits.max_bytes:
-        return f"sent more than {limits.max_bytes >> 20} MiB; ask for a shorter period."
-    if seconds > limits.max_seconds:
-        return f"was still sending after {limits.max_seconds:.0f} s; run the date again when the source is faster."
-    return None
+    except BombError:
+        raise ReportInvalid(
+            f"{request} sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
+        ) from None
+    return PulledBody(path=into, size=size, sha256=digest.hexdigest(), framed=is_framed(response))
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""The current API: how interaction metadata is requested, and at which address the recording of a segment is.
+"""The current API: request interaction metadata, and make the addresses of segments' recordings.
 
 Windows are requested in UTC, so that no hour is ambiguous or missing. A row belongs to the window in which its segment
-ended; the caller knows when a window may be requested. `tables.py` reads the answer, `media.py` fetches the recordings.
-Their addresses are made here from ids and settings, never taken from a row.
+ended; the caller knows when a window may be requested. Addresses are made from ids and settings, never from a row.
+`tables.py` reads the answer, `media.py` fetches the recordings.
 
-Metadata: `POST {base}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata`.
+Requests go to `POST {base}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata`.
 """
 
 import re
@@ -19,10 +19,9 @@ import httpx
 
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import SourceClient, origin_of
-from pipelines.ringcx.reports.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
+from pipelines.ringcx.reports.bodies import Advice, PulledBody, pull_body
 from pipelines.ringcx.reports.requests import Period
 
-METADATA_LIMIT: Final = "metadata"
 DOWNLOAD_LIMIT: Final = "download"
 _MAX_ID_LENGTH: Final = 512  # those of the source have under 70 characters
 _RECORDING_PATH: Final = re.compile(r"/recordings/dialogs/([^/?#]+)/segments/([^/?#]+)", re.ASCII)
@@ -34,7 +33,7 @@ _ADVICE: Final = Advice(
 
 
 def windows(period: Period, seconds: int) -> Iterator[Period]:
-    """The windows of `seconds` that cover a period from its start, without gap or overlap; the last may be shorter."""
+    """Yield windows of `seconds` that cover a period from its start without gap or overlap; the last may be shorter."""
     start, length = period.start.astimezone(UTC), timedelta(seconds=seconds)
     while start < period.end:
         yield Period(start, min(start + length, period.end.astimezone(UTC)))
@@ -42,7 +41,7 @@ def windows(period: Period, seconds: int) -> Iterator[Period]:
 
 
 def interaction_request(window: Period) -> dict[str, object]:
-    """The body that asks for the segments that ended in a window, which runs forward from `segmentEndTime`.
+    """Return the body that requests the segments that ended in a window, which runs forward from `segmentEndTime`.
 
     Raises:
         ValueError: the window does not begin and end at whole seconds.
@@ -74,7 +73,6 @@ def pull_interactions(
     window: Period,
     into: Path,
     version: str = "v1",
-    limits: BodyLimits = USUAL,
 ) -> PulledBody:
     """Fetch the interaction metadata of one window into a file.
 
@@ -84,8 +82,10 @@ def pull_interactions(
     Raises: as `bodies.pull_body`.
     """
     url = f"{base_url.rstrip('/')}{account_path(rc_account_id, account_id, version)}/interaction-metadata"
-    asked = Asked(url, METADATA_LIMIT, account_id, auth, interaction_request(window), _ADVICE)
-    return pull_body(client, asked, into=into, limits=limits)
+    request = interaction_request(window)
+    return pull_body(
+        client, url, limit="metadata", account_id=account_id, auth=auth, request=request, advice=_ADVICE, into=into
+    )
 
 
 def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:
@@ -99,7 +99,7 @@ def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> st
 
 @dataclass(frozen=True, slots=True)
 class SegmentLinks:
-    """The recordings of the current API at `base_url` (`RINGCX_CURRENT_URL`) of a RingCentral account."""
+    """Addresses of recordings of a RingCentral account in the current API, at `base_url` (`RINGCX_CURRENT_URL`)."""
 
     base_url: str
     rc_account_id: str
@@ -115,19 +115,16 @@ class SegmentLinks:
         Raises:
             LinkRefused: as `segment_recording_id`.
         """
-        return f"{self.dialogs(account_id)}{_part(dialog_id)}/segments/{_part(segment_id)}"
-
-    def dialogs(self, account_id: str) -> str:
-        """Return the prefix of the addresses of a sub-account's recordings."""
-        return f"{self._below(account_id)}/recordings/dialogs/"
+        path = f"/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
+        return f"{self._account_url(account_id)}{path}"
 
     def owns(self, link: str, account_id: str) -> bool:
         """Whether `link` is the address of a recording of this sub-account under the present settings."""
-        below = self._below(account_id)
-        ids = _RECORDING_PATH.fullmatch(link, len(below)) if link.startswith(f"{below}/") else None
+        account_url = self._account_url(account_id)
+        ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
         return ids is not None and not {ids[1], ids[2]} & {".", ".."}
 
-    def _below(self, account_id: str) -> str:
+    def _account_url(self, account_id: str) -> str:
         return f"{self.base_url.rstrip('/')}{account_path(self.rc_account_id, account_id)}"
 
 

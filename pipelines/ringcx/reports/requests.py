@@ -1,7 +1,7 @@
-"""Asking for a report: what to send, and the answer as a file of bytes, whole or not at all.
+"""Request the two legacy reports; `tables.py` reads the answer.
 
-What the bytes say is `tables.py`'s business. Periods are asked for in UTC, so that no hour is ambiguous or missing; the
-caller decides which period makes a day, and asks again later for rows that come late.
+Periods are requested in UTC, so that no hour is ambiguous or missing. The caller decides which period makes a day, and
+requests it again later for rows that come late.
 
 Requests go to `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
 """
@@ -15,11 +15,10 @@ from urllib.parse import quote
 import httpx
 
 from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import USUAL, Advice, Asked, BodyLimits, PulledBody, pull_body
+from pipelines.ringcx.reports.bodies import Advice, PulledBody, pull_body
 
 Direction = Literal["inbound", "outbound"]
 
-_LIMIT: Final = "reports"
 _ADVICE: Final = Advice(
     right="this user has the right READ on Account for the sub-account",
     address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
@@ -29,12 +28,12 @@ _ADVICE: Final = Advice(
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What a report is asked for.
+    """The period that a report is requested for.
 
     Attributes:
         start: aware; the first instant.
-        end: aware; exclusive in our terms. We ask up to and including it, since the source does not say whether its end
-            is inclusive: a row too many is known already, a row too few would be lost.
+        end: aware; exclusive. We request up to and including it, since the source does not say whether its end is
+            inclusive: a row too many is already in the ledger, a row too few would be lost.
     """
 
     start: datetime
@@ -48,13 +47,12 @@ class Period:
 
 
 def agent_segment_request(direction: Direction, period: Period) -> dict[str, object]:
-    """The body that asks for one direction of the Agent Segment Metadata report."""
+    """Return the body that requests one direction of the Agent Segment Metadata report."""
     name = f"{direction.capitalize()}_Agent_Segment_Metadata_Report"
-    through: dict[str, object] = (
-        {"secureGateGroupIds": "", "gateGroupIds": [], "secureGateIds": "", "gateIds": []}
-        if direction == "inbound"
-        else {"secureDialGroupIds": "", "dialGroupIds": [], "secureCampaignIds": "", "campaignIds": []}
-    )
+    groups = ("GateGroup", "Gate") if direction == "inbound" else ("DialGroup", "Campaign")
+    everything: dict[str, object] = {}  # an empty list of ids stands for all
+    for kind in (*groups, "AgentGroup", "Agent"):
+        everything |= {f"secure{kind}Ids": "", f"{kind[0].lower()}{kind[1:]}Ids": []}
     return {
         "reportId": None,
         "destination": None,
@@ -73,29 +71,21 @@ def agent_segment_request(direction: Direction, period: Period) -> dict[str, obj
             "timezoneName": "UTC",
             "startUiiTableKey": "",
             "endUiiTableKey": "",
-            **through,
-            "secureAgentGroupIds": "",
-            "agentGroupIds": [],
-            "secureAgentIds": "",
-            "agentIds": [],
+            **everything,
         },
     }
 
 
 def global_call_type_request(period: Period) -> dict[str, object]:
-    """The body that asks for the Global Call Type Detail report."""
+    """Return the body that requests the Global Call Type Detail report."""
+    kinds = ("Gates", "Campaigns", "IvrStudios", "CloudProfiles", "TracNumbers", "Agents")
     return {
         "reportType": "GLOBAL_CALL_TYPE_DELIMITED",
         "reportCriteria": {
             "criteriaType": "GLOBAL_CALL_TYPE_CRITERIA",
             "startDate": _second_before(period.start).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
             "endDate": _second_after(period.end).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
-            "containGates": True,
-            "containCampaigns": True,
-            "containIvrStudios": True,
-            "containCloudProfiles": True,
-            "containTracNumbers": True,
-            "containAgents": True,
+            **{f"contain{kind}": True for kind in kinds},
             "includeNoAnswers": False,
         },
     }
@@ -110,7 +100,6 @@ def pull_report(
     period: Period,
     into: Path,
     direction: Direction | None = None,
-    limits: BodyLimits = USUAL,
 ) -> PulledBody:
     """Fetch one direction of the Agent Segment Metadata report, or without one the Global Call Type Detail report.
 
@@ -118,7 +107,9 @@ def pull_report(
     """
     request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
     url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
-    return pull_body(client, Asked(url, _LIMIT, account_id, auth, request, _ADVICE), into=into, limits=limits)
+    return pull_body(
+        client, url, limit="reports", account_id=account_id, auth=auth, request=request, advice=_ADVICE, into=into
+    )
 
 
 def _second_before(moment: datetime) -> datetime:
