@@ -48,7 +48,7 @@ def test_the_image_runs_as_nobody_in_particular_and_holds_no_secret() -> None:
 def test_what_the_image_installs_is_of_the_lock_and_loads_the_code_without_the_project(tmp_path: Path) -> None:
     build, venv, app = tmp_path / "build", tmp_path / "venv", tmp_path / "app"
     build.mkdir()
-    for path in ("requirements.lock", "pyproject.toml", "README.md"):
+    for path in ("requirements.lock", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / path, build)
     environment = {**os.environ, "PATH": f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     environment.pop("VIRTUAL_ENV", None)
