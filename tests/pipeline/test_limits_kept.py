@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -96,12 +97,13 @@ def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
         with sqlite3.connect(file) as connection:
-            found = {one for (one,) in connection.execute("SELECT priority FROM queue WHERE name = 'reports'")}
+            rows = connection.execute("SELECT queue FROM states WHERE name = 'reports'").fetchall()
         connection.close()
+        found = {priority for (queue,) in rows for priority, *_ in json.loads(queue)}
     assert found == wanted
     assert min(wanted) == 2, "the day before yesterday"
     with sqlite3.connect(file) as connection:
-        connection.execute("DELETE FROM holds")
+        connection.execute("UPDATE states SET held_until = 0")
     connection.close()
     for run in runs:
         assert run.wait() == 0

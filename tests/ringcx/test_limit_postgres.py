@@ -20,7 +20,7 @@ from pipelines.ringcx.limits.store import LimiterBroken
 from sandbox.postgres import USER, LocalPostgres
 
 ONE_A_MINUTE = [Rate(1, 60)]
-TABLES = ("ringcx_limit_permits", "ringcx_limit_queue", "ringcx_limit_holds")
+TABLES = ("ringcx_limit_permits", "ringcx_limit_states")
 
 
 @pytest.fixture

@@ -80,13 +80,13 @@ def _end_hold(where: Path | str) -> None:
         import sqlite3
 
         with sqlite3.connect(where) as connection:
-            connection.execute("DELETE FROM holds")
+            connection.execute("UPDATE states SET held_until = 0")
         connection.close()
     else:
         import psycopg
 
         with psycopg.connect(where) as connection:
-            connection.execute("DELETE FROM ringcx_limit_holds")
+            connection.execute("UPDATE ringcx_limit_states SET held_until = 0")
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ class SourceClient:
             priority=self._priority,
             stop=self._stop,
             patience_s=PATIENCE_S,
-            prepare=None if renewing is None else lambda: renewing.prepare(request),
+            prepare=(lambda: None) if renewing is None else lambda: renewing.prepare(request),
         )
         if renewing is not None:  # the wait may have been longer than the life of the token it was signed with
             renewing.sign(request)

@@ -1,27 +1,26 @@
 """Staying inside the source's limits, over all threads, processes and hosts, and over restarts.
 
-Here: when a request may be sent, and who comes first. Not here: where that is written down (`store.py`), how
-many requests run at once, and retries.
+Here: when a request may be sent, and who comes first. Not here: where that is stored (`store.py`), how many requests
+run at once, and retries.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.sqlite import SqliteStore
-from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, Place, StoreLost
+from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, StoreLost
 
 LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
-_LOOK_EVERY_S = 5.0  # a waiter looks again this often: somebody before it may have left, or a hold-off may have come
+_RETRY_EVERY_S = 5.0  # a waiter tries again this often: somebody before it may have left, or asked for silence
 _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past
 _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
 _DATABASES = ("postgresql://", "postgres://")
@@ -87,8 +86,8 @@ class RateLimiter:
     """Permits from one store, the most urgent first, and among equals in the order in which they were asked for.
 
     A permit's time is written in the same transaction that finds it free, under the store's lock, so that no two
-    processes can take the same one. A waiting thread has a ticket; the tickets before it in the queue tell it when
-    its turn comes; it sleeps until then without any lock, and looks again. The ticket of a killed waiter lapses.
+    processes can take the same one. A waiting thread has a ticket; from the tickets before it in the queue it computes
+    its turn, sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses.
 
     Args:
         where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
@@ -122,35 +121,58 @@ class RateLimiter:
         *,
         priority: int = 0,
         stop: threading.Event | None = None,
-        patience_s: float | None = None,
-        prepare: Callable[[], None] | None = None,
+        patience_s: float = math.inf,
+        prepare: Callable[[], None] = lambda: None,
     ) -> float:
         """Wait until one request of this limit and account may be sent; return the seconds waited.
 
-        All `rates` hold at once; without any, only hold-offs are waited for. A lower `priority` goes first, also before
-        those who wait already. `patience_s` is the longest hold-off to sit out; None means any. `prepare` is called
-        before each look, so that what the request needs (a token) is fresh when the permit comes.
+        All `rates` hold at once; without any, only silences are waited for. A lower `priority` goes first, also before
+        those who wait already. `patience_s` is the longest silence to sit out. `prepare` is called before each try, so
+        that what the request needs (a token) is fresh when the permit comes.
 
         Raises:
             Stopped: the stop event is set.
-            HeldOff: a hold-off has more than `patience_s` seconds left.
+            HeldOff: a silence has more than `patience_s` seconds left.
         """
         started = self._elapsed()
-        place = Place(name, account_id, priority)
+        ticket: int | None = None
+
+        def attempt() -> float:
+            """Take a permit if it is our turn; otherwise queue up, and return the seconds until it is."""
+            nonlocal ticket
+            if not rates and ticket is None and (name, account_id) not in {hold[:2] for hold in self._store.silences()}:
+                return 0.0
+            with self._store.locked(name, account_id, newest=max((rate.limit for rate in rates), default=0)) as state:
+                own = priority, ticket or math.inf
+                times = list(state.permits)
+                for _ in range(sum((urgency, number) < own for urgency, number, _ in state.queue)):
+                    times.append(self._earliest(times, rates, max(state.now, state.held_until)))
+                turn = self._earliest(times, rates, max(state.now, state.held_until))
+                if turn <= state.now:
+                    state.leave(ticket)
+                    if rates:
+                        state.grant_s = max(_KEEP_S, *(rate.seconds + self._margin_s for rate in rates))
+                    return 0.0
+                taken = state.wait(priority, ticket)
+                held_s = state.held_until - state.now
+            ticket = taken  # only now that it is stored
+            if held_s > patience_s:
+                raise HeldOff(held_s)
+            return turn - state.now
+
         try:
             while True:
                 check_stop(stop)
-                if prepare is not None:
-                    prepare()
-                look = self._persist(partial(self._look, place, rates), stop)
-                if look.wait_s <= 0:
+                prepare()
+                wait_s = self._persist(attempt, stop)
+                if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
-                place = look.place
-                _check_patience(look.held_s, patience_s)
-                self._wait(min(look.wait_s, _LOOK_EVERY_S), stop)
+                self._wait(min(wait_s, _RETRY_EVERY_S), stop)
         except BaseException:
-            if place.ticket is not None:
-                self._leave(place)
+            if ticket is not None:
+                # Should this fail, the ticket lapses by itself, and the reason for leaving matters more.
+                with suppress(LimiterBroken), self._store.locked(name, account_id) as state:
+                    state.leave(ticket)
             raise
 
     def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
@@ -158,80 +180,43 @@ class RateLimiter:
         seconds = min(seconds, LONGEST_HOLD_S)
         if not seconds > 0:
             return
-        place = Place(name, account_id)
 
         def hold() -> None:
-            with self._store.page(place, newest=0) as page:
-                if page.now + seconds > page.held_until:
-                    page.hold(page.now + seconds)
+            with self._store.locked(name, account_id) as state:
+                if state.now + seconds > state.held_until:
+                    state.held_since, state.held_until = state.now, state.now + seconds
 
         self._persist(hold, stop)
 
     def silences(self) -> list[tuple[str, str, float]]:
-        """Every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
+        """Return every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
         return self._store.silences()
 
     def close(self) -> None:
         """Close the store. The limiter opens it again when it is used again."""
         self._store.close()
 
-    def _look(self, place: Place, rates: Sequence[Rate]) -> "_Look":
-        """Take a permit if it is our turn."""
-        key = place.name, place.account_id
-        if not rates and place.ticket is None and key not in {held[:2] for held in self._store.silences()}:
-            return _Look(place)
-        with self._store.page(place, newest=max((rate.limit for rate in rates), default=0)) as page:
-            times = list(page.permits)
-            for _ in range(page.before):
-                times.append(self._earliest(times, rates, page.held_until))
-            turn = self._earliest(times, rates, page.held_until)
-            if turn <= page.now:
-                page.leave()
-                if rates:
-                    longest_s = max(rate.seconds for rate in rates)
-                    page.grant(keep_s=max(longest_s + self._margin_s, _KEEP_S))
-                return _Look(place)
-            return _Look(replace(place, ticket=page.wait()), turn - page.now, page.held_until - page.now)
-
-    def _earliest(self, times: Sequence[float], rates: Iterable[Rate], now: float) -> float:
-        """When one more request may follow those at `times` (rising): `limit` requests back lies outside the window."""
+    def _earliest(self, times: Sequence[float], rates: Sequence[Rate], now: float) -> float:
+        """Return when one more request may follow those at `times` (rising), at `now` at the earliest."""
         free = [times[-rate.limit] + rate.seconds + self._margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 
     def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
-        """Do it, again while the store is lost and may come back. What is done twice so costs a permit, no more."""
-        for pause in _RECONNECT_AFTER_S:
+        """Do it, again while the store is lost and may come back. Doing it twice costs a permit, no more."""
+        for pause_s in _RECONNECT_AFTER_S:
             try:
                 return work()
             except StoreLost:
-                self._wait(pause, stop)
+                self._wait(pause_s, stop)
                 check_stop(stop)
         return work()
 
     def _wait(self, seconds: float, stop: threading.Event | None) -> None:
-        if self._sleep is not None:
-            self._sleep(seconds)
-        elif stop is not None:
-            stop.wait(seconds)
-        else:
-            time.sleep(seconds)
-
-    def _leave(self, place: Place) -> None:
-        """Give up our place. Should that fail, it lapses by itself, and the reason for leaving matters more."""
-        with suppress(LimiterBroken), self._store.page(place, newest=0) as page:
-            page.leave()
+        wait = self._sleep or (time.sleep if stop is None else stop.wait)
+        wait(seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What a look found: where we stand now, how long to wait (0: permitted), and how long of it is a hold-off."""
-
-    place: Place
-    wait_s: float = 0.0
-    held_s: float = 0.0
-
-
-def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore[Any]:
+def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitStore:
     if isinstance(where, Path) or not is_database(where):
         return SqliteStore(Path(str(where).removeprefix(_SQLITE)), clock=clock)
     try:
@@ -248,8 +233,3 @@ def check_stop(stop: threading.Event | None) -> None:
     """Raise Stopped when the event is set."""
     if stop is not None and stop.is_set():
         raise Stopped("The run is being stopped; what is left is taken up by the next one.")
-
-
-def _check_patience(held_s: float, patience_s: float | None) -> None:
-    if patience_s is not None and held_s > patience_s:
-        raise HeldOff(held_s)

@@ -1,20 +1,19 @@
 """The limiter's store for several hosts: a PostgreSQL database, whose clock all of them share.
 
-Imported only when RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A look takes two round
-trips: one that takes the lock and reads, one that writes and commits. Nothing of a session outlives a transaction, so
-a pooler such as PgBouncer may stand between.
+Imported only when RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A permit takes two
+round trips: one that takes the lock and reads, one that writes and commits. Nothing of a session outlives a
+transaction, so that a pooler such as PgBouncer may be used.
 """
 
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
 
-from pipelines.ringcx.limits.store import Execute, LimiterBroken, LimitStore, StoreLost, schema
+from pipelines.ringcx.limits.store import TABLES, LimiterBroken, LimitStore, StoreLost
 
 _QUIET_AFTER_FAILURE_S = 1.0  # the threads that waited for a connection that failed must not try it one by one
 # A dead network is noticed within half a minute; whatever the address itself says goes first.
@@ -26,89 +25,83 @@ _DEFAULTS: Mapping[str, str] = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-# A host that froze with the lock in its hand must not stop the others for longer than this.
+# A host that froze while it held the lock must not stop the others for longer than this.
 _GUARDS = """
 SELECT set_config('idle_in_transaction_session_timeout', '30s', true), set_config('lock_timeout', '60s', true)"""
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/' || %(name)s || '/' || %(account_id)s, 0))"
-
-_KNOWN = """
-SELECT to_regclass('ringcx_limit_permits') IS NOT NULL AND to_regclass('ringcx_limit_queue') IS NOT NULL
-   AND to_regclass('ringcx_limit_holds') IS NOT NULL"""
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/' || %s || '/' || %s, 0))"
+_TABLES_EXIST = """
+SELECT to_regclass('ringcx_limit_permits') IS NOT NULL AND to_regclass('ringcx_limit_states') IS NOT NULL"""
 # IF NOT EXISTS alone lets two that start together collide in the catalog.
 _LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit', 0))"
 # What the server says when a retry is useless; in another language it is retried for a minute all the same.
 _IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|is not permitted", re.IGNORECASE)
 
 
-class PostgresStore(LimitStore[psycopg.Connection]):
-    """Three small tables in the database's default schema, made when they are not there.
+class PostgresStore(LimitStore):
+    """Two small tables in the database's default schema, made where they do not exist.
 
     Args:
         url: `postgresql://user:password@host/database`, with any of libpq's parameters. No error shows it.
-        clock: seconds since the epoch, for tests; None takes the database's.
+        clock: seconds since the epoch, for tests; without one the database's is taken.
     """
 
-    _now = "coalesce(%(clock)s::float8, extract(epoch FROM clock_timestamp())::float8)"
-    _relax = "SET LOCAL synchronous_commit TO off"
+    _now = "coalesce(%s::float8, extract(epoch FROM clock_timestamp())::float8)"
 
     def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
-        super().__init__(clock)
+        super().__init__(clock or (lambda: None))
         try:
-            self._known = {**_DEFAULTS, **conninfo.conninfo_to_dict(url)}
+            self._parameters = {**_DEFAULTS, **conninfo.conninfo_to_dict(url)}
         except psycopg.Error:  # its text quotes the address, and with it the password
             raise LimiterBroken(
-                "RATE_LIMIT_URL is no address that PostgreSQL's library can read; write it as"
+                "RATE_LIMIT_URL is not an address that PostgreSQL's library can read; write it as"
                 " postgresql://user:password@host/database, with special characters percent-encoded."
             ) from None
         self._failed: tuple[float, psycopg.Error] | None = None
 
     @contextmanager
-    def _locked(self, connection: psycopg.Connection, values: Mapping[str, Any]) -> Iterator[None]:
+    def _locked(self, connection: psycopg.Connection, name: str, account_id: str) -> Iterator[None]:
         """A lock that only those who want the same limit and account wait for."""
         with connection.pipeline(), connection.transaction():
             connection.execute(_GUARDS)
-            connection.execute(_LOCK, values)
+            connection.execute(_LOCK, (name, account_id))
             yield
-
-    def _execute(self, connection: psycopg.Connection) -> Execute:
-        return connection.execute
 
     def _open(self) -> psycopg.Connection:
         if self._failed is not None and time.monotonic() - self._failed[0] < _QUIET_AFTER_FAILURE_S:
             raise self._failed[1].with_traceback(None)
         try:
-            return self._connected()
+            # prepare_threshold: a prepared statement belongs to a session, and a pooler changes it under us.
+            address = conninfo.make_conninfo("", **self._parameters)
+            connection = psycopg.connect(address, autocommit=True, prepare_threshold=None)
+            try:
+                _set_up(connection)
+            except BaseException:
+                connection.close()
+                raise
         except psycopg.Error as error:
             self._failed = time.monotonic(), error
             raise
-
-    def _connected(self) -> psycopg.Connection:
-        # prepare_threshold: a prepared statement belongs to a session, and a pooler changes it under us.
-        address = conninfo.make_conninfo("", **self._known)
-        connection = psycopg.connect(address, autocommit=True, prepare_threshold=None)
-        try:
-            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # each statement sees what is committed
-            row = connection.execute(_KNOWN).fetchone()
-            if row is None or not row[0]:
-                with connection.transaction():
-                    for statement in (_LOCK_TABLES, *schema("bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY")):
-                        connection.execute(statement)
-        except BaseException:
-            connection.close()
-            raise
         return connection
 
-    def _verdict(self, error: BaseException) -> LimiterBroken | None:
+    def _explained(self, error: BaseException) -> LimiterBroken | None:
         if not isinstance(error, psycopg.Error):
             return None
         said = " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())
-        password = str(self._known.get("password") or "")
+        password = str(self._parameters.get("password") or "")
         shown = said.replace(password, "***") if password else said
-        host, port = self._known.get("host") or "the local socket", self._known.get("port")
-        where = f"{self._known.get('dbname') or 'default'} at {host}{f':{port}' if port else ''}"
+        host, port = self._parameters.get("host") or "the local socket", self._parameters.get("port")
+        where = f"{self._parameters.get('dbname') or 'default'} at {host}{f':{port}' if port else ''}"
         # A standby that has not taken over yet refuses to write.
         passing = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction)
         return (StoreLost if passing and not _IN_VAIN.search(said) else LimiterBroken)(
             f"The rate limiter's database {where} cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
             " answers, and that its user may make tables there. Without it nothing is requested."
         )
+
+
+def _set_up(connection: psycopg.Connection) -> None:
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # each statement sees what is committed
+    if connection.execute(_TABLES_EXIST).fetchone() != (True,):
+        with connection.transaction():
+            for statement in (_LOCK_TABLES, *TABLES):
+                connection.execute(statement)

@@ -4,49 +4,44 @@ Plain sqlite3 rather than pyrate-limiter: its SQLiteBucket (4.5.1) counts before
 processes can both see the last free permit, and its file lock serves processes or threads but not both.
 """
 
-import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-from pipelines.ringcx.limits.store import Execute, LimiterBroken, LimitStore, schema
+from pipelines.ringcx.limits.store import TABLES, LimiterBroken, LimitStore
 
 _LOCK_TIMEOUT_S = 60.0
 
 
-class SqliteStore(LimitStore[sqlite3.Connection]):
+class SqliteStore(LimitStore):
     """A file on a local disk, as SQLite's locks need; its folder is made.
 
     Args:
         clock: seconds since the epoch, the same for all processes.
     """
 
-    _now = "%(clock)s"
-
     def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
         super().__init__(clock or time.time)
         self._path = path
 
     @contextmanager
-    def _locked(self, connection: sqlite3.Connection, values: Mapping[str, Any]) -> Iterator[None]:  # noqa: ARG002
-        """Write lock of the whole file, from before the first look until after the last write."""
+    def _locked(self, connection: sqlite3.Connection, *_: str) -> Iterator[None]:
+        """Lock the whole file for writing, before anything is read and until everything is written."""
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
 
-    def _execute(self, connection: sqlite3.Connection) -> Execute:
-        return lambda statement, values: connection.execute(_in_sqlite(statement), values)
+    def _run(self, connection: sqlite3.Connection, statement: str, *values: object) -> sqlite3.Cursor:
+        return connection.execute(_in_sqlite(statement), values)
 
-    def _verdict(self, error: BaseException) -> LimiterBroken | None:
+    def _explained(self, error: BaseException) -> LimiterBroken | None:
         if not isinstance(error, sqlite3.Error):
             return None
         return LimiterBroken(
-            f"The rate limiter's file {self._path} cannot be used ({error}); it must lie on a writable local"
-            " disk, and it may be deleted when no run is going on, as it only holds the times of requests."
+            f"The rate limiter's file {self._path} cannot be used ({error}); it must be on a writable local disk. It"
+            " may be deleted while no run is going on, as it only holds the times of requests."
         )
 
     def _open(self) -> sqlite3.Connection:
@@ -54,17 +49,16 @@ class SqliteStore(LimitStore[sqlite3.Connection]):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LimiterBroken(
-                f"The folder {self._path.parent} for the rate limiter's file cannot be made ({error.strerror});"
+                f"The folder {self._path.parent} for the rate limiter's file cannot be created ({error.strerror});"
                 " check DATA_DIR and RATE_LIMIT_URL."
             ) from error
         connection = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        tables = ";".join(map(_in_sqlite, schema("INTEGER PRIMARY KEY AUTOINCREMENT")))
         give_up_at = time.monotonic() + _LOCK_TIMEOUT_S
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT;")
+                connection.executescript(f"BEGIN IMMEDIATE; {_in_sqlite(';'.join(TABLES))}; COMMIT;")
             except sqlite3.OperationalError as error:
                 # Changing the journal's mode does not wait for the lock as other statements do: several processes
                 # that start together would otherwise fail here.
@@ -77,7 +71,6 @@ class SqliteStore(LimitStore[sqlite3.Connection]):
                 return connection
 
 
-@cache
 def _in_sqlite(statement: str) -> str:
-    """The statement with SQLite's parameters; the file is the limiter's own, and its tables need no prefix."""
-    return re.sub(r"%\((\w+)\)s", r":\1", statement).replace("ringcx_limit_", "")
+    """Return the statement with SQLite's placeholders, and without the tables' prefix: the file is ours."""
+    return statement.replace("%s", "?").replace("ringcx_limit_", "")
