@@ -1,12 +1,12 @@
-"""The bucket: the few calls the archive makes, typed, with errors people can act on.
+"""The bucket: the few calls that the archive makes, typed, with errors people can act on.
 
-What is stored and whether it may be believed is decided in `transfer`; here are the calls, and what servers differ in:
+What is stored and whether it may be believed is decided in `transfer`; here are the calls, and how servers differ:
 
 * What a server checks of a put is found out once (`capabilities`). Where it does not honour `IfNoneMatch='*'`, a
   create-only put looks first, one put per key at a time in this process; two processes can still overtake each other on
-  such a server. An upload in parts always looks first, since some honour the condition for single puts alone.
-* Where the server does not check the SHA-256, the bytes are hashed again as they are sent and compared with what was
-  received; an MD5 is sent too, and compared with the ETag.
+  that server. An upload in parts always looks first, since some honour the condition for single puts alone.
+* A put counts when the server is known to check the SHA-256 that it was given, or when the bytes had that SHA-256 as
+  they were sent and the returned ETag is their MD5; else the object is read again and hashed.
 * Metadata keys come back in another case from some, and ETags without their quotes in listings.
 * A checksum in an answer may be an echo of what was sent, never computed (`rclone serve s3`, `moto_server`): it proves
   nothing there.
@@ -19,36 +19,35 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from pipelines.archive.capabilities import AMAZON, Capabilities, find_out
+from pipelines.archive.capabilities import AMAZON, Capabilities, Probes
 from pipelines.archive.client import is_amazon
-from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, storage_errors
+from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, StoreDamaged, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
 from pipelines.archive.listing import Listed, list_in_parallel
-from pipelines.archive.multipart import PART, changed_here, put_in_parts
+from pipelines.archive.multipart import NO_PARTS, PART, Put, changed_here, put_in_parts
 from pipelines.aws import as_base64, md5_of
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
-_BLOCK = 1 << 20
-_STRIPES = 1024
+_BLOCK: Final = 1 << 20
+_STRIPES: Final = 1024
 _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What the store says about an object; `sha256` (hex) and `recording_id` are our own metadata, None when they are
-    not there.
+    """What the store says about an object.
 
-    `recording_id` is in the form of `keys.metadata_text`: compare with `is_recording`.
+    `sha256` (hex) and `recording_id` are our own metadata, None where they are missing; `recording_id` is in the form
+    of `keys.metadata_text`: compare with `is_recording`.
     """
 
     size: int
@@ -59,43 +58,15 @@ class ObjectFacts:
     checksum_sha256: str | None
 
     def is_recording(self, recording_id: str) -> bool:
-        """Whether the object says that it is this recording."""
+        """Whether the object's metadata names this recording."""
         return self.recording_id == metadata_text(recording_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """The store's answer to a put. `proven`: the store is known to hold the bytes that were sent; else they must be
-    read again.
-    """
-
-    etag: str
-    version_id: str | None
-    proven: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """What was really read: bytes and SHA-256 (hex)."""
+class Hashed(NamedTuple):
+    """What was read: bytes and their SHA-256 in hex."""
 
     size: int
     sha256: str
-
-
-class ObjectReader:
-    """An object's bytes as they arrive."""
-
-    def __init__(self, bucket: str, key: str, body: "StreamingBody") -> None:
-        self._bucket, self._key, self._body = bucket, key, body
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; all that is left for -1; empty at the end.
-
-        Raises:
-            StorageUnavailable: the stream broke off before the object's length.
-        """
-        with storage_errors(self._bucket, "s3:GetObject", self._key):
-            return self._body.read(None if size < 0 else size)
 
 
 class Bucket:
@@ -147,83 +118,81 @@ class Bucket:
         return list_in_parallel(self.list_keys, day_prefix(self.prefix, day), expected)
 
     def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
-        """Yield every object whose key begins with `start` (the whole key, prefix included) and comes after `after`, in
-        the store's order.
+        """Yield every object whose key begins with `start` (ARCHIVE_PREFIX included) and comes after `after`, in the
+        store's order.
         """
-        query: Any = {"StartAfter": after} if after else {}
-        with storage_errors(self.name, "s3:ListBucket", start):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, **query)
-            for page in pages:
-                for item in page.get("Contents", []):
-                    yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
+        for page in self._pages(start, {"StartAfter": after} if after else {}):
+            for item in page.get("Contents", []):
+                yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
 
     def list_folders(self, start: str) -> Iterator[str]:
-        """Yield what is directly under `start` (which ends in a slash, or is empty): folders with their last slash, and
-        keys.
-        """
+        """Yield the folders (with their last slash) and the keys directly under `start`, a folder or empty."""
+        for page in self._pages(start, {"Delimiter": "/"}):
+            yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
+            yield from (item["Key"] for item in page.get("Contents", []))
+
+    def _pages(self, start: str, options: dict[str, Any]) -> Iterator[Any]:
         with storage_errors(self.name, "s3:ListBucket", start):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=start, Delimiter="/"
-            )
-            for page in pages:
-                yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
-                yield from (item["Key"] for item in page.get("Contents", []))
+            yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, **options)
 
     def head(self, key: str) -> ObjectFacts | None:
-        """What the store says about an object, None when there is none."""
+        """Return what the store says about an object, None when there is none."""
         try:
             with storage_errors(self.name, "s3:GetObject (and s3:ListBucket)", key):
-                return _facts(self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED"))
+                answer = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
         except KeyMissing:
             return None
+        metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+        return ObjectFacts(
+            size=answer["ContentLength"],
+            etag=answer.get("ETag", "").strip('"'),
+            version_id=answer.get("VersionId"),
+            sha256=metadata.get("sha256"),
+            recording_id=metadata.get("recording-id"),
+            checksum_sha256=answer.get("ChecksumSHA256"),
+        )
 
-    @contextmanager
-    def open(self, key: str) -> Iterator[ObjectReader]:
-        """Read an object for the length of a `with`.
+    def blocks(self, key: str, size: int | None = _BLOCK) -> Iterator[bytes]:
+        """Yield an object's bytes in blocks of at most `size`, or as one block for None.
 
         Raises:
-            KeyMissing: there is none.
+            KeyMissing: nothing is stored there.
+            StorageUnavailable: the stream broke off before the object's length.
         """
-        with storage_errors(self.name, "s3:GetObject", key):
-            body = self._client.get_object(Bucket=self.name, Key=key)["Body"]
-        with closing(body):
-            yield ObjectReader(self.name, key, body)
+        with (
+            storage_errors(self.name, "s3:GetObject", key),
+            closing(self._client.get_object(Bucket=self.name, Key=key)["Body"]) as body,
+        ):
+            while block := body.read(size):
+                yield block
 
     def get_bytes(self, key: str) -> bytes:
-        """A small object, whole.
-
-        Raises:
-            KeyMissing: there is none.
-        """
-        with self.open(key) as reader:
-            return reader.read()
+        """Return a small object, whole; raises as `blocks`."""
+        return next(self.blocks(key, None), b"")
 
     def hash_object(self, key: str, into: BinaryIO | None = None) -> Hashed:
-        """Read an object through and hash it: the only proof that needs nobody's word. The bytes go to `into` too when
-        it is given.
+        """Read an object through and hash it, the only proof that relies on nobody; write the bytes to `into` if given.
 
-        Raises:
-            KeyMissing: there is none.
+        Raises as `blocks`.
         """
         digest, size = hashlib.sha256(), 0
-        with self.open(key) as reader:
-            while block := reader.read(_BLOCK):
-                digest.update(block)
-                size += len(block)
-                if into is not None:
-                    into.write(block)
+        for block in self.blocks(key):
+            digest.update(block)
+            size += len(block)
+            if into is not None:
+                into.write(block)
         return Hashed(size, digest.hexdigest())
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server checks of a put; found out when it is first asked for.
+        """What the server checks of a put; found out on the first use.
 
         Raises:
             StorageUnavailable: it does not answer.
         """
         with self._finding_out:
             if self._capabilities is None:
-                self._capabilities = find_out(self._client, self.name, self.prefix)
+                self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
             return self._capabilities
 
     def put_new(
@@ -231,42 +200,61 @@ class Bucket:
         key: str,
         body: bytes | BinaryIO,
         *,
-        sha256: str,
         content_type: str,
+        sha256: str = "",
         metadata: Mapping[str, str] | None = None,
         storage_class: str | None = None,
     ) -> Put:
-        """Store an object where there is none. Whether the answer is proof enough is for the caller to judge.
+        """Store an object where there is none, and prove that its bytes arrived.
 
-        `key` is the whole key, `body` the bytes or a seekable stream that holds nothing else, of which at most
-        `multipart.PART` bytes are in memory at a time, and `sha256` that of what was received, in hex.
+        Args:
+            key: the whole key, ARCHIVE_PREFIX included.
+            body: bytes, or a seekable stream that holds nothing else, of which at most `PART` bytes are in memory.
+            content_type: of the object.
+            sha256: of what was received, in hex; not needed for bytes that were made here.
+            metadata: of the object.
+            storage_class: None leaves it to the bucket.
 
         Raises:
             KeyExists: an object is stored there.
-            StoreDamaged: the bytes are not those of `sha256`, here or where they arrived, and were not stored.
+            StoreDamaged: the bytes are not those of `sha256`, here or where they arrived.
         """
         fields: dict[str, Any] = {"ContentType": content_type, "Metadata": dict(metadata or {})}
         if storage_class:
             fields["StorageClass"] = storage_class
-        size = len(body) if isinstance(body, bytes) else body.seek(0, os.SEEK_END)
-        if not isinstance(body, bytes) and size > PART:
-            with self._locks[zlib.crc32(key.encode()) % _STRIPES]:
-                if self.head(key) is not None:
-                    raise KeyExists(key)
-                return self._when_free(self._put_in_parts, key, body, size, sha256, fields)
-        if not isinstance(body, bytes):
+        if isinstance(body, bytes):
+            sha256 = sha256 or hashlib.sha256(body).hexdigest()
+        elif body.seek(0, os.SEEK_END) <= PART:
             body.seek(0)
-            body = body.read(size)
-        if self.capabilities.create_only:
+            body = body.read()
+        return self._proven(key, self._put_new(key, body, sha256, fields), sha256)
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> Put:
+        """Store an object in place of what is there, only for what can be derived again; prove that it arrived.
+
+        Raises:
+            StoreDamaged: the bucket holds other bytes than were sent.
+        """
+        sha256 = hashlib.sha256(body).hexdigest()
+        return self._proven(key, self._put(key, body, sha256, {"ContentType": content_type}), sha256)
+
+    def _proven(self, key: str, put: Put, sha256: str) -> Put:
+        if not put.proven and self.hash_object(key).sha256 != sha256:
+            raise StoreDamaged(
+                f"The bucket {self.name} holds other bytes under {key} than were sent; delete that object, check what "
+                "is between this machine and S3, and run the date again"
+            )
+        return put
+
+    def _put_new(self, key: str, body: bytes | BinaryIO, sha256: str, fields: dict[str, Any]) -> Put:
+        if isinstance(body, bytes) and self.capabilities.create_only:
             return self._when_free(self._put, key, body, sha256, fields | {"IfNoneMatch": "*"})
         with self._locks[zlib.crc32(key.encode()) % _STRIPES]:
             if self.head(key) is not None:
                 raise KeyExists(key)
-            return self._put(key, body, sha256, fields)
-
-    def put(self, key: str, body: bytes, *, content_type: str) -> Put:
-        """Store an object in place of what is there: only for what can be derived again."""
-        return self._put(key, body, hashlib.sha256(body).hexdigest(), {"ContentType": content_type})
+            if isinstance(body, bytes):
+                return self._put(key, body, sha256, fields)
+            return self._when_free(self._put_in_parts, key, body, sha256, fields)
 
     def _put(self, key: str, body: bytes, sha256: str, fields: dict[str, Any]) -> Put:
         checksums, md5 = self.capabilities.checksums, None
@@ -283,43 +271,25 @@ class Bucket:
         etag = answer.get("ETag", "").strip('"')
         if md5 is None:
             proven = answer.get("ChecksumSHA256", fields["ChecksumSHA256"]) == fields["ChecksumSHA256"]
-        else:
-            proven = etag == md5.hex() and not _encrypted(answer)
-        return Put(etag, answer.get("VersionId"), proven=proven)
+        else:  # encrypted with a key of KMS or the customer, the ETag is no MD5
+            encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
+            proven = etag == md5.hex() and not encrypted
+        return Put(etag, answer.get("VersionId"), proven)
 
-    def _put_in_parts(self, key: str, body: BinaryIO, size: int, sha256: str, fields: Mapping[str, Any]) -> Put:
-        known = self.capabilities
-        checksums = self._part_checksums and known.checksums != "refused"
+    def _put_in_parts(self, key: str, body: BinaryIO, sha256: str, fields: dict[str, Any]) -> Put:
+        server, checksums = self.capabilities, self._part_checksums and self.capabilities.checksums != "refused"
         try:
-            put = put_in_parts(
+            return put_in_parts(
                 self._client, self.name, key, body,
-                size=size, sha256=sha256, checksums=checksums, create_only=known.create_only, fields=fields,
+                sha256=sha256, checksums=checksums, trusted=server.checksums == "checked",
+                create_only=server.create_only, fields=fields,
             )  # fmt: skip
         except StorageRefused as error:
-            if self.is_amazon or error.status not in {400, 405, 501}:
+            if self.is_amazon or error.status not in NO_PARTS:
                 raise
             if not checksums:  # some know no uploads in parts
                 body.seek(0)
-                condition = {"IfNoneMatch": "*"} if known.create_only else {}
-                return self._put(key, body.read(size), sha256, {**fields, **condition})
+                condition = {"IfNoneMatch": "*"} if server.create_only else {}
+                return self._put(key, body.read(), sha256, {**fields, **condition})
             self._part_checksums = False  # some know the checksum of a whole object, and not that of a part
-            return self._put_in_parts(key, body, size, sha256, fields)
-        is_checked = checksums and known.checksums == "checked"
-        return Put(put.etag, put.version_id, proven=put.checksum_agrees if is_checked else put.etag_agrees)
-
-
-def _encrypted(answer: Mapping[str, Any]) -> bool:
-    """Whether the object is encrypted with a key of KMS or the customer, so that its ETag is no MD5."""
-    return answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
-
-
-def _facts(response: Mapping[str, Any]) -> ObjectFacts:
-    metadata = {key.lower(): value for key, value in response.get("Metadata", {}).items()}
-    return ObjectFacts(
-        size=response["ContentLength"],
-        etag=response.get("ETag", "").strip('"'),
-        version_id=response.get("VersionId"),
-        sha256=metadata.get("sha256"),
-        recording_id=metadata.get("recording-id"),
-        checksum_sha256=response.get("ChecksumSHA256"),
-    )
+            return self._put_in_parts(key, body, sha256, fields)

@@ -2,13 +2,14 @@
 
 `{prefix}probes/create-only` is put twice on the condition that nothing is stored there: the second put must be refused.
 `{prefix}probes/checksum` is put with a SHA-256 that is not its own. A server that checks refuses it and stores nothing;
-one that does not stores it, and from then on the object is the memory of that. Where an answer is not plain, the less
-is believed.
+one that does not stores it, and from then on the object's presence says so. Where an answer is not plain, the weaker
+capability is assumed.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+import hashlib
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,13 +23,13 @@ from pipelines.archive.errors import (
     storage_errors,
 )
 from pipelines.archive.keys import probe_key
-from pipelines.aws import as_base64, md5_of, sha256_of
+from pipelines.archive.multipart import NO_PARTS, put_in_parts
+from pipelines.aws import as_base64, md5_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BODY: Final = b"What this server checks is found out with this object; see docs/storage.md.\n"
-_NOT_UNDERSTOOD: Final = frozenset({400, 501})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +57,6 @@ class Locking:
     default: str
 
 
-def find_out(client: S3Client, bucket: str, prefix: str) -> Capabilities:
-    """Ask the server of a bucket.
-
-    Raises:
-        StorageUnavailable: it does not answer; nothing is known then.
-    """
-    probes = Probes(client, bucket, prefix)
-    key = probe_key(prefix, "create-only")
-    for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
-        try:
-            probes.put(key, _BODY if sends_checksum else None, create_only=is_conditional)
-            if is_conditional:
-                probes.put(key, _BODY if sends_checksum else None, create_only=True)
-        except KeyExists:
-            honoured = True
-        except StorageUnavailable:
-            raise
-        except StorageError as error:
-            if error.status not in _NOT_UNDERSTOOD:
-                break  # no right to write there: nothing can be found out
-            continue
-        else:
-            honoured = False
-        if not sends_checksum:
-            return Capabilities(honoured, "refused")
-        return Capabilities(honoured, "checked" if probes.refuses_wrong_checksum() else "ignored")
-    return Capabilities(create_only=False, checksums="ignored")
-
-
 class Probes:
     """Requests to one bucket that are sent for their answers alone.
 
@@ -94,64 +66,48 @@ class Probes:
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
         self._bucket = bucket
-        self._prefix = prefix
+        self._create_only_key = probe_key(prefix, "create-only")
+        self._checksum_key = probe_key(prefix, "checksum")
 
-    def put(self, key: str, checksum_of: bytes | None, *, create_only: bool) -> None:
-        """Put the tiny object, with the SHA-256 of these bytes."""
-        fields: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
-        if checksum_of is None:
-            fields["ContentMD5"] = as_base64(md5_of(_BODY))
-        else:
-            fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": as_base64(sha256_of(checksum_of))}
-        with storage_errors(self._bucket, "s3:PutObject", key):
-            self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY, ContentType="text/plain", **fields)
+    def capabilities(self) -> Capabilities:
+        """Ask the server what it checks of a put.
 
-    def refuses_wrong_checksum(self) -> bool:
-        """Whether a SHA-256 that does not fit is refused, by a server that takes one that fits."""
-        key = probe_key(self._prefix, "checksum")
-        try:
+        Raises:
+            StorageUnavailable: it does not answer; nothing is known then.
+        """
+        for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
             try:
-                with storage_errors(self._bucket, "s3:GetObject (and s3:ListBucket)", key):
-                    self._client.head_object(Bucket=self._bucket, Key=key)
-            except KeyMissing:
-                self.put(key, b"other bytes", create_only=False)
-        except StoreDamaged:
-            return True
-        except StorageRefused as error:
-            return error.status == 400
-        return False
+                for _ in range(1 + is_conditional):
+                    self._put(self._create_only_key, _BODY if sends_checksum else None, create_only=is_conditional)
+                create_only = False
+            except KeyExists:
+                create_only = True
+            except StorageUnavailable:
+                raise
+            except StorageError as error:
+                if error.status not in {400, 501}:
+                    break  # no right to write there: nothing can be found out
+                continue
+            if not sends_checksum:
+                return Capabilities(create_only, "refused")
+            return Capabilities(create_only, "checked" if self._refuses_wrong_checksum() else "ignored")
+        return Capabilities(create_only=False, checksums="ignored")
 
     def refuses_second_multipart(self) -> bool:
         """Whether an upload in parts is create-only, too: under a key that is stored already.
 
         True where the store knows no uploads in parts, and is sent large bodies whole, on the same condition.
         """
-        key = probe_key(self._prefix, "create-only")
         try:
-            with storage_errors(self._bucket, "s3:PutObject", key):
-                upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+            put_in_parts(
+                self._client, self._bucket, self._create_only_key, io.BytesIO(_BODY),
+                sha256=hashlib.sha256(_BODY).hexdigest(), checksums=False, trusted=False, create_only=True, fields={},
+            )  # fmt: skip
+        except KeyExists:
+            return True
         except StorageRefused as error:
-            if error.status in {*_NOT_UNDERSTOOD, 405}:
+            if error.status in NO_PARTS:
                 return True
-            raise
-        with storage_errors(self._bucket, "s3:PutObject", key):
-            part = self._client.upload_part(Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=1, Body=_BODY)
-        try:
-            with storage_errors(self._bucket, "s3:PutObject", key):
-                self._client.complete_multipart_upload(
-                    Bucket=self._bucket,
-                    Key=key,
-                    UploadId=upload,
-                    MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
-                    IfNoneMatch="*",
-                )
-        except StorageError as error:
-            with suppress(StorageError), storage_errors(self._bucket, "s3:AbortMultipartUpload", key):
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
-            if isinstance(error, KeyExists):
-                return True
-            if error.status in _NOT_UNDERSTOOD:
-                return False
             raise
         return False
 
@@ -188,3 +144,28 @@ class Probes:
         length = f"{kept['Days']} days" if "Days" in kept else f"{kept.get('Years', 0)} years"
         default = f"{length}, {str(kept.get('Mode', '')).lower()}" if kept else ""
         return Locking(settings.get("ObjectLockEnabled") == "Enabled", default)
+
+    def _put(self, key: str, checksum_of: bytes | None, *, create_only: bool) -> None:
+        """Put the tiny object, with the SHA-256 of these bytes, or with its MD5 for None."""
+        fields: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+        if checksum_of is None:
+            fields["ContentMD5"] = as_base64(md5_of(_BODY))
+        else:
+            checksum = as_base64(hashlib.sha256(checksum_of).digest())
+            fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": checksum}
+        with storage_errors(self._bucket, "s3:PutObject", key):
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY, ContentType="text/plain", **fields)
+
+    def _refuses_wrong_checksum(self) -> bool:
+        """Whether a SHA-256 that does not fit is refused, by a server that takes one that fits."""
+        try:
+            try:
+                with storage_errors(self._bucket, "s3:GetObject (and s3:ListBucket)", self._checksum_key):
+                    self._client.head_object(Bucket=self._bucket, Key=self._checksum_key)
+            except KeyMissing:
+                self._put(self._checksum_key, b"other bytes", create_only=False)
+        except StoreDamaged:
+            return True
+        except StorageRefused as error:
+            return error.status == 400
+        return False

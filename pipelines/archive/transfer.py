@@ -1,9 +1,7 @@
 """Bytes into the archive: never twice, never over something, never believed unproven.
 
-A put counts when the store is proven to hold what was received: it is known to check the SHA-256 that it was given, or
-the bytes had that SHA-256 when they were sent and the returned ETag is their MD5; else the object is read again and
-hashed. A killed run, a lost answer and a second run next to this one all end in the same place: an object is stored
-there, it is read, and equal bytes are adopted.
+A put counts when the store is proven to hold what was received (`bucket`). A killed run, a lost answer and a second run
+next to this one all end in the same place: an object is stored there, it is read, and equal bytes are adopted.
 
 Nothing is ever deleted or overwritten, so the credentials need no such right. Not for deciding what a recording is
 (`wav`), nor for names (`keys`).
@@ -14,9 +12,10 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from pipelines.archive.bucket import Bucket, ObjectFacts, Put
+from pipelines.archive.bucket import Bucket, ObjectFacts
 from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import conflict_key_beside, metadata_text
+from pipelines.archive.multipart import Put
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 _IN_MEMORY = 4 << 20
@@ -48,14 +47,6 @@ class Stored:
     adopted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A recording that an earlier run left in the archive, read again and found valid."""
-
-    stored: Stored
-    wav: WavInfo
-
-
 def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     """Put a recording under its key, or adopt the equal object that is already stored.
 
@@ -82,47 +73,32 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         else:
             return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
     raise StorageUnavailable(
-        f"{upload.key} in the bucket {bucket.name} is there for a put and gone for a look, three times over; find "
-        "out what deletes objects there"
+        f"A put of {upload.key} in the bucket {bucket.name} was refused because an object is stored there, and then "
+        "there was none, three times over; find out what deletes objects there"
     )
 
 
-def adopt(bucket: Bucket, key: str, recording_id: str) -> Adopted | None:
+def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo] | None:
     """Adopt an object that a killed run left: its bytes are read again, and must be what its metadata says and a valid
     recording.
 
     Returns:
-        None when nothing is stored there, or it is another recording, does not say what it is, is damaged, or is no
-        recording: fetch it.
+        None when the recording must be fetched: nothing is stored there, or it is another recording, has no metadata,
+        is damaged, or is no recording.
     """
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as copy:
+    found = bucket.head(key)
+    if found is None or found.sha256 is None or not found.is_recording(recording_id):
+        return None
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
+        copy = cast("BinaryIO", spool)  # a spooled file is one in all but its stub
         try:
-            found = bucket.head(key)
-            if found is None or found.sha256 is None or not found.is_recording(recording_id):
+            read = bucket.hash_object(key, copy)
+            if read != (found.size, found.sha256):
                 return None
-            read = bucket.hash_object(key, cast("BinaryIO", copy))  # a spooled file is one in all but its stub
-        except KeyMissing:
+            wav = inspect_wav(copy, read.size)
+        except (KeyMissing, NotARecording):
             return None
-        if read.sha256 != found.sha256 or read.size != found.size:
-            return None
-        try:
-            wav = inspect_wav(cast("BinaryIO", copy), read.size)
-        except NotARecording:
-            return None
-    return Adopted(Stored(key, read.size, read.sha256, found.etag, found.version_id, adopted=True), wav)
-
-
-def require_arrived(bucket: Bucket, key: str, put: Put, *, sha256: str) -> None:
-    """Prove that a put's bytes are in the bucket; `sha256` of them in hex.
-
-    Raises:
-        StoreDamaged: other bytes do.
-    """
-    if not put.proven and bucket.hash_object(key).sha256 != sha256:
-        raise StoreDamaged(
-            f"The bucket {bucket.name} holds other bytes under {key} than were sent; delete that object, look at "
-            "what lies between, and run the day again"
-        )
+    return Stored(key, read.size, read.sha256, found.etag, found.version_id, adopted=True), wav
 
 
 def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
@@ -158,8 +134,6 @@ def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:
         "source": metadata_text(upload.source),
         "layout": metadata_text(upload.layout),
     }
-    put = bucket.put_new(
+    return bucket.put_new(
         key, body, sha256=upload.sha256, content_type="audio/wav", metadata=metadata, storage_class=bucket.storage_class
     )
-    require_arrived(bucket, key, put, sha256=upload.sha256)
-    return put

@@ -35,7 +35,6 @@ import pyarrow.parquet as pq
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, manifest_prefix
-from pipelines.archive.transfer import require_arrived
 
 FORMAT = "ringcx-archive/manifest/1"
 Entry = Mapping[str, Any]
@@ -183,8 +182,7 @@ def seal(
         )
     if body is not None and body is not held:
         key = catalog_key(bucket.prefix, day)
-        put = bucket.put(key, body, content_type="application/vnd.apache.parquet")
-        require_arrived(bucket, key, put, sha256=_sha256(body))
+        bucket.put(key, body, content_type="application/vnd.apache.parquet")
     return sealed
 
 
@@ -299,11 +297,10 @@ def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None
     """Put a manifest; None when another sealer had that number first."""
     sha256 = _sha256(body)
     try:
-        put = bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
+        bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
     except KeyExists:
         # After a lost answer the put is sent again, and finds our own first one.
         return Sealed(key, number, sha256, unchanged=False) if _held(bucket, key) == body else None
-    require_arrived(bucket, key, put, sha256=sha256)
     # Where create-only is not honoured, another process may just have put its own here: then the next number is ours.
     if not bucket.is_amazon and _held(bucket, key) != body:
         return None

@@ -40,7 +40,6 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyExists, StorageError
 from pipelines.archive.keys import signature_key
 from pipelines.archive.proof.manifest import Sealed, canonical_json
-from pipelines.archive.transfer import require_arrived
 from pipelines.aws import boto3_session, error_code, reason
 
 FORMAT = "ringcx-archive/manifest-signature/1"
@@ -196,8 +195,7 @@ class Verifier:
             KeyMissing: there is no signature.
         """
         where = signature_key(key)
-        with bucket.open(where) as reader:
-            body = reader.read(_LARGEST)
+        body = next(bucket.blocks(where, _LARGEST), b"")
         try:
             document = json.loads(body)
             public = self._keys.get(document["key_id"])
@@ -227,12 +225,10 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> bool:
     text = statement(bucket.prefix, sealed.key, sealed.sha256)
     signature = base64.b64encode(signer.sign(text)).decode()
     body = canonical_json(_document(text, signature, signer.public_key()))
-    sha256 = hashlib.sha256(body).hexdigest()
     try:
-        put = bucket.put_new(where, body, sha256=sha256, content_type="application/json")
+        bucket.put_new(where, body, content_type="application/json")
     except KeyExists:
         return False
-    require_arrived(bucket, where, put, sha256=sha256)
     return True
 
 

@@ -19,7 +19,7 @@ from pipelines.archive import keys
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import Conflict, KeyExists, NameTaken, StorageUnavailable, StoreDamaged
 from pipelines.archive.silence import silent_channels
-from pipelines.archive.transfer import Stored, Upload, adopt, require_arrived, store
+from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.states import Layout, RecordingState, RetryRules
 from pipelines.ringcx.errors import LinkRefused
@@ -138,10 +138,11 @@ class Attempt:
 
     def _adopted(self, state: RecordingState, key: str) -> Done | None:
         for name in possible_keys(self.bucket.prefix, state, key) if self.existing else ():
-            if name in self.existing and (kept := adopt(self.bucket, name, state.recording_id)):
-                unproven = state.reason == LENGTH_UNPROVEN and kept.wav.proof != "whole"
-                doubt = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if kept.wav.disagrees else None
-                return _done(state, kept.stored, kept.wav, doubt)
+            if name in self.existing and (adopted := adopt(self.bucket, name, state.recording_id)):
+                stored, wav = adopted
+                unproven = state.reason == LENGTH_UNPROVEN and wav.proof != "whole"
+                doubt = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if wav.disagrees else None
+                return _done(state, stored, wav, doubt)
         return None
 
     def _fetched(self, state: RecordingState, key: str) -> Done:
@@ -199,10 +200,7 @@ class Attempt:
         name = keys.quarantine_key(self.bucket.prefix, key, sha256)
         metadata = {"sha256": sha256, "recording-id": keys.metadata_text(state.recording_id), "reason": reason}
         with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
-            put = self.bucket.put_new(
-                name, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata
-            )
-            require_arrived(self.bucket, name, put, sha256=sha256)
+            self.bucket.put_new(name, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata)
         return name
 
     def _store(self, upload: Upload, body: BinaryIO) -> Stored:
