@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.archive.proof.signature import KmsKey, LocalKey, Signer, Verifier, make_kms_client
+from pipelines.archive.proof.signature import Signer, Verifier, kms_signer, local_signer
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.settings import StorageSettings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
-    """Where the ledger's files lie."""
+    """Return the ledger's files, in a folder or in S3."""
     where = settings.ledger
     if not where.startswith("s3://"):
         return LocalFiles(Path(where))
@@ -26,20 +26,18 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
 
 
 def signer(settings: StorageSettings) -> Signer | None:
-    """The key that signs manifests; None when none is set.
+    """Return the key that signs manifests; None when none is set.
 
     Raises:
         KeyUnusable: the one that is set cannot be read.
     """
     if settings.archive_signing_key_file:
-        return LocalKey.read(settings.archive_signing_key_file)
-    if settings.archive_signing_kms_key:
-        return KmsKey(make_kms_client(settings.archive_signing_kms_key), settings.archive_signing_kms_key)
-    return None
+        return local_signer(settings.archive_signing_key_file)
+    return kms_signer(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None
 
 
 def verifier(settings: StorageSettings) -> Verifier | None:
-    """The keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, else the signing key's public half; None without both.
+    """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, else the signing key's public half, else None.
 
     Raises:
         KeyUnusable: the one that is set cannot be read.

@@ -17,7 +17,7 @@ import pytest
 from dagster import DagsterInstance, JobDefinition
 
 from pipelines import verify
-from pipelines.archive.proof.attestation import Seen, write_witness
+from pipelines.archive.proof.attestation import ObservedObject, write_witness
 from pipelines.ledger.merged import is_merged
 from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
@@ -53,7 +53,7 @@ class Old:
                 name, body = merged_part({one.removeprefix("ledger/"): self.get(one) for one in keys})
                 self.s3.put_object(Bucket=self.bucket, Key=f"ledger/{name}", Body=body)
                 if witness:
-                    seen = Seen(name, len(body), hashlib.sha256(body).hexdigest())
+                    seen = ObservedObject(name, len(body), hashlib.sha256(body).hexdigest())
                     write_witness(self.services().bucket, kind, self.day, [seen], now=self.now)
                 replaced += keys
         return replaced

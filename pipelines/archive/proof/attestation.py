@@ -1,15 +1,15 @@
-"""Witnesses: small lists of what was there, kept apart from it, so that nothing can be removed or edited unnoticed.
+"""Witnesses: small lists of what was stored, kept apart from it, so that nothing can be removed or edited unnoticed.
 
 The chain of manifests cannot say that its own last link is gone, and a ledger part that was removed leaves no hole. So
 each sealing of a day also writes down, for every manifest and ledger part of that day that no witness names yet, its
 name, size and SHA-256, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`,
-`date`, `written_at`, `things`). The kinds are `manifests` and the ledger's folders. A thing must lie where a witness
-saw it, as it was then; a thing that no witness saw came later, or its witness was removed.
-
-Pure lists: what is listed is given. Two writers at once may both name a thing, which harms nothing.
+`date`, `written_at`, `things`). The kinds are `manifests` and the ledger's folders. An object must be stored where a
+witness saw it, as it was then; one that no witness saw came later, or its witness was removed. Two writers at once may
+both name an object, which harms nothing.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime
 from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import witness_prefix
 from pipelines.archive.proof.manifest import canonical_json
 
@@ -25,67 +25,62 @@ FORMAT = "ringcx-archive/witness/1"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Seen:
-    """One thing as it was: its name (without ARCHIVE_PREFIX or LEDGER_URL), bytes, and their SHA-256 in hex."""
+class ObservedObject:
+    """An object as it was: its name (without ARCHIVE_PREFIX or LEDGER_URL), bytes, and their SHA-256 in hex."""
 
     name: str
     size: int
     sha256: str
 
 
-def write_witness(bucket: Bucket, kind: str, day: date, things: Iterable[Seen], *, now: datetime) -> str | None:
-    """Write down things of a day that no witness names yet, and return the key; nothing for none.
+def write_witness(
+    bucket: Bucket, kind: str, day: date, objects: Iterable[ObservedObject], *, now: datetime
+) -> str | None:
+    """Write down objects of a day that no witness names yet, and return the witness's key; None without objects.
 
     `kind` is `manifests`, or a folder of the ledger; `now` is aware.
     """
-    listed = sorted(set(things))
+    listed = [asdict(observed) for observed in sorted(set(objects))]
     if not listed:
         return None
-    body = canonical_json(
-        {
-            "format": FORMAT,
-            "kind": kind,
-            "date": day.isoformat(),
-            "written_at": now.astimezone(UTC).isoformat(timespec="microseconds"),
-            "things": [asdict(one) for one in listed],
-        }
-    )
+    document = {
+        "format": FORMAT,
+        "kind": kind,
+        "date": day.isoformat(),
+        "written_at": now.astimezone(UTC).isoformat(timespec="microseconds"),
+        "things": listed,
+    }
     key = f"{witness_prefix(bucket.prefix, kind, day)}{ULID.from_datetime(now)}.json"
-    bucket.put_new(key, body, content_type="application/json")
+    bucket.put_new(key, canonical_json(document), content_type="application/json")
     return key
 
 
-def read_witnesses(bucket: Bucket, kind: str, day: date) -> tuple[Mapping[str, frozenset[Seen]], tuple[str, ...]]:
-    """What the witnesses of a kind and day saw, by name (more than one where they disagree), and a sentence for each
+def read_witnesses(
+    bucket: Bucket, kind: str, day: date
+) -> tuple[Mapping[str, frozenset[ObservedObject]], tuple[str, ...]]:
+    """Return what the witnesses of a kind and day saw, by name (several where they disagree), and a sentence for each
     witness that is damaged.
     """
-    seen: dict[str, set[Seen]] = {}
-    problems: list[str] = []
+    observed: defaultdict[str, set[ObservedObject]] = defaultdict(set)
+    damaged: list[str] = []
     for key, _ in bucket.list_keys(witness_prefix(bucket.prefix, kind, day)):
         try:
-            things = _read(bucket, key, kind, day)
-        except StoreDamaged as error:
-            problems.append(str(error))
-            continue
-        for one in things:
-            seen.setdefault(one.name, set()).add(one)
-    return {name: frozenset(found) for name, found in seen.items()}, tuple(problems)
+            for found in _parse(bucket.get_bytes(key), kind, day):
+                observed[found.name].add(found)
+        except (ValueError, KeyError, TypeError, RecursionError, KeyMissing):
+            damaged.append(
+                f"{key} in the bucket {bucket.name} is no witness as it was written; restore its first version"
+            )
+    return {name: frozenset(found) for name, found in observed.items()}, tuple(damaged)
 
 
-def _read(bucket: Bucket, key: str, kind: str, day: date) -> list[Seen]:
-    try:
-        body = bucket.get_bytes(key)
-        document = json.loads(body)
-        whole = (
-            (document["format"], document["kind"], document["date"]) == (FORMAT, kind, day.isoformat())
-            and isinstance(document["written_at"], str)
-            and canonical_json(document) == body
-        )
-        things = [Seen(str(one["name"]), int(one["size"]), str(one["sha256"])) for one in document["things"]]
-    except (ValueError, KeyError, TypeError, RecursionError, KeyMissing):
-        whole, things = False, []
-    if not whole:
-        raise StoreDamaged(
-            f"{key} in the bucket {bucket.name} is no witness as it was written; restore its first version"
-        )
-    return things
+def _parse(body: bytes, kind: str, day: date) -> list[ObservedObject]:
+    document = json.loads(body)
+    named = (document["format"], document["kind"], document["date"])
+    if (
+        named != (FORMAT, kind, day.isoformat())
+        or not isinstance(document["written_at"], str)
+        or canonical_json(document) != body
+    ):
+        raise ValueError("not a witness of that kind and day")
+    return [ObservedObject(str(it["name"]), int(it["size"]), str(it["sha256"])) for it in document["things"]]

@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,36 +39,38 @@ from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, m
 
 FORMAT = "ringcx-archive/manifest/1"
 Entry = Mapping[str, Any]
-_NO_ENTRIES = b'"entries":[]'
+_NO_ENTRIES: Final = b'"entries":[]'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decoder = json.JSONDecoder()
-_AT_ONCE = 1000
-_TRIES = 10  # sealers of one day that finish at the same moment; each try lost means that another one won
+_BATCH: Final = 1000
+_ATTEMPTS: Final = 10  # sealers of one day that finish at the same moment; each attempt lost means that another one won
 
+_TEXT, _TEXTS, _TIME = pa.string(), pa.list_(pa.string()), pa.timestamp("us", tz="UTC")
+_REQUIRED: Final = ("recording_id", "account_id", "uii", "layout", "source", "status")
 _CATALOG_FIELDS: "list[pa.Field[Any]]" = [
-    pa.field("recording_id", pa.string(), nullable=False),
-    pa.field("account_id", pa.string(), nullable=False),
-    pa.field("uii", pa.string(), nullable=False),
-    pa.field("layout", pa.string(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("status", pa.string(), nullable=False),
-    pa.field("reason", pa.string()),
-    pa.field("started_at", pa.timestamp("us", tz="UTC")),
+    *(pa.field(name, _TEXT, nullable=False) for name in _REQUIRED),
+    pa.field("reason", _TEXT),
+    pa.field("started_at", _TIME),
     pa.field("duration_s", pa.float64()),
-    pa.field("key", pa.string()),
+    pa.field("key", _TEXT),
     pa.field("size", pa.int64()),
-    pa.field("sha256", pa.string()),
-    pa.field("version_id", pa.string()),
-    pa.field("warnings", pa.list_(pa.string())),
-    pa.field("also_known_as", pa.list_(pa.string())),
+    pa.field("sha256", _TEXT),
+    pa.field("version_id", _TEXT),
+    pa.field("warnings", _TEXTS),
+    pa.field("also_known_as", _TEXTS),
 ]
 CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
+_JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(_REQUIRED, str),
+    **dict.fromkeys(("reason", "started_at", "key", "sha256", "version_id"), (str, NoneType)),
+    "duration_s": (int, float, NoneType),
+    "size": (int, NoneType),
+}
+"""What a manifest may hold in each field of an entry; a forged one may hold anything."""
 
 
 class ManifestEntry(NamedTuple):
-    """One recording that the day knows of, held or not. `size` in bytes, `sha256` hex, `duration_s` in seconds,
-    `started_at` aware.
-    """
+    """A recording of the day, held or not. `size` in bytes, `sha256` in hex, `started_at` aware."""
 
     recording_id: str
     account_id: str
@@ -85,17 +88,6 @@ class ManifestEntry(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-_NAMES = ManifestEntry._fields
-_TEXT = (str, type(None))
-_KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("recording_id", "account_id", "uii", "layout", "source", "status"), str),
-    **dict.fromkeys(("reason", "started_at", "key", "sha256", "version_id"), _TEXT),
-    "duration_s": (int, float, type(None)),
-    "size": (int, type(None)),
-}
-"""What JSON may say in each field of an entry; a forged one may say anything."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
@@ -110,9 +102,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class ManifestHead:
-    """A manifest that is what it says; `document` has an empty list in the place of its entries. `sha256` is of its
-    bytes.
-    """
+    """A manifest that was proved, with an empty list in the place of its entries; `sha256` is of its bytes."""
 
     key: str
     number: int
@@ -125,64 +115,60 @@ def seal(
     day: date,
     entries: Iterable[ManifestEntry],
     totals: Mapping[str, int],
+    catalog: pa.Table,
     *,
     run_id: str,
     sealed_at: datetime,
-    catalog: pa.Table | None = None,
 ) -> Sealed:
     """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
-    the catalog is written where it is not there, or is another one, and at no other time.
+    the catalog is written if it is missing or differs, and at no other time.
 
-    There is an entry for each recording, by `recording_id`; some thousand are held at a time. `totals` is what the day
-    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it. `run_id` and `sealed_at` (aware) are no
-    part of the content.
+    Args:
+        bucket: where they are stored.
+        day: the local day.
+        entries: one for each recording, by `recording_id`; some thousand are held at a time.
+        totals: what the day adds up to.
+        catalog: the day's part of the catalog, as `catalog_table` makes it.
+        run_id: no part of the content.
+        sealed_at: aware, no part of the content.
 
     Raises:
         ValueError: a recording is there twice or not in its place, or a time has no zone.
         StoreDamaged: an earlier manifest cannot be read.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
-    documents = map(entry_document, _in_order(entries))
-    listed = b",".join(_json(some)[1:-1] for some in iter(lambda: list(islice(documents, _AT_ONCE)), []))
+    documents = _documents(entries)
+    listed = b",".join(_json(batch)[1:-1] for batch in iter(lambda: list(islice(documents, _BATCH)), []))
     content = {"date": day.isoformat(), "totals": dict(totals)}
-    content_sha256 = _sha256(*_around(content, listed))
-    when = _utc(sealed_at)
-    held = None if catalog is None else _held(bucket, catalog_key(bucket.prefix, day))
-    body = None if catalog is None else _catalog_body(catalog, held)
-    hashed = {} if body is None else {"catalog_sha256": _sha256(body)}
-    previous_day = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
-    for _ in range(_TRIES):
+    stored = _get(bucket, catalog_key(bucket.prefix, day))
+    body = _catalog_body(catalog, stored)
+    hashes = {"content_sha256": _sha256(*_around(content, listed)), "catalog_sha256": _sha256(body)}
+    before = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
+    head = {
+        **content,
+        **hashes,
+        "format": FORMAT,
+        "run_id": run_id,
+        "sealed_at": _utc(sealed_at),
+        "previous_day": before and {"date": before.document["date"], "number": before.number, "sha256": before.sha256},
+    }
+    for _ in range(_ATTEMPTS):
         latest = latest_manifest(bucket, day)
-        if latest is not None and latest.document.items() >= {"content_sha256": content_sha256, **hashed}.items():
-            sealed = Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
-            break
-        number = 1 if latest is None else latest.number + 1
-        head = {
-            **content,
-            **hashed,
-            "format": FORMAT,
-            "number": number,
-            "run_id": run_id,
-            "sealed_at": when,
-            "content_sha256": content_sha256,
-            "previous_sha256": None if latest is None else latest.sha256,
-            "previous_day": None
-            if previous_day is None
-            else {"date": previous_day.document["date"], "number": previous_day.number, "sha256": previous_day.sha256},
-        }
-        document = b"".join(_around(head, listed))
-        created = _create(bucket, manifest_key(bucket.prefix, day, number), number, document)
-        if created is not None:
-            sealed = created
+        if latest is not None and latest.document.items() >= hashes.items():
+            sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
+        else:
+            number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
+            document = _around(head | {"number": number, "previous_sha256": previous}, listed)
+            sealed = _create(bucket, day, number, b"".join(document))
+        if sealed is not None:
             break
     else:
         raise StorageUnavailable(
-            f"{_TRIES} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
+            f"{_ATTEMPTS} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
             "run at a time works on a date"
         )
-    if body is not None and body is not held:
-        key = catalog_key(bucket.prefix, day)
-        bucket.put(key, body, content_type="application/vnd.apache.parquet")
+    if body is not stored:
+        bucket.put(catalog_key(bucket.prefix, day), body, content_type="application/vnd.apache.parquet")
     return sealed
 
 
@@ -196,58 +182,53 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     return read_manifest(bucket, day, numbers[-1]) if numbers else None
 
 
-def catalog_table(entries: pa.Table, names: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+def catalog_table(recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
     """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the date is in its path.
 
     Args:
-        entries: a line for each recording, by `recording_id`, with the columns that a `ManifestEntry` has, and perhaps
-            more.
+        recordings: a row for each, by `recording_id`, with at least the columns that a `ManifestEntry` has.
         names: recording id -> other ids of the same recording.
     """
     also = names or {}
-    lines = entries.select(list(ManifestEntry._fields))
-    place = lines.column_names.index("warnings")
-    none: Any = pa.scalar([], pa.list_(pa.string()))
-    lines = lines.set_column(place, "warnings", pc.coalesce(lines["warnings"], none))  # parts may be older than it
-    ids: list[Any] = lines["recording_id"].to_pylist()
-    others = [sorted(also.get(one, ())) for one in ids]
-    lines = lines.append_column("also_known_as", pa.array(others, pa.list_(pa.string())))
-    return lines.select(CATALOG_SCHEMA.names).cast(CATALOG_SCHEMA)
+    empty: Any = pa.scalar([], _TEXTS)
+    ids: list[Any] = recordings["recording_id"].to_pylist()
+    columns = {
+        **{name: recordings[name] for name in ManifestEntry._fields},
+        "warnings": pc.coalesce(recordings["warnings"], empty),  # parts may be older than the column
+        "also_known_as": pa.array([sorted(also.get(recording_id, ())) for recording_id in ids], _TEXTS),
+    }
+    return pa.table(columns).cast(CATALOG_SCHEMA)
 
 
-def _held(bucket: Bucket, key: str) -> bytes | None:
+def _get(bucket: Bucket, key: str) -> bytes | None:
     try:
         return bucket.get_bytes(key)
     except KeyMissing:
         return None
 
 
-def _catalog_body(table: pa.Table, held: bytes | None) -> bytes:
-    """Return the table as Parquet: the `held` bytes themselves where they hold the same, since another version of
+def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
+    """Return the table as Parquet: the `stored` bytes themselves where they hold the same, since another version of
     pyarrow writes other ones.
     """
-    if held is not None and _holds_table(held, table):
-        return held
+    if stored is not None:
+        try:
+            if pq.read_table(pa.BufferReader(stored)).cast(CATALOG_SCHEMA).equals(table):
+                return stored
+        except (pa.ArrowException, OSError, ValueError):
+            pass  # damaged, or of another version: replaced
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     return out.getvalue()
 
 
-def _holds_table(body: bytes, table: pa.Table) -> bool:
-    try:
-        held: pa.Table = pq.read_table(pa.BufferReader(body)).cast(CATALOG_SCHEMA)
-        return bool(held.equals(table))
-    except (pa.ArrowException, OSError, ValueError):
-        return False
-
-
 def entry_document(entry: ManifestEntry) -> dict[str, Any]:
-    """An entry as it stands in a manifest.
+    """Return an entry as a manifest holds it.
 
     Raises:
         ValueError: its time has no zone.
     """
-    return dict(zip(_NAMES, entry, strict=True)) | {
+    return entry._asdict() | {
         "warnings": sorted(entry.warnings) if entry.warnings else [],
         "started_at": None if entry.started_at is None else _utc(entry.started_at),
         # Milliseconds: the last digits of a division are no content.
@@ -270,20 +251,20 @@ def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _around(document: Mapping[str, Any], listed: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
-    """The canonical JSON of a document and of its entries, which are that already: what stands before them, they, and
-    what stands behind them. A day's may be a hundred megabytes, and are made once.
+    """Return the canonical JSON of a document with these entries, in three pieces: what precedes the entries, the
+    entries, and what follows them. A day's entries may be a hundred megabytes, and are encoded once.
     """
-    before, empty, behind = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
-    return before + empty[:-1], listed, b"]" + behind
+    before, empty, after = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
+    return before + empty[:-1], listed, b"]" + after
 
 
-def _in_order(entries: Iterable[ManifestEntry]) -> Iterator[ManifestEntry]:
+def _documents(entries: Iterable[ManifestEntry]) -> Iterator[dict[str, Any]]:
     before = None
     for entry in entries:
         if before is not None and entry.recording_id <= before:
             raise ValueError("A recording is in the day's list twice or out of order; give one entry each, by id")
         before = entry.recording_id
-        yield entry
+        yield entry_document(entry)
 
 
 def _utc(moment: datetime) -> str:
@@ -293,18 +274,17 @@ def _utc(moment: datetime) -> str:
     return plain.isoformat(timespec="microseconds") + "+00:00"
 
 
-def _create(bucket: Bucket, key: str, number: int, body: bytes) -> Sealed | None:
+def _create(bucket: Bucket, day: date, number: int, body: bytes) -> Sealed | None:
     """Put a manifest; None when another sealer had that number first."""
-    sha256 = _sha256(body)
+    key, sha256 = manifest_key(bucket.prefix, day, number), _sha256(body)
     try:
         bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
+        # Where create-only is not honoured, another process may just have put its own here, and have that number.
+        is_ours = bucket.is_amazon or _get(bucket, key) == body
     except KeyExists:
         # After a lost answer the put is sent again, and finds our own first one.
-        return Sealed(key, number, sha256, unchanged=False) if _held(bucket, key) == body else None
-    # Where create-only is not honoured, another process may just have put its own here: then the next number is ours.
-    if not bucket.is_amazon and _held(bucket, key) != body:
-        return None
-    return Sealed(key, number, sha256, unchanged=False)
+        is_ours = _get(bucket, key) == body
+    return Sealed(key, number, sha256, unchanged=False) if is_ours else None
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
@@ -316,8 +296,8 @@ def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
     """Read one manifest and prove it against its name and its own content hash.
 
-    `entry` gets each entry, in order, once its form and its place were checked; without it they are not parsed, which
-    takes a tenth of the time.
+    `entry` is called with each entry, in order, once its form and its place were checked; without it they are not
+    parsed, which takes a tenth of the time.
 
     Raises:
         KeyMissing: there is none of that number.
@@ -326,22 +306,19 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     key = manifest_key(bucket.prefix, day, number)
     body = bucket.get_bytes(key)
     try:
-        start, end = body.index(b'"entries":[') + len(b'"entries":['), body.rindex(b'],"format":')
+        start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
         listed, around = memoryview(body)[start:end], body[:start] + body[end:]
         head = json.loads(around)
         content = {name: head[name] for name in ("date", "totals")}
         whole = (
-            head["format"] == FORMAT
-            and head["date"] == day.isoformat()
-            and head["number"] == number
-            and "previous_sha256" in head
-            and "previous_day" in head
+            (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
+            and head.keys() >= {"previous_sha256", "previous_day"}
             and head["content_sha256"] == _sha256(*_around(content, listed))
             and canonical_json(head) == around
         )
         if whole and entry is not None:
-            for one in _entries(str(listed, "utf-8")):
-                entry(one)
+            for found in _entries(str(listed, "utf-8")):
+                entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
@@ -354,17 +331,17 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
 
 def _entries(listed: str) -> Iterator[Entry]:
     """Yield the entries of a list one by one, each compared with its canonical form."""
-    place, before = 0, None
-    while place < len(listed):
-        start = place if before is None else place + 1
+    position, before = 0, None
+    while position < len(listed):
+        start = position if before is None else position + 1
         entry, end = _decoder.raw_decode(listed, start)
-        if (before is not None and listed[place] != ",") or _json(entry) != listed[start:end].encode():
+        if (before is not None and listed[position] != ",") or _json(entry) != listed[start:end].encode():
             raise ValueError("an entry is not canonical")
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), of) for name, of in _KINDS.items()):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), of) for name, of in _JSON_TYPES.items()):
             raise ValueError("an entry or a field of it has another type than was sealed")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")
-        place, before = end, entry["recording_id"]
+        position, before = end, entry["recording_id"]
         yield entry
 
 

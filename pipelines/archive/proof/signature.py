@@ -12,16 +12,18 @@ next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with 
 ECC_NIST_EDWARDS25519 and sign with ED25519_SHA_512 over the message as it is, which is plain Ed25519: one public key
 file verifies both, with this module or with openssl.
 
-Not here: who must be signed (`chain`). No private key is shown, logged or kept anywhere but in its object.
+Not here: which manifests must be signed (`chain`). No private key is shown, logged or kept anywhere but in its object.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -43,9 +45,9 @@ from pipelines.archive.proof.manifest import Sealed, canonical_json
 from pipelines.aws import boto3_session, error_code, reason
 
 FORMAT = "ringcx-archive/manifest-signature/1"
-KMS_ALGORITHM = "ED25519_SHA_512"
-_LARGEST = 16 * 1024
-_END = b"-----END PUBLIC KEY-----"
+_LARGEST: Final = 16 * 1024
+_END: Final = b"-----END PUBLIC KEY-----"
+_KMS_KEY: Final = "the key that ARCHIVE_SIGNING_KMS_KEY names"
 
 
 class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
@@ -53,58 +55,43 @@ class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
 
 
 @dataclass(frozen=True, slots=True)
-class LocalKey:
-    """A key from a file: PEM, PKCS #8, without a password (`openssl genpkey -algorithm ed25519 -out key.pem`)."""
+class Signer:
+    """Signs with one Ed25519 key: `public_key()` returns the half that verifies, `sign` takes at most 4096 bytes.
 
-    _key: Ed25519PrivateKey = field(repr=False)
+    Both raise KeyUnusable where KMS refuses.
+    """
 
-    @classmethod
-    def read(cls, path: Path) -> "LocalKey":
-        """Read ARCHIVE_SIGNING_KEY_FILE.
-
-        Raises:
-            KeyUnusable: there is no such file, or no Ed25519 key in it.
-        """
-        data = _file(path, "ARCHIVE_SIGNING_KEY_FILE")
-        try:
-            key = load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            key = None
-        if not isinstance(key, Ed25519PrivateKey):
-            # `from None` by construction: nothing of the file's content may reach a log.
-            raise KeyUnusable(
-                "The file that ARCHIVE_SIGNING_KEY_FILE names holds no Ed25519 private key in PEM without a password; "
-                "make one with: openssl genpkey -algorithm ed25519 -out key.pem"
-            )
-        return cls(key)
-
-    def public_key(self) -> Ed25519PublicKey:
-        """The key that verifies."""
-        return self._key.public_key()
-
-    def sign(self, message: bytes) -> bytes:
-        """The signature of a message."""
-        return self._key.sign(message)
+    public_key: Callable[[], Ed25519PublicKey] = field(repr=False)
+    sign: Callable[[bytes], bytes] = field(repr=False)
 
 
-class KmsKey:
-    """A key in AWS KMS, kind ECC_NIST_EDWARDS25519, use SIGN_VERIFY. Needs kms:Sign and kms:GetPublicKey."""
+def local_signer(path: Path) -> Signer:
+    """Read ARCHIVE_SIGNING_KEY_FILE: PEM, PKCS #8, without a password (`openssl genpkey -algorithm ed25519`).
 
-    def __init__(self, client: BaseClient, key_id: str) -> None:
-        self._client = client
-        self._key_id = key_id
+    Raises:
+        KeyUnusable: there is no such file, or no Ed25519 key in it.
+    """
+    data = _read_file(path, "ARCHIVE_SIGNING_KEY_FILE")
+    key = _load(partial(load_pem_private_key, password=None), data)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyUnusable(
+            "The file that ARCHIVE_SIGNING_KEY_FILE names holds no Ed25519 private key in PEM without a password; "
+            "make one with: openssl genpkey -algorithm ed25519 -out key.pem"
+        )
+    return Signer(key.public_key, key.sign)
 
-    def public_key(self) -> Ed25519PublicKey:
-        """The key that verifies, asked of KMS.
 
-        Raises:
-            KeyUnusable: KMS does not give it, or it is of another kind.
-        """
-        answer = self._call("get_public_key", KeyId=self._key_id)
-        try:
-            key = load_der_public_key(answer["PublicKey"])
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
+def kms_signer(key_id: str) -> Signer:
+    """Use a key in AWS KMS, kind ECC_NIST_EDWARDS25519, use SIGN_VERIFY. Needs kms:Sign and kms:GetPublicKey.
+
+    Raises:
+        KeyUnusable: there can be no client.
+    """
+    client = make_kms_client(key_id)
+
+    def public_key() -> Ed25519PublicKey:
+        data = _call_kms(client, "get_public_key", KeyId=key_id)["PublicKey"]
+        key = _load(load_der_public_key, data)
         if not isinstance(key, Ed25519PublicKey):
             raise KeyUnusable(
                 "The KMS key that ARCHIVE_SIGNING_KMS_KEY names is no Ed25519 key; "
@@ -112,35 +99,26 @@ class KmsKey:
             )
         return key
 
-    def sign(self, message: bytes) -> bytes:
-        """The signature of a message, made by KMS.
+    def sign(message: bytes) -> bytes:
+        request = {"KeyId": key_id, "MessageType": "RAW", "SigningAlgorithm": "ED25519_SHA_512"}
+        return bytes(_call_kms(client, "sign", Message=message, **request)["Signature"])
 
-        Raises:
-            KeyUnusable: KMS does not sign.
-        """
-        answer = self._call(
-            "sign", KeyId=self._key_id, Message=message, MessageType="RAW", SigningAlgorithm=KMS_ALGORITHM
+    return Signer(public_key, sign)
+
+
+def _call_kms(client: BaseClient, name: str, **request: object) -> Mapping[str, Any]:
+    try:
+        answer: Mapping[str, Any] = getattr(client, name)(**request)
+    except (ClientError, BotoCoreError) as error:
+        said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+        sentence = (
+            f"KMS refused {name} with {_KMS_KEY} ({said}); it must be an enabled ECC_NIST_EDWARDS25519 key in "
+            "AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
         )
-        return bytes(answer["Signature"])
-
-    def _call(self, name: str, **request: object) -> Mapping[str, Any]:
-        try:
-            answer: Mapping[str, Any] = getattr(self._client, name)(**request)
-        except (ClientError, BotoCoreError) as error:
-            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
-            why = reason(error)
-        else:
-            return answer
-        if why:
-            raise KeyUnusable(f"KMS did not serve {name} with the key that ARCHIVE_SIGNING_KMS_KEY names: {why}")
-        raise KeyUnusable(
-            f"KMS refused {name} with the key that ARCHIVE_SIGNING_KMS_KEY names ({said}); it must be an enabled "
-            "ECC_NIST_EDWARDS25519 key in AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
-        )
-
-
-Signer: TypeAlias = LocalKey | KmsKey
-"""Something that signs with one Ed25519 key: `public_key` verifies, `sign` takes at most 4096 bytes."""
+        if why := reason(error):
+            sentence = f"KMS did not serve {name} with {_KMS_KEY}: {why}"
+        raise KeyUnusable(sentence) from None
+    return answer
 
 
 def make_kms_client(key_id: str) -> BaseClient:
@@ -172,21 +150,15 @@ class Verifier:
         Raises:
             KeyUnusable: there is no such file, or something in it is no Ed25519 public key.
         """
-        data = _file(path, "ARCHIVE_VERIFY_KEY_FILE")
-        blocks = [part + _END for part in data.split(_END)[:-1]]
-        keys = []
-        for block in blocks:
-            try:
-                keys.append(load_pem_public_key(block.lstrip()))
-            except (ValueError, UnsupportedAlgorithm):
-                keys = []
-                break
-        if not keys or not all(isinstance(key, Ed25519PublicKey) for key in keys):
+        blocks = _read_file(path, "ARCHIVE_VERIFY_KEY_FILE").split(_END)[:-1]
+        keys = [_load(load_pem_public_key, block.lstrip() + _END) for block in blocks]
+        found = [key for key in keys if isinstance(key, Ed25519PublicKey)]
+        if not keys or len(found) < len(keys):
             raise KeyUnusable(
                 "The file that ARCHIVE_VERIFY_KEY_FILE names holds something other than Ed25519 public keys in PEM; "
                 "make it with: openssl pkey -in key.pem -pubout -out public.pem"
             )
-        return cls(key for key in keys if isinstance(key, Ed25519PublicKey))
+        return cls(found)
 
     def problem(self, bucket: Bucket, key: str, sha256: str) -> str | None:
         """Return what is wrong with the signature of the manifest `key`, whose bytes have that SHA-256, or None.
@@ -203,17 +175,14 @@ class Verifier:
                 return f"{where} was made with another key than the one given to verify it"
             expected = statement(bucket.prefix, key, sha256)
             public.verify(base64.b64decode(document["signature"], validate=True), expected)
-            whole = canonical_json(document) == body and document == _document(expected, document["signature"], public)
+            whole = body == _signature_document(expected, document["signature"], public)
         except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
             whole = False
         return None if whole else f"{where} does not sign what {key} holds: one of the two was altered"
 
 
-def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> bool:
-    """Sign a manifest where it has no signature yet.
-
-    Returns:
-        Whether a signature was made. One that is there is left as it is, whosever it is: verification judges it.
+def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
+    """Sign a manifest where it has no signature yet; one that is stored is left as it is, and verification judges it.
 
     Raises:
         KeyUnusable: the key does not sign; the manifest stays unsigned until its date is run again.
@@ -221,37 +190,35 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> bool:
     """
     where = signature_key(sealed.key)
     if bucket.head(where) is not None:
-        return False
+        return
     text = statement(bucket.prefix, sealed.key, sealed.sha256)
     signature = base64.b64encode(signer.sign(text)).decode()
-    body = canonical_json(_document(text, signature, signer.public_key()))
-    try:
-        bucket.put_new(where, body, content_type="application/json")
-    except KeyExists:
-        return False
-    return True
+    with suppress(KeyExists):
+        document = _signature_document(text, signature, signer.public_key())
+        bucket.put_new(where, document, content_type="application/json")
 
 
 def statement(prefix: str, key: str, sha256: str) -> bytes:
-    """The text that is signed."""
+    """Return the text that is signed."""
     return f"{FORMAT}\n{key.removeprefix(prefix)}\n{sha256}\n".encode()
 
 
-def _document(text: bytes, signature: str, public: Ed25519PublicKey) -> dict[str, str]:
-    return {
+def _signature_document(text: bytes, signature: str, public: Ed25519PublicKey) -> bytes:
+    document = {
         "format": FORMAT,
         "algorithm": "Ed25519",
         "statement": text.decode(),
         "key_id": _key_id(public),
         "signature": signature,
     }
+    return canonical_json(document)
 
 
 def _key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def _file(path: Path, setting: str) -> bytes:
+def _read_file(path: Path, setting: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -259,3 +226,11 @@ def _file(path: Path, setting: str) -> bytes:
             f"The file that {setting} names cannot be read ({error.strerror or type(error).__name__}); correct the "
             "path or its rights"
         ) from None
+
+
+def _load(parse: Callable[[bytes], object], data: bytes) -> object:
+    """Return a key, or None where the data holds none: no error, since its text may quote what the file holds."""
+    try:
+        return parse(data)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import catalog_key, manifest_key
-from pipelines.archive.proof.attestation import Seen, read_witnesses, write_witness
+from pipelines.archive.proof.attestation import ObservedObject, read_witnesses, write_witness
 from pipelines.archive.proof.manifest import ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
 from pipelines.ledger.parts import LedgerParts
@@ -75,7 +75,7 @@ def seal_day(
         totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
         catalog = catalog_table(recordings, _other_names(lines))
         entries = entries_of(recordings)
-        manifest = seal(bucket, day, entries, totals, run_id=run_id, sealed_at=now, catalog=catalog)
+        manifest = seal(bucket, day, entries, totals, catalog, run_id=run_id, sealed_at=now)
         names = parts.names(day)
         if names == sealed_names:
             break
@@ -156,7 +156,7 @@ def _witness(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, lis
             shown = name.removeprefix(bucket.prefix) if kind == MANIFESTS else name
             if shown not in known:
                 body = bucket.get_bytes(name) if kind == MANIFESTS else parts.read(name)
-                fresh.append(Seen(shown, len(body), hashlib.sha256(body).hexdigest()))
+                fresh.append(ObservedObject(shown, len(body), hashlib.sha256(body).hexdigest()))
         write_witness(bucket, kind, day, fresh, now=now)
         written += len(fresh)
     return written

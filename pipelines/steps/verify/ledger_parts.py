@@ -9,7 +9,7 @@ from datetime import date
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.proof.attestation import Seen, read_witnesses
+from pipelines.archive.proof.attestation import ObservedObject, read_witnesses
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, held_against, is_merged
@@ -24,7 +24,7 @@ from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
 
 _BATCH = 2000
-Attested = Mapping[str, frozenset[Seen]]
+Attested = Mapping[str, frozenset[ObservedObject]]
 
 
 def check_pulls(day: date, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
@@ -56,12 +56,12 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
     for kind, names in parts.names(day).items():
         attested, damaged = read_witnesses(bucket, kind, day)
         flag_damaged_witnesses(damaged, flag)
-        there: dict[str, Seen] = {}
+        there: dict[str, ObservedObject] = {}
         merged: dict[str, Record] = {}
         for name, data in map_in_order(parts.read_if_there, names, threads=threads):
             if data is None:  # removed since it was listed
                 continue
-            there[name] = Seen(name, len(data), hashlib.sha256(data).hexdigest())
+            there[name] = ObservedObject(name, len(data), hashlib.sha256(data).hexdigest())
             if name in attested and attested[name] != frozenset({there[name]}):
                 flag(
                     "ledger_part_altered",
