@@ -1,6 +1,6 @@
-"""Links that nobody vouches for: what they say, and whether they may be requested.
+"""Read the links of reports, which nobody vouches for, and decide whether they may be requested.
 
-Where a link leads is held against the allow-list at every hop; what is sent there is `media.py`'s business.
+`media.py` sends the requests, and asks the allow-list at every hop.
 """
 
 import ipaddress
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -25,12 +25,7 @@ _NO_LINK = re.compile(NO_LINK)
 # Blanks within a link belong to it (a published sample has some): only before the next address are they a separator.
 _BETWEEN = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)
 _AMPERSAND = re.compile(r"&(?:amp;|#0*38;|#x0*26;)+", re.IGNORECASE)
-# A link as the source writes it, before and after `file=`, in which nothing needs decoding and `file` comes once: a day
-# has a hundred thousand of them with a few beginnings, and httpx takes ten times as long to say the same.
-_BEFORE_FILE = re.compile(
-    r"https://(?:[a-z0-9](?:-?[a-z0-9])*\.)+[a-z]+/[a-z0-9/]*\?(?:(?!(?i:file)=)[A-Za-z]+=[\w.-]*&)*", re.ASCII
-)
-_FROM_FILE = re.compile(r"([\w./-]+)(?:&(?!(?i:file)=)[A-Za-z]+=[\w.-]*)*", re.ASCII)
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # httpx takes no address with one of these
 # Parameters of a signed link, in lower case: Amazon's, Google's, Azure's, CloudFront's, and tokens.
 _TEMPORARY = re.compile(
     r"x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|se|st|sp|sv|sr|policy|key-pair-id"
@@ -44,8 +39,8 @@ class RecordingLink(NamedTuple):
 
     Attributes:
         url: the link without any white space; hidden in the repr, since some accounts' links open to anyone.
-        account_id: the account whose report it stood in.
-        file_path: where the file lies, decoded once. Data from outside, never a path to use.
+        account_id: the account whose report names it.
+        file_path: where the file is at the source, decoded once. Data from outside, never a path to use.
         recording_id: `<account>/<file path>`: the same however the rest of the link is written.
         basename: the last part of the file path.
     """
@@ -62,11 +57,7 @@ class RecordingLink(NamedTuple):
 
 def links_in(cell: str | None) -> list[str]:
     """Return the links in a cell of a report: none for words such as `null`, and each of several."""
-    if cell is None:
-        return []
-    if cell.startswith("https://") and "http" not in cell[8:].lower():  # as a day has a hundred thousand of them
-        return [cell]
-    return [link for link in _BETWEEN.split(cell) if not _NO_LINK.match(link)]
+    return [link for link in _BETWEEN.split(cell or "") if not _NO_LINK.match(link)]
 
 
 def parse_link(raw: str, account_id: str) -> RecordingLink:
@@ -81,42 +72,41 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     """
     if len(raw) > LONGEST_LINK:
         raise LinkRefused("too_long")
-    text = raw
-    before, _, rest = text.partition("file=")
-    plain = _FROM_FILE.fullmatch(rest) if _is_plain(before) else None
-    if plain:
-        file_path = plain[1]
-    else:
-        text = _AMPERSAND.sub("&", "".join(raw.split()))
-        file_path = _file_path(text)
+    link = _AMPERSAND.sub("&", "".join(raw.split()))
+    file_path = _file_path(link)
     basename = file_path.rstrip("/").rpartition("/")[2]
     if not basename:
         raise LinkRefused("no_file")
-    return RecordingLink(text, account_id, file_path, f"{account_id}/{file_path}", basename)
+    return RecordingLink(link, account_id, file_path, f"{account_id}/{file_path}", basename)
 
 
-@lru_cache(maxsize=256)
-def _is_plain(before_file: str) -> bool:
-    return _BEFORE_FILE.fullmatch(before_file) is not None
-
-
-def _file_path(text: str) -> str:
-    url = _parsed(text)
-    for separators in (b"&", b"[&;]"):  # a file's name may hold a semicolon, and one may stand where `&` should
-        parts = _parameters(url.query, separators)
-        files = {value for name, value in parts if name == "file" and value}
+def _file_path(link: str) -> str:
+    if _UNREADABLE.search(link):
+        raise LinkRefused("malformed")
+    # Apart from the query, which differs from link to link: httpx takes ten times as long to read it.
+    address, _, query = link.partition("#")[0].partition("?")
+    url = _parsed(address)
+    for separators in ("&", "[&;]"):  # a file's name may hold a semicolon, and one may stand where `&` should
+        parts = [part.partition("=") for part in re.split(separators, query)]
+        parameters = [(_decoded(name).lower(), _decoded(value)) for name, _, value in parts]
+        files = {value for name, value in parameters if name == "file" and value}
         if len(files) > 1:
             raise LinkRefused("several_files")
         if files:
             return files.pop()
-    path = _decoded(url.raw_path.partition(b"?")[0]).lstrip("/")
-    query = "&".join(f"{name}={value}" for name, value in sorted(parts) if name and not _TEMPORARY.fullmatch(name))
-    return f"{path}?{sha256(query.encode()).hexdigest()[:32]}" if query else path
+    path = _decoded(url.raw_path.decode("ascii")).lstrip("/")
+    lasting = [f"{name}={value}" for name, value in sorted(parameters) if name and not _TEMPORARY.fullmatch(name)]
+    return f"{path}?{sha256('&'.join(lasting).encode()).hexdigest()[:32]}" if lasting else path
 
 
-def _parameters(query: bytes, separators: bytes) -> list[tuple[str, str]]:
-    pairs = (part.partition(b"=") for part in re.split(separators, query))
-    return [(_decoded(name).lower(), _decoded(value)) for name, _, value in pairs]
+def _decoded(value: str) -> str:
+    if "%" not in value:
+        return value
+    raw = unquote_to_bytes(value)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 class HostList:
@@ -131,14 +121,13 @@ class HostList:
     """
 
     def __init__(self, entries: Sequence[str]) -> None:
-        self._entries = [_entry(entry) for entry in entries if entry.strip()]
+        self._entries = [_Entry.parse(entry.strip()) for entry in entries if entry.strip()]
 
     def __repr__(self) -> str:
         return f"HostList({len(self._entries)} entries)"
 
     def require(self, url: str) -> httpx.URL:
-        """Return the address, read, if it may be requested: https (http on this machine only), no credentials, host
-        listed.
+        """Return `url`, parsed, if it may be requested: https (http on this machine only), no credentials, host listed.
 
         Raises:
             LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
@@ -146,10 +135,9 @@ class HostList:
         parsed = _parsed(url)
         if parsed.userinfo:
             raise LinkRefused("credentials_in_url")
-        host = _folded(parsed)
-        if parsed.scheme != "https" and not is_loopback(host):
+        if parsed.scheme != "https" and not is_loopback(_folded(parsed)):
             raise LinkRefused("not_https")
-        if not any(_covers(entry, parsed) for entry in self._entries):
+        if not any(entry.covers(parsed) for entry in self._entries):
             raise LinkRefused(
                 "host_not_allowed",
                 f"Recordings are not fetched from {place(url)}; if that host is RingCX's, add it to"
@@ -158,75 +146,54 @@ class HostList:
         return parsed
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    host: str
+    port: int | None
+    is_domain: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        try:
+            url = _parsed(f"https://{text.removeprefix('*.')}")
+        except LinkRefused:
+            url = httpx.URL()
+        if url.raw_path != b"/" or url.fragment or url.userinfo or not url.host:
+            raise ValueError(f"RINGCX_MEDIA_HOSTS: {text!r} is not host, host:port or *.domain.")
+        has_port = re.search(r":\d+$", text) is not None
+        port = (443 if url.port is None else url.port) if has_port else None  # httpx drops the scheme's own
+        return cls(_folded(url), port, text.startswith("*."))
+
+    def covers(self, url: httpx.URL) -> bool:
+        host = _folded(url)
+        is_below = host.endswith(f".{self.host}") and not is_address(host)  # 127.0.0.1 is not below 0.0.1
+        if not (is_below if self.is_domain else host == self.host):
+            return False
+        if self.port is not None:
+            return origin_of(url)[2] == self.port
+        return url.port is None or is_loopback(host)
+
+
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> httpx.URL:
-    """An address as httpx will read it: to judge one reading of it and to request another would be no judgement."""
+    """Read an address as httpx does for its request: to judge any other reading would be no judgement."""
     try:
         url = httpx.URL(text)
-        readable = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be
+        has_host = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be decoded
     except (httpx.InvalidURL, ValueError):
         raise LinkRefused("malformed") from None
-    if url.scheme not in {"http", "https"} and url.scheme:
+    if url.scheme not in {"http", "https", ""}:
         raise LinkRefused("not_https")
-    if not url.scheme or not readable or not _is_host(_folded(url)):
+    host = _folded(url)
+    if not url.scheme or not has_host or not (":" in host or _HOST.fullmatch(host)):
         raise LinkRefused("malformed")
     return url
 
 
 def _folded(url: httpx.URL) -> str:
-    """The host as names are compared: IDNA, lower case, without the root's dot."""
-    return _folded_host(url.raw_host)
-
-
-@lru_cache(maxsize=256)
-def _folded_host(raw_host: bytes) -> str:
-    host = raw_host.decode("ascii").removesuffix(".")
+    """Return the host as names are compared: IDNA, lower case, without the root's dot."""
+    host = url.raw_host.decode("ascii").removesuffix(".")
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return host
-
-
-def _is_host(host: str) -> bool:
-    return ":" in host or _HOST.fullmatch(host) is not None
-
-
-def _decoded(value: bytes) -> str:
-    raw = unquote_to_bytes(value)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    host: str
-    port: int | None
-    below: bool
-
-
-def _entry(text: str) -> _Entry:
-    name = text.strip()
-    below = name.startswith("*.")
-    try:
-        url = _parsed(f"https://{name.removeprefix('*.')}")
-        plain = url.raw_path == b"/" and not url.fragment and not url.userinfo
-    except LinkRefused:
-        plain = False
-    if not plain:
-        raise ValueError(f"RINGCX_MEDIA_HOSTS: {text!r} is not host, host:port or *.domain.")
-    explicit = re.search(r":(\d+)$", name) is not None and not name.endswith("]")
-    port = (443 if url.port is None else url.port) if explicit else None
-    return _Entry(_folded(url), port, below)
-
-
-def _covers(entry: _Entry, url: httpx.URL) -> bool:
-    _, _, port = origin_of(url)
-    host = _folded(url)
-    below = host.endswith("." + entry.host) and not is_address(host)  # 127.0.0.1 is not below 0.0.1
-    if not (below if entry.below else host == entry.host):
-        return False
-    if entry.port is not None:
-        return port == entry.port
-    return url.port is None or is_loopback(host)

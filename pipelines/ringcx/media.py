@@ -1,15 +1,16 @@
-"""Recordings: from a link that may be requested to a body that arrived whole, or to the name of what came instead.
+"""Fetch recordings: from a link that may be requested to a body that arrived whole, or to the reason why there is none.
 
-Whether the bytes are a good WAV is decided later, by `archive.wav`; whether to try again, by the caller. Here a host is
-held against the allow-list at every hop, and what is plainly no recording is told apart.
+`archive.wav` decides whether the bytes are a good WAV, the caller whether to try again. Here every hop is checked
+against the allow-list, and what is plainly no recording is recognised.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 from typing import IO, Literal
 
 import httpx
@@ -27,7 +28,6 @@ from pipelines.ringcx.http.client import (
 from pipelines.ringcx.links import HostList
 
 MEDIA_LIMIT = "media"
-_BLOCK = 128 << 10  # measured: smaller ones wait for the GIL too often, gathering larger ones copies too much
 _SNIFF = 512
 _REDIRECTS = 5
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
@@ -36,6 +36,13 @@ _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
+_REFUSALS: dict[int, tuple[FaultKind, str]] = {
+    202: ("not_there", "still_encoding"),
+    401: ("refused", "unauthorized"),
+    403: ("refused", "forbidden"),
+    404: ("not_there", "not_found"),
+    410: ("not_there", "not_found"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +52,12 @@ class Fetched:
     Attributes:
         size: bytes.
         sha256: in hexadecimal.
-        media_type: as declared, without parameters, in lower case; empty when nothing was declared.
         framed: whether HTTP said where the body ends, by its length or in chunks. If not, a connection that broke in
             the middle looks like the end, and only the bytes themselves can prove that nothing is missing.
     """
 
     size: int
     sha256: str
-    media_type: str
     framed: bool
 
 
@@ -88,54 +93,45 @@ class MediaFault(Exception):
         self.by_firewall = by_firewall
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MediaClient:
     """Fetches recordings; share one over all threads.
 
-    Args:
+    Attributes:
+        client: sends the requests.
         hosts: the allow-list.
         auth: for the hosts on it; never sent on to another one by a redirect.
         method: of the first request; a redirect is followed by GET, unless it asks for the same method again.
+        limit: the rate limit of the requests.
         ours: an origin that the settings name and no row does: it may be in a private network.
         max_bytes: a longer body is `too_large`. The default is the most that a WAV can hold.
-        max_seconds: a body that takes longer is `too_slow`.
+        max_seconds: a body that takes longer, by `clock`, is `too_slow`.
     """
 
-    def __init__(
-        self,
-        client: SourceClient,
-        hosts: HostList,
-        *,
-        auth: httpx.Auth | None,
-        method: Method = "GET",
-        limit: str = MEDIA_LIMIT,
-        ours: tuple[str, str, int] | None = None,
-        max_bytes: int = (1 << 32) - 1,
-        max_seconds: float = 1800,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._client = client
-        self._hosts = hosts
-        self._auth = auth
-        self._method = method
-        self._limit = limit
-        self._ours = ours
-        self._max_bytes = max_bytes
-        self._max_seconds = max_seconds
-        self._clock = clock
+    client: SourceClient
+    hosts: HostList
+    _: KW_ONLY
+    auth: httpx.Auth | None
+    method: Method = "GET"
+    limit: str = MEDIA_LIMIT
+    ours: tuple[str, str, int] | None = None
+    max_bytes: int = (1 << 32) - 1
+    max_seconds: float = 1800
+    clock: Callable[[], float] = time.monotonic
 
     def fetch(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
-        """Write what the link gives into `sink` from its start; it holds the whole body when this returns.
+        """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
-            MediaFault: there is no recording; the sink holds what was received, of another kind of body nothing.
+            MediaFault: there is no recording; the sink holds what was received of an MP3 or a body that was cut off.
             LinkRefused: the link itself is not allowed; nothing was requested.
             CredentialsRefused: the log-in was refused: not this recording's fault.
             AccountUnknown: the source does not know the RingCentral account: not this recording's fault either.
             Stopped: the stop event was set.
         """
-        link = self._hosts.require(link_url)
+        link = self.hosts.require(link_url)
         try:
-            return self._client.retry(lambda: self._follow(link, account_id, sink))
+            return self.client.retry(lambda: self._follow(link, account_id, sink))
         except BodyBroken as broken:
             if broken.slow:
                 raise MediaFault("unavailable", "too_slow", 200, url=link) from None
@@ -148,16 +144,16 @@ class MediaClient:
     def _follow(self, link: httpx.URL, account_id: str, sink: IO[bytes]) -> Fetched:
         sink.seek(0)
         sink.truncate()
-        url, auth, method = link, self._auth, self._method
+        url, auth, method = link, self.auth, self.method
         for _ in range(_REDIRECTS + 1):
-            with self._client.stream(
+            with self.client.stream(
                 method,
                 url,
-                limit=self._limit,
+                limit=self.limit,
                 account_id=account_id,
                 auth=auth,
                 headers={"Accept": "audio/wav, audio/x-wav, */*;q=0.1"},
-                public_only=origin_of(url) != self._ours,
+                public_only=origin_of(url) != self.ours,
             ) as response:
                 if not response.has_redirect_location:
                     return self._receive(response, sink)
@@ -171,88 +167,60 @@ class MediaClient:
 
     def _target(self, response: httpx.Response) -> httpx.URL:
         try:
-            return self._hosts.require(str(response.url.join(response.headers["Location"])))
+            return self.hosts.require(str(response.url.join(response.headers["Location"])))
         except (httpx.InvalidURL, LinkRefused) as error:
             raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=response.url) from error
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
-        status, url = response.status_code, response.url
-        whole = _WHOLE_RANGE.fullmatch(response.headers.get("Content-Range", "")) if status == 206 else None
+        headers, status, url = response.headers, response.status_code, response.url
+        whole = _WHOLE_RANGE.fullmatch(headers.get("Content-Range", "")) if status == 206 else None
         if status != 200 and (whole is None or int(whole[1]) + 1 != int(whole[2])):
-            raise self._refusal(response)
-        declared = response.headers.get("Content-Length", "").partition(",")[0]
+            raise _refusal(response)
+        declared = headers.get("Content-Length", "").partition(",")[0]
         length = int(whole[2]) if whole else int(declared) if declared.isdecimal() else 0
-        if length > self._max_bytes and "Transfer-Encoding" not in response.headers:
+        if length > self.max_bytes and "Transfer-Encoding" not in headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
-        try:
-            fetched = self._copy(response, sink)
-        except BombError:
-            raise MediaFault("not_audio", "too_large", status, url=url) from None
-        if fetched.size == 0:
-            raise MediaFault("not_audio", "empty_body", status, url=url)
-        if whole and fetched.size != length:
-            raise httpx.RemoteProtocolError("the range is not as long as it says")
-        return fetched
-
-    @staticmethod
-    def _refusal(response: httpx.Response) -> MediaFault:
-        status = response.status_code
-        verdicts: dict[int, tuple[FaultKind, str]] = {
-            202: ("not_there", "still_encoding"),
-            401: ("refused", "unauthorized"),
-            403: ("refused", "forbidden"),
-            404: ("not_there", "not_found"),
-            410: ("not_there", "not_found"),
-        }
-        kind, reason = verdicts.get(status, ("not_there", f"http_{status}"))
-        explanation = start_of(response)
-        raise_if_account_unknown(response, explanation)
-        by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
-        return MediaFault(kind, reason, status, url=response.url, by_firewall=by_firewall)
-
-    def _copy(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        status, url = response.status_code, response.url
-        sha256, size, reason = hashlib.sha256(), 0, None
-        for block in _gathered(self._in_time(response)):
-            if size == 0:
-                reason = _not_audio(media_type, block[:_SNIFF])
-            if reason and reason != "mp3_body":  # an MP3 is the call all the same: its bytes may be kept
-                raise MediaFault("not_audio", reason, status, url=url)
-            size += len(block)
-            if size > self._max_bytes:
-                raise MediaFault("not_audio", "too_large", status, url=url)
-            sha256.update(block)
-            sink.write(block)
-        if reason:
-            raise MediaFault("not_audio", reason, status, url=url)
-        return Fetched(size, sha256.hexdigest(), media_type, is_framed(response))
-
-    def _in_time(self, response: httpx.Response) -> Iterator[bytes]:
-        started = self._clock()
+        started = self.clock()
 
         def check() -> None:
-            self._client.check_stop()
-            if self._clock() - started > self._max_seconds:
-                raise MediaFault("unavailable", "too_slow", response.status_code, url=response.url)
+            self.client.check_stop()
+            if self.clock() - started > self.max_seconds:
+                raise MediaFault("unavailable", "too_slow", status, url=url)
 
-        for block in unpacked(response, check):
-            check()
-            yield block
+        sha256, size, start = hashlib.sha256(), 0, b""
+        try:
+            blocks = unpacked(response, check)
+            for block in blocks:
+                check()
+                start += block
+                if len(start) >= _SNIFF:
+                    break
+            reason = _not_audio(headers.get("Content-Type", ""), start[:_SNIFF])
+            if reason and reason != "mp3_body":  # an MP3 is the call all the same: its bytes may be kept
+                raise MediaFault("not_audio", reason, status, url=url)
+            for block in chain([start], blocks):
+                check()
+                size += len(block)
+                if size > self.max_bytes:
+                    raise MediaFault("not_audio", "too_large", status, url=url)
+                sha256.update(block)
+                sink.write(block)
+        except BombError:
+            raise MediaFault("not_audio", "too_large", status, url=url) from None
+        if reason:
+            raise MediaFault("not_audio", reason, status, url=url)
+        if whole and size != length:
+            raise httpx.RemoteProtocolError("the range is not as long as it says")
+        return Fetched(size, sha256.hexdigest(), is_framed(response))
 
 
-def _gathered(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes, small pieces joined to blocks."""
-    held: list[bytes] = []
-    size = 0
-    for block in blocks:
-        held.append(block)
-        size += len(block)
-        if size >= _BLOCK:
-            yield b"".join(held)
-            held, size = [], 0
-    if size:
-        yield b"".join(held)
+def _refusal(response: httpx.Response) -> MediaFault:
+    status = response.status_code
+    explanation = start_of(response)
+    raise_if_account_unknown(response, explanation)
+    kind, reason = _REFUSALS.get(status, ("not_there", f"http_{status}"))
+    by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
+    return MediaFault(kind, reason, status, url=response.url, by_firewall=by_firewall)
 
 
 def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
@@ -261,8 +229,10 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
     return is_page or server.startswith(_FIREWALLS)
 
 
-def _not_audio(media_type: str, start: bytes) -> str | None:
-    """What a body is that cannot be a WAV. Its bytes decide; the declared type only where they say nothing."""
+def _not_audio(content_type: str, start: bytes) -> str | None:
+    """Return what a body is that cannot be a WAV. Its bytes decide; the declared type only where they say nothing."""
+    if not start:
+        return "empty_body"
     if start[:4] in _RIFF:
         return None  # `archive.wav` says what is wrong with it
     layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
@@ -273,7 +243,7 @@ def _not_audio(media_type: str, start: bytes) -> str | None:
         return "html_body"
     if text.startswith((b"{", b"[")):
         return "json_body"
-    kind, _, subtype = media_type.partition("/")
+    kind, _, subtype = content_type.partition(";")[0].strip().lower().partition("/")
     if subtype in {"html", "xhtml+xml"}:
         return "html_body"
     if subtype == "json" or subtype.endswith("+json"):

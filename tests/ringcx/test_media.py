@@ -317,7 +317,6 @@ def test_a_recording_arrives_whole_with_its_hashes(make: Callable[..., MediaClie
     assert fetched == Fetched(
         size=len(WAV),
         sha256=hashlib.sha256(WAV).hexdigest(),
-        media_type=media_type.partition(";")[0].lower(),
         framed=True,
     )
     assert str(source.requests[0].url) == LINK
@@ -424,8 +423,8 @@ def test_a_wav_is_a_wav_whatever_it_is_declared_to_be(
     make: Callable[..., MediaClient], magic: bytes, media_type: str
 ) -> None:
     body, sink = magic + WAV[4:], io.BytesIO()
-    fetched = make(Source(audio(body, **{"Content-Type": media_type}))).fetch(LINK, "1", sink)
-    assert (sink.getvalue(), fetched.media_type) == (body, media_type)
+    make(Source(audio(body, **{"Content-Type": media_type}))).fetch(LINK, "1", sink)
+    assert sink.getvalue() == body
 
 
 def test_a_whole_body_with_206_is_taken(make: Callable[..., MediaClient]) -> None:
