@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections import Counter
 from datetime import date
 from typing import TextIO
 
@@ -17,7 +18,7 @@ from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when it ended as asked, 1 when it could not start or not read, with one sentence."""
+    """Return 0, or 1 with a sentence on stderr when the receiver could not start or the events could not be read."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.events", description=__doc__)
     parser.add_argument("--count", action="store_true", help="print how many events are stored, and end")
     options = parser.parse_args(arguments)
@@ -42,27 +43,31 @@ def print_counts(settings: S3Settings, out: TextIO) -> None:
         EventsUnavailable: the events cannot be read.
     """
     if settings.events_url is None:
-        raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
+        raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
     stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
     out.write(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}\n")
-    total = [0, 0, 0]
+    total: Counter[str] = Counter()
     for day in stored.days():
-        counts = _counted(stored, day)
-        total = [sum(pair) for pair in zip(total, counts, strict=True)]
-        out.write(f"{day!s:<12}" + "".join(f"{count:>10}" for count in counts) + "\n")
-    out.write(f"{'in all':<12}" + "".join(f"{count:>10}" for count in total) + "\n")
+        counts = _counts(stored, day)
+        total += counts
+        out.write(_row(str(day), counts))
+    out.write(_row("in all", total))
 
 
-def _counted(stored: Events, day: date) -> tuple[int, int, int]:
-    events = damaged = 0
+def _counts(stored: Events, day: date) -> Counter[str]:
+    counts: Counter[str] = Counter()
     calls: set[tuple[str, str]] = set()
     for file in stored.files(day_folder(day)):
         frames = read_frames(stored.read(file.name))
-        events += len(frames.records)
-        damaged += frames.damaged
-        for record in frames.records:
-            calls.add((field(record["fields"], "account_id"), field(record["fields"], "call_id")))
-    return events, len(calls), damaged
+        counts.update(events=len(frames.records), damaged=frames.damaged)
+        fields = [record["fields"] for record in frames.records]
+        calls.update((field(event, "account_id"), field(event, "call_id")) for event in fields)
+    counts["calls"] = len(calls)
+    return counts
+
+
+def _row(title: str, counts: Counter[str]) -> str:
+    return f"{title:<12}{counts['events']:>10}{counts['calls']:>10}{counts['damaged']:>10}\n"
 
 
 if __name__ == "__main__":

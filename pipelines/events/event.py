@@ -88,30 +88,31 @@ def _require_call(fields: Mapping[str, str]) -> None:
 
 
 def _from_json(content: bytes) -> dict[str, str]:
-    problem = ""
     try:
-        pairs = json.loads(_text(content), object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
+        pairs = json.loads(
+            content.decode(errors=repair_handler()),
+            object_pairs_hook=_Pairs,
+            parse_int=str,
+            parse_float=str,
+            parse_constant=str,
+        )
+        if not isinstance(pairs, _Pairs):
+            raise NotAnEvent("The JSON is not one object; send each event by itself.")
+        return _named((name, _as_text(value)) for name, value in pairs if value is not None)
     except RecursionError:
-        problem = "The JSON is nested too deeply; send one flat object."
+        raise NotAnEvent("The JSON is nested too deeply; send one flat object.") from None
     except ValueError:
-        problem = "The body is not JSON; send one JSON object, or the URL-encoded form."
-    if problem:
-        raise NotAnEvent(problem)
-    if not isinstance(pairs, _Pairs):
-        raise NotAnEvent("The JSON is not one object; send each event by itself.")
-    return _named((name, _as_text(value)) for name, value in pairs if value is not None)
+        raise NotAnEvent("The body is not JSON; send one JSON object, or the URL-encoded form.") from None
 
 
 def _from_form(content: bytes, where: str) -> dict[str, str]:
-    problem = ""
+    errors = repair_handler()
     try:
         pairs = parse_qsl(
-            _text(content), keep_blank_values=True, errors=repair_handler(), max_num_fields=MAX_FIELDS + 1
+            content.decode(errors=errors), keep_blank_values=True, errors=errors, max_num_fields=MAX_FIELDS + 1
         )
     except ValueError:
-        problem = f"The {where} holds too many fields; send the documented ones."
-    if problem:
-        raise NotAnEvent(problem)
+        raise NotAnEvent(f"The {where} holds too many fields; send the documented ones.") from None
     if len(pairs) == 1 and not pairs[0][1] and b"=" not in content:
         raise NotAnEvent(f"The {where} is neither JSON nor a URL-encoded form.")
     return _with_whole_link(_named(pairs))
@@ -133,12 +134,7 @@ def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 def _as_text(value: object) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    try:
-        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        raise NotAnEvent("The JSON is nested too deeply; send one flat object.") from None
+    return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(value: object) -> object:
@@ -154,10 +150,6 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
         return fields
     rest = [f"{name}={quote(fields[name], safe='/')}" for name in _LINK_PARAMETERS if fields.get(name)]
     return fields | {"recording_url": "&".join([link, *rest])}
-
-
-def _text(content: bytes) -> str:
-    return content.decode(errors=repair_handler())
 
 
 def _clean(text: str) -> str:

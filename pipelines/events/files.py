@@ -7,7 +7,7 @@ malformed/date=YYYY-MM-DD/<ulid>.events   what was no event, by the UTC day on w
 
 A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum tells a line that arrived from one that a crash tore
 or a disk spoiled; the line break, which JSON in ASCII never holds, tells where a line that is still being written
-begins. Every process appends whole lines to files of its own, so any number of receivers may share a place.
+begins. Every process appends whole lines to files of its own, so any number of receivers may share a folder or bucket.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import errno
 import json
 import os
 import time
-import uuid
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -47,7 +47,7 @@ _SUFFIX = ".events"
 
 
 class EventsUnavailable(Exception):  # noqa: N818 - says what the matter is, like LedgerUnavailable
-    """The place of the events cannot be written or read now. One sentence: what, where, what to do."""
+    """The events cannot be written or read now. One sentence: what, where, what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Frames:
     settled: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class StoredFile:
     """One file of events, and its length in bytes when it was listed."""
 
@@ -78,7 +78,7 @@ def frame(record: Mapping[str, Any]) -> bytes:
 
 
 def read_frames(data: bytes) -> Frames:
-    """Read lines from a place where one begins."""
+    """Read lines from the start of one."""
     records: list[Mapping[str, Any]] = []
     damaged = settled = 0
     for line in data.split(b"\n")[:-1]:
@@ -116,36 +116,26 @@ class LocalEvents:
     """Events in a local folder. One thread at a time may write."""
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._root = Path(root)
+        self._root = root
         self._clock = clock
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
     def write(self, lines: Iterable[Line]) -> None:
         """Append to one file for each folder, and sync it: the lines survive a killed process and a power cut.
 
-        Raises:
-            EventsUnavailable: at least one line is not durable, so none may be acknowledged.
+        When it raises, at least one line is not durable, so none may be acknowledged.
         """
         for folder, data in _by_folder(lines).items():
             with _errors("write", self._root):
                 self._append(folder, data)
 
     def probe(self) -> None:
-        """Write, sync and remove a file, to prove that events could be kept.
-
-        Raises:
-            EventsUnavailable: they could not.
-        """
+        """Write, sync and remove a file, to prove that events could be kept."""
         with _errors("write", self._root):
             make_folders(self._root)
-            file = self._root / f".probe-{uuid.uuid4().hex}"
-            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE)
-            try:
-                os.write(handle, b"probe\n")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-                file.unlink()
+            with NamedTemporaryFile(dir=self._root, prefix=".probe-", buffering=0) as file:
+                file.write(b"probe\n")
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         """Close all files."""
@@ -154,30 +144,26 @@ class LocalEvents:
 
     def days(self) -> list[date]:
         """Return the dates that have events, sorted."""
-        with _errors("list", self._root):
-            try:
-                return _dates(entry.name for entry in os.scandir(self._root) if entry.is_dir())
-            except FileNotFoundError:
-                return []
+        return _dates(entry.name for entry in self._entries("") if entry.is_dir())
 
     def files(self, folder: str) -> list[StoredFile]:
-        """Return the files of a folder as long as they are now, sorted; none when there is no such folder."""
+        """Return the files of a folder with their present lengths, sorted; none when there is no such folder."""
+        entries = [entry for entry in self._entries(folder) if entry.name.endswith(_SUFFIX)]
         with _errors("list", self._root):
-            try:
-                found = [
-                    StoredFile(f"{folder}{entry.name}", entry.stat().st_size)
-                    for entry in os.scandir(self._root / folder)
-                    if entry.name.endswith(_SUFFIX)
-                ]
-            except FileNotFoundError:
-                return []
-        return sorted(found, key=lambda file: file.name)
+            return sorted(StoredFile(f"{folder}{entry.name}", entry.stat().st_size) for entry in entries)
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return a file's bytes from `start` on, as many as there are: it may be growing."""
         with _errors("read", self._root), (self._root / name).open("rb") as file:
             file.seek(start)
             return file.read()
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        with _errors("list", self._root):
+            try:
+                return list(os.scandir(self._root / folder))
+            except FileNotFoundError:
+                return []
 
     def _append(self, folder: str, data: bytes) -> None:
         file = self._file(folder)
@@ -186,7 +172,7 @@ class LocalEvents:
             while left:
                 left = left[os.write(file.handle, left) :]
             os.fdatasync(file.handle)
-            removed = os.fstat(file.handle).st_nlink == 0
+            is_removed = os.fstat(file.handle).st_nlink == 0
         except OSError:
             # What was not synced may be torn, and a reader may have gone past it: never append behind it.
             self._leave(folder)
@@ -194,7 +180,7 @@ class LocalEvents:
                 file.path.unlink(missing_ok=True)  # holds nothing that was acknowledged; a full disk makes many of them
             raise
         file.size += len(data)
-        if removed:
+        if is_removed:
             # Somebody cleared the folder: what is appended to a file without a name is lost with this process.
             self._leave(folder)
             raise FileNotFoundError(errno.ENOENT, "the file being written was removed")
@@ -212,12 +198,11 @@ class LocalEvents:
         return file
 
     def _create(self, folder: str) -> _Open:
-        where = self._root / folder
-        make_folders(where)
-        path = where / f"{ULID()}{_SUFFIX}"
+        make_folders(self._root / folder)
+        path = self._root / folder / f"{ULID()}{_SUFFIX}"
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
         try:
-            sync_folder(where)
+            sync_folder(path.parent)
         except OSError:
             os.close(handle)
             raise
@@ -237,29 +222,24 @@ class S3Events:
         self._client = client
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._place = f"s3://{self._bucket}/{self._prefix}"
+        self._url = f"s3://{self._bucket}/{self._prefix}"
 
     def write(self, lines: Iterable[Line]) -> None:
         """Put new objects; the server checks the bytes by their MD5.
 
-        Raises:
-            EventsUnavailable: at least one line is not durable, so none may be acknowledged.
+        When it raises, at least one line is not durable, so none may be acknowledged.
         """
         for folder, data in _by_folder(lines).items():
-            with _errors("write", self._place):
+            with _errors("write", self._url):
                 self._put(f"{self._prefix}{folder}{ULID()}{_SUFFIX}", data)
 
     def probe(self) -> None:
-        """List one key: that the right to put is there as well is shown by the first event.
-
-        Raises:
-            EventsUnavailable: the bucket does not answer.
-        """
-        with _errors("reach", self._place):
+        """List one key. The first event shows whether the right to put exists as well."""
+        with _errors("reach", self._url):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def days(self) -> list[date]:
@@ -271,21 +251,20 @@ class S3Events:
 
     def files(self, folder: str) -> list[StoredFile]:
         """Return the objects of a folder, sorted: one request per 1000."""
-        found = [
+        return sorted(
             StoredFile(item["Key"].removeprefix(self._prefix), item["Size"])
             for page in self._pages(Prefix=self._prefix + folder)
             for item in page.get("Contents", [])
             if item["Key"].endswith(_SUFFIX)
-        ]
-        return sorted(found, key=lambda file: file.name)
+        )
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return an object's bytes; objects never grow, so `start` spares no request."""
-        with _errors("read", self._place):
+        with _errors("read", self._url):
             return self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()[start:]
 
     def _pages(self, **query: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
-        with _errors("list", self._place):
+        with _errors("list", self._url):
             yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
 
     def _put(self, key: str, data: bytes) -> None:
@@ -307,11 +286,11 @@ class S3Events:
 
 
 Events: TypeAlias = LocalEvents | S3Events
-"""Every method but `close` raises EventsUnavailable when the place does not answer."""
+"""Every method but `close` raises EventsUnavailable when the folder or bucket does not answer."""
 
 
 def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
-    """Return the place that EVENTS_URL names; `s3` makes the client when it is a bucket."""
+    """Return the events at EVENTS_URL; `s3` makes the client when it is a bucket."""
     return S3Events(s3(), *split_s3_url(url)) if url.startswith("s3://") else LocalEvents(Path(url))
 
 
@@ -322,21 +301,16 @@ def _errors(verb: str, where: object) -> Iterator[None]:
         yield
     except (ClientError, BotoCoreError, OSError) as error:
         why = None if isinstance(error, OSError) else reason(error)
-        said = error_code(error) if isinstance(error, ClientError) else getattr(error, "strerror", None)
-        raise EventsUnavailable(
-            f"cannot {verb} {where}: {why}."
-            if why
-            else f"cannot {verb} {where}: {said or type(error).__name__}; check EVENTS_URL, its rights and its space, "
-            "and the AWS credentials."
-        ) from error
+        if not why:
+            code = error_code(error) if isinstance(error, ClientError) else getattr(error, "strerror", None)
+            why = f"{code or type(error).__name__}; check EVENTS_URL, its rights and its space, and the AWS credentials"
+        raise EventsUnavailable(f"cannot {verb} {where}: {why}.") from error
 
 
 def _record(line: bytes) -> Mapping[str, Any] | None:
-    text = line[9:]
-    if line[:9] != b"%08x " % zlib.crc32(text):
-        return None
+    checksum, text = line[:9], line[9:]
     try:
-        record = json.loads(text)
+        record = json.loads(text) if checksum == b"%08x " % zlib.crc32(text) else None
     except ValueError:
         return None
     return record if isinstance(record, dict) else None

@@ -1,4 +1,4 @@
-"""Runs the receiver with uvicorn: how many connections, how long one may say nothing, how it ends.
+"""Run the receiver with uvicorn: how many connections, how long a silent one stays open, how the process ends.
 
 On SIGTERM no new request is taken, those under way are answered once their events are durable, then the process ends.
 """
@@ -12,13 +12,13 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipelines.archive.client import make_s3_client
-from pipelines.events.app import HeaderCheck, Receiver, Rules
+from pipelines.events.app import Receiver
 from pipelines.events.files import events_at
 from pipelines.settings import ReceiverSettings, SettingsError
 
@@ -41,25 +41,13 @@ def run(settings: ReceiverSettings) -> None:
         settings.events_url or "", lambda: make_s3_client(max_connections=4, options=settings.s3_options)
     )
     events.probe()
-    receiver = Receiver(
-        events,
-        HeaderCheck(settings.events_header_name, settings.header_values),
-        Rules(
-            zone=settings.zone,
-            events_zone=settings.events_zone,
-            first_date=settings.archive_start_date,
-            max_bytes=settings.events_max_bytes,
-            rate=settings.events_rate,
-            timeout_seconds=settings.events_timeout_seconds,
-        ),
-    )
     _allow_connections(settings.events_max_connections)
     listener = _listen(settings.events_host, settings.events_port)
-    asyncio.run(_serve(receiver, settings, listener))
+    asyncio.run(_serve(Receiver(events, settings), settings, listener))
 
 
 class _Server(uvicorn.Server):
-    """Ends and returns when told to; uvicorn's own would end the process by the same signal again."""
+    """Returns after a signal; uvicorn's own would raise the same signal once more and end the process by it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -88,35 +76,33 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
     log.info("Receiving End Call Events at http://%s:%d/events", host, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-    told = asyncio.create_task(_tell(receiver))
+    logging_task = asyncio.create_task(_log_counts(receiver))
     try:
         await server.serve(sockets=[listener])
     finally:
-        told.cancel()
-        with suppress(asyncio.CancelledError):
-            await told
-    log.info("Ended; in all: %s", _counted(receiver.tally.counts))
+        logging_task.cancel()
+    log.info("Ended; in all: %s", _counts_text(receiver.tally.counts))
 
 
-async def _tell(receiver: Receiver) -> None:
+async def _log_counts(receiver: Receiver) -> None:
     """Log what was counted, once a minute when there was anything."""
     before: Counter[str] = Counter()
     while True:
         await asyncio.sleep(LOG_EVERY)
         counts = Counter(receiver.tally.counts)
         if counts != before:
-            log.info("In the last minute: %s", _counted(counts - before))
+            log.info("In the last minute: %s", _counts_text(counts - before))
         if receiver.tally.trouble:
             log.error("%s", receiver.tally.trouble)
         before = counts
 
 
-def _counted(counts: Counter[str]) -> str:
+def _counts_text(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
 
 
 def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol]:
-    """Uvicorn's own protocol with our patience before a request is whole, our limit of connections, and our counts."""
+    """Return uvicorn's own protocol with our time limit for a request, our limit of connections, and our counts."""
     counts = receiver.tally.counts
 
     class Patient(H11Protocol):
@@ -124,7 +110,7 @@ def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
             super().connection_made(transport)
-            # Those above the limit are answered 503; as many again are dropped without a word.
+            # Those above the limit are answered 503; those above twice the limit are dropped without an answer.
             if len(self.connections) > 2 * most:
                 counts["dropped_crowd"] += 1
                 transport.abort()
@@ -169,7 +155,7 @@ def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol
 
 
 def _allow_connections(most: int) -> None:
-    """As many open files as it takes; the usual limit of a process is 1024."""
+    """Raise the limit of open files to what the connections take; the usual limit of a process is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * most + 100
     if hard != resource.RLIM_INFINITY:

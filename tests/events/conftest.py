@@ -6,16 +6,15 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipelines.events.app import HeaderCheck, Receiver, Rules
+from pipelines.events.app import Receiver
 from pipelines.events.event import field
 from pipelines.events.files import Events, LocalEvents, day_folder, read_frames
+from pipelines.settings import ReceiverSettings
 from tests.events.receivers import AUTHORIZATION
 
 with warnings.catch_warnings():
@@ -50,16 +49,16 @@ def receiver(place: Path) -> Iterator[Callable[..., TestClient]]:
             keeper: Events | None = None,
             **changed: Any,
         ) -> TestClient:
-            rules = {
-                "zone": ZoneInfo("UTC"),
-                "events_zone": ZoneInfo("US/Eastern"),
-                "first_date": date(2020, 1, 1),
-                "max_bytes": 65536,
-                "rate": 10000,
-                "timeout_seconds": 5.0,
-                **changed,
-            }
-            made = Receiver(keeper or LocalEvents(place), HeaderCheck(name, accepted), Rules(**rules))
+            values = dict(zip(("events_header_value", "events_header_value_next"), accepted, strict=False))
+            settings = ReceiverSettings.model_validate(
+                {
+                    "events_url": str(place),
+                    "events_header_name": name,
+                    **values,
+                    **{f"events_{setting}": value for setting, value in changed.items()},
+                }
+            )
+            made = Receiver(keeper or LocalEvents(place), settings)
             return stack.enter_context(TestClient(made.app(), raise_server_exceptions=True))
 
         yield make
