@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pipelines.ringcx.reports.columns import fold, free_name
 from pipelines.ringcx.reports.encoding import repair_handler
-from pipelines.ringcx.reports.times import parse_local_time, uii_time
+from pipelines.ringcx.reports.times import parse_report_time, uii_time
 
 MAX_FIELDS: Final = 200
 # Two clocks of the source tell when a call began. The UII's is documented to be US/Eastern; further apart than this,
@@ -67,7 +67,7 @@ def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | No
 
     Where they disagree the UII counts, whose zone is documented.
     """
-    said = parse_local_time(field(fields, "call_start"), zone)
+    said = parse_report_time(field(fields, "call_start"), zone)
     by_uii = uii_time(field(fields, "call_id"))
     if said is None or by_uii is None:
         return said or by_uii, False
