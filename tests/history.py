@@ -7,8 +7,8 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ledger.parts import LedgerParts, lines
-from pipelines.ledger.schema import decode, states_from
+from pipelines.ledger.parts import LedgerParts, decode_part
+from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import RecordingState
 
 
@@ -17,7 +17,7 @@ def history(parts: LedgerParts, day: date, recording_id: str) -> list[RecordingS
     found = [
         state
         for name in parts.names(day)["recording_states"]
-        for table in [lines(name, decode(parts.read(name)))]
+        for table in [decode_part(name, parts.read(name))]
         for state in states_from(table.filter(pc.equal(table["recording_id"], pa.scalar(recording_id))))
     ]
     return sorted(found, key=lambda state: state.written_at)

@@ -1,22 +1,18 @@
-"""The ledger's parts as files: their names, their bytes, and their lines, whole or some thousand at a time.
-
-What the ledger means by its lines is `store.py`'s business.
-"""
+"""The ledger's parts: how the files are named, listed and read. What their lines mean is `store.py`'s business."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import date
-from itertools import chain
-from typing import TypeVar
+from datetime import date, datetime
 
 import pyarrow as pa
+from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged
-from pipelines.ledger.merged import Piece, Record, is_given, resolve, slices
+from pipelines.ledger.merged import Record, parts_to_read
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -27,16 +23,18 @@ from pipelines.ledger.schema import (
     conform,
     decode,
     state_ranks,
+    with_constants,
 )
 
 KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
 
-_BY_REPORT = ("report_pulls", "report_rows")
 READERS = 8
-"""Threads that read or list side by side."""
+"""How many threads read or list in parallel."""
 
-_T = TypeVar("_T")
+_BY_REPORT = ("report_pulls", "report_rows")
+# A ULID that begins with a 7 may stand for a time after the year 9999. With a count and a hash: `merged.py`.
+_NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.parquet")
 
 
 class LedgerParts:
@@ -81,66 +79,55 @@ class LedgerParts:
         except FileNotFoundError:
             return None
 
-    def merged(self, name: str) -> tuple[bytes, Record]:
-        """Return a merged part's bytes and its record.
+    def record(self, name: str) -> Record:
+        """Return what a merged part replaces.
 
         Raises:
-            LedgerDamaged: it is gone, or no whole merged part.
+            LedgerDamaged: it is gone, or not a whole merged part.
         """
         data = self.read(name)
         with damage(name):
-            return data, Record.of(data)
+            return Record.of(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part that is read. Its methods raise what `damage` turns into a sentence."""
-
-    name: str
-    data: bytes
-    ranges: Sequence[tuple[int, int]] | None
-    """Which lines count, as in `merged.Piece`."""
-    _apart: Executor
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all of it, or these columns where it has them."""
-        table = decode(self.data, columns)
-        if self.ranges is not None:
-            table = pa.concat_tables([table.slice(*one) for one in self.ranges])
-        return lines(self.name, table)
-
-    def each(self, make: Callable[[pa.Table], _T], columns: Sequence[str] | None = None) -> list[_T]:
-        """Return what `make` makes of the same, some thousand lines at a time, in the thread that does so for all."""
-
-        def made() -> list[_T]:
-            return [make(lines(self.name, table)) for table in slices(self.data, self.ranges, columns)]
-
-        return self._apart.submit(made).result()
-
-
-def read_parts(files: Files, folders: Sequence[str], interpret: Callable[[Part], _T]) -> list[_T]:
-    """Read the parts of the folders side by side; the answer is in the order of their names.
+def read_parts(files: Files, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the lines of each part of the folders, in the order of their names; only `columns` where a part has them.
 
     Raises:
         LedgerDamaged: a part is gone, or not what was written.
     """
     parts = LedgerParts(files)
+    with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
+        listed = [[name for name in names if is_part(name)] for names in pool.map(files.list, folders)]
+        wanted = [part for names in listed for part in parts_to_read(names, parts.record)]
+        # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
+        for (name, slices), data in zip(wanted, pool.map(parts.read, [name for name, _ in wanted]), strict=True):
+            table = decode_part(name, data, columns)
+            yield table if slices is None else pa.concat_tables([table.slice(*lines) for lines in slices])
 
-    def pieces(folder: str) -> list[Piece]:
-        return resolve([name for name in files.list(folder) if is_part(name)], parts.merged)
 
-    def one(piece: Piece) -> _T:
-        data = parts.read(piece.name) if piece.data is None else piece.data
-        with damage(piece.name):
-            return interpret(Part(piece.name, data, piece.ranges, apart))
+def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the lines of the part of that name, in the schema of its kind, with what its path says.
 
-    with (
-        # Where parts are taken apart it is one thread that does: each would keep what it let go of for itself, which
-        # with eight of them was 130 MB.
-        ThreadPoolExecutor(1, thread_name_prefix="ledger-lines") as apart,
-        ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool,
-    ):
-        return list(pool.map(one, chain.from_iterable(pool.map(pieces, folders))))
+    Raises:
+        LedgerDamaged: the bytes are not such a part.
+    """
+    folders = dict(folder.split("=", 1) for folder in name.split("/")[1:-1])
+    from_path: dict[str, tuple[object, pa.DataType]] = {"date": (date_of(f"date={folders['date']}"), pa.date32())}
+    with damage(name):
+        table = decode(data, columns)
+        if name.startswith("report_rows/"):
+            own = (*ROW_COLUMNS, *IN_PATH)
+            extra = [pa.field(column, pa.string()) for column in table.column_names if column not in own]
+            return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
+        if name.startswith("event_reads/"):
+            return conform(table, EVENT_READ_SCHEMA)
+        if name.startswith("report_pulls/"):
+            from_path |= {"report": (folders["report"], pa.string())}
+            return conform(with_constants(table, from_path), PULL_SCHEMA)
+        table = conform(with_constants(table, from_path), STATE_SCHEMA)
+        state_ranks(table)  # a status from a newer version is found here, where the part's name is known
+        return table
 
 
 def date_of(folder: str) -> date | None:
@@ -157,6 +144,11 @@ def date_of(folder: str) -> date | None:
     return day if plain and date.min.year < day.year < date.max.year else None
 
 
+def written_at(name: str) -> datetime:
+    """Return when a part was written; of a merged part, when the last of those it replaces was."""
+    return ULID.from_str(name.rpartition("/")[2][:26]).datetime
+
+
 def is_part(name: str) -> bool:
     """Whether the file is one of the ledger's."""
     return _why_strange(name) is None
@@ -169,7 +161,7 @@ def _why_strange(name: str) -> str | None:
         return "it is not directly in the folder of a date"
     if date_of(folders[-1]) is None:
         return f"its folder {folders[-1]} does not name a date"
-    return None if is_given(own) else "the ledger does not give such names to its parts"
+    return None if _NAME.fullmatch(own) else "the ledger does not give such names to its parts"
 
 
 def _damaged(name: str, why: str) -> LedgerDamaged:
@@ -181,38 +173,10 @@ def _damaged(name: str, why: str) -> LedgerDamaged:
 
 @contextmanager
 def damage(name: str) -> Iterator[None]:
-    """Name the part that could not be read as a whole."""
+    """Turn an error of reading into `LedgerDamaged`, which names the part."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         raise _damaged(name, f"not a whole Parquet file, {type(error).__name__}") from error
     except ValueError as error:
         raise _damaged(name, str(error)) from error
-
-
-def lines(name: str, table: pa.Table) -> pa.Table:
-    """Return the lines of the part of that name, in the schema of its kind, with what its path says.
-
-    Raises:
-        ValueError: they are no such lines.
-    """
-    folders = dict(part.split("=", 1) for part in name.split("/")[1:-1])
-    if name.startswith("report_rows/"):
-        extra = [pa.field(one, pa.string()) for one in table.column_names if one not in (*ROW_COLUMNS, *IN_PATH)]
-        return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
-    if name.startswith("event_reads/"):
-        return conform(table, EVENT_READ_SCHEMA)
-    known: dict[str, tuple[object, pa.DataType]] = {"date": (date_of(f"date={folders['date']}"), pa.date32())}
-    if name.startswith("report_pulls/"):
-        return conform(_with_path(table, known | {"report": (folders["report"], pa.string())}), PULL_SCHEMA)
-    table = conform(_with_path(table, known), STATE_SCHEMA)
-    state_ranks(table)  # a status from a newer version is found here, where the part's name is known
-    return table
-
-
-def _with_path(table: pa.Table, known: dict[str, tuple[object, pa.DataType]]) -> pa.Table:
-    """Add what the part's path says, which counts more than a column of that name."""
-    table = table.select([name for name in table.column_names if name not in known])
-    for name, (value, kind) in known.items():
-        table = table.append_column(name, pa.array([value] * table.num_rows, kind))
-    return table

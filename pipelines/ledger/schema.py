@@ -1,6 +1,6 @@
-"""How the ledger's lines are laid down in Parquet, and how they are read back.
+"""The columns of the ledger's Parquet files, and how lines are written to them and read back.
 
-Ids and the report's columns are text, never numbers; times are microseconds in UTC. `report` and `date` stand in the
+Ids and the report's columns are text, never numbers; times are microseconds in UTC. `report` and `date` are in the
 path (`report=…/date=…/`) and not in the file, as Hive-style readers expect: pyarrow, pandas, DuckDB and Spark add them
 by themselves and refuse a file that repeats them with another type.
 
@@ -10,10 +10,11 @@ A column added later must be nullable: parts from before it read as null. Where 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,94 +28,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 IN_PATH = ("report", "date")
 """Columns that the part's path carries."""
-
-
-def _required(name: str, kind: pa.DataType) -> pa.Field[Any]:
-    return pa.field(name, kind, nullable=False)
-
-
-ROW_SCHEMA = pa.schema(
-    [
-        _required("row_key", _TEXT),
-        _required("row_hash", _TEXT),
-        _required("account_id", _TEXT),
-        _required("pulled_at", _TIME),
-        _required("run_id", _TEXT),
-    ]
-)
-"""What the ledger adds to a report's own columns, which follow as nullable text."""
-
-ROW_COLUMNS: tuple[str, ...] = tuple(ROW_SCHEMA.names)
-
-STATE_SCHEMA = pa.schema(
-    [
-        _required("recording_id", _TEXT),
-        _required("account_id", _TEXT),
-        _required("uii", _TEXT),
-        _required("layout", _TEXT),
-        _required("source", _TEXT),
-        _required("date", pa.date32()),
-        _required("status", _TEXT),
-        pa.field("reason", _TEXT),
-        _required("attempts", pa.int32()),
-        pa.field("next_attempt_at", _TIME),
-        pa.field("key", _TEXT),
-        pa.field("size", pa.int64()),
-        pa.field("sha256", _TEXT),
-        pa.field("duration_s", pa.float64()),
-        _required("run_id", _TEXT),
-        _required("written_at", _TIME),
-        _required("link", _TEXT),
-        _required("found_on", pa.date32()),
-        pa.field("started_at", _TIME),
-        pa.field("expected_duration_s", pa.float64()),
-        _required("epoch", pa.int32()),
-        pa.field("version_id", _TEXT),
-        pa.field("etag", _TEXT),
-        pa.field("warnings", pa.list_(_TEXT)),
-        _required("first_seen_at", _TIME),
-        pa.field("same_as", _TEXT),
-        pa.field("first_attempt_at", _TIME),
-        pa.field("body_sha256", _TEXT),
-        pa.field("body_size", pa.int64()),
-        pa.field("quarantine_key", _TEXT),
-    ]
-)
-
-PULL_SCHEMA = pa.schema(
-    [
-        _required("report", _TEXT),
-        _required("date", pa.date32()),
-        _required("account_id", _TEXT),
-        _required("period_start", _TIME),
-        _required("period_end", _TIME),
-        _required("pulled_at", _TIME),
-        _required("run_id", _TEXT),
-        _required("size", pa.int64()),
-        _required("sha256", _TEXT),
-        _required("rows", pa.int64()),
-        _required("new", pa.int64()),
-        _required("changed", pa.int64()),
-        _required("unchanged", pa.int64()),
-        _required("vanished", pa.int64()),
-        _required("with_link", pa.int64()),
-        pa.field("largest_window", pa.int64()),
-        pa.field("cap_suspected", pa.int64()),
-        pa.field("flags_unknown", pa.int64()),
-        pa.field("lines_skipped", pa.int64()),
-    ]
-)
-
-
-EVENT_READ_SCHEMA = pa.schema(
-    [
-        _required("name", _TEXT),
-        _required("read_to", pa.int64()),
-        _required("run_id", _TEXT),
-        _required("read_at", _TIME),
-    ]
-)
-"""How far a file of stored events was taken into report rows, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +58,45 @@ class PullRecord:
     cap_suspected: int | None = None
     flags_unknown: int | None = None
     lines_skipped: int | None = None
+
+
+def _required(**kinds: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+
+
+def _schema_of(record: type, **kinds: pa.DataType) -> pa.Schema:
+    """Return a column for each field of a dataclass, nullable where the field may be None or empty.
+
+    `kinds`: columns of another type than the one that usually goes with the field's.
+    """
+    usual: dict[Any, pa.DataType] = {
+        str: _TEXT,
+        Status: _TEXT,
+        int: pa.int64(),
+        float: pa.float64(),
+        date: pa.date32(),
+        datetime: _TIME,
+        tuple[str, ...]: pa.list_(_TEXT),
+    }
+    columns = []
+    for name, hint in get_type_hints(record).items():
+        options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+        kind = _TEXT if get_origin(hint) is Literal else usual[options[0]]
+        nullable = NoneType in options or pa.types.is_list(kind)
+        columns.append(pa.field("date" if name == "day" else name, kinds.get(name, kind), nullable=nullable))
+    return pa.schema(columns)
+
+
+ROW_SCHEMA = _required(row_key=_TEXT, row_hash=_TEXT, account_id=_TEXT, pulled_at=_TIME, run_id=_TEXT)
+"""What the ledger adds to a report's own columns, which follow as nullable text."""
+
+ROW_COLUMNS: tuple[str, ...] = tuple(ROW_SCHEMA.names)
+
+EVENT_READ_SCHEMA = _required(name=_TEXT, read_to=pa.int64(), run_id=_TEXT, read_at=_TIME)
+"""How far a file of stored events was taken into report rows, in bytes."""
+
+STATE_SCHEMA = _schema_of(RecordingState, attempts=pa.int32(), epoch=pa.int32())
+PULL_SCHEMA = _schema_of(PullRecord)
 
 
 def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
@@ -183,20 +135,36 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """
     columns: list[pa.Array[Any] | pa.ChunkedArray[Any]] = []
     for field in schema:
-        place = table.schema.get_field_index(field.name)
-        column = pa.nulls(table.num_rows, field.type) if place < 0 else table.column(place)
-        if place < 0 and not field.nullable:
+        index = table.schema.get_field_index(field.name)
+        if index < 0 and not field.nullable:
             raise ValueError(f"its column {field.name} is missing")
+        column = pa.nulls(table.num_rows, field.type) if index < 0 else table.column(index)
         if column.type != field.type:
-            column = _as_text(column, field.name) if field.type == _TEXT else _as_null(column, field)
+            kind: Any = column.type
+            plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+            is_text = pa.types.is_string(plain) or pa.types.is_large_string(plain)
+            if not (pa.types.is_null(plain) or (field.type == _TEXT and is_text)):
+                raise ValueError(
+                    f"its column {field.name} is {kind} and not {'text' if field.type == _TEXT else field.type}"
+                )
+            column = column.cast(field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"its column {field.name} has a null")
         columns.append(column)
     return pa.table(columns, schema=schema)
 
 
+def with_constants(table: pa.Table, constants: Mapping[str, tuple[object, pa.DataType]]) -> pa.Table:
+    """Add columns that have one value in every line; they replace columns of the same names."""
+    table = table.select([name for name in table.column_names if name not in constants])
+    for name, (value, kind) in constants.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows, kind))
+    return table
+
+
 def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str) -> pa.Table:
-    """Lay down report rows: `row_key`, `row_hash` and text columns go in, ROW_SCHEMA and the text columns come out.
+    """Return report rows as lines: `row_key`, `row_hash` and text columns go in, ROW_SCHEMA and the text columns come
+    out.
 
     Raises:
         ValueError: if an identity is missing, a column is not text or bears one of the ledger's own names.
@@ -208,15 +176,14 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
             f"report columns must be distinct and not bear the ledger's names ({', '.join(clash) or '-'})."
         )
     report_fields = [pa.field(name, _TEXT) for name in rows.column_names if name not in own]
+    _require_zones([pulled_at], "pulled_at")
     added: dict[str, tuple[object, pa.DataType]] = {
         "account_id": (account_id, _TEXT),
-        "pulled_at": (_utc(pulled_at, "pulled_at"), _TIME),
+        "pulled_at": (pulled_at, _TIME),
         "run_id": (run_id, _TEXT),
     }
-    for name, (value, kind) in added.items():
-        rows = rows.append_column(name, pa.array([value] * rows.num_rows, kind))
     try:
-        return conform(rows, pa.schema([*ROW_SCHEMA, *report_fields]))
+        return conform(with_constants(rows, added), pa.schema([*ROW_SCHEMA, *report_fields]))
     except ValueError as error:
         raise ValueError(
             f"the report rows cannot be written: {error}; give every row its identity and keep text text."
@@ -224,8 +191,8 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
 
 
 def states_table(states: Sequence[RecordingState]) -> pa.Table:
-    """Lay down states, one line each, in STATE_SCHEMA."""
-    return _lay_down(states, STATE_SCHEMA)
+    """Return states as lines of STATE_SCHEMA."""
+    return _table_of(states, RecordingState, STATE_SCHEMA)
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:
@@ -238,7 +205,7 @@ def states_from(table: pa.Table) -> list[RecordingState]:
     columns = {name: values(table[name]) for name in STATE_SCHEMA.names}
     statuses = {str(status): status for status in Status}  # a third of the time of calling Status
     columns["status"] = [statuses[status] for status in columns["status"]]
-    columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
+    columns["warnings"] = [tuple(warnings or ()) for warnings in columns["warnings"]]
     return [RecordingState(**dict(zip(columns, line, strict=True))) for line in zip(*columns.values(), strict=True)]
 
 
@@ -253,39 +220,37 @@ def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
     Raises:
         ValueError: if a line has a status that this version does not know.
     """
-    known = pc.index_in(table["status"], value_set=pa.array([str(status) for status in RANKS], _TEXT))
-    if known.null_count:
+    index = pc.index_in(table["status"], value_set=pa.array([str(status) for status in RANKS], _TEXT))
+    if index.null_count:
         raise ValueError("a line has a status that this version of the archive does not know")
-    return pa.chunked_array([list(RANKS.values())], pa.int8()).take(known)
+    return pa.chunked_array([list(RANKS.values())], pa.int8()).take(index)
 
 
 def pulls_table(pulls: Sequence[PullRecord]) -> pa.Table:
-    """Lay down pulls, one line each, in PULL_SCHEMA; the record's `day` is the column `date`."""
-    return _lay_down(pulls, PULL_SCHEMA, renamed={"date": "day"})
+    """Return pulls as lines of PULL_SCHEMA."""
+    return _table_of(pulls, PullRecord, PULL_SCHEMA)
 
 
 def pulls_from(table: pa.Table) -> list[PullRecord]:
     """Read lines of PULL_SCHEMA back."""
-    columns = {"day" if name == "date" else name: values(table[name]) for name in PULL_SCHEMA.names}
-    return [PullRecord(**dict(zip(columns, line, strict=True))) for line in zip(*columns.values(), strict=True)]
+    names = [field.name for field in fields(PullRecord)]
+    columns = [values(table[name]) for name in PULL_SCHEMA.names]
+    return [PullRecord(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
 
 
-def _lay_down(records: Iterable[object], schema: pa.Schema, renamed: dict[str, str] | None = None) -> pa.Table:
-    records = list(records)
+def _table_of(records: Sequence[object], kind: type, schema: pa.Schema) -> pa.Table:
     columns = []
-    for field in schema:
-        attribute = (renamed or {}).get(field.name, field.name)
-        values = [getattr(record, attribute) for record in records]
-        if field.type == _TIME:
-            values = [None if value is None else _utc(value, attribute) for value in values]
-        columns.append(pa.array(values, field.type))
+    for name, column in zip(get_type_hints(kind), schema, strict=True):
+        values = [getattr(record, name) for record in records]
+        if column.type == _TIME:
+            _require_zones(values, name)
+        columns.append(pa.array(values, column.type))
     return conform(pa.table(columns, names=schema.names), schema)
 
 
-def _utc(moment: datetime, name: str) -> datetime:
-    if moment.tzinfo is None:
+def _require_zones(times: Iterable[datetime | None], name: str) -> None:
+    if any(time is not None and time.tzinfo is None for time in times):
         raise ValueError(f"{name} has no time zone; give it one.")
-    return moment.astimezone(UTC)
 
 
 def values(column: pa.ChunkedArray[Any]) -> list[Any]:
@@ -306,20 +271,3 @@ def values(column: pa.ChunkedArray[Any]) -> list[Any]:
         values = distinct.to_pylist()
     places: list[Any] = pc.index_in(column, value_set=distinct).to_pylist()
     return [values[place] for place in places]
-
-
-def _as_text(column: pa.Array[Any] | pa.ChunkedArray[Any], name: str) -> pa.Array[Any] | pa.ChunkedArray[Any]:
-    kind = column.type
-    if isinstance(kind, pa.DictionaryType):
-        kind = kind.value_type
-    if not (pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string(kind)):
-        raise ValueError(f"its column {name} is {column.type} and not text")
-    return column.cast(_TEXT)
-
-
-def _as_null(
-    column: pa.Array[Any] | pa.ChunkedArray[Any], field: pa.Field[Any]
-) -> pa.Array[Any] | pa.ChunkedArray[Any]:
-    if not pa.types.is_null(column.type):
-        raise ValueError(f"its column {field.name} is {column.type} and not {field.type}")
-    return column.cast(field.type)

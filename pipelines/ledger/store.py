@@ -18,20 +18,19 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files
-from pipelines.ledger.merged import named_at
-from pipelines.ledger.parts import READERS, Part, date_of, is_part, read_parts
+from pipelines.ledger.parts import READERS, date_of, is_part, read_parts, written_at
 from pipelines.ledger.schema import (
     EVENT_READ_SCHEMA,
     IN_PATH,
@@ -50,9 +49,7 @@ from pipelines.ledger.schema import (
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
-_T = TypeVar("_T")
-_PART = 50_000  # lines of a part of states: its bytes are all there while it is read
-_NO_STATES = STATE_SCHEMA.empty_table()
+_LINES_PER_PART = 50_000  # of states: all bytes of a part are in memory while it is read
 _REPORT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -96,8 +93,8 @@ class Ledger:
             ValueError: if a row has no identity, or a column is not text or bears one of the ledger's own names.
         """
         slices = [rows] if isinstance(rows, pa.Table) else rows
-        laid_down = (rows_table(one, account_id=account_id, pulled_at=pulled_at, run_id=run_id) for one in slices)
-        self._append(_folder("report_rows", day, report), (one for one in laid_down if one.num_rows))
+        tables = (rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id) for rows in slices)
+        self._append(_folder("report_rows", day, report), (table for table in tables if table.num_rows))
 
     def latest_rows(
         self, report: str, day: date, *, columns: Sequence[str] | None = None, account_id: str | None = None
@@ -107,23 +104,19 @@ class Ledger:
         Only `columns` if given, in that order, null where a part is older than the column; else ROW_COLUMNS and every
         column that any part has.
         """
-        table = self._row_lines(report, day, columns)
+        table = self._rows(report, day, columns)
         if account_id is not None:
             table = table.filter(pc.equal(table["account_id"], pa.scalar(account_id)))
         return _select(_latest(table, "row_key", table.select(["pulled_at"])), columns)
 
     def all_rows(self, report: str, day: date, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return every line, also those that a later one of their `row_key` replaced; columns as in `latest_rows`."""
-        return _select(self._row_lines(report, day, columns), columns)
+        return _select(self._rows(report, day, columns), columns)
 
-    def each_rows(self, report: str, day: date, make: Callable[[pa.Table], _T], *, columns: Sequence[str]) -> list[_T]:
-        """Return what `make` makes of `all_rows`, given some thousand at a time: they are never all there at once."""
-
-        def made(part: Part) -> list[_T]:
-            return part.each(lambda table: make(_select(table, columns)), [*columns, *ROW_COLUMNS])
-
-        folder = _folder("report_rows", day, report)
-        return list(chain.from_iterable(read_parts(self._files, [folder], made)))
+    def iter_rows(self, report: str, day: date, *, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the same part by part, so that they are never all in memory at once."""
+        for table in read_parts(self._files, [_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
+            yield _select(table, columns)
 
     def row_days(self, report: str) -> list[date]:
         """Return the dates that have rows of the report, sorted."""
@@ -135,8 +128,8 @@ class Ledger:
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, in the order of pulling."""
-        found = read_parts(self._files, [_folder("report_pulls", day, report)], lambda part: pulls_from(part.table()))
-        return sorted((pull for part in found for pull in part), key=lambda pull: pull.pulled_at)
+        tables = read_parts(self._files, [_folder("report_pulls", day, report)])
+        return sorted((pull for table in tables for pull in pulls_from(table)), key=lambda pull: pull.pulled_at)
 
     def pull_days(self, report: str) -> list[date]:
         """Return the dates for which the report was ever asked for, sorted."""
@@ -155,11 +148,12 @@ class Ledger:
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
-        parts = read_parts(self._files, [_folder("event_reads", day)], Part.table)
-        table = pa.concat_tables([EVENT_READ_SCHEMA.empty_table(), *parts])
-        furthest = table.group_by("name").aggregate([("read_to", "max")])
-        names: list[Any] = furthest["name"].to_pylist()
-        return dict(zip(names, furthest["read_to_max"].to_pylist(), strict=True))
+        furthest: dict[str, int] = {}
+        for table in read_parts(self._files, [_folder("event_reads", day)]):
+            columns: list[list[Any]] = [table[column].to_pylist() for column in ("name", "read_to")]
+            for name, read_to in zip(*columns, strict=True):
+                furthest[name] = max(read_to, furthest.get(name, 0))
+        return furthest
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
         """Append changes of state: a part for each date among them, more of very many."""
@@ -167,8 +161,9 @@ class Ledger:
         for state in states:
             by_day[state.date].append(state)
         for day, of_day in sorted(by_day.items()):
-            for start in range(0, len(of_day), _PART):
-                self._append(_folder("recording_states", day), [states_table(of_day[start : start + _PART])])
+            for start in range(0, len(of_day), _LINES_PER_PART):
+                table = states_table(of_day[start : start + _LINES_PER_PART])
+                self._append(_folder("recording_states", day), [table])
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
@@ -183,7 +178,8 @@ class Ledger:
 
         They cost no object.
         """
-        lines = self._state_lines(days)
+        folders = [_folder("recording_states", day) for day in sorted(set(days))]
+        lines = pa.concat_tables([STATE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
         if ids is not None:
             lines = lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
         return current_lines(lines)
@@ -196,16 +192,11 @@ class Ledger:
     def tally(self, day: date) -> list[Tally]:
         """Count the date's recordings by account, source and state; costs no object a recording."""
         groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
-        counted = groups.aggregate([("recording_id", "count"), ("size", "sum")]).to_pylist()
+        counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
+        lines: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
         return [
-            Tally(
-                one["account_id"],
-                one["source"],
-                Status(one["status"]),
-                one["recording_id_count"],
-                one["size_sum"] or 0,
-            )
-            for one in counted
+            Tally(account_id, source, Status(status), recordings, size or 0)
+            for account_id, source, status, recordings, size in zip(*lines, strict=True)
         ]
 
     def state_days(self) -> dict[date, datetime]:
@@ -217,20 +208,16 @@ class Ledger:
         with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
             names = filter(is_part, chain.from_iterable(pool.map(self._files.list, months)))
             newest = {name.split("/")[1]: name for name in names}  # names come sorted: the last of a date stays
-        return {day: named_at(name) for folder, name in newest.items() if (day := date_of(folder))}
+        return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
     def recording_days(self) -> list[date]:
         """Return the dates that have recordings, sorted, at the cost of listing folders and not files."""
         return self._days("recording_states/")
 
-    def _row_lines(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
+    def _rows(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
-        parts = read_parts(self._files, [_folder("report_rows", day, report)], lambda part: part.table(needed))
+        parts = read_parts(self._files, [_folder("report_rows", day, report)], needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
-
-    def _state_lines(self, days: Iterable[date]) -> pa.Table:
-        folders = [_folder("recording_states", day) for day in sorted(set(days))]
-        return pa.concat_tables([_NO_STATES, *read_parts(self._files, folders, Part.table)])
 
     def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
         """Write one part of all the tables; none for none."""
@@ -275,20 +262,21 @@ def _recordings(lines: pa.Table) -> pa.Table:
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
-    """Keep one line per `key`: the greatest by `order`'s columns, the last of equals. Lines stay in their places."""
+    """Keep one line per `key`: the greatest by `order`'s columns, the last of equals. Lines keep their order."""
     keys = pc.unique(table[key])
     if len(keys) == table.num_rows:
         return table
-    code = pc.index_in(table[key], value_set=keys)  # sorting integers is several times as fast as sorting text
-    place = pa.array(range(table.num_rows), pa.int64())
+    # pandas sorts these columns four times as slowly.
+    code = pc.index_in(table[key], value_set=keys)  # integers compare faster than text
+    index = pa.array(range(table.num_rows), pa.int64())
     by: list[tuple[str, Literal["ascending", "descending"]]] = [("code", "ascending")]
-    by += [(name, "descending") for name in [*order.column_names, "place"]]
-    sortable = order.append_column("code", code).append_column("place", place)
-    sequence = pc.sort_indices(sortable.combine_chunks(), sort_keys=by)
-    in_sequence = pa.concat_arrays([pa.array([-1], pa.int32()), *sortable["code"].take(sequence).chunks])
-    first = pc.not_equal(pc.pairwise_diff(in_sequence), pa.scalar(0)).slice(1)
+    by += [(name, "descending") for name in [*order.column_names, "index"]]
+    sortable = order.append_column("code", code).append_column("index", index)
+    in_order = pc.sort_indices(sortable.combine_chunks(), sort_keys=by)
+    codes = pa.concat_arrays([pa.array([-1], pa.int32()), *sortable["code"].take(in_order).chunks])
+    is_first = pc.not_equal(pc.pairwise_diff(codes), pa.scalar(0)).slice(1)
     # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
-    return table.filter(first.take(pc.sort_indices(sequence)))
+    return table.filter(is_first.take(pc.sort_indices(in_order)))
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

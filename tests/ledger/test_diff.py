@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ledger.diff import diff_rows
+from pipelines.ledger.diff import RowDiff, diff_rows
 
 tables = st.dictionaries(st.text(max_size=4), st.sampled_from(["1", "2", "3"]), max_size=12)
 kinds = st.sampled_from([pa.string(), pa.large_string()])
@@ -21,12 +21,18 @@ def as_dict(rows: pa.Table) -> dict[str, str]:
     return dict(zip(*rows.select(["row_key", "row_hash"]).to_pydict().values(), strict=True))
 
 
+def fresh(diff: RowDiff) -> dict[str, str]:
+    return {key: row_hash for rows in diff.fresh() for key, row_hash in as_dict(rows).items()}
+
+
 @settings(deadline=None)
 @given(pulled=tables, seen=tables, kind=kinds)
 def test_every_row_is_counted_as_what_it_is(pulled: dict[str, str], seen: dict[str, str], kind: pa.DataType) -> None:
     diff = diff_rows(table(pulled), table(seen, kind))
-    assert as_dict(diff.new) == {k: h for k, h in pulled.items() if k not in seen}
-    assert as_dict(diff.changed) == {k: h for k, h in pulled.items() if k in seen and seen[k] != h}
+    new = {k: h for k, h in pulled.items() if k not in seen}
+    changed = {k: h for k, h in pulled.items() if k in seen and seen[k] != h}
+    assert fresh(diff) == new | changed
+    assert (diff.new, diff.changed) == (len(new), len(changed))
     assert diff.unchanged == sum(seen.get(k) == h for k, h in pulled.items())
     assert diff.vanished == len(seen.keys() - pulled.keys())
 
@@ -38,17 +44,17 @@ def test_the_fresh_rows_are_the_new_and_the_changed_ones_in_whatever_slices(
 ) -> None:
     diff = diff_rows(table(pulled), table(seen))
     slices = list(diff.fresh(size))
-    assert all(0 < one.num_rows <= size for one in slices)
-    fresh = [key for one in slices for key in one["row_key"].to_pylist()]
-    assert fresh == [key for key, of_key in pulled.items() if seen.get(key) != of_key]
-    assert sum(diff.counts) == len(fresh)
+    assert all(0 < rows.num_rows <= size for rows in slices)
+    keys = [key for rows in slices for key in rows["row_key"].to_pylist()]
+    assert keys == [key for key, of_key in pulled.items() if seen.get(key) != of_key]
+    assert diff.new + diff.changed == len(keys)
 
 
 @settings(deadline=None)
 @given(rows=tables)
 def test_a_pull_against_itself_is_all_unchanged(rows: dict[str, str]) -> None:
     diff = diff_rows(table(rows), table(rows))
-    assert (diff.new.num_rows, diff.changed.num_rows, diff.unchanged, diff.vanished) == (0, 0, len(rows), 0)
+    assert (diff.new, diff.changed, diff.unchanged, diff.vanished) == (0, 0, len(rows), 0)
 
 
 @settings(deadline=None)
@@ -56,25 +62,25 @@ def test_a_pull_against_itself_is_all_unchanged(rows: dict[str, str]) -> None:
 def test_the_order_of_rows_never_matters(pulled: dict[str, str], seen: dict[str, str], data: st.DataObject) -> None:
     shuffled = [dict(data.draw(st.permutations(list(rows.items())))) for rows in (pulled, seen)]
     plain, other = diff_rows(table(pulled), table(seen)), diff_rows(table(shuffled[0]), table(shuffled[1]))
-    assert as_dict(plain.new) == as_dict(other.new)
-    assert as_dict(plain.changed) == as_dict(other.changed)
-    assert (plain.counts, plain.unchanged, plain.vanished) == (other.counts, other.unchanged, other.vanished)
+    assert fresh(plain) == fresh(other)
+    counts = [(diff.new, diff.changed, diff.unchanged, diff.vanished) for diff in (plain, other)]
+    assert counts[0] == counts[1]
 
 
 @settings(deadline=None)
 @given(pulled=tables, seen=tables)
 def test_after_the_diff_is_applied_nothing_is_new_or_changed(pulled: dict[str, str], seen: dict[str, str]) -> None:
     diff = diff_rows(table(pulled), table(seen))
-    assert diff.new.num_rows + diff.changed.num_rows + diff.unchanged == len(pulled)
-    again = diff_rows(table(pulled), table(seen | as_dict(diff.new) | as_dict(diff.changed)))
-    assert (again.new.num_rows, again.changed.num_rows, again.unchanged) == (0, 0, len(pulled))
+    assert diff.new + diff.changed + diff.unchanged == len(pulled)
+    again = diff_rows(table(pulled), table(seen | fresh(diff)))
+    assert (again.new, again.changed, again.unchanged) == (0, 0, len(pulled))
 
 
 def test_the_rows_come_whole_and_in_the_order_of_the_pull() -> None:
     pulled = table({"c": "1", "a": "1", "b": "2"}).append_column("note", pa.array(["x", None, "z"]))
-    diff = diff_rows(pulled, table({"b": "1"}))
-    assert diff.new.to_pylist() == pulled.slice(0, 2).to_pylist()
-    assert diff.changed.to_pylist() == pulled.slice(2).to_pylist()
+    (rows,) = diff_rows(pulled, table({"b": "1", "d": "1"})).fresh()
+    assert rows.to_pylist() == pulled.to_pylist()
+    assert list(diff_rows(pulled, pulled).fresh()) == []
 
 
 @pytest.mark.parametrize("column", ["row_key", "row_hash"])

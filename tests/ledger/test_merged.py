@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import Files, LedgerDamaged, LocalFiles
-from pipelines.ledger.merged import Record, held_against, is_merged
+from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
@@ -46,8 +46,10 @@ def lines_of(ledger: Ledger) -> Counter[str]:
     found.update(f"state {one.recording_id} {one.run_id}" for one in ledger.states([DAY]).values())
     rows = ledger.all_rows(REPORT, DAY, columns=["row_key", "run_id"])
     found.update(f"row {key} {run}" for key, run in zip(*rows.to_pydict().values(), strict=True))
-    in_slices = ledger.each_rows(REPORT, DAY, lambda table: table["run_id"].to_pylist(), columns=["run_id"])
-    assert Counter(run for some in in_slices for run in some) == Counter(rows["run_id"].to_pylist())
+    in_parts = ledger.iter_rows(REPORT, DAY, columns=["run_id"])
+    assert Counter(run for table in in_parts for run in table["run_id"].to_pylist()) == Counter(
+        rows["run_id"].to_pylist()
+    )
     found.update(f"pull {one.run_id}" for one in ledger.pulls(REPORT, DAY))
     found.update(f"file {name} {read_to}" for name, read_to in ledger.event_reads(DAY).items())
     return found
@@ -110,7 +112,7 @@ def test_each_line_is_read_once_whatever_was_merged_twice_merged_again_and_remov
         names = files.list(folder)
         some = st.lists(st.sampled_from(names), min_size=2, unique=True)
         first, _ = (merge(files, data.draw(some)) for _ in range(2))  # two at once, which had listed at other moments
-        replaced = {name for name in files.list(folder) if is_merged(name) for name in replaced_by(files, name)}
+        replaced = {name for name in files.list(folder) if parts_replaced(name) for name in replaced_by(files, name)}
         rest = set(names) - replaced_by(files, first)
         if rest and data.draw(st.booleans()):
             replaced |= replaced_by(files, merge(files, [first, *rest]))
@@ -141,8 +143,8 @@ def test_columns_of_older_and_newer_versions_are_all_kept(tmp_path: Path) -> Non
     before = ledger.latest_rows(REPORT, DAY).to_pylist()
     name = merge(files, files.list(ROWS))
     assert ledger.latest_rows(REPORT, DAY).to_pylist() == before
-    data, record = LedgerParts(files).merged(name)
-    assert held_against(data, record, LedgerParts(files).read_if_there) == (None, True)
+    data = files.read(name)
+    assert compare_with_originals(data, Record.of(data), LedgerParts(files).read_if_there) == (None, True)
 
 
 def test_a_part_that_is_gone_and_that_no_merged_part_replaces_is_an_error(
@@ -179,14 +181,17 @@ def test_a_merged_part_is_proved_line_by_line_against_what_is_still_there(
 ) -> None:
     files, _, _ = old
     parts, names = LedgerParts(files), files.list(STATES)
-    data, record = parts.merged(merge(files, names))
+    data = files.read(merge(files, names))
     for number in gone:
         (tmp_path / names[number]).unlink()
-    assert held_against(data, record, parts.read_if_there) == (None, not gone)
+    assert compare_with_originals(data, Record.of(data), parts.read_if_there) == (None, not gone)
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         metadata, table = file.metadata.metadata, file.read()
     sink = pa.BufferOutputStream()
     twice = pa.concat_tables([table.slice(0, 2), table.slice(1, 1), table.slice(3)])  # the second line for the third
     pq.write_table(twice.replace_schema_metadata(metadata), sink)
     forged = sink.getvalue().to_pybytes()
-    assert held_against(forged, Record.of(forged), parts.read_if_there) == (names[2], 0 not in gone and 1 not in gone)
+    assert compare_with_originals(forged, Record.of(forged), parts.read_if_there) == (
+        names[2],
+        0 not in gone and 1 not in gone,
+    )

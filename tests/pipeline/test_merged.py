@@ -18,7 +18,7 @@ from dagster import DagsterInstance, JobDefinition
 
 from pipelines import verify
 from pipelines.archive.proof.attestation import ObservedObject, write_witness
-from pipelines.ledger.merged import is_merged
+from pipelines.ledger.merged import parts_replaced
 from pipelines.orchestration.resources import Services
 from pipelines.settings import Settings, load
 from pipelines.steps.seal.manifest import seal_day
@@ -143,7 +143,7 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
 def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) -> None:
     for key in old.merge():
         old.delete(key)
-    merged = next(one for one in old.parts() if kind in one and is_merged(one))
+    merged = next(one for one in old.parts() if kind in one and parts_replaced(one))
     body = old.get(merged)
     old.delete(merged)
     name = merged.removeprefix("ledger/")
@@ -156,7 +156,7 @@ def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) 
 
 def test_a_merged_part_made_by_hand_that_lacks_a_line_is_named(old: Old, tmp_path: Path) -> None:
     originals = old.merge(["recording_states"], witness=False)
-    name = next(one for one in old.parts() if "recording_states" in one and is_merged(one))
+    name = next(one for one in old.parts() if "recording_states" in one and parts_replaced(one))
     (tmp_path / "m.parquet").write_bytes(old.get(name))
     with pq.ParquetFile(tmp_path / "m.parquet") as file:
         table, metadata = file.read(), file.metadata.metadata

@@ -166,8 +166,7 @@ def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[d
     days: set[date] = set()
     elsewhere: set[date] = set()
     for report, columns in ROWS.items():
-
-        def gather(rows: pa.Table, report: ReportName = report) -> None:
+        for rows in ledger.iter_rows(report, day, columns=columns.needed):
             linked = _linked(report, day, rows, (zone, first), None)
             elsewhere.update(linked.elsewhere)
             starts_of = linked.found.group_by("date").aggregate([("started_at", "min"), ("started_at", "max")])
@@ -176,8 +175,6 @@ def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[d
                 if of_date["started_at_min"]:
                     days.add(local_day(of_date["started_at_min"] - WITHIN[-1], zone))
                     days.add(local_day(of_date["started_at_max"] + WITHIN[-1], zone))
-
-        ledger.each_rows(report, day, gather, columns=columns.needed)
     return days | _existing(ledger, elsewhere)
 
 

@@ -173,12 +173,8 @@ def _legs(
     for day in days:
         if not len(uiis):
             break
-        of_calls = ledger.each_rows(
-            report,
-            day,
-            lambda rows: rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)),
-            columns=columns.needed,
-        )
+        tables = ledger.iter_rows(report, day, columns=columns.needed)
+        of_calls = (rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)) for rows in tables)
         for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
             call = call_of(row["account_id"], row[columns.uii])
             if call not in calls or not is_agents(report, row):

@@ -218,19 +218,16 @@ def waits(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]
     """How long recordings, archived when `archived` says, took from their event, by the events of `days`, in seconds;
     nothing of those that had none.
     """
-    told: dict[str, datetime] = {}
-
-    def tell(rows: pa.Table) -> None:
-        for account, link, received in zip(*(column.to_pylist() for column in rows.itercolumns()), strict=True):
-            at = parse_report_time(received)
-            found = links_of(EVENTS, {"account_id": account, "recording_url": link}) if at else ()
-            for recording_id in (one.recording_id for one in found):
-                if at and recording_id in archived:
-                    told[recording_id] = min(at, told.get(recording_id, at))
-
-    for day in days:
-        ledger.each_rows(EVENTS, day, tell, columns=["account_id", "recording_url", "received_at"])
-    return [(archived[recording_id] - at).total_seconds() for recording_id, at in told.items()]
+    sent: dict[str, datetime] = {}
+    columns = ["account_id", "recording_url", "received_at"]
+    for row in (
+        row for day in days for rows in ledger.iter_rows(EVENTS, day, columns=columns) for row in rows.to_pylist()
+    ):
+        at = parse_report_time(row["received_at"])
+        for recording_id in (link.recording_id for link in links_of(EVENTS, row)):
+            if at and recording_id in archived:
+                sent[recording_id] = min(at, sent.get(recording_id, at))
+    return [(archived[recording_id] - at).total_seconds() for recording_id, at in sent.items()]
 
 
 def latency(taken: Sequence[float]) -> Latency | None:

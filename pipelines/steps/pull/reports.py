@@ -150,7 +150,6 @@ class ReportPull:
         self.ledger.append_rows(
             self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
         )
-        new, changed = difference.counts
         record = PullRecord(
             report=self.report,
             day=self.day,
@@ -162,8 +161,8 @@ class ReportPull:
             size=sum(body.size for body in bodies),
             sha256="+".join(body.sha256 for body in bodies),
             rows=rows.num_rows,
-            new=new,
-            changed=changed,
+            new=difference.new,
+            changed=difference.changed,
             unchanged=difference.unchanged,
             vanished=difference.vanished,
             with_link=rows.num_rows - rows[LINK_COLUMN[self.report]].null_count,

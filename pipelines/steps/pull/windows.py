@@ -327,8 +327,7 @@ class _Seen:
         )
         difference = diff_rows(rows, self.rows)
         vanished = diff_rows(rows, self.rows.filter(of_window)).vanished
-        fresh = pa.concat_tables([difference.new, difference.changed], promote_options="default")
-        new, changed = difference.counts
+        fresh = pa.concat_tables([rows.slice(0, 0), *difference.fresh()])
         append(fresh)
         replaced = pc.is_in(self.rows["row_key"], value_set=fresh["row_key"].combine_chunks())
         self.rows = pa.concat_tables([self.rows.filter(pc.invert(replaced)), _known(fresh)])
@@ -337,8 +336,8 @@ class _Seen:
         self.counted |= keys
         return {
             "rows": rows.num_rows - again,
-            "new": new,
-            "changed": changed,
+            "new": difference.new,
+            "changed": difference.changed,
             "unchanged": difference.unchanged - again,
             "vanished": vanished,
         }

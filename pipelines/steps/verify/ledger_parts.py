@@ -12,9 +12,9 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.attestation import ObservedObject, read_witnesses
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
-from pipelines.ledger.merged import Record, held_against, is_merged
-from pipelines.ledger.parts import LedgerParts, damage, lines
-from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from
+from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
+from pipelines.ledger.parts import LedgerParts, damage, decode_part
+from pipelines.ledger.schema import STATE_SCHEMA, states_from
 from pipelines.ledger.store import current_lines
 from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
@@ -70,7 +70,7 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
                     "version",
                 )
             try:
-                if is_merged(name):
+                if parts_replaced(name):
                     merged[name] = Record.of(data)
                 if kind == "recording_states":
                     newer.append(_states(name, data))
@@ -112,11 +112,11 @@ def _states(name: str, data: bytes) -> pa.Table:
     Raises:
         LedgerDamaged: it is no such part.
     """
+    table = decode_part(name, data)
     with damage(name):
-        table = lines(name, decode(data))
         for start in range(0, table.num_rows, _BATCH):
             states_from(table.slice(start, _BATCH))
-        return table
+    return table
 
 
 def _names_as_attested(record: Record, name: str, attested: Attested) -> bool:
@@ -147,7 +147,7 @@ def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attes
             "the merged part was made by hand; look at who wrote it",
         )
     try:
-        wrong, all_there = held_against(parts.read(name), record, parts.read_if_there)
+        wrong, all_there = compare_with_originals(parts.read(name), record, parts.read_if_there)
     except (LedgerDamaged, pa.ArrowException, OSError):
         return False  # the damaged part is reported itself
     if wrong:
