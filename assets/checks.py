@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
-from typing import Any
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -16,7 +15,6 @@ from dagster import (
     AssetCheckSeverity,
     AssetKey,
     DailyPartitionsDefinition,
-    MetadataValue,
     PreviewWarning,
     ResourceParam,
     asset_check,
@@ -31,9 +29,9 @@ from pipelines.ringcx.reports.columns import LEGACY, ReportName
 from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.completeness import every_link_is_held
 from pipelines.steps.check.event_delivery import every_event_arrived
-from pipelines.steps.check.findings import Finding, Level
-from pipelines.steps.check.overdue import Standing, no_overdue_recordings
+from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
+from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.row_counts import report_is_plausible
 from pipelines.steps.link.rows import EVENTS
 
@@ -43,19 +41,19 @@ LAST = {"dagster/priority": "-1"}
 
 _DESCRIPTIONS = {
     "report_is_plausible": (
-        "The report looks like its whole day: against the same weekday of the last weeks, earlier pulls of the date, "
-        "rows that vanished, and the calls that the other report knows."
+        "The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the "
+        "date, rows that vanished, and the calls that the other report has."
     ),
     "every_link_is_held": (
-        "Every recording that the date's reports name is held, or it is said why not: found = archived + explained. "
-        "Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose "
-        "reports were not pulled: that one is never complete."
+        "Every recording that the date's reports name is archived, or the reason is known: found = archived + "
+        "explained. Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a "
+        "date whose reports were not pulled: that one is never complete."
     ),
     "mono_and_stereo_agree": (
         "Each connected call has a mono recording and each agent leg a stereo one, where the account has those "
-        "recordings; and both reports know the same calls."
+        "recordings; and both reports have the same calls."
     ),
-    "audio_is_true": ("The audio is what the report says: its length agrees, it is not empty, no channel is silent."),
+    "audio_is_true": "The audio is what the report says: its length agrees, it is not empty, no channel is silent.",
     "every_event_arrived": (
         "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs "
         "time and no recording: the report names it too."
@@ -67,101 +65,76 @@ _DESCRIPTIONS = {
     ),
 }
 
-Judge = Callable[[AssetCheckExecutionContext, Services, date], Finding]
+Check = Callable[[AssetCheckExecutionContext, Services], CheckResult]
 
 
 def completeness_checks(
     partitions: DailyPartitionsDefinition, reports: Sequence[ReportName], *, events: bool = False
 ) -> list[AssetChecksDefinition]:
-    """All checks, given which reports there are.
+    """Define all checks, given which reports there are.
 
-    Those of a date are partitioned as their asset is; `no_overdue_recordings` looks at all dates.
+    Those of a date are partitioned as their asset is; `no_overdue_recordings` reads all dates.
     """
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
         warnings.simplefilter("ignore", PreviewWarning)
-        return [*(_of_date(*one, partitions) for one in _checks_of_a_date(reports, events=events)), _standing()]
+        of_date = [_define(*check, partitions) for check in _checks_of_a_date(reports, events=events)]
+        return [*of_date, _define(RECORDINGS, STANDING_CHECK, _no_overdue_recordings)]
 
 
-def _checks_of_a_date(reports: Sequence[ReportName], *, events: bool) -> Iterator[tuple[AssetKey, str, Judge]]:
+def _checks_of_a_date(reports: Sequence[ReportName], *, events: bool) -> Iterator[tuple[AssetKey, str, Check]]:
     for report in reports:
-        yield AssetKey(report), "report_is_plausible", partial(_of_calls, partial(report_is_plausible, report=report))
+        yield AssetKey(report), "report_is_plausible", partial(_of_rows, partial(report_is_plausible, report=report))
     yield RECORDINGS, "every_link_is_held", _every_link_is_held
-    yield RECORDINGS, "audio_is_true", lambda _, services, day: audio_is_true(services.ledger, day)
+    yield RECORDINGS, "audio_is_true", lambda context, services: audio_is_true(services.ledger, _day(context))
     if set(LEGACY) <= set(reports):
-        yield RECORDINGS, "mono_and_stereo_agree", partial(_of_calls, mono_and_stereo_agree)
+        yield RECORDINGS, "mono_and_stereo_agree", partial(_of_rows, mono_and_stereo_agree)
     if events:
-        yield AssetKey(EVENTS), "every_event_arrived", partial(_of_calls, every_event_arrived)
+        yield AssetKey(EVENTS), "every_event_arrived", partial(_of_rows, every_event_arrived)
 
 
-def _of_date(asset: AssetKey, name: str, judge: Judge, partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
+def _day(context: AssetCheckExecutionContext) -> date:
+    return date.fromisoformat(context.partition_key)
+
+
+def _of_rows(check: Callable[..., CheckResult], context: AssetCheckExecutionContext, services: Services) -> CheckResult:
+    return check(services.ledger, day=_day(context), settings=services.settings, now=services.clock())
+
+
+def _every_link_is_held(context: AssetCheckExecutionContext, services: Services) -> CheckResult:
+    parts = services.ledger, services.bucket, _day(context), services.settings, services.rules
+    return every_link_is_held(*parts, now=services.clock(), run_id=context.run.run_id)
+
+
+def _no_overdue_recordings(context: AssetCheckExecutionContext, services: Services) -> CheckResult:
+    busy = {date.fromisoformat(day) for day in unfinished_dates(context.instance)}
+    parts = services.ledger, services.ledger_parts, services.settings, services.rules
+    return no_overdue_recordings(*parts, busy=busy, now=services.clock())
+
+
+def _define(
+    asset: AssetKey, name: str, check: Check, partitions: DailyPartitionsDefinition | None = None
+) -> AssetChecksDefinition:
+    """Define a check. One that cannot judge does not pass, and does not fail the run, which archives what it can."""
+
     @asset_check(asset=asset, name=name, partitions_def=partitions, description=_DESCRIPTIONS[name], op_tags=LAST)
-    def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
-        return _told(lambda: judge(context, services, date.fromisoformat(context.partition_key)))
+    def define(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
+        try:
+            result = check(context, services)
+        except EXPECTED as error:
+            return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=f"Not judged: {error}")
+        return AssetCheckResult(
+            passed=result.level is Level.ok,
+            severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
+            description=result.sentence,
+            metadata={
+                **result.counts,
+                **{
+                    name: table(list(rows.columns), rows.astype(object).to_numpy().tolist())
+                    for name, rows in result.tables.items()
+                    if len(rows)
+                },
+            },
+        )
 
-    return check
-
-
-def _standing() -> AssetChecksDefinition:
-    @asset_check(asset=RECORDINGS, name=STANDING_CHECK, description=_DESCRIPTIONS[STANDING_CHECK], op_tags=LAST)
-    def check(context: AssetCheckExecutionContext, services: ResourceParam[Services]) -> AssetCheckResult:
-        busy = {date.fromisoformat(one) for one in unfinished_dates(context.instance)}
-        return _told(lambda: _no_overdue_recordings(services, busy))
-
-    return check
-
-
-def _of_accounts(services: Services) -> dict[str, Any]:
-    known = services.settings
-    return {"accounts": known.ringcx_account_ids, "zone": known.zone, "now": services.clock()}
-
-
-def _of_calls(judge: Callable[..., Finding], _: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return judge(services.ledger, day=day, **_of_accounts(services))
-
-
-def _every_link_is_held(context: AssetCheckExecutionContext, services: Services, day: date) -> Finding:
-    return every_link_is_held(
-        services.ledger,
-        services.bucket,
-        day,
-        **_of_accounts(services),
-        reports=services.settings.reports,
-        first=services.settings.archive_start_date,
-        rules=services.rules,
-        run_id=context.run.run_id,
-    )
-
-
-def _no_overdue_recordings(services: Services, busy: set[date]) -> Finding:
-    known = services.settings
-    standing = Standing(
-        accounts=known.ringcx_account_ids,
-        reports=known.reports,
-        zone=known.zone,
-        start=known.archive_start_date,
-        rules=services.rules,
-        retention_days=known.ringcx_retention_days,
-        margin_days=known.ringcx_retention_margin_days,
-    )
-    return no_overdue_recordings(services.ledger, services.ledger_parts, standing, busy=busy, now=services.clock())
-
-
-def _told(judge: Callable[[], Finding]) -> AssetCheckResult:
-    """The finding as the UI shows it; `doubtful` is a warning, `bad` an error.
-
-    A check that cannot judge is not passed either, and leaves the run alone, which has archived what it could.
-    """
-    try:
-        finding = judge()
-    except EXPECTED as error:
-        return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=f"Not judged: {error}")
-    return AssetCheckResult(
-        passed=finding.level is Level.good,
-        severity=AssetCheckSeverity.ERROR if finding.level is Level.bad else AssetCheckSeverity.WARN,
-        description=finding.sentence,
-        metadata={
-            **{name: MetadataValue.int(count) for name, count in finding.counts.items()},
-            **{name: table(one.columns, one.rows) for name, one in finding.tables.items()},
-        },
-    )
+    return define

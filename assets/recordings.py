@@ -21,7 +21,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import Services
 from pipelines.ringcx.reports.columns import REPORTS
-from pipelines.steps.check.findings import SAMPLE
+from pipelines.steps.check.result import SAMPLE
 from pipelines.steps.fetch.fetcher import Fetcher, refused_log_in
 from pipelines.steps.fetch.reopen import Retried, reopen
 from pipelines.steps.fetch.work_queue import standing_after, work_of

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -17,8 +16,9 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.steps.check.findings import Level
+from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
+from pipelines.steps.check.result import Level
 from pipelines.steps.link.rows import AGENT, GLOBAL
 
 DAY = date(2026, 11, 18)
@@ -49,6 +49,10 @@ AGENT_ROW = st.fixed_dictionaries(
     }
 )
 Line = Mapping[str, str | None]
+
+
+def settings_of(accounts: Sequence[str]) -> VerifySettings:
+    return VerifySettings(archive_bucket="archive", ringcx_account_ids=tuple(accounts))
 
 
 def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName, set[str]]) -> Ledger:
@@ -166,10 +170,10 @@ def test_the_counts_are_those_of_a_walk_over_the_rows(
         pulled[lacking[0]].discard(lacking[1])
     rows = {AGENT: legs, GLOBAL: calls}
     ledger = stored(tmp_path_factory.mktemp("ledger"), rows, pulled)
-    found = mono_and_stereo_agree(ledger, DAY, accounts=ACCOUNTS, zone=ZoneInfo("UTC"), now=NOW)
+    found = mono_and_stereo_agree(ledger, DAY, settings_of(ACCOUNTS), now=NOW)
     assert dict(found.counts) == walked(rows, pulled)
     missing = sum(value for name, value in found.counts.items() if "_not_in_" in name or "without" in name)
-    assert bool(found.tables) == bool(missing)
+    assert bool(len(found.tables["sample"])) == bool(missing)
 
 
 def test_one_call_whose_uii_the_reports_write_in_different_letter_case_is_one_call(tmp_path: Path) -> None:
@@ -181,5 +185,5 @@ def test_one_call_whose_uii_the_reports_write_in_different_letter_case_is_one_ca
         GLOBAL: [{**call, "uii": uii.lower(), "connected_duration": "00:01:00", "call_start_dts": None}],
     }
     ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
-    found = mono_and_stereo_agree(ledger, DAY, accounts=ACCOUNTS[:1], zone=ZoneInfo("UTC"), now=NOW)
-    assert (found.level, found.counts["calls"]) == (Level.good, 1)
+    found = mono_and_stereo_agree(ledger, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
+    assert (found.level, found.counts["calls"]) == (Level.ok, 1)

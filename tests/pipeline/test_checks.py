@@ -359,7 +359,7 @@ def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(w
     ledger.append_pull(replace(pull, vanished=1, pulled_at=datetime.now(UTC)))
     said = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
     assert "1 row seen before is gone from the report" in said
-    assert "calls that the other report knows, 1 is not in this one" in said
+    assert "calls that the other report has, 1 is not in this one" in said
     said = check(it, "mono_and_stereo_agree", OLD).description or ""
     assert "1 call is missing from Global Call Type Detail, 0 from" in said
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -19,6 +18,7 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.resources import services_resource
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
+from pipelines.settings import VerifySettings
 from pipelines.steps.check.event_delivery import every_event_arrived
 from sandbox.events import EventRoute, EventSender
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess
@@ -268,9 +268,7 @@ def test_an_event_is_not_held_against_a_report_that_does_not_cover_the_day(
     store(place, day, told(it, calls(it, day)))
     assert it.run(day, select=["end_call_events"]).success
     known = it.services().settings
-    finding = every_event_arrived(
-        it.services().ledger, day, accounts=known.ringcx_account_ids, zone=known.zone, now=datetime.now(UTC)
-    )
+    finding = every_event_arrived(it.services().ledger, day, known, now=datetime.now(UTC))
     assert (finding.counts["events_without_call"], finding.counts["accounts_not_compared"]) == (0, 1)
 
 
@@ -287,7 +285,8 @@ def test_an_event_and_a_call_whose_uii_differs_in_letter_case_only_are_the_same_
         }
         rows = pa.table({name: [value] for name, value in row.items()})
         ledger.append_rows(report, day, rows, account_id="1", pulled_at=now, run_id="r")
-    finding = every_event_arrived(ledger, day, accounts=["1"], zone=ZoneInfo("UTC"), now=now)
+    settings = VerifySettings(archive_bucket="archive", ringcx_account_ids=("1",))
+    finding = every_event_arrived(ledger, day, settings, now=now)
     assert finding.counts["calls_with_recording"] == finding.counts["events_with_recording"] == 1
     assert (finding.counts["calls_without_event"], finding.counts["events_without_call"]) == (0, 0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.ledger.states import Status
 from pipelines.steps.check.completeness import every_link_is_held
-from pipelines.steps.check.findings import Level
+from pipelines.steps.check.result import Level
 from pipelines.verify import main as verify
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
@@ -55,11 +55,8 @@ def completeness(it: Any, day: date) -> Any:
         services.ledger,
         services.bucket,
         day,
-        accounts=services.settings.ringcx_account_ids,
-        reports=services.settings.reports,
-        zone=services.settings.zone,
-        first=services.settings.archive_start_date,
-        rules=services.rules,
+        services.settings,
+        services.rules,
         now=datetime.now(UTC),
         run_id="",
     )
@@ -105,7 +102,7 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
 
     for day in recent:
         found = completeness(it, day)
-        assert (found.level, found.counts["reports_not_pulled"]) == (Level.good, 0), found.sentence
+        assert (found.level, found.counts["reports_not_pulled"]) == (Level.ok, 0), found.sentence
         assert found.counts["found"] == found.counts["archived"]
     rows = catalog(it, first)
     assert len(rows) == sum(one.date == first for one in states.values())
@@ -161,7 +158,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     assert {one.status for one in states.values()} == {Status.archived}
     names = it.services().ledger.names([OLD])
     assert all(states[names[one.recording_id].same_as].status is Status.archived for one in stereo)
-    assert completeness(it, OLD).level is Level.good
+    assert completeness(it, OLD).level is Level.ok
 
 
 def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_given_up(

@@ -13,7 +13,8 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.steps.check.findings import Finding, Level
+from pipelines.settings import VerifySettings
+from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.row_counts import report_is_plausible
 from pipelines.steps.link.rows import INTERACTIONS
 
@@ -22,7 +23,7 @@ ACCOUNT = "15300002"
 UTC_ZONE = ZoneInfo("UTC")
 
 
-def judged(folder: Path, history: Mapping[date, int], rows: int, *, day: date = WEDNESDAY) -> Finding:
+def judged(folder: Path, history: Mapping[date, int], rows: int, *, day: date = WEDNESDAY) -> CheckResult:
     ledger = Ledger(LocalFiles(folder), clock=lambda: datetime.now(UTC))
     for past, count in {**history, day: rows}.items():
         start, end = day_bounds(past, UTC_ZONE)
@@ -46,7 +47,8 @@ def judged(folder: Path, history: Mapping[date, int], rows: int, *, day: date = 
             )
         )
     now = day_bounds(day, UTC_ZONE)[1] + timedelta(hours=5)
-    return report_is_plausible(ledger, INTERACTIONS, day, accounts=[ACCOUNT], zone=UTC_ZONE, now=now)
+    settings = VerifySettings(archive_bucket="archive", ringcx_account_ids=(ACCOUNT,))
+    return report_is_plausible(ledger, INTERACTIONS, day, settings, now=now)
 
 
 def weeks(*rows: int, day: date = WEDNESDAY) -> dict[date, int]:
@@ -70,17 +72,17 @@ def test_half_of_the_rows_missing_is_noticed_with_a_holiday_among_few_weeks(
 ) -> None:
     usual = sorted(history)[-2]
     found = judged(tmp_path / "half", weeks(*history), usual // 2)
-    assert found.level is Level.doubtful
+    assert found.level is Level.warning
     assert f"{usual // 2:,} rows, where this weekday usually has" in found.sentence
     assert "unusual left out" in found.sentence
-    assert judged(tmp_path / "whole", weeks(*history), usual).level is Level.good
+    assert judged(tmp_path / "whole", weeks(*history), usual).level is Level.ok
 
 
 @pytest.mark.parametrize("history", [*HOLIDAYS, (100, 101, 99), (100, 2, 3), (3, 100), ()])
 @pytest.mark.parametrize("rows", [0, 1])
 def test_an_honest_holiday_is_never_called_usual(tmp_path: Path, history: Sequence[int], rows: int) -> None:
     found = judged(tmp_path, weeks(*history), rows)
-    assert found.level is Level.doubtful or "history cannot tell" in found.sentence
+    assert found.level is Level.warning or "history cannot tell" in found.sentence
     assert "would have been noticed" not in found.sentence
 
 
@@ -88,14 +90,14 @@ def test_an_honest_holiday_is_never_called_usual(tmp_path: Path, history: Sequen
 @pytest.mark.parametrize("rows", [0, 1, 6])
 def test_a_quiet_account_is_not_accused_and_not_called_whole(tmp_path: Path, history: Sequence[int], rows: int) -> None:
     found = judged(tmp_path, weeks(*history), rows)
-    assert found.level is Level.good
+    assert found.level is Level.ok
     assert "so half could be missing" in found.sentence
 
 
 def test_a_weekday_without_calls_is_as_usual_without_calls(tmp_path: Path) -> None:
     sunday = date(2026, 11, 22)
     found = judged(tmp_path, weeks(0, 0, 0, 0, day=sunday), 0, day=sunday)
-    assert found.level is Level.good
+    assert found.level is Level.ok
     assert "has 0 rows, where 0 are usual" in found.sentence
 
 
@@ -114,9 +116,9 @@ def test_working_days_nearby_are_compared_where_the_weekday_cannot_tell(tmp_path
     weekend = {WEDNESDAY - timedelta(days=back): 5 for back in (3, 4)}
     history = weeks(2, 100) | near | weekend
     found = judged(tmp_path / "half", history, 50)
-    assert found.level is Level.doubtful
+    assert found.level is Level.warning
     assert "where a working day usually has 100" in found.sentence
     saturday = date(2026, 11, 21)
     around = {saturday - timedelta(days=back): 100 for back in range(1, 6)}
     found = judged(tmp_path / "weekend", around, 5, day=saturday)
-    assert (found.level, found.counts["accounts_history_cannot_tell"]) == (Level.good, 1)
+    assert (found.level, found.counts["accounts_history_cannot_tell"]) == (Level.ok, 1)

@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from zoneinfo import ZoneInfo
 
 import pytest
 from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sensor_context
@@ -25,11 +24,11 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.sensors import pending as sensors
-from pipelines.settings import Calendar
+from pipelines.settings import Calendar, PlanSettings, VerifySettings
 from pipelines.steps.check.audio import audio_is_true
 from pipelines.steps.check.completeness import every_link_is_held
-from pipelines.steps.check.findings import Finding, Level
-from pipelines.steps.check.overdue import Standing, no_overdue_recordings
+from pipelines.steps.check.overdue import no_overdue_recordings
+from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.pull.changes import Position, changed_dates
 
 DAY = date(2026, 11, 17)
@@ -81,18 +80,13 @@ class Watched:
     def asked(self, found: SensorResult) -> list[str]:
         return [one.partition_key for one in found.run_requests or ()]
 
-    def check(self) -> Finding:
-        standing = Standing(
-            accounts=("1",),
-            reports=("global_call_type_detail",),
-            zone=ZoneInfo("UTC"),
-            start=self.start,
-            rules=RetryRules((2,), timedelta(days=7)),
-            retention_days=90,
-            margin_days=14,
+    def check(self) -> CheckResult:
+        settings = PlanSettings(
+            archive_bucket="archive", ringcx_account_ids=("1",), archive_start_date=self.start, archive_timezone="UTC"
         )
+        rules = RetryRules((2,), timedelta(days=7))
         parts = LedgerParts(LocalFiles(self.root / "ledger"))
-        return no_overdue_recordings(self.ledger(), parts, standing, busy=(), now=self.now)
+        return no_overdue_recordings(self.ledger(), parts, settings, rules, busy=(), now=self.now)
 
 
 @pytest.fixture
@@ -110,11 +104,11 @@ def test_a_recording_dated_before_the_first_partition_stops_no_tick_and_is_named
     assert watched.asked(found) == [str(new)]
     assert datetime.fromisoformat(json.loads(found.cursor)["position"]["read_to"]) == NOW
     said = watched.check()
-    assert said.level is Level.bad
+    assert said.level is Level.error
     assert said.counts["without_partition"] == 1
     assert "ARCHIVE_START_DATE=2024-01-01" in said.sentence
     assert str(old) in said.sentence
-    assert ("1/2023-12-30/a", "without_partition") in [row[:2] for row in said.tables["sample"].rows]
+    assert ("1/2023-12-30/a", "without_partition") in [tuple(row[:2]) for row in said.tables["sample"].to_numpy()]
     watched.start = old
     assert watched.check().counts["without_partition"] == 0
     assert watched.asked(watched.tick()) == [str(new), str(old)]
@@ -136,7 +130,7 @@ def test_one_part_from_a_clock_that_is_ahead_blinds_neither_the_sensor_nor_the_s
     watched.ledger().append_states([pending(date(2026, 11, 15), due=watched.now - timedelta(hours=8))])
     assert watched.asked(watched.tick(cursor)) == ["2026-11-15"]
     found = watched.check()
-    assert (found.level, found.counts["overdue"], found.counts["pending"]) == (Level.bad, 1, 2)
+    assert (found.level, found.counts["overdue"], found.counts["pending"]) == (Level.error, 1, 2)
 
 
 def test_a_tick_over_a_long_ledger_ends_in_time_keeps_its_place_and_the_next_ones_read_the_rest(
@@ -208,8 +202,8 @@ def test_a_damaged_part_keeps_no_other_date_from_being_read_and_is_read_once_it_
     found = watched.tick()
     assert watched.asked(found) == [str(good)]
     said = watched.check()
-    assert (said.level, said.counts["dates_damaged"], said.counts["overdue"]) == (Level.bad, 1, 1)
-    assert part.name in str(said.tables["damaged"].rows[0][0])
+    assert (said.level, said.counts["dates_damaged"], said.counts["overdue"]) == (Level.error, 1, 1)
+    assert part.name in said.tables["damaged"]["problem"][0]
     part.write_bytes(body)
     watched.now += timedelta(days=1)
     assert str(bad) in watched.asked(watched.tick(found.cursor))
@@ -254,14 +248,14 @@ def test_the_error_of_a_damaged_date_is_handed_on(watched: Watched) -> None:
 
 def test_a_strange_file_in_the_ledger_stops_nothing_and_is_named_by_the_standing_check(watched: Watched) -> None:
     watched.ledger().append_states([pending(date(2026, 11, 17), due=NOW + timedelta(hours=1))])
-    assert watched.check().level is Level.good
+    assert watched.check().level is Level.ok
     strange = watched.root / "ledger" / "recording_states" / "date=202-11-17" / "01JCXXXXXXXXXXXXXXXXXXXXXX.parquet"
     strange.parent.mkdir()
     strange.write_bytes(b"PAR1")
     assert watched.tick().cursor
     said = watched.check()
-    assert (said.level, said.counts["strange_files"]) == (Level.doubtful, 1)
-    assert "date=202-11-17" in str(said.tables["strange_files"].rows[0])
+    assert (said.level, said.counts["strange_files"]) == (Level.warning, 1)
+    assert "date=202-11-17" in said.tables["strange_files"]["file"][0]
     assert "1 file in the ledger is not a part of it" in said.sentence
 
 
@@ -301,16 +295,13 @@ def held(number: int, **changes: Any) -> list[RecordingState]:
     ]
 
 
-def judged(watched: Watched, bucket: FakeBucket) -> Finding:
+def judged(watched: Watched, bucket: FakeBucket) -> CheckResult:
     return every_link_is_held(
         watched.ledger(),
         cast("Bucket", bucket),
         DAY,
-        accounts=(),
-        reports=(),
-        zone=ZoneInfo("UTC"),
-        first=date(2020, 1, 1),
-        rules=RetryRules((2,), timedelta(days=7)),
+        VerifySettings(archive_bucket="archive"),
+        RetryRules((2,), timedelta(days=7)),
         now=NOW,
         run_id="r",
     )
@@ -318,9 +309,9 @@ def judged(watched: Watched, bucket: FakeBucket) -> Finding:
 
 def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(watched: Watched) -> None:
     watched.ledger().append_states(held(50))
-    assert judged(watched, FakeBucket(50, changed_from=50)).level is Level.good
+    assert judged(watched, FakeBucket(50, changed_from=50)).level is Level.ok
     found = judged(watched, FakeBucket(50, changed_from=20, gone=5))
-    assert found.level is Level.bad
+    assert found.level is Level.error
     assert (found.counts["object_changed"], found.counts["object_gone"]) == (30, 1)
     assert "Of 50 recordings expected for 2026-11-17, 19 are archived." in found.sentence
     assert "30 were archived and are now other objects" in found.sentence
@@ -343,13 +334,13 @@ def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watc
     warnings = ("length_unproven", "channels_4", "channel_1_silent", "channel_2_silent", "mono_segment")
     watched.ledger().append_states(held(2, warnings=warnings))
     found = audio_is_true(watched.ledger(), DAY)
-    assert found.level is Level.doubtful
+    assert found.level is Level.warning
     assert {"length_unproven": 2, "channels_4": 2, "silent_channel": 2}.items() <= found.counts.items()
     assert "mono_segment" not in found.counts
     assert "2 have the warning `length_unproven`" in found.sentence
     watched.now += timedelta(hours=1)
     watched.ledger().append_states(held(2, warnings=("mono_segment",), written_at=watched.now))
-    assert audio_is_true(watched.ledger(), DAY).level is Level.good
+    assert audio_is_true(watched.ledger(), DAY).level is Level.ok
 
 
 def test_a_column_with_a_fraction_in_any_row_is_declared_as_one() -> None:

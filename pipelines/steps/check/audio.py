@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import date
 
-from pipelines.ledger.states import RecordingState
+import pandas as pd
+
 from pipelines.ledger.store import Ledger
-from pipelines.steps.check.findings import SAMPLE, Finding, Level, examples
+from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples
 from pipelines.steps.fetch.attempt import duration_differs
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.recordings_table import Recordings
@@ -15,84 +15,82 @@ from pipelines.wording import number
 
 # A header without audio is 44 bytes in a plain WAV.
 _HEADER_BYTES = 44
+_COLUMNS = [
+    *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "duration_s"),
+    *("expected_duration_s", "warnings", "same_as"),
+]
+_SHOWN = dict.fromkeys(("status", "reason", "date", "attempts"), "first")
+_FLAGS = ("duration_differs", "header_only", "silent_channel")
 # Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
-_OWN = ("duration_differs", "header_only", "silent_channel")
-_NOT_COUNTED = frozenset({"duration_differs", "mono_segment", AMBIGUOUS})
+_NOT_COUNTED = ("duration_differs", "mono_segment", AMBIGUOUS)
 
 
-def audio_is_true(ledger: Ledger, day: date) -> Finding:
+def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     """Compare what was received with what the report says of it: length, empty recordings, silent channels.
 
     Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
     """
-    known = Recordings.of(ledger.current([day]))
-    doubts, heard = _doubts(known)
+    known = Recordings.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
+    held, rest = known.held.to_pandas(), known.rest.to_pandas()
+    flagged = _flagged(held, rest)
+    by_flag = flagged["flag"].value_counts()
+    others = sorted(set(flagged["flag"]) - {*_FLAGS})
     counts = {
-        "archived": known.held.num_rows,
-        **{doubt: len(ids) for doubt, ids in doubts.items()},
-        "without_reported_duration": known.held["expected_duration_s"].null_count,
+        "archived": len(held),
+        **{flag: int(by_flag.get(flag, 0)) for flag in (*_FLAGS, *others)},
+        "without_reported_duration": int(held["expected_duration_s"].isna().sum()),
     }
-    in_order = [(doubt, key) for doubt, ids in doubts.items() for key in ids][:SAMPLE]
-    shown = known.states(key for _, key in in_order)
-    flagged = [(_detail(doubt, shown[key], heard.get(key)), shown[key]) for doubt, key in in_order]
-    if flagged:
-        others = "".join(
-            f", {number(len(ids), 'has', 'have')} the warning `{name}`"
-            for name, ids in doubts.items()
-            if name not in _OWN
-        )
+    if len(flagged):
+        warnings = "".join(f", {number(counts[name], 'has', 'have')} the warning `{name}`" for name in others)
         sentence = (
             f"Of the recordings of {day}, {number(counts['duration_differs'], 'differs', 'differ')} in length from the "
             f"report, {number(counts['header_only'], 'has', 'have')} a header and no audio, "
-            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel{others}. "
+            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel{warnings}. "
             "Listen to the samples: they may not contain the call."
         )
     else:
         sentence = (
-            f"{number(known.held.num_rows, 'recording')} of {day}: lengths agree with the report, none is empty, and "
-            "none of five seconds and more has a silent channel."
+            f"{number(len(held), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
+            "five seconds and more has a silent channel."
         )
-    return Finding(
-        level=Level.doubtful if flagged else Level.good,
+    return CheckResult(
+        level=Level.warning if len(flagged) else Level.ok,
         sentence=sentence,
         counts=counts,
-        tables={"sample": examples(flagged)} if flagged else {},
+        tables={"sample": examples(flagged.head(SAMPLE))},
     )
 
 
-def _doubts(known: Recordings) -> tuple[dict[str, list[str]], dict[str, float | None]]:
-    """What may be wrong -> the ids of the recordings, sorted; and the seconds heard of those whose length differs."""
-    ids: dict[str, set[str]] = {name: set() for name in _OWN}
-    heard: dict[str, float | None] = {}
-    parts = _parts(known)
-    names = ("recording_id", "account_id", "uii", "layout", "size", "duration_s", "expected_duration_s", "warnings")
-    for recording_id, account_id, uii, layout, size, lasts, expected, warnings in known.columns(*names):
-        in_all = parts.get((account_id, uii), lasts) if layout == "mono" and lasts is not None else lasts
-        if duration_differs(expected, in_all):
-            ids["duration_differs"].add(recording_id)
-            heard[recording_id] = in_all
-        if size <= _HEADER_BYTES or lasts == 0:
-            ids["header_only"].add(recording_id)
-        for warning in set(warnings or ()) - _NOT_COUNTED:
-            ids.setdefault("silent_channel" if "silent" in warning else warning, set()).add(recording_id)
-    ids["header_only"] |= {key for key, one in known.others.items() if one.reason == "header_only"}
-    return {doubt: sorted(found) for doubt, found in ids.items()}, heard
+def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each recording and `flag` that may be wrong with it, with the details in `matter`."""
+    held["heard"] = _seconds_heard(held)
+    lengths = zip(held["heard"], held["expected_duration_s"], strict=True)
+    differs = held[[duration_differs(expected, heard) for heard, expected in lengths]]
+    lengths = zip(differs["heard"], differs["expected_duration_s"], strict=True)
+    header_only = pd.concat(
+        [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
+    )
+    warned = held.explode("warnings").dropna(subset="warnings")
+    is_silent = warned["warnings"].str.contains("silent")
+    silent = warned[is_silent].groupby("recording_id").agg({**_SHOWN, "warnings": ", ".join}).reset_index()
+    other = warned[~is_silent & ~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
+    flagged = pd.concat(
+        [
+            differs.assign(
+                flag="duration_differs",
+                matter=[f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" for heard, expected in lengths],
+            ),
+            header_only.assign(flag="header_only", matter="header_only"),
+            silent.assign(flag="silent_channel", matter=silent["warnings"]),
+            other.assign(flag=other["warnings"], matter=other["warnings"]),
+        ]
+    )
+    return flagged.drop_duplicates(["recording_id", "flag"])
 
 
-def _parts(known: Recordings) -> dict[tuple[str, str], float]:
-    """Call -> the seconds of its mono recordings together: one stopped and started again comes in parts. The report
-    gives the length of a call for mono and of a leg for stereo.
+def _seconds_heard(held: pd.DataFrame) -> pd.Series:
+    """Return the seconds of each recording, and of all parts together of a mono one that was stopped and started again:
+    the report gives the length of a call for mono and of a leg for stereo.
     """
-    parts: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for account_id, uii, layout, lasts in known.columns("account_id", "uii", "layout", "duration_s"):
-        if layout == "mono" and uii:
-            parts[account_id, uii] += lasts or 0.0
-    return dict(parts)
-
-
-def _detail(doubt: str, state: RecordingState, heard: float | None) -> str:
-    if doubt == "duration_differs":
-        return f"{doubt}: {heard or 0:.0f} s, reported {state.expected_duration_s:.0f} s"
-    if doubt == "silent_channel":
-        return ", ".join(one for one in state.warnings if "silent" in one)
-    return doubt
+    parts = held[(held["layout"] == "mono") & (held["uii"] != "") & held["duration_s"].notna()]
+    return parts.groupby(["account_id", "uii"])["duration_s"].transform("sum").combine_first(held["duration_s"])

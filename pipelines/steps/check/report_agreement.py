@@ -1,4 +1,4 @@
-"""Do the two reports of a date tell of the same calls, and does each call have the recordings it should have?
+"""Check that the two reports of a date name the same calls, and that each call has the recordings it should have.
 
 Calls are matched by account and UII over every row ever seen. The one report names the mono recording of a call, the
 other the stereo recording of each agent leg: what only one of them knows was left out by the other. Reads report rows
@@ -21,16 +21,14 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
-from pipelines.steps.check.findings import SAMPLE, Finding, Level, Row, Table
+from pipelines.settings import VerifySettings
+from pipelines.steps.check.result import SAMPLE, CheckResult, Level
 from pipelines.steps.link.rows import AGENT, GLOBAL
 from pipelines.steps.pull.coverage import newest_by_account
 from pipelines.wording import number
 
 # A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.
 YOUNG = timedelta(hours=1)
-
-Call = tuple[str, str]
-"""Account and UII."""
 
 _CALL = ["account_id", "uii"]
 _LEG = [*_CALL, "session_id"]
@@ -137,23 +135,38 @@ def _with_links(
     return found & set(accounts)
 
 
-def mono_and_stereo_agree(
-    ledger: Ledger, day: date, *, accounts: Collection[str], zone: ZoneInfo, now: datetime
-) -> Finding:
-    """Connected calls without a mono recording, agent legs without a stereo one, calls that only one report knows."""
-    seen = compare(ledger, day, zone=zone, now=now)
+def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
+    """Name connected calls without a mono recording, agent legs without a stereo one, calls missing in one report."""
+    compared = compare(ledger, day, zone=settings.zone, now=now)
+    calls, legs = compared.calls, compared.legs
     counts = {
-        "calls": int(seen.calls["known"].sum()),
-        "agent_legs": len(seen.legs),
-        "calls_without_mono": int(seen.calls["without_mono"].sum()),
-        "calls_without_any_recording": int(seen.calls["unrecorded"].sum()),
-        "legs_without_stereo": int(seen.legs["without_stereo"].sum()),
-        "calls_not_in_global_report": int(seen.calls["not_in_global"].sum()),
-        "calls_not_in_agent_report": int(seen.calls["not_in_agent"].sum()),
-        "accounts_not_compared": len(set(accounts) - seen.accounts),
+        "calls": int(calls["known"].sum()),
+        "agent_legs": len(legs),
+        "calls_without_mono": int(calls["without_mono"].sum()),
+        "calls_without_any_recording": int(calls["unrecorded"].sum()),
+        "legs_without_stereo": int(legs["without_stereo"].sum()),
+        "calls_not_in_global_report": int(calls["not_in_global"].sum()),
+        "calls_not_in_agent_report": int(calls["not_in_agent"].sum()),
+        "accounts_not_compared": len(set(settings.ringcx_account_ids) - compared.accounts),
     }
-    rows = _sample(seen)
-    if rows:
+    # Some examples of each kind come first, so that the rarer ones are not crowded out.
+    kinds = [
+        table[table[column]]
+        .reset_index()
+        .head(SAMPLE)
+        .reindex(columns=_LEG, fill_value="")
+        .assign(matter=matter)
+        .reset_index()
+        for table, column, matter in (
+            (calls, "not_in_global", "not_in_global_report"),
+            (calls, "not_in_agent", "not_in_agent_report"),
+            (calls, "without_mono", "without_mono"),
+            (legs, "without_stereo", "without_stereo"),
+        )
+    ]
+    sample = pd.concat(kinds).sort_values("index", kind="stable").head(SAMPLE)
+    sample = sample[["matter", *_LEG]].rename(columns={"account_id": "account", "session_id": "session"})
+    if len(sample):
         sentence = (
             f"Of {number(counts['calls'], 'connected call')} on {day}, "
             f"{number(counts['calls_without_mono'], 'has', 'have')} no mono recording "
@@ -167,31 +180,15 @@ def mono_and_stereo_agree(
     else:
         sentence = (
             f"{number(counts['calls'], 'connected call')} and {number(counts['agent_legs'], 'agent leg')} of {day}: "
-            "each has the recordings that the account has, and both reports know the same calls."
+            "each has the recordings that the account has, and both reports have the same calls."
         )
     if counts["accounts_not_compared"]:
         sentence += (
             f" {number(counts['accounts_not_compared'], 'account')} could not be compared: a report was not pulled."
         )
-    return Finding(
-        level=Level.doubtful if rows or counts["accounts_not_compared"] else Level.good,
+    return CheckResult(
+        level=Level.warning if len(sample) or counts["accounts_not_compared"] else Level.ok,
         sentence=sentence,
         counts=counts,
-        tables={"sample": Table(("matter", "account", "uii", "session"), rows)} if rows else {},
+        tables={"sample": sample},
     )
-
-
-def _sample(seen: Compared) -> list[Row]:
-    """Up to `SAMPLE` examples, some of each kind, so that the rarer ones are not crowded out."""
-    kinds = {
-        "not_in_global_report": seen.calls.index[seen.calls["not_in_global"]],
-        "not_in_agent_report": seen.calls.index[seen.calls["not_in_agent"]],
-        "without_mono": seen.calls.index[seen.calls["without_mono"]],
-        "without_stereo": seen.legs.index[seen.legs["without_stereo"]],
-    }
-    by_kind = [
-        (place, (kind, *found, "")[:4])
-        for kind, all_found in kinds.items()
-        for place, found in enumerate(all_found[:SAMPLE])
-    ]
-    return [row for _, row in sorted(by_kind, key=lambda one: one[0])][:SAMPLE]

@@ -1,7 +1,7 @@
-"""Does a pulled report look like the whole of its day? A report that answers half its rows is well-formed all the same.
+"""Check that a pulled report looks like its whole day. One that answers half its rows is well-formed all the same.
 
 Four witnesses: what is usual on such a day, earlier pulls of the same date, the rows that vanished since, and the calls
-that the other report knows of. None of them is proof, so the verdict is never worse than `doubtful`. What is usual has
+that only the other report has. None of them is proof, so the result is never worse than `warning`. What is usual has
 limits too, and the sentence says them: what share of the rows could be missing unnoticed.
 """
 
@@ -17,34 +17,39 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from pipelines.calendar import day_bounds
-from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.steps.check.findings import Finding, Level, Row, Table
+from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import compare
+from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import GLOBAL, INTERACTIONS
 from pipelines.steps.pull.coverage import covers, newest_by_account
 from pipelines.wording import number
 
-WEEKS = 8
-LEAST_DATES = 3
+_WEEKS = 8
+_LEAST_DATES = 3
 # A date that differs by half from the median of its like is no usual day: a holiday, an outage, a campaign.
-ODD_SHARE = 0.5
+_ODD_SHARE = 0.5
 # Fewer rows than usual are worth a look when it is three times the spread of the history, and a share that days of the
 # same kind differ by anyway, and more than chance makes of so few calls (1.5 standard deviations of a Poisson count).
-SPREADS = 3.0
-DROP_SHARE = 0.3
-CHANCE = 1.5
+_SPREADS = 3.0
+_DROP_SHARE = 0.3
+_CHANCE = 1.5
 # The median absolute deviation of a normal distribution, as a part of its standard deviation.
 _MAD_OF_NORMAL = 0.6745
 # History that would not notice that half of the rows are missing can tell nothing.
 _TELLING_SHARE = 0.5
 # Rows vanish, and calls are missing from one report, one by one; a twentieth of a day is no accident.
-NOTABLE_SHARE = 0.05
+_NOTABLE_SHARE = 0.05
+_CAN_TELL = "can be told"
+_COLUMNS = [
+    *("account", "rows", "usual", "least", "dates", "odd_dates", "history", "vanished"),
+    "calls_only_in_other_report",
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usual:
+@dataclass(frozen=True, slots=True)
+class _Usual:
     """How many rows are usual, by `dates` earlier dates, of which `odd` were left out: their like is a holiday.
 
     `least`: fewer are worth a look, also where `why_not` says why the history cannot call more of them enough.
@@ -58,24 +63,24 @@ class Usual:
     why_not: str
 
     @classmethod
-    def of(cls, like: str, history: pd.Series) -> Usual:
+    def of(cls, like: str, history: pd.Series) -> _Usual:
         """Judge by the rows of earlier dates, those of `like` days."""
         median = history.median() if len(history) else 0.0
-        odd = (history - median).abs() > max(ODD_SHARE * median, CHANCE * math.sqrt(median))
+        odd = (history - median).abs() > max(_ODD_SHARE * median, _CHANCE * math.sqrt(median))
         rest = history[~odd]
         usual = rest.median() if len(rest) else 0.0
         spread = (rest - usual).abs().median() / _MAD_OF_NORMAL if len(rest) else 0.0
-        least = usual - max(SPREADS * spread, DROP_SHARE * usual, CHANCE * math.sqrt(usual))
+        least = usual - max(_SPREADS * spread, _DROP_SHARE * usual, _CHANCE * math.sqrt(usual))
         why_not = ""
-        if len(history) < LEAST_DATES:
-            why_not = f"too little history of {like}: {number(len(history), 'date')}, and {LEAST_DATES} are needed"
-        elif odd.mean() > 1 / LEAST_DATES or (odd.any() and not usual):
+        if len(history) < _LEAST_DATES:
+            why_not = f"too little history of {like}: {number(len(history), 'date')}, and {_LEAST_DATES} are needed"
+        elif odd.mean() > 1 / _LEAST_DATES or (odd.any() and not usual):
             why_not = f"of {len(history)} dates of {like}, {odd.sum()} were unusual themselves"
         if why_not:
             least = 0.0
         elif least < (1 - _TELLING_SHARE) * usual:
             why_not = f"{like} has {usual:.0f} rows, give or take {usual - least:.0f}, so half could be missing"
-        return cls(like=like, dates=len(history), odd=int(odd.sum()), rows=usual, least=least, why_not=why_not)
+        return cls(like, len(history), int(odd.sum()), usual, least, why_not)
 
     @property
     def compared(self) -> str:
@@ -88,155 +93,125 @@ class Usual:
         return 1 - self.least / self.rows if self.rows else 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Account:
-    """One account's newest pull next to what there is to compare it with."""
-
-    pull: PullRecord
-    usual: Usual
-    most_before: int
-    lacking: int
-    others: int
-
-    def doubts(self) -> list[str]:
-        rows, said = self.pull.rows, []
-        if rows < self.usual.least:
-            said.append(
-                f"{number(rows, 'row')}, where {self.usual.like} usually has {self.usual.rows:.0f} "
-                f"({self.usual.compared})"
-            )
-        if self.most_before - rows > NOTABLE_SHARE * self.most_before:
-            said.append(f"{number(rows, 'row')}, where an earlier pull of the same date had {self.most_before}")
-        if self.pull.vanished > NOTABLE_SHARE * (rows + self.pull.vanished):
-            gone = number(self.pull.vanished, "row seen before is", "rows seen before are")
-            said.append(f"{gone} gone from the report")
-        if self.lacking > NOTABLE_SHARE * self.others:
-            lacking = number(self.lacking, "is", "are")
-            said.append(f"of {number(self.others, 'call')} that the other report knows, {lacking} not in this one")
-        return said
-
-
 def report_is_plausible(
-    ledger: Ledger, report: ReportName, day: date, *, accounts: Sequence[str], zone: ZoneInfo, now: datetime
-) -> Finding:
+    ledger: Ledger, report: ReportName, day: date, settings: VerifySettings, *, now: datetime
+) -> CheckResult:
     """Judge the newest pull of each account; one that does not cover the whole day cannot be compared with others."""
-    bounds = day_bounds(day, zone)
+    bounds = day_bounds(day, settings.zone)
     pulls = ledger.pulls(report, day)
     newest = newest_by_account(pulls)
-    usual = _usual(ledger, report, day, zone, [account for account in accounts if account in newest])
-    lacking, others = _lacking(ledger, report, day, zone, now)
-    judged, doubts = list[_Account](), list[str]()
-    for account_id in accounts:
-        if account_id not in newest:
-            doubts.append(f"account {account_id}: never pulled")
-            continue
-        one = _Account(
-            pull=newest[account_id],
-            usual=usual[account_id],
-            most_before=max(pull.rows for pull in pulls if pull.account_id == account_id),
-            lacking=lacking.get(account_id, 0),
-            others=others.get(account_id, 0),
-        )
-        whole = covers(one.pull, bounds)
-        found = one.doubts() if whole else []
-        if not whole and bounds[1] <= now:
-            found = [f"pulled only up to {one.pull.period_end:%Y-%m-%d %H:%M} UTC"]
-        doubts += [f"account {account_id}: {doubt}" for doubt in found]
-        judged.append(one)
-    rows: list[Row] = [
-        (
-            *(one.pull.account_id, one.pull.rows, round(one.usual.rows), max(0, math.ceil(one.usual.least))),
-            *(one.usual.dates, one.usual.odd, one.usual.why_not or "can be told", one.pull.vanished, one.lacking),
-        )
-        for one in judged
-    ]
-    columns = ("account", "rows", "usual", "least", "dates", "odd_dates", "history", "vanished")
+    accounts = [account for account in settings.ringcx_account_ids if account in newest]
+    usual = _usual(ledger, report, day, settings.zone, accounts)
+    calls = _calls(ledger, report, day, settings.zone, now)
+    rows = []
+    doubts = [f"account {account}: never pulled" for account in settings.ringcx_account_ids if account not in newest]
+    for account in accounts:
+        pull, history = newest[account], usual[account]
+        lacking, others = (int(calls[name].get(account, 0)) for name in ("lacking", "others"))
+        least = max(0, math.ceil(history.least))
+        compared = (round(history.rows), least, history.dates, history.odd, history.why_not or _CAN_TELL)
+        rows.append((account, pull.rows, *compared, pull.vanished, lacking))
+        found = []
+        if not covers(pull, bounds):
+            if bounds[1] <= now:
+                found.append(f"pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
+        else:
+            before = max(other.rows for other in pulls if other.account_id == account)
+            pulled = number(pull.rows, "row")
+            if pull.rows < history.least:
+                found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({history.compared})")
+            if before - pull.rows > _NOTABLE_SHARE * before:
+                found.append(f"{pulled}, where an earlier pull of the same date had {before}")
+            if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
+                gone = number(pull.vanished, "row seen before is", "rows seen before are")
+                found.append(f"{gone} gone from the report")
+            if lacking > _NOTABLE_SHARE * others:
+                missing = number(lacking, "is", "are")
+                found.append(f"of {number(others, 'call')} that the other report has, {missing} not in this one")
+        doubts += [f"account {account}: {doubt}" for doubt in found]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
     counts = {
-        "rows": sum(one.pull.rows for one in judged),
-        "rows_vanished": sum(one.pull.vanished for one in judged),
-        "usual_rows": sum(round(one.usual.rows) for one in judged),
-        "dates_compared": min((one.usual.dates for one in judged), default=0),
-        "accounts_history_cannot_tell": sum(bool(one.usual.why_not) for one in judged),
-        "calls_only_in_other_report": sum(one.lacking for one in judged),
+        "rows": int(table["rows"].sum()),
+        "rows_vanished": int(table["vanished"].sum()),
+        "usual_rows": int(table["usual"].sum()),
+        "dates_compared": int(table["dates"].min()) if rows else 0,
+        "accounts_history_cannot_tell": int((table["history"] != _CAN_TELL).sum()),
+        "calls_only_in_other_report": int(table["calls_only_in_other_report"].sum()),
     }
-    return Finding(
-        level=Level.doubtful if doubts else Level.good,
-        sentence=_sentence(report, day, judged, doubts, bounds[1] <= now),
-        counts=counts,
-        tables={"by_account": Table((*columns, "calls_only_in_other_report"), rows)} if rows else {},
+    if doubts:
+        sentence = (
+            f"{report} of {day} does not look whole: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if it "
+            "stays so, look at the same report in the RingCX administration (a holiday explains a quiet day)."
+        )
+    else:
+        sentence = _sentence(report, day, counts, usual, is_over=bounds[1] <= now) + _vanished(counts)
+    return CheckResult(
+        level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, tables={"by_account": table}
     )
 
 
-def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accounts: Sequence[str]) -> dict[str, Usual]:
-    """What is usual for each account on the day's weekday; where that cannot tell, on the days around it of its kind.
-
-    Monday to Friday are of one kind; Saturdays are another, and Sundays.
+def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accounts: Sequence[str]) -> dict[str, _Usual]:
+    """Return what is usual for each account on the day's weekday; where that cannot tell, on the days around it of its
+    kind. Monday to Friday are of one kind; Saturdays are another, and Sundays.
     """
-    weekday, kind = "this weekday", "a working day"
-    same = _history(ledger, report, [day - timedelta(weeks=back) for back in range(1, WEEKS + 1)], zone)
-    found = {account: Usual.of(weekday, same.get(account, _NO_HISTORY)) for account in accounts}
-    if any(one.why_not for one in found.values()) and day.weekday() < 5:
-        near = [day - timedelta(days=back) for back in range(1, 15)]
-        around = _history(ledger, report, [one for one in near if one.weekday() < 5], zone)
-        for account, one in found.items():
-            if one.why_not:
-                other = Usual.of(kind, around.get(account, _NO_HISTORY))
-                found[account] = one if other.why_not else other
-    return found
+
+    def judged(like: str, days: Iterable[date]) -> dict[str, _Usual]:
+        history = _history(ledger, report, days, zone)
+        return {account: _Usual.of(like, history["rows"][history["account_id"] == account]) for account in accounts}
+
+    usual = judged("this weekday", [day - timedelta(weeks=back) for back in range(1, _WEEKS + 1)])
+    if any(of_account.why_not for of_account in usual.values()) and day.weekday() < 5:
+        before = [day - timedelta(days=back) for back in range(1, 15)]
+        around = judged("a working day", [near for near in before if near.weekday() < 5])
+        usual |= {account: other for account, other in around.items() if usual[account].why_not and not other.why_not}
+    return usual
 
 
-_NO_HISTORY = pd.Series(dtype="float64")
-
-
-def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: ZoneInfo) -> Mapping[str, pd.Series]:
-    """Account -> the rows of those of the days that were pulled whole."""
+def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: ZoneInfo) -> pd.DataFrame:
+    """Return `account_id` and `rows` of those of the days that were pulled whole."""
 
     def read(day: date) -> list[tuple[str, int]]:
         bounds = day_bounds(day, zone)
         whole = newest_by_account(pull for pull in ledger.pulls(report, day) if covers(pull, bounds))
         return [(account, pull.rows) for account, pull in whole.items()]
 
-    with ThreadPoolExecutor(WEEKS, thread_name_prefix="history") as pool:
-        lines = [line for of_day in pool.map(read, days) for line in of_day]
-    history = pd.DataFrame(lines, columns=["account_id", "rows"])
-    return {str(account): rows for account, rows in history.groupby("account_id")["rows"]}
+    with ThreadPoolExecutor(_WEEKS, thread_name_prefix="history") as pool:
+        rows = [row for of_day in pool.map(read, days) for row in of_day]
+    return pd.DataFrame(rows, columns=["account_id", "rows"]).astype({"rows": "float64"})
 
 
-def _lacking(
-    ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime
-) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Account -> the calls that only the other report knows; account -> the calls that the other report knows.
+def _calls(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime) -> pd.DataFrame:
+    """Return by account the calls that only the other report has (`lacking`), and all that the other has (`others`).
 
-    Nothing for interaction metadata, which is whole by itself.
+    None for interaction metadata, which is whole by itself.
     """
     if report == INTERACTIONS:
-        return {}, {}
+        return pd.DataFrame(columns=["lacking", "others"])
+    lacking, others = ("not_in_global", "in_agent") if report == GLOBAL else ("not_in_agent", "reached")
     calls = compare(ledger, day, zone=zone, now=now).calls.groupby("account_id")
-    names = ("not_in_global", "in_agent") if report == GLOBAL else ("not_in_agent", "reached")
-    lacking, others = ({str(account): int(count) for account, count in calls[name].sum().items()} for name in names)
-    return lacking, others
+    return calls.agg(lacking=(lacking, "sum"), others=(others, "sum"))
 
 
-def _sentence(report: ReportName, day: date, judged: Sequence[_Account], doubts: Sequence[str], over: bool) -> str:
-    rows, vanished = sum(one.pull.rows for one in judged), sum(one.pull.vanished for one in judged)
-    gone = f" {number(vanished, 'row')} seen before vanished from the source; the recordings stay." if vanished else ""
-    if doubts:
-        return (
-            f"{report} of {day} does not look whole: {'; '.join(doubts)}.{gone} Run the date again; if it stays so, "
-            "look at the same report in the RingCX administration (a holiday explains a quiet day)."
-        )
-    if not over:
-        return f"{day} is not over: {number(rows, 'row')} of {report} so far, not compared with other days.{gone}"
-    reasons = [f"account {one.pull.account_id}: {one.usual.why_not}" for one in judged if one.usual.why_not]
+def _vanished(counts: Mapping[str, int]) -> str:
+    count = counts["rows_vanished"]
+    return f" {number(count, 'row')} seen before vanished from the source; the recordings stay." if count else ""
+
+
+def _sentence(
+    report: ReportName, day: date, counts: Mapping[str, int], usual: Mapping[str, _Usual], *, is_over: bool
+) -> str:
+    rows = number(counts["rows"], "row")
+    reasons = [f"account {account}: {history.why_not}" for account, history in usual.items() if history.why_not]
+    if not is_over:
+        return f"{day} is not over: {rows} of {report} so far, not compared with other days."
     if reasons:
         return (
-            f"{report} of {day} has {number(rows, 'row')}. Whether that is the whole day, history cannot tell: "
-            f"{'; '.join(reasons)}.{gone}"
+            f"{report} of {day} has {rows}. Whether that is the whole day, history cannot tell: {'; '.join(reasons)}."
         )
-    weakest = max((one.usual for one in judged), key=lambda usual: usual.noticeable, default=None)
-    if weakest is None:
+    if not usual:
         return f"{report} of {day}: no account to judge."
+    weakest = max(usual.values(), key=lambda history: history.noticeable)
     return (
-        f"{report} of {day} has {number(rows, 'row')}, where {sum(one.usual.rows for one in judged):.0f} are usual. "
-        f"More than {weakest.noticeable:.0%} missing would have been noticed ({weakest.compared}).{gone}"
+        f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. "
+        f"More than {weakest.noticeable:.0%} missing would have been noticed ({weakest.compared})."
     )

@@ -1,0 +1,52 @@
+"""What a check found, in words and figures that a compliance officer can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import pandas as pd
+
+from pipelines.wording import number
+
+SAMPLE = 20
+"""Counts are exact; of what is counted so many examples are shown."""
+
+
+class Level(StrEnum):
+    """`warning`: somebody should look. `error`: recordings are lost, late or unknown."""
+
+    ok = "ok"
+    warning = "warning"
+    error = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The answer of a check. `counts` are exact, `tables` of examples hold at most `SAMPLE` rows; no personal data."""
+
+    level: Level
+    sentence: str
+    counts: Mapping[str, int]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def examples(recordings: pd.DataFrame) -> pd.DataFrame:
+    """Return the first `SAMPLE` recordings: the ledger's columns, and in `matter` what is wrong."""
+    columns = {"recording_id": "recording", "matter": "matter", "status": "state"}
+    columns |= {name: name for name in ("reason", "date", "attempts")}
+    shown = recordings.head(SAMPLE)[list(columns)].rename(columns=columns)
+    return shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
+
+
+def problem_sentences(texts: Mapping[str, str], counts: Mapping[str, int], **facts: object) -> list[str]:
+    """Return the sentence of each count that is not zero, from `what one does|what others do|the rest`, where the rest
+    names `facts` in braces.
+    """
+    sentences = []
+    for name, text in texts.items():
+        singular, plural, rest = text.split("|")
+        if counts[name]:
+            sentences.append(number(counts[name], singular, plural) + rest.format(**facts))
+    return sentences
