@@ -1,6 +1,7 @@
 """What a date holds, sealed: the manifest, and the catalog that people query."""
 
 from datetime import date
+from functools import partial
 
 from dagster import (
     AssetExecutionContext,
@@ -13,7 +14,7 @@ from assets.presentation import counts, not_held, place, uri
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import Services
 from pipelines.steps.link.extract_links import linked_days
-from pipelines.steps.seal.manifest import seal_day, seal_neighbours
+from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 
 
 @asset(
@@ -30,28 +31,22 @@ def daily_manifest(context: AssetExecutionContext, services: ResourceParam[Servi
     """Seal the date, and its neighbours under which calls over midnight are stored."""
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
-        now, run_id = services.clock(), context.run.run_id
-        stores = (services.ledger, services.ledger_parts, services.bucket)
-        sealed = seal_day(*stores, day, now=now, run_id=run_id, signer=services.signer)
-        known = services.settings
-        others = linked_days(services.ledger, day, known.zone, known.archive_start_date) - {day}
-        also = seal_neighbours(
-            *stores,
-            others,
-            first=known.archive_start_date,
-            now=now,
-            run_id=run_id,
-            signer=services.signer,
-        )
-    for of, one in {day: sealed, **also}.items():
-        if one.outdated:
+        parts, bucket, settings = services.ledger_parts, services.bucket, services.settings
+        stores, now, run_id = (services.ledger, parts, bucket), services.clock(), context.run.run_id
+        seal = partial(seal_day, *stores, now=now, run_id=run_id, signer=services.signer)
+        sealed = seal(day)
+        others = linked_days(services.ledger, day, settings.zone, settings.archive_start_date) - {day}
+        first = settings.archive_start_date
+        neighbours = {other: seal(other) for other in neighbours_to_seal(parts, bucket, others, first)}
+    for sealed_day, manifest in {day: sealed, **neighbours}.items():
+        if manifest.outdated:
             context.log.warning(
                 "The manifest of %s may lack what another run has just written to that date: that run seals it "
                 "again when it ends. If it was stopped, run %s again",
-                of,
-                of,
+                sealed_day,
+                sealed_day,
             )
-    new = [of.isoformat() for of, one in also.items() if not one.manifest.unchanged]
+    new = [other.isoformat() for other, manifest in neighbours.items() if not manifest.manifest.unchanged]
     return MaterializeResult(
         metadata={
             **counts(sealed.recordings.by_status()),

@@ -18,7 +18,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.seal import manifest as seal
-from pipelines.steps.seal.manifest import seal_day, seal_neighbours
+from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import Discrepancy
@@ -68,8 +68,8 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     stores.ledger.append_states([pending(day) for day in (BEFORE, after)])
 
     def neighbours() -> dict[date, bool]:
-        found = seal_neighbours(*stores.all(), [nothing, BEFORE, after], first=FIRST, now=NOW, run_id="r")
-        return {day: one.manifest.unchanged for day, one in found.items()}
+        days = neighbours_to_seal(stores.parts, stores.bucket, [nothing, BEFORE, after], FIRST)
+        return {day: seal_day(*stores.all(), day, now=NOW, run_id="r").manifest.unchanged for day in days}
 
     assert neighbours() == {BEFORE: False}  # the other waits for its own first run
     manifest = latest_manifest(stores.bucket, BEFORE)

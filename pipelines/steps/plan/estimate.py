@@ -1,6 +1,6 @@
-"""The plan of a range: what each date asks for and brings, how long the limits make it take, what is urgent.
+"""The plan of a range: what each date requests and brings, how long the limits make it take, what is urgent.
 
-What neither the ledger nor its history knows is null, and said to be unknown.
+What neither the ledger nor its history tells is null, and shown as unknown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.steps.pull.reports import PARTS
 # A quarter of a year of each weekday would follow the season; two months follow the account as it is now.
 DATES_OF_A_WEEKDAY = 8
 # A few more are read, for some of the newest may be pulled in part only.
-_LOOKED_AT = DATES_OF_A_WEEKDAY + 4
+_READ_OF_A_WEEKDAY = DATES_OF_A_WEEKDAY + 4
 _READERS = 8
 _PULLED = ("complete", "pending")
 _TO_RUN = ("pending", "partly pulled", "never pulled")
@@ -142,7 +142,7 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
     """
     pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
     newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
-    recent = newest.groupby([day.weekday() for day in newest]).head(_LOOKED_AT)
+    recent = newest.groupby([day.weekday() for day in newest]).head(_READ_OF_A_WEEKDAY)
     stated = frozenset(ledger.recording_days())
 
     def state(day: date, *, pending: bool) -> str:
@@ -156,15 +156,16 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
 
     def rows(day: date) -> list[dict[str, Any]]:
         counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
-        for one in ledger.tally(day) if day in stated else ():
-            if (of_account := counts.get(one.account_id)) is not None:
-                of_account["recordings_known"] += one.recordings
-                if one.status is Status.archived:
-                    of_account["recordings_held"] += one.recordings
-                    of_account["bytes_held"] += one.size
-                elif one.status is Status.pending:
-                    of_account["pending_download" if one.source == INTERACTIONS else "pending_media"] += one.recordings
-        pending = any(one["pending_media"] or one["pending_download"] for one in counts.values())
+        for tally in ledger.tally(day) if day in stated else ():
+            if (of_account := counts.get(tally.account_id)) is not None:
+                of_account["recordings_known"] += tally.recordings
+                if tally.status is Status.archived:
+                    of_account["recordings_held"] += tally.recordings
+                    of_account["bytes_held"] += tally.size
+                elif tally.status is Status.pending:
+                    limit = "download" if tally.source == INTERACTIONS else "media"
+                    of_account[f"pending_{limit}"] += tally.recordings
+        pending = any(row["pending_media"] or row["pending_download"] for row in counts.values())
         of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
 
@@ -179,7 +180,7 @@ def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     asked["metadata"] = 0
     if settings.uses_interactions:  # a window may be shorter than the rest of a day of 23, 24 or 25 hours
         lengths = [end - start for start, end in (day_bounds(day, settings.zone) for day in known["date"])]
-        asked["metadata"] = [math.ceil(one.total_seconds() / settings.ringcx_metadata_window) for one in lengths]
+        asked["metadata"] = [math.ceil(length.total_seconds() / settings.ringcx_metadata_window) for length in lengths]
     asked["media"], asked["download"] = known["pending_media"], known["pending_download"]
     # With both sources a recording may come either way: the stricter limit is the one planned with.
     to_come = (known["usual"] - known["recordings_known"]).clip(lower=0).mask(known["state"].isin(_PULLED))
@@ -193,5 +194,7 @@ def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """
     limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
     limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
-    limits["seconds"] = [seconds_needed(one, rates) for one, rates in limits[["of_one_account", "rates"]].to_numpy()]
+    limits["seconds"] = [
+        seconds_needed(count, rates) for count, rates in limits[["of_one_account", "rates"]].to_numpy()
+    ]
     return limits

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipelines.ringcx.limits.limiter import Rate
 from pipelines.steps.plan.estimate import DATES_OF_A_WEEKDAY, Plan, date_ranges
+from pipelines.wording import number
 
 _WIDTH = 120
 _LIMITS = {
@@ -25,87 +26,83 @@ _IN_UI = "or in the UI: Lineage, Materialize all…, Show all partitions, a rang
 
 
 def text(plan: Plan) -> str:
-    """Return everything a person needs, in the order in which it is read, as Markdown."""
-    tables = [
+    """Return the plan as Markdown, in the order in which it is read."""
+    paragraphs = [
         table.to_markdown(index=False, disable_numparse=True, colalign=["left"] * 2 + ["right"] * (table.shape[1] - 2))
         for table in (_ranges_table(plan), _limits_table(plan))
     ]
-    remarks = [textwrap.fill(one, _WIDTH) for one in _remarks(plan)]
+    paragraphs.append("\n".join(textwrap.fill(remark, _WIDTH) for remark in _remarks(plan)))
     ranges = _backfills(plan)
-    for one in ranges:
-        one["note"] = "" if one["urgency"] == "in time" else f"  # {one['urgency']}"
-    launch = [
-        f"{how}\n\n" + "\n".join(f"    {form}{{note}}".format(**one) for one in ranges)
-        for how, form in ((_BY_COMMAND, _COMMAND), (_IN_UI, "[{from}...{to}]"))
-        if ranges
-    ]
-    return "\n\n".join([*tables, "\n".join(remarks), *launch, textwrap.fill(sentence(plan), _WIDTH)])
+    for how, form in ((_BY_COMMAND, _COMMAND), (_IN_UI, "[{from}...{to}]")) if ranges else ():
+        notes = ["" if dates["urgency"] == "in time" else f"  # {dates['urgency']}" for dates in ranges]
+        lines = [f"    {form.format(**dates)}{note}" for dates, note in zip(ranges, notes, strict=True)]
+        paragraphs.append("\n".join([f"{how}\n", *lines]))
+    return "\n\n".join([*paragraphs, textwrap.fill(sentence(plan), _WIDTH)])
 
 
 def sentence(plan: Plan) -> str:
-    """Return what it comes to."""
+    """Return what the plan comes to."""
     total = plan.totals
     to_run, unknown = total["dates_to_run"], total["dates_unknown"]
     if not to_run:
-        return f"Nothing to run: by the ledger, nothing is left to fetch on {_number(total['dates'], 'date')}."
+        return f"Nothing to run: by the ledger, nothing is left to fetch on {number(total['dates'], 'date')}."
     about = "about " if plan.to_run["estimated"].any() else ""
-    to_come = f"{about}{_number(total['recordings_to_fetch'], 'recording')} to fetch"
+    to_fetch = f"{about}{number(total['recordings_to_fetch'], 'recording')} to fetch"
     if unknown == to_run:
-        to_come = "how many recordings they have is unknown"
+        to_fetch = "how many recordings they have is unknown"
     elif unknown:
-        to_come += f", and an unknown number on {_number(unknown, 'date')}"
+        to_fetch += f", and an unknown number on {number(unknown, 'date')}"
     return (
-        f"{_number(to_run, 'date')} to run, {total['dates'] - to_run:,} left out: {to_come}; at least "
+        f"{number(to_run, 'date')} to run, {total['dates'] - to_run:,} left out: {to_fetch}; at least "
         f"{_hours(total['seconds'])}, set by the limit {total['longest']}. Retries are not counted. Nothing was "
-        "changed and nothing asked for."
+        "changed or requested."
     )
 
 
 def document(plan: Plan, made_at: datetime) -> str:
     """Return the whole plan for `--json`: totals, limits, cost, the dates it is estimated from, backfills, dates."""
     names = list(_LIMITS)
-    asked = [{name: count for name, count in one.items() if count} for one in _records(plan.dates[names])]
-    limits = plan.limits.assign(rates=plan.limits["rates"].map(_rates)).reset_index()
-    found = {
+    requests = [{name: count for name, count in row.items() if count} for row in _records(plan.dates[names])]
+    content = {
         "format": "ringcx-archive/plan/2",
         "from": plan.dates["date"].iloc[0],
         "to": plan.dates["date"].iloc[-1],
         "made_at": made_at.isoformat(),
         "sentence": sentence(plan),
         **plan.totals,
-        "limits": _records(limits),
+        "limits": _records(plan.limits.assign(rates=plan.limits["rates"].map(_rates)).reset_index()),
         "storage": _storage(plan),
         "estimate": {"dates": plan.basis},
         "backfills": [
-            {name: one[name] for name in ("from", "to", "urgency")} | {"command": _COMMAND.format(**one)}
-            for one in _backfills(plan)
+            {name: dates[name] for name in ("from", "to", "urgency")} | {"command": _COMMAND.format(**dates)}
+            for dates in _backfills(plan)
         ],
-        "dates": _records(plan.dates.drop(columns=names).assign(requests=pd.Series(asked))),
+        "dates": _records(plan.dates.drop(columns=names).assign(requests=pd.Series(requests))),
     }
-    return json.dumps(found, indent=1, default=str)
+    return json.dumps(content, indent=1, default=str)
 
 
 def _ranges_table(plan: Plan) -> pd.DataFrame:
-    """Return a row per range of dates that are alike: what is to be asked for, fetched and stored, or what is held."""
+    """Return a row per range of dates that are alike: what is to be requested, fetched and stored, or what is held."""
     rows = []
-    for one in _records(date_ranges(plan.dates, "state", "urgency")):
+    for dates in _records(date_ranges(plan.dates, "state", "urgency")):
         recordings = gigabytes = "-"
-        if one["to_run"]:
-            sign = ">" if one["unknown"] else "~" if one["estimated"] else ""
-            known = one["count"] > one["unknown"]
-            recordings = f"{sign}{one['recordings_to_fetch']:,}" if known else "unknown"
-            stored = known and (one["bytes_to_store"] or not one["recordings_to_fetch"])
-            gigabytes = f"{sign or '~'}{_gigabytes(one['bytes_to_store'])}" if stored else "unknown"
-        elif one["state"] == "complete":
-            recordings, gigabytes = f"{one['recordings_known']:,}", _gigabytes(one["bytes_held"])
+        if dates["to_run"]:
+            sign = ">" if dates["unknown"] else "~" if dates["estimated"] else ""
+            known = dates["count"] > dates["unknown"]
+            recordings = f"{sign}{dates['recordings_to_fetch']:,}" if known else "unknown"
+            sized = known and (dates["bytes_to_store"] or not dates["recordings_to_fetch"])
+            gigabytes = f"{sign or '~'}{_gigabytes(dates['bytes_to_store'])}" if sized else "unknown"
+        elif dates["state"] == "complete":
+            recordings, gigabytes = f"{dates['recordings_known']:,}", _gigabytes(dates["bytes_held"])
         rows.append(
             {
-                "dates": f"{one['from']}" if one["count"] == 1 else f"{one['from']} - {one['to']}",
-                "count": one["count"],
-                "state": one["state"],
-                "urgency": one["urgency"] if one["to_run"] else "",
-                "days left": one["days_left"],
-                "requests": f"{one['requests']:,}",
+                "dates": f"{dates['from']}" if dates["count"] == 1 else f"{dates['from']} - {dates['to']}",
+                "count": dates["count"],
+                "state": dates["state"],
+                "urgency": dates["urgency"] if dates["to_run"] else "",
+                "days left": dates["days_left"],
+                "requests": f"{dates['requests']:,}",
                 "recordings": recordings,
                 "GB": gigabytes,
             }
@@ -137,36 +134,36 @@ def _remarks(plan: Plan) -> list[str]:
         size = "an unknown number of GB"
     price = "{once:,.2f} {currency} to put them, {each_month:,.2f} {currency} a month to keep".format(**cost)
     estimated = max(0, total["recordings_to_fetch"] - known)
-    said = [
+    remarks = [
         f"Held already on these dates: {held:,} recordings, {_gigabytes(plan.dates['bytes_held'].sum())} GB.",
         f"To fetch: {known:,} known, {estimated:,} estimated; {size} to store.",
         f"By PLAN_PRICE_*: {price}.",
     ]
     if to_run["estimated"].any():
-        said.append(
+        remarks.append(
             f"Estimated from the ledger: for each weekday the median of its newest dates that were pulled whole (up to "
-            f"{DATES_OF_A_WEEKDAY}), here {_number(len(plan.basis), 'date')} from {plan.basis[0]} to {plan.basis[-1]}."
+            f"{DATES_OF_A_WEEKDAY}), here {number(len(plan.basis), 'date')} from {plan.basis[0]} to {plan.basis[-1]}."
         )
     if total["dates_unknown"]:
-        said.append(
-            f"Unknown: {_number(total['dates_unknown'], 'date')}, since no date of their weekday was pulled whole yet. "
+        remarks.append(
+            f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of their weekday was pulled whole yet. "
             "Run a week, then plan again. The plan adds no recordings, GB, hours of media or cost for them."
         )
     if len(urgent := to_run[to_run["urgency"] == "urgent"]):
         left = int(urgent["days_left"].min())
-        said.append(
-            f"Urgent: the source purges {_number(len(urgent), 'date')} within {settings.ringcx_retention_margin_days} "
-            f"days (RINGCX_RETENTION_MARGIN_DAYS), the first {'in ' + _number(left, 'day') if left else 'today'}: run "
+        remarks.append(
+            f"Urgent: the source purges {number(len(urgent), 'date')} within {settings.ringcx_retention_margin_days} "
+            f"days (RINGCX_RETENTION_MARGIN_DAYS), the first {'in ' + number(left, 'day') if left else 'today'}: run "
             "these first."
         )
         if total["seconds"] > left * 86400:
-            said.append("The whole plan takes longer than that: launch the others only when these are done.")
+            remarks.append("The whole plan takes longer than that: launch the others only when these are done.")
     if lost := int((to_run["urgency"] == "probably lost").sum()):
-        said.append(
-            f"Probably lost: {_number(lost, 'date')} older than the {settings.ringcx_retention_days} days that the "
+        remarks.append(
+            f"Probably lost: {number(lost, 'date')} older than the {settings.ringcx_retention_days} days that the "
             "source keeps recordings (RINGCX_RETENTION_DAYS). Reports may still answer; the recordings may be gone."
         )
-    return said
+    return remarks
 
 
 def _storage(plan: Plan) -> dict[str, Any]:
@@ -203,7 +200,3 @@ def _hours(seconds: float) -> str:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.2f}"
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

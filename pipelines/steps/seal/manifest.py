@@ -1,13 +1,13 @@
-"""What a date holds, written down: its sealed manifest and its part of the catalog.
+"""Seal what a date holds: its manifest and its part of the catalog.
 
-Totals say for each report whether the date was pulled at all: a date nobody asked about must not look like a quiet one.
+Totals say for each report whether the date was pulled at all: a date never pulled must not look like a quiet one.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -19,18 +19,17 @@ from pipelines.archive.proof.attestation import ObservedObject, read_witnesses, 
 from pipelines.archive.proof.manifest import ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import PullRecord, values
+from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.link.recordings_table import Known, Recordings
-from pipelines.steps.pull.coverage import pulls_of
+from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
 MANIFESTS = "manifests"
 """The kind of witness that lists manifests; the other kinds are the ledger's folders."""
 
 _ROUNDS = 5
-_AT_ONCE = 5000
+_BATCH = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +71,13 @@ def seal_day(
         lines = ledger.current([day])
         known = Recordings.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
-        totals = _totals(known) | rows_pulled(pulls_of(ledger, day))
-        catalog = catalog_table(recordings, _other_names(lines))
-        entries = entries_of(recordings)
+        by_status = known.by_status()
+        totals = {"found": by_status.total(), "bytes": known.size()}
+        totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
+        other_names: defaultdict[str, list[str]] = defaultdict(list)
+        for name, recording_id in Known(lines).names.items():
+            other_names[recording_id].append(name)
+        catalog, entries = catalog_table(recordings, other_names), entries_of(recordings)
         manifest = seal(bucket, day, entries, totals, catalog, run_id=run_id, sealed_at=now)
         names = parts.names(day)
         if names == sealed_names:
@@ -85,78 +88,46 @@ def seal_day(
     return SealedDay(manifest, catalog_key(bucket.prefix, day), known, witnessed, outdated=names != sealed_names)
 
 
-def seal_neighbours(
-    ledger: Ledger,
-    parts: LedgerParts,
-    bucket: Bucket,
-    days: Iterable[date],
-    *,
-    first: date,
-    now: datetime,
-    run_id: str,
-    signer: Signer | None = None,
-) -> dict[date, SealedDay]:
-    """Seal the other dates that a run appended to, where they were sealed before or come before the `first` partition.
+def neighbours_to_seal(parts: LedgerParts, bucket: Bucket, days: Iterable[date], first: date) -> list[date]:
+    """Return the other dates that a run appended to and must seal too: those that were sealed before or come before the
+    `first` partition.
 
     A call over midnight is found by one day's pull and stored under another date: without this that date's manifest
     would be out of date until its own next run, and a date before the first partition would never get one. Any
     other date that was never sealed waits for its own first run.
     """
-    return {
-        day: seal_day(ledger, parts, bucket, day, now=now, run_id=run_id, signer=signer)
-        for day in sorted(days)
-        if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))
-    }
-
-
-def _other_names(lines: pa.Table) -> dict[str, list[str]]:
-    """Recording id -> the ids that the other source knows it by."""
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for other, recording_id in Known(lines).names.items():
-        names[recording_id].append(other)
-    return dict(names)
+    return [
+        day for day in sorted(days) if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))
+    ]
 
 
 def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
-    """What a manifest says of each of these recordings, which are lines of STATE_SCHEMA in the order of their ids."""
-    for start in range(0, lines.num_rows, _AT_ONCE):
-        part = lines.slice(start, _AT_ONCE)
+    """Yield what a manifest says of each of these recordings: lines of STATE_SCHEMA in the order of their ids."""
+    for start in range(0, lines.num_rows, _BATCH):
+        part = lines.slice(start, _BATCH)
         columns = {name: values(part[name]) for name in ManifestEntry._fields}
-        columns["warnings"] = [tuple(some or ()) for some in columns["warnings"]]
+        columns["warnings"] = [tuple(warnings or ()) for warnings in columns["warnings"]]
         yield from map(ManifestEntry._make, zip(*columns.values(), strict=True))
 
 
-def rows_pulled(pulls: Mapping[ReportName, Sequence[PullRecord]]) -> dict[str, int]:
-    """For each report that was pulled, the rows of the newest pull of every account."""
-    rows: dict[str, int] = {}
-    for report, of_report in pulls.items():
-        newest = {pull.account_id: pull.rows for pull in of_report}
-        if newest:
-            rows[f"rows_{report}"] = sum(newest.values())
-    return rows
-
-
-def _totals(known: Recordings) -> dict[str, int]:
-    by_status = known.by_status()
-    return {
-        "found": by_status.total(),
-        "bytes": known.size(),
-        **{str(status): by_status[status] for status in Status},
-    }
+def rows_pulled(pulls: Pulls) -> dict[str, int]:
+    """Return for each report that was pulled the rows of the newest pull of every account."""
+    newest = {report: newest_by_account(of_report).values() for report, of_report in pulls.items() if of_report}
+    return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
 
 
 def _witness(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> int:
-    """Write down what no witness names yet. Manifests last: they are what this run itself has made."""
+    """Write a witness of what none names yet, and return how many those are. Manifests last: this run made them."""
     written = 0
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     for kind, found in (*names.items(), (MANIFESTS, manifests)):
         known, _ = read_witnesses(bucket, kind, day)
         fresh = []
         for name in found:
-            shown = name.removeprefix(bucket.prefix) if kind == MANIFESTS else name
-            if shown not in known:
+            relative = name.removeprefix(bucket.prefix) if kind == MANIFESTS else name
+            if relative not in known:
                 body = bucket.get_bytes(name) if kind == MANIFESTS else parts.read(name)
-                fresh.append(ObservedObject(shown, len(body), hashlib.sha256(body).hexdigest()))
+                fresh.append(ObservedObject(relative, len(body), hashlib.sha256(body).hexdigest()))
         write_witness(bucket, kind, day, fresh, now=now)
         written += len(fresh)
     return written
