@@ -122,7 +122,9 @@ def _define(
         try:
             result = check(context, services)
         except EXPECTED as error:
-            return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=f"Not judged: {error}")
+            return AssetCheckResult(
+                passed=False, severity=AssetCheckSeverity.ERROR, description=f"This could not be checked: {error}"
+            )
         return AssetCheckResult(
             passed=result.level is Level.ok,
             severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,

@@ -696,7 +696,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
             (
                 "1 recording is not archived now. 1 pending recording has less than 14 days left",
                 "1 is late:",
-                "1 was asked",
+                "1 has been requested",
             ),
             "1 recording is not archived now. 1 is lost (`missing`",
         ),
@@ -707,7 +707,7 @@ def test_losses_are_errors_while_the_source_may_still_have_them_and_warnings_aft
             (
                 "2 recordings are not archived now. 2 pending recordings have less than 14 days left",
                 "2 are late:",
-                "2 were asked",
+                "2 have been requested",
             ),
             "2 recordings are not archived now. 2 are lost (`missing`",
         ),
@@ -754,7 +754,7 @@ def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[...
     part.write_bytes(part.read_bytes()[:-40])
     found = check(it, "every_link_is_held", OLD)
     assert (found.passed, found.severity) == (False, ERROR)
-    assert "Not judged" in (found.description or "")
+    assert "could not be checked" in (found.description or "")
     assert part.name in (found.description or "")
 
 

@@ -343,6 +343,12 @@ def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watc
     assert audio_is_true(watched.ledger(), DAY).level is Level.ok
 
 
+def test_a_date_without_recordings_and_one_of_pending_recordings_have_no_wrong_audio(watched: Watched) -> None:
+    assert audio_is_true(watched.ledger(), DAY).level is Level.ok
+    watched.ledger().append_states([pending(DAY)])
+    assert audio_is_true(watched.ledger(), DAY).level is Level.ok
+
+
 def test_a_column_with_a_fraction_in_any_row_is_declared_as_one() -> None:
     shown = table(("date", "read", "megabytes"), [("2026-11-17", 3, 0), ("2026-11-18", 4, 9.345)])
     assert [column.type for column in shown.schema.columns] == ["string", "int", "float"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
 from pipelines.ledger.store import Ledger
@@ -65,11 +66,12 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each recording and `flag` that may be wrong with it, with the details in `matter`."""
     held["heard"] = _seconds_heard(held)
     lengths = zip(held["heard"], held["expected_duration_s"], strict=True)
-    differs = held[[duration_differs(expected, heard) for heard, expected in lengths]]
+    # By a mask with a type: an empty list would select no columns.
+    differs = held[np.array([duration_differs(expected, heard) for heard, expected in lengths], dtype=bool)]
     lengths = zip(differs["heard"], differs["expected_duration_s"], strict=True)
     header_only = pd.concat(
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
-    )
+    ).sort_values("recording_id")
     warned = held.explode("warnings").dropna(subset="warnings")
     is_silent = warned["warnings"].str.contains("silent")
     silent = warned[is_silent].groupby("recording_id").agg({**_SHOWN, "warnings": ", ".join}).reset_index()

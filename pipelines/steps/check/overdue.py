@@ -47,7 +47,7 @@ _SENTENCES = {
     "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges {retention} "
     "after the call. Deal with these first.",
     "overdue": "is late|are late|: the time of the next attempt has passed and no run came; is the daemon running?",
-    "stuck": "was asked for|were asked for| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
+    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
     "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); by date the source should still have "
     "{retrievable}: fix the cause and run `recordings` of the date with `retry_final: true`.",
     "dates_not_pulled": "date since the archive began was|dates since the archive began were| never pulled whole: run "
@@ -80,11 +80,10 @@ def no_overdue_recordings(
     tables = [STATE_SCHEMA.empty_table().select(columns)]
     tables += [table for _, table in _readable(missing_of, ledger.recording_days(), damaged)]
     missing = pa.concat_tables(tables).to_pandas()
-    missing["reason"] = missing["reason"].fillna("new")
     gaps = _never_pulled(ledger, settings, now, damaged)
     strange = sorted(parts.strange().items())
     is_pending = missing["status"] == Status.pending
-    pending, lost = missing[is_pending].copy(), missing[~is_pending]
+    pending, lost = missing[is_pending].sort_values(["date", "recording_id"]), missing[~is_pending]
     today = local_day(now, settings.zone)
     dates = pending[["date", "found_on"]]
     born = pending["started_at"].fillna(pd.to_datetime(pending["date"], utc=True))
@@ -117,7 +116,7 @@ def no_overdue_recordings(
     # A recording is shown with the first of its problems; of the lost the newest, for which something can be done.
     named = [pending[pending[problem]].assign(matter=problem) for problem in _PROBLEMS]
     named.append(lost.sort_values("date", ascending=False, kind="stable").assign(matter="lost"))
-    by_reason = missing.groupby(["status", "reason"]).size().reset_index(name="recordings")
+    by_reason = missing.fillna({"reason": "new"}).groupby(["status", "reason"]).size().reset_index(name="recordings")
     earliest = pending["date"][pending["without_partition"]].min()
     return CheckResult(
         level=level,
@@ -174,6 +173,8 @@ def _by_days_left(days_left: pd.Series, settings: PlanSettings) -> pd.DataFrame:
     edges = sorted(steps | {settings.ringcx_retention_margin_days})
     labels = ["purged already" if edges[0] == 0 else f"under {edges[0]}"]
     labels += [f"{low} to {high}" for low, high in pairwise(edges)]
+    if days_left.empty:
+        return pd.DataFrame()
     bins = pd.cut(days_left, [-math.inf, *edges, math.inf], right=False, labels=[*labels, f"{edges[-1]} and more"])
     return bins.value_counts(sort=False).rename_axis("days_left").reset_index(name="pending_recordings")
 

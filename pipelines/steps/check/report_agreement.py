@@ -1,7 +1,7 @@
 """Check that the two reports of a date name the same calls, and that each call has the recordings it should have.
 
 Calls are matched by account and UII over every row ever seen. The one report names the mono recording of a call, the
-other the stereo recording of each agent leg: what only one of them knows was left out by the other. Reads report rows
+other the stereo recording of each agent leg: what only one of them has was left out by the other. Reads report rows
 only; whether a recording is held is `completeness.py`.
 """
 
@@ -55,7 +55,7 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
     both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
     legs = _legs(ledger, day, both)
-    agents = legs.groupby(_CALL).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
+    agents = legs.groupby(_CALL).agg(stereo=("stereo", "any"), began=("began", "min")).assign(in_agent=True)
     calls = _calls(ledger, day, both).join(agents, how="outer")
     flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
     calls[flags] = calls[flags].eq(True)
@@ -81,7 +81,7 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
-    """The calls of a date as the Global Call Type Detail has them. `taken`: when, by an agent."""
+    """Return the calls of a date in the Global Call Type Detail. `taken`: when an agent took the call."""
     names = ("connected_duration", "connected_dts", "connected_route", "call_start_dts")
     rows = _rows(ledger, GLOBAL, day, names, accounts)
     rows["in_global"] = True
@@ -97,18 +97,17 @@ def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame
 
 
 def _legs(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
-    """Each agent leg of a date: when it began, and whether any row of it had a link."""
+    """Return each agent leg of a date: when it began, and whether any row of it had a link."""
     rows = _rows(ledger, AGENT, day, ("session_id", "start_dts"), accounts)
-    rows["in_agent"] = True
     rows["stereo"] = rows["link"] != ""
     rows["began"] = _times(rows["start_dts"], parse_report_time)
-    return rows.groupby(_LEG).agg(in_agent=("in_agent", "any"), stereo=("stereo", "any"), began=("began", "min"))
+    return rows.groupby(_LEG).agg(stereo=("stereo", "any"), began=("began", "min"))
 
 
 def _rows(
     ledger: Ledger, report: ReportName, day: date, names: Sequence[str], accounts: Collection[str]
 ) -> pd.DataFrame:
-    """Every row version of these accounts that has a UII, with its `link` and the named columns; null is empty."""
+    """Return every row version of these accounts that has a UII, with its `link` and these columns; null is empty."""
     wanted = [*_CALL, LINK_COLUMN[report], *names]
     rows = ledger.all_rows(report, day, columns=wanted).to_pandas().fillna("")
     rows = rows.rename(columns={LINK_COLUMN[report]: "link"})
@@ -118,14 +117,14 @@ def _rows(
 
 
 def _times(texts: pd.Series, parse: Callable[[str], datetime | None]) -> pd.Series:
-    """Each text as a time, null where it is none; each distinct text is parsed once."""
+    """Parse texts as times, null if a text is none; each distinct text is parsed once."""
     return pd.to_datetime(texts.map({text: parse(text) for text in texts.unique()}), utc=True, errors="coerce")
 
 
 def _with_links(
     ledger: Ledger, report: ReportName, day: date, newest: Mapping[str, PullRecord], accounts: Collection[str]
 ) -> set[str]:
-    """The accounts that have such recordings at all: by the `newest` pulls of `day`, or else the day or week before."""
+    """Return the accounts that have such recordings at all, by the pulls of `day`, the day before or a week before."""
     found = {account for account, pull in newest.items() if pull.with_link}
     for back in (1, 7):
         if found >= set(accounts):

@@ -175,7 +175,7 @@ class _Day:
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
 
     def _unreadable(self, error: Exception) -> None:
-        self.flag("unreadable", self.result.date, f"{self.day} could not be verified to its end: {_sentence(error)}")
+        self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

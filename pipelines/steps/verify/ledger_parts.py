@@ -32,7 +32,7 @@ def check_pulls(day: date, pulls: Pulls, settings: VerifySettings, flag: Flag) -
     any pull of the date names.
     """
     if not any(pulls.values()):
-        sentence = f"{day} was never pulled, so it is unknown what it should hold; run it"
+        sentence = f"{day} was never pulled, so what it should hold is unknown; run it"
         flag("never_pulled", day.isoformat(), sentence)
         return
     accounts = settings.ringcx_account_ids or sorted({pull.account_id for made in pulls.values() for pull in made})
@@ -77,7 +77,7 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
                     if sum(table.num_rows for table in newer) > states.num_rows:
                         states, newer = current_lines(pa.concat_tables([states, *newer])), []
             except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
-                sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is no whole merged part"
+                sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is not a complete merged part"
                 flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
         proven = {name for name, record in merged.items() if _check_merged(parts, name, record, attested, flag)}
         gone = sorted(attested.keys() - there.keys())
@@ -100,8 +100,8 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
             flag(
                 "unwitnessed",
                 fresh[0],
-                f"{number(len(fresh), 'ledger part')} of {day} ({kind}, the first is {fresh[0]}) came after it was "
-                "last sealed, or its witness was removed; run the date again",
+                f"{number(len(fresh), 'ledger part was', 'ledger parts were')} added to {day} ({kind}, the first is "
+                f"{fresh[0]}) after it was last sealed, or their witness was removed; run the date again",
             )
     return current_lines(pa.concat_tables([states, *newer]))
 
@@ -136,7 +136,7 @@ def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attes
         flag(
             "ledger_part_altered",
             name,
-            f"The merged ledger part {name} says of {strange[0]} another SHA-256 than its witness saw: one of the two "
+            f"The merged ledger part {name} gives another SHA-256 for {strange[0]} than its witness: one of the two "
             "was made by hand; restore both from an earlier version",
         )
     if unseen := [part for part in others if part not in attested]:

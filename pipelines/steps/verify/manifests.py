@@ -27,8 +27,8 @@ from pipelines.wording import number
 
 @dataclass(slots=True)
 class Evidence:
-    """What manifest, ledger and bucket say of a date's recordings, as entries by recording id: up to two kilobytes a
-    recording. `changed_at` is the time of the ledger's line, also of an id that is now another recording's name.
+    """What manifest, ledger and bucket say of a date's recordings, by recording id: about 1.5 kB a recording.
+    `changed_at` is the time of the ledger's line, also of an id that is now another recording's name.
     """
 
     sealed: Mapping[str, ManifestEntry] | None
@@ -42,9 +42,12 @@ class Evidence:
         """Add the ledger's current states of the date (STATE_SCHEMA)."""
         self.changed_at = dict(zip(values(lines["recording_id"]), values(lines["written_at"]), strict=True))
         lines = lines.filter(lines["same_as"].is_null())
-        for entry, etag in zip(entries_of(lines), values(lines["etag"]), strict=True):
-            self.ledger[entry.recording_id] = ManifestEntry._make(entry_document(entry).values())
-            self.etags[entry.recording_id] = etag
+        sealed_entries = self.sealed or {}
+        for row, etag in zip(entries_of(lines), values(lines["etag"]), strict=True):
+            entry, sealed = ManifestEntry._make(entry_document(row).values()), sealed_entries.get(row.recording_id)
+            # The very object of the manifest if both say the same: entries take most of the memory.
+            self.ledger[row.recording_id] = sealed if sealed == entry and sealed is not None else entry
+            self.etags[row.recording_id] = etag
 
     @property
     def expected(self) -> Mapping[str, ManifestEntry]:
@@ -128,14 +131,14 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
         named = head.document["previous_day"]
         if named is None:
             if named_before:
-                sentence = f"{head.key} names no manifest of {day} although one before it does"
+                sentence = f"{head.key} does not name a manifest of {day} although an earlier one does"
                 flag("manifest_altered", head.key, sentence)
             continue
         named_before = True
         number, sha256 = _named(named, day)
         key = f"{manifest_prefix(bucket.prefix, day)}manifest-{number}.json"
         if number is None:
-            sentence = f"{head.key} names no manifest of the day before in its proper form"
+            sentence = f"{head.key} does not name a manifest of the day before in the proper form"
             flag("manifest_altered", head.key, sentence)
         elif number not in chain.numbers:
             flag("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")

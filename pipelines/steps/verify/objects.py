@@ -2,7 +2,7 @@
 
 The cheap form believes the store's own checksum: at Amazon the SHA-256 that it computed on arrival, elsewhere the ETag
 of the listing if it is still the one that the store gave for the proven bytes. Where these say nothing or something
-else, the object is read and hashed. Reading is the only proof that needs nobody's word.
+else, the object is read and hashed. Only reading proves without trusting the store.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_objects(
     held = evidence.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:
-            flag("object_stray", str(key), f"{count} recordings are said to be stored under the one key {key}")
+            flag("object_stray", str(key), f"{count} recordings are recorded under the same key {key}")
     chosen = reading.choose(entry.recording_id for entry in held)
     ids = {entry.sha256: entry.recording_id for entry in reversed(held)}
 
@@ -90,7 +90,7 @@ def check_objects(
         if isinstance(found, KeyMissing):
             flag("object_missing", key, f"{name} is not in the bucket: {key} is gone{version}; restore it")
         elif isinstance(found, StorageUnavailable):
-            flag("unreadable", key, f"{name} could not be read again: {found}")
+            flag("unreadable", key, f"{name} could not be read: {found}")
         elif found is not None:
             result.read += 1
             result.bytes_read += found.size
@@ -106,7 +106,7 @@ def check_objects(
         progress(done, len(held))
     owners = {entry.key: recording_id for recording_id, entry in reversed(evidence.ledger.items())}
     for key in sorted(evidence.objects.keys() - {entry.key for entry in held}):
-        whose = "no manifest and no ledger part knows it"
+        whose = "no manifest or ledger part names it"
         if key in owners:
             whose = f"the ledger has {owners[key]} under it, and the manifest does not"
         size = evidence.objects[key].size
