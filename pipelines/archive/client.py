@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -63,37 +62,32 @@ def make_s3_client(
         StorageRefused: a variable of boto3 is wrong.
     """
     options = options or S3Options()
-    s3: dict[str, Any] = {"addressing_style": options.addressing_style} if options.addressing_style else {}
+    addressing: dict[str, Any] = {"addressing_style": options.addressing_style} if options.addressing_style else {}
 
-    def build(s3: Mapping[str, Any]) -> S3Client:
-        return session.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            config=Config(
-                max_pool_connections=max_connections,
-                tcp_keepalive=True,
-                connect_timeout=10,
-                read_timeout=60,
-                retries={"mode": "standard", "total_max_attempts": 5},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3=cast("Any", dict(s3) or None),
-            ),
-        )
-
+    config = Config(
+        max_pool_connections=max_connections,
+        tcp_keepalive=True,
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 5},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
     try:
         session = boto3_session()
         # TLS protects the body, and the request carries its SHA-256. Over plain HTTP only the signature protects it.
-        client = build(s3 | {"payload_signing_enabled": False})
-        if client.meta.endpoint_url.startswith("http:"):
-            client = build(s3)
+        for signing in ({"payload_signing_enabled": False}, {}):
+            merged = config.merge(Config(s3=cast("Any", addressing | signing or None)))
+            client = session.client("s3", endpoint_url=endpoint_url, config=merged)
+            if not client.meta.endpoint_url.startswith("http:"):
+                break
     except (BotoCoreError, ValueError) as error:
         raise StorageRefused(
             f"S3 cannot be used: {reason(error) or f'boto3 cannot make a client ({type(error).__name__})'}"
         ) from error
     events = client.meta.events
-    events.register("before-parameter-build.s3", _Added(options))
-    events.register("before-endpoint-resolution.s3", _RegionNote(client.meta.region_name))
+    events.register("before-parameter-build.s3", _add_options(options))
+    events.register("before-endpoint-resolution.s3", _warn_of_other_region(client.meta.region_name))
     events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
     events.register("before-call.s3.ListObjectsV2", _ask_by_key)
     for operation in ("PutObject", "UploadPart"):
@@ -104,13 +98,8 @@ def make_s3_client(
 def is_amazon(client: S3Client) -> bool:
     """Return whether the client talks to Amazon itself, in whatever partition."""
     host = urlsplit(client.meta.endpoint_url).hostname or ""
-    return host.endswith(_amazon_suffixes())
-
-
-def _amazon_suffixes() -> tuple[str, ...]:
-    partitions = create_loader().load_data("partitions")["partitions"]
-    outputs = (partition["outputs"] for partition in partitions)
-    return tuple({f".{one[name]}" for one in outputs for name in ("dnsSuffix", "dualStackDnsSuffix")})
+    outputs = [partition["outputs"] for partition in create_loader().load_data("partitions")["partitions"]]
+    return any(host.endswith(f".{output[name]}") for output in outputs for name in ("dnsSuffix", "dualStackDnsSuffix"))
 
 
 def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
@@ -147,40 +136,30 @@ def _send_at_once(request: AWSRequest, **_: object) -> None:
         del request.headers["Expect"]
 
 
-class _Added:
-    """Adds the options to a request's parameters: one place for recordings, manifests, the ledger and events."""
+def _add_options(options: S3Options) -> Callable[..., None]:
+    """Return a handler that adds the options to the parameters of every request that knows them."""
+    everywhere = {"ExpectedBucketOwner": options.expected_bucket_owner, "RequestPayer": options.request_payer}
 
-    def __init__(self, options: S3Options) -> None:
-        self._everywhere = {
-            "ExpectedBucketOwner": options.expected_bucket_owner,
-            "RequestPayer": options.request_payer,
-        }
-        self._kms_key_id = options.kms_key_id
+    def add(params: dict[str, Any], model: OperationModel, **_: object) -> None:
+        parameters = model.input_shape.members if model.input_shape else {}
+        params |= {name: value for name, value in everywhere.items() if value and name in parameters}
+        if options.kms_key_id and model.name in _ENCRYPTED:
+            params |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key_id}
 
-    def __call__(self, params: dict[str, Any], model: OperationModel, **_: object) -> None:
-        known = model.input_shape.members if model.input_shape else {}
-        params |= {name: value for name, value in self._everywhere.items() if value and name in known}
-        if self._kms_key_id and model.name in _ENCRYPTED:
-            params |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._kms_key_id}
+    return add
 
 
-class _RegionNote:
-    """Says once for each bucket that it is in another region, to which boto3 sends the requests from then on."""
+def _warn_of_other_region(configured: str) -> Callable[..., None]:
+    """Return a handler that warns once of each bucket in another region, where boto3 sends its requests then."""
+    warned: dict[str, object] = {}
 
-    def __init__(self, region: str) -> None:
-        self._region = region
-        self._named: set[str] = set()
-        self._lock = threading.Lock()
-
-    def __call__(self, builtins: Mapping[str, Any], params: Mapping[str, Any], **_: object) -> None:
-        region, bucket = builtins.get("AWS::Region"), params.get("Bucket")
-        if region in {self._region, "aws-global", None} or bucket is None:
+    def warn(builtins: Mapping[str, Any], params: Mapping[str, Any], **_: object) -> None:
+        region, bucket, call = builtins.get("AWS::Region"), params.get("Bucket"), object()
+        if region in {configured, "aws-global", None} or bucket is None or warned.setdefault(bucket, call) is not call:
             return
-        with self._lock:
-            if bucket in self._named:
-                return
-            self._named.add(bucket)
         _log.warning(
             "The bucket %s is in the region %s and not in %s; requests go there. Set AWS_REGION=%s",
-            bucket, region, self._region, region,
+            bucket, region, configured, region,
         )  # fmt: skip
+
+    return warn

@@ -13,6 +13,7 @@ Not for the source's errors. No message quotes content: keys are ours and hold n
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -21,7 +22,7 @@ from pipelines.aws import error_code, is_transient, reason, status
 
 
 class StorageError(Exception):
-    """Base of all. `code` and `status` are S3's own word and HTTP status, empty and 0 where S3 gave no answer."""
+    """Base of all. `code` and `status` are S3's error code and HTTP status, empty and 0 where S3 gave no answer."""
 
     code: str = ""
     status: int = 0
@@ -76,10 +77,21 @@ class NameTaken(StorageError):
         self.key = key
 
 
-_MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
-_BUCKET = frozenset({"NoSuchBucket", "InvalidBucketName"})
-_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
-_ALTERED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"})
+_LATER: Final = "; the next run continues from here"
+_BY_CODE: Final = {
+    "NoSuchBucket|InvalidBucketName": (
+        StorageRefused,
+        "There is no bucket {bucket} (S3 says {said}); create it, or correct ARCHIVE_BUCKET",
+    ),
+    "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraintException|301": (
+        StorageRefused,
+        "The bucket {bucket} is in another region (S3 says {said}); set AWS_REGION to the bucket's own",
+    ),
+    "BadDigest|InvalidDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch": (
+        StoreDamaged,
+        "The bytes for {where} were altered on the way (S3 says {said}) and not stored; the next run sends them again",
+    ),
+}
 
 
 @contextmanager
@@ -98,53 +110,37 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        found = _answered(error, bucket, action, key, where)
+        found = _from_answer(error, bucket, action, key, where)
         found.code, found.status = error_code(error), status(error)
         raise found from error
     except (BotoCoreError, HTTPError, OSError) as error:
-        why = reason(error)
+        kind, why = type(error).__name__, reason(error)
         if is_transient(error) or not isinstance(error, BotoCoreError):
-            raise StorageUnavailable(
-                f"S3 did not serve {where}: {why or f'the connection broke off ({type(error).__name__})'}; the next "
-                "run continues from here"
-            ) from error
-        raise StorageRefused(
-            f"S3 cannot be used ({action} on {where}): "
-            f"{why or f'{type(error).__name__}; look at ARCHIVE_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3'}"
-        ) from error
+            why = why or f"the connection broke off ({kind})"
+            raise StorageUnavailable(f"S3 did not serve {where}: {why}{_LATER}") from error
+        why = why or f"{kind}; check ARCHIVE_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3"
+        raise StorageRefused(f"S3 cannot be used ({action} on {where}): {why}") from error
 
 
-def _answered(error: ClientError, bucket: str, action: str, key: str, where: str) -> StorageError:
-    code, http_status = error_code(error), status(error)
-    said = code or str(http_status)
-    if code in _BUCKET:
-        return StorageRefused(f"There is no bucket {bucket} (S3 says {code}); create it, or correct ARCHIVE_BUCKET")
-    if code in _REGION or http_status == 301:
-        return StorageRefused(
-            f"The bucket {bucket} is in another region (S3 says {said}); set AWS_REGION to the bucket's own"
-        )
-    if code in _MISSING_KEY:
+def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: str) -> StorageError:
+    http_status = status(error)
+    said = error_code(error) or str(http_status)
+    for codes, (kind, sentence) in _BY_CODE.items():
+        if said in codes.split("|") or str(http_status) in codes.split("|"):
+            return kind(sentence.format(bucket=bucket, said=said, where=where))
+    if said in {"NoSuchKey", "404", "NotFound"}:
         return KeyMissing(key)
     if http_status == 412:
         return KeyExists(key)
-    if code in _ALTERED:
-        return StoreDamaged(
-            f"The bytes for {where} were altered on the way (S3 says {code}) and were not stored; the next run "
-            "sends them again"
-        )
     if is_transient(error):
-        return StorageUnavailable(
-            f"S3 said {said} ({http_status}) for {where} even after retries; the next run continues from here"
-        )
+        return StorageUnavailable(f"S3 said {said} ({http_status}) for {where} even after retries{_LATER}")
     if why := reason(error):
         return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")
+    remedy = "check ARCHIVE_BUCKET and the bucket's settings"
     if http_status in {401, 403}:
-        return StorageRefused(
-            f"S3 refused {action} on {where} ({said}); the credentials need that right on this bucket, and "
-            "ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be its owner"
+        remedy = (
+            "the credentials need that right, and ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be the bucket's owner"
         )
-    if code == "400":  # the answer to a HEAD has no body that says more
-        return StorageRefused(
-            f"S3 refused {action} on {where} (400); the credentials may have expired, or AWS_REGION is wrong"
-        )
-    return StorageRefused(f"S3 refused {action} on {where} ({said}); look at ARCHIVE_BUCKET and the bucket's settings")
+    elif said == "400":  # the answer to a HEAD has no body that says more
+        remedy = "the credentials may have expired, or AWS_REGION is wrong"
+    return StorageRefused(f"S3 refused {action} on {where} ({said}); {remedy}")

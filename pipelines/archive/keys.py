@@ -29,13 +29,18 @@ def recording_key(prefix: str, day: date, account_id: str, layout: str, file_pat
     `day` is the local day on which the recording itself starts, `layout` `mono` or `stereo` (else ValueError). Of the
     source's `file_path` only the last segment is used, and only when it is harmless.
     """
-    return f"{prefix}recordings/{_place(day, account_id, layout)}{_basename(file_path)}"
+    if layout not in get_args(Layout):
+        raise ValueError("A recording's layout is mono or stereo; correct the caller")
+    name = file_path.rpartition("/")[2]
+    # The hash is of the whole path: two harmful names in two folders then differ without help from apart_key.
+    harmless = _harmless(name, _NAME, file_path)
+    account = _harmless(account_id, _ACCOUNT, account_id)
+    suffix = "" if harmless == name else ".wav"
+    return f"{day_prefix(prefix, day)}account_id={account}/layout={layout}/{harmless}{suffix}"
 
 
 def apart_key(key: str, recording_id: str) -> str:
-    """A key next to `key` for another recording whose file has the same name: `<stem>-<8 hex of its id's
-    hash><suffix>`.
-    """
+    """A key next to `key` for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
     folder, slash, name = key.rpartition("/")
     stem, dot, suffix = name.rpartition(".")
     if not stem:
@@ -53,23 +58,18 @@ def kept_apart(key: str) -> Iterator[str]:
         yield key
 
 
-def conflict_key_beside(prefix: str, key: str, sha256: str) -> str:
-    """Where other bytes of the recording under `key` are kept: `{prefix}conflicts/…/<16 hex>-<name>`.
+def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
+    """Where other bytes of the recording under `key` are kept, or bytes that were refused for good and would have gone
+    there: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
 
     Raises:
         ValueError: `key` is not a recording's key under `prefix`.
     """
-    return _kept_under(f"{prefix}conflicts/", prefix, key, sha256)
-
-
-def quarantine_key(prefix: str, key: str, sha256: str) -> str:
-    """Where bytes that were refused for good are kept, which would have gone under `key`:
-    `{prefix}quarantine/date=…/…/<16 hex>-<name>`.
-
-    Raises:
-        ValueError: `key` is not a recording's key under `prefix`.
-    """
-    return _kept_under(f"{prefix}quarantine/", prefix, key, sha256)
+    start = f"{prefix}recordings/"
+    if not key.startswith(start):
+        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
+    path, slash, name = key.removeprefix(start).rpartition("/")
+    return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
 
 
 def day_prefix(prefix: str, day: date) -> str:
@@ -82,15 +82,9 @@ def manifest_prefix(prefix: str, day: date) -> str:
     return f"{prefix}manifests/date={day.isoformat()}/"
 
 
-def manifest_key(prefix: str, day: date, n: int) -> str:
-    """The key of a day's n-th manifest; n counts from 1.
-
-    Raises:
-        ValueError: n is less than 1.
-    """
-    if n < 1:
-        raise ValueError(f"Manifests are numbered from 1, not {n}")
-    return f"{manifest_prefix(prefix, day)}manifest-{n}.json"
+def manifest_key(prefix: str, day: date, number: int) -> str:
+    """The key of one of a day's manifests, which are numbered from 1."""
+    return f"{manifest_prefix(prefix, day)}manifest-{number}.json"
 
 
 def manifest_number(key: str) -> int | None:
@@ -104,14 +98,9 @@ def signature_key(key: str) -> str:
     return f"{key}.sig"
 
 
-def witness_folder(prefix: str, kind: str) -> str:
-    """Where the witnesses of one kind lie, a folder a day; `kind` is a folder's name."""
-    return f"{prefix}witnesses/{kind}/"
-
-
 def witness_prefix(prefix: str, kind: str, day: date) -> str:
-    """What the keys of all witnesses of one kind and day begin with."""
-    return f"{witness_folder(prefix, kind)}date={day.isoformat()}/"
+    """What the keys of all witnesses of one kind and day begin with; `kind` is a folder's name."""
+    return f"{prefix}witnesses/{kind}/date={day.isoformat()}/"
 
 
 def verification_key(prefix: str, day: date, name: str) -> str:
@@ -135,31 +124,8 @@ def metadata_text(value: str) -> str:
 
     Equal strings give equal texts and different ones different texts, so ids are compared in this form.
     """
-    text = quote(value, safe="/", errors="surrogatepass")
-    return (
-        text if len(text) <= _METADATA_LIMIT else f"sha256:{_sha256(value)}"
-    )  # quote leaves no ":", so the two forms never meet
-
-
-def _kept_under(folder: str, prefix: str, key: str, sha256: str) -> str:
-    start = f"{prefix}recordings/"
-    if not key.startswith(start):
-        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
-    place, slash, name = key.removeprefix(start).rpartition("/")
-    return f"{folder}{place}{slash}{sha256[:16]}-{name}"
-
-
-def _place(day: date, account_id: str, layout: str) -> str:
-    if layout not in get_args(Layout):
-        raise ValueError("A recording's layout is mono or stereo; correct the caller")
-    return f"date={day.isoformat()}/account_id={_harmless(account_id, _ACCOUNT, account_id)}/layout={layout}/"
-
-
-def _basename(file_path: str) -> str:
-    # The hash is of the whole path: two harmful names in two folders then differ without help from apart_key.
-    name = file_path.rpartition("/")[2]
-    harmless = _harmless(name, _NAME, file_path)
-    return harmless if harmless == name else f"{harmless}.wav"
+    text = quote(value, safe="/", errors="surrogatepass")  # which leaves no ":", so the two forms never meet
+    return text if len(text) <= _METADATA_LIMIT else f"sha256:{_sha256(value)}"
 
 
 def _harmless(text: str, allowed: re.Pattern[str], identity: str) -> str:

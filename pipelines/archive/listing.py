@@ -7,11 +7,10 @@ a date take eight seconds, and one in parallel.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import chain, pairwise, takewhile
 from typing import Final
 
-_AT_ONCE: Final = 16
-_LEAST: Final = 2000
+_THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,31 +21,31 @@ class Listed:
     etag: str
 
 
-ListKeys = Callable[[str, str], Iterator[tuple[str, Listed]]]
-"""Lists what begins with the first and comes after the second, in the store's order."""
-
-
 def list_in_parallel(
-    list_keys: ListKeys, start: str, expected: Iterable[str], *, least: int = _LEAST
+    list_keys: Callable[[str, str], Iterator[tuple[str, Listed]]],
+    start: str,
+    expected: Iterable[str],
+    *,
+    least: int = 2000,
 ) -> dict[str, Listed]:
     """Return every object whose key begins with `start`.
 
     Args:
-        list_keys: asks the store.
+        list_keys: lists what begins with its first argument and comes after its second one, in the store's order.
         start: of the keys.
         expected: keys that are likely to be found; the listing is divided between them.
         least: of them in each part.
     """
     inside = sorted(key for key in expected if key.startswith(start))
-    apart = max(least, -(-len(inside) // _AT_ONCE))
-    if cuts := inside[apart::apart]:
+    step = max(least, -(-len(inside) // _THREADS))
+    if cuts := inside[step::step]:
 
-        def part(ends: tuple[str, str | None]) -> list[tuple[str, Listed]]:
+        def list_part(ends: tuple[str, str | None]) -> list[tuple[str, Listed]]:
             after, last = ends
             return list(takewhile(lambda item: last is None or item[0] <= last, list_keys(start, after)))
 
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="listing") as pool:
-            found = {key: listed for items in pool.map(part, pairwise(["", *cuts, None])) for key, listed in items}
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:
+            found = dict(chain.from_iterable(pool.map(list_part, pairwise(["", *cuts, None]))))
         # Some stores list in no order, or not from a key on. Then the listing is made in one piece.
         if found.keys() >= set(inside):
             return found

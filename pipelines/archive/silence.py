@@ -1,12 +1,10 @@
-"""Is anybody to be heard? Says which channels of a WAV hold nothing but silence.
+"""Which channels of a WAV hold nothing but silence.
 
 Cheap enough for every recording on its way into the archive: a few short windows are read, and only a recording that
 is silent in all of them is read through (20 s of stereo: 13 microseconds where both speak, 0.3 ms where one is
 silent; its SHA-256 takes 0.4 ms). Not for judging quality, and not for deciding what a recording is (`wav`).
 """
 
-import os
-from collections.abc import Iterator
 from itertools import chain
 from typing import BinaryIO
 
@@ -29,37 +27,29 @@ def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
     """Return the channels, counted from 1, in which no sample is louder than -60 dBFS.
 
     Args:
-        stream: seekable, holding the WAV from position 0; where it stands afterwards is not said.
-        wav: what `inspect_wav` said of it.
+        stream: seekable, holding the WAV from position 0; its position afterwards is undefined.
+        wav: the headers, as `inspect_wav` returns them.
 
     Returns:
         Empty as well for what is not judged: under `MIN_SECONDS`, or not 16-bit PCM.
     """
     if wav.format_tag != _PCM or wav.bits_per_sample != 16 or (wav.duration_s or 0.0) < MIN_SECONDS:
         return ()
-    order = ">" if wav.big_endian else "<"
+    sample = np.dtype(">i2" if wav.big_endian else "<i2")
     frame = 2 * wav.channels
     frames = wav.data_bytes // frame
+    # Windows spread over the recording, beginning in its middle, where people talk; then all of it, block by block.
+    spacing = max(1, (frames - _WINDOW_FRAMES) // _WINDOWS)
+    windows = (((number + _WINDOWS // 2) % _WINDOWS * spacing, _WINDOW_FRAMES) for number in range(_WINDOWS))
+    blocks = ((first, _BLOCK_FRAMES) for first in range(0, frames, _BLOCK_FRAMES))
     heard = np.zeros(wav.channels, dtype=bool)
-    for first, count in chain(_windows(frames), _blocks(frames)):
-        stream.seek(wav.header_bytes + first * frame, os.SEEK_SET)
-        block = np.frombuffer(stream.read(count * frame), dtype=order + "i2").reshape(-1, wav.channels)
+    for first, count in chain(windows, blocks):
+        stream.seek(wav.header_bytes + first * frame)
+        data = stream.read(min(count, frames - first) * frame)
+        samples = np.frombuffer(data, dtype=sample).reshape(-1, wav.channels)
         for channel in np.flatnonzero(~heard):
-            samples = block[:, channel]  # not abs() of it: that of -32768 is -32768 again
-            heard[channel] = samples.max() > _LOUDEST_SILENCE or samples.min() < -_LOUDEST_SILENCE
+            column = samples[:, channel]  # not abs() of it: that of -32768 is -32768 again
+            heard[channel] = column.max() > _LOUDEST_SILENCE or column.min() < -_LOUDEST_SILENCE
         if heard.all():
             return ()
     return tuple(int(channel) + 1 for channel in np.flatnonzero(~heard))
-
-
-def _windows(frames: int) -> Iterator[tuple[int, int]]:
-    """First frame and length of windows spread over the recording, beginning in its middle, where people talk."""
-    apart = max(1, (frames - _WINDOW_FRAMES) // _WINDOWS)
-    for number in range(_WINDOWS):
-        place = (number + _WINDOWS // 2) % _WINDOWS
-        yield place * apart, min(_WINDOW_FRAMES, frames - place * apart)
-
-
-def _blocks(frames: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, frames, _BLOCK_FRAMES):
-        yield first, min(_BLOCK_FRAMES, frames - first)

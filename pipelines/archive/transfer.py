@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from pipelines.archive.bucket import Bucket, ObjectFacts
 from pipelines.archive.errors import Conflict, KeyExists, KeyMissing, NameTaken, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import conflict_key_beside, metadata_text
+from pipelines.archive.keys import copy_key, metadata_text
 from pipelines.archive.multipart import Put
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
@@ -113,7 +113,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
         # Other bytes that do not say whose they are (some servers lose metadata): neither may win.
         raise NameTaken(upload.key)
     # Another version of the same recording, or a damaged one: ours is kept too, for the source will not keep it.
-    kept_as = conflict_key_beside(bucket.prefix, upload.key, upload.sha256)
+    kept_as = copy_key("conflicts", bucket.prefix, upload.key, upload.sha256)
     try:
         _put(bucket, kept_as, upload, body)
     except KeyExists:

@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 _UNKNOWN32 = 0xFFFFFFFF
 _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
@@ -18,13 +18,10 @@ _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
 _UNKNOWN_SOX = range(0x7FFFE000, 0x7FFFFFFF)
 _STREAMED = 0x7FFFE000  # a size from here on that is not met comes from a writer that did not know the size
 _EXTENSIBLE = 0xFFFE
-_LINEAR = frozenset(
-    {0x0001, 0x0003, 0x0006, 0x0007}
-)  # PCM, float, A-law, u-law: bytes per second follow from the frame
+_LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second follow from the frame
 _SNIFF = 512
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
-
 
 Proof = Literal["whole", "nothing", "cut_off"]
 _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
@@ -57,7 +54,7 @@ class WavInfo:
 
 
 class NotARecording(ValueError):  # noqa: N818 - the glossary's word
-    """What was received holds no audio that can be told.
+    """What was received holds no recognizable audio.
 
     `reason` is one of empty_body, html_body, json_body, text_body, mp3_body, not_riff, not_wave, no_fmt, bad_fmt,
     no_data, header_only, cut_off (before any audio).
@@ -68,8 +65,7 @@ class NotARecording(ValueError):  # noqa: N818 - the glossary's word
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+class _Format(NamedTuple):
     tag: int
     channels: int
     sample_rate: int
@@ -77,19 +73,12 @@ class _Format:
     block_align: int
     bits: int
 
-    @property
-    def bytes_per_second(self) -> int:
-        frame = self.channels * self.bits // 8 if self.bits % 8 == 0 else 0
-        if self.tag in _LINEAR and (frame or self.block_align):
-            return self.sample_rate * (frame or self.block_align)
-        return self.byte_rate
-
 
 def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     """Walk the chunks of a WAV.
 
     Args:
-        stream: seekable, holding the file from position 0; where it stands afterwards is not said.
+        stream: seekable, holding the file from position 0; its position afterwards is undefined.
         size: the number of bytes received.
 
     Raises:
@@ -101,34 +90,58 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     samples = 0
     for name, start, declared in _chunks(stream, 12, size, order):
         if name == b"data":
-            if form is None:
-                raise NotARecording("no_fmt", "The WAV has no fmt chunk before its data")
-            if data64 is not None and declared == _UNKNOWN32:
-                declared = data64  # noqa: PLW2901 - the 64-bit chunk says it
-            length, is_open = _data_length(start, declared, riff_end, size)
-            missing = _missing(stream, start + length, riff_end, size, order)
-            is_open = is_open or (missing > 0 and (start + length <= size or length >= _STREAMED))
-            proof: Proof = "nothing" if is_open else "cut_off" if missing else "whole"
-            known = not missing and (length == declared or data64 is not None)  # else its writer knew no samples either
-            return _info(form, start, min(length, size - start), samples if known else 0, order, proof, missing > 0)
+            break
         if start + declared > size:
             raise NotARecording("cut_off", "The WAV ends inside a chunk before its data")
         if name == b"fmt ":
             form = _read_format(stream, start, declared, order)
-        elif name == b"ds64":
-            riff64, data64 = _read_ds64(stream, start, declared)
-            riff_end = riff64 if riff_end is None else riff_end
+        elif name == b"ds64" and declared >= 16:
+            riff64, data64 = struct.unpack("<QQ", _read_exactly(stream, start, 16))
+            if riff_end is None and riff64 not in {0, _UNKNOWN64}:
+                riff_end = 8 + riff64
         elif name == b"fact" and declared >= 4:
             (samples,) = struct.unpack(f"{order}I", _read_exactly(stream, start, 4))
-    if riff_end is not None and riff_end > size:
-        raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
+    else:
+        if riff_end is not None and riff_end > size:
+            raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
+        if form is not None:
+            raise NotARecording("no_data", "The WAV has no data chunk")
     if form is None:
-        raise NotARecording("no_fmt", "The WAV has no fmt chunk")
-    raise NotARecording("no_data", "The WAV has no data chunk")
+        raise NotARecording("no_fmt", "The WAV has no fmt chunk before its data")
+    if data64 is not None and declared == _UNKNOWN32:
+        declared = data64
+    # A streaming size means: to the end of the RIFF chunk, or else of the file. A size of zero is one as well, unless
+    # the RIFF chunk goes on after it: then the data is truly empty.
+    riff_follows = riff_end is not None and riff_end > start
+    is_streaming = (
+        declared in {_UNKNOWN32, _UNKNOWN64}
+        or (declared == 0 and not riff_follows)
+        or (declared in _UNKNOWN_SOX and riff_end is None)
+    )
+    length = declared if not is_streaming else riff_end - start if riff_end and riff_follows else size - start
+    missing = _missing(stream, start + length, riff_end, size, order)
+    is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
+    # Where sizes are unknown, the writer did not know the number of samples either.
+    samples = samples if not missing and (length == declared or data64 is not None) else 0
+    length = min(length, size - start)
+    if length == 0 or (form.tag in _LINEAR and length < form.block_align):
+        raise NotARecording("header_only", "The WAV has a header but no audio")
+    return WavInfo(
+        channels=form.channels,
+        sample_rate=form.sample_rate,
+        bits_per_sample=form.bits,
+        format_tag=form.tag,
+        data_bytes=length,
+        duration_s=_duration(form, length, samples),
+        header_bytes=start,
+        big_endian=order == ">",
+        proof="nothing" if is_open else "cut_off" if missing else "whole",
+        disagrees=missing > 0,
+    )
 
 
 def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
-    """The byte order, and where the RIFF chunk ends by its own word, None for a streaming size.
+    """Return the byte order, and where the RIFF chunk ends by its size, None for a streaming one.
 
     Raises:
         NotARecording: it is no WAV by its first bytes.
@@ -170,7 +183,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the body and declared size of each chunk whose header is in the file. Odd sizes are padded."""
+    """Yield name, start of the body and declared size of each chunk whose header is there; odd sizes are padded."""
     for _ in range(_MAX_CHUNKS):
         if position + 8 > size:
             return
@@ -190,41 +203,20 @@ def _read_exactly(stream: BinaryIO, position: int, count: int) -> bytes:
 def _read_format(stream: BinaryIO, start: int, declared: int, order: str) -> _Format:
     if declared < 16:
         raise NotARecording("bad_fmt", "The WAV's fmt chunk is too short")
-    tag, channels, rate, byte_rate, align, bits = struct.unpack(f"{order}HHIIHH", _read_exactly(stream, start, 16))
-    if tag == _EXTENSIBLE:
+    form = _Format._make(struct.unpack(f"{order}HHIIHH", _read_exactly(stream, start, 16)))
+    if form.tag == _EXTENSIBLE:
         if declared < 40:
             raise NotARecording("bad_fmt", "The WAV's extensible fmt chunk is too short")
         # The GUID begins with the classic tag.
         (tag,) = struct.unpack(f"{order}H", _read_exactly(stream, start + 24, 2))
-    if channels == 0 or rate == 0:
+        form = form._replace(tag=tag)
+    if form.channels == 0 or form.sample_rate == 0:
         raise NotARecording("bad_fmt", "The WAV's fmt chunk gives no channel or no sample rate")
-    return _Format(tag, channels, rate, byte_rate, align, bits)
-
-
-def _read_ds64(stream: BinaryIO, start: int, declared: int) -> tuple[int | None, int | None]:
-    """End of the RIFF chunk and size of the data by the 64-bit chunk; None where it does not tell."""
-    if declared < 16:
-        return None, None
-    riff, data = struct.unpack("<QQ", _read_exactly(stream, start, 16))
-    return (None if riff in {0, _UNKNOWN64} else 8 + riff), data
-
-
-def _data_length(start: int, declared: int, riff_end: int | None, size: int) -> tuple[int, bool]:
-    """How many bytes the data chunk has, and whether its end is open. A streaming size means: to the end of the RIFF
-    chunk, or else of the file.
-    """
-    definite_end = riff_end is not None and riff_end > start
-    if declared == 0 and definite_end:
-        return 0, False  # the RIFF size goes on behind an empty data chunk: it is truly empty, not left open
-    if declared in {0, _UNKNOWN32, _UNKNOWN64} or (declared in _UNKNOWN_SOX and riff_end is None):
-        if riff_end is not None and definite_end:
-            return riff_end - start, False
-        return size - start, True
-    return declared, False
+    return form
 
 
 def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, order: str) -> int:
-    """How many bytes the sizes promise that are not there."""
+    """Return how many bytes the sizes promise that are not there."""
     if data_end > size:
         return data_end - size
     if riff_end is None or riff_end <= size:
@@ -236,25 +228,10 @@ def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, o
     return 0 if riff_end - size == 1 and end == size else riff_end - size
 
 
-def _info(  # noqa: PLR0917 - in the order of the fields
-    form: _Format, start: int, length: int, samples: int, order: str, proof: Proof, disagrees: bool
-) -> WavInfo:
-    if length == 0 or (form.tag in _LINEAR and length < form.block_align):
-        raise NotARecording("header_only", "The WAV has a header but no audio")
-    rate = form.bytes_per_second
+def _duration(form: _Format, length: int, samples: int) -> float | None:
     if form.tag not in _LINEAR and 0 < samples < _UNKNOWN32:
-        duration: float | None = samples / form.sample_rate  # compressed: only the fact chunk is exact
-    else:
-        duration = length / rate if rate else None
-    return WavInfo(
-        channels=form.channels,
-        sample_rate=form.sample_rate,
-        bits_per_sample=form.bits,
-        format_tag=form.tag,
-        data_bytes=length,
-        duration_s=duration,
-        header_bytes=start,
-        big_endian=order == ">",
-        proof=proof,
-        disagrees=disagrees,
-    )
+        return samples / form.sample_rate  # compressed: only the fact chunk is exact
+    frame = form.channels * form.bits // 8 if form.bits % 8 == 0 else 0
+    frame = frame or form.block_align
+    rate = form.sample_rate * frame if form.tag in _LINEAR and frame else form.byte_rate
+    return length / rate if rate else None

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import Conflict, NameTaken, StorageRefused, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import apart_key, conflict_key_beside, metadata_text
+from pipelines.archive.keys import apart_key, copy_key, metadata_text
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 
 Build = Callable[..., bytes]
@@ -81,7 +81,7 @@ def test_other_bytes_of_the_same_recording_are_kept_apart(bucket: Bucket, upload
     for _ in range(2):  # found again by every later run, and kept once
         with pytest.raises(Conflict) as caught:
             store(bucket, new, io.BytesIO(b"new audio"))
-        kept_as = conflict_key_beside(bucket.prefix, new.key, new.sha256)
+        kept_as = copy_key("conflicts", bucket.prefix, new.key, new.sha256)
         assert (caught.value.key, caught.value.existing_sha256, caught.value.kept_as) == (old.key, old.sha256, kept_as)
         assert bucket.get_bytes(old.key) == b"old audio"
         assert bucket.get_bytes(kept_as) == b"new audio"
@@ -160,7 +160,7 @@ def test_an_object_that_is_not_what_it_says_is_never_adopted_and_costs_no_record
 def test_a_damaged_copy_of_a_conflict_is_named(bucket: Bucket, upload_of: UploadOf) -> None:
     store(bucket, upload_of(b"old"), io.BytesIO(b"old"))
     new = upload_of(b"new")
-    put_foreign(bucket, conflict_key_beside(bucket.prefix, new.key, new.sha256), b"???")
+    put_foreign(bucket, copy_key("conflicts", bucket.prefix, new.key, new.sha256), b"???")
     with pytest.raises(StoreDamaged, match="its name says"):
         store(bucket, new, io.BytesIO(b"new"))
 

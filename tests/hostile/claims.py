@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from pipelines.archive.keys import (
     apart_key,
-    conflict_key_beside,
+    copy_key,
     manifest_number,
     metadata_text,
     recording_key,
@@ -212,7 +212,7 @@ def _key_is_harmless(account: str, layout: str, path: str, recording_id: str) ->
         assert len(one.encode()) <= 1024
         assert manifest_number(one) is None or re.fullmatch(r".*/manifest-\d+\.json", one)
     assert beside != key
-    conflict = conflict_key_beside("", key, "ab" * 32)
+    conflict = copy_key("conflicts", "", key, "ab" * 32)
     assert conflict.startswith("conflicts/date=2026-11-20/account_id=")
     for value in (account, path, recording_id):
         shown = metadata_text(value)

@@ -197,7 +197,7 @@ class Attempt:
 
     def _quarantine(self, state: RecordingState, key: str, data: bytes, reason: str) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        name = keys.quarantine_key(self.bucket.prefix, key, sha256)
+        name = keys.copy_key("quarantine", self.bucket.prefix, key, sha256)
         metadata = {"sha256": sha256, "recording-id": keys.metadata_text(state.recording_id), "reason": reason}
         with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
             self.bucket.put_new(name, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata)

@@ -14,7 +14,7 @@ from datetime import date, datetime
 from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.keys import verification_key, witness_folder
+from pipelines.archive.keys import verification_key
 from pipelines.steps.seal.manifest import MANIFESTS
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading, date_of
@@ -26,7 +26,7 @@ _MOST_DATES = 100
 
 def sealed_dates(bucket: Bucket) -> list[date]:
     """Return all dates that were ever sealed: one whose manifests were removed still has their witnesses."""
-    folders = (f"{bucket.prefix}manifests/", witness_folder(bucket.prefix, MANIFESTS))
+    folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
     return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
 
 
