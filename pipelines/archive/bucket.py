@@ -207,13 +207,8 @@ class Bucket:
     ) -> Put:
         """Store an object where there is none, and prove that its bytes arrived.
 
-        Args:
-            key: the whole key, ARCHIVE_PREFIX included.
-            body: bytes, or a seekable stream that holds nothing else, of which at most `PART` bytes are in memory.
-            content_type: of the object.
-            sha256: of what was received, in hex; not needed for bytes that were made here.
-            metadata: of the object.
-            storage_class: None leaves it to the bucket.
+        `key` includes ARCHIVE_PREFIX. `body`: bytes, or a seekable stream that holds nothing else, of which at most
+        `PART` bytes are in memory. `sha256`: of what was received, in hex; not needed for bytes that were made here.
 
         Raises:
             KeyExists: an object is stored there.

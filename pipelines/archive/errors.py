@@ -13,7 +13,7 @@ Not for the source's errors. No message quotes content: keys are ours and hold n
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
@@ -40,20 +40,30 @@ class StoreDamaged(StorageError):
     """The bytes in the bucket, or on the way to it, are not the bytes that were received."""
 
 
-class KeyExists(StorageError):
+class _AboutKey(StorageError):
+    sentence: ClassVar[str]
+
+    def __init__(self, key: str) -> None:
+        super().__init__(self.sentence.format(key=key))
+        self.key = key
+
+
+class KeyExists(_AboutKey):
     """An object is stored under the key already, and nothing was written."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"An object is stored under {key} already, so nothing was written; compare the two")
-        self.key = key
+    sentence = "An object is stored under {key} already, so nothing was written; compare the two"
 
 
-class KeyMissing(StorageError):
+class KeyMissing(_AboutKey):
     """No object is stored under the key."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"Nothing is stored under {key}; if it should be, run that day again")
-        self.key = key
+    sentence = "Nothing is stored under {key}; if it should be, run that day again"
+
+
+class NameTaken(_AboutKey):
+    """Another recording, or an object that does not say what it is, has the key; nothing of ours was written."""
+
+    sentence = "Another recording is stored under {key}, so this one needs a separate name (apart_key)"
 
 
 class Conflict(StorageError):
@@ -67,14 +77,6 @@ class Conflict(StorageError):
         self.key = key
         self.existing_sha256 = existing_sha256
         self.kept_as = kept_as
-
-
-class NameTaken(StorageError):
-    """Another recording, or an object that does not say what it is, has the key; nothing of ours was written."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"Another recording is stored under {key}, so this one needs a separate name (apart_key)")
-        self.key = key
 
 
 _LATER: Final = "; the next run continues from here"

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import date
+from posixpath import splitext
 from typing import Literal, get_args
 from urllib.parse import quote
 
@@ -41,11 +42,8 @@ def recording_key(prefix: str, day: date, account_id: str, layout: str, file_pat
 
 def apart_key(key: str, recording_id: str) -> str:
     """A key next to `key` for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
-    folder, slash, name = key.rpartition("/")
-    stem, dot, suffix = name.rpartition(".")
-    if not stem:
-        stem, dot, suffix = name, "", ""
-    return f"{folder}{slash}{stem}-{_sha256(recording_id)[:8]}{dot}{suffix}"
+    stem, suffix = splitext(key)
+    return f"{stem}-{_sha256(recording_id)[:8]}{suffix}"
 
 
 def kept_apart(key: str) -> Iterator[str]:

@@ -30,11 +30,8 @@ def list_in_parallel(
 ) -> dict[str, Listed]:
     """Return every object whose key begins with `start`.
 
-    Args:
-        list_keys: lists what begins with its first argument and comes after its second one, in the store's order.
-        start: of the keys.
-        expected: keys that are likely to be found; the listing is divided between them.
-        least: of them in each part.
+    `list_keys(start, after)` lists in the store's order. The listing is divided between keys that are `expected` to be
+    found, at least `least` of them in each part.
     """
     inside = sorted(key for key in expected if key.startswith(start))
     step = max(least, -(-len(inside) // _THREADS))

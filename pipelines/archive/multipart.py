@@ -49,18 +49,11 @@ def put_in_parts(
     create_only: bool,
     fields: Mapping[str, Any],
 ) -> Put:
-    """Store a seekable stream under a key.
+    """Store a seekable stream under a key, where the caller has found no object.
 
-    Args:
-        client: of S3.
-        bucket: its name.
-        key: where no object is, as the caller has seen.
-        body: whole.
-        sha256: of what was received, in hex; nothing is stored when the body is another by now.
-        checksums: whether the store takes the SHA-256 of a part; else its MD5 is sent.
-        trusted: whether it is known to check them; else the ETag must prove the bytes.
-        create_only: whether it honours `If-None-Match`.
-        fields: what else describes the object, as `create_multipart_upload` names it.
+    `sha256` is of what was received, in hex; nothing is stored when the body is another by now. `checksums`: the store
+    takes the SHA-256 of a part; else its MD5 is sent. `trusted`: it is known to check them; else the ETag must prove
+    the bytes. `create_only`: it honours `If-None-Match`. `fields`: the rest of `create_multipart_upload`.
 
     Raises:
         KeyExists: an object is stored there by now.

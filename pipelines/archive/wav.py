@@ -151,7 +151,7 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     head = _read_exactly(stream, 0, min(size, _SNIFF))
     magic = head[:4]
     if magic not in _MAGICS:
-        if any(known.startswith(magic) for known in _MAGICS):
+        if any(whole.startswith(magic) for whole in _MAGICS):
             raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
         raise _not_riff(head)
     if size < 12:
@@ -164,22 +164,17 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
 
 
 def _not_riff(head: bytes) -> NotARecording:
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text.startswith(b"<"):
         return NotARecording("html_body", "The source sent a web page or XML instead of a recording")
     if text.startswith((b"{", b"[")):
         return NotARecording("json_body", "The source sent JSON instead of a recording")
     if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
         return NotARecording("mp3_body", "The source sent an MP3; the User-Agent must not look like a browser")
-    if _is_text(head):
+    characters = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the last one may be cut
+    if "\ufffd" not in characters and all(each.isprintable() or each.isspace() for each in characters):
         return NotARecording("text_body", "The source sent text instead of a recording")
     return NotARecording("not_riff", "What the source sent does not begin as a WAV does")
-
-
-def _is_text(head: bytes) -> bool:
-    """Whether it can be read as text; the last character may be cut."""
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(head)
-    return all(character.isprintable() or character.isspace() for character in text) and "\ufffd" not in text
 
 
 def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:

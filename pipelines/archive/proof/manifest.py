@@ -123,14 +123,9 @@ def seal(
     """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
     the catalog is written if it is missing or differs, and at no other time.
 
-    Args:
-        bucket: where they are stored.
-        day: the local day.
-        entries: one for each recording, by `recording_id`; some thousand are held at a time.
-        totals: what the day adds up to.
-        catalog: the day's part of the catalog, as `catalog_table` makes it.
-        run_id: no part of the content.
-        sealed_at: aware, no part of the content.
+    There is an entry for each recording, by `recording_id`; some thousand are held at a time. `totals` is what the day
+    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it. `run_id` and `sealed_at` (aware) are no
+    part of the content.
 
     Raises:
         ValueError: a recording is there twice or not in its place, or a time has no zone.
@@ -185,19 +180,15 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
 def catalog_table(recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
     """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the date is in its path.
 
-    Args:
-        recordings: a row for each, by `recording_id`, with at least the columns that a `ManifestEntry` has.
-        names: recording id -> other ids of the same recording.
+    `recordings` has a row for each, by `recording_id`, with at least the columns that a `ManifestEntry` has; `names`
+    maps a recording id to the other ids of the same recording.
     """
-    also = names or {}
-    empty: Any = pa.scalar([], _TEXTS)
     ids: list[Any] = recordings["recording_id"].to_pylist()
-    columns = {
-        **{name: recordings[name] for name in ManifestEntry._fields},
-        "warnings": pc.coalesce(recordings["warnings"], empty),  # parts may be older than the column
-        "also_known_as": pa.array([sorted(also.get(recording_id, ())) for recording_id in ids], _TEXTS),
-    }
-    return pa.table(columns).cast(CATALOG_SCHEMA)
+    others = [sorted((names or {}).get(recording_id, ())) for recording_id in ids]
+    empty: Any = pa.scalar([], _TEXTS)
+    columns: dict[str, Any] = {name: recordings[name] for name in ManifestEntry._fields}
+    columns["warnings"] = pc.coalesce(columns["warnings"], empty)  # parts may be older than the column
+    return pa.table({**columns, "also_known_as": pa.array(others, _TEXTS)}).cast(CATALOG_SCHEMA)
 
 
 def _get(bucket: Bucket, key: str) -> bytes | None:
