@@ -547,12 +547,12 @@ def test_what_oauth_says_of_a_refusal_is_shown_without_its_secrets(
     assert "(JWT is expired: … of …); check RINGCENTRAL_JWT" in str(refused.value)
 
 
-def test_a_renewal_that_fails_in_another_thread_takes_no_token_out_of_a_request() -> None:
+def test_a_renewal_that_fails_in_another_thread_takes_no_token_out_of_a_request(client: SourceClient) -> None:
     class Renewed(TokenAuth):
         def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002
             return _Token("fresh", renew_at=math.inf)
 
-    auth = Renewed(api_url=API)
+    auth = Renewed(client=client, api_url=API)
     request = httpx.Request("GET", f"{API}/x")
     prepare = auth.prepare
 
@@ -563,6 +563,8 @@ def test_a_renewal_that_fails_in_another_thread_takes_no_token_out_of_a_request(
     auth.prepare = loses_token  # type: ignore[method-assign]
     flow = auth.sync_auth_flow(request)
     sent = next(flow)
+    loses_token(sent)
+    auth.sign(sent)
     auth._token = None
     with pytest.raises(StopIteration):
         flow.send(httpx.Response(200, request=sent))

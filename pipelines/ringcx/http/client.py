@@ -1,11 +1,12 @@
-"""One HTTP client for everything that is asked of the source: permits, retries, `Retry-After`, the error taxonomy.
+"""One HTTP client for every request to the source: permits, retries, `Retry-After`.
 
-Not for log-ins (`auth.py`), nor for what an answer means (`reports.py`, `media.py`): any status that a retry does not
+Not here: log-ins (`auth.py`), and what an answer means (`reports/`, `media.py`): any status that a retry does not
 change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip.
 """
 
 import email.utils
 import logging
+import random
 import re
 import threading
 import time
@@ -14,10 +15,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
+from functools import partial
 from typing import Literal, Self, TypeVar, cast
 
 import httpx
-import tenacity
 
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, place
 from pipelines.ringcx.http.addresses import Resolve, system_resolve
@@ -29,29 +30,29 @@ _log = logging.getLogger(__name__)
 _HEADERS = {"User-Agent": "ringcx-archive/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
 T = TypeVar("T")
 
-PATIENCE_S = 300.0  # a longer Retry-After ends the tries: a run that sleeps holds its date, and the next run knows
+PATIENCE_S = 300.0  # a longer Retry-After ends the attempts: a run that sleeps blocks its date
 _TRANSIENT = frozenset({408, 429})
-_BODY_TRIES = 3  # a body that breaks off may be of gigabytes
-_INFLATED = 200  # a report packs to a twentieth, a bomb to a thousandth of its size
-_INFLATED_FREE = 64 << 20  # ... and silence in a recording may pack like a bomb, but is no more than this
-_UNPACKED = 1 << 20  # at a time
+_BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
+_INFLATED = 200  # a report shrinks to a twentieth, a bomb to a thousandth of its size
+_INFLATED_FREE = 64 << 20  # ... and silence in a recording may shrink like a bomb, but is no more than this
+_BLOCK = 1 << 20
 _PLAIN = frozenset({"", "identity"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _EXPLAINED = 4096
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
-_HOLDS_OFF = frozenset({429, 503})  # here Retry-After is meant for all of us, not only for the one who asked
+_SILENCING = frozenset({429, 503})  # here Retry-After is meant for all processes
 
 
 class Renewing(httpx.Auth, ABC):
-    """An auth whose token may have run out while its request waited for a permit."""
+    """An auth whose token may run out while its request waits for a permit, so that the client has it sign then."""
 
     @abstractmethod
     def prepare(self, request: httpx.Request) -> None:
-        """See to it that a fresh token is at hand."""
+        """Have a fresh token ready."""
 
     @abstractmethod
     def sign(self, request: httpx.Request) -> None:
-        """Put the token that is at hand on the request."""
+        """Put the token on the request."""
 
 
 class SourceClient:
@@ -59,13 +60,13 @@ class SourceClient:
 
     Args:
         limiter: shared by all processes.
-        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). One that is not named is free.
+        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). A limit without rates is free.
         priority: of its permits, log-ins too; lower goes first.
         stop: ends every wait at once when set.
         transport: for tests; takes every request, also those that may go to public addresses only.
-        resolve: asks for the addresses of a name.
-        attempts: tries of one request, the first included.
-        backoff_s: the wait before try n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
+        resolve: returns the addresses of a name.
+        attempts: of one request, the first included.
+        backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
         connect_timeout_s: seconds for a connection.
         read_timeout_s: seconds without a byte.
         max_connections: kept open for the next requests; at least the number of threads.
@@ -97,7 +98,7 @@ class SourceClient:
         self._stop = stop or threading.Event()
         self._attempts = attempts
         self._backoff_s = backoff_s
-        self._backoff = tenacity.wait_random_exponential(multiplier=backoff_s, max=backoff_cap_s)
+        self._backoff_cap_s = backoff_cap_s
         self._clock = clock
         self._sleep = sleep
         self._timeout = {"connect": connect_timeout_s, "read": read_timeout_s}
@@ -109,29 +110,30 @@ class SourceClient:
         )
 
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
-        """Return what `work` returns, doing it again while what it asks with `stream` may help another time.
+        """Return what `work` returns; repeat it while a request that it makes with `stream` may succeed another time.
 
         Args:
             work: everything from the request to the end of its answer.
-            attempts: tries in all, instead of the client's. Of bodies that break off there are three at most.
+            attempts: instead of the client's. A body that breaks off gets three at most.
 
         Raises:
-            SourceUnavailable: the tries are used up, or the source asked for a silence above `PATIENCE_S`.
+            SourceUnavailable: the attempts are used up, or the source asked for a silence above `PATIENCE_S`.
             BodyBroken: the same, where the last answer broke off.
             Stopped: the stop event was set.
         """
-        tries = attempts or self._attempts
-        retrying = tenacity.Retrying(
-            stop=lambda state: _failure(state).is_last(state.attempt_number, tries),
-            wait=self._wait_before,
-            sleep=self.pause,
-            retry=tenacity.retry_if_exception_type(TryAgain),
-            reraise=True,
-        )
-        try:
-            return retrying(work)
-        except TryAgain as last:
-            raise last.given_up() from None
+        allowed, attempt = attempts or self._attempts, 0
+        while True:
+            attempt += 1
+            try:
+                return work()
+            except TryAgain as failure:
+                asked_s = failure.asked_s
+                last = min(allowed, _BODY_ATTEMPTS) if failure.body else allowed
+                if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
+                    raise failure.given_up() from None
+            wait_s = random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._backoff_cap_s))  # noqa: S311
+            # `Retry-After: 0` does not mean at once.
+            self.pause(wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s))
 
     @contextmanager
     def stream(
@@ -154,11 +156,11 @@ class SourceClient:
             url: absolute.
             limit: which limit it counts against; an empty one is free.
             account_id: whose limit that is.
-            auth: adds the credentials. A `Renewing` one is asked for a fresh token once the permit is there.
+            auth: adds the credentials; a `Renewing` one signs once the permit is there.
             json: the body, as JSON.
             data: the body, as a form.
             headers: added to the client's own.
-            public_only: for an address from outside: a name is followed to public addresses only.
+            public_only: for an untrusted address: a name is followed to public addresses only.
 
         Raises:
             TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.
@@ -184,7 +186,7 @@ class SourceClient:
             )
         except (httpx.InvalidURL, UnicodeError) as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
-        response = self._try(request, auth)
+        response = self._attempt(request)
         with closing(response):
             try:
                 yield response
@@ -196,10 +198,7 @@ class SourceClient:
     def pause(self, seconds: float) -> None:
         """Wait; raise Stopped as soon as the stop event is set."""
         self.check_stop()
-        if self._sleep is not None:
-            self._sleep(seconds)
-        else:
-            self._stop.wait(seconds)
+        (self._sleep or self._stop.wait)(seconds)
         self.check_stop()
 
     def check_stop(self) -> None:
@@ -218,29 +217,27 @@ class SourceClient:
         self.close()
 
     def _permit(self, request: httpx.Request) -> None:
-        name, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
-        if not name:
-            self.check_stop()
-            return
-        # A host's silence is waited for first: a permit that is taken before it would be lost.
-        self._limiter.acquire(hold_key(name, request.url), account_id, (), stop=self._stop, patience_s=PATIENCE_S)
+        """Wait for a permit, and sign with a token that is fresh then."""
+        limit, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
         renewing = auth if isinstance(auth, Renewing) else None
-        self._limiter.acquire(
-            name,
-            account_id,
-            self._limits.get(name, ()),
-            priority=self._priority,
-            stop=self._stop,
-            patience_s=PATIENCE_S,
-            prepare=(lambda: None) if renewing is None else lambda: renewing.prepare(request),
-        )
-        if renewing is not None:  # the wait may have been longer than the life of the token it was signed with
+        self.check_stop()
+        if limit:
+            acquire = partial(self._limiter.acquire, account_id=account_id, stop=self._stop, patience_s=PATIENCE_S)
+            # A host's silence is waited for first: a permit that is taken before it would be lost.
+            acquire(hold_key(limit, request.url), rates=())
+            acquire(
+                limit,
+                rates=self._limits.get(limit, ()),
+                priority=self._priority,
+                prepare=None if renewing is None else partial(renewing.prepare, request),
+            )
+        if renewing is not None:
             renewing.sign(request)
 
-    def _try(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
-        """One try. The exceptions raised here never carry the request, which carries credentials."""
+    def _attempt(self, request: httpx.Request) -> httpx.Response:
+        """Send a request once. The exceptions raised here never carry the request, which carries credentials."""
         try:
-            response = self._authenticated(request, auth)
+            response = self._authenticated(request)
         except HeldOff as held:
             raise TryAgain(request, str(held).rstrip("."), held.seconds) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
@@ -252,40 +249,35 @@ class SourceClient:
             raise TryAgain(request, f"{type(error).__name__}: {error}") from None
         except httpx.TransportError as error:
             raise TryAgain(request, type(error).__name__) from None
-        if response.status_code in {200, 206} and (unasked := _unasked_encoding(response)):
+        status, encoding = response.status_code, _encoding(response)
+        if status in {200, 206} and encoding not in _PLAIN | _GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
-            raise TryAgain(request, f"the answer is encoded as {unasked}, which was not asked for")
-        if response.status_code not in _TRANSIENT and response.status_code < 500:
+            shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
+            raise TryAgain(request, f"the answer is encoded as {shown}, which was not asked for")
+        if status not in _TRANSIENT and status < 500:
             return response
         response.close()
-        asked_s = retry_after(response.headers.get("Retry-After"), self._clock())
-        verdict = f"HTTP {response.status_code}"
-        if asked_s is not None and request.extensions["limit"] and response.status_code in _HOLDS_OFF:
+        asked_s, verdict = retry_after(response.headers.get("Retry-After"), self._clock()), f"HTTP {status}"
+        if asked_s and request.extensions["limit"] and status in _SILENCING:
             self._hold_off(request, asked_s)
-        if asked_s is not None and asked_s > PATIENCE_S:
+        if asked_s and asked_s > PATIENCE_S:
             verdict += f", and it asked for {asked_s:.0f} s of silence"
         raise TryAgain(request, verdict, asked_s)
 
     def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
-        """Let nobody ask this host for so long, in any process; what other hosts have for the account goes on."""
+        """Let no process send requests to this host for so long; the account's requests to other hosts go on."""
         limit, account_id = request.extensions["limit"], request.extensions["account_id"]
         held_s = min(asked_s, LONGEST_HOLD_S)
-        if held_s > 0:
-            _log.warning(
-                "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
-                request.url.host,
-                asked_s,
-                account_id,
-                held_s,
-            )
+        _log.warning(
+            "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
+            *(request.url.host, asked_s, account_id, held_s),
+        )
         self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
 
-    def _authenticated(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+    def _authenticated(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
-        if auth is None:
-            return self._send(request)
-        flow = auth.sync_auth_flow(request)
-        try:
+        auth = request.extensions["auth"] or httpx.Auth()
+        with closing(auth.sync_auth_flow(request)) as flow:
             request = next(flow)
             while True:
                 response = self._send(request)
@@ -296,10 +288,7 @@ class SourceClient:
                 except BaseException:
                     response.close()
                     raise
-                with closing(response):
-                    response.read()
-        finally:
-            flow.close()
+                response.close()
 
     def _send(self, request: httpx.Request) -> httpx.Response:
         """Send one request, with a permit: also the one that an auth sends again after a 401."""
@@ -307,13 +296,8 @@ class SourceClient:
         transport = self._public if request.extensions["public_only"] else self._anywhere
         response = transport.handle_request(request)
         response.request = request
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
+        _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
         return response
-
-    def _wait_before(self, state: tenacity.RetryCallState) -> float:
-        wait_s, asked_s = self._backoff(state), _failure(state).asked_s
-        return wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)  # `Retry-After: 0` is not at once
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -340,7 +324,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
     blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
     if check is not None and isinstance(blocks, Body):
         blocks.fill_blocks(check)
-    if response.headers.get("Content-Encoding", "").strip().lower() in _PLAIN:
+    if _encoding(response) in _PLAIN:
         yield from blocks
         return
     unpacker, received, size = zlib.decompressobj(zlib.MAX_WBITS | 16), 0, 0
@@ -349,7 +333,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
         left = packed
         while left:
             try:
-                block = unpacker.decompress(left, _UNPACKED)
+                block = unpacker.decompress(left, _BLOCK)
             except zlib.error as error:
                 raise httpx.DecodingError("the gzip is damaged") from error
             if unpacker.unused_data:
@@ -359,7 +343,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
                 raise BombError
             yield block
             left = unpacker.unconsumed_tail
-    while block := unpacker.decompress(unpacker.unconsumed_tail, _UNPACKED):
+    while block := unpacker.decompress(unpacker.unconsumed_tail, _BLOCK):
         yield block
     if not unpacker.eof:
         raise httpx.DecodingError("the gzip ends early")
@@ -412,10 +396,11 @@ class BombError(Exception):
 
 
 class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
-    """A request that failed in a way that may pass.
+    """A request failed in a way that may pass.
 
     Attributes:
         asked_s: seconds of silence that the source asked for.
+        body: how the body of the answer failed, when it is that which failed.
     """
 
     def __init__(
@@ -426,33 +411,17 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
         *,
         body: Literal["slow", "broken"] | None = None,
     ) -> None:
-        super().__init__(verdict)
+        super().__init__(
+            f"{request.method} {place(request.url)} is not available now ({verdict}); the next run tries again, and if"
+            " it lasts, ask RingCX."
+        )
         self.asked_s = asked_s
-        self._request = request
-        self._body = body
-
-    def is_last(self, tried: int, tries: int) -> bool:
-        """Whether after so many of so many tries another one is not worth it."""
-        return tried >= (min(tries, _BODY_TRIES) if self._body else tries) or (self.asked_s or 0.0) > PATIENCE_S
+        self.body = body
 
     def given_up(self) -> SourceUnavailable:
-        """What it comes to when there is no other try."""
-        sentence = (
-            f"{self._request.method} {place(self._request.url)} is not available now ({self}); the next run tries"
-            " again, and if it lasts, ask RingCX."
-        )
-        return BodyBroken(sentence, slow=self._body == "slow") if self._body else SourceUnavailable(sentence)
+        """Return the error for the time when there is no other attempt."""
+        return BodyBroken(str(self), slow=self.body == "slow") if self.body else SourceUnavailable(str(self))
 
 
-def _unasked_encoding(response: httpx.Response) -> str | None:
-    """The encoding of an answer that is neither plain nor gzip: 64 KiB, unpacked twice, are 64 GiB in one piece."""
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    if encoding in _PLAIN | _GZIP:
-        return None
-    return f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
-
-
-def _failure(state: tenacity.RetryCallState) -> TryAgain:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, TryAgain)  # noqa: S101 - nothing else is tried again
-    return error
+def _encoding(response: httpx.Response) -> str:
+    return str(response.headers.get("Content-Encoding", "")).strip().lower()

@@ -122,7 +122,7 @@ class RateLimiter:
         priority: int = 0,
         stop: threading.Event | None = None,
         patience_s: float = math.inf,
-        prepare: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] | None = None,
     ) -> float:
         """Wait until one request of this limit and account may be sent; return the seconds waited.
 
@@ -163,7 +163,8 @@ class RateLimiter:
         try:
             while True:
                 check_stop(stop)
-                prepare()
+                if prepare is not None:
+                    prepare()
                 wait_s = self._persist(attempt, stop)
                 if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
