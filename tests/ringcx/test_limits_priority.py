@@ -86,6 +86,7 @@ def _end_hold(where: Path | str) -> None:
         import psycopg
 
         with psycopg.connect(where) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/media/1', 0))")
             connection.execute("UPDATE ringcx_limit_states SET held_until = 0")
 
 
