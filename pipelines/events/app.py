@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -31,23 +30,13 @@ from pipelines.events.files import Events, EventsUnavailable, day_folder, frame,
 from pipelines.settings import ReceiverSettings
 
 PATHS = ("/", "/events", "/events/")
-# What is no event is kept to be looked at: its beginning, and no more a day than this by one receiver.
+# The beginning of a request that is no event is kept for a person to look at, up to so many bytes a day.
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 PROVE_EVERY = 30.0
 _RETRY_SECONDS = 5
 # A start that far ahead, or before the first date, is a defect of the event: it is filed under the day it came on.
 _CLOCK_SKEW = timedelta(days=1)
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts since the start, and whether events can be stored. Holds no field of any event."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    last_event_at: datetime | None = None
-    proven_at: float = -math.inf
-    trouble: str = ""
 
 
 def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Sequence[bytes]) -> bool:
@@ -90,10 +79,17 @@ class TokenBucket:
 
 
 class Receiver:
-    """Takes requests, and answers when their events are durable."""
+    """Takes requests, and answers when their events are durable.
+
+    `counts`: answers since the start, by what became of their requests. `trouble`: why no event can be stored now, or
+    empty.
+    """
 
     def __init__(self, events: Events, settings: ReceiverSettings) -> None:
-        self.tally = Tally()
+        self.counts: Counter[str] = Counter()
+        self.trouble = ""
+        self._last_event_at: datetime | None = None
+        self._proven_at = -math.inf
         self._events = events
         self._commit = GroupCommit(events)
         self._settings = settings
@@ -121,18 +117,18 @@ class Receiver:
 
     async def crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer every request of a connection that is one too many; an ASGI application."""
-        self.tally.counts["crowded_out"] += 1
+        self.counts["crowded_out"] += 1
         headers = {"Connection": "close", "Retry-After": str(_RETRY_SECONDS)}
         await _sentence(503, "Too many connections; send the event again.", headers)(scope, receive, send)
 
     async def _elsewhere(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
-        self.tally.counts["elsewhere"] += 1
+        self.counts["elsewhere"] += 1
         return _sentence(error.status_code, "Send events to /events, by POST or GET.", error.headers)
 
     async def _event(self, request: Request) -> Response:
         response = await self._response(request)
-        self.tally.counts[_NAMES[response.status_code]] += 1
+        self.counts[_NAMES[response.status_code]] += 1
         return response
 
     async def _response(self, request: Request) -> Response:
@@ -157,9 +153,9 @@ class Receiver:
         try:
             return await self._stored(query, body, request.headers.get("content-type", ""))
         except EventsUnavailable as error:
-            self.tally.trouble = str(error)
+            self.trouble = str(error)
         except Overloaded:
-            self.tally.trouble = "More events come than can be stored; look at the speed of EVENTS_URL."
+            self.trouble = "More events come than can be stored; look at the speed of EVENTS_URL."
         return _sentence(503, "The event could not be stored; send it again.", {"Retry-After": str(_RETRY_SECONDS)})
 
     async def _stored(self, query: bytes, body: bytes, content_type: str) -> Response:
@@ -170,14 +166,14 @@ class Receiver:
             await self._set_aside(now, str(error), query, body, content_type)
             return _sentence(400, str(error))
         await self._store(day_folder(self._day(fields, now)), {"received_at": now.isoformat(), "fields": fields})
-        self.tally.last_event_at = now
+        self._last_event_at = now
         return Response()  # no body, which would be a second packet for each event
 
     async def _set_aside(self, now: datetime, why: str, query: bytes, body: bytes, content_type: str) -> None:
         day, kept_bytes = self._malformed
         kept_bytes = kept_bytes if day == now.date() else 0
         if kept_bytes > MALFORMED_BYTES_A_DAY:
-            self.tally.counts["malformed_not_kept"] += 1
+            self.counts["malformed_not_kept"] += 1
             return
         record = {
             "received_at": now.isoformat(),
@@ -192,7 +188,7 @@ class Receiver:
 
     async def _store(self, folder: str, record: Mapping[str, Any]) -> None:
         await self._commit.store((folder, frame(record)))
-        self.tally.proven_at, self.tally.trouble = time.monotonic(), ""
+        self._proven_at, self.trouble = time.monotonic(), ""
 
     def _day(self, fields: Mapping[str, str], now: datetime) -> date:
         started_at, _ = call_start(fields, self._settings.events_zone)
@@ -203,22 +199,21 @@ class Receiver:
     async def _prove(self) -> None:
         """Show that events could be stored now."""
         await self._commit.in_turn(self._events.probe)
-        self.tally.proven_at, self.tally.trouble = time.monotonic(), ""
+        self._proven_at, self.trouble = time.monotonic(), ""
 
     async def _health(self, _: Request) -> Response:
-        tally = self.tally
-        if tally.trouble or time.monotonic() - tally.proven_at > PROVE_EVERY:
+        if self.trouble or time.monotonic() - self._proven_at > PROVE_EVERY:
             try:
                 await self._prove()
             except EventsUnavailable as error:
-                tally.trouble = str(error)
+                self.trouble = str(error)
         health = {
-            "storage": "unavailable" if tally.trouble else "writable",
-            "events": dict(sorted(tally.counts.items())),
-            "last_event_at": tally.last_event_at.isoformat(timespec="seconds") if tally.last_event_at else None,
+            "storage": "unavailable" if self.trouble else "writable",
+            "events": dict(sorted(self.counts.items())),
+            "last_event_at": self._last_event_at.isoformat(timespec="seconds") if self._last_event_at else None,
             "waiting_bytes": self._commit.waiting_bytes,
         }
-        return JSONResponse(health, 503 if tally.trouble else 200)
+        return JSONResponse(health, 503 if self.trouble else 200)
 
 
 _NAMES = {

@@ -27,11 +27,11 @@ _LONGEST_NAME: Final = 128
 _LONGEST_ID: Final = 128
 _BLANKS: Final = b" \t\r\n\x0b\x0c"
 _BOM: Final = b"\xef\xbb\xbf"
-# The parameters of a recording link, which one that was not encoded loses to the form around it.
+# The parameters of a recording link: where a link is not encoded, they become fields of the form around it.
 _LINK_PARAMETERS: Final = ("accountId", "bucket", "region", "compliance", "file")
 
 
-class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence that the sender is told
+class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for the sender
     """The request holds no End Call Event. The text says why and what to do, without any of its content."""
 
 
@@ -67,11 +67,11 @@ def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | No
 
     Where they disagree the UII counts, whose zone is documented.
     """
-    said = parse_report_time(field(fields, "call_start"), zone)
+    by_field = parse_report_time(field(fields, "call_start"), zone)
     by_uii = uii_time(field(fields, "call_id"))
-    if said is None or by_uii is None:
-        return said or by_uii, False
-    return (said, False) if abs(said - by_uii) <= AGREE_WITHIN else (by_uii, True)
+    if by_field is None or by_uii is None:
+        return by_field or by_uii, False
+    return (by_field, False) if abs(by_field - by_uii) <= AGREE_WITHIN else (by_uii, True)
 
 
 def _require_call(fields: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ import json
 import os
 import time
 import zlib
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class LocalEvents:
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._clock = clock
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: dict[str, _Open] = {}
 
     def write(self, lines: Iterable[Line]) -> None:
         """Append to one file for each folder, and sync it: the lines survive a killed process and a power cut.
@@ -191,10 +191,9 @@ class LocalEvents:
             self._leave(folder)
             file = None
         if file is None:
-            while len(self._open) >= _OPEN_FILES:
+            if len(self._open) >= _OPEN_FILES:
                 self._leave(next(iter(self._open)))
             file = self._open[folder] = self._create(folder)
-        self._open.move_to_end(folder)
         return file
 
     def _create(self, folder: str) -> _Open:

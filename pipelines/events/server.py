@@ -81,7 +81,7 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
         await server.serve(sockets=[listener])
     finally:
         logging_task.cancel()
-    log.info("Ended; in all: %s", _counts_text(receiver.tally.counts))
+    log.info("Ended; in all: %s", _counts_text(receiver.counts))
 
 
 async def _log_counts(receiver: Receiver) -> None:
@@ -89,11 +89,11 @@ async def _log_counts(receiver: Receiver) -> None:
     before: Counter[str] = Counter()
     while True:
         await asyncio.sleep(LOG_EVERY)
-        counts = Counter(receiver.tally.counts)
+        counts = Counter(receiver.counts)
         if counts != before:
             log.info("In the last minute: %s", _counts_text(counts - before))
-        if receiver.tally.trouble:
-            log.error("%s", receiver.tally.trouble)
+        if receiver.trouble:
+            log.error("%s", receiver.trouble)
         before = counts
 
 
@@ -103,7 +103,7 @@ def _counts_text(counts: Counter[str]) -> str:
 
 def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol]:
     """Return uvicorn's own protocol with our time limit for a request, our limit of connections, and our counts."""
-    counts = receiver.tally.counts
+    counts = receiver.counts
 
     class Patient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None

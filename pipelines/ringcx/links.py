@@ -6,10 +6,10 @@
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple, Self
+from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import httpx
@@ -34,25 +34,19 @@ _TEMPORARY = re.compile(
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 
-class RecordingLink(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RecordingLink:
     """What a link says.
 
     Attributes:
-        url: the link without any white space; hidden in the repr, since some accounts' links open to anyone.
-        account_id: the account whose report names it.
+        url: the link without any white space; not in the repr, since some accounts' links open to anyone.
         file_path: where the file is at the source, decoded once. Data from outside, never a path to use.
         recording_id: `<account>/<file path>`: the same however the rest of the link is written.
-        basename: the last part of the file path.
     """
 
-    url: str
-    account_id: str
+    url: str = field(repr=False)
     file_path: str
     recording_id: str
-    basename: str
-
-    def __repr__(self) -> str:
-        return f"RecordingLink({self.recording_id!r})"
 
 
 def links_in(cell: str | None) -> list[str]:
@@ -63,9 +57,9 @@ def links_in(cell: str | None) -> list[str]:
 def parse_link(raw: str, account_id: str) -> RecordingLink:
     """Read a link as a report gives it; blanks inside, `&amp;`, the query's order and the last slash do not matter.
 
-    A link without `file` in its query is known by its path and a hash of its query, which may hold a secret. Signatures
-    and tokens are left out: they differ each time that a link is given. Where it leads, and credentials in it, are not
-    judged here: see `HostList`. So a recording has the same id whichever hosts are allowed.
+    A link without `file` in its query is identified by its path and a hash of its query, which may hold a secret.
+    Signatures and tokens are left out: they differ each time that a link is given. Where the link leads, and
+    credentials in it, are not judged here, so a recording has the same id whichever hosts are allowed (`HostList`).
 
     Raises:
         LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
@@ -74,10 +68,9 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
         raise LinkRefused("too_long")
     link = _AMPERSAND.sub("&", "".join(raw.split()))
     file_path = _file_path(link)
-    basename = file_path.rstrip("/").rpartition("/")[2]
-    if not basename:
+    if not file_path.strip("/"):
         raise LinkRefused("no_file")
-    return RecordingLink(link, account_id, file_path, f"{account_id}/{file_path}", basename)
+    return RecordingLink(link, file_path, f"{account_id}/{file_path}")
 
 
 def _file_path(link: str) -> str:

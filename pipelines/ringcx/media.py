@@ -27,7 +27,6 @@ from pipelines.ringcx.http.client import (
 )
 from pipelines.ringcx.links import HostList
 
-MEDIA_LIMIT = "media"
 _SNIFF = 512
 _REDIRECTS = 5
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
@@ -113,7 +112,7 @@ class MediaClient:
     _: KW_ONLY
     auth: httpx.Auth | None
     method: Method = "GET"
-    limit: str = MEDIA_LIMIT
+    limit: str = "media"
     ours: tuple[str, str, int] | None = None
     max_bytes: int = (1 << 32) - 1
     max_seconds: float = 1800

@@ -1,45 +1,38 @@
-"""What the columns of a report are called with us, however the source spells them.
+"""Our names of the columns of each report, however the source spells them, and which a report must have."""
 
-Only names live here: the documented columns, those a report cannot do without, and the folding of headings. It reads
-no bytes (`csv_body.py`, `json_body.py`) and imports nothing of ours.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from itertools import chain, count
 from typing import Final, Literal
 
 ReportName = Literal["agent_segment_metadata", "global_call_type_detail", "interaction_metadata", "end_call_events"]
 
-COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
-    "agent_segment_metadata": (
-        *("report_account_id", "uii", "session_id", "ani", "dnis", "call_type", "agent_id", "agent_login_id"),
-        *("agent_first_name", "agent_last_name", "agent_username", "product_type", "product_id", "product_name"),
-        *("enqueue_dts", "dequeue_dts", "queue_duration", "start_dts", "end_dts", "duration", "wrap_time", "dial_dts"),
-        *("dial_duration", "hold_duration", "agent_wait_duration", "term_party", "term_reason", "agent_disposition"),
-        *("segment_recording_file_name", "segment_recording_url"),
-    ),
-    "global_call_type_detail": (
-        *("uii", "source_type", "source_group_id", "source_group_name", "source_id", "source_name"),
-        *("source_description", "ani", "dnis", "call_status", "call_result", "queue_time", "call_duration"),
-        *("call_term_party", "call_term_reason", "billing_code", "call_notes", "connect_id", "connected_name"),
-        *("connected_route", "connected_duration", "connected_disposition", "final_disposition"),
-        *("connected_term_party", "connected_term_reason", "connected_extern_id", "recording_url", "dial_type"),
-        *("json_result", "call_start_dts", "call_end_dts", "connected_dts"),
-    ),
-    "interaction_metadata": (
-        *("sub_account_id", "dialog_id", "interaction_id", "channel_id", "channel_type", "channel_class"),
-        *("channel_endpoint_address", "contact_endpoint_address", "dialog_origination", "dialog_start_time_ms"),
-        *("dialog_end_time_ms", "dialog_duration_ms", "segment_id", "segment_type", "segment_participant_id"),
-        *("segment_participant_rc_extension_id", "segment_start_time_ms", "segment_end_time_ms"),
-        *("segment_duration_ms", "segment_agent_group_id", "system_disposition", "agent_disposition", "agent_notes"),
-        *("has_recording", "has_transcript", "segment_events", "segment_recording_url"),
-        "interaction_recording_location",
-    ),
-    "end_call_events": (
-        *("uii", "report_account_id", "event_type", "call_state", "call_start", "call_duration", "queue_duration"),
-        *("agent_disposition", "gate_id", "gate_name", "dnis", "ani", "agent_id", "external_agent_id", "username"),
-        "recording_url",
-    ),
+_DOCUMENTED: Final[dict[ReportName, str]] = {
+    "agent_segment_metadata": """
+        report_account_id uii session_id ani dnis call_type agent_id agent_login_id agent_first_name agent_last_name
+        agent_username product_type product_id product_name enqueue_dts dequeue_dts queue_duration start_dts end_dts
+        duration wrap_time dial_dts dial_duration hold_duration agent_wait_duration term_party term_reason
+        agent_disposition segment_recording_file_name segment_recording_url
+    """,
+    "global_call_type_detail": """
+        uii source_type source_group_id source_group_name source_id source_name source_description ani dnis call_status
+        call_result queue_time call_duration call_term_party call_term_reason billing_code call_notes connect_id
+        connected_name connected_route connected_duration connected_disposition final_disposition connected_term_party
+        connected_term_reason connected_extern_id recording_url dial_type json_result call_start_dts call_end_dts
+        connected_dts
+    """,
+    "interaction_metadata": """
+        sub_account_id dialog_id interaction_id channel_id channel_type channel_class channel_endpoint_address
+        contact_endpoint_address dialog_origination dialog_start_time_ms dialog_end_time_ms dialog_duration_ms
+        segment_id segment_type segment_participant_id segment_participant_rc_extension_id segment_start_time_ms
+        segment_end_time_ms segment_duration_ms segment_agent_group_id system_disposition agent_disposition agent_notes
+        has_recording has_transcript segment_events segment_recording_url interaction_recording_location
+    """,
+    "end_call_events": """
+        uii report_account_id event_type call_state call_start call_duration queue_duration agent_disposition gate_id
+        gate_name dnis ani agent_id external_agent_id username recording_url
+    """,
 }
+COLUMNS: Final = {report: tuple(names.split()) for report, names in _DOCUMENTED.items()}
 """The documented columns of each report under our names, in the documented order."""
 
 _ALIASES: Final[dict[ReportName, dict[str, str]]] = {
@@ -88,19 +81,18 @@ A report's column of that name gets the prefix `report_`.
 
 
 def required(report: ReportName) -> tuple[str, ...]:
-    """The columns without which an answer is not this report."""
-    if report == "interaction_metadata":
-        return ("dialog_id", "segment_id", LINK_COLUMN[report])
-    return ("uii", LINK_COLUMN[report])
+    """Return the columns without which an answer is not this report."""
+    key = ("dialog_id", "segment_id") if report == "interaction_metadata" else ("uii",)
+    return (*key, LINK_COLUMN[report])
 
 
 def fold(heading: str) -> str:
-    """A heading without case, blanks, underscores, hyphens and byte order mark: `Recording URL` is `recordingUrl`."""
+    """Drop case, blanks, underscores, hyphens and byte order marks: `Recording URL` and `recordingUrl` are the same."""
     return "".join(c for c in heading.casefold() if not c.isspace() and c not in "_-\ufeff")
 
 
 def canonical_name(report: ReportName, heading: str) -> str:
-    """Our name of one heading: the documented one, else the folded heading (`unnamed` when nothing is left of it)."""
+    """Return the documented name of a heading, else the folded heading (`unnamed` when nothing is left of it)."""
     folded = fold(heading)
     ours = {fold(name): name for name in COLUMNS[report]}
     ours |= {fold(alias): name for alias, name in _ALIASES.get(report, {}).items()}
@@ -109,21 +101,13 @@ def canonical_name(report: ReportName, heading: str) -> str:
 
 
 def canonical_names(report: ReportName, headings: Iterable[str]) -> list[str]:
-    """Our names of all headings, in their order; the second of two equal names gets `_2`, the third `_3`."""
-    names: list[str] = []
-    taken: set[str] = set()
+    """Return our names of all headings, in their order; the second of two equal names gets `_2`, the third `_3`."""
+    names: dict[str, None] = {}
     for heading in headings:
-        name = canonical_name(report, heading)
-        names.append(free_name(name, taken))
-        taken.add(names[-1])
-    return names
+        names[free_name(canonical_name(report, heading), names)] = None
+    return list(names)
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """The name itself, or with the first suffix `_2`, `_3`, … that nobody has."""
-    if name not in taken:
-        return name
-    n = 2
-    while f"{name}_{n}" in taken:
-        n += 1
-    return f"{name}_{n}"
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return the first of `name`, `name_2`, `name_3`, … that is not in `taken`."""
+    return next(free for free in chain([name], (f"{name}_{n}" for n in count(2))) if free not in taken)

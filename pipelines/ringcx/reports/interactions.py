@@ -56,13 +56,6 @@ def interaction_request(window: Period) -> dict[str, object]:
     }
 
 
-def account_path(rc_account_id: str, account_id: str, version: str = "v1") -> str:
-    """Return the path, below the API's base, of everything of a sub-account."""
-    return (
-        f"/cx/integration/{version}/accounts/{quote(rc_account_id, safe='')}/sub-accounts/{quote(account_id, safe='')}"
-    )
-
-
 def pull_interactions(
     client: SourceClient,
     *,
@@ -81,7 +74,7 @@ def pull_interactions(
 
     Raises: as `bodies.pull_body`.
     """
-    url = f"{base_url.rstrip('/')}{account_path(rc_account_id, account_id, version)}/interaction-metadata"
+    url = f"{_account_url(base_url, rc_account_id, account_id, version)}/interaction-metadata"
     request = interaction_request(window)
     return pull_body(
         client, url, limit="metadata", account_id=account_id, auth=auth, request=request, advice=_ADVICE, into=into
@@ -115,17 +108,19 @@ class SegmentLinks:
         Raises:
             LinkRefused: as `segment_recording_id`.
         """
-        path = f"/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
-        return f"{self._account_url(account_id)}{path}"
+        account_url = _account_url(self.base_url, self.rc_account_id, account_id)
+        return f"{account_url}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
 
     def owns(self, link: str, account_id: str) -> bool:
         """Whether `link` is the address of a recording of this sub-account under the present settings."""
-        account_url = self._account_url(account_id)
+        account_url = _account_url(self.base_url, self.rc_account_id, account_id)
         ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
         return ids is not None and not {ids[1], ids[2]} & {".", ".."}
 
-    def _account_url(self, account_id: str) -> str:
-        return f"{self.base_url.rstrip('/')}{account_path(self.rc_account_id, account_id)}"
+
+def _account_url(base_url: str, rc_account_id: str, account_id: str, version: str = "v1") -> str:
+    account, sub_account = quote(rc_account_id, safe=""), quote(account_id, safe="")
+    return f"{base_url.rstrip('/')}/cx/integration/{version}/accounts/{account}/sub-accounts/{sub_account}"
 
 
 def is_segment_link(link: str) -> bool:
