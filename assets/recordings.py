@@ -1,30 +1,23 @@
-"""The recordings: known by their links, then held in the archive."""
+"""The recordings of a date: registered by their links, then archived."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 
 import pyarrow.compute as pc
-from dagster import (
-    AssetExecutionContext,
-    Config,
-    MaterializeResult,
-    ResourceParam,
-    TableMetadataValue,
-    asset,
-)
+from dagster import AssetExecutionContext, Config, MaterializeResult, ResourceParam, TableMetadataValue, asset
 from pydantic import Field
 
 from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri
 from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
-from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import Services
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import SAMPLE
-from pipelines.steps.fetch.fetcher import Fetcher, refused_log_in
-from pipelines.steps.fetch.reopen import Retried, reopen
-from pipelines.steps.fetch.work_queue import standing_after, work_of
+from pipelines.steps.fetch.fetcher import Fetcher
+from pipelines.steps.fetch.reopen import reopen
+from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import Recordings
 from pipelines.steps.link.register_links import register_links
@@ -33,11 +26,11 @@ from pipelines.steps.pull.events import latency, waits
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
-    return table(("recording",), [(one,) for one in recording_ids[:SAMPLE]])
+    return table(("recording",), [(recording_id,) for recording_id in recording_ids[:SAMPLE]])
 
 
 class RetryConfig(Config):
-    """What somebody may ask of one run in the launchpad; a run without config tries nothing that is final."""
+    """What can be requested of a single run in the launchpad; a run without config tries nothing that is final."""
 
     retry_final: bool = Field(
         default=False,
@@ -46,8 +39,8 @@ class RetryConfig(Config):
     retry_recording_ids: list[str] = Field(
         default_factory=list,
         description=(
-            "Try again the recordings with these ids, whatever their state; one that is held in the bucket is adopted "
-            "and not fetched. The samples of the checks show ids."
+            "Try again the recordings with these ids, whatever their state. A recording that is in the bucket is "
+            "adopted and not fetched. The samples of the checks show ids."
         ),
     )
 
@@ -57,7 +50,7 @@ class RetryConfig(Config):
     group_name="recordings",
     kinds={"parquet"},
     metadata=column_schema(STATE_SCHEMA),
-    description="The recordings that the date's rows link to. Each one not known before becomes `pending`.",
+    description="The recordings that the date's rows link to. Each new recording becomes `pending`.",
 )
 def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
     """Register the recordings that the rows of the date link to."""
@@ -99,38 +92,36 @@ def recording_links(context: AssetExecutionContext, services: ResourceParam[Serv
     pool="ringcx_media",
     description=(
         "The WAV files in S3: everything `pending` and due is fetched, checked to be a whole recording, stored "
-        "create-only with its SHA-256, and its state recorded. What is already held is never fetched again."
+        "create-only with its SHA-256, and its state recorded. What is already archived is never fetched again."
     ),
 )
 def recordings(
     context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
 ) -> MaterializeResult[None]:
     """Fetch the due recordings of the date and record the state of each."""
-    day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
+    day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, services.clock()
     ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
     with as_permanent_failure():
         linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
-        retried = _reopened(config, services, day, linked, run_id)
-        work = work_of(ledger, day, linked, prefix, allowed, now=services.clock(), run_id=run_id)
-        context.log.info("%d recordings known, %d due", len(work.known), len(work.due))
-        result = _fetcher(services, run_id, ProgressReporter(context)).run(work)
-        known = work.known
+        ids = config.retry_recording_ids
+        again = reopen(ledger, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
+        matched = matched_recordings(ledger, day, linked, now=now, run_id=run_id)
+        queue = work_queue(matched, allowed, prefix, now=now, run_id=run_id)
+        context.log.info("%d recordings known, %d due", len(matched), len(queue))
+        concurrency, progress = services.settings.archive_concurrency, ProgressReporter(context)
+        result = Fetcher(services.attempt, ledger, concurrency, run_id, progress).run(queue)
         if result.settled:
-            known = standing_after(ledger, day, linked, now=services.clock(), run_id=run_id)
-        event_latency = (
-            _event_latency(ledger, known, day, run_id) if services.events is not None and result.archived else {}
-        )
-    if complaint := refused_log_in(result):
-        raise PermanentFailure(complaint)
+            matched = matched_recordings(ledger, day, linked, now=services.clock(), run_id=run_id)
+        event_latency = _event_latency(ledger, matched, day, run_id) if services.events and result.archived else {}
     return MaterializeResult(
         metadata={
-            "not_held": not_held(known.reasons()),
-            **counts(known.by_status()),
-            "of_other_dates": known.dated_otherwise(day),
+            "not_held": not_held(matched.reasons()),
+            **counts(matched.by_status()),
+            "of_other_dates": matched.dated_otherwise(day),
             "archived_now": result.archived,
             "adopted_now": result.adopted,
-            "reopened_now": retried.fresh,
-            "still_not_allowed": retried.refused,
+            "reopened_now": again.reopened,
+            "still_not_allowed": again.not_allowed,
             "megabytes_now": round(result.size / 1e6, 3),
             **event_latency,
             **uri(services.bucket, keys.day_prefix(prefix, day)),
@@ -139,37 +130,9 @@ def recordings(
     )
 
 
-def _reopened(config: RetryConfig, services: Services, day: date, linked: Iterable[date], run_id: str) -> Retried:
-    return reopen(
-        services.ledger,
-        day,
-        linked,
-        all_final=config.retry_final,
-        recording_ids=config.retry_recording_ids,
-        allowed=services.allowed,
-        now=services.clock(),
-        run_id=run_id,
-    )
-
-
-def _fetcher(services: Services, run_id: str, progress: ProgressReporter) -> Fetcher:
-    return Fetcher(
-        ledger=services.ledger,
-        bucket=services.bucket,
-        media=services.recorders,
-        rules=services.rules,
-        concurrency=services.settings.archive_concurrency,
-        run_id=run_id,
-        clock=services.clock,
-        stop=services.stop,
-        progress=progress,
-        quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
-    )
-
-
-def _event_latency(ledger: Ledger, known: Recordings, day: date, run_id: str) -> dict[str, float]:
-    """How long the recordings that the run archived took from their End Call Event; nothing when none had one."""
-    archived = known.held_by(run_id)
+def _event_latency(ledger: Ledger, matched: Recordings, day: date, run_id: str) -> dict[str, float]:
+    """Return how long the recordings that the run archived took from their End Call Event; empty if none had one."""
+    archived = matched.held_by(run_id)
     days = {day, *values(pc.unique(archived["found_on"]))}
     at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
     taken = latency(waits(ledger, days, at))

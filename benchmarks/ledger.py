@@ -40,7 +40,7 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Period
 from pipelines.ringcx.reports.tables import parse_report
-from pipelines.steps.fetch.fetcher import FLUSH_LINES
+from pipelines.steps.fetch.fetcher import FLUSH_STATES
 from pipelines.steps.link.register_links import AllowedLinks, register_links
 from pipelines.steps.pull.reports import ReportPull, ReportSource
 from sandbox.s3 import LocalS3
@@ -172,8 +172,8 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
             key = f"recordings/date={state.date}/account_id={state.account_id}/layout=stereo/{state.uii}.WAV"
             facts: dict[str, Any] = {"key": key, "size": 4, "sha256": "0" * 64, "duration_s": None, "etag": None}
             lines.append(archived(state, **facts, version_id=None, warnings=(), now=now(), run_id="benchmark"))
-        for start in range(0, len(lines), FLUSH_LINES):
-            ledger.append_states(lines[start : start + FLUSH_LINES])
+        for start in range(0, len(lines), FLUSH_STATES):
+            ledger.append_states(lines[start : start + FLUSH_STATES])
         front = Front(s3.url, sorted(str(line.key) for line in lines), 4)
         settings = {
             "ARCHIVE_BUCKET": s3.bucket,

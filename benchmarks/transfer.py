@@ -236,33 +236,23 @@ def run_pending() -> None:
 
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
-    from pipelines.memory import calm_collector, choose_allocator  # noqa: PLC0415 - here only
+    from pipelines.memory import tune_allocator, tune_gc  # noqa: PLC0415 - here only
     from pipelines.orchestration.resources import Services  # noqa: PLC0415
     from pipelines.settings import Settings, load  # noqa: PLC0415
     from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
-    from pipelines.steps.fetch.work_queue import work_of  # noqa: PLC0415
+    from pipelines.steps.fetch.work_queue import matched_recordings, work_queue  # noqa: PLC0415
 
-    choose_allocator()
-    calm_collector()
+    tune_allocator()
+    tune_gc()
     job = json.loads(sys.stdin.read())
     services = Services(lambda: load(Settings))
     # Made before it counts.
     _ = services.settings, services.ledger, services.bucket, services.recorders, services.rules, services.allowed
     with _measured(job["recordings"], job["size"]):
-        prefix, allowed = services.bucket.prefix, services.allowed
-        work = work_of(services.ledger, DAY, (), prefix, allowed, now=services.clock(), run_id="bench")
-        result = Fetcher(
-            ledger=services.ledger,
-            bucket=services.bucket,
-            media=services.recorders,
-            rules=services.rules,
-            concurrency=services.settings.archive_concurrency,
-            run_id="bench",
-            clock=services.clock,
-            stop=services.stop,
-            progress=lambda _: None,
-            quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
-        ).run(work)
+        known = matched_recordings(services.ledger, DAY, (), now=services.clock(), run_id="bench")
+        queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="bench")
+        concurrency = services.settings.archive_concurrency
+        result = Fetcher(services.attempt, services.ledger, concurrency, "bench", lambda _: None).run(queue)
     if result.archived != job["recordings"]:
         reasons = {one.reason for one in services.ledger.states([DAY]).values()}
         raise SystemExit(f"Only {result.archived} of {job['recordings']} recordings were archived: {reasons}")

@@ -7,17 +7,17 @@ from zoneinfo import ZoneInfo
 
 
 def utc_now() -> datetime:
-    """The present, aware."""
+    """Return the present, aware."""
     return datetime.now(UTC)
 
 
 def day_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The instants (UTC) at which the local `day` begins and at which the next one begins."""
+    """Return the instants (UTC) at which the local `day` begins and at which the next one begins."""
     return _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
 
 
 def local_day(instant: datetime, zone: ZoneInfo) -> date:
-    """The local day on which an aware `instant` falls."""
+    """Return the local day on which an aware `instant` falls."""
     return instant.astimezone(zone).date()
 
 

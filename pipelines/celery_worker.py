@@ -1,12 +1,12 @@
 """The Celery application of a run worker: `celery --app pipelines.celery_worker worker` (docs/scaling.md).
 
-Broker, result backend and everything else are what dagster.yaml gives to `CeleryRunLauncher`, so that the two sides
-cannot differ. What is added is what becomes of the runs of a worker that died.
+Broker, result backend and all other configuration come from what dagster.yaml gives to `CeleryRunLauncher`, so that the
+two sides cannot differ. Added here is what happens to the runs of a worker that died.
 
 A task is acknowledged when its run has ended; the broker gives it to another worker when this one's connection breaks.
 Dagster, with its run monitoring on, ignores a second worker for a run that has begun, and takes the ignored task for
-the run's success: the run would stay "started" until `max_runtime_seconds`. So a task that comes again ends its run
-here, as a run whose worker was lost, and Dagster's run retries start it again, from the steps that had not succeeded.
+the run's success: the run would stay "started" until `max_runtime_seconds`. So a redelivered task ends its run here, as
+a run whose worker was lost, and Dagster's run retries start it again, from the steps that had not succeeded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 
 from celery import Celery, Task
 from dagster import DagsterInstance, DagsterRunStatus
+
+# Private, and pinned by requirements.lock: only these say why a run failed, which run retries ask, and unpack the
+# message that CeleryRunLauncher sends. tests/deploy runs a worker over them.
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import unpack_value
@@ -26,46 +29,46 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-WORKER_LOST = "The machine or process that ran this date is gone: another worker got its task. The date is run again."
-END_UNTOLD = "The run could not write down how it ended, while the database was away. The date is run again."
+WORKER_LOST = "The machine or process that ran this date is gone; another worker got its task. The date is run again."
+END_UNRECORDED = "The run could not record how it ended, since the database was unavailable. The date is run again."
 _PATIENCE_S = 3600.0
-_BETWEEN_S = 5.0
+_PAUSE_S = 5.0
 
 
 class RunTask(Task):  # type: ignore[misc]  # Celery has no types
-    """One run of one date, which outlives its worker and an outage of the database."""
+    """One run of one date, which survives its worker and an outage of the database."""
 
     acks_late = True
     reject_on_worker_lost = True
 
     def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """End the run of a worker that was lost; what then follows for a run that has ended does nothing."""
+        """End the run of a worker that was lost; the task that follows does nothing for a run that has ended."""
         if self.request.delivery_info.get("redelivered"):
             _end(kwargs, {DagsterRunStatus.STARTED}, WORKER_LOST, RunFailureReason.RUN_WORKER_RESTART)
 
     def after_return(self, *returned: Any) -> None:  # noqa: ANN401  # Celery's: status, value, id, args, kwargs, ...
-        """End a run that is over and does not say so: Dagster would take the ended task for the run's success."""
+        """End a run that is over but not recorded as such: Dagster would take the ended task for the run's success."""
         unfinished = {DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}
-        _end(returned[4], unfinished, END_UNTOLD, RunFailureReason.UNEXPECTED_TERMINATION)
+        _end(returned[4], unfinished, END_UNRECORDED, RunFailureReason.UNEXPECTED_TERMINATION)
 
 
-def _end(kwargs: Mapping[str, Any], where: set[DagsterRunStatus], why: str, reason: RunFailureReason) -> None:
-    """Fail the task's run if its status is one of `where`, once the database answers."""
+def _end(kwargs: Mapping[str, Any], statuses: set[DagsterRunStatus], why: str, reason: RunFailureReason) -> None:
+    """Fail the task's run if its status is one of `statuses`, once the database answers."""
     run_id = unpack_value(kwargs["execute_job_args_packed"], as_type=ExecuteRunArgs).run_id
     for attempt in Retrying(
         retry=retry_if_exception_type((OperationalError, DagsterPostgresException)),
-        wait=wait_fixed(_BETWEEN_S),
+        wait=wait_fixed(_PAUSE_S),
         stop=stop_after_delay(_PATIENCE_S),
         reraise=True,
     ):
         with attempt, DagsterInstance.get() as instance:
             run = instance.get_run_by_id(run_id)
-            if run is not None and run.status in where:
+            if run is not None and run.status in statuses:
                 instance.report_run_failed(run, why, JobFailureData(error=None, failure_reason=reason))
 
 
 def make_worker(instance: DagsterInstance) -> Celery:
-    """The application that works for the launcher of `instance`.
+    """Return the application that works for the launcher of `instance`.
 
     Raises:
         ValueError: its dagster.yaml names another launcher.

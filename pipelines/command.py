@@ -1,4 +1,4 @@
-"""What the commands of this project share: how dates and files are named on the command line, and how one ends.
+"""What the project's commands share: their dates and files on the command line, and their exit code.
 
 0 and 1 are a command's own verdicts; 2: the command or a setting is wrong; 130: stopped. Not here: what a command does.
 """
@@ -31,20 +31,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_range(parser: argparse.ArgumentParser, written: str) -> None:
-    """`--from` and `--to`, which are both part of the range, and `--json FILE`, which takes what is `written`."""
+    """Add `--from` and `--to`, which are both part of the range, and `--json FILE`, which takes what is `written`."""
     parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
     parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {written}")
 
 
-def range_of(known: argparse.Namespace, today: date) -> tuple[date, date, Path | None]:
-    """The two dates of `add_range`, and its file if there is one.
+def range_of(options: argparse.Namespace, today: date) -> tuple[date, date, Path | None]:
+    """Return the two dates of `add_range`, and its file if there is one.
 
     Raises:
         UsageError: they are no dates, in the wrong order, or yet to come, or no file can be stored there.
     """
-    first, last = _date("--from", known.first), _date("--to", known.last)
-    path: Path | None = known.json
+    first, last = _date("--from", options.first), _date("--to", options.last)
+    path: Path | None = options.json
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if last > today:
@@ -55,24 +55,23 @@ def range_of(known: argparse.Namespace, today: date) -> tuple[date, date, Path |
 
 
 def ended(work: Callable[[], int], *, stopped: str) -> int:
-    """The exit code of `work`, whose expected errors end in one sentence. `stopped`: what an interrupt means."""
+    """Return the exit code of `work`, whose expected errors end in one sentence. `stopped`: what an interrupt means."""
     try:
         return work()
     except (UsageError, SettingsError, StorageError, LedgerError) as error:
-        sys.stderr.write(f"{str(error).rstrip('.')}.\n")
-        return 2
+        code, sentence = 2, f"{str(error).rstrip('.')}."
     except OSError as error:
-        sys.stderr.write(f"A file could not be written ({error.strerror or type(error).__name__}).\n")
-        return 2
+        code, sentence = 2, f"A file could not be written ({error.strerror or type(error).__name__})."
     except KeyboardInterrupt:
-        sys.stderr.write(f"{stopped}\n")
-        return 130
+        code, sentence = 130, stopped
+    sys.stderr.write(f"{sentence}\n")
+    return code
 
 
 def _date(option: str, text: str) -> date:
-    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-        try:
-            return date.fromisoformat(text)
-        except ValueError as error:
-            raise UsageError(f"{option} names no date of the calendar ({error}); write it like 2026-11-18") from None
-    raise UsageError(f"{option} must be a date, written like 2026-11-18")
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+        raise UsageError(f"{option} must be a date, written like 2026-11-18")
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{option} names no date of the calendar ({error}); write it like 2026-11-18") from None

@@ -19,7 +19,7 @@ from assets.plan import backfill_plan
 from assets.recordings import recording_links, recordings
 from assets.reports import agent_segment_metadata, global_call_type_detail, interaction_metadata
 from pipelines import settings
-from pipelines.memory import calm_collector, choose_allocator
+from pipelines.memory import tune_allocator, tune_gc
 from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING, daily_partitions
 from pipelines.orchestration.resources import services_resource
 from pipelines.orchestration.schedules import all_schedules
@@ -30,8 +30,8 @@ from pipelines.steps.link.rows import EVENTS
 
 _SOURCES = (agent_segment_metadata, global_call_type_detail, interaction_metadata, end_call_events)
 
-choose_allocator()
-calm_collector()
+tune_allocator()
+tune_gc()
 
 
 def build_defs(*, calendar: settings.Calendar | None = None, services: ResourceDefinition | None = None) -> Definitions:

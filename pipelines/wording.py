@@ -1,6 +1,6 @@
 """How sentences that people read write numbers."""
 
 
-def number(count: int, one: str, more: str | None = None) -> str:
-    """`1 recording`, `2 recordings`. `more`: what other numbers than 1 are called, or do: `1 is late`, `0 are late`."""
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {more or f'{one}s'}"
+def number(count: int, singular: str, plural: str | None = None) -> str:
+    """`1 recording`, `2 recordings`. Give `plural` where it has no plain `s`: `1 is late`, `0 are late`."""
+    return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"

@@ -8,7 +8,6 @@ Prefixes are used as they are: give them with their last slash, or empty.
 
 import hashlib
 import re
-from collections.abc import Iterator
 from datetime import date
 from posixpath import splitext
 from typing import Literal, get_args
@@ -20,7 +19,6 @@ _HASHED = "sha256-"
 _MANIFEST = re.compile(r"manifest-([1-9][0-9]{0,9})\.json", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
-_APART = re.compile(r"-[0-9a-f]{8}(?=(?:\.[^./]*)?\Z)", re.ASCII)
 _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
 
 
@@ -44,16 +42,6 @@ def apart_key(key: str, recording_id: str) -> str:
     """A key next to `key` for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
     stem, suffix = splitext(key)
     return f"{stem}-{_sha256(recording_id)[:8]}{suffix}"
-
-
-def kept_apart(key: str) -> Iterator[str]:
-    """The keys next to which `apart_key` may have put `key`: itself, and what is left without one or two such marks."""
-    yield key
-    for _ in range(2):
-        key, marks = _APART.subn("", key)
-        if not marks:
-            return
-        yield key
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:

@@ -21,18 +21,18 @@ from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.settings import SettingsError
 from pipelines.steps.fetch.attempt import TemporaryDiskFull
-from pipelines.steps.fetch.fetcher import SourceDown
+from pipelines.steps.fetch.fetcher import FetchFailed
 from pipelines.steps.fetch.reopen import UnknownRecording
 from pipelines.steps.pull.reports import DayNotOver, PullFailed
 
 EXPECTED = (
     DayNotOver,
     EventsUnavailable,
+    FetchFailed,
     LedgerError,
     LimiterBroken,
     PullFailed,
     SettingsError,
-    SourceDown,
     SourceError,
     StorageError,
     TemporaryDiskFull,

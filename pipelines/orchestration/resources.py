@@ -35,7 +35,7 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient
 from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, SegmentLinks
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError, load
-from pipelines.steps.fetch.attempt import Recorders
+from pipelines.steps.fetch.attempt import Attempt, Recorders
 from pipelines.steps.link.register_links import AllowedLinks
 from pipelines.steps.pull.reports import ReportSource
 from pipelines.steps.pull.windows import InteractionSource
@@ -181,6 +181,12 @@ class Services:
         """Where recordings come from."""
         auth = self._current_auth if self.allowed.segments is not None else None
         return Recorders(self.allowed, self.media, self._downloads(auth))
+
+    @cached_property
+    def attempt(self) -> Attempt:
+        """What fetches one recording into the archive."""
+        quarantine_bytes = self.settings.archive_quarantine_max_mb << 20
+        return Attempt(self.bucket, self.recorders, self.stop, self.rules, self.clock, quarantine_bytes)
 
     @cached_property
     def anonymous_recorders(self) -> Recorders:

@@ -12,7 +12,6 @@ from pipelines.archive.keys import (
     catalog_key,
     copy_key,
     day_prefix,
-    kept_apart,
     manifest_key,
     manifest_number,
     metadata_text,
@@ -108,17 +107,6 @@ def test_a_key_apart_lies_beside_and_differs_for_each_recording(path: str, one: 
 def test_a_key_apart_keeps_the_suffix() -> None:
     assert re.fullmatch(r"x/a-1-[0-9a-f]{8}\.WAV", apart_key("x/a-1.WAV", "id"))
     assert re.fullmatch(r"x/a-[0-9a-f]{8}", apart_key("x/a", "id"))
-
-
-@given(HOSTILE | st.from_regex(r"[a-z]?(-[0-9a-f]{8}){0,3}(\.[a-z]{0,3}){0,2}", fullmatch=True), HOSTILE, HOSTILE)
-def test_a_key_apart_is_known_by_the_key_that_it_lies_beside(path: str, one: str, two: str) -> None:
-    key = recording_key("p/", DAY, "1", "mono", path)
-    apart = apart_key(key, one)
-    assert next(iter(kept_apart(apart))) == apart
-    assert key in set(kept_apart(key))
-    assert key in set(kept_apart(apart))
-    assert {key, apart} <= set(kept_apart(apart_key(apart, two)))
-    assert all(len(other) <= len(key) for other in kept_apart(key))
 
 
 @given(HOSTILE, HOSTILE)

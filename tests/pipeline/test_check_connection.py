@@ -227,7 +227,7 @@ def test_without_network_the_source_is_not_asked_again_and_again(check: Callable
     one = check(RINGCX_API_URL=f"http://127.0.0.1:{closed_port()}/voice/api")
     assert one() == 1
     assert one.verdicts("failed") == {"RingCX answers"}
-    assert "Look at the machine's network" in one.sentence("RingCX answers")
+    assert "Check the machine's network" in one.sentence("RingCX answers")
     assert of_account(*REPORTS) <= one.verdicts("not tried")
 
 
@@ -258,7 +258,7 @@ def test_a_log_in_that_nobody_needs_does_not_hide_that_links_are_open(check: Cal
         ("html_200", "failed", "often a log-in page"),
         ("not_found", "warning", "check again later"),
         ("mp3", "warning", "is not a WAV"),
-        ("server_error", "failed", "look at the network"),
+        ("server_error", "failed", "check the network"),
         ("redirect_other_host", "failed", "RINGCX_MEDIA_HOSTS"),
     ],
 )

@@ -23,7 +23,7 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.ringcx.reports.tables import parse_report
-from pipelines.steps.fetch.work_queue import standing_after, work_of
+from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.matching import Pairs, join, pairs_around
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
 from pipelines.steps.link.rows import ready_at
@@ -177,9 +177,10 @@ def test_the_other_id_of_a_recording_is_tried_when_that_one_is_given_up(sources:
     now = NOW + timedelta(days=40)
     sources.ledger.append_states([final(waiting, Status.missing, "not_found", now, "run")])
 
-    work = work_of(sources.ledger, DAY, (), "", ALLOWED, now=now, run_id="run")
-    assert {one.recording_id for one, _ in work.due} == {name}
-    assert standing_after(sources.ledger, DAY, (), now=now, run_id="run").by_status() == {
+    recordings = matched_recordings(sources.ledger, DAY, (), now=now, run_id="run")
+    queue = work_queue(recordings, ALLOWED, "", now=now, run_id="run")
+    assert {item.state.recording_id for item in queue} == {name}
+    assert matched_recordings(sources.ledger, DAY, (), now=now, run_id="run").by_status() == {
         Status.archived: 0,
         Status.missing: 1,
         Status.pending: 1,

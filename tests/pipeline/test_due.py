@@ -6,12 +6,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.archive.keys import apart_key, day_prefix, recording_key
+from pipelines.archive.keys import apart_key, recording_key
 from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
-from pipelines.steps.fetch.attempt import possible_keys
-from pipelines.steps.fetch.work_queue import due_of, planned
+from pipelines.steps.fetch.work_queue import WorkItem, possible_keys, work_queue
 from pipelines.steps.link.recordings_table import Recordings
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
@@ -64,7 +63,8 @@ states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) fo
 @settings(deadline=None)  # it says what holds, and not how fast
 @given(states)
 def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
-    found = due_of(Recordings.of(states_table(known)), ALLOWED, now=NOW, run_id="now").states()
+    queue = work_queue(Recordings.of(states_table(known)), ALLOWED, "", now=NOW, run_id="now")
+    found = [item.state for item in queue]
     wanted = [one for one in known if is_due(one)]
     allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
     wanted += [reopened(one, "link_allowed_now", NOW, "now") for one in allowed_now]
@@ -75,19 +75,16 @@ def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> No
 @given(states)
 def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> None:
     recordings = Recordings.of(states_table(known))
-    due = due_of(recordings, ALLOWED, now=NOW, run_id="now")
+    queue = work_queue(recordings, ALLOWED, "", now=NOW, run_id="now")
     # The rule, one recording after the other: the first by its id takes the plain key, unless another one holds it.
-    taken = {one.key: one.recording_id for one in known if one.key}
+    taken = {state.key: state.recording_id for state in known if state.key}
     wanted = {}
-    for one in sorted(due.states(), key=lambda one: one.recording_id):
-        plain = recording_key("", one.date, "1", "mono", one.recording_id.removeprefix("1/"))
-        is_ours = taken.setdefault(plain, one.recording_id) == one.recording_id
-        wanted[one.recording_id] = plain if is_ours else apart_key(plain, one.recording_id)
-    plan = planned("", due, recordings.owners)
-    # Wherever an earlier run may have put one of them is found in a listing; what none of them can be is not kept.
-    names = {name for one, key in plan for name in possible_keys("", one, key)}
-    others = {f"{day_prefix('', DAY)}account_id=1/layout=mono/other{number}.WAV" for number in range(3)}
-    assert plan.among(sorted(names | others)) == names
-    assert plan.among([]) == frozenset()
-    assert {one.recording_id: key for one, key in plan} == wanted
-    assert [one for one, _ in plan] == due.states()
+    for state in sorted((item.state for item in queue), key=lambda state: state.recording_id):
+        plain = recording_key("", state.date, "1", "mono", state.recording_id.removeprefix("1/"))
+        is_ours = taken.setdefault(plain, state.recording_id) == state.recording_id
+        wanted[state.recording_id] = plain if is_ours else apart_key(plain, state.recording_id)
+        # Wherever an earlier run may have put it is looked at.
+        key = wanted[state.recording_id]
+        assert possible_keys("", WorkItem(state, key)) >= {plain, key, apart_key(plain, state.recording_id)}
+    assert {item.state.recording_id: item.key for item in queue} == wanted
+    assert queue.dates() == sorted({item.state.date for item in queue})

@@ -23,7 +23,7 @@ from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
-from pipelines.steps.fetch.work_queue import Due, Work, due_of, planned
+from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.recordings_table import Recordings, recordings_of
 from pipelines.steps.link.register_links import register_links
 from pipelines.steps.seal.manifest import seal_day
@@ -48,26 +48,13 @@ def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator
         client.meta.events.unregister(f"before-call.s3.{operation}", handler)
 
 
-def fetcher(services: Any) -> Fetcher:
-    return Fetcher(
-        ledger=services.ledger,
-        bucket=services.bucket,
-        media=services.recorders,
-        rules=services.rules,
-        concurrency=4,
-        run_id="test",
-        clock=services.clock,
-        stop=services.stop,
-        progress=lambda _: None,
-        quarantine_bytes=services.settings.archive_quarantine_max_mb << 20,
-    )
-
-
 def fetched(services: Any, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all of them due."""
-    known = Recordings.of(states_table(states))
-    due = Due(known.rest, pa.array(range(len(known))))
-    return fetcher(services).run(Work(planned(services.bucket.prefix, due, known.owners), known))
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    known = Recordings.of(states_table([replace(state, next_attempt_at=long_ago) for state in states]))
+    queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="test")
+    assert len(queue) == len(states)
+    return Fetcher(services.attempt, services.ledger, 4, "test", lambda _: None).run(queue)
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
@@ -123,7 +110,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
     known = Recordings.of(states_table([*stuck, fresh]))
-    due = due_of(known, it.services().allowed, now=now, run_id="test").states()
+    due = [item.state for item in work_queue(known, it.services().allowed, "", now=now, run_id="test")]
     assert due[0] == fresh
     assert len(due) == 51
 

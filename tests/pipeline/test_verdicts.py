@@ -24,8 +24,8 @@ import pytest
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.check.audio import audio_is_true
-from pipelines.steps.fetch.fetcher import BREAK_AFTER, SourceDown
-from pipelines.steps.fetch.outcomes import Fault, judge
+from pipelines.steps.fetch.fetcher import BREAK_AFTER, FetchFailed
+from pipelines.steps.fetch.outcomes import Fault, Outcome, next_state
 from tests.pipeline.test_steps import fetched, some_state
 
 DAY = date(2026, 11, 19)
@@ -208,7 +208,7 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
     ours = archiver()
     ours.register(age=timedelta(hours=5))
     for _ in range(3):
-        with pytest.raises(SourceDown, match=f"{BREAK_AFTER} recordings in a row"):
+        with pytest.raises(FetchFailed, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
     states = ours.states
     assert {name for name, one in states.items() if one.status is Status.archived} == good.keys()
@@ -239,7 +239,7 @@ def test_as_many_404s_as_the_run_bears_stop_it_with_the_account_and_nothing_is_f
     ours = archiver()
     ours.register(age=timedelta(days=9))
     for _ in range(3):
-        with pytest.raises(SourceDown, match="RINGCX_RC_ACCOUNT_ID"):
+        with pytest.raises(FetchFailed, match="RINGCX_RC_ACCOUNT_ID"):
             ours.run(hours=13)
     assert {one.status for one in ours.states.values()} == {Status.pending}
 
@@ -266,10 +266,11 @@ def test_a_day_of_outage_is_no_answer_so_the_first_404_after_it_is_not_the_last(
     down, absent = Fault("unavailable", "source_unavailable"), Fault("not_there", "not_found")
     for day, fault in enumerate((down, down, down, absent)):
         now = NOW + timedelta(days=day)
-        state = judge(state, fault, believed=True, rules=rules, now=now, run_id="run-1")
+        state = next_state(Outcome(state, now, fault), believed=True, rules=rules, run_id="run-1")
         assert state.status is Status.pending
     later = NOW + timedelta(days=4)
-    assert judge(state, absent, believed=True, rules=rules, now=later, run_id="run-1").status is Status.missing
+    last = next_state(Outcome(state, later, absent), believed=True, rules=rules, run_id="run-1")
+    assert last.status is Status.missing
 
 
 def test_an_account_that_the_source_does_not_know_stops_the_run_with_its_sentence(

@@ -24,7 +24,7 @@ _DATES = 7
 _ENOUGH = 12
 _NO_LOG_IN = frozenset({"unauthorized", "forbidden"})
 _PAGES = frozenset({"html_body", "json_body", "text_body"})
-_NETWORK = "look at the network: outbound HTTPS to the hosts of recordings"
+_NETWORK = "check the network: outbound HTTPS to the hosts of recordings"
 _FIREWALL = "a firewall in front of the source seems to refuse it: send fewer requests, or ask RingCX"
 _REMEDIES = {
     "redirect_not_allowed": "add the host it leads to to RINGCX_MEDIA_HOSTS if it is RingCX's",
@@ -81,7 +81,7 @@ class RecordingCheck:
                 if _is_wav(self.media, link):
                     self._given = link
                     return "ok", "could be fetched, and is a WAV; its first bytes were read and thrown away"
-                outcome = "warning", "could be fetched, but is not a WAV; run one date and look at its reasons"
+                outcome = "warning", "could be fetched, but is not a WAV; run a date and check its reasons"
             except MediaFault as fault:
                 outcome = self._explained(fault)
                 if outcome[0] == "failed" and fault.reason not in _PAGES:
@@ -94,11 +94,9 @@ class RecordingCheck:
         try:
             if self._given and self.has_log_in and not _is_wav(self.anonymous, self._given):
                 return "warning", unknown
-        except MediaFault as fault:
-            if fault.reason in _NO_LOG_IN | _PAGES:
+        except (LinkRefused, LimiterBroken, MediaFault, SourceError) as error:
+            if isinstance(error, MediaFault) and error.reason in _NO_LOG_IN | _PAGES:
                 return "ok", "are refused without the log-in of the recordings"
-            return "warning", unknown
-        except (LinkRefused, LimiterBroken, SourceError):
             return "warning", unknown
         sentence = (
             "the account's recordings are open to anyone who has the link, without any log-in: keep links secret (the "

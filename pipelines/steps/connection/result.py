@@ -37,7 +37,7 @@ def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> 
     try:
         verdict, sentence = (verdict, not_tried) if not_tried else test()
     except SourceUnavailable as error:
-        network = "Look at the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
+        network = "Check the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
         verdict, sentence = "failed", f"{error} {network}"
     except (LedgerError, LimiterBroken, LinkRefused, OSError, SourceError, StorageError) as error:
         verdict, sentence = "failed", str(error)

@@ -50,7 +50,7 @@ class BucketCheck:
         yield check("S3 versioning", self._versioning)
         yield check("S3 Object Lock", self._object_lock)
 
-    def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have one too
+    def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have a date too
         self._date = http_response.headers.get("date", self._date)
 
     def _list(self) -> Outcome:
@@ -104,8 +104,8 @@ class BucketCheck:
     def _delete(self) -> Outcome:
         if self.probes.remove(self._key):
             sentence = (
-                "may delete: yes. Archiving needs no such right: take s3:DeleteObject from these credentials, and with "
-                "versioning s3:DeleteObjectVersion too"
+                "may delete: yes. Archiving does not need this right: take s3:DeleteObject from these credentials, and "
+                "with versioning s3:DeleteObjectVersion too"
             )
             return "warning", sentence
         return "ok", "may delete: no, as it should be; a tiny object stays under probes/"
@@ -116,7 +116,7 @@ class BucketCheck:
             return "ok", _UNREADABLE
         if on:
             return "ok", "on"
-        return "warning", "off: what is overwritten or deleted by somebody is gone; switch it on for the bucket"
+        return "warning", "off: what is overwritten or deleted is gone; switch it on for the bucket"
 
     def _object_lock(self) -> Outcome:
         found = self.probes.locking()
@@ -126,7 +126,7 @@ class BucketCheck:
             return "ok", f"on, by default for {found.default}"
         if found.enabled:
             return "warning", "on, but without a default retention nothing is locked: set one for the bucket"
-        return "warning", "off: archived recordings can be deleted by anybody with that right; switch it on"
+        return "warning", "off: archived recordings can be deleted by anyone with that right; switch it on"
 
 
 def without_client(error: StorageRefused) -> Iterator[Result]:
@@ -143,5 +143,5 @@ def ledger_works(files: Files, now: datetime) -> Outcome:
     files.folders("report_pulls/")
     files.create(name, _BODY)
     if files.read(name) != _BODY:
-        return "failed", f"{name} in {files!r} is not what was put there; look at what stores it"
-    return "ok", f"its place can be read and written; {name} stays there"
+        return "failed", f"{name} in {files!r} is not what was put there; check what stores it"
+    return "ok", f"can be read and written; {name} stays there"

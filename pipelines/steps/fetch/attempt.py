@@ -1,4 +1,4 @@
-"""One attempt at one recording: take what is already in the bucket, or fetch, verify and store it.
+"""One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it.
 
 Returns what happened; what that means for the recording's state is decided in `outcomes.py`.
 """
@@ -25,11 +25,10 @@ from pipelines.ledger.states import Layout, RecordingState, RetryRules
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.limits.limiter import check_stop
 from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
-from pipelines.ringcx.reports.interactions import is_segment_link
-from pipelines.steps.fetch.outcomes import Fault, may_be_last
+from pipelines.steps.fetch.outcomes import Fault, Outcome, may_be_last
+from pipelines.steps.fetch.work_queue import WorkItem, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
-from pipelines.steps.link.rows import INTERACTIONS
 
 # A report rounds to seconds and counts ringing and hold differently: only a plain disagreement is worth a warning.
 DURATION_TOLERANCE_S = 5.0
@@ -44,8 +43,8 @@ _MAYBE_AUDIO = frozenset(
 )
 _IN_MEMORY = 8 << 20  # a longer body waits on disk, under TMPDIR
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# A redirect off the allow-list; a name that leads into a private network.
-OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
+# What we refuse ourselves says nothing of the log-in: a redirect off the allow-list, a name in a private network.
+_OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
 class TemporaryDiskFull(Exception):  # noqa: N818 - the sentence that the run ends with
@@ -57,23 +56,6 @@ class TemporaryDiskFull(Exception):  # noqa: N818 - the sentence that the run en
             f"{_IN_MEMORY >> 20} MiB could not be received: they stay pending and are fetched by a later run. Free "
             "space there, or set TMPDIR to a folder on a larger disk."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How an attempt ended: with `stored`, with a `fault`, or with a `conflict` (other bytes are stored under its key).
-
-    `state` is the one before it; of a body that was not archived it has the hash, the size and the quarantine. `at` is
-    when a fault was met: by that time it was decided what becomes of the bytes.
-    """
-
-    state: RecordingState
-    stored: Stored | None = None
-    fault: Fault | None = None
-    conflict: Conflict | None = None
-    at: datetime | None = None
-    duration_s: float | None = None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +73,26 @@ class Recorders:
             LinkRefused: also where the settings no longer allow it.
         """
         self.allowed.require(state)
-        ours = self.segments if self.allowed.is_segment(state) else None
-        return (ours or self.links).fetch(state.link, state.account_id, sink)
+        segments = self.segments if self.allowed.is_segment(state) else None
+        return (segments or self.links).fetch(state.link, state.account_id, sink)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What every attempt of a run needs; thread-safe.
 
-    Attributes:
-        existing: the keys that the day's listing showed.
-        quarantine_bytes: the most that is kept of a body that is refused for good.
+    `quarantine_bytes`: the most that is kept of a body that is refused for good.
     """
 
     bucket: Bucket
     media: Recorders
-    existing: Collection[str]
     stop: threading.Event
     rules: RetryRules
     clock: Callable[[], datetime]
     quarantine_bytes: int
 
-    def __call__(self, state: RecordingState, key: str) -> Done:
-        """Bring `state`'s recording under `key`.
+    def __call__(self, item: WorkItem, existing: Collection[str]) -> Outcome:
+        """Store the recording under the item's key, or adopt it from one of the `existing` keys.
 
         Raises:
             Stopped: the run is ending.
@@ -122,50 +101,50 @@ class Attempt:
             TemporaryDiskFull: the body does not fit into the temporary folder.
         """
         try:
-            return self._adopted(state, key) or self._fetched(state, key)
+            return self._adopt(item.state, existing) or self._fetch(item)
         except LinkRefused as refusal:  # the settings allow less than when the link was judged
-            return Done(state, fault=Fault("not_audio", f"{LINK_REFUSED}{refusal.reason}"))
+            fault = Fault("not_allowed", f"{LINK_REFUSED}{refusal.reason}")
         except StorageUnavailable:
-            return Done(state, fault=Fault("unavailable", "storage_unavailable"))
+            fault = Fault("unavailable", "storage_unavailable")
         except StoreDamaged:
-            return Done(state, fault=Fault("unavailable", "storage_damaged"))
-        except Conflict as conflict:
-            return Done(state, conflict=conflict)
+            fault = Fault("unavailable", "storage_damaged")
+        except Conflict:
+            fault = Fault("conflict", "conflict")
         except OSError as error:
             if error.errno in _DISK_FULL:
                 raise TemporaryDiskFull from error
             raise
+        return Outcome(item.state, self.clock(), fault)
 
-    def _adopted(self, state: RecordingState, key: str) -> Done | None:
-        for name in possible_keys(self.bucket.prefix, state, key) if self.existing else ():
-            if name in self.existing and (adopted := adopt(self.bucket, name, state.recording_id)):
+    def _adopt(self, state: RecordingState, existing: Collection[str]) -> Outcome | None:
+        for key in existing:
+            if adopted := adopt(self.bucket, key, state.recording_id):
                 stored, wav = adopted
                 unproven = state.reason == LENGTH_UNPROVEN and wav.proof != "whole"
                 doubt = LENGTH_UNPROVEN if unproven else HEADER_DISAGREES if wav.disagrees else None
-                return _done(state, stored, wav, doubt)
+                return self._archived(state, stored, wav, doubt)
         return None
 
-    def _fetched(self, state: RecordingState, key: str) -> Done:
+    def _fetch(self, item: WorkItem) -> Outcome:
         check_stop(self.stop)
+        state = item.state
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
-            body = cast("BinaryIO", spool)  # a spooled file is one in all but its stub
+            body = cast("BinaryIO", spool)  # which it is, except in the stubs
             try:
                 fetched = self.media.fetch(state, body)
                 wav = inspect_wav(body, fetched.size)
                 doubt = _doubt(wav, framed=fetched.framed)
             except MediaFault as fault:
-                # What we refuse ourselves says nothing of the log-in.
-                kind = "not_audio" if fault.reason in OUR_REFUSALS else fault.kind
-                reason = FIREWALL if fault.by_firewall else fault.reason
-                return self._refused(state, key, body, Fault(kind, reason))
+                kind = "not_allowed" if fault.reason in _OUR_REFUSALS else fault.kind
+                return self._refused(item, body, Fault(kind, FIREWALL if fault.by_firewall else fault.reason))
             except NotARecording as fault:
-                return self._refused(state, key, body, Fault("not_audio", fault.reason))
+                return self._refused(item, body, Fault("not_audio", fault.reason))
             if doubt and not self._is_believed(state, fetched, doubt):
                 longest = max(fetched.size, state.body_size or 0)
-                seen = replace(state, body_sha256=fetched.sha256, body_size=longest)
-                return Done(seen, fault=Fault("unproven", doubt))
+                doubted = replace(state, body_sha256=fetched.sha256, body_size=longest)
+                return Outcome(doubted, self.clock(), Fault("unproven", doubt))
             upload = Upload(
-                key=key,
+                key=item.key,
                 recording_id=state.recording_id,
                 account_id=state.account_id,
                 uii=state.uii,
@@ -175,73 +154,69 @@ class Attempt:
                 size=fetched.size,
             )
             silent = tuple(f"channel_{number}_silent" for number in silent_channels(body, wav))
-            return _done(state, self._store(upload, body), wav, doubt, silent)
+            try:
+                stored = store(self.bucket, upload, body)
+            except NameTaken:
+                # Two files of one name in two folders of the source: the second is kept under a key next to the first.
+                apart = keys.apart_key(item.key, state.recording_id)
+                stored = store(self.bucket, replace(upload, key=apart), body)
+            return self._archived(state, stored, wav, doubt, silent)
 
     def _is_believed(self, state: RecordingState, fetched: Fetched, doubt: str) -> bool:
-        """Whether a body whose length is in doubt is kept: HTTP framed it and it came twice; or it is time to keep
-        what there is, and no longer one was seen.
+        """Say whether to keep a body whose length is in doubt: HTTP framed it and it came twice; or this may be the
+        last attempt, and no longer body came before.
         """
         same = fetched.sha256 == state.body_sha256
         if doubt == HEADER_DISAGREES and same:
             return True
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
-    def _refused(self, state: RecordingState, key: str, body: BinaryIO, fault: Fault) -> Done:
-        """What is no recording. If this may be the last attempt and the bytes may be audio, they go to quarantine."""
-        now = self.clock()
+    def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Outcome:
+        """Return a body that is no recording as a fault. If this may be the last attempt and the bytes may be audio,
+        the body is put into quarantine; the time at which that was decided is the outcome's.
+        """
+        now, state = self.clock(), item.state
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):
             body.seek(0)
             if data := body.read(self.quarantine_bytes):
-                state = replace(state, quarantine_key=self._quarantine(state, key, data, fault.reason))
-        return Done(state, fault=fault, at=now)
+                state = replace(state, quarantine_key=self._quarantine(item, data, fault.reason))
+        return Outcome(state, now, fault)
 
-    def _quarantine(self, state: RecordingState, key: str, data: bytes, reason: str) -> str:
+    def _quarantine(self, item: WorkItem, data: bytes, reason: str) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        name = keys.copy_key("quarantine", self.bucket.prefix, key, sha256)
-        metadata = {"sha256": sha256, "recording-id": keys.metadata_text(state.recording_id), "reason": reason}
+        key = keys.copy_key("quarantine", self.bucket.prefix, item.key, sha256)
+        metadata = {"sha256": sha256, "recording-id": keys.metadata_text(item.state.recording_id), "reason": reason}
         with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
-            self.bucket.put_new(name, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata)
-        return name
+            self.bucket.put_new(key, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata)
+        return key
 
-    def _store(self, upload: Upload, body: BinaryIO) -> Stored:
-        try:
-            return store(self.bucket, upload, body)
-        except NameTaken:
-            # Two files of one name in two folders of the source: the second is kept under a key next to the first.
-            return store(self.bucket, replace(upload, key=keys.apart_key(upload.key, upload.recording_id)), body)
-
-
-def possible_keys(prefix: str, state: RecordingState, key: str) -> set[str]:
-    """Return where an earlier run may have put it, which perhaps knew fewer recordings of that file name."""
-    plain = keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))
-    return {key, plain, *(keys.apart_key(name, state.recording_id) for name in (key, plain))}
-
-
-def file_path(state: RecordingState) -> str:
-    """The source's path of the file, by the recording's id; of a segment the name that its file gets."""
-    path = state.recording_id.removeprefix(f"{state.account_id}/")
-    return f"{path.replace('/', '_')}.wav" if is_segment(state) else path
+    def _archived(
+        self, state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()
+    ) -> Outcome:
+        is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
+        mono_segment = is_segment(state) and state.layout == "stereo" and wav.channels == 1
+        odd = {
+            AMBIGUOUS: AMBIGUOUS in state.warnings,
+            "duration_differs": duration_differs(state.expected_duration_s, wav.duration_s),
+            "mono_segment": mono_segment,
+            "channels_unexpected": wav.channels != _CHANNELS[state.layout] and not mono_segment,
+            "codec_unexpected": not is_16_bit_pcm,
+            "big_endian": wav.big_endian,
+            str(doubt): doubt is not None,
+        }
+        warnings = (*(warning for warning, holds in odd.items() if holds), *silent)
+        return Outcome(state, self.clock(), stored, wav.duration_s, warnings)
 
 
-def is_ours(fault: Fault) -> bool:
-    """Whether our own settings refuse the link, whatever the source would have said."""
-    return fault.reason.startswith(LINK_REFUSED) or fault.reason in OUR_REFUSALS
-
-
-def is_segment(state: RecordingState) -> bool:
-    """Whether the recording is known by dialog and segment, as the current API knows it."""
-    return state.source == INTERACTIONS and is_segment_link(state.link)
-
-
-def duration_differs(expected: float | None, heard: float | None) -> bool:
-    """Whether a recording's length (s) plainly disagrees with the report's; False where one of them is not known."""
-    if expected is None or heard is None:
+def duration_differs(expected: float | None, measured: float | None) -> bool:
+    """Say whether a recording's length (s) plainly disagrees with the report's; False where one is not known."""
+    if expected is None or measured is None:
         return False
-    return abs(heard - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
+    return abs(measured - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
 
 
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
-    """What speaks against all of a recording being there; None if that is proven by HTTP or by the header.
+    """Return why some of a recording may be missing; None if HTTP or the header proves that all of it is there.
 
     Raises:
         NotARecording: some of it is missing.
@@ -251,20 +226,3 @@ def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
     if wav.proof == "cut_off":
         raise NotARecording("cut_off", "The WAV ends before the length that its data chunk gives")
     return LENGTH_UNPROVEN if wav.proof == "nothing" else None
-
-
-def _done(state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()) -> Done:
-    """A recording that is held, with all that is odd about it."""
-    is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
-    mono_segment = is_segment(state) and state.layout == "stereo" and wav.channels == 1
-    odd = {
-        AMBIGUOUS: AMBIGUOUS in state.warnings,
-        "duration_differs": duration_differs(state.expected_duration_s, wav.duration_s),
-        "mono_segment": mono_segment,
-        "channels_unexpected": wav.channels != _CHANNELS[state.layout] and not mono_segment,
-        "codec_unexpected": not is_16_bit_pcm,
-        "big_endian": wav.big_endian,
-        str(doubt): doubt is not None,
-    }
-    warnings = (*(warning for warning, holds in odd.items() if holds), *silent)
-    return Done(state, stored=stored, duration_s=wav.duration_s, warnings=warnings)

@@ -1,4 +1,4 @@
-"""Everything `pending` and due on a date: attempted, its new state recorded.
+"""Attempt every due recording of a date and append its new state to the ledger.
 
 It never waits for a link that is not ready: the state says when to come back. States are written now and then: what a
 killed run had stored and not written down is found by the next run's listing.
@@ -6,55 +6,56 @@ killed run had stored and not written down is found by the next run's listing.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import islice
-from queue import Empty, SimpleQueue
+from itertools import chain, islice
 from urllib.parse import urlsplit
 
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
-from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final
+from pipelines.archive.transfer import Stored
+from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits.store import LimiterBroken
-from pipelines.steps.fetch.attempt import FIREWALL, Attempt, Done, Recorders, TemporaryDiskFull, is_ours, is_segment
-from pipelines.steps.fetch.outcomes import Fault, judge
-from pipelines.steps.fetch.work_queue import Planned, Work
+from pipelines.steps.fetch.attempt import FIREWALL, Attempt, TemporaryDiskFull
+from pipelines.steps.fetch.outcomes import Fault, Outcome, next_state
+from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
 from pipelines.wording import number
 
-FLUSH_LINES = 10_000
+FLUSH_STATES = 10_000
 FLUSH_EVERY = timedelta(seconds=60)
 # So many in a row that may be the fault of the source, the log-in or S3, and not of the recordings.
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
-_TROUBLESHOOTING = "docs/troubleshooting.md says what to check"
-
+# The reason of a recording that met a defect; the first defect is raised at the end, so that it stops no other.
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (CredentialsRefused, "log_in_refused"),
+    (SourceError, "source_refused"),
+    (TemporaryDiskFull, "temporary_disk_full"),
+    (Exception, "defect"),
+)
 
 LogIn = tuple[bool, str]
 """What one log-in is good for: segments of the current API or links of the reports, at one host."""
 
 
-class SourceDown(Exception):  # noqa: N818 - a verdict on the run, with the sentence that the run ends with
-    """So many attempts in a row failed that the run gave up; what was not tried stays due."""
+class FetchFailed(Exception):  # noqa: N818 - the sentence that the run ends with
+    """Too many attempts in a row failed, or a log-in was refused. What was not archived stays due."""
 
 
 @dataclass(slots=True)
 class FetchResult:
-    """What a run did so far, in numbers: the ledger has the rest.
+    """What a run did so far, in numbers; the ledger has the rest.
 
     Attributes:
-        due: recordings that it had to attempt.
-        settled: those of which it wrote a new state.
-        archived: recordings that are held now; `adopted` of them were already in the bucket.
+        due: recordings to attempt.
+        settled: those that have a new state.
+        archived: those that are held now; `adopted` of them were already in the bucket.
         size: bytes of the archived ones.
-        refused: log-in that gave no recording -> how many it was refused for.
     """
 
     due: int = 0
@@ -62,263 +63,198 @@ class FetchResult:
     archived: int = 0
     adopted: int = 0
     size: int = 0
-    refused: Counter[LogIn] = field(default_factory=Counter)
 
 
-def refused_log_in(result: FetchResult) -> str | None:
-    """The sentence a run must end with when recordings were refused and nothing proves the credentials good."""
-    if not result.refused:
-        return None
-    hosts = ", ".join(sorted({host for _, host in result.refused}))
-    checks = "; ".join(sorted({_credentials(of_segments) for of_segments, _ in result.refused}))
-    return (
-        f"{number(result.refused.total(), 'recording was', 'recordings were')} refused at {hosts} (HTTP 401 or 403), "
-        f"and the same log-in could fetch none: {checks}. What was refused stays pending and is tried again."
-    )
-
-
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Fetcher:
-    """Attempts due recordings, up to `concurrency` at a time. One object a run; it appends the states that follow."""
+    """Attempts due recordings, up to `concurrency` at a time. Use one object for one run."""
 
+    attempt: Attempt
     ledger: Ledger
-    bucket: Bucket
-    media: Recorders
-    rules: RetryRules
     concurrency: int
     run_id: str
-    clock: Callable[[], datetime]
-    stop: threading.Event
     progress: Callable[[FetchResult], None]
-    quarantine_bytes: int
     _result: FetchResult = field(default_factory=FetchResult, init=False)
     _unwritten: list[RecordingState] = field(default_factory=list, init=False)
     _written_at: datetime = field(init=False)
-    _given: set[LogIn] = field(default_factory=set, init=False)
     _gave_before: set[LogIn] = field(default_factory=set, init=False)
-    _undecided: list[Done] = field(default_factory=list, init=False)
+    _given: set[LogIn] = field(default_factory=set, init=False)
+    _undecided: defaultdict[LogIn, list[Outcome]] = field(default_factory=lambda: defaultdict(list), init=False)
+    _running: dict[Future[Outcome], RecordingState] = field(default_factory=dict, init=False)
     _in_a_row: int = field(default=0, init=False)
     _defect: Exception | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._written_at = self.clock()
+        self._written_at = self.attempt.clock()
 
-    def run(self, work: Work) -> FetchResult:
-        """Attempt every recording that is due.
+    def run(self, queue: WorkQueue) -> FetchResult:
+        """Attempt every recording of the queue; `progress` is called at least once a second.
 
         Raises:
-            SourceDown: after `BREAK_AFTER` failures in a row that say nothing about the recordings.
+            FetchFailed: after `BREAK_AFTER` failures in a row that say nothing about the recordings; or at the end, if
+                recordings were refused and nothing proves the log-in good.
             StorageRefused: the bucket does not take what is put.
             Exception: the first defect that an attempt met, once all others have been settled.
         """
-        result = self._result
-        result.due = len(work.due)
+        self._result.due = len(queue)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
+        was_broken_off = False
         try:
-            self._attempt_all(work, pool)
-        finally:
-            pool.shutdown(wait=False)
-            self._write_last()
-        if self._defect is not None:
-            raise self._defect
-        for log_in in self._given:
-            del result.refused[log_in]
-        return result
-
-    def _attempt_all(self, work: Work, pool: Executor) -> None:
-        due = work.due
-        if len(due):
-            self._gave_before = {_log_in(one) for one in work.known.of_each_origin()}
-        attempt = Attempt(
-            bucket=self.bucket,
-            media=self.media,
-            existing=self._existing(due),
-            stop=self.stop,
-            rules=self.rules,
-            clock=self.clock,
-            quarantine_bytes=self.quarantine_bytes,
-        )
-        try:
-            with closing(self._attempts(attempt, pool, due)) as attempts:
-                for done in attempts:
-                    self._take(done)
-        except BaseException:
-            # What the source said while it was failing is no verdict on a recording.
-            self._undecided = [
-                replace(done, fault=Fault("unavailable", done.fault.reason)) for done in self._undecided if done.fault
-            ]
-            raise
-        finally:
-            while self._undecided:
-                self._settle(self._undecided.pop())
-
-    def _existing(self, due: Planned) -> frozenset[str]:
-        """Return what is already in the archive and may be one of these."""
-        prefixes = [day_prefix(self.bucket.prefix, day) for day in due.days()]
-        return due.among(key for prefix in prefixes for key, _ in self.bucket.list_keys(prefix))
-
-    def _take(self, done: Done) -> None:
-        """Settle an outcome, or hold it back until a recording is given to the same log-in.
-
-        Raises:
-            SourceDown: it is one too many of those that say nothing.
-        """
-        log_in = _log_in(done.state)
-        if done.stored is not None and not done.stored.adopted:
-            self._given.add(log_in)
-            believed = [one for one in self._undecided if _log_in(one.state) == log_in]
-            self._undecided = [one for one in self._undecided if _log_in(one.state) != log_in]
-            for one in believed:
-                self._settle(one, believed=True)
-        if is_in_doubt := self._is_in_doubt(done):
-            self._undecided.append(done)
-        else:
-            self._settle(done, believed=True)
-        says_nothing = is_in_doubt or (done.fault is not None and done.fault.kind == "unavailable")
-        self._in_a_row = self._in_a_row + 1 if says_nothing else 0
-        if done.fault is not None and self._in_a_row >= BREAK_AFTER:
-            raise self._defect or SourceDown(
-                f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{done.fault.reason}`: the "
-                f"run stopped, what it did not try stays due; {_what_to_check(done)}."
-            )
-
-    def _is_in_doubt(self, done: Done) -> bool:
-        """Whether the answer may be about the source or the log-in, as long as no recording is given after it.
-
-        A refusal always may, unless it has stayed one past the time of giving up at a log-in that was given others: a
-        403 past `ARCHIVE_GIVE_UP_DAYS`; a 401 and a firewall's 403 as long as the source keeps the recording, since a
-        password may have been changed and a firewall means how often we ask. Another answer may if the log-in was
-        never given a recording of the date, as when the account is another one's; not a 202, nor a 404 for a recording
-        that the source may still be making.
-        """
-        fault, state, now = done.fault, done.state, done.at or self.clock()
-        if fault is None or fault.kind == "unavailable" or is_ours(fault):
-            return False
-        is_known = _log_in(state) in self._given | self._gave_before
-        if fault.kind == "refused":
-            is_old = self.rules.gives_up if fault.reason == "forbidden" else self.rules.is_purged
-            return not (is_known and is_old(state, now) and self.rules.is_patient(state, now))
-        is_being_made = fault.reason == "still_encoding" or (
-            fault.kind == "not_there" and self.rules.is_young(state, now)
-        )
-        return not (is_known or is_being_made or self.rules.is_purged(state, now))
-
-    def _attempts(
-        self, attempt: Attempt, pool: Executor, due: Iterable[tuple[RecordingState, str]]
-    ) -> Generator[Done, None, None]:
-        """Attempt each, yielding in the order in which they end. Only what is in flight is held."""
-        waiting = iter(due)
-        running: dict[Future[Done], RecordingState] = {}
-        ended: SimpleQueue[Future[Done]] = SimpleQueue()
-
-        try:
-            while True:
-                for state, key in islice(waiting, 2 * self.concurrency - len(running)):
-                    future = pool.submit(attempt, state, key)
-                    running[future] = state
-                    future.add_done_callback(ended.put)
-                if not running:
-                    return
-                with suppress(Empty):
-                    future = ended.get(timeout=1.0)
-                    yield self._outcome(future, running.pop(future))
-                self._write_in_time()
-                self.progress(self._result)
+            self._attempt_all(queue, pool)
         except BaseException:
             # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
-            self.stop.set()
+            self.attempt.stop.set()
+            was_broken_off = True
             raise
         finally:
-            # A cancelled one never tells its waiters: they would wait their full time for it.
-            wait([future for future in running if not future.cancel()], timeout=STOP_SECONDS)
+            for outcome in chain.from_iterable(self._undecided.values()):
+                # What the source says while it fails is no verdict on a recording.
+                self._settle(_as_unavailable(outcome) if was_broken_off else outcome, believed=False)
+            self._write()
+            pool.shutdown(wait=False)
+            # A cancelled future never tells its waiters: they would wait their full time for it.
+            wait([future for future in self._running if not future.cancel()], timeout=STOP_SECONDS)
+        if self._defect is not None:
+            raise self._defect
+        self._require_log_ins()
+        return self._result
 
-    def _outcome(self, future: Future[Done], state: RecordingState) -> Done:
-        """How the attempt ended. A defect met at one recording is raised at the end, so that it stops no other."""
+    def _attempt_all(self, queue: WorkQueue, pool: ThreadPoolExecutor) -> None:
+        """Attempt each recording; only what is in flight is held."""
+        if len(queue):
+            self._gave_before = {_log_in(state) for state in queue.recordings.of_each_origin()}
+        bucket, items = self.attempt.bucket, iter(queue)
+        prefixes = [day_prefix(bucket.prefix, date) for date in queue.dates()]
+        existing = frozenset(key for prefix in prefixes for key, _ in bucket.list_keys(prefix))
+        while True:
+            for item in islice(items, 2 * self.concurrency - len(self._running)):
+                stored = existing and existing & possible_keys(bucket.prefix, item)
+                self._running[pool.submit(self.attempt, item, stored)] = item.state
+            if not self._running:
+                return
+            ended, _ = wait(self._running, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in ended:
+                self._take(self._outcome(future, self._running.pop(future)))
+            if len(self._unwritten) >= FLUSH_STATES or self.attempt.clock() - self._written_at >= FLUSH_EVERY:
+                self._write()
+            self.progress(self._result)
+
+    def _outcome(self, future: Future[Outcome], state: RecordingState) -> Outcome:
+        """Return how the attempt ended. A defect met at one recording is raised at the end, and stops no other."""
         try:
             return future.result()
         except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
             raise
-        except SourceError as refusal:  # of the log-in, the network or the account: other recordings may still be had
-            self._defect = self._defect or refusal
-            reason = "log_in_refused" if isinstance(refusal, CredentialsRefused) else "source_refused"
-            return Done(state, fault=Fault("unavailable", reason))
-        except TemporaryDiskFull as full:
-            self._defect = self._defect or full
-            return Done(state, fault=Fault("unavailable", "temporary_disk_full"))
         except Exception as defect:  # noqa: BLE001 - raised again by run()
             self._defect = self._defect or defect
-            return Done(state, fault=Fault("unavailable", "defect"))
+            reason = next(reason for kind, reason in _REASONS if isinstance(defect, kind))
+            return Outcome(state, self.attempt.clock(), Fault("unavailable", reason))
 
-    def _settle(self, done: Done, *, believed: bool = False) -> None:
-        """Work out the state that follows, count it, and have it written."""
-        now, result = self.clock(), self._result
-        if done.stored is not None:
-            stored = done.stored
-            state = archived(
-                done.state,
-                key=stored.key,
-                size=stored.size,
-                sha256=stored.sha256,
-                duration_s=done.duration_s,
-                etag=stored.etag,
-                version_id=stored.version_id,
-                warnings=done.warnings,
-                now=now,
-                run_id=self.run_id,
-                attempted=not stored.adopted,
-            )
-            result.size += stored.size
-            result.adopted += stored.adopted
-        elif done.fault is not None:
-            now = done.at or now
-            state = judge(done.state, done.fault, believed=believed, rules=self.rules, now=now, run_id=self.run_id)
-            log_in = _log_in(state)
-            is_forbidden = done.fault.reason == "forbidden" and log_in in self._gave_before
-            if state.status is Status.pending and done.fault.kind == "refused" and not is_forbidden:
-                result.refused[log_in] += 1
+    def _take(self, outcome: Outcome) -> None:
+        """Settle an outcome, or hold it back until a recording is given to the same log-in.
+
+        Raises:
+            FetchFailed: too many outcomes in a row say nothing about their recordings.
+        """
+        result, log_in = outcome.result, _log_in(outcome.state)
+        if isinstance(result, Stored):
+            if not result.adopted:
+                self._given.add(log_in)
+                for earlier in self._undecided.pop(log_in, ()):
+                    self._settle(earlier, believed=True)
+            self._settle(outcome, believed=True)
+            self._in_a_row = 0
+            return
+        is_in_doubt = self._is_in_doubt(outcome, result)
+        if is_in_doubt:
+            self._undecided[log_in].append(outcome)
         else:
-            state = final(done.state, Status.rejected, "conflict", now, self.run_id)
-        result.settled += 1
-        result.archived += state.status is Status.archived
-        self._unwritten.append(state)
-        self._write_in_time()
+            self._settle(outcome, believed=True)
+        self._in_a_row = self._in_a_row + 1 if is_in_doubt or result.kind == "unavailable" else 0
+        if self._in_a_row >= BREAK_AFTER:
+            raise self._defect or FetchFailed(
+                f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
+                f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."
+            )
 
-    def _write_in_time(self) -> None:
-        """Append what is waiting if it is much, or has waited long."""
-        if len(self._unwritten) >= FLUSH_LINES or self.clock() - self._written_at >= FLUSH_EVERY:
-            self._write()
+    def _is_in_doubt(self, outcome: Outcome, fault: Fault) -> bool:
+        """Whether the answer may be about the source or the log-in, as long as no recording is given after it.
+
+        A refusal always may, unless the log-in was given other recordings and the refusal lasts: a 403 longer than
+        `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps the recording, since a password
+        may have been changed, and a firewall objects to how often we ask. Any other answer may if the log-in was never
+        given a recording of the date, as when the account is wrong; but not a 202, nor a 404 for a recording that the
+        source may still be making.
+        """
+        state, now, rules = outcome.state, outcome.at, self.attempt.rules
+        if fault.kind in {"unavailable", "not_allowed", "conflict"}:
+            return False
+        is_known = _log_in(state) in self._given | self._gave_before
+        if fault.kind == "refused":
+            is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
+            return not (is_known and is_old(state, now) and rules.is_patient(state, now))
+        is_being_made = fault.reason == "still_encoding" or (fault.kind == "not_there" and rules.is_young(state, now))
+        return not (is_known or is_being_made or rules.is_purged(state, now))
+
+    def _settle(self, outcome: Outcome, *, believed: bool) -> None:
+        """Work out the state that follows, count it, and have it written."""
+        result = self._result
+        if isinstance(outcome.result, Stored):
+            result.archived += 1
+            result.adopted += outcome.result.adopted
+            result.size += outcome.result.size
+        result.settled += 1
+        rules, run_id = self.attempt.rules, self.run_id
+        self._unwritten.append(next_state(outcome, believed=believed, rules=rules, run_id=run_id))
 
     def _write(self) -> None:
-        # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
-        self.ledger.append_states(self._unwritten)
-        self._unwritten, self._written_at = [], self.clock()
-
-    def _write_last(self) -> None:
         try:
-            self._write()
+            self.ledger.append_states(self._unwritten)
         except Exception:
             raise
         except BaseException:  # terminated at this very moment: write them all the same, then end
-            self._write()
+            self.ledger.append_states(self._unwritten)
             raise
+        # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
+        self._unwritten, self._written_at = [], self.attempt.clock()
+
+    def _require_log_ins(self) -> None:
+        """Raise FetchFailed if recordings were refused and nothing proves the log-in good."""
+        refused = Counter(
+            log_in
+            for log_in in self._undecided.keys() - self._given
+            for fault in (outcome.fault for outcome in self._undecided[log_in])
+            if fault and fault.kind == "refused" and (fault.reason != "forbidden" or log_in not in self._gave_before)
+        )
+        if refused:
+            hosts = ", ".join(sorted({host for _, host in refused}))
+            checks = "; ".join(sorted({_check_log_in(is_current) for is_current, _ in refused}))
+            recordings = number(refused.total(), "recording was", "recordings were")
+            raise FetchFailed(
+                f"{recordings} refused at {hosts} (HTTP 401 or 403), and the same log-in could fetch none: {checks}. "
+                "What was refused stays pending and is tried again."
+            )
 
 
-def _what_to_check(done: Done) -> str:
-    fault = done.fault
-    if fault is None or fault.kind == "unavailable":
-        return _TROUBLESHOOTING
+def _what_to_check(state: RecordingState, fault: Fault) -> str:
+    if fault.kind == "unavailable":
+        return "docs/troubleshooting.md says what to check"
     if fault.reason == FIREWALL:
         return "a firewall in front of the source refuses our requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
     if fault.kind == "refused":
-        return _credentials(is_segment(done.state))
+        return _check_log_in(is_segment(state))
     return (
-        "not one could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
+        "no recording could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
         "recording is activated for the account"
     )
 
 
-def _credentials(of_segments: bool) -> str:
-    if of_segments:
+def _as_unavailable(outcome: Outcome) -> Outcome:
+    return replace(outcome, result=Fault("unavailable", outcome.fault.reason)) if outcome.fault else outcome
+
+
+def _check_log_in(is_current: bool) -> str:
+    if is_current:
         return "check that the log-in of the current API (a RingCentral JWT) has the WEM access right"
     return "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
 

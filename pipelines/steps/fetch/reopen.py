@@ -1,23 +1,18 @@
-"""Recordings that somebody wants tried again on purpose: a new epoch begins, the old one stays in the ledger."""
+"""Try recordings again on request: a new epoch begins, and the old one stays in the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from itertools import chain
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute
+from typing import NamedTuple
 
 from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.link.recordings_table import Known, recordings_of
+from pipelines.steps.link.recordings_table import Recordings, recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, judged
 
-pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 REASON = "retry_requested"
 _SHOWN = 5
 _AT_ONCE = 10_000
@@ -27,64 +22,56 @@ class UnknownRecording(Exception):  # noqa: N818 - the sentence for the person w
     """An id that was to be retried is not known on this date."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """How many recordings are reopened in a new epoch; `refused` counts those whose link is still not allowed."""
+class Reopened(NamedTuple):
+    """How many recordings are in a new epoch, and how many are not because their link is still not allowed."""
 
-    fresh: int = 0
-    refused: int = 0
+    reopened: int = 0
+    not_allowed: int = 0
 
 
 def reopen(
     ledger: Ledger,
     day: date,
     linked: Iterable[date],
-    *,
     all_final: bool,
     recording_ids: Sequence[str],
+    *,
     allowed: AllowedLinks,
     now: datetime,
     run_id: str,
-) -> Retried:
+) -> Reopened:
     """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
     A named recording may also be `archived`, for instance when its object was lost: what is in the bucket is adopted,
     else it is fetched again. One that is `pending` becomes due at once.
 
     Raises:
-        UnknownRecording: a named one is not known; nothing was written.
+        UnknownRecording: a named recording is not known; nothing was written.
     """
-    named = _named(ledger, day, linked, recording_ids) if recording_ids else {}
-    fresh = refused = 0
-    others = _final(ledger, day, linked, excluding=named) if all_final else ()
-    for states in chain([list(named.values())], others):
-        pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
-        lines = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
-        ledger.append_states(lines)
-        fresh += len(lines)
-        refused += len(pairs) - len(lines)
-    return Retried(fresh, refused)
-
-
-def _named(ledger: Ledger, day: date, linked: Iterable[date], ids: Sequence[str]) -> dict[str, RecordingState]:
-    lines = ledger.current({day, *linked}, ids)
-    named = Known(lines).concerning(day).states(ids)
-    if unknown := sorted(set(ids) - named.keys()):
+    if not (all_final or recording_ids):
+        return Reopened()
+    recordings = recordings_of(ledger, day, linked)
+    named = recordings.states(recording_ids)
+    if unknown := sorted(set(recording_ids) - named.keys()):
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise UnknownRecording(
             f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
-            f"on {day}: copy the ids from the sample of the check every_link_is_held, and run the date they stand "
+            f"on {day}: copy the ids from the sample of the check every_link_is_held, and run the date they are shown "
             "under. Nothing was tried."
         )
-    return named
+    count = not_allowed = 0
+    others = _final_states(recordings, named) if all_final else ()
+    for states in chain([list(named.values())], others):
+        pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
+        rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
+        ledger.append_states(rows)
+        count += len(rows)
+        not_allowed += len(pairs) - len(rows)
+    return Reopened(count, not_allowed)
 
 
-def _final(
-    ledger: Ledger, day: date, linked: Iterable[date], excluding: Iterable[str]
-) -> Iterator[list[RecordingState]]:
-    """Yield the recordings in a final state, some thousand at a time."""
-    lines = recordings_of(ledger, day, linked).final()
-    others = pc.invert(pc.is_in(lines["recording_id"], value_set=pa.array(list(excluding), pa.string())))
-    lines = lines.filter(others)
-    for start in range(0, lines.num_rows, _AT_ONCE):
-        yield states_from(lines.slice(start, _AT_ONCE))
+def _final_states(recordings: Recordings, named: Container[str]) -> Iterator[list[RecordingState]]:
+    rows = recordings.final()
+    for start in range(0, rows.num_rows, _AT_ONCE):
+        states = states_from(rows.slice(start, _AT_ONCE))
+        yield [state for state in states if state.recording_id not in named]

@@ -1,12 +1,12 @@
-"""What a run has to attempt, in which order, and under which keys: lines of a table, however many they are.
+"""The work queue of a date: its due recordings, in which order, and the key that each is stored under.
 
-A date may have a hundred thousand recordings to be fetched; of them a few thousand are objects at a time. Not for how
-an attempt is made (`attempt.py`).
+A date may have a hundred thousand due recordings; a thousand at a time become objects. How a recording is fetched:
+`attempt.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -16,142 +16,108 @@ import pyarrow.compute
 
 from pipelines.archive import keys
 from pipelines.ledger.schema import states_from, states_table, values
-from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
+from pipelines.ledger.states import RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.fetch.attempt import file_path
+from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.link.recordings_table import Recordings, recordings_of
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged, rejoin
+from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000
 _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Recordings to be attempted: `order` says which of the `lines` (STATE_SCHEMA) and in which order.
+class WorkItem(NamedTuple):
+    """A due recording and the key to store it under."""
 
-    Places and no lines of their own: what is due of a date is mostly all of it, and no small copy.
+    state: RecordingState
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkQueue:
+    """The due ones of a date's `recordings`; yields a `WorkItem` for each.
+
+    `order` holds indices into `rows` (STATE_SCHEMA) and no rows of its own: most rows of a new date are due, and a copy
+    of them is large. `keys` is parallel to `order`.
     """
 
-    lines: pa.Table
+    recordings: Recordings
+    rows: pa.Table
     order: pa.Array[Any]
+    keys: list[str]
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def part(self, start: int, most: int) -> Due:
-        """The same from `start` on, at most so many."""
-        return Due(self.lines, self.order.slice(start, most))
+    def __iter__(self) -> Iterator[WorkItem]:
+        return map(WorkItem, _states(self.rows, self.order), self.keys)
 
-    def column(self, name: str) -> pa.ChunkedArray[Any]:
-        """What they have in this column."""
-        return self.lines[name].take(self.order)
-
-    def states(self) -> list[RecordingState]:
-        """Return the due recordings as `RecordingState` objects."""
-        return states_from(self.lines.take(self.order))
+    def dates(self) -> list[date]:
+        """Return the dates under which the due recordings are stored, sorted."""
+        return sorted(values(pc.unique(self.rows["date"].take(self.order))))
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """Recordings to be attempted, in order; `keys` has what each is to be stored under.
+def matched_recordings(ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str) -> Recordings:
+    """Match both sources again and return the recordings that concern a run of `day`.
 
-    `taken`: the keys that more than one would have had, and all but one of them have not.
+    A recording that became final under one id becomes due under its other one; a recording that is held under one id is
+    not fetched again under the other.
     """
-
-    due: Due
-    keys: pa.ChunkedArray[Any]
-    taken: Collection[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.due)
-
-    def days(self) -> list[date]:
-        """The dates that they are stored under."""
-        return sorted(values(pc.unique(self.due.column("date"))))
-
-    def among(self, listed: Iterable[str]) -> frozenset[str]:
-        """What one of them may have been put under by an earlier run, of the keys that are `listed` in the archive.
-
-        A run that knew fewer recordings of a file name, or found its key taken, put it elsewhere than this one would.
-        """
-        ours: set[str] = set()
-        found = []
-        for key in listed:
-            ours = ours or {*values(self.keys), *self.taken}
-            if not ours.isdisjoint(keys.kept_apart(key)):
-                found.append(key)
-        return frozenset(found)
-
-    def __iter__(self) -> Iterator[tuple[RecordingState, str]]:
-        for start in range(0, len(self), _AT_ONCE):
-            part = self.keys.slice(start, _AT_ONCE)
-            yield from zip(self.due.part(start, _AT_ONCE).states(), values(part), strict=True)
+    recordings = recordings_of(ledger, day, linked)
+    if rejoin(ledger, recordings, day, now=now, run_id=run_id):
+        recordings = recordings_of(ledger, day, linked)
+    return recordings
 
 
-class Work(NamedTuple):
-    """What is to be attempted of a date, and what is known of its recordings."""
+def work_queue(recordings: Recordings, allowed: AllowedLinks, prefix: str, *, now: datetime, run_id: str) -> WorkQueue:
+    """Return the recordings to attempt now. A link refused by a setting that has changed since is due again.
 
-    due: Planned
-    known: Recordings
-
-
-def work_of(
-    ledger: Ledger, day: date, linked: Iterable[date], prefix: str, allowed: AllowedLinks, *, now: datetime, run_id: str
-) -> Work:
-    """Return what a run of `day` has to attempt, after matching both sources again (`rejoin`)."""
-    known = recordings_of(ledger, day, linked)
-    if rejoin(ledger, known, day, now=now, run_id=run_id):
-        known = recordings_of(ledger, day, linked)
-    return Work(planned(prefix, due_of(known, allowed, now=now, run_id=run_id), known.owners), known)
-
-
-def standing_after(ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str) -> Recordings:
-    """Read how the recordings stand after a run, and match both sources once more: a recording that became final under
-    one id is due under its other one; one that is held is not fetched again under the other.
+    Least tried first, then oldest: recordings that fail for ever must not hold up those never tried. Two recordings of
+    one file name never get the same key.
     """
-    known = recordings_of(ledger, day, linked)
-    if known.by_status().keys() & FINAL and rejoin(ledger, known, day, now=now, run_id=run_id):
-        known = recordings_of(ledger, day, linked)
-    return known
-
-
-def due_of(known: Recordings, allowed: AllowedLinks, *, now: datetime, run_id: str) -> Due:
-    """What is to be attempted now. A link refused by a setting that has changed since is due again.
-
-    Least tried first, then oldest: recordings that fail for ever must not stand before those never tried.
-    """
-    rest = known.rest
+    rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
-    again = [reopened(one, "link_allowed_now", now, run_id) for one in states_from(rest.filter(refused))]
-    lines = pa.concat_tables([rest, states_table([one for one in again if judged(one, allowed) is one])])
-    due = pc.and_(pc.equal(lines["status"], str(Status.pending)), pc.less_equal(lines["next_attempt_at"], now))
-    order = pc.sort_indices(lines.select([name for name, _ in _ORDER]), sort_keys=_ORDER)
-    return Due(lines, order.filter(due.take(order).combine_chunks()))
+    again = [reopened(state, "link_allowed_now", now, run_id) for state in states_from(rest.filter(refused))]
+    rows = pa.concat_tables([rest, states_table([state for state in again if judged(state, allowed) is state])])
+    due = pc.and_(pc.equal(rows["status"], str(Status.pending)), pc.less_equal(rows["next_attempt_at"], now))
+    order = pc.sort_indices(rows.select([name for name, _ in _ORDER]), sort_keys=_ORDER)
+    order = order.filter(due.take(order).combine_chunks())
+    return WorkQueue(recordings, rows, order, _keys(prefix, recordings, rows, order))
 
 
-def planned(prefix: str, due: Due, owners: Callable[[pa.ChunkedArray[Any]], dict[str, str]]) -> Planned:
-    """A key for each due recording. Two recordings of one file name never get the same key.
-
-    `owners` says which of some keys a recording has already, each with its id.
+def _keys(prefix: str, recordings: Recordings, rows: pa.Table, order: pa.Array[Any]) -> list[str]:
+    """Return a key for each row of `order`. Of several with one plain key, the recording that has it in the ledger, or
+    else the first by id, gets it; the others get keys next to it.
     """
-    parts = (due.part(start, _AT_ONCE) for start in range(0, len(due), _AT_ONCE))
-    plain = pa.chunked_array(([_plain_key(prefix, one) for one in part.states()] for part in parts), pa.string())
-    taken = owners(plain)
-    counted = pc.value_counts(plain)
-    twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
-    crowded = {*taken, *map(str, twice.to_pylist())}
-    if not crowded:
-        return Planned(due, plain)
-    final: list[str] = values(plain)
-    places = pc.indices_nonzero(pc.is_in(plain, pa.array(crowded, pa.string()))).to_pylist()
-    ids: list[str] = values(due.column("recording_id"))
-    for place in sorted(places, key=ids.__getitem__):
-        if taken.setdefault(final[place], ids[place]) != ids[place]:
-            final[place] = keys.apart_key(final[place], ids[place])
-    return Planned(due, pa.chunked_array([final], pa.string()), crowded)
+    ids: list[str] = values(rows["recording_id"].take(order))
+    found = [plain_key(prefix, state) for state in _states(rows, order)]
+    owners = recordings.owners(pa.chunked_array([found], pa.string()))
+    for index in sorted(range(len(ids)), key=ids.__getitem__):
+        if owners.setdefault(found[index], ids[index]) != ids[index]:
+            found[index] = keys.apart_key(found[index], ids[index])
+    return found
 
 
-def _plain_key(prefix: str, state: RecordingState) -> str:
-    return keys.recording_key(prefix, state.date, state.account_id, state.layout, file_path(state))
+def _states(rows: pa.Table, order: pa.Array[Any]) -> Iterator[RecordingState]:
+    for start in range(0, len(order), _AT_ONCE):
+        yield from states_from(rows.take(order.slice(start, _AT_ONCE)))
+
+
+def plain_key(prefix: str, state: RecordingState) -> str:
+    """Return the key of a recording whose file name no other recording has."""
+    path = state.recording_id.removeprefix(f"{state.account_id}/")
+    path = f"{path.replace('/', '_')}.wav" if is_segment(state) else path
+    return keys.recording_key(prefix, state.date, state.account_id, state.layout, path)
+
+
+def possible_keys(prefix: str, item: WorkItem) -> set[str]:
+    """Return where an earlier run, which may have known fewer recordings, may have stored the recording."""
+    taken = {item.key, plain_key(prefix, item.state)}
+    return taken | {keys.apart_key(key, item.state.recording_id) for key in taken}
+
+
+def is_segment(state: RecordingState) -> bool:
+    """Say whether the recording is identified by dialog and segment, as the current API knows it."""
+    return state.source == INTERACTIONS and is_segment_link(state.link)
