@@ -26,11 +26,7 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
 
 
 def signer(settings: StorageSettings) -> Signer | None:
-    """Return the key that signs manifests; None when none is set.
-
-    Raises:
-        KeyUnusable: the one that is set cannot be read.
-    """
+    """Return the key that signs manifests, None when none is set; KeyUnusable when it cannot be read."""
     if settings.archive_signing_key_file:
         return local_signer(settings.archive_signing_key_file)
     return kms_signer(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None
@@ -39,8 +35,7 @@ def signer(settings: StorageSettings) -> Signer | None:
 def verifier(settings: StorageSettings) -> Verifier | None:
     """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, else the signing key's public half, else None.
 
-    Raises:
-        KeyUnusable: the one that is set cannot be read.
+    KeyUnusable when a key that is set cannot be read.
     """
     if settings.archive_verify_key_file:
         return Verifier.read(settings.archive_verify_key_file)

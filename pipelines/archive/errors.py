@@ -57,7 +57,7 @@ class KeyExists(_AboutKey):
 class KeyMissing(_AboutKey):
     """No object is stored under the key."""
 
-    sentence = "Nothing is stored under {key}; if it should be, run that day again"
+    sentence = "Nothing is stored under {key}; if it should be, run that date again"
 
 
 class NameTaken(_AboutKey):

@@ -121,7 +121,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
         if bucket.hash_object(kept_as).sha256 != upload.sha256:
             raise StoreDamaged(
                 f"The object {kept_as} in the bucket {bucket.name} is not what its name says; "
-                "delete it and run the day again"
+                "delete it and run the date again"
             ) from None
     raise Conflict(upload.key, held, kept_as)
 

@@ -69,7 +69,7 @@ def read_witnesses(
                 observed[found.name].add(found)
         except (ValueError, KeyError, TypeError, RecursionError, KeyMissing):
             damaged.append(
-                f"{key} in the bucket {bucket.name} is no witness as it was written; restore its first version"
+                f"{key} in the bucket {bucket.name} is not a witness as it was written; restore its first version"
             )
     return {name: frozenset(found) for name, found in observed.items()}, tuple(damaged)
 

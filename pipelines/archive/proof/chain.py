@@ -78,15 +78,15 @@ def read_chain(
             add(
                 "manifest_altered",
                 head.key,
-                f"{head.key} is the first of its day and yet names one before it: it was altered or renumbered; "
+                f"{head.key} is the first manifest of its day but names an earlier one: it was altered or renumbered; "
                 "restore its first version",
             )
         if before is not None and named != before.sha256:
             add(
                 "manifest_altered",
                 before.key,
-                f"{before.key} is not the one that {head.key} was sealed upon: it was altered or replaced; "
-                "restore its first version",
+                f"{before.key} is not the manifest that {head.key} followed when it was sealed: it was altered "
+                "or replaced; restore its first version",
             )
         if verifier is None:
             continue

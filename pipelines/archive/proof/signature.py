@@ -94,7 +94,7 @@ def kms_signer(key_id: str) -> Signer:
         key = _load(load_der_public_key, data)
         if not isinstance(key, Ed25519PublicKey):
             raise KeyUnusable(
-                "The KMS key that ARCHIVE_SIGNING_KMS_KEY names is no Ed25519 key; "
+                "The KMS key that ARCHIVE_SIGNING_KMS_KEY names is not an Ed25519 key; "
                 "make one of the kind ECC_NIST_EDWARDS25519 with the use SIGN_VERIFY"
             )
         return key
