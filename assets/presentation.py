@@ -45,9 +45,7 @@ def counts(by_status: Counter[Status]) -> dict[str, int]:
 
 
 def not_held(reasons: pa.Table) -> TableMetadataValue:
-    """Return how many recordings are not archived for each state and reason (`Recordings.reasons`), and what happens
-    next.
-    """
+    """Return how many recordings are not archived, by state and reason, and what happens next."""
     rows = []
     for row in reasons.to_pylist():
         soonest = row["next_attempt_at"]

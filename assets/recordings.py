@@ -19,10 +19,10 @@ from pipelines.steps.fetch.fetcher import Fetcher
 from pipelines.steps.fetch.reopen import reopen
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.extract_links import linked_days
-from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.register_links import register_links
 from pipelines.steps.link.rows import EVENTS
-from pipelines.steps.pull.events import latency, waits
+from pipelines.steps.pull.events import seconds_to_archive
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
@@ -130,16 +130,16 @@ def recordings(
     )
 
 
-def _event_latency(ledger: Ledger, matched: Recordings, day: date, run_id: str) -> dict[str, float]:
+def _event_latency(ledger: Ledger, matched: RecordingsTable, day: date, run_id: str) -> dict[str, float]:
     """Return how long the recordings that the run archived took from their End Call Event; empty if none had one."""
     archived = matched.held_by(run_id)
     days = {day, *values(pc.unique(archived["found_on"]))}
     at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
-    taken = latency(waits(ledger, days, at))
-    if taken is None:
+    seconds = seconds_to_archive(ledger, days, at)
+    if seconds.empty:
         return {}
     return {
-        "recordings_by_event": taken.recordings,
-        "event_to_archive_median_s": taken.median_s,
-        "event_to_archive_p95_s": taken.p95_s,
+        "recordings_by_event": len(seconds),
+        "event_to_archive_median_s": round(float(seconds.median()), 1),
+        "event_to_archive_p95_s": round(float(seconds.quantile(0.95)), 1),
     }

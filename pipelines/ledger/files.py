@@ -1,4 +1,4 @@
-"""Where the ledger's files are stored: a local folder or an S3 prefix, behind one small interface.
+"""Store the ledger's files in a local folder or under an S3 prefix, behind one small interface.
 
 A file appears whole or not at all, and is never changed or removed.
 """
@@ -34,7 +34,7 @@ class LedgerError(Exception):
 
 
 class LedgerDamaged(LedgerError):  # noqa: N818 - a caller reads "except LedgerDamaged"
-    """A part of the ledger is not what was written. Never skipped: a day that lacks a part would look complete."""
+    """A part of the ledger is damaged or gone. It is never skipped: a date that lacks a part would look complete."""
 
 
 class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
@@ -139,10 +139,10 @@ class S3Files:
         with self._errors("list", prefix):
             paginator = self._client.get_paginator("list_objects_v2")
             pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/")
-            return sorted(one["Prefix"].split("/")[-2] for page in pages for one in page.get("CommonPrefixes", []))
+            return sorted(item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", []))
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes. A body that is cut off is asked for again: botocore retries only the request."""
+        """Return an object's bytes. A body that is cut off is requested again: botocore retries only the request."""
         with self._errors("read", name):
             for _ in range(_BODY_READS - 1):
                 body = self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"]
@@ -245,9 +245,9 @@ def _unless_absent(error: OSError) -> None:
 
 def make_folders(folder: Path) -> None:
     """Make a folder and those above it, for the owner alone, each one's entry synced."""
-    for one in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
-        one.mkdir(0o700, exist_ok=True)
-        sync_folder(one.parent)
+    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+        path.mkdir(0o700, exist_ok=True)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of a recording, and which of several lines about it counts. No files, no clock of its own."""
+"""The states of a recording, how one follows another, and which of several lines counts. No files, no clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Day: TypeAlias = date  # inside the class `date` is the field
 Layout = Literal["mono", "stereo"]
@@ -15,11 +15,11 @@ Layout = Literal["mono", "stereo"]
 _DAY = timedelta(days=1)
 _YOUNG = timedelta(hours=1)
 LEAST_ATTEMPTS = 3
-"""So many before a recording gets a final state."""
+"""How many attempts are made before a recording gets a final state."""
 
 
 class Status(StrEnum):
-    """Where a recording stands."""
+    """The state of a recording."""
 
     pending = "pending"
     archived = "archived"
@@ -53,7 +53,7 @@ rank, so that reopening can. Everything after `written_at` only makes the order 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingState:
-    """One line of the ledger: what was known of a recording at `written_at`. Sizes in bytes, durations in seconds.
+    """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds.
 
     Raises:
         ValueError: if the fields contradict each other, so that no such line is ever written.
@@ -90,22 +90,21 @@ class RecordingState:
     warnings: tuple[str, ...] = ()
     first_seen_at: datetime
     same_as: str | None = None
-    """The recording that this id is another name of. Such a line is no recording: it is held, counted and asked for
-    under that id only."""
+    """The recording that this id is another name of. The line is then not a recording: it is held, counted and
+    requested under that id only."""
     first_attempt_at: datetime | None = None
     """When a fetch of this epoch first ended with an answer about the recording, and not with an outage."""
     body_sha256: str | None = None
-    """Of the last body that was received whole as far as HTTP said, and not archived."""
+    """SHA-256 of the last body that was received whole as far as HTTP said, and not archived."""
     body_size: int | None = None
-    """Of the longest such body."""
+    """Bytes of the longest of these bodies."""
     quarantine_key: str | None = None
-    """Where bytes that were refused for good are kept."""
+    """Where rejected bytes are kept."""
 
     def __post_init__(self) -> None:
         times = (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at, self.first_attempt_at)
-        for moment in times:
-            if moment is not None and moment.tzinfo is None:
-                raise ValueError(f"a time of recording {self.recording_id} has no time zone; give every time one.")
+        if any(time is not None and time.tzinfo is None for time in times):
+            raise ValueError(f"a time of recording {self.recording_id} has no time zone; give every time one.")
         if (self.next_attempt_at is None) == (self.status is Status.pending):
             raise ValueError(
                 f"recording {self.recording_id} is {self.status}: next_attempt_at belongs to every pending recording "
@@ -114,7 +113,9 @@ class RecordingState:
         if self.status is Status.archived and (not self.key or self.size is None or not self.sha256):
             raise ValueError(f"recording {self.recording_id} is archived without key, size or sha256; give all three.")
         if self.same_as is not None and (self.status is not Status.rejected or self.same_as == self.recording_id):
-            raise ValueError(f"recording {self.recording_id} is another name of itself, or is one and not rejected.")
+            raise ValueError(
+                f"recording {self.recording_id} is another name of itself, or another name and not rejected."
+            )
         if self.attempts < 0 or self.epoch < 0:
             raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
 
@@ -148,8 +149,8 @@ class RetryRules:
     def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime, is_old: bool = False) -> datetime:
         """Return when attempt number `attempts + 1` is due, attempt number `attempts` having failed at `now`.
 
-        The last wait repeats until the recording has been known for a day; from then on it is asked for daily. One
-        that is old (`gives_up`) is not about to appear within the hour: it is asked for daily after the last wait.
+        The last wait repeats until a day after the recording was first seen; from then on it is requested daily. An old
+        one (`gives_up`) will not appear within the hour: it is requested daily after the last wait.
         """
         if attempts <= 0:
             return now
@@ -159,7 +160,7 @@ class RetryRules:
         return now + wait
 
     def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Say whether the recording is too old at `now` to be hoped for.
+        """Return whether the recording is too old at `now` to be expected any more.
 
         Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
         a wrong year in a report does not keep it pending for ever.
@@ -167,18 +168,18 @@ class RetryRules:
         return self._age(state, now) > self.give_up
 
     def is_purged(self, state: RecordingState, now: datetime) -> bool:
-        """Say whether the recording is so old at `now` that the source does not keep it any more."""
+        """Return whether the recording is so old at `now` that the source does not keep it any more."""
         return self._age(state, now) > self.kept_for
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
-        """Say whether the attempt that ends at `now` may be the last one: at least the third, and at least
+        """Return whether the attempt that ends at `now` may be the last one: at least the third, and at least
         `final_after` after the first that was answered. An outage of the source then costs time and no recording.
         """
         first = state.first_attempt_at
         return first is not None and state.attempts + 1 >= LEAST_ATTEMPTS and now - first >= self.final_after
 
     def is_young(self, state: RecordingState, now: datetime) -> bool:
-        """Say whether the recording is so young at `now` that the source may still be making it."""
+        """Return whether the recording is so young at `now` that the source may still be making it."""
         return self._age(state, now) < _YOUNG
 
     def _age(self, state: RecordingState, now: datetime) -> timedelta:
@@ -241,7 +242,7 @@ def archived(
 ) -> RecordingState:
     """Return the state of a recording that is held under `key`; `attempted=False` if it was adopted without a fetch.
 
-    A final state may still turn into this one: what is there counts more than that somebody missed it.
+    A final state may still turn into this one: the object is there, whatever was concluded before.
     """
     _require(state, "archived", state.status is not Status.archived)
     return replace(
@@ -276,34 +277,32 @@ def same_recording(state: RecordingState, main: RecordingState, now: datetime, r
     )
 
 
+_OF_AN_EPOCH = (
+    *("key", "size", "sha256", "duration_s", "etag", "version_id"),
+    *("same_as", "first_attempt_at", "body_sha256", "body_size"),
+)
+
+
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
     """Return the state of a recording that somebody wants fetched afresh: pending, due at once, in a new epoch."""
+    nothing: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
     return replace(
         state,
         status=Status.pending,
         reason=reason,
         attempts=0,
         next_attempt_at=now,
-        key=None,
-        size=None,
-        sha256=None,
-        duration_s=None,
-        etag=None,
-        version_id=None,
         warnings=(),
-        same_as=None,
-        first_attempt_at=None,
-        body_sha256=None,
-        body_size=None,
         epoch=state.epoch + 1,
         written_at=now,
         run_id=run_id,
+        **nothing,
     )
 
 
-def _require(state: RecordingState, wish: str, allowed: bool) -> None:
-    if not allowed:
+def _require(state: RecordingState, wanted: str, is_allowed: bool) -> None:
+    if not is_allowed:
         raise ValueError(
-            f"recording {state.recording_id} is {state.status} and cannot become {wish}; "
+            f"recording {state.recording_id} is {state.status} and cannot become {wanted}; "
             "use reopened() to start a new epoch."
         )

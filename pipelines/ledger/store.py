@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -266,17 +266,12 @@ def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
     keys = pc.unique(table[key])
     if len(keys) == table.num_rows:
         return table
-    # pandas sorts these columns four times as slowly.
-    code = pc.index_in(table[key], value_set=keys)  # integers compare faster than text
-    index = pa.array(range(table.num_rows), pa.int64())
-    by: list[tuple[str, Literal["ascending", "descending"]]] = [("code", "ascending")]
-    by += [(name, "descending") for name in [*order.column_names, "index"]]
-    sortable = order.append_column("code", code).append_column("index", index)
-    in_order = pc.sort_indices(sortable.combine_chunks(), sort_keys=by)
-    codes = pa.concat_arrays([pa.array([-1], pa.int32()), *sortable["code"].take(in_order).chunks])
-    is_first = pc.not_equal(pc.pairwise_diff(codes), pa.scalar(0)).slice(1)
+    lines = order.to_pandas()
+    lines["code"] = pc.index_in(table[key], value_set=keys).to_pandas()  # integers compare faster than text
+    in_order = lines.sort_values(order.column_names, kind="stable", na_position="first")
+    is_latest = ~in_order.duplicated("code", keep="last").sort_index()
     # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
-    return table.filter(is_first.take(pc.sort_indices(in_order)))
+    return table.filter(pa.array(is_latest, pa.bool_()))
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -26,7 +26,7 @@ from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.matching import Pairs, join, pairs_around
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
-from pipelines.steps.link.rows import ready_at
+from pipelines.steps.link.rows import INTERACTIONS, over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
 from tests.history import history
 
@@ -214,7 +214,7 @@ def state(recording_id: str, status: Status, *, first: int, same_as: str | None 
 )
 def test_a_recording_is_asked_for_a_quarter_of_an_hour_after_its_call(ended: datetime | None, due: datetime) -> None:
     row = {"dialog_end_time_ms": ended.isoformat() if ended else None}
-    assert ready_at("interaction_metadata", row, NOW) == due
+    assert ready_at(INTERACTIONS, over_at(INTERACTIONS, row), NOW) == due
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pipelines.ledger.schema import states_table
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
 from pipelines.steps.fetch.work_queue import WorkItem, possible_keys, work_queue
-from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -63,7 +63,7 @@ states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) fo
 @settings(deadline=None)  # it says what holds, and not how fast
 @given(states)
 def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
-    queue = work_queue(Recordings.of(states_table(known)), ALLOWED, "", now=NOW, run_id="now")
+    queue = work_queue(RecordingsTable.of(states_table(known)), ALLOWED, "", now=NOW, run_id="now")
     found = [item.state for item in queue]
     wanted = [one for one in known if is_due(one)]
     allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
@@ -74,7 +74,7 @@ def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> No
 @settings(deadline=None)  # it says what holds, and not how fast
 @given(states)
 def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> None:
-    recordings = Recordings.of(states_table(known))
+    recordings = RecordingsTable.of(states_table(known))
     queue = work_queue(recordings, ALLOWED, "", now=NOW, run_id="now")
     # The rule, one recording after the other: the first by its id takes the plain key, unless another one holds it.
     taken = {state.key: state.recording_id for state in known if state.key}

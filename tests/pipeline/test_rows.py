@@ -20,7 +20,7 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
-from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, ready_at
+from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS, over_at, ready_at
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 DAY = date(2026, 11, 17)
@@ -165,7 +165,7 @@ class TestDates:
 
     def test_an_event_received_in_the_year_9999_is_asked_for_now(self) -> None:
         row = {"account_id": "1", "received_at": "9999-12-31T23:59:59Z"}
-        assert ready_at(EVENTS, row, NOW) <= NOW + timedelta(minutes=2)
+        assert ready_at(EVENTS, over_at(EVENTS, row), NOW) <= NOW + timedelta(minutes=2)
 
 
 class TestLinks:

@@ -255,7 +255,7 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         "link_refused",
         "host_not_allowed",
         "credentials_in_url",
-        "Asking again",
+        "Requesting it again",
         "refused the log-in",
     ):
         assert sign in whole, f"{sign} did not happen, so nothing was shown about it"

@@ -24,7 +24,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
 from pipelines.steps.fetch.work_queue import work_queue
-from pipelines.steps.link.recordings_table import Recordings, recordings_of
+from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import register_links
 from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Credentials
@@ -51,7 +51,7 @@ def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator
 def fetched(services: Any, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all of them due."""
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-    known = Recordings.of(states_table([replace(state, next_attempt_at=long_ago) for state in states]))
+    known = RecordingsTable.of(states_table([replace(state, next_attempt_at=long_ago) for state in states]))
     queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="test")
     assert len(queue) == len(states)
     return Fetcher(services.attempt, services.ledger, 4, "test", lambda _: None).run(queue)
@@ -109,7 +109,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
-    known = Recordings.of(states_table([*stuck, fresh]))
+    known = RecordingsTable.of(states_table([*stuck, fresh]))
     due = [item.state for item in work_queue(known, it.services().allowed, "", now=now, run_id="test")]
     assert due[0] == fresh
     assert len(due) == 51
@@ -291,7 +291,8 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
     ]
     ledger: Ledger = it.services().ledger
     ledger.append_states([*mine, some_state("15300002/4.WAV", after)])
-    assert list(recordings_of(ledger, day, {day, after}).others) == [one.recording_id for one in mine]
+    found = recordings_of(ledger, day, {day, after}).rest["recording_id"].to_pylist()
+    assert sorted(found) == [one.recording_id for one in mine]
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(

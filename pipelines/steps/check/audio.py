@@ -11,7 +11,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples
 from pipelines.steps.fetch.attempt import duration_differs
 from pipelines.steps.link.matching import AMBIGUOUS
-from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.wording import number
 
 # A header without audio is 44 bytes in a plain WAV.
@@ -31,7 +31,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
 
     Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
     """
-    known = Recordings.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
+    known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
     held, rest = known.held.to_pandas(), known.rest.to_pandas()
     flagged = _flagged(held, rest)
     by_flag = flagged["flag"].value_counts()

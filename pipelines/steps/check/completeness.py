@@ -19,8 +19,8 @@ from pipelines.ledger.states import RetryRules, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.extract_links import days_of, linked_rows, near, shared_ids
-from pipelines.steps.link.recordings_table import Known, Recordings
+from pipelines.steps.link.extract_links import days_of, extract_links, near, shared_ids
+from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Unpulled, unpulled
 from pipelines.wording import number
@@ -122,27 +122,29 @@ def is_stuck(recordings: pd.DataFrame, rules: RetryRules, now: datetime) -> pd.S
     return (recordings["status"] == Status.pending) & (recordings["first_seen_at"] < now - rules.give_up - _ONE_DAY)
 
 
-def _recordings(ledger: Ledger, day: date, settings: VerifySettings) -> tuple[Recordings, list[str], Sequence[str]]:
+def _recordings(
+    ledger: Ledger, day: date, settings: VerifySettings
+) -> tuple[RecordingsTable, list[str], Sequence[str]]:
     """Return the recordings that concern a date: dated so, found by its pull, or linked to by its rows; the ids that
     are linked to without any state in the ledger; and those that rows of more than one call name.
     """
-    rows = linked_rows(ledger, day, zone=settings.zone, first=settings.archive_start_date)
-    linked = {recording_id for of_report in rows for recording_id in of_report.ids}
-    days = days_of(ledger, rows)
-    known = Known(ledger.current(days))
+    links = extract_links(ledger, day, zone=settings.zone, first=settings.archive_start_date)
+    linked = set(links.column("recording_id"))
+    days = days_of(ledger, links)
+    known = LedgerSnapshot(ledger.current(days))
     if not known.ids >= _main_ids(linked, known):
         # Two reports may date one recording on either side of midnight.
-        known = Known(ledger.current(near(days)))
+        known = LedgerSnapshot(ledger.current(near(days)))
     ids = _main_ids(linked, known)
-    return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(rows)
+    return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links)
 
 
-def _main_ids(linked: Iterable[str], known: Known) -> set[str]:
+def _main_ids(linked: Iterable[str], known: LedgerSnapshot) -> set[str]:
     """Return the recordings that these ids name: each itself, or the one that it is another name of."""
     return {known.names.get(recording_id, recording_id) for recording_id in linked}
 
 
-def _compare_with_bucket(bucket: Bucket, known: Recordings) -> dict[str, str]:
+def _compare_with_bucket(bucket: Bucket, known: RecordingsTable) -> dict[str, str]:
     """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
     one LIST per 1000 recordings, and no byte read unless the ETag changed.
     """

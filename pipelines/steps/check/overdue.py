@@ -24,7 +24,7 @@ from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.check.completeness import COLUMNS, is_overdue, is_stuck
 from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.recordings_table import Recordings
+from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import unpulled
 from pipelines.wording import number
@@ -75,7 +75,7 @@ def no_overdue_recordings(
     columns = [*COLUMNS, "found_on", "started_at"]
 
     def missing_of(day: date) -> pa.Table:
-        return Recordings.of(ledger.current([day])).rest.select(columns)
+        return RecordingsTable.of(ledger.current([day])).rest.select(columns)
 
     tables = [STATE_SCHEMA.empty_table().select(columns)]
     tables += [table for _, table in _readable(missing_of, ledger.recording_days(), damaged)]

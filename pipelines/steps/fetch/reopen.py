@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipelines.ledger.schema import states_from
 from pipelines.ledger.states import FINAL, RecordingState, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.link.recordings_table import Recordings, recordings_of
+from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, judged
 
 REASON = "retry_requested"
@@ -70,7 +70,7 @@ def reopen(
     return Reopened(count, not_allowed)
 
 
-def _final_states(recordings: Recordings, named: Container[str]) -> Iterator[list[RecordingState]]:
+def _final_states(recordings: RecordingsTable, named: Container[str]) -> Iterator[list[RecordingState]]:
     rows = recordings.final()
     for start in range(0, rows.num_rows, _AT_ONCE):
         states = states_from(rows.slice(start, _AT_ONCE))

@@ -19,7 +19,7 @@ from pipelines.ledger.schema import states_from, states_table, values
 from pipelines.ledger.states import RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.interactions import is_segment_link
-from pipelines.steps.link.recordings_table import Recordings, recordings_of
+from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged, rejoin
 from pipelines.steps.link.rows import INTERACTIONS
 
@@ -43,7 +43,7 @@ class WorkQueue:
     of them is large. `keys` is parallel to `order`.
     """
 
-    recordings: Recordings
+    recordings: RecordingsTable
     rows: pa.Table
     order: pa.Array[Any]
     keys: list[str]
@@ -59,7 +59,9 @@ class WorkQueue:
         return sorted(values(pc.unique(self.rows["date"].take(self.order))))
 
 
-def matched_recordings(ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str) -> Recordings:
+def matched_recordings(
+    ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str
+) -> RecordingsTable:
     """Match both sources again and return the recordings that concern a run of `day`.
 
     A recording that became final under one id becomes due under its other one; a recording that is held under one id is
@@ -71,7 +73,9 @@ def matched_recordings(ledger: Ledger, day: date, linked: Iterable[date], *, now
     return recordings
 
 
-def work_queue(recordings: Recordings, allowed: AllowedLinks, prefix: str, *, now: datetime, run_id: str) -> WorkQueue:
+def work_queue(
+    recordings: RecordingsTable, allowed: AllowedLinks, prefix: str, *, now: datetime, run_id: str
+) -> WorkQueue:
     """Return the recordings to attempt now. A link refused by a setting that has changed since is due again.
 
     Least tried first, then oldest: recordings that fail for ever must not hold up those never tried. Two recordings of
@@ -87,7 +91,7 @@ def work_queue(recordings: Recordings, allowed: AllowedLinks, prefix: str, *, no
     return WorkQueue(recordings, rows, order, _keys(prefix, recordings, rows, order))
 
 
-def _keys(prefix: str, recordings: Recordings, rows: pa.Table, order: pa.Array[Any]) -> list[str]:
+def _keys(prefix: str, recordings: RecordingsTable, rows: pa.Table, order: pa.Array[Any]) -> list[str]:
     """Return a key for each row of `order`. Of several with one plain key, the recording that has it in the ledger, or
     else the first by id, gets it; the others get keys next to it.
     """

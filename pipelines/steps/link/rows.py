@@ -1,7 +1,6 @@
-"""What a row says of a recording: which columns tell it, by which id it is known, where it can be fetched.
+"""Read from a row which recordings it names: their ids, links, layouts, starts and durations.
 
-Pure: rows in, words out. What becomes of a recording is decided in `links.py`, which of two names are one recording in
-`matching.py`.
+`register_links.py` decides what becomes of a recording, `matching.py` which two ids are one recording.
 """
 
 from __future__ import annotations
@@ -23,10 +22,12 @@ AGENT: Final[ReportName] = "agent_segment_metadata"
 GLOBAL: Final[ReportName] = "global_call_type_detail"
 INTERACTIONS: Final[ReportName] = "interaction_metadata"
 EVENTS: Final[ReportName] = "end_call_events"
-# "Allow 10 to 15 minutes after the call" (RingCX documentation): a request before that only costs a permit.
-READY_AFTER = timedelta(minutes=15)
-# "The recording link may not be valid for up to 1-2 minutes after the end call event" (RingCX event documentation).
-VALID_AFTER = timedelta(minutes=2)
+_READY_AFTER: Final[Mapping[ReportName, timedelta]] = {
+    # "Allow 10 to 15 minutes after the call" (RingCX documentation): a request before that only costs a permit.
+    INTERACTIONS: timedelta(minutes=15),
+    # "The recording link may not be valid for up to 1-2 minutes after the end call event" (RingCX event documentation).
+    EVENTS: timedelta(minutes=2),
+}
 
 Cells = Mapping[str, str | None]
 """A row's values by our names of the columns."""
@@ -34,10 +35,10 @@ Cells = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class RowColumns:
-    """Where a report keeps what a recording needs.
+    """The columns in which a report keeps what a recording needs.
 
-    `leg`: what tells an agent's leg of a call from the others. `told_at`: when the source told of it, where it tells
-    before the link is valid.
+    `leg`: what distinguishes an agent's leg of a call from the others. `over`: when the call ended, or when the source
+    reported it; its link is valid only some time after that.
     """
 
     layout: Layout
@@ -47,13 +48,12 @@ class RowColumns:
     link: tuple[str, ...]
     agent: str | None = None
     leg: tuple[str, ...] = ()
-    end: str | None = None
-    told_at: str | None = None
+    over: str | None = None
 
     @property
     def needed(self) -> list[str]:
         """All of them, and the account."""
-        also = [name for name in (self.agent, self.end, self.told_at) if name]
+        also = [name for name in (self.agent, self.over) if name]
         return list(dict.fromkeys(["account_id", self.uii, self.start, self.duration, *self.link, *self.leg, *also]))
 
 
@@ -86,7 +86,7 @@ ROWS: Final[Mapping[ReportName, RowColumns]] = {
         ),
         agent="segment_participant_id",
         leg=("dialog_id", "segment_id"),
-        end="dialog_end_time_ms",
+        over="dialog_end_time_ms",
     ),
     # Last, so that a link that a report gives as well is taken as the event gave it, in every run.
     EVENTS: RowColumns(
@@ -95,7 +95,7 @@ ROWS: Final[Mapping[ReportName, RowColumns]] = {
         start="call_start_dts",
         duration="call_duration",
         link=(LINK_COLUMN[EVENTS],),
-        told_at="received_at",
+        over="received_at",
     ),
 }
 
@@ -105,8 +105,10 @@ _NO = frozenset({"false", "0", "n", "no", "f", "", "null", "none", "n/a", "-"})
 
 
 class RowLink(NamedTuple):
-    """A recording that a row names. `file_path`: its path at the source, data from outside. `url` may be empty where it
-    is made of settings and none were given. `of_call`: of the whole call, in a row about one segment.
+    """A recording that a row names.
+
+    `file_path`: its path at the source, which is untrusted. `url`: empty where it is made from settings and none were
+    given. `of_call`: the recording is of the whole call, and the row is about one segment.
     """
 
     recording_id: str
@@ -117,10 +119,7 @@ class RowLink(NamedTuple):
 
 
 def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = None) -> Iterator[RowLink]:
-    """Give the recordings that a row names.
-
-    A row that tells of a recording and not where it is gives one all the same: it must be accounted for.
-    """
+    """Yield the recordings that a row names, also one without an address: it must be accounted for."""
     account_id = row["account_id"] or ""
     layout = ROWS[report].layout
     if report != INTERACTIONS:
@@ -134,12 +133,12 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
 
 
 def has_link(report: ReportName, row: Cells) -> bool:
-    """Whether a row names a recording."""
+    """Return whether a row names a recording."""
     return any(True for _ in links_of(report, row))
 
 
 def is_flag_unknown(row: Cells) -> bool:
-    """Whether a row of interaction metadata says neither yes nor no to `hasRecording`."""
+    """Return whether `hasRecording` of a row of interaction metadata is neither yes nor no."""
     return _flag(row) not in _YES | _NO
 
 
@@ -158,18 +157,17 @@ def _segment(row: Cells, account_id: str, segments: SegmentLinks | None) -> RowL
 
 
 def is_agents(report: ReportName, row: Cells) -> bool:
-    """Whether a row may tell of an agent's leg of a call, and not of a menu, a bot or a message."""
+    """Return whether a row may be about an agent's leg of a call, and not about a menu, a bot or a message."""
     return report != INTERACTIONS or not (row["channel_class"] == "DIGITAL" or row["segment_type"] in {"IVR", "BOT"})
 
 
 def start_of(report: ReportName, row: Cells) -> datetime | None:
-    """When a row says that what it tells of began."""
-    text = row[ROWS[report].start]
-    return parse_moment(text) if report == INTERACTIONS else parse_report_time(text)
+    """Return when the row's call or leg began."""
+    return _time(report, row[ROWS[report].start])
 
 
 def starts(report: ReportName, row: Cells, link: RowLink) -> Iterator[datetime]:
-    """Give the times at which a row's recording may have begun, the most trustworthy first: its start, the call's."""
+    """Yield the times at which a row's recording may have begun, the most trustworthy first: its start, the call's."""
     own = parse_moment(row["dialog_start_time_ms"]) if link.of_call else start_of(report, row)
     if own is not None:
         yield own
@@ -186,14 +184,19 @@ def duration_s(report: ReportName, row: Cells, link: RowLink) -> float | None:
     return parse_ms(length) if report == INTERACTIONS else parse_hms(length)
 
 
-def ready_at(report: ReportName, row: Cells, now: datetime) -> datetime:
-    """When it is worth asking for the row's recording for the first time."""
-    columns = ROWS[report]
-    over = parse_moment(row[columns.end]) if columns.end else None
-    told = parse_report_time(row[columns.told_at]) if columns.told_at else None
-    ready = [min(over, now) + READY_AFTER] if over else []
-    ready += [min(told, now) + VALID_AFTER] if told else []
-    return max([now, *ready])
+def over_at(report: ReportName, row: Cells) -> datetime | None:
+    """Return when the row's call ended or was reported, for the reports that come before the link is valid."""
+    column = ROWS[report].over
+    return _time(report, row[column]) if column else None
+
+
+def ready_at(report: ReportName, over: datetime | None, now: datetime) -> datetime:
+    """Return when to request a recording for the first time, if its call was over at `over`."""
+    return max(now, min(over, now) + _READY_AFTER[report]) if over else now
+
+
+def _time(report: ReportName, text: str | None) -> datetime | None:
+    return parse_moment(text) if report == INTERACTIONS else parse_report_time(text)
 
 
 def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool = False) -> Iterator[RowLink]:
@@ -207,6 +210,6 @@ def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool 
 
 
 def _nameless(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
-    # No file to name it by, yet it must be accounted for: the text itself is the identity.
+    # It has no file name to make an id from, yet it must be accounted for: the text itself is the identity.
     digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw, layout, of_call)

@@ -1,7 +1,7 @@
-"""Which dates of the ledger changed since the last look. For the sensor and for the check that looks over all dates.
+"""Find the dates of the ledger that changed since the last scan, for the sensor of pending recordings.
 
-Listings tell: they give the time of each date's newest part. The dates are then read side by side, in the order of
-these times, so that a look that runs out of time is continued where it ended.
+Listings give the time of each date's newest part. The dates are then read in parallel, in the order of these times, so
+that the next scan continues where one that ran out of time ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.steps.parallel import map_in_order
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-# Writers on other machines have other clocks: parts this much older than the newest one seen are looked at again.
+# Writers on other machines have other clocks: parts this much older than the position are read again.
 CLOCK_OVERLAP = timedelta(minutes=10)
 _READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date costs as much of that as of waiting
 _T = TypeVar("_T")
@@ -27,8 +27,8 @@ _T = TypeVar("_T")
 class Position(BaseModel, extra="forbid"):
     """How far a reader has come: every part written up to `read_to` has been read, also by a clock that is late.
 
-    `began` and `after` belong to a look that ran out of time: when it began, and the last date that it read. `damaged`
-    are dates that could not be read: nothing is written when they are restored, so every look tries them again.
+    `began` and `after` belong to a scan that ran out of time: when it began, and the last date that it read. `damaged`
+    are dates that could not be read: nothing is written when they are restored, so every scan tries them again.
     """
 
     read_to: AwareDatetime = NEVER
@@ -46,45 +46,43 @@ def changed_dates(
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, _T | LedgerDamaged]]:
-    """Yield what `read` makes of each date that changed since `position`, and move `position` on.
+    """Yield what `read` returns for each date that changed since `position`, and move `position` on.
 
     A date with a damaged part yields the error instead: it must not keep the others from being read. After `seconds`
-    the look ends; the next one continues it.
+    the scan ends; the next one continues it.
     """
     end = None if seconds is None else clock() + seconds
-    began = position.began or now
-    # A part from a clock ahead of ours must not make us blind to what is written until ours has caught up.
+    position.began = began = position.began or now
+    # A part from a clock ahead of ours must not hide what is written until ours has caught up.
     since = min(position.read_to, began) - CLOCK_OVERLAP
-    listed = sorted(
+    changed = sorted(
         (written, day) for day, written in ledger.state_days().items() if written > since or day in position.damaged
     )
-    todo = [one for one in listed if position.after is None or one > position.after]
+    todo = [change for change in changed if position.after is None or change > position.after]
 
-    def tried(one: tuple[datetime, date]) -> _T | LedgerDamaged:
+    def read_if_whole(change: tuple[datetime, date]) -> _T | LedgerDamaged:
         try:
-            return read(one[1])
+            return read(change[1])
         except LedgerDamaged as error:
             return error
 
-    cut = False
+    begun = 0
 
     def in_time() -> Iterator[tuple[datetime, date]]:
-        nonlocal cut
-        for number, one in enumerate(todo):
-            # Some dates are read however long the listing took: otherwise no look would ever get on.
-            if cut := end is not None and clock() > end and number >= _READERS:
+        nonlocal begun
+        for change in todo:
+            # Some dates are read however long the listing took: otherwise no scan would ever advance.
+            if end is not None and clock() > end and begun >= _READERS:
                 return
-            yield one
+            begun += 1
+            yield change
 
-    position.began = began
-    for one, made in map_in_order(tried, in_time(), threads=_READERS):
-        if isinstance(made, LedgerDamaged):
-            position.damaged.add(one[1])
-        else:
-            position.damaged.discard(one[1])
-        position.after = one
-        yield one[1], made
-    if not cut:
-        newest = max((written for written, _ in listed), default=position.read_to)
+    for change, result in map_in_order(read_if_whole, in_time(), threads=_READERS):
+        day = change[1]
+        position.damaged = position.damaged | {day} if isinstance(result, LedgerDamaged) else position.damaged - {day}
+        position.after = change
+        yield day, result
+    if begun == len(todo):
+        newest = max((written for written, _ in changed), default=position.read_to)
         position.read_to = min(max(position.read_to, newest), began)
         position.began = position.after = None

@@ -1,17 +1,16 @@
-"""One report of one date: asked for, parsed, compared with the rows seen before, the difference kept.
+"""Pull a legacy report of one date: request it, parse it, and append what differs from the ledger's rows.
 
 All requests of an account are answered and parsed before a row of it is written: a report that is refused leaves
-nothing behind. Not here: what a row's link leads to (`links.py`).
+nothing behind.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pyarrow as pa
@@ -26,35 +25,36 @@ from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Direction, Period, pull_report
 from pipelines.ringcx.reports.tables import lines_skipped, parse_report
+from pipelines.wording import number
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
 SETTLING = timedelta(minutes=5)
-# An answer that is no report is asked for again at once: HTML in the place of a report rarely comes twice.
-TRIES = 3
-# Agent Segment Metadata is two reports at the source, which together are the one we mean.
+# An answer that is not a report is requested again at once: HTML in the place of a report rarely comes twice.
+_ATTEMPTS = 3
+# Agent Segment Metadata is two reports at the source.
 PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {
     "agent_segment_metadata": ("inbound", "outbound"),
     "global_call_type_detail": (None,),
 }
 
 
-class DayNotOver(Exception):  # noqa: N818 - no fault of anybody: the day has hardly begun
+class DayNotOver(Exception):  # noqa: N818 - nobody's error: the day has hardly begun
     """The date has no period yet that a report can cover."""
 
 
 class PullFailed(Exception):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
-    """The report of at least one account could not be taken; the others' rows are kept.
+    """The report of at least one account could not be pulled; the others' rows are kept.
 
     Attributes:
         failures: account id -> the error of that account.
-        pulls: what was taken from the accounts that answered.
+        pulls: those of the accounts that answered.
     """
 
     def __init__(
         self, report: ReportName, day: date, failures: dict[str, SourceError], pulls: Sequence[PullRecord]
     ) -> None:
         reasons = " ".join(f"Account {account}: {error}" for account, error in failures.items())
-        super().__init__(f"{report} of {day} could not be taken for {len(failures)} accounts. {reasons}")
+        super().__init__(f"{report} of {day} could not be pulled for {number(len(failures), 'account')}. {reasons}")
         self.failures = failures
         self.pulls = tuple(pulls)
 
@@ -71,7 +71,7 @@ class ReportSource:
 def settled_period(
     bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta = SETTLING
 ) -> Period:
-    """The part of a day, given by its UTC bounds, that a report can cover at `now`.
+    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`.
 
     Raises:
         DayNotOver: the day began less than `settling` ago, or has not begun.
@@ -80,7 +80,7 @@ def settled_period(
     settled = (now - settling).replace(microsecond=0)
     if settled <= start:
         raise DayNotOver(
-            f"No report of {day} can be asked for before {start + settling:%Y-%m-%d %H:%M} UTC: RingCX reports cover "
+            f"No report of {day} can be requested before {start + settling:%Y-%m-%d %H:%M} UTC: RingCX reports cover "
             f"periods that ended at least {settling // timedelta(minutes=1)} minutes ago. Run this date again then."
         )
     return Period(start, min(end, settled))
@@ -106,23 +106,27 @@ def pull_each(
     return pulls
 
 
-def whole_answer(report: ReportName, ask: Callable[[], PulledBody], log: logging.Logger) -> tuple[PulledBody, pa.Table]:
-    """One request's answer, parsed; asked for again while it is no report."""
-    tries = 0
-    while True:
-        tries += 1
-        body = ask()
+def whole_answer(
+    report: ReportName, request: Callable[[], PulledBody], log: logging.Logger
+) -> tuple[PulledBody, pa.Table]:
+    """Return one request's answer and its rows; request it again while it is not a report.
+
+    Raises:
+        ReportInvalid: the last of three answers is not a report either.
+    """
+    for attempt in range(1, _ATTEMPTS):
+        body = request()
         try:
             return body, parse_report(report, body.path, framed=body.framed)
         except ReportInvalid as error:
-            if tries == TRIES:
-                raise
-            log.warning("%s Asking again, try %d of %d.", error, tries + 1, TRIES)
+            log.warning("%s Requesting it again, attempt %d of %d.", error, attempt + 1, _ATTEMPTS)
+    body = request()
+    return body, parse_report(report, body.path, framed=body.framed)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportPull:
-    """One report of one date, about to be pulled for every account."""
+    """A pull of one report of one date."""
 
     report: ReportName
     day: date
@@ -144,9 +148,12 @@ class ReportPull:
     def _account(self, account_id: str) -> PullRecord:
         pulled_at = self.clock()
         # Before the pull, so that the memory for reading the ledger's rows does not add to that of the pulled rows.
-        seen = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
-        bodies, rows, skipped = self._identified(account_id)
-        difference = diff_rows(rows, seen)
+        stored = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
+        bodies, tables = zip(*self._answers(account_id), strict=True)
+        rows = with_row_identity(self.report, pa.concat_tables(tables, promote_options="default"), account_id)
+        skipped = sum(map(lines_skipped, tables))
+        del tables  # as much memory as the rows
+        difference = diff_rows(rows, stored)
         self.ledger.append_rows(
             self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
         )
@@ -176,25 +183,17 @@ class ReportPull:
         )
         return record
 
-    def _identified(self, account_id: str) -> tuple[list[PulledBody], pa.Table, int]:
-        """Return the account's answers, all their rows, and how many lines were none; the parsed parts are let go."""
-        bodies, parsed = [], []
-        with scratch_folder() as scratch:
-            for half in PARTS[self.report]:
-                ask = partial(self._asked, account_id, half, scratch / (half or "calls"))
-                body, table = whole_answer(self.report, ask, self.log)
-                bodies.append(body)
-                parsed.append(table)
-        joined = pa.concat_tables(parsed, promote_options="default")
-        return bodies, with_row_identity(self.report, joined, account_id), sum(map(lines_skipped, parsed))
-
-    def _asked(self, account_id: str, half: Direction | None, into: Path) -> PulledBody:
-        return pull_report(
-            self.source.client,
-            base_url=self.source.base_url,
-            auth=self.source.auth,
-            account_id=account_id,
-            direction=half,
-            period=self.period,
-            into=into,
-        )
+    def _answers(self, account_id: str) -> Iterator[tuple[PulledBody, pa.Table]]:
+        for direction in PARTS[self.report]:
+            with scratch_folder() as scratch:
+                request = partial(
+                    pull_report,
+                    self.source.client,
+                    base_url=self.source.base_url,
+                    auth=self.source.auth,
+                    account_id=account_id,
+                    direction=direction,
+                    period=self.period,
+                    into=scratch / "rows",
+                )
+                yield whole_answer(self.report, request, self.log)

@@ -1,29 +1,27 @@
-"""Interaction metadata of one date: window by window, each kept as soon as it is whole.
+"""Pull the interaction metadata of a date, window by window; each window is kept as soon as it is whole.
 
-The source takes few requests (9 in 15 minutes for an account), so a window that was taken is not asked for twice by one
-pull: it leaves a trace in the ledger, and a run that takes up a killed one goes on where that one ended. A date is
-complete when all its windows are; then it is a pull like any other, and the next one asks for every window again, since
-rows still change. Which windows of an unfinished pull are asked for again: `is_fresh`.
+The source takes few requests (9 in 15 minutes for an account), so one pull requests a window only once: the window
+leaves a record in the ledger, and a run that follows a killed one continues where that one ended. A date is complete
+when all its windows are; then it is a pull like any other, and the next one requests every window again, since rows
+still change. `is_fresh` says which windows of an unfinished pull are requested again.
 
-The source may cap an answer (about 400 rows were seen, the newest) and says nothing of it. A window that looks capped
-is asked for again in halves, until the halves hold nothing that the whole did not; and each row must have ended within
-the window it was asked for.
+The source may cap an answer (about 400 rows were seen, the newest) without saying so. A window that looks capped is
+requested again in halves, until the halves hold nothing that the whole did not; and each row must have ended within the
+window it was requested for.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import httpx
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
@@ -44,18 +42,17 @@ TRACES = "interaction_metadata_window"
 SETTLING = timedelta(minutes=15)
 FRESH_LEAST = timedelta(hours=1)
 FRESH_MOST = timedelta(hours=12)
-SHORTEST = timedelta(seconds=5)
-"""Half a window is not requested below this: no account has that many segments in so little time."""
+# Half a window is not requested below this: no account has that many segments in so little time.
+_SHORTEST = timedelta(seconds=5)
 _EDGE = timedelta(seconds=1)
 _BELIEVED = timedelta(days=2)
 _MANY = 50
-_ABOUT_THE_CAP = 0.9
-_TIME = pa.timestamp("us", tz="UTC")
+_NEAR_THE_CAP = 0.9
 _SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link", "cap_suspected", "flags_unknown")
 
 
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
-    """Whether a window that an unfinished pull took need not be asked for again at `now`.
+    """Return whether a window that an unfinished pull took need not be requested again at `now`.
 
     The older a window, the less its rows change: it is good for as long again as it had been over when it was taken, at
     least an hour and at most half a day.
@@ -76,53 +73,15 @@ class InteractionSource:
 
 
 class WrongWindow(ReportInvalid):
-    """The source gave rows of another time than was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One answer: the window, its body, its rows, and when these ended, sorted."""
-
-    window: Period
-    body: PulledBody
-    rows: pa.Table
-    ends: Sequence[datetime]
-
-    @property
-    def keys(self) -> set[Any]:
-        return set(self.rows["row_key"].to_pylist())
-
-
-@dataclass(slots=True)
-class _Caps:
-    """What the answers of one pull say of a cap: their numbers of rows, and the least that was proven to be one."""
-
-    counts: list[int] = field(default_factory=list)
-    least: int | None = None
-
-    def is_near(self, rows: int) -> bool:
-        return self.least is not None and rows >= self.least * _ABOUT_THE_CAP
-
-    def may_have_cut(self, answer: _Answer) -> bool:
-        """Whether an answer looks capped: at a known cap, of a round number or one that came before, or without rows in
-        the beginning of its window though later they are dense.
-        """
-        rows = answer.rows.num_rows
-        if self.is_near(rows) or rows < _MANY:
-            return self.is_near(rows)
-        if rows % _MANY == 0 or rows in self.counts or not answer.ends:
-            return True
-        first, last = answer.ends[0], answer.ends[-1]
-        silent, length = first - answer.window.start, answer.window.end - answer.window.start
-        return silent > max(length / 4, 10 * (last - first) / rows)
+    """The source gave rows of another time than was requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowedPull:
-    """The interaction metadata of one date, about to be pulled for every account.
+    """A pull of the interaction metadata of one date.
 
     `bounds`: of the day; `period`: the part of it that is over long enough; `window_s`: RINGCX_METADATA_WINDOW;
-    `afresh`: ask for every window, whatever was taken already.
+    `afresh`: request every window, whatever was taken already.
     """
 
     day: date
@@ -142,107 +101,161 @@ class WindowedPull:
         Raises:
             PullFailed: some accounts' windows were refused or unavailable; what the others gave is kept.
         """
-        return pull_each(INTERACTIONS, self.day, account_ids, self._account)
+        return pull_each(INTERACTIONS, self.day, account_ids, lambda account_id: _AccountPull(self, account_id).run())
 
-    def _account(self, account_id: str) -> PullRecord:
-        taken = [] if self.afresh else self._taken(account_id)
-        seen = _Seen.of(self.ledger, self.day, account_id)
-        caps = _Caps()
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One answer. `ends`: when the segments of its rows ended, sorted."""
+
+    window: Period
+    body: PulledBody
+    rows: pa.Table
+    ends: Sequence[datetime]
+
+    @property
+    def keys(self) -> set[Any]:
+        return set(self.rows["row_key"].to_pylist())
+
+
+class _AccountPull:
+    """The pull of one account. The ledger's rows are read once, and kept up to date from window to window."""
+
+    def __init__(self, pull: WindowedPull, account_id: str) -> None:
+        self._pull, self._account_id = pull, account_id
+        columns = ["row_key", "row_hash", "segment_end_time_ms"]
+        rows = pull.ledger.latest_rows(INTERACTIONS, pull.day, columns=columns, account_id=account_id)
+        self._stored = _versions(rows)
+        self._counted: set[str] = set()  # row keys
+        self._sizes: list[int] = []  # rows of each window's answer
+        self._cap: int | None = None  # the smallest number of rows that was proven to be a cap
+
+    def run(self) -> PullRecord:
+        taken = [] if self._pull.afresh else self._taken_before()
         records: list[PullRecord] = []
-        broken: list[ReportInvalid] = []
-        for window in windows(self.period, self.window_s):
-            now = self.clock()
-            kept = [one for one in taken if covers(one, (window.start, window.end)) and is_fresh(one, now)]
+        errors: list[ReportInvalid] = []
+        for window in windows(self._pull.period, self._pull.window_s):
+            now = self._pull.clock()
+            kept = [pull for pull in taken if covers(pull, (window.start, window.end)) and is_fresh(pull, now)]
             if kept:
                 records.append(kept[-1])
-                caps.counts.append(kept[-1].largest_window or 0)
+                self._sizes.append(kept[-1].largest_window or 0)
                 continue
             try:
-                records.append(self._window(account_id, window, seen, caps))
-            except WrongWindow:  # as the others would be
+                records.append(self._take(window))
+            except WrongWindow:  # the others would be wrong too
                 raise
             except ReportInvalid as error:  # the other windows may be whole, and their recordings need not wait
-                broken.append(error)
-                self.log.warning("account %s, window from %s: %s", account_id, window.start.isoformat(), error)
-        for place, before in enumerate(records):
-            if caps.is_near(before.largest_window or before.rows) and not before.cap_suspected:
-                window = Period(before.period_start, before.period_end)
+                errors.append(error)
+                self._warn(window, str(error))
+        for index, record in enumerate(records):
+            if self._is_near_the_cap(record.largest_window or record.rows) and not record.cap_suspected:
                 try:
-                    records[place] = self._window(account_id, window, seen, caps, before)
+                    records[index] = self._take(Period(record.period_start, record.period_end), record)
                 except ReportInvalid as error:
-                    broken.append(error)
-        if broken:
-            self.log.warning("account %s: %d windows taken, %d not", account_id, len(records), len(broken))
-            raise broken[0]
-        record = self._whole(records)
-        self.ledger.append_pull(record)
-        self.log.info(
+                    errors.append(error)
+        if errors:
+            self._pull.log.warning("account %s: %d windows taken, %d not", self._account_id, len(records), len(errors))
+            raise errors[0]
+        whole = self._sum(records)
+        self._pull.ledger.append_pull(whole)
+        self._pull.log.info(
             "account %s: %d windows, %d of them taken before; %d rows, %d new, %d changed, %d vanished, %d with a link",
-            *(account_id, len(records), sum(one in taken for one in records), record.rows, record.new, record.changed),
-            *(record.vanished, record.with_link),
+            *(self._account_id, len(records), sum(record in taken for record in records)),
+            *(whole.rows, whole.new, whole.changed, whole.vanished, whole.with_link),
         )
-        return record
+        return whole
 
-    def _taken(self, account_id: str) -> list[PullRecord]:
-        """The windows that were taken since the date was last complete."""
-        whole = [pull for pull in self.ledger.pulls(INTERACTIONS, self.day) if covers(pull, self.bounds)]
-        since = max((pull.pulled_at for pull in whole if pull.account_id == account_id), default=None)
-        traces = [pull for pull in self.ledger.pulls(TRACES, self.day) if pull.account_id == account_id]
-        return [one for one in traces if since is None or one.pulled_at > since]
+    def _taken_before(self) -> list[PullRecord]:
+        """Return the windows that were taken since the date was last complete."""
+        ledger, day = self._pull.ledger, self._pull.day
+        whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, self._pull.bounds)]
+        since = max((pull.pulled_at for pull in whole if pull.account_id == self._account_id), default=None)
+        taken = [pull for pull in ledger.pulls(TRACES, day) if pull.account_id == self._account_id]
+        return [pull for pull in taken if since is None or pull.pulled_at > since]
 
-    def _window(
-        self, account_id: str, window: Period, seen: _Seen, caps: _Caps, before: PullRecord | None = None
-    ) -> PullRecord:
+    def _take(self, window: Period, before: PullRecord | None = None) -> PullRecord:
         """Take a window whole. `before`: what was taken of it when it did not look capped yet."""
-        pulled_at = self.clock()
+        pulled_at = self._pull.clock()
         answers: list[_Answer] = []
         counts: dict[str, int] = {}
         try:
-            answers.append(self._ask(account_id, window))
-            capped = caps.may_have_cut(answers[0]) and self._prove(account_id, answers[0], caps, answers)
-            caps.counts.append(answers[0].rows.num_rows)
-        finally:  # what was given is kept, also of a window that cannot be had whole
+            answers.append(self._request(window))
+            is_capped = self._looks_capped(answers[0]) and self._prove(answers[0], answers)
+            self._sizes.append(answers[0].rows.num_rows)
+        finally:  # what was given is kept, also of a window that cannot be proven whole
             if answers:
                 rows = _joined(answers)
-                append = partial(
-                    self.ledger.append_rows,
-                    INTERACTIONS,
-                    self.day,
-                    account_id=account_id,
-                    pulled_at=pulled_at,
-                    run_id=self.run_id,
-                )
-                counts = seen.take(rows, window, append)
+                counts = self._append(rows, window, pulled_at)
         for name in ("rows", "new", "changed", "unchanged") if before else ():
             counts[name] += getattr(before, name)
-        with_link, unknown = _flags(rows, account_id)
+        with_link, unknown = _flags(rows, self._account_id)
         record = PullRecord(
             report=TRACES,
-            day=self.day,
-            account_id=account_id,
+            day=self._pull.day,
+            account_id=self._account_id,
             period_start=window.start,
             period_end=window.end,
             pulled_at=pulled_at,
-            run_id=self.run_id,
-            size=sum(one.body.size for one in answers),
-            sha256="+".join(one.body.sha256 for one in answers),
+            run_id=self._pull.run_id,
+            size=sum(answer.body.size for answer in answers),
+            sha256="+".join(answer.body.sha256 for answer in answers),
             with_link=with_link,
-            largest_window=max(one.rows.num_rows for one in answers),
-            cap_suspected=int(capped),
+            largest_window=max(answer.rows.num_rows for answer in answers),
+            cap_suspected=int(is_capped),
             flags_unknown=unknown,
             **counts,
         )
         if unknown:
-            self.log.warning(
-                "account %s, window from %s: hasRecording of %d rows is neither yes nor no; no recordings expected.",
-                *(account_id, window.start.isoformat(), unknown),
-            )
-        # After the rows: a run killed between the two asks for this window again, and finds all of it unchanged.
-        self.ledger.append_pull(record)
+            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; no recordings are expected.")
+        # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
+        self._pull.ledger.append_pull(record)
         return record
 
-    def _prove(self, account_id: str, whole: _Answer, caps: _Caps, answers: list[_Answer]) -> bool:
-        """Ask for the halves of a window whose answer may be capped, add theirs to `answers`; return whether it was.
+    def _append(self, rows: pa.Table, window: Period, pulled_at: datetime) -> dict[str, int]:
+        """Append what is new or changed, and count. A row at the border of two windows is in both and counts once."""
+        versions = _versions(rows)
+        stored = [self._stored.get(key, (None, None))[0] for key in versions]
+        is_fresh = [before != row_hash for before, (row_hash, _) in zip(stored, versions.values(), strict=True)]
+        self._pull.ledger.append_rows(
+            INTERACTIONS,
+            self._pull.day,
+            rows.filter(pa.array(is_fresh, pa.bool_())),
+            account_id=self._account_id,
+            pulled_at=pulled_at,
+            run_id=self._pull.run_id,
+        )
+        new, again = stored.count(None), len(versions.keys() & self._counted)
+        ends = (end for key, (_, end) in self._stored.items() if key not in versions)
+        vanished = sum(end is not None and window.start <= end < window.end for end in ends)
+        self._stored |= versions
+        self._counted |= versions.keys()
+        return {
+            "rows": len(versions) - again,
+            "new": new,
+            "changed": sum(is_fresh) - new,
+            "unchanged": len(versions) - sum(is_fresh) - again,
+            "vanished": vanished,
+        }
+
+    def _is_near_the_cap(self, rows: int) -> bool:
+        return self._cap is not None and rows >= self._cap * _NEAR_THE_CAP
+
+    def _looks_capped(self, answer: _Answer) -> bool:
+        """Return whether an answer has about as many rows as a known cap, a round number of them or as many as one
+        before, or none in the beginning of its window though later they are dense.
+        """
+        rows = answer.rows.num_rows
+        if self._is_near_the_cap(rows) or rows < _MANY:
+            return self._is_near_the_cap(rows)
+        if rows % _MANY == 0 or rows in self._sizes or not answer.ends:
+            return True
+        first, last = answer.ends[0], answer.ends[-1]
+        silent, length = first - answer.window.start, answer.window.end - answer.window.start
+        return silent > max(length / 4, 10 * (last - first) / rows)
+
+    def _prove(self, whole: _Answer, answers: list[_Answer]) -> bool:
+        """Request the halves of a window whose answer may be capped, add theirs to `answers`; return whether it was.
 
         An answer is whole when its rows fall into both halves, and these hold no others.
 
@@ -251,103 +264,66 @@ class WindowedPull:
         """
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
-        if seconds < 2 * SHORTEST.total_seconds():
+        if end - start < 2 * _SHORTEST:
             raise ReportInvalid(
                 f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
                 f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if it stays so, ask RingCentral how many rows an "
                 "answer may have."
             )
         middle = start + timedelta(seconds=seconds // 2)
-        halves = [self._ask(account_id, half) for half in (Period(start, middle), Period(middle, end))]
+        halves = [self._request(half) for half in (Period(start, middle), Period(middle, end))]
         answers += halves
         if halves[0].keys | halves[1].keys <= whole.keys:
             # A half with all the rows may be capped as the whole was.
-            return any(self._prove(account_id, one, caps, answers) for one in halves if one.rows.num_rows == rows)
-        caps.least = min(caps.least or rows, rows)
-        self.log.warning(
-            "account %s, window from %s: the answer had %d rows, and those of its halves had more: it was cut off.",
-            *(account_id, start.isoformat(), rows),
-        )
-        for half in filter(caps.may_have_cut, halves):
-            self._prove(account_id, half, caps, answers)
+            return any(self._prove(half, answers) for half in halves if half.rows.num_rows == rows)
+        self._cap = min(self._cap or rows, rows)
+        self._warn(whole.window, f"the answer had {rows} rows, and those of its halves had more: it was cut off.")
+        for half in filter(self._looks_capped, halves):
+            self._prove(half, answers)
         return True
 
-    def _ask(self, account_id: str, window: Period) -> _Answer:
+    def _request(self, window: Period) -> _Answer:
+        source = self._pull.source
         with scratch_folder() as scratch:
-            ask = partial(
+            request = partial(
                 pull_interactions,
-                self.source.client,
-                base_url=self.source.base_url,
-                rc_account_id=self.source.rc_account_id,
-                auth=self.source.auth,
-                account_id=account_id,
+                source.client,
+                base_url=source.base_url,
+                rc_account_id=source.rc_account_id,
+                auth=source.auth,
+                account_id=self._account_id,
                 window=window,
                 into=scratch / "rows",
-                version=self.source.version,
+                version=source.version,
             )
-            body, table = whole_answer(INTERACTIONS, ask, self.log)
-        rows = with_row_identity(INTERACTIONS, table, account_id)
+            body, table = whole_answer(INTERACTIONS, request, self._pull.log)
+        rows = with_row_identity(INTERACTIONS, table, self._account_id)
         return _Answer(window, body, rows, _ends_within(rows, window))
 
-    def _whole(self, records: Sequence[PullRecord]) -> PullRecord:
-        """The windows of an account as one pull of the date."""
-        sums: dict[str, Any] = {name: sum(getattr(one, name) or 0 for one in records) for name in _SUMMED}
+    def _sum(self, records: Sequence[PullRecord]) -> PullRecord:
+        """Return the windows as one pull of the date."""
+        sums: dict[str, Any] = {name: sum(getattr(record, name) or 0 for record in records) for name in _SUMMED}
         return replace(
             records[0],
             report=INTERACTIONS,
-            period_start=self.period.start,
-            period_end=self.period.end,
-            pulled_at=self.clock(),
-            run_id=self.run_id,
-            sha256="+".join(one.sha256 for one in records),
-            largest_window=max(one.largest_window or 0 for one in records),
+            period_start=self._pull.period.start,
+            period_end=self._pull.period.end,
+            pulled_at=self._pull.clock(),
+            run_id=self._pull.run_id,
+            sha256="+".join(record.sha256 for record in records),
+            largest_window=max(record.largest_window or 0 for record in records),
             **sums,
         )
 
-
-@dataclass(slots=True)
-class _Seen:
-    """An account's rows of the date as they were seen last, kept up to date from window to window: they are read from
-    the ledger once.
-    """
-
-    rows: pa.Table
-    counted: set[str] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, ledger: Ledger, day: date, account_id: str) -> _Seen:
-        names = ["row_key", "row_hash", "segment_end_time_ms"]
-        return cls(_known(ledger.latest_rows(INTERACTIONS, day, columns=names, account_id=account_id)))
-
-    def take(self, rows: pa.Table, window: Period, append: Callable[[pa.Table], None]) -> dict[str, int]:
-        """Append what is new or changed, and count. A row at the border of two windows is in both and counts once."""
-        of_window = pc.and_(
-            pc.greater_equal(self.rows["ended"], pa.scalar(window.start, _TIME)),
-            pc.less(self.rows["ended"], pa.scalar(window.end, _TIME)),
-        )
-        difference = diff_rows(rows, self.rows)
-        vanished = diff_rows(rows, self.rows.filter(of_window)).vanished
-        fresh = pa.concat_tables([rows.slice(0, 0), *difference.fresh()])
-        append(fresh)
-        replaced = pc.is_in(self.rows["row_key"], value_set=fresh["row_key"].combine_chunks())
-        self.rows = pa.concat_tables([self.rows.filter(pc.invert(replaced)), _known(fresh)])
-        keys: set[Any] = set(rows["row_key"].to_pylist())
-        again = len(keys & self.counted)
-        self.counted |= keys
-        return {
-            "rows": rows.num_rows - again,
-            "new": difference.new,
-            "changed": difference.changed,
-            "unchanged": difference.unchanged - again,
-            "vanished": vanished,
-        }
+    def _warn(self, window: Period, sentence: str) -> None:
+        start = window.start.isoformat()
+        self._pull.log.warning("account %s, window from %s: %s", self._account_id, start, sentence)
 
 
-def _known(rows: pa.Table) -> pa.Table:
-    ended = [parse_moment(text) for text in rows["segment_end_time_ms"].to_pylist()]
-    # Again, because rows read from the ledger have a stricter schema than pulled ones.
-    columns: dict[str, Any] = {name: rows[name] for name in ("row_key", "row_hash")}
-    return pa.table(columns | {"ended": pa.array(ended, _TIME)})
+def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
+    """Return the hash of each row, and when its segment ended, by `row_key`."""
+    columns: list[list[Any]] = [rows[name].to_pylist() for name in ("row_key", "row_hash", "segment_end_time_ms")]
+    return {key: (row_hash, parse_moment(ended)) for key, row_hash, ended in zip(*columns, strict=True)}
 
 
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
@@ -356,8 +332,8 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     Raises:
         WrongWindow: some ended outside the window.
     """
-    read = (parse_moment(text) for text in rows["segment_end_time_ms"].to_pylist())
-    ends = sorted(end for end in read if end and abs(end - window.start) <= _BELIEVED)
+    times = (end for _, end in _versions(rows).values())
+    ends = sorted(end for end in times if end and abs(end - window.start) <= _BELIEVED)
     outside = [end for end in ends if not window.start - _EDGE <= end <= window.end + _EDGE]
     if not outside:
         return ends
@@ -371,9 +347,9 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
 
 
 def _joined(answers: Sequence[_Answer]) -> pa.Table:
-    """The rows of all answers; of one that came twice the version that came last."""
-    rows = pa.concat_tables([one.rows for one in answers], promote_options="default")
-    last = {key: place for place, key in enumerate(rows["row_key"].to_pylist())}
+    """Return the rows of all answers; of one that came twice the version that came last."""
+    rows = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
+    last = {key: index for index, key in enumerate(rows["row_key"].to_pylist())}
     return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
 
 

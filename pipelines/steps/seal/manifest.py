@@ -22,7 +22,7 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.link.recordings_table import Known, Recordings
+from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
 MANIFESTS = "manifests"
@@ -42,7 +42,7 @@ class SealedDay:
 
     manifest: Sealed
     catalog: str
-    recordings: Recordings
+    recordings: RecordingsTable
     witnessed: int
     outdated: bool
 
@@ -69,13 +69,13 @@ def seal_day(
     for _ in range(_ROUNDS):
         sealed_names = names
         lines = ledger.current([day])
-        known = Recordings.of(lines)
+        known = RecordingsTable.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         by_status = known.by_status()
         totals = {"found": by_status.total(), "bytes": known.size()}
         totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
         other_names: defaultdict[str, list[str]] = defaultdict(list)
-        for name, recording_id in Known(lines).names.items():
+        for name, recording_id in LedgerSnapshot(lines).names.items():
             other_names[recording_id].append(name)
         catalog, entries = catalog_table(recordings, other_names), entries_of(recordings)
         manifest = seal(bucket, day, entries, totals, catalog, run_id=run_id, sealed_at=now)
