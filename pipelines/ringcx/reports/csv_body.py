@@ -26,7 +26,7 @@ TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|
 """How the first field of a line begins that sums up the report and is no row of it."""
 
 _BATCH_ROWS: Final = 10_000
-_END: Final = "end of report"
+_END: Final = "\0end of report\0"
 _BOM: Final = b"\xef\xbb\xbf"
 # By byte: whether it may precede a quote that opens, and follow a quote that closes.
 _MAY_ADJOIN_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uint8))
@@ -155,9 +155,10 @@ def _read_rows(headings: list[str], rows: Iterable[list[str]]) -> tuple[list[str
     skipped = 0
     is_complete = False
     for number, row in enumerate(rows, start=2):
-        if row == [_END]:
-            is_complete = True
-        elif len(row) == len(headings):
+        is_complete = row == [_END]
+        if is_complete:
+            continue
+        if len(row) == len(headings):
             batch.append(row)
         elif _is_no_row(",".join(row)):
             skipped += 1
