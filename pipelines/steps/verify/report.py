@@ -99,7 +99,7 @@ class Report:
             strays = f" ({total['strays']:,} of these without a date)" if total["strays"] else ""
             return (
                 f"{number(total['doubts'], 'discrepancy', 'discrepancies')}{strays} on {total['doubtful_dates']:,} of "
-                f"{dates}; the list above says what to do about each; {read}."
+                f"{dates}; the list of discrepancies says what to do about each; {read}."
             )
         return (
             f"No discrepancy: the archive of {dates} is as it was sealed. It holds "
