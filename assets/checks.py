@@ -27,15 +27,16 @@ from pipelines.orchestration.resources import Services
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.ringcx.reports.columns import LEGACY, ReportName
 from pipelines.steps.check.audio import audio_is_true
-from pipelines.steps.check.completeness import every_link_is_held
 from pipelines.steps.check.event_delivery import every_event_arrived
 from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.row_counts import report_is_plausible
+from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
 from pipelines.steps.link.rows import EVENTS
 
 RECORDINGS = AssetKey("recordings")
+VERDICT = "verdict"
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 
@@ -44,7 +45,7 @@ _DESCRIPTIONS = {
         "The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the "
         "date, rows that vanished, and the calls that the other report has."
     ),
-    "every_link_is_held": (
+    "every_recording_is_accounted_for": (
         "Every recording that the date's reports name is archived, or the reason is known: found = archived + "
         "explained. Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a "
         "date whose reports were not pulled: that one is never complete."
@@ -85,7 +86,7 @@ def completeness_checks(
 def _checks_of_a_date(reports: Sequence[ReportName], *, events: bool) -> Iterator[tuple[AssetKey, str, Check]]:
     for report in reports:
         yield AssetKey(report), "report_is_plausible", partial(_of_rows, partial(report_is_plausible, report=report))
-    yield RECORDINGS, "every_link_is_held", _every_link_is_held
+    yield RECORDINGS, "every_recording_is_accounted_for", _every_recording_is_accounted_for
     yield RECORDINGS, "audio_is_true", lambda context, services: audio_is_true(services.ledger, _day(context))
     if set(LEGACY) <= set(reports):
         yield RECORDINGS, "mono_and_stereo_agree", partial(_of_rows, mono_and_stereo_agree)
@@ -101,14 +102,16 @@ def _of_rows(check: Callable[..., CheckResult], context: AssetCheckExecutionCont
     return check(services.ledger, day=_day(context), settings=services.settings, now=services.clock())
 
 
-def _every_link_is_held(context: AssetCheckExecutionContext, services: Services) -> CheckResult:
-    parts = services.ledger, services.bucket, _day(context), services.settings, services.rules
-    return every_link_is_held(*parts, now=services.clock(), run_id=context.run.run_id)
+def _every_recording_is_accounted_for(context: AssetCheckExecutionContext, services: Services) -> CheckResult:
+    stores = services.ledger, services.bucket
+    return every_recording_is_accounted_for(
+        judge_date(*stores, _day(context), services.settings, now=services.clock(), run_id=context.run.run_id)
+    )
 
 
 def _no_overdue_recordings(context: AssetCheckExecutionContext, services: Services) -> CheckResult:
     busy = {date.fromisoformat(day) for day in unfinished_dates(context.instance)}
-    parts = services.ledger, services.ledger_parts, services.settings, services.rules
+    parts = services.ledger, services.ledger_parts, services.settings
     return no_overdue_recordings(*parts, busy=busy, now=services.clock())
 
 
@@ -130,6 +133,7 @@ def _define(
             severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
             description=result.sentence,
             metadata={
+                **({VERDICT: str(result.verdict)} if result.verdict else {}),
                 **result.counts,
                 **{
                     name: table(list(rows.columns), rows.astype(object).to_numpy().tolist())

@@ -30,7 +30,7 @@ def prove_sample(context: OpExecutionContext, services: ResourceParam[Services])
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     with as_permanent_failure():
         settings, bucket, started = services.settings, services.bucket, services.clock()
-        archive = Archive(bucket, services.ledger, services.ledger_parts, settings, services.verifier)
+        archive = Archive(bucket, services.ledger, services.ledger_parts, settings, services.verifier, services.clock())
         today = local_day(started, settings.zone)
         # A date whose run is not over has every right to differ from its last manifest.
         busy = unfinished_dates(context.instance)

@@ -184,7 +184,7 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
             **s3.environment(),
             "AWS_ENDPOINT_URL_S3": front.url,
         }
-        checks = ("audio_is_true", "mono_and_stereo_agree", "every_link_is_held")
+        checks = ("audio_is_true", "mono_and_stereo_agree", "every_recording_is_accounted_for")
         for _ in ("the first seals", "the second finds it sealed"):
             front.pages = 0
             found = in_child("finished", str(folder), *checks, **settings)

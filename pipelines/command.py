@@ -30,20 +30,26 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def add_range(parser: argparse.ArgumentParser, written: str) -> None:
+def add_range(parser: argparse.ArgumentParser, written: str, *, required: bool = True) -> None:
     """Add `--from` and `--to`, which are both part of the range, and `--json FILE`, which takes what is `written`."""
-    parser.add_argument("--from", dest="first", required=True, metavar="YYYY-MM-DD", help="the first date")
-    parser.add_argument("--to", dest="last", required=True, metavar="YYYY-MM-DD", help="the last date, included")
+    parser.add_argument("--from", dest="first", required=required, metavar="YYYY-MM-DD", help="the first date")
+    parser.add_argument("--to", dest="last", required=required, metavar="YYYY-MM-DD", help="the last date, included")
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"write {written}")
 
 
-def range_of(options: argparse.Namespace, today: date) -> tuple[date, date, Path | None]:
-    """Return the two dates of `add_range`, and its file if there is one.
+def range_of(
+    options: argparse.Namespace, today: date, default: tuple[date, date] | None = None
+) -> tuple[date, date, Path | None]:
+    """Return the two dates of `add_range`, or those of `default` that are not given, and its file if there is one.
 
     Raises:
         UsageError: they are no dates, in the wrong order, or yet to come, or no file can be stored there.
     """
-    first, last = _date("--from", options.first), _date("--to", options.last)
+    first, last = default or (today, today)
+    if options.first is not None:
+        first = _date("--from", options.first)
+    if options.last is not None:
+        last = _date("--to", options.last)
     path: Path | None = options.json
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}: give the earlier date first")
@@ -66,6 +72,13 @@ def ended(work: Callable[[], int], *, stopped: str) -> int:
         code, sentence = 130, stopped
     sys.stderr.write(f"{sentence}\n")
     return code
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _date(option: str, text: str) -> date:

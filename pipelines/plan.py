@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
-from pipelines.command import Parser, UsageError, add_range, ended, range_of
+from pipelines.command import Parser, UsageError, add_range, ended, range_of, write_whole
 from pipelines.ledger.store import Ledger
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
@@ -51,9 +51,7 @@ def main(
         plan = make_plan(ledger, settings, first, last, now)
         sys.stdout.write(f"{render.text(plan)}\n")
         if file is not None:
-            partial = file.with_name(f"{file.name}.partial")
-            partial.write_text(f"{render.document(plan, now)}\n", encoding="utf-8")
-            partial.replace(file)
+            write_whole(file, f"{render.document(plan, now)}\n")
         return 0
 
     return ended(work, stopped="Stopped before the end: nothing is planned, and nothing was changed.")

@@ -296,9 +296,11 @@ class StorageSettings(S3Settings):
 
 
 class VerifySettings(StorageSettings):
-    """What `pipelines.verify` reads. With account ids it also proves that each one's reports were pulled."""
+    """What `pipelines.verify` and `pipelines.status` read. With account ids they also require each one's reports."""
 
     ringcx_account_ids: Texts = ()
+    ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
+    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
 
 
 class PlanSettings(VerifySettings):
@@ -311,7 +313,6 @@ class PlanSettings(VerifySettings):
     ringcx_limit_auth: Rates = (Rate(5, 60),)
     ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
     ringcx_metadata_version: Literal["v1", "v2"] = "v1"
-    ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
     plan_price_put_per_1000: Price = 0.005
     plan_price_gb_month: Price = 0.023
@@ -355,7 +356,6 @@ class Settings(PlanSettings, AlertSettings):
     ringcx_media_password: SecretStr | None = None
     ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
-    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
     archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
     archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64
     archive_retry_minutes: Minutes = (2, 5, 15, 60)

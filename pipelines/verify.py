@@ -1,8 +1,10 @@
-"""`python -m pipelines.verify --from 2026-11-01 --to 2026-11-30 [--read-data [10%]] [--json FILE]`
+"""`python -m pipelines.verify --from 2026-11-01 --to 2026-11-30 [--read-data [10%]] [--json FILE]
+[--require-complete]`
 
 Proves the archive of some dates, for somebody who does not believe us: reads the bucket and the ledger again, writes to
 neither, needs no log-in to RingCX and no Dagster. Exits with 0 only without any discrepancy, with 1 if there is one,
-with 2 if the command or a setting is wrong. What is proved, and how: `steps/verify`.
+with 2 if the command or a setting is wrong; with `--require-complete` also with 1 or 3 if a date is not complete. What
+is proved, and how: `steps/verify`; which date is complete: `steps/check/verdict`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pipelines.command import Parser, UsageError, add_range, ended, range_of
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Calendar, VerifySettings, load
+from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading, find_strays
 from pipelines.steps.verify.report import DayResult, Discrepancy, Report
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _SHOWN = 50  # discrepancies of one date on the screen where --json takes them all
-_COLUMNS = ("manifest", "found", "held", "pending", "lost", "MB", "read")
+_COLUMNS = ("verdict", "manifest", "found", "held", "pending", "lost", "MB", "read")
 
 
 class Screen:
@@ -67,10 +70,10 @@ class Screen:
         """Show a date's line."""
         count = day.doubts.total()
         manifest = "-" if day.manifest is None else day.manifest
-        cells = (manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
+        cells = (day.verdict, manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
         if self._limit is not None and self._shown > self._limit:
             self.line(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
-        said = number(count, "discrepancy", "discrepancies") if count else "good"
+        said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
         self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
         self._shown = 0
 
@@ -81,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> 
         prog="python -m pipelines.verify",
         description="Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.",
         epilog="Exits with 0 only without any discrepancy, with 1 if there is one, with 2 if command or settings are "
-        "wrong.",
+        "wrong. With --require-complete also with 1 if a date has gaps, and with 3 if one waits or is unknown.",
     )
     add_range(parser, "the whole result, every discrepancy included")
     parser.add_argument(
@@ -90,6 +93,11 @@ def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> 
         const="100%",
         metavar="10%",
         help="read the recordings' bytes and hash them: all, or this share of them, chosen at random",
+    )
+    parser.add_argument(
+        "--require-complete",
+        action="store_true",
+        help="exit with 0 only if every date is complete, and not already if what is held is as it was sealed",
     )
     parser.add_argument("--seed", help="choose the same share again as an earlier run, which printed it")
 
@@ -134,7 +142,10 @@ def main(arguments: Sequence[str] | None = None, s3: S3Client | None = None) -> 
             with partial.open("w", encoding="utf-8") as into:
                 report.write(into, utc_now())
             partial.replace(file)
-        return 1 if report.sum()["doubts"] else 0
+        total = report.sum()
+        if options.require_complete and not total["strays"]:
+            return EXIT_CODES[worst(day.verdict for day in report.dates)]
+        return 1 if total["doubts"] else 0
 
     return ended(work, stopped="Stopped before the end: nothing is proved.")
 
@@ -148,7 +159,8 @@ def open_archive(settings: VerifySettings, s3: S3Client | None) -> Archive:
     client = s3 or make_s3_client(max_connections=2 * settings.archive_concurrency, options=settings.s3_options)
     files = storage.ledger_files(settings, client)
     bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
-    return Archive(bucket, Ledger(files, clock=utc_now), LedgerParts(files), settings, storage.verifier(settings))
+    ledger, verifier = Ledger(files, clock=utc_now), storage.verifier(settings)
+    return Archive(bucket, ledger, LedgerParts(files), settings, verifier, utc_now())
 
 
 def _share(text: str | None) -> float:

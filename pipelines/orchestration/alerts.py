@@ -52,7 +52,7 @@ class Problem(BaseModel, frozen=True):
     """Something wrong with one date. Only `subject`, `date`, `severity` and `alerted_at` are remembered.
 
     Attributes:
-        subject: what failed, the same for every date: `check recordings/every_link_is_held`, `step recordings`.
+        subject: what failed, the same for every date: `check recordings/audio_is_true`, `step recordings`.
         date: the affected date; empty where there is none.
         severity: how bad.
         sentence: what is wrong, with the counts. No personal data.

@@ -115,7 +115,7 @@ class Watch:
                 raise self.broken
 
         @asset_check(asset=recordings, partitions_def=partitions)
-        def every_link_is_held() -> AssetCheckResult:
+        def every_recording_is_accounted_for() -> AssetCheckResult:
             bad = sum(self.counts.values())
             return AssetCheckResult(
                 passed=not bad,
@@ -124,7 +124,7 @@ class Watch:
                 metadata={**self.counts, "examples": "15300002/20261120-1.WAV"},
             )
 
-        self.defs = Definitions(assets=[recordings], asset_checks=[every_link_is_held])
+        self.defs = Definitions(assets=[recordings], asset_checks=[every_recording_is_accounted_for])
 
     def run(self, day: str, *, tags: dict[str, str] | None = None) -> None:
         job = self.defs.resolve_implicit_global_asset_job_def()
@@ -162,11 +162,11 @@ def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_
     assert watch.tick().startswith("1 messages composed, 1 delivered")
     (post,) = hook.posts
     assert post["type"] == "failure"
-    assert post["title"] == "RingCX Archive: check recordings/every_link_is_held fails for 2026-11-20"
+    assert post["title"] == "RingCX Archive: check recordings/every_recording_is_accounted_for fails for 2026-11-20"
     assert "When: 2026-11-20" in post["message"]
     assert "14 recordings are not held. (missing 2, pending 12)" in post["message"]
     assert "To do: open the check of the date" in post["message"]
-    assert "http://archive.example.com:3000/assets/recordings?view=checks&checkDetail=every_link" in post["message"]
+    assert "http://archive.example.com:3000/assets/recordings?view=checks&checkDetail=every_" in post["message"]
     assert re.search(r"http://archive\.example\.com:3000/runs/[0-9a-f-]{36}", post["message"])
     assert "not repeated for 24 hours" in post["message"]
     assert "WAV" not in post["message"]
@@ -201,7 +201,9 @@ def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watc
     watch.tick()
     assert len(hook.posts) == 3
     assert hook.posts[2]["type"] == "success"
-    assert hook.posts[2]["title"].startswith("RingCX Archive: resolved: check recordings/every_link_is_held")
+    assert hook.posts[2]["title"].startswith(
+        "RingCX Archive: resolved: check recordings/every_recording_is_accounted_for"
+    )
     assert DAYS[0] in hook.posts[2]["message"]
 
 
@@ -265,7 +267,7 @@ def test_the_first_tick_after_version_0_1_0_takes_over_what_its_two_sensors_reme
     watch.broken = None
     watch.counts["pending"] = 1
     watch.run(DAYS[2])
-    at, check = START.isoformat(), "check recordings/every_link_is_held"
+    at, check = START.isoformat(), "check recordings/every_recording_is_accounted_for"
     told = {
         f"{subject} @ {day}": {"subject": subject, "date": day, "severity": "error", "at": at}
         for subject, day in ((check, DAYS[2]), ("step recordings", DAYS[2]))

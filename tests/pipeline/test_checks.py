@@ -97,7 +97,7 @@ def states_of(it: Any, day: date, status: Status) -> list[RecordingState]:
     return [one for one in it.states(day).values() if one.status is status]
 
 
-# --- every_link_is_held ---
+# --- every_recording_is_accounted_for ---
 
 
 def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
@@ -108,25 +108,30 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
     assert result.success
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert [one.check_name for one in result.get_asset_check_evaluations()].count("report_is_plausible") == 2
-    held = found["every_link_is_held"]
+    held = found["every_recording_is_accounted_for"]
     assert held.passed
     assert held.partition == recent[0].isoformat()
     count = figures(held)
     assert count["found"] == count["archived"] >= len(it.truth(recent[0])) > 0
     assert f"All {count['found']} recordings" in (held.description or "")
-    assert set(found) == {"report_is_plausible", "mono_and_stereo_agree", "audio_is_true", "every_link_is_held"}
+    assert set(found) == {
+        "report_is_plausible",
+        "mono_and_stereo_agree",
+        "audio_is_true",
+        "every_recording_is_accounted_for",
+    }
 
 
 def test_a_date_whose_reports_were_never_pulled_is_never_complete(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(sandbox=FEW)
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert "never pulled" in (found.description or "")
     assert figures(found)["reports_not_pulled"] == 2
     assert it.run(recent[0], select=["agent_segment_metadata"]).success
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert not found.passed
     assert [row["report"] for row in rows(found, "not_pulled")] == ["global_call_type_detail"]
 
@@ -136,9 +141,9 @@ def test_one_account_whose_report_is_missing_makes_the_date_incomplete(
 ) -> None:
     it = world(sandbox={"accounts": ("15300002", "15300003")}, RINGCX_ACCOUNT_IDS="15300002")
     fetch(it, recent[0])
-    assert check(it, "every_link_is_held", recent[0]).passed
+    assert check(it, "every_recording_is_accounted_for", recent[0]).passed
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002,15300003")
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert {row["account"] for row in rows(found, "not_pulled")} == {"15300003"}
 
@@ -149,24 +154,25 @@ def test_a_day_pulled_in_part_warns_while_it_lasts_and_fails_once_it_is_over(wor
     if now.hour == 0 and now.minute < 6:
         pytest.skip("Reports cover what ended five minutes ago: today has nothing to be asked for yet.")
     fetch(it, now.date())
-    found = check(it, "every_link_is_held", now.date())
+    found = check(it, "every_recording_is_accounted_for", now.date())
     assert (found.passed, found.severity) == (False, WARN)
     assert "not over" in (found.description or "")
-    found = check(it, "every_link_is_held", now.date(), clock=later(days=1))
+    found = check(it, "every_recording_is_accounted_for", now.date(), clock=later(days=1))
     assert (found.passed, found.severity) == (False, ERROR)
     assert "only up to" in (found.description or "")
 
 
-def test_young_pending_recordings_pass_and_are_counted_until_nobody_comes(
+def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
     ran = {one.check_name: one for one in it.run(recent[-1]).get_asset_check_evaluations()}
-    found = ran["every_link_is_held"]
-    assert found.passed
+    found = ran["every_recording_is_accounted_for"]
+    assert (found.passed, found.severity, figures(found)["verdict"]) == (False, WARN, "waiting")
+    assert len(rows(found, "waiting_recordings")) == min(figures(found)["waiting"], 20)
     assert figures(found)["waiting"] == figures(found)["pending"] > 0
     assert "wait for their next attempt" in (found.description or "")
-    found = check(it, "every_link_is_held", recent[-1], clock=later(hours=2))
+    found = check(it, "every_recording_is_accounted_for", recent[-1], clock=later(hours=2))
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["overdue"] == figures(found)["pending"]
     assert "daemon" in (found.description or "")
@@ -176,7 +182,9 @@ def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_twenty_
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
     it.run_until_final(OLD)
     assert it.runs[-1].success
-    found = {one.check_name: one for one in it.runs[-1].get_asset_check_evaluations()}["every_link_is_held"]
+    found = {one.check_name: one for one in it.runs[-1].get_asset_check_evaluations()}[
+        "every_recording_is_accounted_for"
+    ]
     lost = {one.recording_id for one in states_of(it, OLD, Status.missing)}
     assert (found.passed, found.severity) == (False, ERROR)
     count = figures(found)
@@ -203,7 +211,7 @@ def test_an_object_that_was_deleted_or_replaced_behind_our_back_is_named(
     services = it.services()
     # The same bytes under another ETag, as in a bucket that was copied, are no fault.
     services.ledger.append_states([replace(moved, etag="0" * 32, written_at=datetime.now(UTC))])
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     named = {row["recording"]: row["matter"] for row in rows(found, "sample")}
     assert named == {
@@ -220,7 +228,7 @@ def test_a_link_of_which_the_ledger_has_no_state_is_named(world: Callable[..., A
     known = set(it.states(*near))
     for part in Path("the-ledger", "recording_states").rglob("*.parquet"):
         part.unlink()
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert figures(found)["without_state"] == figures(found)["found"] == len(known)
     named = {row["recording"] for row in rows(found, "sample")}
@@ -248,7 +256,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
             ),
         ]
     )
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     matters = {row["recording"]: row["matter"] for row in rows(found, "sample")}
     assert matters[one.recording_id] == "conflict"
@@ -346,7 +354,7 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
     assert (found.passed, found.severity) == (False, WARN)
     assert figures(found)["rows_vanished"] > 0
     assert "vanished from the source" in (found.description or "")
-    assert check(it, "every_link_is_held", OLD).passed, "what was seen once is still held"
+    assert check(it, "every_recording_is_accounted_for", OLD).passed, "what was seen once is still held"
 
 
 def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., Any]) -> None:
@@ -542,7 +550,7 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
             (Status.archived, 1),
         ]
         assert found[4].reason == "retry_requested"
-    assert check(it, "every_link_is_held", OLD).passed
+    assert check(it, "every_recording_is_accounted_for", OLD).passed
 
 
 def test_a_retry_of_what_is_still_gone_ends_where_it_was_by_the_same_rule(world: Callable[..., Any]) -> None:
@@ -594,7 +602,7 @@ def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
     assert run(it, recent[0], retry_recording_ids=[gone.recording_id, kept.recording_id]).success
     assert it.objects()[gone.key] == gone.sha256
     assert it.sandbox.counters()["requests"]["media"] == 1, "what lies in the bucket is adopted"
-    assert check(it, "every_link_is_held", recent[0]).passed
+    assert check(it, "every_recording_is_accounted_for", recent[0]).passed
 
 
 def test_a_link_that_is_still_not_allowed_stays_rejected_when_a_retry_is_asked_for(
@@ -722,7 +730,7 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     one = known_recording(it, day, "localhost", expected_s=1)
     known = [one, replace(one, recording_id=f"{one.recording_id}.WAV")][:number]
     ledger.append_states(known[1:])
-    assert waiting in (check(it, "every_link_is_held", day).description or "")
+    assert waiting in (check(it, "every_recording_is_accounted_for", day).description or "")
     assert young in (standing(it).description or "")
     found = standing(it, clock=later(days=80)).description or ""
     assert [said for said in late if said not in found] == []
@@ -752,7 +760,7 @@ def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[...
     fetch(it, OLD)
     part = next(Path("damaged", "recording_states").rglob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-40])
-    found = check(it, "every_link_is_held", OLD)
+    found = check(it, "every_recording_is_accounted_for", OLD)
     assert (found.passed, found.severity) == (False, ERROR)
     assert "could not be checked" in (found.description or "")
     assert part.name in (found.description or "")
@@ -785,7 +793,7 @@ def test_a_faked_hold_without_an_object_does_not_pass(world: Callable[..., Any],
         run_id="faked",
     )
     it.services().ledger.append_states([faked])
-    found = check(it, "every_link_is_held", recent[0])
+    found = check(it, "every_recording_is_accounted_for", recent[0])
     assert (found.passed, found.severity) == (False, ERROR)
     assert [(row["recording"], row["matter"]) for row in rows(found, "sample")] == [
         (victim.recording_id, "object_gone")

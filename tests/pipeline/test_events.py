@@ -127,7 +127,7 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
     last = later.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
     assert {one.status for one in it.states(day).values() if one.date == day} == {Status.archived}
     assert it.sandbox.counters()["media_by_path"] == dict.fromkeys(it.sandbox.counters()["media_by_path"], 1)
-    assert check_of(last, "every_link_is_held").passed
+    assert check_of(last, "every_recording_is_accounted_for").passed
     arrived = check_of(last, "every_event_arrived")
     lost = {call.uii for call in calls(it, day) if call.mono and call.uii in sent.lost}
     assert not arrived.passed
@@ -232,10 +232,10 @@ def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
     it, day = world(EVENTS_URL=str(place)), recent[0]
     store(place, day, told(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
     by_events = it.run(day, select=EVENTS)
-    assert not check_of(by_events, "every_link_is_held").passed
-    assert counts_of(by_events, "every_link_is_held")["reports_not_pulled"] == 2
+    assert not check_of(by_events, "every_recording_is_accounted_for").passed
+    assert counts_of(by_events, "every_recording_is_accounted_for")["reports_not_pulled"] == 2
     other = it.run(recent[1])
-    assert check_of(other, "every_link_is_held").passed
+    assert check_of(other, "every_recording_is_accounted_for").passed
     assert it.metadata(other, "end_call_events")["events_read"] == 0
 
 

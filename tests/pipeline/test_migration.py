@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.ledger.states import Status
-from pipelines.steps.check.completeness import every_link_is_held
 from pipelines.steps.check.result import Level
+from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
 from pipelines.verify import main as verify
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
@@ -51,15 +51,8 @@ def account(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Calla
 
 def completeness(it: Any, day: date) -> Any:
     services = it.services()
-    return every_link_is_held(
-        services.ledger,
-        services.bucket,
-        day,
-        services.settings,
-        services.rules,
-        now=datetime.now(UTC),
-        run_id="",
-    )
+    stores = services.ledger, services.bucket
+    return every_recording_is_accounted_for(judge_date(*stores, day, services.settings, now=datetime.now(UTC)))
 
 
 def catalog(it: Any, day: date) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert neighbours() == {BEFORE: True}
     found: list[Discrepancy] = []
     settings = VerifySettings(archive_bucket=stores.bucket.name, ringcx_account_ids=("1",), archive_start_date=FIRST)
-    archive = Archive(stores.bucket, stores.ledger, stores.parts, settings, verifier=None)
+    archive = Archive(stores.bucket, stores.ledger, stores.parts, settings, verifier=None, now=datetime.now(UTC))
     (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
     assert (result.doubts.total(), result.found, found) == (0, 1, [])
     seal_day(*stores.all(), after, now=NOW, run_id="r")

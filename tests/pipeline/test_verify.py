@@ -157,7 +157,7 @@ def test_a_clean_archive_is_proved_in_both_forms_and_nothing_is_written(copy: Co
     assert sum(one["lost"] + one["pending"] for one in copy.result["dates"]) > 0
     assert max(one["manifest"] for one in copy.result["dates"]) > 1
     for day in DAYS:
-        assert re.search(rf"^{day} .* good$", copy.out, re.MULTILINE)
+        assert re.search(rf"^{day} .* as sealed$", copy.out, re.MULTILINE)
     assert copy.err == ""
     assert copy.everything() == before
 

@@ -21,14 +21,16 @@ from pipelines.archive.listing import Listed
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.states import RecordingState, RetryRules, Status, archived
+from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.states import RecordingState, Status, archived
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.sensors import pending as sensors
+from pipelines.ringcx.reports.columns import LEGACY
 from pipelines.settings import Calendar, PlanSettings, VerifySettings
 from pipelines.steps.check.audio import audio_is_true
-from pipelines.steps.check.completeness import every_link_is_held
 from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.result import CheckResult, Level
+from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
 from pipelines.steps.pull.changes import Position, changed_dates
 
 DAY = date(2026, 11, 17)
@@ -84,9 +86,8 @@ class Watched:
         settings = PlanSettings(
             archive_bucket="archive", ringcx_account_ids=("1",), archive_start_date=self.start, archive_timezone="UTC"
         )
-        rules = RetryRules((2,), timedelta(days=7))
         parts = LedgerParts(LocalFiles(self.root / "ledger"))
-        return no_overdue_recordings(self.ledger(), parts, settings, rules, busy=(), now=self.now)
+        return no_overdue_recordings(self.ledger(), parts, settings, busy=(), now=self.now)
 
 
 @pytest.fixture
@@ -295,16 +296,28 @@ def held(number: int, **changes: Any) -> list[RecordingState]:
     ]
 
 
+def pulled_whole(ledger: Ledger) -> None:
+    for report in LEGACY:
+        ledger.append_pull(
+            PullRecord(
+                report=report,
+                day=DAY,
+                account_id="1",
+                period_start=datetime(2026, 11, 17, tzinfo=UTC),
+                period_end=datetime(2026, 11, 18, tzinfo=UTC),
+                pulled_at=NOW,
+                run_id="r",
+                sha256="",
+                **dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0),
+            )
+        )
+
+
 def judged(watched: Watched, bucket: FakeBucket) -> CheckResult:
-    return every_link_is_held(
-        watched.ledger(),
-        cast("Bucket", bucket),
-        DAY,
-        VerifySettings(archive_bucket="archive"),
-        RetryRules((2,), timedelta(days=7)),
-        now=NOW,
-        run_id="r",
-    )
+    pulled_whole(watched.ledger())
+    settings = VerifySettings(archive_bucket="archive")
+    stores = watched.ledger(), cast("Bucket", bucket)
+    return every_recording_is_accounted_for(judge_date(*stores, DAY, settings, now=NOW, run_id="r"))
 
 
 def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(watched: Watched) -> None:

@@ -76,7 +76,7 @@ def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_ru
         ("agent_segment_metadata", "report_is_plausible"),
         ("global_call_type_detail", "report_is_plausible"),
         ("recordings", "audio_is_true"),
-        ("recordings", "every_link_is_held"),
+        ("recordings", "every_recording_is_accounted_for"),
         ("recordings", "mono_and_stereo_agree"),
     }
     assert partitioned == {**dict.fromkeys(of_a_date, True), ("recordings", "no_overdue_recordings"): False}

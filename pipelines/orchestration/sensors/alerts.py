@@ -47,7 +47,7 @@ STEP_TODO = {
     )
 }
 CHECK_TODO = {
-    "every_link_is_held": (
+    "every_recording_is_accounted_for": (
         "open the check of the date: it counts the reasons and names up to twenty recordings. Run the date again; final"
         " states are tried again with `retry_final: true` on the asset recordings."
     ),
@@ -170,8 +170,11 @@ def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> 
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
-            problem = _of_check(event.asset_check_evaluation_data, run.run_id, ui_url)
-            yield problem.key, None if event.asset_check_evaluation_data.passed else problem
+            evaluation = event.asset_check_evaluation_data
+            problem = _of_check(evaluation, run.run_id, ui_url)
+            # A date that waits, or is not over, is nobody's problem.
+            waits = "verdict" in evaluation.metadata and evaluation.severity is AssetCheckSeverity.WARN
+            yield problem.key, None if evaluation.passed or waits else problem
         elif event.event_type is DagsterEventType.STEP_SUCCESS:
             yield problem_key(f"{STEP}{event.step_key}", date), None
         else:

@@ -18,12 +18,12 @@ from pipelines.calendar import local_day
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import STATE_SCHEMA
-from pipelines.ledger.states import RetryRules, Status
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
-from pipelines.steps.check.completeness import COLUMNS, is_overdue, is_stuck
 from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
+from pipelines.steps.check.verdict import COLUMNS, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import unpulled
@@ -61,7 +61,6 @@ def no_overdue_recordings(
     ledger: Ledger,
     parts: LedgerParts,
     settings: PlanSettings,
-    rules: RetryRules,
     *,
     busy: Collection[date],
     now: datetime,
@@ -92,7 +91,7 @@ def no_overdue_recordings(
     pending["without_partition"] = ~has_partition.any(axis="columns")
     pending["at_risk"] = pending["days_left"] < settings.ringcx_retention_margin_days
     pending["overdue"] = is_overdue(pending, now) & ~dates.isin(list(busy)).any(axis="columns")
-    pending["stuck"] = is_stuck(pending, rules, now)
+    pending["stuck"] = is_stuck(pending, timedelta(days=settings.archive_give_up_days), now)
     retrievable = int((lost["date"] > today - timedelta(days=settings.ringcx_retention_days)).sum())
     counts = {
         "missing_now": len(missing),

@@ -24,8 +24,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The answer of a check. `counts` are exact, `tables` of examples hold at most `SAMPLE` rows; no personal data."""
+    """The answer of a check. `counts` are exact, `tables` of examples hold at most `SAMPLE` rows; no personal data.
 
+    `verdict`: of the date, in one word, where the check gives one.
+    """
+
+    verdict: str = ""
     level: Level
     sentence: str
     counts: Mapping[str, int]

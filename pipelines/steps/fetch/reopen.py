@@ -56,8 +56,8 @@ def reopen(
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise UnknownRecording(
             f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
-            f"on {day}: copy the ids from the sample of the check every_link_is_held, and run the date they are shown "
-            "under. Nothing was tried."
+            f"on {day}: copy the ids from the sample of the check every_recording_is_accounted_for, and run the date "
+            "they are shown under. Nothing was tried."
         )
     count = not_allowed = 0
     others = _final_states(recordings, named) if all_final else ()

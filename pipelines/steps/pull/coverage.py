@@ -19,7 +19,10 @@ Pulls = Mapping[ReportName, Sequence[PullRecord]]
 
 @dataclass(frozen=True, slots=True)
 class Unpulled:
-    """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any."""
+    """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any.
+
+    `account_id` is empty where no account is known: nobody pulled the report, and no setting names one.
+    """
 
     report: ReportName
     account_id: str
@@ -27,7 +30,8 @@ class Unpulled:
 
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
-        return f"{self.report} of account {self.account_id} {how}"
+        whose = f" of account {self.account_id}" if self.account_id else ""
+        return f"{self.report}{whose} {how}"
 
 
 def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
@@ -75,8 +79,13 @@ def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
 def unpulled(
     ledger: Ledger, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
 ) -> list[Unpulled]:
-    """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE."""
-    return gaps(pulls_of(ledger, day), accounts, day_bounds(day, zone), reports)
+    """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE.
+
+    Without `accounts` those of the date's pulls are believed; a date without any pull lacks every report.
+    """
+    pulls = pulls_of(ledger, day)
+    pulled = sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
+    return gaps(pulls, list(accounts) or pulled or [""], day_bounds(day, zone), reports)
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:

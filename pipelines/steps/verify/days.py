@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 
 from pipelines.archive.bucket import Bucket
@@ -17,6 +17,7 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
+from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
@@ -33,6 +34,7 @@ from pipelines.wording import number
 
 _DAY = timedelta(days=1)
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
+_NOT_PULLED = ("never_pulled", "partly_pulled", "never_sealed")
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
 
@@ -47,6 +49,7 @@ class Archive:
     parts: LedgerParts
     settings: VerifySettings
     verifier: Verifier | None
+    now: datetime
 
 
 def verify_days(
@@ -72,11 +75,11 @@ def verify_days(
         current.verify(reading, progress)
         following = _Day(archive, current.day + _DAY, add)
         current.check_next_day(current.day, current.chain, following.chain)
-        yield current.result
+        yield current.finish()
         current = following
     current.verify(reading, progress)
     current.check_next_day(last, current.chain, current.read_chain(last + _DAY))
-    yield current.result
+    yield current.finish()
 
 
 class _Day:
@@ -115,6 +118,15 @@ class _Day:
         except _UNREADABLE as error:
             self._unreadable(error)
 
+    def finish(self) -> DayResult:
+        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says."""
+        result = self.result
+        if count := sum(count for kind, count in result.doubts.items() if kind not in _NOT_PULLED):
+            result.verdict = Verdict.gaps
+            found = number(count, "discrepancy", "discrepancies")
+            result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
+        return result
+
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
         """Verify that what the manifests of the day after `day` name of `day`'s is there; this date's discrepancy."""
         if chain is not None and following is not None:
@@ -147,6 +159,11 @@ class _Day:
         evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
         self._count(evidence)
+        try:
+            found = judge_date(archive.ledger, None, day, archive.settings, now=archive.now)
+            self.result.verdict, self.result.reason = found.verdict, found.sentence
+        except LedgerDamaged as error:  # reported where the part is read
+            self.result.reason = f"It is unknown what {day} holds: {error}"
         pulls: Pulls = {}
         try:
             pulls = pulls_of(archive.ledger, day)

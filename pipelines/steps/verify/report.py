@@ -1,8 +1,9 @@
 """The result of a verification: discrepancies, a result for each date, and one JSON document of it all.
 
 `format`: `ringcx-archive/verification/1`; `bucket`, `prefix`, `from`, `to`, `started_at`, `finished_at`; `read_data`:
-`{"share", "seed"}` or null; `dates`: one object a date (`DayResult`); `doubts`: one for each discrepancy (`date`,
-`kind`, `subject`, `sentence`); `notes`: sentences about what was not checked; `sum`; `good`; `sentence`.
+`{"share", "seed"}` or null; `verdict`: of all dates together; `dates`: one object a date (`DayResult`); `doubts`: one
+for each discrepancy (`date`, `kind`, `subject`, `sentence`); `notes`: sentences about what was not checked; `sum`;
+`good`: whether there is no discrepancy; `sentence`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TextIO
 
+from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from pipelines.wording import number
 
 FORMAT = "ringcx-archive/verification/1"
@@ -38,11 +40,16 @@ class Discrepancy(NamedTuple):
 class DayResult:
     """What was found of one date (ISO 8601), under the names of the JSON document.
 
+    `verdict` and its `reason`: whether the date is complete (`steps/check/verdict`). A date may be as it was sealed
+    and lack recordings.
+
     `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
     discrepancies by kind; the others are the manifest's own figures, or the ledger's if there is no good manifest.
     """
 
     date: str
+    verdict: Verdict = Verdict.unknown
+    reason: str = ""
     manifest: int | None = None
     found: int = 0
     held: int = 0
@@ -104,7 +111,8 @@ class Report:
         return (
             f"No discrepancy: the archive of {dates} is as it was sealed. It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
-            f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}."
+            f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}. "
+            f"{sentence_of(day.verdict for day in self.dates)}"
         )
 
     def write(self, into: TextIO, finished_at: datetime) -> None:
@@ -114,6 +122,7 @@ class Report:
             **self._head,
             "finished_at": finished_at.isoformat(),
             "good": not self._count,
+            "verdict": worst(day.verdict for day in self.dates),
             "sentence": self.sentence(),
             "notes": self.notes,
             "sum": self.sum(),

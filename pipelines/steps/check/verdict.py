@@ -1,0 +1,315 @@
+"""The verdict of a date: the one place that decides whether a date is complete.
+
+* `complete`: every report was pulled for the whole day, and every expected recording is archived as it was stored
+* `waiting`: the same, but some recordings are not due yet
+* `gaps`: some are late, lost, altered or not accounted for
+* `unknown`: a report was never pulled, or not for the whole day: what the date should hold is not known
+
+Reads the ledger, and the names and sizes of the objects; `pipelines.verify` reads the bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing
+from pipelines.calendar import day_bounds
+from pipelines.ledger.states import Status
+from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings
+from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
+from pipelines.steps.link.extract_links import days_of, extract_links, near, shared_ids
+from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
+from pipelines.steps.parallel import map_in_order
+from pipelines.steps.pull.coverage import Unpulled, unpulled
+from pipelines.wording import number
+
+# The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
+OVERDUE_AFTER = timedelta(minutes=15)
+_ONE_DAY = timedelta(days=1)
+_READERS = 8
+COLUMNS = ["recording_id", "status", "reason", "date", "attempts", "next_attempt_at", "first_seen_at", "run_id"]
+"""The columns of a recording that is not archived, as the checks use them."""
+
+# Count -> what one of them does | what others do | what it means, or what to do.
+_SENTENCES = {
+    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`; the table by_reason says why).",
+    "conflicts": "conflicts|conflict|: the source sends other bytes than are archived; both are kept.",
+    "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
+    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
+    "shared_by_calls": "is named|are named| by the rows of several calls, which may have one recording each: look at "
+    "their links.",
+    "without_state": "is linked to|are linked to| by a row but unknown: run `recording_links` again.",
+    "object_gone": "was archived and is no longer in the bucket|were archived and are no longer in the bucket|: "
+    "restore the object, or list the recording's id in retry_recording_ids.",
+    "object_changed": "was archived and is now another object|were archived and are now other objects|: run "
+    "`python -m pipelines.verify --read-data`.",
+}
+
+
+class Verdict(StrEnum):
+    """What can be said of a date, from the worst to the best."""
+
+    gaps = "gaps"
+    unknown = "unknown"
+    waiting = "waiting"
+    complete = "complete"
+
+
+EXIT_CODES = {Verdict.complete: 0, Verdict.gaps: 1, Verdict.unknown: 3, Verdict.waiting: 3}
+
+
+_VERBS = {
+    Verdict.complete: ("is complete", "are complete"),
+    Verdict.gaps: ("has gaps", "have gaps"),
+    Verdict.unknown: ("is unknown", "are unknown"),
+    Verdict.waiting: ("waits for recordings", "wait for recordings"),
+}
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the verdict of several dates together; of none it is `unknown`."""
+    return min(verdicts, key=list(Verdict).index, default=Verdict.unknown)
+
+
+def sentence_of(verdicts: Iterable[Verdict]) -> str:
+    """Return the verdicts of several dates as one sentence."""
+    counts = Counter(verdicts)
+    if counts[Verdict.complete] == counts.total():
+        return "The date is complete." if counts.total() == 1 else f"All {counts.total():,} dates are complete."
+    others = (number(counts[verdict], *_VERBS[verdict]) for verdict in Verdict if counts[verdict])
+    return f"Of {number(counts.total(), 'date')}, {', '.join(others)}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DateVerdict:
+    """The verdict of a date and its reasons.
+
+    Attributes:
+        expected: how many recordings the date should hold; None while that is unknown.
+        counts: recordings by state and by problem.
+        next_at: when the first of the waiting recordings is tried again.
+        lost: how many were lost for each reason.
+        not_pulled: the reports that no pull covers to the end of the day.
+        is_over: whether the local day has ended.
+        recordings: a row for each known recording; `matter` is `held`, `waiting`, or the problem.
+    """
+
+    date: date
+    verdict: Verdict
+    sentence: str
+    expected: int | None
+    held: int
+    counts: Mapping[str, int]
+    next_at: datetime | None
+    lost: Mapping[str, int]
+    not_pulled: Sequence[Unpulled]
+    is_over: bool
+    recordings: pd.DataFrame
+
+
+def judge_date(
+    ledger: Ledger,
+    bucket: Bucket | None,
+    day: date,
+    settings: VerifySettings,
+    *,
+    now: datetime,
+    run_id: str = "",
+) -> DateVerdict:
+    """Return the verdict of a date. Without a `bucket` the ledger is believed that archived recordings are there.
+
+    `run_id` is the run that asks: what it attempted itself is not late.
+    """
+    not_pulled = unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+    known, unknown, shared = _recordings(ledger, day, settings)
+    held, rest = known.held.select(COLUMNS).to_pandas(), known.rest.select(COLUMNS).to_pandas()
+    wrong = {} if bucket is None else _compare_with_bucket(bucket, known)
+    held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
+    pending = rest["status"] == Status.pending
+    give_up = timedelta(days=settings.archive_give_up_days)
+    conditions = [~pending & (rest["reason"] == "conflict"), ~pending, is_stuck(rest, give_up, now)]
+    conditions.append(is_overdue(rest, now) & (rest["run_id"] != run_id))
+    rest["matter"] = np.select(conditions, ["conflict", "lost", "stuck", "overdue"], "waiting")
+    missing = pd.DataFrame(
+        {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
+    )
+    recordings = pd.concat([held, rest, missing], ignore_index=True).fillna({"reason": ""})
+    by_matter, by_status = recordings["matter"].value_counts(), known.by_status()
+    counts = {
+        **{str(status): by_status[status] for status in Status},
+        **{
+            name: int(by_matter.get(name, 0))
+            for name in ("waiting", "overdue", "stuck", "lost", "object_gone", "object_changed")
+        },
+        "conflicts": int(by_matter.get("conflict", 0)),
+        "without_state": len(unknown),
+        "shared_by_calls": len(shared),
+    }
+    if not_pulled:
+        verdict = Verdict.unknown
+    elif any(counts[problem] for problem in _SENTENCES):
+        verdict = Verdict.gaps
+    else:
+        verdict = Verdict.waiting if counts["waiting"] else Verdict.complete
+    is_over = now >= day_bounds(day, settings.zone)[1]
+    next_at = rest["next_attempt_at"][rest["matter"] == "waiting"].min()
+    lost = recordings["reason"][recordings["matter"].isin(["lost", "conflict"])].value_counts()
+    return DateVerdict(
+        date=day,
+        verdict=verdict,
+        sentence=_sentence(day, len(recordings), counts, not_pulled, is_over=is_over, next_at=next_at),
+        expected=None if not_pulled else len(recordings),
+        held=int(by_matter.get("held", 0)),
+        counts=counts,
+        next_at=None if pd.isna(next_at) else next_at.to_pydatetime(),
+        lost={str(reason): int(count) for reason, count in sorted(lost.items())},
+        not_pulled=not_pulled,
+        is_over=is_over,
+        recordings=recordings,
+    )
+
+
+def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
+    """Return the verdict as a check: waiting is a warning, and so is a day that is not over; gaps and unknown are
+    errors.
+    """
+    levels = {Verdict.complete: Level.ok, Verdict.waiting: Level.warning}
+    if of_date.verdict is Verdict.unknown and not of_date.is_over:
+        levels[Verdict.unknown] = Level.warning
+    recordings, gaps = of_date.recordings, of_date.not_pulled
+    problems = recordings[~recordings["matter"].isin(["held", "waiting"])].sort_values(["matter", "recording_id"])
+    waiting = recordings[recordings["matter"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
+    by_reason = recordings[recordings["matter"] != "without_state"]
+    by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
+    not_pulled = [
+        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
+    ]
+    return CheckResult(
+        verdict=of_date.verdict,
+        level=levels.get(of_date.verdict, Level.error),
+        sentence=of_date.sentence,
+        counts={
+            **({} if of_date.expected is None else {"found": of_date.expected}),
+            **of_date.counts,
+            "reports_not_pulled": len(gaps),
+        },
+        tables={
+            "by_reason": by_reason.rename(columns={"status": "state", "matter": "verdict"}),
+            "sample": examples(problems),
+            "waiting_recordings": examples(waiting),
+            "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "pulled_up_to"]),
+        },
+    )
+
+
+def is_overdue(recordings: pd.DataFrame, now: datetime) -> pd.Series:
+    """Tell which pending recordings should have been attempted by now, since their time has passed and no run came."""
+    return recordings["next_attempt_at"] < now - OVERDUE_AFTER
+
+
+def is_stuck(recordings: pd.DataFrame, give_up: timedelta, now: datetime) -> pd.Series:
+    """Tell which pending recordings have been asked for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer."""
+    return (recordings["status"] == Status.pending) & (recordings["first_seen_at"] < now - give_up - _ONE_DAY)
+
+
+def _recordings(
+    ledger: Ledger, day: date, settings: VerifySettings
+) -> tuple[RecordingsTable, list[str], Sequence[str]]:
+    """Return the recordings that concern a date: dated so, found by its pull, or linked to by its rows; the ids that
+    are linked to without any state in the ledger; and those that rows of more than one call name.
+    """
+    links = extract_links(ledger, day, zone=settings.zone, first=settings.archive_start_date)
+    linked = set(links.column("recording_id"))
+    days = days_of(ledger, links)
+    known = LedgerSnapshot(ledger.current(days))
+    if not known.ids >= _main_ids(linked, known):
+        # Two reports may date one recording on either side of midnight.
+        known = LedgerSnapshot(ledger.current(near(days)))
+    ids = _main_ids(linked, known)
+    return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links)
+
+
+def _main_ids(linked: Iterable[str], known: LedgerSnapshot) -> set[str]:
+    """Return the recordings that these ids name: each itself, or the one that it is another name of."""
+    return {known.names.get(recording_id, recording_id) for recording_id in linked}
+
+
+def _compare_with_bucket(bucket: Bucket, known: RecordingsTable) -> dict[str, str]:
+    """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
+    one LIST per 1000 recordings, and no byte read unless the ETag changed.
+    """
+    held = known.held.select(["recording_id", "key", "size", "sha256", "etag"]).to_pandas().set_index("recording_id")
+    listed = [(key, found) for day in known.held_dates() for key, found in bucket.list_day(day, held["key"]).items()]
+    there = pd.DataFrame(
+        [(found.size, found.etag) for _, found in listed],
+        columns=["listed_size", "listed_etag"],
+        index=pd.Index([key for key, _ in listed], name="key"),
+    )
+    held = held.join(there, on="key")
+    gone = held["listed_size"].isna()
+    changed = ~gone & (held["listed_size"] != held["size"])
+    # Another ETag is other bytes, or the same ones moved here from another bucket: reading them tells which.
+    etags = held[["etag", "listed_etag"]].replace("", None)
+    doubtful = held[~gone & ~changed & etags.notna().all(axis="columns") & (etags["etag"] != etags["listed_etag"])]
+
+    def sha256(key: str) -> str | None:
+        try:
+            return bucket.hash_object(key).sha256
+        except KeyMissing:
+            return None
+
+    wrong = dict.fromkeys(held.index[gone], "object_gone") | dict.fromkeys(held.index[changed], "object_changed")
+    read = map_in_order(sha256, doubtful["key"], threads=_READERS)
+    for (recording_id, expected), (_, found) in zip(doubtful["sha256"].items(), read, strict=True):
+        if found != expected:
+            wrong[str(recording_id)] = "object_gone" if found is None else "object_changed"
+    return wrong
+
+
+def _sentence(
+    day: date,
+    known: int,
+    counts: Mapping[str, int],
+    not_pulled: Sequence[Unpulled],
+    *,
+    is_over: bool,
+    next_at: pd.Timestamp,
+) -> str:
+    held = counts["archived"] - counts["object_gone"] - counts["object_changed"]
+    sentences: list[str] = []
+    if not_pulled:
+        more = f" (and {len(not_pulled) - 1} more)" if len(not_pulled) > 1 else ""
+        sentences.append(
+            f"It is unknown what {day} should hold: {not_pulled[0]}{more}. Run the date again."
+            if is_over
+            else f"It is unknown what {day} should hold, since the day is not over."
+        )
+        recordings = f"the {number(known, 'recording')} known so far"
+    else:
+        recordings = f"{number(known, 'recording')} expected for {day}"
+    archived = f"Of {recordings}, {number(held, 'is archived', 'are archived')}"
+    problems = problem_sentences(_SENTENCES, counts)
+    if not known:
+        sentences.append("No recording is known so far." if not_pulled else f"No row of {day} links to a recording.")
+    elif held == known and not not_pulled and not problems:
+        sentences.append(
+            f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
+        )
+    else:
+        sentences.append(f"{archived}." if problems else f"{archived}; none is lost or late.")
+    sentences += problems
+    if counts["lost"]:
+        sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
+    if counts["waiting"]:
+        when = "" if pd.isna(next_at) else f", the next at {next_at:%Y-%m-%d %H:%M} UTC"
+        sentences.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
+    return " ".join(sentences)
