@@ -131,7 +131,8 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     next_at = "" if row["next_at"] is None else f"{datetime.fromisoformat(row['next_at']):%Y-%m-%d %H:%M}"
     counts = [row["expected"], row["held"], row["waiting"]]
     last = [row["late"], sum(row["lost"].values()), row["days_left"]]
-    return (row["verdict"], *("?" if count is None else count for count in counts), next_at, *last)
+    counts, last = (["?" if count is None else count for count in part] for part in (counts, last))
+    return (row["verdict"], *counts, next_at, *last)
 
 
 def _line(cells: Sequence[object]) -> str:

@@ -26,7 +26,7 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
 
 
 def signer(settings: StorageSettings) -> Signer | None:
-    """Return the key that signs manifests, None when none is set; KeyUnusable when it cannot be read."""
+    """Return the key that signs manifests, or None if no key is set. Raise KeyUnusable if it cannot be read."""
     if settings.archive_signing_key_file:
         return local_signer(settings.archive_signing_key_file)
     return kms_signer(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None

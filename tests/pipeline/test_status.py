@@ -93,6 +93,17 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
         assert row["reason"]
 
 
+def test_a_date_that_was_never_sealed_is_not_complete_to_verify(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(sandbox={"calls_per_day": (2, 2), "crossing_zones": ()})
+    day = recent[0]
+    assert it.run(
+        day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"]
+    ).success
+    around = ["--from", str(day), "--to", str(day)]
+    assert status.main(around, it.s3) == 0
+    assert verify.main([*around, "--require-complete"], it.s3) == 1
+
+
 def test_without_dates_the_command_asks_for_what_the_source_still_keeps_up_to_yesterday(
     dates: Dates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +116,9 @@ def test_without_dates_the_command_asks_for_what_the_source_still_keeps_up_to_ye
     assert [line[-1] for line in shown] == ["1", "2", "3", "4", "5"], "days left at the source"
 
 
-def test_what_is_lost_is_counted_by_its_reason_and_a_damaged_date_is_unknown_and_stops_no_other(dates: Dates) -> None:
+def test_what_is_lost_is_counted_by_its_reason_and_a_damaged_date_is_unknown_and_stops_no_other(
+    dates: Dates, capsys: pytest.CaptureFixture[str]
+) -> None:
     pending = next(state for state in dates.it.states(dates.waiting).values() if state.status is Status.pending)
     lost = final(pending, Status.missing, "not_found", datetime.now(UTC), "by hand")
     dates.it.services().ledger.append_states([lost])
@@ -117,6 +130,10 @@ def test_what_is_lost_is_counted_by_its_reason_and_a_damaged_date_is_unknown_and
     code, answer = dates.ask(first=dates.waiting, last=dates.unknown)
     assert [row["verdict"] for row in answer["dates"]] == ["unknown", "gaps", "unknown"]
     assert (code, answer["dates"][0]["held"]) == (1, None)
+    damaged = next(
+        line for line in capsys.readouterr().out.splitlines() if line.split()[:2] == [str(dates.waiting), "unknown"]
+    )
+    assert damaged.split()[2:-2] == ["?", "?", "?", "?"]
 
 
 def test_several_dates_are_as_good_as_the_worst_of_them() -> None:

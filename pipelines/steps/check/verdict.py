@@ -293,7 +293,7 @@ def _sentence(
             if is_over
             else f"It is unknown what {day} should hold, since the day is not over."
         )
-        recordings = f"the {number(known, 'recording')} known so far"
+        recordings = f"{number(known, 'recording')} known so far"
     else:
         recordings = f"{number(known, 'recording')} expected for {day}"
     archived = f"Of {recordings}, {number(held, 'is archived', 'are archived')}"

@@ -34,7 +34,7 @@ from pipelines.wording import number
 
 _DAY = timedelta(days=1)
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
-_NOT_PULLED = ("never_pulled", "partly_pulled", "never_sealed")
+_OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
 
@@ -121,7 +121,8 @@ class _Day:
     def finish(self) -> DayResult:
         """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says."""
         result = self.result
-        if count := sum(count for kind, count in result.doubts.items() if kind not in _NOT_PULLED):
+        expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
+        if count := sum(count for kind, count in result.doubts.items() if kind not in expected):
             result.verdict = Verdict.gaps
             found = number(count, "discrepancy", "discrepancies")
             result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
