@@ -289,7 +289,7 @@ def _sentence(
     if not_pulled:
         more = f" (and {len(not_pulled) - 1} more)" if len(not_pulled) > 1 else ""
         sentences.append(
-            f"It is unknown what {day} should hold: {not_pulled[0]}{more}. Run the date again."
+            f"It is unknown what {day} should hold: {not_pulled[0]}{more}. Run the date."
             if is_over
             else f"It is unknown what {day} should hold, since the day is not over."
         )
