@@ -4,12 +4,12 @@ import io
 import random
 from itertools import islice
 
-from dagster import OpExecutionContext, ResourceParam, job, op
+from dagster import OpExecutionContext, job, op
 
 from assets.presentation import place, table
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.steps.verify.days import Archive
 from pipelines.steps.verify.drill import drill, sealed_dates, store_result
@@ -25,12 +25,14 @@ _DESCRIPTION = (
 
 
 @op
-def prove_sample(context: OpExecutionContext, services: ResourceParam[Services]) -> None:
+def prove_sample(
+    context: OpExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+) -> None:
     """Read recordings back, store the result, and fail with its sentence if there are discrepancies."""
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     with as_permanent_failure():
-        settings, bucket, started = services.settings, services.bucket, services.clock()
-        archive = Archive(bucket, services.ledger, services.ledger_parts, settings, services.verifier, services.clock())
+        settings, bucket, started = environment.settings, archive.bucket, environment.clock()
+        sealed = Archive(bucket, ledger.open(), ledger.parts(), settings, archive.verifier, environment.clock())
         today = local_day(started, settings.zone)
         # A date whose run is not over has every right to differ from its last manifest.
         busy = unfinished_dates(context.instance)
@@ -46,13 +48,13 @@ def prove_sample(context: OpExecutionContext, services: ResourceParam[Services])
                 "sealed_dates": len(days),
             }
         )
-        for result in drill(archive, days, seed, report.add):
+        for result in drill(sealed, days, seed, report.add):
             report.dates.append(result)
             context.log.info(
                 "%s: %d recordings read, %d discrepancies", result.date, result.read, result.doubts.total()
             )
         document = io.StringIO()
-        report.write(document, services.clock())
+        report.write(document, environment.clock())
         key = store_result(bucket, today, document.getvalue(), started)
         first = [(row["date"], row["kind"], row["sentence"]) for row in islice(report.discrepancies(), _SHOWN)]
     total, sentence = report.sum(), report.sentence()

@@ -2,17 +2,12 @@
 
 from datetime import date
 
-from dagster import (
-    AssetExecutionContext,
-    MaterializeResult,
-    ResourceParam,
-    asset,
-)
+from dagster import AssetExecutionContext, MaterializeResult, asset
 
 from assets.presentation import column_schema, table
 from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
 from pipelines.settings import SettingsError
 from pipelines.steps.pull.events import EventsTaken, take_events
 
@@ -21,26 +16,27 @@ from pipelines.steps.pull.events import EventsTaken, take_events
     group_name="reports",
     kinds={"ringcx", "parquet"},
     metadata=column_schema(ROW_SCHEMA),
-    description=(
-        "End Call Events: what RingCX told of each call 1 to 3 seconds after it ended, with the link to its "
-        "**mono** recording (`recording_url`). Everything stored by the receiver and not yet taken for this date "
-        "becomes rows of the ledger. Events may be lost on their way, so no date is complete by them: that rests "
-        "on the reports."
-    ),
 )
-def end_call_events(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
-    """Take the stored events of the date into the ledger."""
+def end_call_events(
+    context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+) -> MaterializeResult[None]:
+    """End Call Events: what RingCX sent about each call 1 to 3 seconds after it ended, with the link to its **mono**
+    recording (`recording_url`).
+
+    Every event of the date that the receiver stored and no run has taken yet becomes a row of the ledger. Events may be
+    lost on their way, so they never make a date complete: the reports do.
+    """
     with as_permanent_failure():
-        known = services.settings
-        if services.events is None:
+        settings = environment.settings
+        if source.events is None:
             raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
         found = take_events(
-            services.ledger,
-            services.events,
+            ledger.open(),
+            source.events,
             date.fromisoformat(context.partition_key),
-            accounts=known.ringcx_account_ids,
-            zone=known.events_zone,
-            now=services.clock(),
+            accounts=settings.ringcx_account_ids,
+            zone=settings.events_zone,
+            now=environment.clock(),
             run_id=context.run.run_id,
         )
     _warn(context, found)

@@ -2,12 +2,12 @@
 
 from datetime import date, timedelta
 
-from dagster import Config, MetadataValue, OpExecutionContext, ResourceParam, job, op
+from dagster import Config, MetadataValue, OpExecutionContext, job, op
 from pydantic import Field
 
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
 
@@ -26,10 +26,12 @@ class PlanConfig(Config):
 
 
 @op
-def plan_dates(context: OpExecutionContext, config: PlanConfig, services: ResourceParam[Services]) -> None:
+def plan_dates(
+    context: OpExecutionContext, config: PlanConfig, environment: EnvironmentParam, ledger: LedgerParam
+) -> None:
     """Plan the dates of the config."""
     with as_permanent_failure():
-        settings, now = services.settings, services.clock()
+        settings, now = environment.settings, environment.clock()
         yesterday = local_day(now, settings.zone) - timedelta(days=1)
         first = _date("first_date", config.first_date, settings.archive_start_date)
         last = _date("last_date", config.last_date, yesterday)
@@ -38,7 +40,7 @@ def plan_dates(context: OpExecutionContext, config: PlanConfig, services: Resour
                 f"No dates to plan from {first} to {last}: give dates from {settings.archive_start_date} "
                 f"(ARCHIVE_START_DATE) to {yesterday}, the earlier one first."
             )
-        plan = make_plan(services.ledger, settings, first, last, now)
+        plan = make_plan(ledger.open(), settings, first, last, now)
     context.add_output_metadata({"plan": MetadataValue.md(render.text(plan)), **plan.totals})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext, Config, MaterializeResult, ResourceParam, TableMetadataValue, asset
+from dagster import AssetExecutionContext, Config, MaterializeResult, TableMetadataValue, asset
 from pydantic import Field
 
 from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri
@@ -12,7 +12,7 @@ from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import SAMPLE
 from pipelines.steps.fetch.fetcher import Fetcher
@@ -52,16 +52,18 @@ class RetryConfig(Config):
     metadata=column_schema(STATE_SCHEMA),
     description="The recordings that the date's rows link to. Each new recording becomes `pending`.",
 )
-def recording_links(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+def recording_links(
+    context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+) -> MaterializeResult[None]:
     """Register the recordings that the rows of the date link to."""
     with as_permanent_failure():
         found = register_links(
-            services.ledger,
+            ledger.open(),
             date.fromisoformat(context.partition_key),
-            zone=services.settings.zone,
-            first=services.settings.archive_start_date,
-            allowed=services.allowed,
-            now=services.clock(),
+            zone=environment.settings.zone,
+            first=environment.settings.archive_start_date,
+            allowed=source.allowed,
+            now=environment.clock(),
             run_id=context.run.run_id,
         )
     return MaterializeResult(
@@ -95,24 +97,29 @@ def recording_links(context: AssetExecutionContext, services: ResourceParam[Serv
         "create-only with its SHA-256, and its state recorded. What is already archived is never fetched again."
     ),
 )
-def recordings(
-    context: AssetExecutionContext, config: RetryConfig, services: ResourceParam[Services]
+def recordings(  # noqa: PLR0917 - what it touches
+    context: AssetExecutionContext,
+    config: RetryConfig,
+    environment: EnvironmentParam,
+    source: SourceParam,
+    ledger: LedgerParam,
+    archive: ArchiveParam,
 ) -> MaterializeResult[None]:
     """Fetch the due recordings of the date and record the state of each."""
-    day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, services.clock()
-    ledger, allowed, prefix = services.ledger, services.allowed, services.bucket.prefix
+    day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, environment.clock()
     with as_permanent_failure():
-        linked = linked_days(ledger, day, services.settings.zone, services.settings.archive_start_date)
+        settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
+        linked = linked_days(states, day, settings.zone, settings.archive_start_date)
         ids = config.retry_recording_ids
-        again = reopen(ledger, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
-        matched = matched_recordings(ledger, day, linked, now=now, run_id=run_id)
-        queue = work_queue(matched, allowed, prefix, now=now, run_id=run_id)
+        again = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
+        matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
+        queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
         context.log.info("%d recordings known, %d due", len(matched), len(queue))
-        concurrency, progress = services.settings.archive_concurrency, ProgressReporter(context)
-        result = Fetcher(services.attempt, ledger, concurrency, run_id, progress).run(queue)
+        attempt, progress = source.attempt(bucket), ProgressReporter(context)
+        result = Fetcher(attempt, states, settings.archive_concurrency, run_id, progress).run(queue)
         if result.settled:
-            matched = matched_recordings(ledger, day, linked, now=services.clock(), run_id=run_id)
-        event_latency = _event_latency(ledger, matched, day, run_id) if services.events and result.archived else {}
+            matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
+        event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     return MaterializeResult(
         metadata={
             "not_held": not_held(matched.reasons()),
@@ -124,8 +131,8 @@ def recordings(
             "still_not_allowed": again.not_allowed,
             "megabytes_now": round(result.size / 1e6, 3),
             **event_latency,
-            **uri(services.bucket, keys.day_prefix(prefix, day)),
-            "archive": place(services.bucket, keys.day_prefix(prefix, day)),
+            **uri(bucket, keys.day_prefix(bucket.prefix, day)),
+            "archive": place(bucket, keys.day_prefix(bucket.prefix, day)),
         }
     )
 

@@ -3,42 +3,17 @@
 from collections.abc import Callable
 from datetime import date
 
-from dagster import (
-    AssetExecutionContext,
-    AssetsDefinition,
-    Config,
-    MaterializeResult,
-    MetadataValue,
-    ResourceParam,
-    asset,
-)
+from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
 from assets.presentation import column_schema, table
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
 from pipelines.orchestration.failures import as_permanent_failure
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import ReportPull, settled_period
-
-_DESCRIPTIONS: dict[ReportName, str] = {
-    "agent_segment_metadata": (
-        "Agent Segment Metadata report: a row for each agent leg of a call, inbound and outbound, with the link to its "
-        "**stereo** recording (`Segment Recording URL`). New and changed rows are appended to the ledger."
-    ),
-    "interaction_metadata": (
-        "Interaction metadata of the current API: a row for each segment of a call or message, asked for in windows of "
-        "`RINGCX_METADATA_WINDOW`. Where it has a recording (`hasRecording`), that is fetched by dialog and segment. "
-        "New and changed rows are appended to the ledger, window by window; a run that takes up a killed one does not "
-        "ask for its finished windows again."
-    ),
-    "global_call_type_detail": (
-        "Global Call Type Detail report: a row for each queue or agent a call reached, with the link to the call's "
-        "**mono** recording (`recording_url`). New and changed rows are appended to the ledger."
-    ),
-}
 
 
 class WindowConfig(Config):
@@ -50,66 +25,83 @@ class WindowConfig(Config):
     )
 
 
-def _report(report: ReportName, pool: str) -> Callable[[Callable[..., MaterializeResult[None]]], AssetsDefinition]:
-    return asset(
-        name=report,
-        group_name="reports",
-        kinds={"ringcx", "parquet"},
-        metadata=column_schema(ROW_SCHEMA),
-        pool=pool,
-        description=_DESCRIPTIONS[report],
-    )
+def _report_asset(
+    report: ReportName, pool: str, description: str | None = None
+) -> Callable[[Callable[..., MaterializeResult[None]]], AssetsDefinition]:
+    columns, kinds = column_schema(ROW_SCHEMA), {"ringcx", "parquet"}
+    return asset(name=report, group_name="reports", kinds=kinds, metadata=columns, pool=pool, description=description)
 
 
-# A pool of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
-@_report("interaction_metadata", "ringcx_metadata")
-def interaction_metadata(
-    context: AssetExecutionContext, config: WindowConfig, services: ResourceParam[Services]
-) -> MaterializeResult[None]:
-    """Pull the interaction metadata of the date, window by window."""
-    day = date.fromisoformat(context.partition_key)
-    with as_permanent_failure():
-        bounds = day_bounds(day, services.settings.zone)
-        period = settled_period(bounds, services.clock(), day, windows.SETTLING)
-        pulls = windows.WindowedPull(
-            day=day,
-            bounds=bounds,
-            period=period,
-            window_s=services.settings.ringcx_metadata_window,
-            source=services.interactions,
-            ledger=services.ledger,
-            run_id=context.run.run_id,
-            clock=services.clock,
-            log=context.log,
-            afresh=config.ask_for_every_window,
-        ).run(services.settings.ringcx_account_ids)
-    return _result(pulls, whole_day=period.end == bounds[1])
-
-
-def _pulled(report: ReportName) -> AssetsDefinition:
-    @_report(report, "ringcx_reports")
-    def pull(context: AssetExecutionContext, services: ResourceParam[Services]) -> MaterializeResult[None]:
+def _legacy_report(report: ReportName, description: str) -> AssetsDefinition:
+    @_report_asset(report, "ringcx_reports", description)
+    def pull(
+        context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+    ) -> MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         with as_permanent_failure():
-            bounds = day_bounds(day, services.settings.zone)
-            period = settled_period(bounds, services.clock(), day)
+            settings = environment.settings
+            bounds = day_bounds(day, settings.zone)
+            period = settled_period(bounds, environment.clock(), day)
             pulls = ReportPull(
                 report=report,
                 day=day,
                 period=period,
-                source=services.reports,
-                ledger=services.ledger,
+                source=source.reports,
+                ledger=ledger.open(),
                 run_id=context.run.run_id,
-                clock=services.clock,
+                clock=environment.clock,
                 log=context.log,
-            ).run(services.settings.ringcx_account_ids)
+            ).run(settings.ringcx_account_ids)
         return _result(pulls, whole_day=period.end == bounds[1])
 
     return pull
 
 
-agent_segment_metadata = _pulled("agent_segment_metadata")
-global_call_type_detail = _pulled("global_call_type_detail")
+agent_segment_metadata = _legacy_report(
+    "agent_segment_metadata",
+    "Agent Segment Metadata report: a row for each agent leg of a call, inbound and outbound, with the link to its "
+    "**stereo** recording (`Segment Recording URL`). New and changed rows are appended to the ledger.",
+)
+global_call_type_detail = _legacy_report(
+    "global_call_type_detail",
+    "Global Call Type Detail report: a row for each queue or agent a call reached, with the link to the call's "
+    "**mono** recording (`recording_url`). New and changed rows are appended to the ledger.",
+)
+
+
+# A pool of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
+@_report_asset("interaction_metadata", "ringcx_metadata")
+def interaction_metadata(
+    context: AssetExecutionContext,
+    config: WindowConfig,
+    environment: EnvironmentParam,
+    source: SourceParam,
+    ledger: LedgerParam,
+) -> MaterializeResult[None]:
+    """Interaction metadata of the current API: a row for each segment of a call or message, asked for in windows of
+    `RINGCX_METADATA_WINDOW`. Where it has a recording (`hasRecording`), that is fetched by dialog and segment.
+
+    New and changed rows are appended to the ledger, window by window; a run that takes up a killed one does not ask for
+    its finished windows again.
+    """
+    day = date.fromisoformat(context.partition_key)
+    with as_permanent_failure():
+        settings = environment.settings
+        bounds = day_bounds(day, settings.zone)
+        period = settled_period(bounds, environment.clock(), day, windows.SETTLING)
+        pulls = windows.WindowedPull(
+            day=day,
+            bounds=bounds,
+            period=period,
+            window_s=settings.ringcx_metadata_window,
+            source=source.interactions,
+            ledger=ledger.open(),
+            run_id=context.run.run_id,
+            clock=environment.clock,
+            log=context.log,
+            afresh=config.ask_for_every_window,
+        ).run(settings.ringcx_account_ids)
+    return _result(pulls, whole_day=period.end == bounds[1])
 
 
 def _result(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:
@@ -137,11 +129,9 @@ def _result(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[No
 
 
 def _oddities(pulls: list[PullRecord]) -> dict[str, int]:
-    """What the pulls say of answers that may be cut off, and of what could not be read as a row or a flag."""
-    found: dict[str, list[int]] = {
-        name: [value for pull in pulls if (value := getattr(pull, name)) is not None]
-        for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped")
-    }
-    return {
-        name: max(numbers) if name == "largest_window" else sum(numbers) for name, numbers in found.items() if numbers
-    }
+    """Return what the pulls say of answers that may be cut off, and of what could not be read as a row or a flag."""
+    found: dict[str, int] = {}
+    for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped"):
+        if numbers := [number for pull in pulls if (number := getattr(pull, name)) is not None]:
+            found[name] = max(numbers) if name == "largest_window" else sum(numbers)
+    return found

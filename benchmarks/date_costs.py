@@ -21,7 +21,7 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from pipelines.archive.client import make_s3_client
-from pipelines.definitions import build_defs
+from pipelines.definitions import defs
 from pipelines.settings import Settings
 from sandbox.config import Limits, SandboxConfig
 from sandbox.server import RunningSandbox
@@ -65,7 +65,7 @@ def archive(day: date) -> float:
     """One run of one date, in this process; its CPU seconds."""
     started = time.process_time()
     with DagsterInstance.ephemeral() as instance:
-        job = build_defs().resolve_job_def("archive_day")
+        job = defs().resolve_job_def("archive_day")
         if not job.execute_in_process(partition_key=f"{day}", instance=instance).success:
             raise SystemExit(f"The run of {day} failed.")
     return time.process_time() - started

@@ -29,7 +29,7 @@ from machine import describe
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
-from pipelines.definitions import build_defs
+from pipelines.definitions import defs
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.states import archived
 from pipelines.ledger.store import Ledger
@@ -87,7 +87,7 @@ def finished(root: str, *checks: str) -> dict[str, Any]:
     with DagsterInstance.ephemeral() as instance:
         names = ("recording_links", "recordings", "daily_manifest")
         steps = [f"recordings_{one}" for one in checks]
-        job = build_defs().resolve_job_def("archive_day")
+        job = defs().resolve_job_def("archive_day")
         started, cpu = time.perf_counter(), time.process_time()
         result = job.execute_in_process(
             partition_key=str(DAY), instance=instance, op_selection=[*names, *steps], raise_on_error=True
@@ -177,6 +177,7 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
         front = Front(s3.url, sorted(str(line.key) for line in lines), 4)
         settings = {
             "ARCHIVE_BUCKET": s3.bucket,
+            "ARCHIVE_START_DATE": f"{DAY}",
             "LEDGER_URL": str(folder / "ledger"),
             "RINGCX_ACCOUNT_IDS": generated.ACCOUNT,
             "RINGCX_API_TOKEN": "token",

@@ -207,12 +207,11 @@ def _cpu() -> float:
 def run_pending() -> None:
     """In a process of its own: give the ledger the recordings as pending."""
     from pipelines.ledger.states import RecordingState, Status  # noqa: PLC0415 - here only
-    from pipelines.orchestration.resources import Services  # noqa: PLC0415
-    from pipelines.settings import Settings, load  # noqa: PLC0415
+    from pipelines.orchestration.environment import Environment, LedgerStore  # noqa: PLC0415
 
     job = json.loads(sys.stdin.read())
     found_at = datetime.now(UTC) - timedelta(hours=1)
-    Services(lambda: load(Settings)).ledger.append_states(
+    LedgerStore(Environment()).open().append_states(
         RecordingState(
             recording_id=f"1/1/{_name(number, size)}",
             account_id="1",
@@ -237,26 +236,25 @@ def run_pending() -> None:
 def run_ours() -> None:
     """Inside the process: do what the asset `recordings` does."""
     from pipelines.memory import tune_allocator, tune_gc  # noqa: PLC0415 - here only
-    from pipelines.orchestration.resources import Services  # noqa: PLC0415
-    from pipelines.settings import Settings, load  # noqa: PLC0415
+    from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore  # noqa: PLC0415
+    from pipelines.orchestration.source import Source  # noqa: PLC0415
     from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
     from pipelines.steps.fetch.work_queue import matched_recordings, work_queue  # noqa: PLC0415
 
     tune_allocator()
     tune_gc()
     job = json.loads(sys.stdin.read())
-    services = Services(lambda: load(Settings))
-    # Made before it counts.
-    _ = services.settings, services.ledger, services.bucket, services.recorders, services.rules, services.allowed
+    environment = Environment()
+    source, ledger, bucket = Source(environment), LedgerStore(environment).open(), ArchiveStore(environment).bucket
+    attempt, concurrency = source.attempt(bucket), environment.settings.archive_concurrency  # made before it counts
     with _measured(job["recordings"], job["size"]):
-        known = matched_recordings(services.ledger, DAY, (), now=services.clock(), run_id="bench")
-        queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="bench")
-        concurrency = services.settings.archive_concurrency
-        result = Fetcher(services.attempt, services.ledger, concurrency, "bench", lambda _: None).run(queue)
+        known = matched_recordings(ledger, DAY, (), now=environment.clock(), run_id="bench")
+        queue = work_queue(known, source.allowed, bucket.prefix, now=environment.clock(), run_id="bench")
+        result = Fetcher(attempt, ledger, concurrency, "bench", lambda _: None).run(queue)
     if result.archived != job["recordings"]:
-        reasons = {one.reason for one in services.ledger.states([DAY]).values()}
+        reasons = {one.reason for one in ledger.states([DAY]).values()}
         raise SystemExit(f"Only {result.archived} of {job['recordings']} recordings were archived: {reasons}")
-    services.close()
+    source.close()
 
 
 def run_script() -> None:

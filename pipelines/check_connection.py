@@ -13,7 +13,8 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from contextlib import closing
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +26,15 @@ from botocore.utils import get_environ_proxies
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.archive.errors import StorageRefused
-from pipelines.calendar import utc_now
+from pipelines.calendar import local_day, utc_now
 from pipelines.command import Parser, ended
 from pipelines.ledger.files import LocalFiles
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.orchestration.source import Source
 from pipelines.ringcx.errors import place
 from pipelines.ringcx.http.proxies import proxy_for
 from pipelines.ringcx.reports.interactions import is_segment_link
-from pipelines.settings import Settings, SettingsError, load
+from pipelines.settings import Settings, SettingsError
 from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
 from pipelines.steps.connection.result import Outcome, Result, check
 from pipelines.steps.connection.source import PERIOD, SourceCheck
@@ -46,43 +48,44 @@ _WIDTH = 120
 _INDENT = 11
 
 
-def results(services: Services) -> Iterator[Result]:
+def results(environment: Environment, source: Source) -> Iterator[Result]:
     """Run every check, one after another; give each result as soon as it is known.
 
     Raises:
         SettingsError: the log-in cannot even be made.
     """
-    settings = services.settings
+    settings = environment.settings
     try:
-        source = services.reports
+        reports = source.reports
     except ValueError as error:  # a token or an address that no request can carry; its text names the variable
         raise SettingsError(str(error)) from None
     s3: S3Client | None = None
     try:
-        s3 = services.s3
+        s3 = environment.s3
         probes = Probes(s3, settings.archive_bucket, settings.archive_prefix)
-        of_bucket = BucketCheck(services.bucket, probes, services.clock).results(s3)
+        of_bucket = BucketCheck(ArchiveStore(environment).bucket, probes, environment.clock).results(s3)
     except StorageRefused as error:
         of_bucket = without_client(error)
     accounts, hosts = ", ".join(settings.ringcx_account_ids), ", ".join(settings.ringcx_media_hosts)
     yield Result("accounts", "ok", f"{accounts}; RINGCX_SOURCE is {settings.ringcx_source}.")
-    yield check("limits", partial(_limits, services))
+    yield check("limits", partial(_limits, settings, source))
     retention = f"RINGCX_RETENTION_DAYS is {settings.ringcx_retention_days}"
     admin = "compare it with `Recording Retention (days)` of the account in RingCX Admin."
     yield Result("retention", "ok", f"{retention}: {admin}")
+    yield _first_date(settings, environment.clock())
     yield Result("media hosts", "ok", f"recordings are fetched from {hosts} and from nowhere else.")
     yield check("network", partial(_network, settings, s3))
-    interactions = services.interactions if settings.uses_interactions else None
-    of_source = SourceCheck(source, settings, interactions, services.allowed.segments, services.clock)
+    interactions = source.interactions if settings.uses_interactions else None
+    of_source = SourceCheck(reports, settings, interactions, source.allowed.segments, environment.clock)
     yield from of_source.results()
-    for of_recording, segments in _recording_checks(services):
+    for of_recording, segments in _recording_checks(settings, source):
         fresh = [link for link in of_source.links if is_segment_link(link[1]) is segments]
-        known = ledger_links(services.ledger, segments=segments) if s3 else []
+        known = ledger_links(LedgerStore(environment).open(), segments=segments) if s3 else []
         yield from of_recording.results([*fresh[:2], *known, *fresh[2:]])
     yield from of_bucket
     files = storage.ledger_files(settings, s3) if s3 else LocalFiles(Path(settings.ledger))
     why = "" if s3 or not settings.ledger.startswith("s3://") else "it is in S3, and there is no client for it"
-    yield check("ledger", partial(ledger_works, files, services.clock()), not_tried=why)
+    yield check("ledger", partial(ledger_works, files, environment.clock()), not_tried=why)
 
 
 def main(
@@ -90,7 +93,7 @@ def main(
     s3: S3Client | None = None,
     clock: Callable[[], datetime] = utc_now,
     *,
-    backoff_s: float = Services.backoff_s,
+    backoff_s: float = Environment.backoff_s,
 ) -> int:
     """Run the command, with the given client, clock and waits if there are any; return its exit code."""
 
@@ -101,24 +104,21 @@ def main(
             epilog="Ends with 0 without a failure, with 1 if there is one, with 2 if command or settings are wrong. "
             f"Asks for reports of {PERIOD.seconds // 60} minutes, each with a permit of its limit; keeps no recording.",
         ).parse_args(sys.argv[1:] if arguments is None else arguments)
-        settings = load(Settings)
-        services = Services(lambda: settings, clock=clock, backoff_s=backoff_s, s3_client=s3)
+        environment = Environment(clock=clock, backoff_s=backoff_s, s3_client=s3)
         verdicts: Counter[str] = Counter()
-        try:
-            for result in results(services):
+        with closing(Source(environment)) as source:
+            for result in results(environment, source):
                 verdicts[result.verdict] += 1
                 _show(result)
-        finally:
-            services.close()
         sys.stdout.write(f"{_summary(verdicts)}\n")
         return 1 if verdicts["failed"] else 0
 
     return ended(work, stopped="Stopped before the end: what is not shown above was not tried.")
 
 
-def _recording_checks(services: Services) -> Iterator[tuple[RecordingCheck, bool]]:
+def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[RecordingCheck, bool]]:
     """Give the checks of recordings, and whether they are of the current API's."""
-    settings, ours, anonymous = services.settings, services.recorders, services.anonymous_recorders
+    ours, anonymous = source.recorders, source.anonymous_recorders
     if settings.uses_reports:
         has_log_in = settings.ringcx_media_username is not None
         remedy = "set RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD to the log-in of the recordings"
@@ -128,6 +128,17 @@ def _recording_checks(services: Services) -> Iterator[tuple[RecordingCheck, bool
         remedy = "give this user the right to recordings of the sub-account"
         names = "a recording of the current API", "recordings of the current API"
         yield RecordingCheck(ours.segments, anonymous.segments, True, *names, remedy), True
+
+
+def _first_date(settings: Settings, now: datetime) -> Result:
+    kept = local_day(now, settings.zone) - timedelta(days=settings.ringcx_retention_days - 1)
+    if "archive_start_date" not in settings.model_fields_set:
+        remedy = "set it to that date for a new archive, to 2020-01-01 for one that has run without it."
+        return Result(
+            "first date", "failed", f"ARCHIVE_START_DATE is not set. RingCX keeps recordings from {kept} on: {remedy}"
+        )
+    begins = f"the archive begins on {settings.archive_start_date} (ARCHIVE_START_DATE)"
+    return Result("first date", "ok", f"{begins}; RingCX keeps recordings from {kept} on.")
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Outcome:
@@ -144,8 +155,7 @@ def _network(settings: Settings, s3: S3Client | None) -> Outcome:
     return "ok", "; ".join(f"{url} is reached through {proxy}" for url, proxy in proxies.items())
 
 
-def _limits(services: Services) -> Outcome:
-    settings = services.settings
+def _limits(settings: Settings, source: Source) -> Outcome:
     used = [
         *(("reports", "media") if settings.uses_reports else ()),
         *(("metadata", "download") if settings.uses_interactions else ()),
@@ -153,7 +163,7 @@ def _limits(services: Services) -> Outcome:
     ]
     rates = {name: ",".join(f"{rate.limit}/{rate.seconds:g}" for rate in settings.limits[name]) for name in used}
     limits = ", ".join(f"{name} {rate or 'none'}" for name, rate in rates.items())
-    pauses = services.try_limiter()
+    pauses = source.try_limiter()
     if pauses:
         asked = ", ".join(f"{name} of account {account or 'any'} for {left:.0f} s" for name, account, left in pauses)
         return "warning", f"{limits}. The source asked for a pause, so requests wait: {asked}"

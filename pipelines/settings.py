@@ -39,6 +39,10 @@ _reported: set[str] = set()
 _HINTS: Mapping[str, str] = {
     "ringcx_account_ids": "list the RingCX sub-account ids, separated by commas",
     "archive_bucket": "name the S3 bucket that keeps the recordings",
+    "archive_start_date": (
+        "give the first date to archive. A new archive begins on the first date that RingCX still keeps "
+        "(RINGCX_RETENTION_DAYS); one that has run without this setting keeps 2020-01-01"
+    ),
 }
 NO_LOG_IN = (
     "no complete log-in is set: give RINGCENTRAL_CLIENT_ID, RINGCENTRAL_CLIENT_SECRET and RINGCENTRAL_JWT, "
@@ -195,6 +199,14 @@ class Calendar(BaseSettings):
     def reports(self) -> tuple[ReportName, ...]:
         """The reports that are asked for, as the assets are called."""
         return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
+
+
+class DagsterSettings(Calendar):
+    """What the definitions need: a first date that somebody chose. By default a new account would have 2,500 dates
+    that its source has purged, and a default that moves would take archived dates from the partitions.
+    """
+
+    archive_start_date: date
 
 
 class S3Settings(Calendar):

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.ledger.files import LedgerError
-from pipelines.orchestration.resources import Services
-from pipelines.settings import Settings, load
+from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.settings import Settings
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.proof import Truth, environment, exceeded, prove, states_of, truth_of
@@ -138,6 +138,7 @@ def _variables(source: RunningSandbox, s3: LocalS3, proxy: FaultyS3, folder: Pat
         **s3.environment(),
         "AWS_ENDPOINT_URL_S3": proxy.url,
         "ARCHIVE_BUCKET": s3.bucket,
+        "ARCHIVE_START_DATE": "2020-01-01",
         "ARCHIVE_RETRY_MINUTES": "0",
         "RINGCX_LIMIT_REPORTS": "12/10",
         "RINGCX_LIMIT_AUTH": "5/10",
@@ -251,12 +252,12 @@ def _verdict(code: int) -> str:
 @contextmanager
 def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
     """Read the ledger all the time, past the proxy; each reading that fails is a problem."""
-    services = Services(lambda: load(Settings))
+    ledger = LedgerStore(Environment()).open()
 
     def look() -> None:
         report.ledger_reads += 1
         try:
-            services.ledger.states(days)
+            ledger.states(days)
         except LedgerError as error:
             report.problems.append(f"The ledger could not be read: {error}")
 

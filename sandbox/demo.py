@@ -18,8 +18,8 @@ from pathlib import Path
 from dagster import DagsterEventType, DagsterInstance, EventLogEntry, RunsFilter
 
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.orchestration.resources import Services
-from pipelines.settings import Settings, load
+from pipelines.orchestration.environment import Environment, LedgerStore
+from pipelines.settings import Settings
 from sandbox.stage import DATA, HOME, StageBusy, settle_in, stage
 
 DAYS_BACK = (2, 1)
@@ -119,12 +119,13 @@ def _tell(day: date, entry: EventLogEntry) -> None:
 
 
 def _summary(days: list[date]) -> None:
-    services = Services(lambda: load(Settings))
+    environment = Environment()
+    ledger = LedgerStore(environment).open()
     columns = ["found", *(str(status) for status in Status), "MB held"]
     _say(f"\n{'date':<12}" + "".join(f"{name:>10}" for name in columns))
     explained: Counter[tuple[str, str]] = Counter()
     soonest: list[datetime] = []
-    for day, states in ((day, services.ledger.states([day]).values()) for day in days):
+    for day, states in ((day, ledger.states([day]).values()) for day in days):
         by_status = Counter(state.status for state in states)
         megabytes = sum(state.size or 0 for state in states) / 1e6
         numbers = [by_status.total(), *(by_status[status] for status in Status)]
@@ -137,7 +138,7 @@ def _summary(days: list[date]) -> None:
             _say(f"  {number:>4}  {status:<9} {reason}")
     if soonest:
         _say(f"Pending ones are tried again from {min(soonest):%H:%M} UTC on, by `make ui`'s sensor or the next run.")
-    bucket = DATA / "s3" / services.settings.archive_bucket
+    bucket = DATA / "s3" / environment.settings.archive_bucket
     _say(
         f"\nRecordings  {_relative(bucket / 'recordings')}/date=…/account_id=…/layout=…/"
         f"\nManifests   {_relative(bucket / 'manifests')}/date=…/"
@@ -145,7 +146,6 @@ def _summary(days: list[date]) -> None:
         f"\nLedger      {_relative(bucket / 'ledger')}/  (Parquet)"
         "\n\nSee it in the Dagster UI:  make ui"
     )
-    services.close()
 
 
 def _reason(state: RecordingState) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -86,6 +87,7 @@ def stage() -> Iterator[dict[str, str]]:
             "RINGCX_LIMIT_METADATA": "60/60",
             "RINGCX_LIMIT_MEDIA": "none",
             "ARCHIVE_BUCKET": s3.bucket,
+            "ARCHIVE_START_DATE": f"{datetime.now(UTC).date() - timedelta(days=89)}",
             "ARCHIVE_RETRY_MINUTES": "10,30,60",
             "DATA_DIR": str(DATA),
         }

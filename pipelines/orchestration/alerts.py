@@ -49,7 +49,7 @@ _KINDS = {
 
 
 class Problem(BaseModel, frozen=True):
-    """Something wrong with one date. Only `subject`, `date`, `severity` and `alerted_at` are remembered.
+    """Something wrong with one date. The texts are not remembered.
 
     Attributes:
         subject: what failed, the same for every date: `check recordings/audio_is_true`, `step recordings`.
@@ -76,7 +76,7 @@ class Problem(BaseModel, frozen=True):
 
 
 def problem_key(subject: str, date: str) -> str:
-    """The key under which a problem is remembered."""
+    """Return the key under which a problem is remembered."""
     return f"{subject} @ {date}"
 
 
@@ -107,24 +107,14 @@ class AlertState(BaseModel):
             found: by key, the current problem, or None where there is none any more.
             now: aware.
         """
-        self.open_problems = {
-            key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET
-        }
+        known = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
+        ended = [known.pop(key) for key, problem in found.items() if problem is None and key in known]
+        self.open_problems = known
         fresh = [problem for key, problem in found.items() if problem is not None and self._is_news(key, problem, now)]
-        ended = [
-            self.open_problems.pop(key)
-            for key, problem in found.items()
-            if problem is None and key in self.open_problems
-        ]
-        at = now.astimezone(UTC)
-        self.open_problems |= {
-            problem.key: Problem(subject=problem.subject, date=problem.date, severity=problem.severity, alerted_at=at)
-            for problem in fresh
-        }
-        messages = [
-            *(_message(subject, problems) for subject, problems in _by_subject(fresh)),
-            *(_message_of_end(subject, problems) for subject, problems in _by_subject(ended)),
-        ]
+        remembered = {"alerted_at": now.astimezone(UTC), "sentence": "", "todo": "", "where": ""}
+        self.open_problems |= {problem.key: problem.model_copy(update=remembered) for problem in fresh}
+        messages = [_message(subject, problems) for subject, problems in _by_subject(fresh)]
+        messages += [_message_of_end(subject, problems) for subject, problems in _by_subject(ended)]
         self.outbox += messages
         return len(messages)
 
@@ -168,8 +158,8 @@ def _message_of_end(subject: str, problems: list[Problem]) -> Message:
 
 
 def _for(problems: list[Problem]) -> str:
-    dates = [problem.date for problem in problems if problem.date]
-    return f" for {dates[0] if len(dates) == 1 else f'{len(dates)} dates'}" if dates else ""
+    count = sum(bool(problem.date) for problem in problems)
+    return f" for {f'{count} dates' if count > 1 else _dates(problems)}" if count else ""
 
 
 def _dates(problems: list[Problem]) -> str:

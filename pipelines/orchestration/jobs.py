@@ -4,8 +4,7 @@ from dagster import AssetCheckKey, AssetKey, AssetSelection, DailyPartitionsDefi
 
 from pipelines.settings import Calendar
 
-STANDING_CHECK = "no_overdue_recordings"
-_STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), STANDING_CHECK))
+_STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), "no_overdue_recordings"))
 
 # The assets bring the partitions.
 ARCHIVE_DAY = define_asset_job(

@@ -20,30 +20,25 @@ _EPOCH = date(1970, 1, 1)
 
 
 def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
-    """The priority of the requests of a run of `day`, lower first; what belongs to no date comes first."""
+    """Return the priority of the requests of a run of `day`, lower first; what belongs to no date comes first."""
     if day is None:
         return _FIRST
     back = (today - day).days
-    if _is_recent(back, calendar):
+    if back <= calendar.archive_look_back_days + 1:  # today, or a date of the night's run
         return max(_FIRST, back)
     return _OLDER + (day - _EPOCH).days  # oldest first: what the source purges next
 
 
 def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
-    """The tags of a run of `day` that a schedule or a sensor asks for."""
+    """Return the tags of a run of `day` that a schedule or a sensor asks for."""
     back = (today - day).days
-    if _is_recent(back, calendar):
+    if back <= calendar.archive_look_back_days + 1:
         # Above 0, which is what runs have that somebody else asks for, such as a backfill's.
         return {PRIORITY_TAG: str(calendar.archive_look_back_days + 2 - max(0, back))}
     return {OLDER_TAG: "true"}
 
 
 def day_of(tags: Mapping[str, str]) -> date | None:
-    """The date of a run with these tags; the first one of a run over several."""
+    """Return the date of a run with these tags; the first one of a run over several."""
     key = tags.get(PARTITION_TAG) or tags.get(_RANGE_START_TAG)
     return date.fromisoformat(key) if key else None
-
-
-def _is_recent(back: int, calendar: Calendar) -> bool:
-    """Whether a date so many days ago is today or one of those that the night's run takes."""
-    return back <= calendar.archive_look_back_days + 1

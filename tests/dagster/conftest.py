@@ -254,6 +254,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
             **sandbox.environment(),
             **s3.environment(),
             "ARCHIVE_BUCKET": s3.bucket,
+            "ARCHIVE_START_DATE": "2020-01-01",
             "ARCHIVE_RETRY_MINUTES": "0",
             "ARCHIVE_GIVE_UP_DAYS": "365",
             "RINGCX_LIMIT_REPORTS": "none",

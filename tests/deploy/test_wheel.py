@@ -42,7 +42,8 @@ def installed(wheel: Path) -> Path:
 def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     home = python.parents[1]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "DAGSTER_HOME": str(home)}
-    environment |= {"ARCHIVE_BUCKET": "archive", "RINGCX_ACCOUNT_IDS": "15300002", "RINGCX_API_TOKEN": "token"}
+    environment |= {"ARCHIVE_BUCKET": "archive", "ARCHIVE_START_DATE": "2026-11-01"}
+    environment |= {"RINGCX_ACCOUNT_IDS": "15300002", "RINGCX_API_TOKEN": "token"}
     return subprocess.run(
         [str(python), *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=150
     )

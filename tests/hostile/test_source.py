@@ -17,7 +17,6 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,17 +24,17 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
 
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.environment import Environment
 from pipelines.ringcx.reports.requests import Period
-from pipelines.settings import Settings, load
 from pipelines.steps.pull.reports import PullFailed, ReportPull
 from sandbox.s3 import LocalS3
+from tests.services import Services
 
 DAY = date(2026, 3, 2)  # long over: a bad recording is given up as soon as it was asked for often enough
 INSIDE = "c99-recordings.inside.example"
@@ -65,13 +64,8 @@ class Archiver:
         return result
 
     def run(self, *assets: str) -> ExecuteInProcessResult:
-        @contextmanager
-        def services(_: object) -> Iterator[Services]:
-            made = Services(lambda: load(Settings), clock=lambda: datetime.now(UTC) + self.passed, backoff_s=0.01)
-            with contextlib.closing(made):
-                yield made
-
-        job = build_defs(services=ResourceDefinition(services)).resolve_job_def("archive_day")
+        environment = Environment(clock=lambda: datetime.now(UTC) + self.passed, backoff_s=0.01)
+        job = build_defs(environment=environment).resolve_job_def("archive_day")
         return job.execute_in_process(
             partition_key=DAY.isoformat(),
             instance=self.instance,
@@ -80,7 +74,7 @@ class Archiver:
         )
 
     def states(self) -> dict[str, RecordingState]:
-        with contextlib.closing(Services(lambda: load(Settings))) as services:
+        with contextlib.closing(Services(Environment())) as services:
             return services.ledger.states([DAY])
 
     def objects(self) -> dict[str, bytes]:
@@ -90,14 +84,14 @@ class Archiver:
 
     def refused_report(self) -> str:
         """The sentence that the step of the Global Call Type Detail report ends with."""
-        with contextlib.closing(Services(lambda: load(Settings), backoff_s=0.01)) as services:
+        with contextlib.closing(Services(Environment(backoff_s=0.01))) as services:
             bounds = day_bounds(DAY, services.settings.zone)
             with pytest.raises(PullFailed) as failed:
                 ReportPull(
                     report="global_call_type_detail",
                     day=DAY,
                     period=Period(*bounds),
-                    source=services.reports,
+                    source=services.source.reports,
                     ledger=services.ledger,
                     run_id="hostile",
                     clock=services.clock,

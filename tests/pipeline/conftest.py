@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, ResourceDefinition
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
 
 from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState
-from pipelines.orchestration.resources import Services, services_resource
-from pipelines.settings import Settings, load
+from pipelines.orchestration.environment import Environment
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 from sandbox.strict_s3 import StrictS3
+from tests.services import Services
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
 BACKOFF_S = 0.02
@@ -134,8 +134,8 @@ class World:
         return datetime.now(UTC) + self.passed
 
     @property
-    def resource(self) -> ResourceDefinition:
-        return services_resource(clock=self.clock, backoff_s=BACKOFF_S, s3_client=None if self.own_client else self.s3)
+    def environment(self) -> Environment:
+        return Environment(clock=self.clock, backoff_s=BACKOFF_S, s3_client=None if self.own_client else self.s3)
 
     def run_until_final(self, *days: date) -> None:
         """Three runs of each date within 26 hours: what has one answer in each is final if it is old enough."""
@@ -146,7 +146,7 @@ class World:
 
     def run(self, day: date, *, select: list[str] | None = None) -> ExecuteInProcessResult:
         """One run of one date in this process; its events are kept in `instance`."""
-        job = build_defs(services=self.resource).resolve_job_def("archive_day")
+        job = build_defs(environment=self.environment).resolve_job_def("archive_day")
         result = job.execute_in_process(
             partition_key=day.isoformat(),
             instance=self.instance,
@@ -158,7 +158,7 @@ class World:
         return result
 
     def services(self) -> Services:
-        return Services(lambda: load(Settings), clock=self.clock, s3_client=None if self.own_client else self.s3)
+        return Services(self.environment)
 
     def states(self, *days: date) -> dict[str, RecordingState]:
         return self.services().ledger.states(days)
@@ -232,6 +232,7 @@ def world(
                 **source.environment(),
                 **store.environment,
                 "ARCHIVE_BUCKET": bucket,
+                "ARCHIVE_START_DATE": "2020-01-01",
                 "ARCHIVE_RETRY_MINUTES": "0",
                 "RINGCX_LIMIT_REPORTS": "none",
                 "RINGCX_LIMIT_AUTH": "none",

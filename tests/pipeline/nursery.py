@@ -25,7 +25,7 @@ from typing import Any
 from dagster import DagsterInstance
 
 from pipelines.definitions import build_defs
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.environment import Environment
 
 BACKOFF_S = 0.02
 
@@ -43,7 +43,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     clock = {"clock": hurried_clock(task["speed"])} if task.get("speed") else {}
-    definitions = build_defs(services=services_resource(backoff_s=BACKOFF_S, **clock))
+    definitions = build_defs(environment=Environment(backoff_s=BACKOFF_S, **clock))
     with DagsterInstance.ephemeral() as instance:
         time.sleep(max(0.0, task.get("go_at", 0.0) - time.time()))
         result = definitions.resolve_job_def("archive_day").execute_in_process(

@@ -447,6 +447,16 @@ def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
     assert "canary" not in one.err
 
 
+def test_a_first_date_that_is_not_set_fails_and_the_sentence_names_the_first_that_the_source_keeps(
+    check: Callable[..., Check],
+) -> None:
+    one = check(ARCHIVE_START_DATE="", RINGCX_RETENTION_DAYS="30")
+    kept = datetime.now(UTC).date() - timedelta(days=29)
+    assert one() == 1
+    assert one.verdicts("failed") == {"first date"}
+    assert f"ARCHIVE_START_DATE is not set. RingCX keeps recordings from {kept} on" in one.sentence("first date")
+
+
 def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:
     one = check(sandbox={"credentials": MEDIA})
     assert one() == 0, one.out

@@ -20,7 +20,7 @@ from dagster import AssetCheckEvaluation, AssetCheckKey, AssetCheckSeverity, Ass
 
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status, archived, final, pending_again
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.environment import Environment
 from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.history import history
@@ -38,7 +38,7 @@ def later(**ahead: float) -> Callable[[], datetime]:
 
 
 def defs_of(it: Any, clock: Callable[[], datetime] | None = None) -> Definitions:
-    return build_defs(services=services_resource(clock=clock, s3_client=it.s3) if clock else it.resource)
+    return build_defs(environment=Environment(clock=clock, s3_client=it.s3) if clock else it.environment)
 
 
 def check(
@@ -252,7 +252,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
                 "source_unavailable",
                 now,
                 "faked",
-                services.rules,
+                services.attempt.rules,
             ),
         ]
     )

@@ -13,7 +13,8 @@ from dagster import DagsterInstance, DagsterRunStatus, SensorResult, SkipReason,
 
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.resources import all_resources
 from tests.pipeline.stored_events import calls, store, told
 
 AFTER_EVENTS = ["end_call_events", "recording_links", "recordings", "daily_manifest"]
@@ -41,13 +42,13 @@ def test_with_both_sensors_at_a_tick_a_minute_half_the_recordings_are_held_withi
             if arrives[call.uii] <= now and call.uii not in stored:
                 store(place, day, told(it, [call]), at=arrives[call.uii])
                 stored.add(call.uii)
-        clock = services_resource(clock=lambda now=now: now + timedelta(seconds=20), s3_client=it.s3)  # a run's start
+        ahead = Environment(clock=lambda now=now: now + timedelta(seconds=20), s3_client=it.s3)  # a run's start
         for name in ("pending_recordings", "end_call_events_arrived"):
             tick = evaluate(it.instance, cursors.get(name), now=now, name=name)
             cursors[name] = tick.cursor
             for request in tick.run_requests:
                 result = (
-                    build_defs(services=clock)
+                    build_defs(environment=ahead)
                     .resolve_job_def("archive_day")
                     .execute_in_process(
                         partition_key=request.partition_key,
@@ -74,7 +75,7 @@ def evaluate(
     name: str = "end_call_events_arrived",
 ) -> SensorResult:
     repository = build_defs().get_repository_def()
-    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
+    resources = all_resources(Environment(clock=lambda: now or datetime.now(UTC)))
     with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
         found = repository.get_sensor_def(name).evaluate_tick(context)
         assert not isinstance(found, SkipReason)

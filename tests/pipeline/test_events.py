@@ -16,7 +16,7 @@ from pipelines.events.files import S3Events, day_folder, frame
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.environment import Environment
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.event_delivery import every_event_arrived
@@ -122,8 +122,8 @@ def test_with_a_tenth_lost_and_a_tenth_doubled_events_and_reports_end_complete(
     # What an event told two minutes ago and less is not due yet; the report does not make it wait, nor come twice.
     waiting = {key for key, one in states.items() if one.status is Status.pending}
     assert all(states[key].source == "end_call_events" for key in waiting)
-    three_minutes_on = services_resource(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=it.s3)
-    later = build_defs(services=three_minutes_on).resolve_job_def("archive_day")
+    three_minutes_on = Environment(clock=lambda: datetime.now(UTC) + timedelta(minutes=3), s3_client=it.s3)
+    later = build_defs(environment=three_minutes_on).resolve_job_def("archive_day")
     last = later.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
     assert {one.status for one in it.states(day).values() if one.date == day} == {Status.archived}
     assert it.sandbox.counters()["media_by_path"] == dict.fromkeys(it.sandbox.counters()["media_by_path"], 1)

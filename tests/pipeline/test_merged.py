@@ -19,13 +19,13 @@ from dagster import DagsterInstance, JobDefinition
 from pipelines import verify
 from pipelines.archive.proof.attestation import ObservedObject, write_witness
 from pipelines.ledger.merged import parts_replaced
-from pipelines.orchestration.resources import Services
-from pipelines.settings import Settings, load
+from pipelines.orchestration.environment import Environment
 from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
 from tests.copies import Copies, copies_of_an_archive
 from tests.merging import merged_part
+from tests.services import Services
 
 DAY = datetime.now(UTC).date() - timedelta(days=3)
 REPORT = "global_call_type_detail"
@@ -59,7 +59,7 @@ class Old:
         return replaced
 
     def services(self) -> Services:
-        return Services(lambda: load(Settings), clock=lambda: self.now, s3_client=self.s3)
+        return Services(Environment(clock=lambda: self.now, s3_client=self.s3))
 
     def keys(self, under: str) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=under)
@@ -103,7 +103,7 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         for number in range(3):
             assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps).success
             # What attempts leave behind: a line for each, here the same ones again, sealed with the rest by the next.
-            ledger = Services(lambda: load(Settings)).ledger
+            ledger = Services(Environment()).ledger
             ledger.append_states(ledger.states([DAY]).values())
             rows = ledger.latest_rows(REPORT, DAY, columns=["row_key", "row_hash"])
             ledger.append_rows(REPORT, DAY, rows, account_id="1", pulled_at=datetime.now(UTC), run_id="again")

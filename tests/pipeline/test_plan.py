@@ -596,7 +596,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
 
 def planned_in_dagster(it: Any, config: dict[str, str]) -> ExecuteInProcessResult:
     return (
-        build_defs(services=it.resource)
+        build_defs(environment=it.environment)
         .resolve_job_def("backfill_plan")
         .execute_in_process(
             instance=it.instance, run_config={"ops": {"plan_dates": {"config": config}}}, raise_on_error=False

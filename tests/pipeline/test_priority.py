@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.definitions import build_defs
 from pipelines.orchestration import priority
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar
 from sandbox.ui import POOLS
 
@@ -63,11 +63,11 @@ def test_tomorrow_by_another_zone_counts_as_today() -> None:
 def test_the_services_of_a_run_know_its_date(tags: dict[str, str], day: date | None) -> None:
     seen: list[date | None] = []
 
-    @op(required_resource_keys={"services"})
+    @op(required_resource_keys={"source"})
     def look(context: OpExecutionContext) -> None:
-        seen.append(context.resources.services.day)
+        seen.append(context.resources.source.day)
 
-    @job(resource_defs={"services": services_resource()})
+    @job(resource_defs=all_resources())
     def looking() -> None:
         look()
 

@@ -11,7 +11,7 @@ from dagster import build_resources
 
 from pipelines import settings
 from pipelines.aws import split_s3_url
-from pipelines.orchestration.resources import services_resource
+from pipelines.orchestration.resources import all_resources
 from pipelines.ringcx.limits.limiter import Rate
 from pipelines.settings import Calendar, Settings, SettingsError, load
 
@@ -214,8 +214,8 @@ def test_the_services_of_one_process_share_an_s3_client_as_long_as_its_variables
     given(monkeypatch, AWS_ACCESS_KEY_ID="a" * 20, AWS_SECRET_ACCESS_KEY="b" * 40, AWS_DEFAULT_REGION="eu-central-1")
 
     def client() -> object:
-        with build_resources({"services": services_resource()}) as made:
-            return made.services.s3
+        with build_resources(all_resources()) as made:
+            return made.environment.s3
 
     first = client()
     assert client() is first

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from dagster import DagsterInstance, ResourceDefinition, SensorResult, build_sensor_context
+from dagster import DagsterInstance, SensorResult, build_sensor_context
 
 from assets.presentation import table
 from pipelines.archive.bucket import Bucket
@@ -66,15 +66,12 @@ class Watched:
         return Ledger(LocalFiles(self.root / "ledger"), clock=lambda: self.now + ahead)
 
     def tick(self, cursor: str | None = None, *, ledger: Ledger | None = None, name: str = "pending_recordings") -> Any:
-        services = SimpleNamespace(clock=lambda: self.now, ledger=ledger or self.ledger())
-        defs = build_defs(
-            calendar=Calendar(archive_start_date=self.start),
-            services=ResourceDefinition.hardcoded_resource(services),
-        )
-        repository = defs.get_repository_def()
-        context = build_sensor_context(
-            self.instance, cursor, repository_def=repository, resources={"services": services}
-        )
+        resources = {
+            "environment": SimpleNamespace(clock=lambda: self.now),
+            "ledger": SimpleNamespace(open=lambda: ledger or self.ledger()),
+        }
+        repository = build_defs(calendar=Calendar(archive_start_date=self.start)).get_repository_def()
+        context = build_sensor_context(self.instance, cursor, repository_def=repository, resources=resources)
         found = repository.get_sensor_def(name).evaluate_tick(context)
         assert isinstance(found.cursor, str)
         return found

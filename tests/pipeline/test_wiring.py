@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,12 +28,14 @@ from dagster import (
 from assets.manifest import daily_manifest
 from assets.recordings import recording_links, recordings
 from assets.reports import agent_segment_metadata, global_call_type_detail
+from pipelines import definitions
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.orchestration.resources import services_resource
-from pipelines.settings import Calendar
+from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.resources import all_resources
+from pipelines.settings import Calendar, SettingsError
 from sandbox.faults import Faults, Where
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +114,35 @@ def test_assets_can_be_imported_by_their_names_and_belong_to_nobody_unless_a_set
         Calendar(archive_owner="somebody")
 
 
+def test_nothing_is_read_and_nothing_is_tuned_when_the_definitions_are_imported(tmp_path: Path) -> None:
+    """A wrong setting ends the loading of the code location, with its sentence, and not the import."""
+    (tmp_path / ".env").write_text("ARCHIVE_BUCKET=from-the-file\n")
+    code = (
+        "import gc, os; before = dict(os.environ), gc.get_threshold(), gc.get_freeze_count()\n"
+        "import pipelines.definitions as module\n"
+        "from assets.checks import every_recording_is_accounted_for, no_overdue_recordings\n"
+        "assert (dict(os.environ), gc.get_threshold(), gc.get_freeze_count()) == before\n"
+        "module.defs()"
+    )
+    wrong = {**os.environ, "ARCHIVE_TIMEZONE": "Nowhere", "ARCHIVE_START_DATE": "2026-11-01", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, cwd=tmp_path, env=wrong, capture_output=True, text=True
+    )
+    assert done.stderr.strip().endswith(
+        "ARCHIVE_TIMEZONE is not an IANA time zone; write it like Europe/Berlin or US/Arizona (see .env.example)"
+    )
+
+
+def test_a_new_account_is_asked_for_its_first_date_and_offered_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default would put *missing* one click away from a run for each date that the source purged long ago."""
+    with pytest.raises(SettingsError, match=r"^ARCHIVE_START_DATE is not set: give the first date to archive\."):
+        definitions.defs()
+    first = datetime.now(UTC).date() - timedelta(days=89)
+    monkeypatch.setenv("ARCHIVE_START_DATE", f"{first}")
+    graph = definitions.defs().resolve_asset_graph()
+    assert {len(graph.get(key).partitions_def.get_partition_keys()) for key in graph.get_all_asset_keys()} == {90}
+
+
 def test_the_nightly_schedule_takes_yesterday_and_the_look_back_in_local_days() -> None:
     defs = build_defs(calendar=Calendar(archive_timezone="US/Arizona", archive_look_back_days=2))
     schedule = defs.get_schedule_def("daily_archive")
@@ -139,7 +173,7 @@ def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunReq
 
 def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
     repository = build_defs().get_repository_def()
-    resources = {"services": services_resource(clock=lambda: now or datetime.now(UTC))}
+    resources = all_resources(Environment(clock=lambda: now or datetime.now(UTC)))
     with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
         return repository.get_sensor_def("pending_recordings").evaluate_tick(context)
 

@@ -14,7 +14,6 @@ from dagster import (
     DagsterRunStatus,
     DailyPartitionsDefinition,
     DefaultSensorStatus,
-    ResourceParam,
     RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
@@ -26,7 +25,7 @@ from dagster import (
 from pipelines.calendar import local_day
 from pipelines.events.files import Events, EventsUnavailable, day_folder
 from pipelines.orchestration.jobs import ARCHIVE_DAY
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import EnvironmentParam, SourceParam
 from pipelines.orchestration.run_requests import AFTER_REPORTS, RUN_KEY_TAG, RunRequests
 from pipelines.settings import Calendar
 from pipelines.steps.link.rows import EVENTS
@@ -47,15 +46,17 @@ def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefin
         default_status=DefaultSensorStatus.RUNNING,
         description="Takes End Call Events as they arrive: at most one run a minute and date.",
     )
-    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult | SkipReason:
-        if services.events is None:
+    def tick(
+        context: SensorEvaluationContext, environment: EnvironmentParam, source: SourceParam
+    ) -> SensorResult | SkipReason:
+        if source.events is None:
             return SkipReason("EVENTS_URL is not set.")
         # Date -> the key under which a run was last asked for; and the last of the other dates that was looked at.
         cursor = {"asked": {}, "turn": "", **json.loads(context.cursor or "{}")}
-        now, asked = services.clock(), cursor["asked"]
+        now, asked = environment.clock(), cursor["asked"]
         try:
-            near, others = _to_look_at(services.events.days(), local_day(now, calendar.zone), cursor["turn"])
-            there = {day.isoformat(): _there(services.events, day) for day in (*near, *others)}
+            near, others = _to_look_at(source.events.days(), local_day(now, calendar.zone), cursor["turn"])
+            there = {day.isoformat(): _there(source.events, day) for day in (*near, *others)}
         except EventsUnavailable as error:
             return SkipReason(str(error))
         wanted = {}

@@ -11,7 +11,6 @@ from datetime import date, datetime
 from dagster import (
     DailyPartitionsDefinition,
     DefaultSensorStatus,
-    ResourceParam,
     RunFailureSensorContext,
     RunRequest,
     SensorDefinition,
@@ -27,7 +26,7 @@ from pipelines.ledger.files import LedgerDamaged, LedgerError
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.priority import PARTITION_TAG
-from pipelines.orchestration.resources import Services
+from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, RunRequests
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
@@ -47,8 +46,8 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
         default_status=DefaultSensorStatus.RUNNING,
         description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
     )
-    def tick(context: SensorEvaluationContext, services: ResourceParam[Services]) -> SensorResult:
-        now, cursor = services.clock(), json.loads(context.cursor or "{}")
+    def tick(context: SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam) -> SensorResult:
+        now, rows, cursor = environment.clock(), ledger.open(), json.loads(context.cursor or "{}")
         # Version 0.1.0 had the position at the top level.
         position = Position.model_validate(
             cursor.get("position") or {key: cursor[key] for key in ("read_to", "damaged") if key in cursor}
@@ -58,10 +57,10 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
         requests, skip = [], None
         try:
             for day, earliest in changed_dates(
-                services.ledger,
+                rows,
                 position,
                 now,
-                lambda day: _earliest(services.ledger, partitions, day),
+                lambda day: _earliest(rows, partitions, day),
                 seconds=TICK_SECONDS,
             ):
                 due.pop(day.isoformat(), None)

@@ -1,0 +1,111 @@
+"""What a run reads from the environment, and the ledger and archive that its settings name. No Dagster here."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import S3Options, make_s3_client
+from pipelines.archive.proof.signature import Signer, Verifier
+from pipelines.calendar import utc_now
+from pipelines.ledger.files import Files
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.store import Ledger
+from pipelines.settings import Settings, load
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@lru_cache(maxsize=2)
+def _client_of_process(
+    max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
+) -> "S3Client":
+    """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
+    minute. Rebuilt when a variable changes, and every hour, so that changed credentials files are read.
+    """
+    return make_s3_client(max_connections=max_connections, options=options)
+
+
+def _aws_variables() -> tuple[tuple[str, str], ...]:
+    names = (name for name in os.environ if name.startswith("AWS_") or name.lower().endswith(("_proxy", "_ca_bundle")))
+    return tuple(sorted((name, os.environ[name]) for name in names))
+
+
+@dataclass
+class Environment:
+    """The settings, the clock and the S3 client of a run or a tick.
+
+    Settings and client are made when they are first used: a SettingsError or StorageRefused then ends the step that
+    needs them, with its sentence, and not the start of the run, with a trace. `backoff_s` is the first wait between
+    tries at the source.
+    """
+
+    clock: Callable[[], datetime] = utc_now
+    s3_client: "S3Client | None" = None
+    backoff_s: float = 1.0
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings, read once."""
+        return load(Settings)
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        """The S3 client, the same for ledger, archive and events."""
+        if self.s3_client is not None:
+            return self.s3_client
+        connections, hour = 2 * self.settings.archive_concurrency, int(time.monotonic() // 3600)
+        return _client_of_process(connections, self.settings.s3_options, _aws_variables(), hour)
+
+
+@dataclass
+class LedgerStore:
+    """The ledger at LEDGER_URL, opened when it is first used."""
+
+    environment: Environment
+
+    @cached_property
+    def _files(self) -> Files:
+        return storage.ledger_files(self.environment.settings, self.environment.s3)
+
+    def open(self) -> Ledger:
+        """Return the rows and states."""
+        return Ledger(self._files, clock=self.environment.clock)
+
+    def parts(self) -> LedgerParts:
+        """Return the same ledger as the files that it is made of."""
+        return LedgerParts(self._files)
+
+
+@dataclass
+class ArchiveStore:
+    """The bucket ARCHIVE_BUCKET, and the keys that sign and prove its manifests. Each is None where none is set.
+
+    Raises:
+        KeyUnusable: the key that is set cannot be read.
+    """
+
+    environment: Environment
+
+    @cached_property
+    def bucket(self) -> Bucket:
+        """The bucket; what it finds out about its server is kept for the run."""
+        settings = self.environment.settings
+        name, prefix = settings.archive_bucket, settings.archive_prefix
+        return Bucket(self.environment.s3, name, prefix, storage_class=settings.archive_storage_class)
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """The key that signs manifests."""
+        return storage.signer(self.environment.settings)
+
+    @cached_property
+    def verifier(self) -> Verifier | None:
+        """The keys that prove signatures."""
+        return storage.verifier(self.environment.settings)
