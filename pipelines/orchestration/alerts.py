@@ -187,9 +187,6 @@ class Destinations:
                 raise ValueError(f"ALERT_URLS: entry {number} is not an address that Apprise knows; correct it.")
             self._services[f"entry {number} of ALERT_URLS ({url.partition('://')[0].lower()})"] = service
 
-    def __repr__(self) -> str:
-        return f"Destinations({len(self)} entries)"
-
     def __len__(self) -> int:
         return len(self._services)
 

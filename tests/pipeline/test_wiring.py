@@ -17,6 +17,7 @@ from dagster import (
     DagsterInstance,
     DagsterRunStatus,
     Definitions,
+    ExecuteInProcessResult,
     RunRequest,
     SensorResult,
     SkipReason,
@@ -131,6 +132,27 @@ def test_nothing_is_read_and_nothing_is_tuned_when_the_definitions_are_imported(
     assert done.stderr.strip().endswith(
         "ARCHIVE_TIMEZONE is not an IANA time zone; write it like Europe/Berlin or US/Arizona (see .env.example)"
     )
+
+
+def test_a_setting_that_is_wrong_ends_its_step_with_a_sentence_and_the_next_run_reads_it_again(
+    world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = world()
+    job = build_defs().resolve_job_def("archive_day")
+
+    def run() -> ExecuteInProcessResult:
+        day = datetime.now(UTC).date().isoformat()
+        return job.execute_in_process(
+            partition_key=day, instance=it.instance, op_selection=["recording_links"], raise_on_error=False
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setenv("RINGCX_ACCOUNT_IDS", "")
+        sentence = (
+            "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids, separated by commas (see .env.example)"
+        )
+        assert it.failures(run()) == {"recording_links": sentence}
+    assert run().success
 
 
 def test_a_new_account_is_asked_for_its_first_date_and_offered_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
