@@ -33,7 +33,7 @@ ui: $(READY)
 	@$(BIN)/python -m sandbox.ui
 
 receiver: $(READY)
-	@exec $(BIN)/python -m pipelines.events
+	@exec $(BIN)/ringcx-archive receiver
 
 test: lint types imports unit
 

@@ -19,7 +19,7 @@ _SHOWN = 20
 _DESCRIPTION = (
     "Every day some of the archive's dates and recordings, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or "
     "`ARCHIVE_DRILL_SHARE`), are read back from the bucket and compared with manifests and ledger, as "
-    "`python -m pipelines.verify --read-data` does. The result is stored under `verifications/`. Fails when something "
+    "`ringcx-archive verify --read-data` does. The result is stored under `verifications/`. Fails when something "
     "is not as it was sealed or cannot be read. Succeeds, and says so, while there is no sealed date to read."
 )
 

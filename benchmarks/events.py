@@ -169,7 +169,7 @@ def server(name: str, folder: Path) -> Iterator[tuple[int, int]]:
     """A server in a process of its own: its port and process id."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.events"]
+    command = [sys.executable, "-m", "pipelines.cli.main", "receiver"]
     if name == "naive":
         command = [sys.executable, __file__, "--peer", str(folder), str(port)]
     variables = {"EVENTS_URL": str(folder), "EVENTS_PORT": str(port), "EVENTS_HEADER_VALUE": SECRET}

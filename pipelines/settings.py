@@ -308,7 +308,7 @@ class StorageSettings(S3Settings):
 
 
 class VerifySettings(StorageSettings):
-    """What `pipelines.verify` and `pipelines.status` read. With account ids they also require each one's reports."""
+    """What `verify` and `status` read. With account ids they also require each one's reports."""
 
     ringcx_account_ids: Texts = ()
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
@@ -316,7 +316,7 @@ class VerifySettings(StorageSettings):
 
 
 class PlanSettings(VerifySettings):
-    """What `pipelines.plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
+    """What `plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
     ringcx_limit_reports: Rates = (Rate(2, 60),)

@@ -1,6 +1,6 @@
 """Holds an archive against the source's own list: every recording there once, byte for byte, and nothing else.
 
-The bucket is read past everything of ours; then `pipelines.verify` has its say. For what plays hard conditions.
+The bucket is read past everything of ours; then `ringcx-archive verify` has its say. For what plays hard conditions.
 """
 
 from __future__ import annotations
@@ -62,7 +62,17 @@ def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -
     beyond = truth_of(source, [days[-1] + timedelta(days=1)])
     wanted = {one["sha256"] for known in (truth, beyond) for one in known.values()}
     problems += [f"{key} holds bytes that the source never had." for key in digests if digests[key] not in wanted]
-    command = [sys.executable, "-m", "pipelines.verify", "--from", f"{days[0]}", "--to", f"{days[-1]}", "--read-data"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli.main",
+        "verify",
+        "--from",
+        f"{days[0]}",
+        "--to",
+        f"{days[-1]}",
+        "--read-data",
+    ]
     verified = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     if verified.returncode:
         problems.append(f"verify doubts the archive: {verified.stdout[-500:]}{verified.stderr[-500:]}")

@@ -8,12 +8,13 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("check_connection", "plan", "verify", "events")
+COMMANDS = ("status", "verify", "plan", "check", "receiver")
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,13 @@ def installed(wheel: Path) -> Path:
     return python
 
 
-def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    home = python.parents[1]
+def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    home = program.parents[1]
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "DAGSTER_HOME": str(home)}
     environment |= {"ARCHIVE_BUCKET": "archive", "ARCHIVE_START_DATE": "2026-11-01"}
     environment |= {"RINGCX_ACCOUNT_IDS": "15300002", "RINGCX_API_TOKEN": "token"}
     return subprocess.run(
-        [str(python), *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=150
+        [str(program), *arguments], cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=150
     )
 
 
@@ -67,6 +68,8 @@ def test_the_definitions_load_and_are_valid_without_a_checkout(installed: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_runs_without_a_checkout(installed: Path, name: str) -> None:
-    found = run(installed, "-m", f"pipelines.{name}", "--help")
+    command = installed.with_name("ringcx-archive")
+    found = run(command, name, "--help")
     assert found.returncode == 0, found.stderr[-2000:]
-    assert found.stdout.startswith("usage: ")
+    assert found.stdout.startswith(f"Usage: ringcx-archive {name} ")
+    assert run(command, "--version").stdout == f"ringcx-archive {version('ringcx-archive')}\n"

@@ -48,7 +48,7 @@ def event(number: int, **fields: Any) -> dict[str, Any]:
 
 
 class ReceiverProcess:
-    """`python -m pipelines.events`, for the length of a `with` block."""
+    """`ringcx-archive receiver`, for the length of a `with` block."""
 
     def __init__(self, url: str | Path, *, port: int = 0, **variables: str) -> None:
         basic = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
@@ -60,7 +60,7 @@ class ReceiverProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.events"],
+            [sys.executable, "-m", "pipelines.cli.main", "receiver"],
             env=self._environment,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,

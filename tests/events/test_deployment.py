@@ -38,7 +38,7 @@ def test_the_cluster_and_compose_start_the_receiver_without_rights_it_does_not_n
     spec = kinds["Deployment"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     service = COMPOSE["services"]["receiver"]
-    assert container["command"] == service["command"] == ["python", "-m", "pipelines.events"]
+    assert container["command"] == service["command"] == ["ringcx-archive", "receiver"]
     assert service["image"] == f"${{ARCHIVE_IMAGE:-{container['image']}}}"
     assert container["securityContext"]["readOnlyRootFilesystem"] is service["read_only"] is True
     assert spec["securityContext"]["runAsNonRoot"] is True

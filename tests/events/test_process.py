@@ -130,10 +130,10 @@ def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
 @pytest.mark.slow
 def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: Path) -> None:
     def said(**variables: str) -> str:
-        command = [sys.executable, "-m", "pipelines.events"]
+        command = [sys.executable, "-m", "pipelines.cli.main", "receiver"]
         known = {"PATH": "/usr/bin:/bin", "EVENTS_HEADER_VALUE": "s3cret", "EVENTS_URL": str(place), **variables}
         ended = subprocess.run(command, env=known, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-        assert ended.returncode == 1
+        assert ended.returncode == 2
         assert "s3cret" not in ended.stderr
         return ended.stderr
 
@@ -163,13 +163,14 @@ def test_a_connection_too_many_is_answered_503_and_counted(place: Path) -> None:
 
 
 def test_the_count_says_what_is_stored(place: Path) -> None:
-    code = "import sys, pipelines.events.__main__; print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
+    code = "import sys, pipelines.cli.main as _, pipelines.cli.receiver as _; "
+    code += "print([one for one in sys.modules if one in ('dagster', 'pyarrow')])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"  # a receiver is small
     with ReceiverProcess(place) as receiver, Load(receiver.port, clients=2) as load:
         load.wait_for(20)
         receiver.end(signal.SIGTERM)
-    command = [sys.executable, "-m", "pipelines.events", "--count"]
+    command = [sys.executable, "-m", "pipelines.cli.main", "receiver", "--count"]
     counted = subprocess.run(
         command,
         env={"PATH": "/usr/bin:/bin", "EVENTS_URL": str(place)},

@@ -1,4 +1,4 @@
-"""`python -m pipelines.check_connection`: each thing that can be wrong before the first run is named, with a remedy."""
+"""`ringcx-archive check`: each thing that can be wrong before the first run is named, with a remedy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
-from pipelines import check_connection, verify
 from pipelines.ringcx.limits.limiter import RateLimiter
 from sandbox.calls import calls_between
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
+from tests.commands import run
 
 NOW_AT_NOON = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
 """A zone in which it is noon now, so that the last minutes have calls."""
@@ -56,7 +56,7 @@ class Check:
     def __call__(self, *, s3: Any = None, now: datetime | None = None, arguments: list[str] | None = None) -> int:
         self.capsys.readouterr()
         clock = {} if now is None else {"clock": lambda: now}
-        self.code = check_connection.main(arguments or [], s3 or self.it.s3, backoff_s=0.01, **clock)
+        self.code = run("check", arguments or [], s3 or self.it.s3, backoff_s=0.01, **clock)
         self.out, self.err = self.capsys.readouterr()
         self.everything += self.out + self.err
         self.said = {}
@@ -139,7 +139,7 @@ def test_it_asks_for_little_and_keeps_nothing_but_its_own_tiny_objects(check: Ca
     kept = {re.sub(r"connection-.*", "connection", key) for key in one.it.objects("")}
     assert kept == {"ledger/probes/connection", "probes/checksum", "probes/create-only"}
     today = datetime.now(UTC).date()
-    verify.main(["--from", str(today), "--to", str(today)], one.it.s3)
+    run("verify", ["--from", str(today), "--to", str(today)], one.it.s3)
     assert "no part of the documented layout" not in one.capsys.readouterr().out
 
 
@@ -153,7 +153,7 @@ def test_what_may_not_be_removed_stays_and_is_no_stray(check: Callable[..., Chec
     assert [key for key in one.it.objects("") if key.startswith("probes/connection-")]
     assert "under probes/" in sentence
     today = datetime.now(UTC).date()
-    verify.main(["--from", str(today), "--to", str(today)], one.it.s3)
+    run("verify", ["--from", str(today), "--to", str(today)], one.it.s3)
     assert "no part of the documented layout" not in one.capsys.readouterr().out
 
 
@@ -311,7 +311,7 @@ def test_wrong_keys_are_refused_and_never_shown(check: Callable[..., Check], mon
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-wrong-aws-secret-000000000000")
     capsys = one.capsys
     capsys.readouterr()
-    assert check_connection.main([], backoff_s=0.01) == 1
+    assert run("check", [], backoff_s=0.01) == 1
     out = capsys.readouterr().out
     assert "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID" in re.sub(r"\n +", " ", out)
     assert "canary-wrong-aws-secret" not in out
@@ -434,7 +434,7 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
         ({"ARCHIVE_BUCKET": ""}, [], "ARCHIVE_BUCKET is not set"),
         ({"RINGCENTRAL_JWT": ""}, [], "no complete log-in is set"),
         ({"RINGCX_API_TOKEN": "canary\nbroken"}, [], "RINGCX_API_TOKEN holds something other than a token"),
-        ({}, ["--quick"], "unrecognized arguments: --quick"),
+        ({}, ["--quick"], "No such option '--quick'"),
     ],
 )
 def test_a_wrong_setting_or_command_ends_with_2_and_a_sentence(
@@ -547,7 +547,7 @@ def test_without_a_client_for_s3_everything_else_is_tried(
     one = check()
     monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
     one.capsys.readouterr()
-    assert check_connection.main([], None, backoff_s=0.01) == 1
+    assert run("check", [], None, backoff_s=0.01) == 1
     said = re.sub(r"\n {11}", " ", one.capsys.readouterr().out)
     assert re.search(r"failed +S3 list: .*AWS_PROFILE names a profile that is not", said)
     assert re.search(r"ok +log-in: ", said)

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import DagsterInstance, JobDefinition
 
-from pipelines import verify
 from pipelines.archive.proof.attestation import ObservedObject, write_witness
 from pipelines.ledger.merged import parts_replaced
 from pipelines.orchestration.environment import Environment
 from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
+from tests.commands import run
 from tests.copies import Copies, copies_of_an_archive
 from tests.merging import merged_part
 from tests.services import Services
@@ -74,7 +74,7 @@ class Old:
 
     def doubts(self) -> set[tuple[str, str]]:
         report = Path("verify.json")
-        code = verify.main(["--from", str(self.day), "--to", str(self.day), "--json", str(report)], self.s3)
+        code = run("verify", ["--from", str(self.day), "--to", str(self.day), "--json", str(report)], self.s3)
         self.capsys.readouterr()
         found = json.loads(report.read_text())["doubts"]
         assert code == (1 if found else 0)

@@ -14,9 +14,9 @@ import pytest
 from pipelines.ledger.states import Status
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
-from pipelines.verify import main as verify
 from sandbox.config import Limits
 from sandbox.faults import Faults, Where
+from tests.commands import run
 
 OLD = date(2026, 3, 2)
 ASSETS = ["recording_links", "recordings", "daily_manifest"]
@@ -103,7 +103,7 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
     for one in truth:
         if one["segment"] and one["recording_id"] in also:
             assert also[one["recording_id"]] == [one["segment"]["recording_id"]]
-    code = verify(["--from", f"{first}", "--to", f"{third}", "--read-data"], it.s3)
+    code = run("verify", ["--from", f"{first}", "--to", f"{third}", "--read-data"], it.s3)
     assert code == 0, capsys.readouterr().out
 
 
@@ -142,7 +142,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RINGCX_SOURCE", "current")
         assert it.run(OLD, select=["interaction_metadata", "recording_links", "recordings"]).success
-    assert verify(["--from", f"{OLD}", "--to", f"{OLD}"], it.s3) == 1
+    assert run("verify", ["--from", f"{OLD}", "--to", f"{OLD}"], it.s3) == 1
     said = capsys.readouterr().out
     assert "stale" in said  # not sealed since, and no more than that: nothing was taken out of the ledger
     assert "ledger_lacks" not in said

@@ -1,4 +1,4 @@
-"""`python -m pipelines.plan` and the job `backfill_plan`: what a backfill takes is known before it runs."""
+"""`ringcx-archive plan` and the job `backfill_plan`: what a backfill takes is known before it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from dagster import DagsterInstance, ExecuteInProcessResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import plan
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
@@ -31,6 +30,7 @@ from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan.estimate import seconds_needed
 from sandbox.config import Limits
+from tests.commands import run
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -134,14 +134,14 @@ class Chronicle:
         self.ledger.append_states(lines)
 
     def plan(self, first: date, last: date) -> dict[str, Any]:
-        code = plan.main(["--from", str(first), "--to", str(last), "--json", "plan.json"], clock=lambda: NOW)
+        code = run("plan", ["--from", str(first), "--to", str(last), "--json", "plan.json"], clock=lambda: NOW)
         self.out, self.err = self.capsys.readouterr()
         assert code == 0, self.err
         found: dict[str, Any] = json.loads(Path("plan.json").read_text())
         return found
 
     def refused(self, *arguments: str) -> str:
-        assert plan.main(list(arguments), clock=lambda: NOW) == 2
+        assert run("plan", list(arguments), clock=lambda: NOW) == 2
         self.out, self.err = self.capsys.readouterr()
         assert self.out == ""
         return self.err
@@ -369,13 +369,13 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--from", "2026-11-20"), "the following arguments are required: --to"),
+        (("--from", "2026-11-20"), "Missing option '--to'"),
         (("--from", "2026-11-20", "--to", "2026-11-19"), "is after --to"),
         (("--from", "2026-11-20", "--to", "2026-11-25"), "is in the future"),
-        (("--from", "2026-13-20", "--to", "2026-11-21"), "no date of the calendar"),
-        (("--from", "yesterday", "--to", "2026-11-21"), "must be a date"),
+        (("--from", "2026-13-20", "--to", "2026-11-21"), "not a date of the calendar"),
+        (("--from", "yesterday", "--to", "2026-11-21"), "yesterday is not a date"),
         (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date that there is, 2020-01-01"),
-        (("--from", "2026-11-20", "--to", "2026-11-21", "--json", "nowhere/plan.json"), "--json names no file"),
+        (("--from", "2026-11-20", "--to", "2026-11-21", "--json", "nowhere/plan.json"), "there is no folder nowhere"),
     ],
 )
 def test_a_wrong_command_ends_with_2_and_a_sentence(
@@ -466,7 +466,7 @@ def test_very_many_requests_take_as_long_as_the_slowest_window_lets_them(rates: 
 
 def planned(capsys: pytest.CaptureFixture[str], it: Any, first: date, last: date | None = None) -> dict[str, Any]:
     capsys.readouterr()
-    assert plan.main(["--from", str(first), "--to", str(last or first), "--json", "plan.json"], it.s3) == 0
+    assert run("plan", ["--from", str(first), "--to", str(last or first), "--json", "plan.json"], it.s3) == 0
     found: dict[str, Any] = json.loads(Path("plan.json").read_text())
     return found
 
@@ -564,7 +564,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
     today = datetime.now(UTC).date()
     days = [today - timedelta(days=ago) for ago in range(13, 8, -1)]
     it.pulled(days[3])
-    assert plan.main(["--from", str(days[0]), "--to", str(days[-1])]) == 0
+    assert run("plan", ["--from", str(days[0]), "--to", str(days[-1])]) == 0
     printed = it.capsys.readouterr().out
     commands = [line.strip() for line in printed.splitlines() if line.startswith("    .venv/bin/dagster ")]
     assert len(commands) == 3

@@ -1,4 +1,4 @@
-"""`python -m pipelines.status` and `verify --require-complete`: a date is complete only if nothing is missing."""
+"""`ringcx-archive status` and `verify --require-complete`: a date is complete only if nothing is missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import status, verify
 from pipelines.ledger.states import Status, final
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from sandbox.faults import Faults, Where
+from tests.commands import run
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Dates:
         """Run the command; return its exit code and its JSON document."""
         file = self.it.folder.parent / "status.json"
         around = ["--from", str(first or self.complete), "--to", str(last or first or self.unknown)]
-        code = status.main([*around, "--json", str(file), *options], self.it.s3)
+        code = run("status", [*around, "--json", str(file), *options], self.it.s3)
         return code, json.loads(file.read_text())
 
 
@@ -77,14 +77,14 @@ def test_exit_codes_and_verify_tell_the_verdicts_apart(
     for day, code in ((dates.complete, 0), (dates.waiting, 3), (dates.gaps, 1), (dates.unknown, 3)):
         assert dates.ask(first=day)[0] == code
         around = ["--from", str(day), "--to", str(day)]
-        assert verify.main([*around, "--require-complete"], dates.it.s3) == code
+        assert run("verify", [*around, "--require-complete"], dates.it.s3) == code
     # What is held is as it was sealed, and still something is missing.
-    assert verify.main(["--from", str(dates.waiting), "--to", str(dates.waiting)], dates.it.s3) == 0
+    assert run("verify", ["--from", str(dates.waiting), "--to", str(dates.waiting)], dates.it.s3) == 0
     assert dates.ask(first=dates.complete, last=dates.waiting)[0] == 3
     capsys.readouterr()
     file = tmp_path / "verified.json"
     around = ["--from", str(dates.complete), "--to", str(dates.unknown), "--json", str(file)]
-    assert verify.main(around, dates.it.s3) == 1
+    assert run("verify", around, dates.it.s3) == 1
     printed, found = capsys.readouterr().out, json.loads(file.read_text())
     assert [row["verdict"] for row in found["dates"]] == ["complete", "waiting", "gaps", "unknown"]
     assert found["verdict"] == "gaps"
@@ -100,15 +100,15 @@ def test_a_date_that_was_never_sealed_is_not_complete_to_verify(world: Callable[
         day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"]
     ).success
     around = ["--from", str(day), "--to", str(day)]
-    assert status.main(around, it.s3) == 0
-    assert verify.main([*around, "--require-complete"], it.s3) == 1
+    assert run("status", around, it.s3) == 0
+    assert run("verify", [*around, "--require-complete"], it.s3) == 1
 
 
 def test_without_dates_the_command_asks_for_what_the_source_still_keeps_up_to_yesterday(
     dates: Dates, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RINGCX_RETENTION_DAYS", "6")
-    assert status.main([], dates.it.s3) == 1
+    assert run("status", [], dates.it.s3) == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     today = datetime.now(UTC).date()
     shown = [line for line in lines if line and line[0] in {str(today - timedelta(days=back)) for back in range(9)}]

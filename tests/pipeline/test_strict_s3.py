@@ -15,8 +15,8 @@ import certifi
 import pytest
 from botocore.config import Config
 
-from pipelines import check_connection, verify
 from sandbox.strict_s3 import Demands, StrictS3
+from tests.commands import run
 
 OWNER = "123456789012"
 KEY = "1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -99,7 +99,7 @@ def archived(it: Any, day: date) -> None:
     assert expected
     assert hashes == expected
     around = ["--from", str(day), "--to", str(day), "--read-data"]
-    assert verify.main(around) == 0
+    assert run("verify", around) == 0
 
 
 def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_check_agrees(
@@ -108,7 +108,7 @@ def test_with_aws_region_alone_a_date_is_archived_outside_us_east_1_and_the_chec
     here = place("eu-central-1")
     it = here.open(region="eu-central-1")
     archived(it, day)
-    assert check_connection.main([], backoff_s=0.01) == 0, capsys.readouterr().out
+    assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert here.refused() == []
     assert {one.host for one in here.server.seen} == {f"{here.bucket}.s3.eu-central-1.amazonaws.com"}
     assert all(one.secure for one in here.server.seen)
@@ -143,7 +143,7 @@ def test_on_a_bucket_that_locks_encrypts_and_forbids_a_date_is_archived_and_the_
     )
     it = here.open(region="eu-central-1", ARCHIVE_KMS_KEY_ID=KEY, ARCHIVE_EXPECTED_BUCKET_OWNER=OWNER)
     archived(it, day)
-    assert check_connection.main([], backoff_s=0.01) == 0, capsys.readouterr().out
+    assert run("check", [], backoff_s=0.01) == 0, capsys.readouterr().out
     assert {(method, code) for method, _, _, code in here.refused()} <= {("DELETE", "AccessDenied")}
     archived(it, day)
     pages = here.client().get_paginator("list_object_versions").paginate(Bucket=here.bucket, Prefix="recordings/")
@@ -220,7 +220,7 @@ def test_where_a_run_fails_the_check_fails_and_both_say_why(
     here = place("eu-central-1", **arguments)
     it = here.open(region="eu-central-1", **{"ARCHIVE_BUCKET": here.bucket} | variables)
     monkeypatch.setenv("LEDGER_URL", "ledger")  # so that the run comes as far as to a recording
-    assert check_connection.main([], backoff_s=0.01) != 0
+    assert run("check", [], backoff_s=0.01) != 0
     printed = capsys.readouterr()
     said = " ".join((printed.out + printed.err).split())
     assert remedy in said

@@ -1,4 +1,4 @@
-"""`python -m pipelines.verify` and the restore drill: whatever is done to the archive by hand is named.
+"""`ringcx-archive verify` and the restore drill: whatever is done to the archive by hand is named.
 
 One archive is made for real and copied for each test, which then tampers with its copy through S3.
 """
@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, JobDefinition
 
-from pipelines import verify
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.proof.manifest import canonical_json
+from pipelines.cli.verify import Screen
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
@@ -35,6 +35,7 @@ from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3
+from tests.commands import run
 from tests.copies import Copies, copies_of_an_archive
 
 ARCHIVE_PREFIX = "vault/"
@@ -84,7 +85,7 @@ class Copy:
     def verify(self, *options: str, first: date = FIRST, last: date = LAST, s3: Any = None) -> int:
         report = self.folder / "verify.json"
         arguments = ["--from", str(first), "--to", str(last), "--json", str(report), *options]
-        code = verify.main(arguments, self.client if s3 is None else s3)
+        code = run("verify", arguments, self.client if s3 is None else s3)
         self.out, self.err = self.capsys.readouterr()
         self.result = json.loads(report.read_text()) if report.exists() else {}
         return code
@@ -312,7 +313,7 @@ def test_every_edit_of_a_manifest_is_named(copy: Copy, which: int) -> None:
         # With its own hash made to fit the content, as somebody would who knows the format; three also plainly.
         for hashed in (True, False) if name in plain else (True,):
             copy.put(key, edited(body, edit, hashed=hashed))
-            code = verify.main(["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client)
+            code = run("verify", ["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client)
             said = copy.capsys.readouterr().out
             if code != 1 or f"  {MIDDLE}  manifest_altered: {key} " not in said:
                 unnoticed.append((name, hashed, code, said))
@@ -450,13 +451,16 @@ def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) ->
     ("arguments", "sentence"),
     [
         (["--from", "2026-11-20"], "--to"),
-        (["--from", "2026-02-30", "--to", "2026-11-20"], "--from names no date"),
-        (["--from", "20.11.2026", "--to", "2026-11-20"], "written like"),
+        (["--from", "2026-02-30", "--to", "2026-11-20"], "Invalid value for '--from': 2026-02-30 is not a date"),
+        (["--from", "20.11.2026", "--to", "2026-11-20"], "write it like 2026-11-18"),
         (["--from", "2026-11-20", "--to", "2026-11-19"], "earlier date first"),
         (["--from", "2026-11-20", "--to", "2999-01-01"], "is in the future"),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--read-data", "0%"], "above 0%"),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--read-data", "lots"], "above 0%"),
-        (["--from", "2026-11-20", "--to", "2026-11-20", "--json", "no/such/folder/x.json"], "existing folder"),
+        (
+            ["--from", "2026-11-20", "--to", "2026-11-20", "--json", "no/such/folder/x.json"],
+            "there is no folder no/such/folder",
+        ),
         (["--from", "2026-11-20", "--to", "2026-11-20", "--twice"], "--twice"),
     ],
 )
@@ -464,7 +468,7 @@ def test_wrong_usage_is_one_sentence_and_code_2(
     arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
-    assert verify.main(arguments) == 2
+    assert run("verify", arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert sentence in said.err
@@ -483,7 +487,7 @@ def test_settings_that_are_wrong_are_one_sentence_and_code_2(
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert verify.main(options) == 2
+            assert run("verify", options) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "wrong-secret" not in said
@@ -513,7 +517,7 @@ def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
     assert it.run(before).success
     manifests = [key for key in it.objects("manifests/") if f"date={day}/" in key]
     assert len(manifests) == 2
-    assert verify.main(["--from", str(before), "--to", str(day)]) == 0, capsys.readouterr().out
+    assert run("verify", ["--from", str(before), "--to", str(day)]) == 0, capsys.readouterr().out
 
 
 def test_a_terminal_sees_progress_that_a_file_does_not_get() -> None:
@@ -523,7 +527,7 @@ def test_a_terminal_sees_progress_that_a_file_does_not_get() -> None:
 
     for live, shown in ((Terminal(), True), (io.StringIO(), False)):
         out = io.StringIO()
-        screen = verify.Screen(out, live)
+        screen = Screen(out, live)
         screen.progress(LAST, 50, 1000)
         screen.line("done")
         assert (f"{LAST}  50 of 1,000 recordings" in live.getvalue()) is shown
@@ -614,7 +618,7 @@ def test_a_key_that_cannot_be_used_fails_the_manifest_with_a_sentence_and_shows_
         events = str(instance.all_logs(run.run_id))
     assert "holds no Ed25519 private key" in events
     assert "c2VjcmV0" not in events
-    assert verify.main(["--from", str(FIRST), "--to", str(FIRST)]) == 2
+    assert run("verify", ["--from", str(FIRST), "--to", str(FIRST)]) == 2
     assert "c2VjcmV0" not in "".join(capsys.readouterr())
 
 

@@ -5,7 +5,7 @@
 * `gaps`: some are late, lost, altered or not accounted for
 * `unknown`: a report was never pulled, or not for the whole day: what the date should hold is not known
 
-Reads the ledger, and the names and sizes of the objects; `pipelines.verify` reads the bytes.
+Reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SENTENCES = {
     "object_gone": "was archived and is no longer in the bucket|were archived and are no longer in the bucket|: "
     "restore the object, or list the recording's id in retry_recording_ids.",
     "object_changed": "was archived and is now another object|were archived and are now other objects|: run "
-    "`python -m pipelines.verify --read-data`.",
+    "`ringcx-archive verify --read-data`.",
 }
 
 

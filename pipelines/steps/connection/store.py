@@ -92,7 +92,7 @@ class BucketCheck:
         how = "does not compare SHA-256" if checksums == "ignored" else "does not take a SHA-256"
         sentence = (
             f"this store {how}. The archive sends the Content-MD5 of every put and compares the answer itself; run "
-            "`python -m pipelines.verify --read-data` now and then, or choose a store that does"
+            "`ringcx-archive verify --read-data` now and then, or choose a store that does"
         )
         return "warning", sentence
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from pipelines.wording import number
@@ -115,7 +115,7 @@ class Report:
             f"{sentence_of(day.verdict for day in self.dates)}"
         )
 
-    def write(self, into: TextIO, finished_at: datetime) -> None:
+    def write(self, into: IO[str], finished_at: datetime) -> None:
         """Write the JSON document, one discrepancy at a time."""
         head: dict[str, Any] = {
             "format": FORMAT,

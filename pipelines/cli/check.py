@@ -1,18 +1,14 @@
-"""`python -m pipelines.check_connection`
+"""`ringcx-archive check`: checks everything that a run needs before the first one, each with what to do.
 
-Checks everything that a run needs before the first one: log-in, rights, one recording, S3, the ledger's place, clocks,
-limits. Each result is ok, warning or failed, with what to do. Asks for reports of five minutes for each account, and
-for the first bytes of one recording, each with a permit of its limit. Keeps nothing but tiny objects under `probes/`.
-Ends with 0 without a failure, with 1 if there is one, with 2 if the command or a setting is wrong. What is checked, and
-how: `steps/connection`.
+Asks for reports of five minutes for each account, and for the first bytes of one recording, each with a permit of its
+limit. Keeps nothing but tiny objects under `probes/`. What is checked, and how: `steps/connection`.
 """
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import click
 import httpx
 from botocore.utils import get_environ_proxies
 
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.archive.errors import StorageRefused
-from pipelines.calendar import local_day, utc_now
-from pipelines.command import Parser, ended
+from pipelines.calendar import local_day
+from pipelines.cli.options import Command, Outside, example, pass_outside
 from pipelines.ledger.files import LocalFiles
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.source import Source
@@ -37,7 +34,7 @@ from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.settings import Settings, SettingsError
 from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
 from pipelines.steps.connection.result import Outcome, Result, check
-from pipelines.steps.connection.source import PERIOD, SourceCheck
+from pipelines.steps.connection.source import SourceCheck
 from pipelines.steps.connection.store import BucketCheck, ledger_works, without_client
 from pipelines.wording import number
 
@@ -88,32 +85,23 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
     yield check("ledger", partial(ledger_works, files, environment.clock()), not_tried=why)
 
 
-def main(
-    arguments: Sequence[str] | None = None,
-    s3: S3Client | None = None,
-    clock: Callable[[], datetime] = utc_now,
-    *,
-    backoff_s: float = Environment.backoff_s,
-) -> int:
-    """Run the command, with the given client, clock and waits if there are any; return its exit code."""
+@click.command(cls=Command, epilog=example("check"))
+@pass_outside
+def command(outside: Outside) -> int:
+    """Check everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.
 
-    def work() -> int:
-        Parser(
-            prog="python -m pipelines.check_connection",
-            description="Check everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.",
-            epilog="Ends with 0 without a failure, with 1 if there is one, with 2 if command or settings are wrong. "
-            f"Asks for reports of {PERIOD.seconds // 60} minutes, each with a permit of its limit; keeps no recording.",
-        ).parse_args(sys.argv[1:] if arguments is None else arguments)
-        environment = Environment(clock=clock, backoff_s=backoff_s, s3_client=s3)
-        verdicts: Counter[str] = Counter()
-        with closing(Source(environment)) as source:
-            for result in results(environment, source):
-                verdicts[result.verdict] += 1
-                _show(result)
-        sys.stdout.write(f"{_summary(verdicts)}\n")
-        return 1 if verdicts["failed"] else 0
-
-    return ended(work, stopped="Stopped before the end: what is not shown above was not tried.")
+    Asks RingCX for reports of five minutes, each with a permit of its limit; keeps no recording. Exit code 0: no
+    failure; 1: there is one.
+    """
+    backoff_s = Environment.backoff_s if outside.backoff_s is None else outside.backoff_s
+    environment = Environment(clock=outside.clock, backoff_s=backoff_s, s3_client=outside.s3)
+    verdicts: Counter[str] = Counter()
+    with closing(Source(environment)) as source:
+        for result in results(environment, source):
+            verdicts[result.verdict] += 1
+            _show(result)
+    click.echo(_summary(verdicts))
+    return 1 if verdicts["failed"] else 0
 
 
 def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[RecordingCheck, bool]]:
@@ -174,8 +162,7 @@ def _show(result: Result) -> None:
     text = f"{result.verdict:<{_INDENT}}{result.subject}: {result.sentence}"
     indent = " " * _INDENT
     lines = textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    click.echo("\n".join(lines))
 
 
 def _summary(verdicts: Counter[str]) -> str:
@@ -185,7 +172,3 @@ def _summary(verdicts: Counter[str]) -> str:
         return f"{failures}, {warnings}: fix what failed from the top down, and check again before the first run."
     untried = f", {verdicts['not tried']} not tried" if verdicts["not tried"] else ""
     return f"No failure, {warnings}{untried}: a first date can be run."
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,41 +1,34 @@
-"""`python -m pipelines.events`: the receiver in the foreground, until SIGTERM. `--count`: what is stored, by date."""
+"""`ringcx-archive receiver`: receives events in the foreground, until SIGTERM; or counts those that are stored."""
 
 from __future__ import annotations
 
-import argparse
 import logging
-import sys
 from collections import Counter
 from datetime import date
-from typing import TextIO
+
+import click
 
 from pipelines.archive.client import make_s3_client
-from pipelines.archive.errors import StorageError
+from pipelines.cli.options import Command, example
 from pipelines.events.event import field
-from pipelines.events.files import Events, EventsUnavailable, day_folder, events_at, read_frames
+from pipelines.events.files import Events, day_folder, events_at, read_frames
 from pipelines.events.server import run
 from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Return 0, or 1 with a sentence on stderr when the receiver could not start or the events could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.events", description=__doc__)
-    parser.add_argument("--count", action="store_true", help="print how many events are stored, and end")
-    options = parser.parse_args(arguments)
+@click.command(cls=Command, epilog=example("receiver", "receiver --count"))
+@click.option("--count", is_flag=True, help="Print how many events are stored, by date, and end.")
+def command(*, count: bool) -> None:
+    """Receive End Call Events from RingCX, in the foreground, until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("pipelines.events").setLevel(logging.INFO)
-    try:
-        if options.count:
-            print_counts(load(S3Settings), sys.stdout)
-        else:
-            run(load(ReceiverSettings))
-    except (SettingsError, StorageError, EventsUnavailable) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    if count:
+        _print_counts(load(S3Settings))
+    else:
+        run(load(ReceiverSettings))
 
 
-def print_counts(settings: S3Settings, out: TextIO) -> None:
+def _print_counts(settings: S3Settings) -> None:
     """Print how many events are stored, a line a date, and the sum; no field is shown.
 
     Raises:
@@ -45,13 +38,13 @@ def print_counts(settings: S3Settings, out: TextIO) -> None:
     if settings.events_url is None:
         raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
     stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))
-    out.write(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}\n")
+    click.echo(f"{'date':<12}{'events':>10}{'calls':>10}{'damaged':>10}")
     total: Counter[str] = Counter()
     for day in stored.days():
         counts = _counts(stored, day)
         total += counts
-        out.write(_row(str(day), counts))
-    out.write(_row("in all", total))
+        click.echo(_row(str(day), counts))
+    click.echo(_row("in all", total))
 
 
 def _counts(stored: Events, day: date) -> Counter[str]:
@@ -67,8 +60,4 @@ def _counts(stored: Events, day: date) -> Counter[str]:
 
 
 def _row(title: str, counts: Counter[str]) -> str:
-    return f"{title:<12}{counts['events']:>10}{counts['calls']:>10}{counts['damaged']:>10}\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{title:<12}{counts['events']:>10}{counts['calls']:>10}{counts['damaged']:>10}"

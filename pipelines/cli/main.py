@@ -1,0 +1,79 @@
+"""`ringcx-archive`: finds the subcommand, and ends with its exit code, or with one sentence and 2 or 130.
+
+A subcommand's module is imported when it is called, so that the help and the small receiver need no pandas or Dagster.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import MappingProxyType
+
+import click
+from click.shell_completion import CompletionItem
+
+_COMMANDS = MappingProxyType(
+    {
+        "status": "Show which dates are complete, and what the others lack.",
+        "verify": "Prove that the archive of some dates is as it was sealed.",
+        "plan": "Show what a backfill of some dates would take.",
+        "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
+        "receiver": "Receive End Call Events from RingCX.",
+    }
+)
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        if cmd_name not in _COMMANDS:
+            return None
+        try:
+            command: click.Command = import_module(f"pipelines.cli.{cmd_name}").command
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"{cmd_name} needs the package {error.name}, which is not installed; for the receiver: "
+                "pip install '.[receiver]'"
+            ) from None
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(
+    cls=_Commands,
+    no_args_is_help=False,
+    epilog="Exit codes: 0 success; 1 the answer is no (a gap, a discrepancy, a failure); 2 the command or a setting is "
+    "wrong; 3 it cannot be answered yes yet (a date waits, or is unknown); 130 stopped with Ctrl-C. Settings come from "
+    "the environment and from .env in the working folder.",
+)
+@click.version_option(package_name="ringcx-archive", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Archive RingCX call recordings in your own S3 bucket, and prove that none is missing."""
+
+
+def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
+    """Run the command and return its exit code. `obj`: what `options.Outside` says, for tests."""
+    try:
+        return int(commands.main(arguments, "ringcx-archive", standalone_mode=False, obj=obj) or 0)
+    except click.Abort:
+        code, sentence = 130, "Stopped before the end: what is not shown above was not done"
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        code, sentence = 2, f"{error.format_message().rstrip('.')}{hint}"
+    click.echo(f"{sentence}.", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

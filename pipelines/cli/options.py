@@ -1,0 +1,116 @@
+"""What the subcommands share: dates and files on the command line, and errors that people can expect.
+
+Exit codes: docs/operations.md. Not here: what a subcommand does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from pipelines.archive.errors import StorageError
+from pipelines.calendar import utc_now
+from pipelines.events.files import EventsUnavailable
+from pipelines.ledger.files import LedgerError
+from pipelines.settings import SettingsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What a subcommand works with, besides its settings: the S3 client (made when there is none), clock and waits."""
+
+    s3: S3Client | None = None
+    clock: Callable[[], datetime] = utc_now
+    backoff_s: float | None = None
+
+
+pass_outside = click.make_pass_decorator(Outside, ensure=True)
+
+
+class Command(click.Command):
+    """A subcommand whose expected errors end in one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, StorageError, LedgerError, EventsUnavailable) as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:  # `… | head`: click ends quietly
+            raise
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise click.ClickException(f"A file could not be written ({reason})") from None
+
+
+class _Date(click.ParamType[date]):
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:  # noqa: ANN401
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
+        except ValueError:
+            self.fail(f"{value} is not a date of the calendar; write it like 2026-11-18", param, ctx)
+
+
+def date_range(*, required: bool = True) -> Callable[[_F], _F]:
+    """Add `--from` and `--to`, which are both part of the range, as `first` and `last`."""
+
+    def add(function: _F) -> _F:
+        last = click.option("--to", "last", type=_Date(), required=required, help="The last date, included.")
+        first = click.option("--from", "first", type=_Date(), required=required, help="The first date.")
+        return first(last(function))
+
+    return add
+
+
+def json_file(what: str) -> Callable[[_F], _F]:
+    """Add `--json`, as `file`: where the subcommand writes `what`."""
+
+    def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
+        if file is not None and not file.parent.is_dir():
+            raise click.BadParameter(f"there is no folder {file.parent}; make it, or name another file", ctx, param)
+        return file
+
+    kind = click.Path(dir_okay=False, writable=True, path_type=Path)
+    return click.option("--json", "file", type=kind, metavar="FILE", callback=check, help=f"Write {what} to this file.")
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[TextIO]:
+    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error."""
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as into:
+            yield into
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_range(first: date, last: date, today: date) -> None:
+    """See to it that the range has a date, and none that is yet to come.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if first > last:
+        raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
+    if last > today:
+        raise click.UsageError(f"--to {last} is in the future: give {today} or an earlier date")
+
+
+def example(*lines: str) -> str:
+    """Return the end of a subcommand's help, with its example as it is written."""
+    return "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in lines)

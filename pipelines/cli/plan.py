@@ -1,0 +1,51 @@
+"""`ringcx-archive plan`: says what a backfill of some dates would take before it runs, and how to launch it.
+
+Reads the ledger and changes nothing; asks RingCX nothing and needs no log-in to it, and no Dagster.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import click
+
+from pipelines import storage
+from pipelines.archive.client import make_s3_client
+from pipelines.calendar import local_day
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_range,
+    example,
+    json_file,
+    pass_outside,
+    whole_file,
+)
+from pipelines.ledger.store import Ledger
+from pipelines.settings import PlanSettings, load
+from pipelines.steps.plan import render
+from pipelines.steps.plan.estimate import make_plan
+
+
+@click.command(cls=Command, epilog=example("plan --from 2026-08-01 --to 2026-10-31"))
+@date_range()
+@json_file("the whole plan, every date included,")
+@pass_outside
+def command(outside: Outside, first: date, last: date, file: Path | None) -> None:
+    """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
+    settings, now = load(PlanSettings), outside.clock()
+    check_range(first, last, local_day(now, settings.zone))
+    if first < settings.archive_start_date:
+        raise click.UsageError(
+            f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later "
+            "date, or set ARCHIVE_START_DATE"
+        )
+    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
+    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
+    plan = make_plan(ledger, settings, first, last, now)
+    click.echo(render.text(plan))
+    if file is not None:
+        with whole_file(file) as into:
+            into.write(f"{render.document(plan, now)}\n")

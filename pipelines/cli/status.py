@@ -1,0 +1,138 @@
+"""`ringcx-archive status`: answers the morning's question: which dates are complete, and what do the others lack?
+
+Reads the ledger and the names and sizes of the objects; changes nothing, needs no log-in to RingCX and no Dagster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
+from pipelines.archive.errors import StoreDamaged
+from pipelines.calendar import local_day
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_range,
+    example,
+    json_file,
+    pass_outside,
+    whole_file,
+)
+from pipelines.ledger.files import LedgerDamaged
+from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings, load
+from pipelines.steps.check.verdict import EXIT_CODES, DateVerdict, Verdict, judge_date, sentence_of, worst
+from pipelines.steps.parallel import map_in_order
+from pipelines.wording import number
+
+FORMAT = "ringcx-archive/status/1"
+_READERS = 4  # dates at once: each holds its recordings in memory
+_SHOWN = 20  # sentences on the screen; the file of --json has all of them
+_COLUMNS = ("verdict", "expected", "held", "waiting", "next try (UTC)", "late", "lost", "days left")
+_WIDTHS = (10, 10, 10, 10, 18, 8, 8, 11)
+_LATE = ("overdue", "stuck")
+
+
+@click.command(cls=Command, epilog=example("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json"))
+@date_range(required=False)
+@json_file("the whole answer, every date included,")
+@pass_outside
+def command(outside: Outside, first: date | None, last: date | None, file: Path | None) -> int:
+    """Show which dates are complete, and what the others lack. Reads, and changes nothing.
+
+    Without --from and --to: the dates that RingCX still keeps, up to yesterday. Exit code 0: every date is complete;
+    1: one has gaps; 3: the worst is waiting or unknown.
+    """
+    settings, now = load(VerifySettings), outside.clock()
+    today = local_day(now, settings.zone)
+    kept = today - timedelta(days=settings.ringcx_retention_days - 1)
+    yesterday = today - timedelta(days=1)
+    first = first or min(max(settings.archive_start_date, kept), yesterday)
+    last = last or yesterday
+    check_range(first, last, today)
+    client = outside.s3 or make_s3_client(max_connections=2 * _READERS, options=settings.s3_options)
+    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
+    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    rows: list[dict[str, Any]] = []
+    click.echo(f"{'date':<12}{_line(_COLUMNS)}")
+    for row in status(ledger, bucket, settings, first, last, now=now):
+        rows.append(row)
+        click.echo(f"{row['date']:<12}{_line(_cells(row))}")
+    verdicts = [Verdict(row["verdict"]) for row in rows]
+    verdict, sentence = worst(verdicts), sentence_of(verdicts)
+    lacking = [row for row in rows if row["verdict"] != Verdict.complete]
+    for row in lacking[:_SHOWN]:
+        click.echo(f"\n{row['date']}: {row['sentence']}", nl=False)
+    if len(lacking) > _SHOWN:
+        click.echo(f"\n… and {number(len(lacking) - _SHOWN, 'more date')}: --json FILE has all of them.", nl=False)
+    click.echo(f"\n{sentence}" if lacking else sentence)
+    if file is not None:
+        head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
+        document = {**head, "verdict": verdict, "sentence": sentence, "dates": rows}
+        with whole_file(file) as into:
+            into.write(f"{json.dumps(document, indent=1)}\n")
+    return EXIT_CODES[verdict]
+
+
+def status(
+    ledger: Ledger, bucket: Bucket, settings: VerifySettings, first: date, last: date, *, now: datetime
+) -> Iterator[dict[str, Any]]:
+    """Yield the status of each date from `first` to `last`, under the names of the JSON document.
+
+    A date whose part of the ledger or of the archive is damaged is unknown, and does not stop the others.
+    """
+    today = local_day(now, settings.zone)
+
+    def of_date(day: date) -> dict[str, Any]:
+        left = max(settings.ringcx_retention_days - (today - day).days, 0)
+        try:
+            return {
+                "date": str(day),
+                **_document(judge_date(ledger, bucket, day, settings, now=now)),
+                "days_left": left,
+            }
+        except (LedgerDamaged, StoreDamaged) as error:
+            unread = dict.fromkeys(("expected", "held", "waiting", "next_at", "late"))
+            sentence = f"It is unknown what {day} holds: {error}"
+            row: dict[str, Any] = {"date": str(day), "verdict": Verdict.unknown, **unread, "lost": {}, "not_pulled": []}
+            return {**row, "sentence": sentence, "days_left": left}
+
+    days = (first + timedelta(days=after) for after in range((last - first).days + 1))
+    for _, row in map_in_order(of_date, days, threads=_READERS):
+        yield row
+
+
+def _document(found: DateVerdict) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict,
+        "expected": found.expected,
+        "held": found.held,
+        "waiting": found.counts["waiting"],
+        "next_at": None if found.next_at is None else found.next_at.isoformat(),
+        "late": sum(found.counts[name] for name in _LATE),
+        "lost": found.lost,
+        "not_pulled": [str(gap) for gap in found.not_pulled],
+        "sentence": found.sentence,
+    }
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    next_at = "" if row["next_at"] is None else f"{datetime.fromisoformat(row['next_at']):%Y-%m-%d %H:%M}"
+    counts = [row["expected"], row["held"], row["waiting"]]
+    last = [row["late"], sum(row["lost"].values()), row["days_left"]]
+    counts, last = (["?" if count is None else count for count in part] for part in (counts, last))
+    return (row["verdict"], *counts, next_at, *last)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "".join(str(cell).rjust(width) for cell, width in zip(cells, _WIDTHS, strict=True))

@@ -1,0 +1,188 @@
+"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not believe us.
+
+Reads the bucket and the ledger again, writes to neither, needs no log-in to RingCX and no Dagster. What is proved, and
+how: `steps/verify`; which date is complete: `steps/check/verdict`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
+from pipelines.calendar import local_day, utc_now
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_range,
+    example,
+    json_file,
+    pass_outside,
+    whole_file,
+)
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.store import Ledger
+from pipelines.settings import Calendar, VerifySettings, load
+from pipelines.steps.check.verdict import EXIT_CODES, worst
+from pipelines.steps.verify.days import Archive, verify_days
+from pipelines.steps.verify.objects import Reading, find_strays
+from pipelines.steps.verify.report import DayResult, Discrepancy, Report
+from pipelines.wording import number
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_SHOWN = 50  # discrepancies of one date on the screen where --json takes them all
+_COLUMNS = ("verdict", "manifest", "found", "held", "pending", "lost", "MB", "read")
+
+
+class Screen:
+    """The table, line by line; on a terminal also how far the present date is. `limit`: discrepancies for each date."""
+
+    def __init__(self, out: TextIO, live: TextIO, limit: int | None = None) -> None:
+        self._out = out
+        self._live = live if live.isatty() else None
+        self._limit = limit
+        self._shown = 0
+
+    def line(self, text: str) -> None:
+        """Write a line that stays."""
+        if self._live is not None:
+            self._live.write("\r\033[K")
+            self._live.flush()
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def progress(self, day: date, done: int, of: int) -> None:
+        """Overwrite the last line of a terminal."""
+        if self._live is not None and (done % 25 == 0 or done == of):
+            self._live.write(f"\r\033[K{day}  {done:,} of {of:,} recordings")
+            self._live.flush()
+
+    def discrepancy(self, found: Discrepancy) -> None:
+        """Show a discrepancy, above its date's line."""
+        self._shown += 1
+        if self._limit is None or self._shown <= self._limit:
+            self.line(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
+
+    def result(self, day: DayResult) -> None:
+        """Show a date's line."""
+        count = day.doubts.total()
+        manifest = "-" if day.manifest is None else day.manifest
+        cells = (day.verdict, manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
+        if self._limit is not None and self._shown > self._limit:
+            self.line(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
+        said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
+        self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
+        self._shown = 0
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "verify --from 2026-11-01 --to 2026-11-22",
+        "verify --from 2026-11-22 --to 2026-11-22 --read-data 10% --json verify.json",
+    ),
+)
+@date_range()
+@click.option(
+    "--read-data",
+    is_flag=False,
+    flag_value="100%",
+    metavar="[10%]",
+    help="Read the recordings' bytes and hash them: all, or this share of them, chosen at random.",
+)
+@click.option(
+    "--require-complete",
+    is_flag=True,
+    help="Exit with 0 only if every date is complete, and not already if what is held is as it was sealed.",
+)
+@click.option("--seed", help="Choose the same share again as an earlier run, which printed it.")
+@json_file("the whole result, every discrepancy included,")
+@pass_outside
+def command(
+    outside: Outside,
+    *,
+    first: date,
+    last: date,
+    read_data: str | None,
+    require_complete: bool,
+    seed: str | None,
+    file: Path | None,
+) -> int:
+    """Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.
+
+    Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one waits or is
+    unknown.
+    """
+    check_range(first, last, local_day(utc_now(), load(Calendar).zone))
+    reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
+    settings = load(VerifySettings)
+    archive = open_archive(settings, outside.s3)
+    screen = Screen(sys.stdout, sys.stderr, None if file is None else _SHOWN)
+    report = Report(
+        {
+            "bucket": archive.bucket.name,
+            "prefix": archive.bucket.prefix,
+            "from": first.isoformat(),
+            "to": last.isoformat(),
+            "started_at": utc_now().isoformat(),
+            "read_data": {"share": reading.share, "seed": reading.seed} if reading.share else None,
+            "signatures": archive.verifier is not None,
+        }
+    )
+
+    def add(discrepancy: Discrepancy) -> None:
+        report.add(discrepancy)
+        screen.discrepancy(discrepancy)
+
+    if 0 < reading.share < 1:
+        share = f"{reading.share:.4%} of the recordings"
+        screen.line(f"Reading a random {share}; the same again with --seed {reading.seed}")
+    screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
+    for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
+        report.dates.append(result)
+        screen.result(result)
+    for stray in find_strays(archive.bucket, (settings.ledger, settings.events_url)):
+        add(stray)
+    if archive.verifier is None:
+        report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")
+        screen.line(f"Note: {report.notes[0]}")
+    screen.line(report.sentence())
+    if file is not None:
+        with whole_file(file) as into:
+            report.write(into, utc_now())
+    total = report.sum()
+    if require_complete and not total["strays"]:
+        return EXIT_CODES[worst(day.verdict for day in report.dates)]
+    return 1 if total["doubts"] else 0
+
+
+def open_archive(settings: VerifySettings, s3: S3Client | None) -> Archive:
+    """Open the archive of the settings.
+
+    Raises:
+        StorageRefused, KeyUnusable: settings or rights are wrong.
+    """
+    client = s3 or make_s3_client(max_connections=2 * settings.archive_concurrency, options=settings.s3_options)
+    files = storage.ledger_files(settings, client)
+    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    ledger, verifier = Ledger(files, clock=utc_now), storage.verifier(settings)
+    return Archive(bucket, ledger, LedgerParts(files), settings, verifier, utc_now())
+
+
+def _share(text: str | None) -> float:
+    if text is None:
+        return 0.0
+    if re.fullmatch(r"\d{1,3}(\.\d{1,6})?%?", text, re.ASCII) and 0 < float(text.rstrip("%")) <= 100:
+        return float(text.rstrip("%")) / 100
+    raise click.UsageError("--read-data takes a share from above 0% to 100%, such as 10%, or nothing for all")

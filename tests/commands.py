@@ -1,0 +1,26 @@
+"""The command `ringcx-archive`, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.calendar import utc_now
+from pipelines.cli.main import main
+from pipelines.cli.options import Outside
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(
+    subcommand: str,
+    arguments: Sequence[str],
+    s3: Any = None,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    backoff_s: float | None = None,
+) -> int:
+    """Return the exit code."""
+    return main([subcommand, *arguments], Outside(s3, clock, backoff_s))
