@@ -28,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Outside:
-    """What a subcommand works with, besides its settings: the S3 client (made when there is none), clock and waits."""
+    """What a subcommand works with next to its settings: the S3 client (made when there is none), clock and waits."""
 
     s3: S3Client | None = None
     clock: Callable[[], datetime] = utc_now
