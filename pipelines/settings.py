@@ -58,8 +58,13 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+@cache
+def _zones() -> set[str]:
+    return available_timezones()  # walks the zones' folders, tens of milliseconds each time
+
+
 def _known_zone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValueError("is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
     return name
 

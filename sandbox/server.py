@@ -100,6 +100,8 @@ class RunningSandbox:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(_START_S)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
     def truth(self, date: str, *, account: str | None = None, timezone: str = "UTC") -> list[dict[str, Any]]:
         """The recordings that exist by now and start on that local date, as `GET /sandbox/truth` lists them."""

@@ -109,6 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.request = self.tls.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        """Close the connection itself: the server closes only the socket that TLS took over."""
+        super().finish()
+        self.connection.close()
+
     def do_CONNECT(self) -> None:
         host = self.path.rpartition(":")[0]
         if not self._may_use_proxy():

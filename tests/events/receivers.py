@@ -80,6 +80,8 @@ class ReceiverProcess:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
         self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     @property
     def url(self) -> str:

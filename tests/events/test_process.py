@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,13 @@ def answer_of(connection: socket.socket) -> bytes:
 @pytest.mark.slow
 def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
     head = f"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZATION}\r\nContent-Length: 100\r\n"
-    with ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="1", EVENTS_MAX_CONNECTIONS="5") as receiver:
+    with (
+        ReceiverProcess(place, EVENTS_TIMEOUT_SECONDS="1", EVENTS_MAX_CONNECTIONS="5") as receiver,
+        ExitStack() as all_,
+    ):
 
         def dawdle(begun: str) -> socket.socket:
-            connection = socket.create_connection(("127.0.0.1", receiver.port))
+            connection = all_.enter_context(socket.create_connection(("127.0.0.1", receiver.port)))
             connection.sendall(begun.encode())
             return connection
 

@@ -80,7 +80,7 @@ def test_the_schedules_runs_stand_before_others_in_the_queue_and_the_newest_date
 
     def priorities(name: str, at: datetime) -> list[int]:
         context = build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
-        requests = defs.get_schedule_def(name).evaluate_tick(context).run_requests or []
+        requests = defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or []
         return [int(one.tags["dagster/priority"]) for one in requests]
 
     night = priorities("daily_archive", datetime(2026, 11, 24, 4, 30, tzinfo=UTC))

@@ -103,16 +103,17 @@ class Archiver:
         self.source = source
 
     def register(self, *, age: timedelta, layout: str = "mono") -> None:
+        now = datetime.now(UTC)  # not NOW: the file's tests may take longer than a recording is young
         states = [
             some_state(
                 f"15300002/{name}",
                 DAY,
                 layout=layout,
                 link=f"http://{self.source.host}/r?file={name}",
-                started_at=NOW - age,
-                first_seen_at=NOW,
-                written_at=NOW,
-                next_attempt_at=NOW,
+                started_at=now - age,
+                first_seen_at=now,
+                written_at=now,
+                next_attempt_at=now,
             )
             for name in self.source.script
         ]

@@ -90,7 +90,7 @@ def test_each_date_is_judged_by_its_checks_and_all_dates_by_one_that_no_dates_ru
     assert {f"{asset}_{name}" for asset, name in of_a_date} <= steps
     assert "recordings_no_overdue_recordings" not in steps
     assert [node.name for node in defs.resolve_job_def("standing_check").nodes] == ["recordings_no_overdue_recordings"]
-    schedule = defs.get_schedule_def("daily_standing_check")
+    schedule = defs.resolve_schedule_def("daily_standing_check")
     assert (schedule.job_name, schedule.cron_schedule) == ("standing_check", "0 12 * * *")
 
 
@@ -167,7 +167,7 @@ def test_a_new_account_is_asked_for_its_first_date_and_offered_no_other(monkeypa
 
 def test_the_nightly_schedule_takes_yesterday_and_the_look_back_in_local_days() -> None:
     defs = build_defs(calendar=Calendar(archive_timezone="US/Arizona", archive_look_back_days=2))
-    schedule = defs.get_schedule_def("daily_archive")
+    schedule = defs.resolve_schedule_def("daily_archive")
     assert schedule.execution_timezone == "US/Arizona"
     # 04:30 in Arizona is 11:30 UTC; at 23:00 UTC of the day before, Arizona has the same date.
     requests = evaluate_schedule(defs, "daily_archive", datetime(2026, 11, 20, 11, 30, tzinfo=UTC))
@@ -183,14 +183,14 @@ def test_the_nightly_schedule_asks_for_nothing_before_the_first_date() -> None:
 
 def test_the_intraday_schedule_is_off_and_takes_the_current_local_day() -> None:
     defs = build_defs()
-    assert defs.get_schedule_def("intraday_archive").default_status.value == "STOPPED"
+    assert defs.resolve_schedule_def("intraday_archive").default_status.value == "STOPPED"
     requests = evaluate_schedule(defs, "intraday_archive", datetime(2026, 11, 20, 14, 15, tzinfo=UTC))
     assert [one.partition_key for one in requests] == ["2026-11-20"]
 
 
 def evaluate_schedule(defs: Definitions, name: str, at: datetime) -> list[RunRequest]:
     context = build_schedule_context(scheduled_execution_time=at, repository_def=defs.get_repository_def())
-    return list(defs.get_schedule_def(name).evaluate_tick(context).run_requests or [])
+    return list(defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
 
 
 def evaluate(instance: DagsterInstance, cursor: str | None = None, *, now: datetime | None = None) -> SensorResult:
@@ -305,7 +305,7 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent
         dagster_instance=it.instance,
         dagster_run=it.instance.get_run_by_id(result.run_id),
     ).for_run_failure()
-    (request,) = defs.get_sensor_def("archive_despite_failed_report")(context)
+    (request,) = defs.resolve_sensor_def("archive_despite_failed_report")(context)
     assert not isinstance(request, SkipReason)
     assert request.partition_key == recent[0].isoformat()
     assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection]).success

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+
+from pipelines.ringcx.limits.limiter import RateLimiter
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -13,3 +17,10 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     if request.param == "sqlite":
         return tmp_path / "limits.sqlite"
     return str(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def open_limiter() -> Iterator[Callable[..., RateLimiter]]:
+    """Make limiters that are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda *where, **options: stack.enter_context(closing(RateLimiter(*where, **options)))

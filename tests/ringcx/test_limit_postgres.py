@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -30,14 +30,16 @@ def own_server() -> Iterator[LocalPostgres]:
         yield server
 
 
-def test_hosts_whose_clocks_differ_share_the_databases_clock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    RateLimiter(database, margin_s=0).acquire("reports", "1", [Rate(1, 3)])
+def test_hosts_whose_clocks_differ_share_the_databases_clock(
+    database: str, monkeypatch: pytest.MonkeyPatch, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    open_limiter(database, margin_s=0).acquire("reports", "1", [Rate(1, 3)])
     started = time.monotonic()
     for wrong in (-86_400, 86_400):
         with monkeypatch.context() as patch:
             now = time.time()
             patch.setattr(time, "time", lambda now=now, wrong=wrong: now + wrong)
-            other = RateLimiter(database, margin_s=0)
+            other = open_limiter(database, margin_s=0)
             assert other.acquire("reports", "1", [Rate(1, 3)]) == pytest.approx(3, abs=1.5)
             other.close()
     assert time.monotonic() - started >= 5.9
@@ -70,18 +72,18 @@ RateLimiter(url).acquire("reports", "1", [Rate(100, 60)])
 
 
 def test_a_user_without_the_right_to_make_tables_can_work_with_those_that_are_there(
-    postgres_server: LocalPostgres, database: str
+    postgres_server: LocalPostgres, database: str, open_limiter: Callable[..., RateLimiter]
 ) -> None:
-    RateLimiter(database).acquire("reports", "1", [Rate(5, 60)])
+    open_limiter(database).acquire("reports", "1", [Rate(5, 60)])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE ROLE humble LOGIN PASSWORD 'humble-password'")
         try:
             humble = database.replace(f"{USER}:{postgres_server.password}", "humble:humble-password")
             with pytest.raises(LimiterBroken, match="permission denied"):
-                RateLimiter(humble).acquire("reports", "1", [Rate(5, 60)])
+                open_limiter(humble).acquire("reports", "1", [Rate(5, 60)])
             for table in TABLES:
                 connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO humble")
-            limiter = RateLimiter(humble, margin_s=0)
+            limiter = open_limiter(humble, margin_s=0)
             assert limiter.acquire("reports", "1", [Rate(5, 60)]) == pytest.approx(0, abs=2)
             limiter.close()
         finally:
@@ -118,7 +120,9 @@ def test_a_database_that_comes_back_within_a_minute_is_waited_for_and_has_forgot
     limiter.close()
 
 
-def test_a_waiter_whose_connection_is_cut_keeps_its_place(own_server: LocalPostgres) -> None:
+def test_a_waiter_whose_connection_is_cut_keeps_its_place(
+    own_server: LocalPostgres, open_limiter: Callable[..., RateLimiter]
+) -> None:
     waiting, order = threading.Event(), []
 
     def wait(name: str, priority: int) -> None:
@@ -126,12 +130,12 @@ def test_a_waiter_whose_connection_is_cut_keeps_its_place(own_server: LocalPostg
             waiting.set()
             time.sleep(min(seconds, 0.2))
 
-        limiter = RateLimiter(own_server.url(), sleep=sleep, margin_s=0)
+        limiter = open_limiter(own_server.url(), sleep=sleep, margin_s=0)
         limiter.acquire("reports", "1", [Rate(1, 4)], priority=priority)
         order.append(name)
         limiter.close()
 
-    RateLimiter(own_server.url(), margin_s=0).acquire("reports", "1", [Rate(1, 4)])
+    open_limiter(own_server.url(), margin_s=0).acquire("reports", "1", [Rate(1, 4)])
     first = threading.Thread(target=wait, args=("first", 0))
     first.start()
     assert waiting.wait(10)

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,8 +92,10 @@ def test_acquire_returns_the_seconds_waited(limiter: RateLimiter) -> None:
     assert limiter.acquire("reports", "1", [Rate(1, 30)]) == pytest.approx(30)
 
 
-def test_the_margin_is_added_to_each_window(where: Path | str, fake: FakeTime) -> None:
-    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=1.5)
+def test_the_margin_is_added_to_each_window(
+    where: Path | str, fake: FakeTime, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    limiter = open_limiter(where, clock=fake, sleep=fake.sleep, margin_s=1.5)
     limiter.acquire("reports", "1", [Rate(1, 30)])
     assert limiter.acquire("reports", "1", [Rate(1, 30)]) == pytest.approx(31.5)
 
@@ -133,8 +135,10 @@ def test_the_permits_of_before_a_restart_still_count(where: Path | str, fake: Fa
         limiter.close()
 
 
-def test_a_hold_off_stops_everybody_until_it_is_over(where: Path | str, fake: FakeTime) -> None:
-    one, other = (RateLimiter(where, clock=fake, sleep=fake.sleep) for _ in range(2))
+def test_a_hold_off_stops_everybody_until_it_is_over(
+    where: Path | str, fake: FakeTime, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    one, other = (open_limiter(where, clock=fake, sleep=fake.sleep) for _ in range(2))
     one.hold_off("reports", "1", 90)
     assert other.acquire("reports", "2", [Rate(5, 60)]) == 0
     assert other.acquire("media", "1", ()) == 0
@@ -205,8 +209,10 @@ def test_prepare_is_called_before_every_look_so_that_a_token_is_fresh_when_the_p
     assert len(prepared) > 100
 
 
-def test_a_stop_ends_the_wait_at_once_and_leaves_the_place_to_the_next(where: Path | str) -> None:
-    limiter = RateLimiter(where, margin_s=0)
+def test_a_stop_ends_the_wait_at_once_and_leaves_the_place_to_the_next(
+    where: Path | str, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    limiter = open_limiter(where, margin_s=0)
     limiter.acquire("reports", "1", [Rate(1, 600)])
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
@@ -215,7 +221,7 @@ def test_a_stop_ends_the_wait_at_once_and_leaves_the_place_to_the_next(where: Pa
         limiter.acquire("reports", "1", [Rate(1, 600)], stop=stop)
     assert time.monotonic() - started < 2
     later = FakeTime(time.time())
-    other = RateLimiter(where, clock=later, sleep=later.sleep, margin_s=0)
+    other = open_limiter(where, clock=later, sleep=later.sleep, margin_s=0)
     assert other.acquire("reports", "1", [Rate(1, 600)]) < 600
 
 
@@ -227,8 +233,10 @@ def test_a_set_stop_event_is_noticed_before_a_permit_is_spent(limiter: RateLimit
     assert limiter.acquire("reports", "1", [Rate(1, 600)]) == 0
 
 
-def test_a_waiting_thread_keeps_nobody_else_waiting(where: Path | str) -> None:
-    limiter = RateLimiter(where)
+def test_a_waiting_thread_keeps_nobody_else_waiting(
+    where: Path | str, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    limiter = open_limiter(where)
     limiter.acquire("reports", "1", [Rate(1, 600)])
     stop = threading.Event()
     caught: list[type[BaseException]] = []
@@ -251,9 +259,9 @@ def test_a_waiting_thread_keeps_nobody_else_waiting(where: Path | str) -> None:
     assert caught == [Stopped]
 
 
-def test_whoever_waited_first_comes_first(where: Path | str) -> None:
+def test_whoever_waited_first_comes_first(where: Path | str, open_limiter: Callable[..., RateLimiter]) -> None:
     rates = [Rate(1, 0.3)]
-    RateLimiter(where, margin_s=0).acquire("reports", "1", [Rate(1, 0.3)])
+    open_limiter(where, margin_s=0).acquire("reports", "1", [Rate(1, 0.3)])
     order: list[int] = []
 
     def wait(number: int, in_the_queue: threading.Event) -> None:
@@ -261,12 +269,12 @@ def test_whoever_waited_first_comes_first(where: Path | str) -> None:
             in_the_queue.set()
             time.sleep(seconds)
 
-        limiter = RateLimiter(where, sleep=sleep, margin_s=0)
+        limiter = open_limiter(where, sleep=sleep, margin_s=0)
         limiter.acquire("reports", "1", rates)
         order.append(number)
         limiter.close()
 
-    RateLimiter(where).hold_off("reports", "1", 1)
+    open_limiter(where).hold_off("reports", "1", 1)
     threads = []
     for number in range(5):
         queued = threading.Event()
@@ -315,8 +323,10 @@ def test_four_processes_of_eight_threads_never_exceed_the_rates_nor_starve_a_thr
             assert max(taken.values()) - min(taken.values()) <= 2, "somebody was passed over"
 
 
-def test_killed_processes_neither_break_the_limiter_nor_keep_their_place(where: Path | str, fake: FakeTime) -> None:
-    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0)
+def test_killed_processes_neither_break_the_limiter_nor_keep_their_place(
+    where: Path | str, fake: FakeTime, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    limiter = open_limiter(where, clock=fake, sleep=fake.sleep, margin_s=0)
     limiter.acquire("reports", "1", [Rate(1, 10)])
     script = f"""
 import time
@@ -364,8 +374,8 @@ def test_a_folder_that_cannot_be_made_is_reported_with_its_setting(tmp_path: Pat
         RateLimiter(tmp_path / "file" / "limits.sqlite").acquire("reports", "1", [Rate(1, 1)])
 
 
-def test_a_free_limit_costs_next_to_nothing(where: Path | str) -> None:
-    limiter = RateLimiter(where)
+def test_a_free_limit_costs_next_to_nothing(where: Path | str, open_limiter: Callable[..., RateLimiter]) -> None:
+    limiter = open_limiter(where)
     started = time.process_time()
     for _ in range(1_000):
         limiter.acquire("media", "1", ())

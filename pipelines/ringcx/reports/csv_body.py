@@ -109,12 +109,13 @@ def _read_with_pyarrow(path: Path, block_bytes: int) -> tuple[list[str], pa.Tabl
         return "skip"
 
     try:
-        table = pa_csv.read_csv(
-            _Blocks(path),
-            read_options=pa_csv.ReadOptions(block_size=block_bytes, column_names=names),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_or_fail),
-            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
+        with _Blocks(path) as blocks:
+            table = pa_csv.read_csv(
+                blocks,
+                read_options=pa_csv.ReadOptions(block_size=block_bytes, column_names=names),
+                parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_or_fail),
+                convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
     except pa.ArrowInvalid:
         return None
     if not table.num_rows or [column[0].as_py() for column in table.itercolumns()] != headings:
