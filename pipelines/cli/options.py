@@ -64,19 +64,20 @@ class _Date(click.ParamType[date]):
             self.fail(f"{value} is not a date of the calendar; write it like 2026-11-18", param, ctx)
 
 
+def date_option(name: str, argument: str, help_text: str, *, required: bool = False) -> Callable[[_F], _F]:
+    """Add an option that takes a date."""
+    return click.option(name, argument, type=_Date(), required=required, help=help_text)
+
+
 def date_range(*, required: bool = True) -> Callable[[_F], _F]:
     """Add `--from` and `--to`, which are both part of the range, as `first` and `last`."""
-
-    def add(function: _F) -> _F:
-        last = click.option("--to", "last", type=_Date(), required=required, help="The last date, included.")
-        first = click.option("--from", "first", type=_Date(), required=required, help="The first date.")
-        return first(last(function))
-
-    return add
+    first = date_option("--from", "first", "The first date.", required=required)
+    last = date_option("--to", "last", "The last date, included.", required=required)
+    return lambda function: first(last(function))
 
 
-def json_file(what: str) -> Callable[[_F], _F]:
-    """Add `--json`, as `file`: where the subcommand writes `what`."""
+def file_option(name: str, argument: str, what: str) -> Callable[[_F], _F]:
+    """Add an option that names the file into which the subcommand writes `what`."""
 
     def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and not file.parent.is_dir():
@@ -84,7 +85,12 @@ def json_file(what: str) -> Callable[[_F], _F]:
         return file
 
     kind = click.Path(dir_okay=False, writable=True, path_type=Path)
-    return click.option("--json", "file", type=kind, metavar="FILE", callback=check, help=f"Write {what} to this file.")
+    return click.option(name, argument, type=kind, metavar="FILE", callback=check, help=f"Write {what} to this file.")
+
+
+def json_file(what: str) -> Callable[[_F], _F]:
+    """Add `--json`, as `file`."""
+    return file_option("--json", "file", what)
 
 
 @contextmanager

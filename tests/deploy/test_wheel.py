@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("status", "verify", "plan", "check", "receiver")
+COMMANDS = ("status", "verify", "certificate", "plan", "check", "receiver")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"pipelines", "assets", "ringcx_archive"}
+    assert "pipelines/cli/certificate.html" in names
     assert not [name for name in names if name.endswith((".env", ".parquet", ".pyc"))]
 
 

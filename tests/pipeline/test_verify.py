@@ -9,7 +9,10 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -31,6 +34,7 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from pipelines.steps.check.verdict import EXIT_CODES
 from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
@@ -42,7 +46,7 @@ ARCHIVE_PREFIX = "vault/"
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=back) for back in (4, 3, 2)]
 FIRST, MIDDLE, LAST = DAYS
-COPIES = 60
+COPIES = 64
 
 
 @dataclass
@@ -822,3 +826,107 @@ def kms(key: Ed25519PrivateKey) -> _Serving:
             return 200, {"KeyId": "arn", "Signature": base64.b64encode(key.sign(message)).decode()}
 
     return _Serving(Handler, calls)
+
+
+# --- certificates -----------------------------------------------------------------------------------------------------
+
+_AWS = """#!{python}
+import shutil, sys
+from pipelines.archive.client import make_s3_client
+_, s3, cp, source, target = sys.argv
+assert (s3, cp) == ("s3", "cp")
+bucket, _, key = source.removeprefix("s3://").partition("/")
+make_s3_client(max_connections=1).download_file(bucket, key, target)
+"""
+
+
+def certified(copy: Copy, *dates: str) -> tuple[int, dict[str, Any], str]:
+    """Return the exit code, the JSON and the page."""
+    html, file = copy.folder / "certificate.html", copy.folder / "certificate.json"
+    code = run("certificate", [*dates, "--html", str(html), "--json", str(file)], copy.client)
+    return code, json.loads(file.read_text()), html.read_text()
+
+
+def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    private, public = pem(key)
+    (copy.folder / "key.pem").write_bytes(private)
+    (copy.folder / "public.pem").write_bytes(public)
+    monkeypatch.setenv("ARCHIVE_SIGNING_KEY_FILE", str(copy.folder / "key.pem"))
+    with DagsterInstance.ephemeral() as instance:
+        assert sealed_again(instance, FIRST)
+    _, document, html = certified(copy, "--date", str(FIRST))
+    (of_date,) = document["dates"]
+    latest = copy.manifests(FIRST)[-1]
+    entries = json.loads(copy.get(latest))["entries"]
+    assert of_date["manifest"]["sha256"] == hashlib.sha256(copy.get(latest)).hexdigest()
+    assert of_date["manifest"]["signature"] == {"key": f"{latest}.sig", "state": "valid"}
+    assert [(one["recording_id"], one["state"]) for one in of_date["recordings"]] == [
+        (one["recording_id"], one["status"]) for one in entries
+    ]
+    assert all(str(one[name]) in html for one in entries for name in ("recording_id", "sha256") if one[name])
+    assert "<script" not in html
+    assert "http" not in re.sub(r"http-equiv", "", html)
+    tools = copy.folder / "tools"
+    tools.mkdir()
+    (tools / "aws").write_text(_AWS.format(python=sys.executable))
+    (tools / "aws").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    checked = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(of_date["commands"])],
+        cwd=copy.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.count(": OK") == 2
+    assert "Signature Verified Successfully" in checked.stdout
+
+
+def test_the_verdict_of_a_certificate_is_that_of_verify_for_each_date_of_a_range(copy: Copy) -> None:
+    copy.verify()
+    code, document, html = certified(copy, "--from", str(FIRST), "--to", str(LAST))
+    assert [one["verdict"] for one in document["dates"]] == [one["verdict"] for one in copy.result["dates"]]
+    assert [one["sentence"] for one in document["dates"]] == [one["reason"] for one in copy.result["dates"]]
+    assert document["verdict"] == copy.result["verdict"]
+    assert code == EXIT_CODES[document["verdict"]]
+    assert html.count("<section>") == len(DAYS)
+    assert {one["manifest"]["signature"]["state"] for one in document["dates"]} == {"none"}
+
+
+def test_a_date_without_a_manifest_or_with_a_damaged_one_is_certified_as_such(copy: Copy) -> None:
+    for key in copy.manifests(FIRST):
+        copy.delete(key)
+    for key in copy.manifests(MIDDLE):
+        copy.put(key, b"<script>alert(1)</script>")
+    code, document, html = certified(copy, "--from", str(FIRST - timedelta(days=9)), "--to", str(MIDDLE))
+    found = {one["date"]: one for one in document["dates"]}
+    assert code == 1
+    assert found[str(FIRST - timedelta(days=9))]["verdict"] == "unknown"
+    for day in (FIRST, MIDDLE):
+        assert (found[str(day)]["verdict"], found[str(day)]["manifest"]) == ("gaps", None)
+        assert found[str(day)]["recordings"] == []
+        assert found[str(day)]["discrepancies"]
+    assert html.count("no recording can be certified") == len(found)
+
+
+def test_what_a_forged_manifest_holds_is_shown_as_text_and_never_run(copy: Copy) -> None:
+    key = copy.manifests(MIDDLE)[-1]
+    forged = "<img src=x onerror=alert(1)>'; touch owned; '"
+
+    def forge(document: Any) -> None:
+        held = next(one for one in document["entries"] if one["status"] == "archived")
+        held.update(key=forged, reason=forged)
+
+    copy.put(key, edited(copy.get(key), forge, hashed=True))
+    code, document, html = certified(copy, "--date", str(MIDDLE))
+    assert (code, document["verdict"]) == (1, "gaps")
+    assert "<img" not in html
+    assert "&lt;img src=x" in html
+    commands = document["dates"][0]["commands"]
+    subprocess.run(["/bin/bash", "-c", "\n".join(commands)], cwd=copy.folder, env={"PATH": ""}, check=False)
+    assert not (copy.folder / "owned").exists()
