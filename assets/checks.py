@@ -17,7 +17,7 @@ from dagster import (
     asset_check,
 )
 
-from assets.presentation import table
+from assets.presentation import listing, table, without_zeros
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.failures import EXPECTED
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
@@ -141,17 +141,18 @@ def _shown(check: Callable[[], CheckResult]) -> AssetCheckResult:
         return AssetCheckResult(
             passed=False, severity=AssetCheckSeverity.ERROR, description=f"This could not be checked: {error}"
         )
-    tables = {name: rows for name, rows in result.tables.items() if len(rows)}
     return AssetCheckResult(
         passed=result.level is Level.ok,
         severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
         description=result.sentence,
         metadata={
             **({VERDICT: str(result.verdict)} if result.verdict else {}),
-            **result.counts,
+            **without_zeros(result.counts),
             **{
-                name: table(list(rows.columns), rows.astype(object).to_numpy().tolist())
-                for name, rows in tables.items()
+                name: table(list(rows.columns), rows.to_numpy(object).tolist())
+                for name, rows in result.tables.items()
+                if len(rows)
             },
+            **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
         },
     )

@@ -2,12 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
+import pandas as pd
 import pyarrow as pa
 from dagster import (
     AssetExecutionContext,
-    AssetObservation,
+    MarkdownMetadataValue,
     MetadataValue,
     TableColumn,
     TableMetadataValue,
@@ -17,6 +19,7 @@ from dagster import (
 
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
+from pipelines.steps.check.result import LISTED
 from pipelines.steps.fetch.fetcher import FetchResult
 
 PROGRESS_SECONDS = 30.0
@@ -26,7 +29,10 @@ Cell = str | int | float
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetadataValue:
-    """Return a table for the UI. A column is `float` if any of its values is, else `int` or `string` by its values."""
+    """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`.
+
+    A column is `float` if any of its values is, else `int` or `string` by its values.
+    """
     types = [_type([row[index] for row in rows]) for index in range(len(columns))]
     return MetadataValue.table(
         records=[TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
@@ -37,6 +43,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetada
 def _type(values: Sequence[Cell]) -> str:
     kinds = {type(value) for value in values}
     return "string" if not kinds or str in kinds else "float" if float in kinds else "int"
+
+
+def listing(rows: pd.DataFrame) -> MarkdownMetadataValue:
+    """Return rows as a list, which the UI opens in a window of its own: a line for each, without its empty values."""
+    # In a code span nothing that the source wrote is Markdown.
+    texts = rows.astype(str).replace("`", "'", regex=True).to_dict("records")
+    lines = [", ".join(f"{name} `{text}`" for name, text in row.items() if text) for row in texts]
+    if len(lines) >= LISTED:
+        lines.append(f"Only the first {LISTED} are listed here; the catalog of the date has all of them.")
+    return MetadataValue.md("\n".join(f"- {line}" for line in lines))
+
+
+def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers that say something: in a list of names and zeros nobody finds the problem."""
+    return {name: number for name, number in numbers.items() if number}
 
 
 def counts(by_status: Counter[Status]) -> dict[str, int]:
@@ -73,28 +94,23 @@ def column_schema(schema: pa.Schema) -> dict[str, TableSchema]:
 
 
 class ProgressReporter:
-    """Shows a long step's progress in the UI: an observation every 30 s or 10 %, not one per recording."""
+    """Logs how far a long step is: every 30 s or 10 %, with its rate and the time left."""
 
     def __init__(self, context: AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
-        self._context = context
+        self._log = context.log
         self._clock = clock
-        self._reported_at = clock()
+        self._began = self._reported_at = clock()
         self._reported = 0
 
     def __call__(self, progress: FetchResult) -> None:
-        """Show `progress` in the UI if it is time."""
-        ahead = progress.settled - self._reported
-        if not ahead or (
-            ahead < progress.due * PROGRESS_SHARE and self._clock() - self._reported_at < PROGRESS_SECONDS
-        ):
+        """Log `progress` if it is time."""
+        now, ahead = self._clock(), progress.settled - self._reported
+        if not ahead or (ahead < progress.due * PROGRESS_SHARE and now - self._reported_at < PROGRESS_SECONDS):
             return
-        self._reported, self._reported_at = progress.settled, self._clock()
-        megabytes = progress.size / 1e6
-        self._context.log.info("%d of %d recordings done, %.1f MB archived", progress.settled, progress.due, megabytes)
-        self._context.log_event(
-            AssetObservation(
-                asset_key=self._context.asset_key,
-                partition=self._context.partition_key,
-                metadata={"done": progress.settled, "due": progress.due, "megabytes_archived": round(megabytes, 1)},
-            )
+        self._reported, self._reported_at = progress.settled, now
+        rate = progress.settled / max(now - self._began, 0.001)
+        left = timedelta(seconds=round((progress.due - progress.settled) / rate))
+        self._log.info(
+            "%d of %d recordings done, %.1f MB archived, %.1f recordings a second, about %s left",
+            *(progress.settled, progress.due, progress.size / 1e6, rate, left),
         )

@@ -14,7 +14,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
-from pipelines.steps.check.result import SAMPLE
+from pipelines.steps.check.result import LISTED
 from pipelines.steps.fetch.fetcher import Fetcher
 from pipelines.steps.fetch.reopen import reopen
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
@@ -26,7 +26,7 @@ from pipelines.steps.pull.events import seconds_to_archive
 
 
 def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
-    return table(("recording",), [(recording_id,) for recording_id in recording_ids[:SAMPLE]])
+    return table(("recording",), [(recording_id,) for recording_id in recording_ids[:LISTED]])
 
 
 class RetryConfig(Config):

@@ -173,7 +173,7 @@ def test_the_counts_are_those_of_a_walk_over_the_rows(
     found = mono_and_stereo_agree(ledger, DAY, settings_of(ACCOUNTS), now=NOW)
     assert dict(found.counts) == walked(rows, pulled)
     missing = sum(value for name, value in found.counts.items() if "_not_in_" in name or "without" in name)
-    assert bool(len(found.tables["sample"])) == bool(missing)
+    assert bool(len(found.lists["sample"])) == bool(missing)
 
 
 def test_one_call_whose_uii_the_reports_write_in_different_letter_case_is_one_call(tmp_path: Path) -> None:

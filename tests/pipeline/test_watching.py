@@ -106,7 +106,7 @@ def test_a_recording_dated_before_the_first_partition_stops_no_tick_and_is_named
     assert said.counts["without_partition"] == 1
     assert "ARCHIVE_START_DATE=2024-01-01" in said.sentence
     assert str(old) in said.sentence
-    assert ("1/2023-12-30/a", "without_partition") in [tuple(row[:2]) for row in said.tables["sample"].to_numpy()]
+    assert ("1/2023-12-30/a", "without_partition") in [tuple(row[:2]) for row in said.lists["sample"].to_numpy()]
     watched.start = old
     assert watched.check().counts["without_partition"] == 0
     assert watched.asked(watched.tick()) == [str(new), str(old)]
@@ -201,7 +201,7 @@ def test_a_damaged_part_keeps_no_other_date_from_being_read_and_is_read_once_it_
     assert watched.asked(found) == [str(good)]
     said = watched.check()
     assert (said.level, said.counts["dates_damaged"], said.counts["overdue"]) == (Level.error, 1, 1)
-    assert part.name in said.tables["damaged"]["problem"][0]
+    assert part.name in said.lists["damaged"]["problem"][0]
     part.write_bytes(body)
     watched.now += timedelta(days=1)
     assert str(bad) in watched.asked(watched.tick(found.cursor))
@@ -253,7 +253,7 @@ def test_a_strange_file_in_the_ledger_stops_nothing_and_is_named_by_the_standing
     assert watched.tick().cursor
     said = watched.check()
     assert (said.level, said.counts["strange_files"]) == (Level.warning, 1)
-    assert "date=202-11-17" in said.tables["strange_files"]["file"][0]
+    assert "date=202-11-17" in said.lists["strange_files"]["file"][0]
     assert "1 file in the ledger is not a part of it" in said.sentence
 
 

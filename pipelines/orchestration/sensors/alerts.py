@@ -48,7 +48,7 @@ STEP_TODO = {
 }
 CHECK_TODO = {
     "every_recording_is_accounted_for": (
-        "open the check of the date: it counts the reasons and names up to twenty recordings. Run the date again; final"
+        "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final"
         " states are tried again with `retry_final: true` on the asset recordings."
     ),
     "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.ledger.store import Ledger
-from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples
+from pipelines.steps.check.result import CheckResult, Level, examples
 from pipelines.steps.fetch.attempt import duration_differs
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.recordings_table import RecordingsTable
@@ -58,7 +58,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
         level=Level.warning if len(flagged) else Level.ok,
         sentence=sentence,
         counts=counts,
-        tables={"sample": examples(flagged.head(SAMPLE))},
+        lists={"sample": examples(flagged)},
     )
 
 

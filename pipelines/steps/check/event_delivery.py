@@ -17,7 +17,7 @@ from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import YOUNG
-from pipelines.steps.check.result import SAMPLE, CheckResult, Level
+from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.matching import Call, call_of
 from pipelines.steps.link.rows import EVENTS, GLOBAL
 from pipelines.steps.pull.coverage import covers
@@ -70,8 +70,8 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
     )
     shares["percent"] = (100 * shares["calls"] / shares["of"]).fillna(0.0).round(2)
     # Half of the sample for the rarer matter.
-    sample = [("without_call", *call) for call in without_call[: max(SAMPLE // 2, SAMPLE - len(without_event))]]
-    sample += [("without_event", *call) for call in without_event[: SAMPLE - len(sample)]]
+    sample = [("without_call", *call) for call in without_call[: max(LISTED // 2, LISTED - len(without_event))]]
+    sample += [("without_event", *call) for call in without_event[: LISTED - len(sample)]]
     if sample:
         sentence = (
             f"On {day} {number(len(without_event), 'call')} of {len(reported)} with a recording came without an event "
@@ -87,7 +87,8 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
         level=Level.warning if sample or not_compared else Level.ok,
         sentence=sentence,
         counts=dict(zip(_COUNTS, figures, strict=True)),
-        tables={"shares": shares, "sample": pd.DataFrame(sample, columns=["matter", "account", "uii"])},
+        tables={"shares": shares},
+        lists={"sample": pd.DataFrame(sample, columns=["matter", "account", "uii"])},
     )
 
 

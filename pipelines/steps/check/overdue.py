@@ -22,7 +22,7 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
-from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
+from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
 from pipelines.steps.check.verdict import COLUMNS, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_in_order
@@ -124,10 +124,12 @@ def no_overdue_recordings(
         tables={
             "by_reason": by_reason.rename(columns={"status": "state"}),
             "by_days_left": _by_days_left(pending["days_left"], settings),
+            "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
+        },
+        lists={
             "sample": examples(pd.concat(named).drop_duplicates("recording_id")),
-            "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:SAMPLE]]}),
-            "strange_files": pd.DataFrame(strange[:SAMPLE], columns=["file", "why"]),
-            "damaged": pd.DataFrame({"problem": damaged[:SAMPLE]}),
+            "strange_files": pd.DataFrame(strange[:LISTED], columns=["file", "why"]),
+            "damaged": pd.DataFrame({"problem": damaged[:LISTED]}),
         },
     )
 

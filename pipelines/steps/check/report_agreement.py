@@ -22,7 +22,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.result import SAMPLE, CheckResult, Level
+from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.rows import AGENT, GLOBAL
 from pipelines.steps.pull.coverage import newest_by_account
 from pipelines.wording import number
@@ -152,7 +152,7 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
     kinds = [
         table[table[column]]
         .reset_index()
-        .head(SAMPLE)
+        .head(LISTED)
         .reindex(columns=_LEG, fill_value="")
         .assign(matter=matter)
         .reset_index()
@@ -163,7 +163,7 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
             (legs, "without_stereo", "without_stereo"),
         )
     ]
-    sample = pd.concat(kinds).sort_values("index", kind="stable").head(SAMPLE)
+    sample = pd.concat(kinds).sort_values("index", kind="stable").head(LISTED)
     sample = sample[["matter", *_LEG]].rename(columns={"account_id": "account", "session_id": "session"})
     if len(sample):
         sentence = (
@@ -189,5 +189,5 @@ def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *
         level=Level.warning if len(sample) or counts["accounts_not_compared"] else Level.ok,
         sentence=sentence,
         counts=counts,
-        tables={"sample": sample},
+        lists={"sample": sample},
     )

@@ -10,8 +10,8 @@ import pandas as pd
 
 from pipelines.wording import number
 
-SAMPLE = 20
-"""Counts are exact; of what is counted so many examples are shown."""
+LISTED = 200
+"""Counts are exact; of what is counted so many are listed, since the list is kept with each result."""
 
 
 class Level(StrEnum):
@@ -24,9 +24,13 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The answer of a check. `counts` are exact, `tables` of examples hold at most `SAMPLE` rows; no personal data.
+    """The answer of a check, without personal data.
 
-    `verdict`: of the date, in one word, where the check gives one.
+    Attributes:
+        verdict: of the date, in one word, where the check gives one.
+        counts: exact ones.
+        tables: of at most four short columns.
+        lists: what is listed line by line, at most `LISTED` each.
     """
 
     verdict: str = ""
@@ -34,14 +38,18 @@ class CheckResult:
     sentence: str
     counts: Mapping[str, int]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    lists: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def examples(recordings: pd.DataFrame) -> pd.DataFrame:
-    """Return the first `SAMPLE` recordings: the ledger's columns, and in `matter` what is wrong."""
+    """Return the first `LISTED` recordings: the ledger's columns, and in `matter` what is wrong."""
     columns = {"recording_id": "recording", "matter": "matter", "status": "state"}
     columns |= {name: name for name in ("reason", "date", "attempts")}
-    shown = recordings.head(SAMPLE)[list(columns)].rename(columns=columns)
-    return shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
+    shown = recordings.head(LISTED)[list(columns)].rename(columns=columns)
+    shown = shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
+    if "next_attempt_at" in recordings:
+        shown["next_try_utc"] = recordings["next_attempt_at"].dt.strftime("%Y-%m-%d %H:%M").fillna("")
+    return shown
 
 
 def problem_sentences(texts: Mapping[str, str], counts: Mapping[str, int], **facts: object) -> list[str]:

@@ -146,7 +146,7 @@ def report_is_plausible(
     else:
         sentence = _sentence(report, day, counts, usual, is_over=bounds[1] <= now) + _vanished(counts)
     return CheckResult(
-        level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, tables={"by_account": table}
+        level=Level.warning if doubts else Level.ok, sentence=sentence, counts=counts, lists={"by_account": table}
     )
 
 

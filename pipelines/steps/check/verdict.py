@@ -25,7 +25,7 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.result import SAMPLE, CheckResult, Level, examples, problem_sentences
+from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
 from pipelines.steps.link.extract_links import days_of, extract_links, near, shared_ids
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
@@ -191,7 +191,7 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
     by_reason = recordings[recordings["matter"] != "without_state"]
     by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
     not_pulled = [
-        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:SAMPLE]
+        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:LISTED]
     ]
     return CheckResult(
         verdict=of_date.verdict,
@@ -203,11 +203,10 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
             "reports_not_pulled": len(gaps),
         },
         tables={
-            "by_reason": by_reason.rename(columns={"status": "state", "matter": "verdict"}),
-            "sample": examples(problems),
-            "waiting_recordings": examples(waiting),
+            "by_reason": by_reason.rename(columns={"status": "state"}),
             "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "pulled_up_to"]),
         },
+        lists={"sample": examples(problems), "waiting_recordings": examples(waiting)},
     )
 
 
