@@ -8,6 +8,7 @@ from dagster import AssetExecutionContext, MaterializeResult, asset
 from assets.presentation import counts, not_held, place, uri
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 
@@ -40,9 +41,11 @@ def daily_manifest(
             )
     new = [sealed_day.isoformat() for sealed_day, result in neighbours.items() if not result.manifest.unchanged]
     manifest = sealed.manifest
+    verdict = judge_date(states, None, day, settings, now=environment.clock(), run_id=run_id)
     return MaterializeResult(
         metadata={
-            **counts(sealed.recordings.by_status()),
+            "verdict": f"{verdict.verdict}: {verdict.sentence}",
+            **counts(sealed.recordings.by_status(), verdict),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,
             "manifest_is_new": not manifest.unchanged,

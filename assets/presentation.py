@@ -20,6 +20,7 @@ from dagster import (
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
 from pipelines.steps.check.result import LISTED
+from pipelines.steps.check.verdict import DateVerdict
 from pipelines.steps.fetch.fetcher import FetchResult
 
 PROGRESS_SECONDS = 30.0
@@ -60,19 +61,24 @@ def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
     return {name: number for name, number in numbers.items() if number}
 
 
-def counts(by_status: Counter[Status]) -> dict[str, int]:
-    """Return how many recordings have each state, under constant names so that the UI plots them over dates."""
-    return {"found": by_status.total(), **{str(status): by_status[status] for status in Status}}
+def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
+    """Return how many recordings have each state, under constant names so that the UI plots them over dates.
+
+    `found` is absent while it is unknown what the date should hold.
+    """
+    found = {} if verdict.not_pulled else {"found": by_status.total()}
+    archived = {"archived": by_status[Status.archived]}
+    return {**found, **archived, **without_zeros({str(status): by_status[status] for status in Status})}
 
 
 def not_held(reasons: pa.Table) -> TableMetadataValue:
-    """Return how many recordings are not archived, by state and reason, and what happens next."""
+    """Return how many recordings are not archived, by state and reason, and when the first of them is tried again."""
     rows = []
     for row in reasons.to_pylist():
         soonest = row["next_attempt_at"]
-        following = f"tried again from {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
-        rows.append((row["status"], row["reason"] or "new", row["recordings"], following, row["example"]))
-    return table(("state", "reason", "recordings", "next", "example"), sorted(rows))
+        next_try = f"{soonest:%Y-%m-%d %H:%M}" if soonest else "final"
+        rows.append((row["status"], row["reason"] or "new", row["recordings"], next_try))
+    return table(("state", "reason", "recordings", "next_try_utc"), sorted(rows))
 
 
 def place(bucket: Bucket, prefix: str) -> MetadataValue:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from dagster import AssetExecutionContext, Config, MaterializeResult, TableMetadataValue, asset
 from pydantic import Field
 
-from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri
+from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri, without_zeros
 from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
@@ -15,6 +15,7 @@ from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
+from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.fetch.fetcher import Fetcher
 from pipelines.steps.fetch.reopen import reopen
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
@@ -73,13 +74,17 @@ def recording_links(
             "recordings_found": found.found,
             "recordings_new": found.new,
             "recordings_known": found.known,
-            "links_changed": found.relinked,
-            "links_refused": sum(found.refused.values()),
-            "of_both_sources": found.joined,
-            "ambiguous": len(found.ambiguous),
-            "held_twice": found.held_twice,
             "mono": found.by_layout.get("mono", 0),
             "stereo": found.by_layout.get("stereo", 0),
+            **without_zeros(
+                {
+                    "links_changed": found.relinked,
+                    "links_refused": sum(found.refused.values()),
+                    "of_both_sources": found.joined,
+                    "ambiguous": len(found.ambiguous),
+                    "held_twice": found.held_twice,
+                }
+            ),
             **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
             **({"named_by_several_calls": _ids(found.shared)} if found.shared else {}),
             **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
@@ -119,18 +124,24 @@ def recordings(  # noqa: PLR0917 - what it touches
         result = Fetcher(attempt, states, settings.archive_concurrency, run_id, progress).run(queue)
         if result.settled:
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
+        verdict = judge_date(states, None, day, settings, now=environment.clock(), run_id=run_id)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     return MaterializeResult(
         metadata={
-            "not_held": not_held(matched.reasons()),
-            **counts(matched.by_status()),
-            "of_other_dates": matched.dated_otherwise(day),
+            "verdict": f"{verdict.verdict}: {verdict.sentence}",
+            **counts(matched.by_status(), verdict),
             "archived_now": result.archived,
-            "adopted_now": result.adopted,
-            "reopened_now": again.reopened,
-            "still_not_allowed": again.not_allowed,
             "megabytes_now": round(result.size / 1e6, 3),
+            **without_zeros(
+                {
+                    "of_other_dates": matched.dated_otherwise(day),
+                    "adopted_now": result.adopted,
+                    "reopened_now": again.reopened,
+                    "still_not_allowed": again.not_allowed,
+                }
+            ),
             **event_latency,
+            "not_held": not_held(matched.reasons()),
             **uri(bucket, keys.day_prefix(bucket.prefix, day)),
             "archive": place(bucket, keys.day_prefix(bucket.prefix, day)),
         }

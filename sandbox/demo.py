@@ -99,12 +99,11 @@ def _events(
 def _tell(day: date, entry: EventLogEntry) -> None:
     event = entry.dagster_event
     if event is None:
+        if entry.step_key == "recordings":
+            _live(f"{day}  {entry.user_message.splitlines()[0]}")
         return
     if event.event_type is DagsterEventType.STEP_START:
         _live(f"{day}  {event.step_key} …")
-    elif event.event_type is DagsterEventType.ASSET_OBSERVATION:
-        shown = event.asset_observation_data.asset_observation.metadata
-        _live(f"{day}  recordings … {shown['done'].value} of {shown['due'].value}")
     elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION and event.asset_key:
         name = event.asset_key.to_user_string()
         if name not in _LINES:  # what tends the archive and is no step of a date's way into it
@@ -112,7 +111,9 @@ def _tell(day: date, entry: EventLogEntry) -> None:
         text, fields = _LINES[name]
         metadata = event.step_materialization_data.materialization.metadata
         _live("")
-        _say(f"{day}  {name:<24} {text.format(*(metadata[one].value for one in fields))}")
+        _say(
+            f"{day}  {name:<24} {text.format(*(metadata[field].value if field in metadata else 0 for field in fields))}"
+        )
     elif event.event_type is DagsterEventType.STEP_FAILURE:
         _live("")
         _say(f"{day}  {event.step_key:<24} FAILED")

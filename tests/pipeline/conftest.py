@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -165,7 +166,7 @@ class World:
 
     def metadata(self, result: ExecuteInProcessResult, asset: str) -> dict[str, Any]:
         (event,) = result.asset_materializations_for_node(asset)
-        return {name: value.value for name, value in event.metadata.items()}
+        return defaultdict(int, {name: value.value for name, value in event.metadata.items()})
 
     def failures(self, result: ExecuteInProcessResult) -> dict[str, str]:
         """Step -> the sentence it failed with."""
