@@ -8,7 +8,6 @@ from dagster import AssetExecutionContext, MaterializeResult, asset
 from assets.presentation import counts, not_held, place, uri
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
-from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 
@@ -27,7 +26,9 @@ def daily_manifest(
     with as_permanent_failure():
         settings, states, parts, bucket = environment.settings, ledger.open(), ledger.parts(), archive.bucket
         signer, first = archive.signer, settings.archive_start_date
-        seal = partial(seal_day, states, parts, bucket, now=environment.clock(), run_id=run_id, signer=signer)
+        seal = partial(
+            seal_day, states, parts, bucket, settings=settings, now=environment.clock(), run_id=run_id, signer=signer
+        )
         sealed = seal(day)
         others = linked_days(states, day, settings.zone, first) - {day}
         neighbours = {other: seal(other) for other in neighbours_to_seal(parts, bucket, others, first)}
@@ -41,11 +42,10 @@ def daily_manifest(
             )
     new = [sealed_day.isoformat() for sealed_day, result in neighbours.items() if not result.manifest.unchanged]
     manifest = sealed.manifest
-    verdict = judge_date(states, None, day, settings, now=environment.clock(), run_id=run_id)
     return MaterializeResult(
         metadata={
-            "verdict": f"{verdict.verdict}: {verdict.sentence}",
-            **counts(sealed.recordings.by_status(), verdict),
+            "verdict": f"{sealed.verdict.verdict}: {sealed.verdict.sentence}",
+            **counts(sealed.recordings.by_status(), sealed.verdict),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,
             "manifest_is_new": not manifest.unchanged,

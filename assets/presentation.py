@@ -20,7 +20,7 @@ from dagster import (
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
 from pipelines.steps.check.result import LISTED
-from pipelines.steps.check.verdict import DateVerdict
+from pipelines.steps.check.verdict import DateVerdict, Verdict
 from pipelines.steps.fetch.fetcher import FetchResult
 
 PROGRESS_SECONDS = 30.0
@@ -66,7 +66,7 @@ def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
 
     `found` is absent while it is unknown what the date should hold.
     """
-    found = {} if verdict.not_pulled else {"found": by_status.total()}
+    found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     archived = {"archived": by_status[Status.archived]}
     return {**found, **archived, **without_zeros({str(status): by_status[status] for status in Status})}
 

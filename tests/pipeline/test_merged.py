@@ -134,7 +134,7 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
     assert old.doubts() == set()
     services = old.services()
     stores = (services.ledger, services.ledger_parts, services.bucket)
-    sealed = seal_day(*stores, old.day, now=old.now, run_id="again")
+    sealed = seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again")
     assert sealed.manifest.unchanged
     assert sealed.witnessed == 0
 
@@ -181,7 +181,7 @@ def test_a_merged_part_whose_maker_was_killed_before_its_witness_leaves_no_doubt
     assert old.doubts() == set()
     services = old.services()
     stores = (services.ledger, services.ledger_parts, services.bucket)
-    assert seal_day(*stores, old.day, now=old.now, run_id="again").witnessed == 1
+    assert seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again").witnessed == 1
     assert old.doubts() == set()
 
 

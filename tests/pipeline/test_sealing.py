@@ -53,6 +53,7 @@ class Stores:
         files = LocalFiles(folder)
         self.bucket = Bucket(client, name, "")
         self.ledger, self.parts = Ledger(files, clock=lambda: NOW), LedgerParts(files)
+        self.settings = VerifySettings(archive_bucket=name, ringcx_account_ids=("1",), archive_start_date=FIRST)
 
     def all(self) -> tuple[Ledger, LedgerParts, Bucket]:
         return self.ledger, self.parts, self.bucket
@@ -69,7 +70,10 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
 
     def neighbours() -> dict[date, bool]:
         days = neighbours_to_seal(stores.parts, stores.bucket, [nothing, BEFORE, after], FIRST)
-        return {day: seal_day(*stores.all(), day, now=NOW, run_id="r").manifest.unchanged for day in days}
+        return {
+            day: seal_day(*stores.all(), day, settings=stores.settings, now=NOW, run_id="r").manifest.unchanged
+            for day in days
+        }
 
     assert neighbours() == {BEFORE: False}  # the other waits for its own first run
     manifest = latest_manifest(stores.bucket, BEFORE)
@@ -77,14 +81,16 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert [one["recording_id"] for one in json.loads(stores.bucket.get_bytes(manifest.key))["entries"]] == [
         "1/2025-12-31/a"
     ]
+    totals = manifest.document["totals"]
+    assert (totals["verdict"], "found" in totals) == ("unknown", False)
+    assert totals["not_pulled"] == ["agent_segment_metadata", "global_call_type_detail"]
     assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
     assert neighbours() == {BEFORE: True}
     found: list[Discrepancy] = []
-    settings = VerifySettings(archive_bucket=stores.bucket.name, ringcx_account_ids=("1",), archive_start_date=FIRST)
-    archive = Archive(stores.bucket, stores.ledger, stores.parts, settings, verifier=None, now=datetime.now(UTC))
+    archive = Archive(stores.bucket, stores.ledger, stores.parts, stores.settings, verifier=None, now=datetime.now(UTC))
     (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
     assert (result.doubts.total(), result.found, found) == (0, 1, [])
-    seal_day(*stores.all(), after, now=NOW, run_id="r")
+    seal_day(*stores.all(), after, settings=stores.settings, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 
 
@@ -100,10 +106,10 @@ def test_a_sealing_that_another_run_overtakes_every_time_says_that_it_may_be_out
         return found
 
     monkeypatch.setattr(seal, "seal", overtaken)
-    outdated = seal_day(*stores.all(), FIRST, now=NOW, run_id="r")
+    outdated = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
     assert outdated.outdated
     monkeypatch.undo()
-    again = seal_day(*stores.all(), FIRST, now=NOW, run_id="r")
+    again = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
     assert not again.outdated
     latest = latest_manifest(stores.bucket, FIRST)
     assert latest is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.states import Status, final
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from sandbox.faults import Faults, Where
@@ -142,3 +143,34 @@ def test_several_dates_are_as_good_as_the_worst_of_them() -> None:
     assert worst([]) is Verdict.unknown
     assert sentence_of([Verdict.complete]) == "The date is complete."
     assert sentence_of([Verdict.complete] * 3) == "All 3 dates are complete."
+
+
+def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found_while_that_is_unknown(
+    world: Callable[..., Any],
+) -> None:
+    it = world(sandbox={"calls_per_day": (3, 3)})
+    day = datetime.now(UTC).date() - timedelta(days=3)
+    pages = ("recordings", "daily_manifest")
+    half = it.run(day, select=["global_call_type_detail", "recording_links", *pages])
+    for page in pages:
+        said = it.metadata(half, page)
+        assert next(iter(said)) == "verdict"
+        assert said["verdict"].startswith(f"unknown: It is unknown what {day} should hold: agent_segment_metadata")
+        assert "found" not in said
+        assert said["archived"] > 0
+    assert sealed(it, day)["totals"]["not_pulled"] == ["agent_segment_metadata"]
+    whole = it.run(day)
+    for page in pages:
+        said = it.metadata(whole, page)
+        assert said["verdict"].startswith("complete: All ")
+        assert said["found"] == said["archived"]
+    totals = sealed(it, day)["totals"]
+    assert totals["verdict"] == "complete"
+    assert totals["found"] == totals["archived"]
+    assert it.metadata(it.run(day), "daily_manifest")["manifest_is_new"] is False
+
+
+def sealed(it: Any, day: date) -> dict[str, Any]:
+    manifest = latest_manifest(it.services().bucket, day)
+    assert manifest is not None
+    return dict(manifest.document)

@@ -307,10 +307,26 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
     def meanwhile(path: str) -> None:
         if "catalog" in path and next(left, False):  # our manifest says `pending` already; the other run overtakes us
             fetched(other, *states.values())
-            seal_day(other.ledger, other.ledger_parts, other.bucket, day, now=datetime.now(UTC), run_id="other")
+            seal_day(
+                other.ledger,
+                other.ledger_parts,
+                other.bucket,
+                day,
+                settings=other.settings,
+                now=datetime.now(UTC),
+                run_id="other",
+            )
 
     with at_each(services.bucket._client, "PutObject", meanwhile):
-        seal_day(services.ledger, services.ledger_parts, services.bucket, day, now=datetime.now(UTC), run_id="slow")
+        seal_day(
+            services.ledger,
+            services.ledger_parts,
+            services.bucket,
+            day,
+            settings=services.settings,
+            now=datetime.now(UTC),
+            run_id="slow",
+        )
     assert next(left, None) is None
     sealed = latest_manifest(services.bucket, day)
     assert sealed is not None

@@ -7,8 +7,8 @@ same content again makes no new one.
 The document (keys sorted, no blanks, UTF-8, one line break at the end):
 
 * `format`: `ringcx-archive/manifest/1`; `date`; `number` from 1; `run_id`; `sealed_at` (UTC, ISO 8601)
-* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: names to
-  whole numbers
+* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: what
+  they add up to, and the verdict of the date
 * `content_sha256`: of the canonical JSON of `{"date", "entries", "totals"}`: what decides whether anything changed
 * `catalog_sha256`: of the day's part of the catalog; absent from manifests of earlier versions, which stay valid
 * `previous_sha256`: of the bytes of manifest n-1, null for the first
@@ -114,7 +114,7 @@ def seal(
     bucket: Bucket,
     day: date,
     entries: Iterable[ManifestEntry],
-    totals: Mapping[str, int],
+    totals: Mapping[str, Any],
     catalog: pa.Table,
     *,
     run_id: str,

@@ -22,6 +22,7 @@ import pandas as pd
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.calendar import day_bounds
+from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
@@ -115,6 +116,12 @@ class DateVerdict:
     is_over: bool
     recordings: pd.DataFrame
 
+    @property
+    def apart_from_the_clock(self) -> Verdict:
+        """The verdict of the content alone, as it is sealed: what is only late or stuck still waits."""
+        problems = [name for name in _SENTENCES if name not in {"overdue", "stuck"} and self.counts[name]]
+        return Verdict.waiting if self.verdict is Verdict.gaps and not problems else self.verdict
+
 
 def judge_date(
     ledger: Ledger,
@@ -176,6 +183,26 @@ def judge_date(
         is_over=is_over,
         recordings=recordings,
     )
+
+
+def judge_by_ledger(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime, run_id: str) -> DateVerdict:
+    """Return the verdict of a date without the bucket; `unknown` where a part of the ledger is damaged."""
+    try:
+        return judge_date(ledger, None, day, settings, now=now, run_id=run_id)
+    except LedgerDamaged as error:
+        return DateVerdict(
+            date=day,
+            verdict=Verdict.unknown,
+            sentence=f"It is unknown what {day} should hold: {error}",
+            expected=None,
+            held=0,
+            counts=Counter(),
+            next_at=None,
+            lost={},
+            not_pulled=(),
+            is_over=True,
+            recordings=pd.DataFrame(),
+        )
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:

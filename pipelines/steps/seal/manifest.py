@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,6 +23,8 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings
+from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_by_ledger
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
@@ -43,6 +46,7 @@ class SealedDay:
     manifest: Sealed
     catalog: str
     recordings: RecordingsTable
+    verdict: DateVerdict
     witnessed: int
     outdated: bool
 
@@ -53,11 +57,15 @@ def seal_day(
     bucket: Bucket,
     day: date,
     *,
+    settings: VerifySettings,
     now: datetime,
     run_id: str,
     signer: Signer | None = None,
 ) -> SealedDay:
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
+
+    Totals name the date's verdict. While it is unknown they name the reports that were not pulled for the whole day,
+    and not how many recordings should be `found`.
 
     A run of another date may append to this one and seal it too. Each seals after its own appending, so the last one
     to seal must not be one that read before the other appended: a run that finds new parts after sealing seals again.
@@ -72,7 +80,12 @@ def seal_day(
         known = RecordingsTable.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         by_status = known.by_status()
-        totals = {"found": by_status.total(), "bytes": known.size()}
+        verdict = judge_by_ledger(ledger, day, settings, now=now, run_id=run_id)
+        totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
+        if verdict.verdict is Verdict.unknown:
+            totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})
+        else:
+            totals["found"] = by_status.total()
         totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():
@@ -85,7 +98,8 @@ def seal_day(
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
     witnessed = _witness(parts, bucket, day, sealed_names, now=now)
-    return SealedDay(manifest, catalog_key(bucket.prefix, day), known, witnessed, outdated=names != sealed_names)
+    catalog_at, outdated = catalog_key(bucket.prefix, day), names != sealed_names
+    return SealedDay(manifest, catalog_at, known, verdict, witnessed, outdated=outdated)
 
 
 def neighbours_to_seal(parts: LedgerParts, bucket: Bucket, days: Iterable[date], first: date) -> list[date]:

@@ -162,7 +162,10 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
     """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
     document, key = latest.document, latest.key
     totals = document["totals"] if isinstance(document["totals"], dict) else {}
-    wrong = sorted(name for name, count in evidence.totals().items() if totals.get(name) != count)
+    sums: dict[str, int | None] = {**evidence.totals()}
+    if totals.get("verdict") == "unknown":
+        sums["found"] = None  # and sealed as absent
+    wrong = sorted(name for name, count in sums.items() if totals.get(name) != count)
     if wrong:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
     sealed_at, changed = _time(document.get("sealed_at")), 0
