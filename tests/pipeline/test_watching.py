@@ -118,6 +118,19 @@ def test_a_recording_dated_in_the_future_is_fetched_by_the_run_of_the_date_that_
     assert watched.check().counts["without_partition"] == 0
 
 
+def test_a_recording_of_a_date_that_was_never_pulled_is_fetched_by_the_run_of_the_date_that_found_it(
+    watched: Watched,
+) -> None:
+    after, ledger = DAY + timedelta(days=1), watched.ledger()
+    ledger.append_states([pending(after, found_on=DAY)])
+    assert watched.asked(watched.tick()) == [str(DAY)]
+    times = {"period_start": NOW, "period_end": NOW, "pulled_at": NOW}
+    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
+    report = {"report": "agent_segment_metadata", "day": after, "account_id": "1", "run_id": "r", "sha256": ""}
+    ledger.append_pull(PullRecord(**report, **times, **counts))
+    assert watched.asked(watched.tick()) == [str(after)]
+
+
 def test_one_part_from_a_clock_that_is_ahead_blinds_neither_the_sensor_nor_the_standing_check(
     watched: Watched,
 ) -> None:

@@ -5,8 +5,9 @@ that changed since the last tick. It ends after `TICK_SECONDS` and keeps its pos
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime
+from functools import cache
 
 from dagster import (
     DailyPartitionsDefinition,
@@ -55,12 +56,17 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
         # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
         due: dict[str, dict[str, str]] = cursor.get("due", {})
         requests, skip = [], None
+
+        @cache
+        def pulled() -> set[date]:
+            return {day for report in REPORTS for day in rows.pull_days(report)}
+
         try:
             for day, earliest in changed_dates(
                 rows,
                 position,
                 now,
-                lambda day: _earliest(rows, partitions, day),
+                lambda day: _earliest(rows, partitions, day, pulled),
                 seconds=TICK_SECONDS,
             ):
                 due.pop(day.isoformat(), None)
@@ -84,13 +90,21 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
     return tick
 
 
-def _earliest(ledger: Ledger, partitions: DailyPartitionsDefinition, day: date) -> dict[str, str]:
-    """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time."""
+def _earliest(
+    ledger: Ledger, partitions: DailyPartitionsDefinition, day: date, pulled: Callable[[], Collection[date]]
+) -> dict[str, str]:
+    """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time.
+
+    A recording of a date that was never `pulled` is fetched by the run of the date that found it: its own date would be
+    materialized after such a run, and a backfill of what is missing would leave it out.
+    """
     earliest: dict[str, str] = {}
     for state in ledger.pending(day):
         due = (state.next_attempt_at or state.written_at).isoformat()
-        # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it.
-        keys = (day.isoformat(), state.found_on.isoformat())
+        # A date outside the partitions (a defect of the row) is fetched by the run of the date that found it, too.
+        keys = [day.isoformat(), state.found_on.isoformat()]
+        if state.found_on != day and day not in pulled():
+            keys.reverse()
         if partition := next(filter(partitions.has_partition_key, keys), None):
             earliest[partition] = min(due, earliest.get(partition, due))
     return earliest
