@@ -53,7 +53,7 @@ imports: $(READY)
 # Tests wait as much as they work: three workers for two cores. In the order of the folders the longest files (chaos,
 # dagster, deploy) come early; by the number of their tests they would come last.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
 	@for subject in transfer limits ledger events; do \

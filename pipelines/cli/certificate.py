@@ -131,8 +131,9 @@ def _section(of_date: Mapping[str, Any]) -> str:
         rows = [(one["kind"], one["subject"], one["sentence"]) for one in of_date["discrepancies"]]
         parts += ["<h3>Discrepancies</h3>", _table(("kind", "subject", "what is wrong"), rows)]
     if of_date["recordings"]:
-        rows_of = [[one[name] for name in _COLUMNS] for one in of_date["recordings"]]
-        parts += ["<h3>Recordings</h3>", _table(_COLUMNS, rows_of)]
+        rows_of = [[recording[name] for name in _COLUMNS] for recording in of_date["recordings"]]
+        note = "<p>Those stored under this date; a recording that began after midnight is stored under the next.</p>"
+        parts += ["<h3>Recordings</h3>", note, _table(_COLUMNS, rows_of, kind="recordings")]
     if of_date["commands"]:
         commands = escape("\n".join(of_date["commands"]))
         how = (
@@ -144,8 +145,8 @@ def _section(of_date: Mapping[str, Any]) -> str:
     return f"<section>{''.join(parts)}</section>"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, kind: str = "facts") -> str:
     head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
     texts = (("" if cell is None else escape(str(cell)) for cell in row) for row in rows)
     body = "".join(f"<tr>{''.join(f'<td class=data>{text}</td>' for text in row)}</tr>" for row in texts)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div class=scroll><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -71,6 +71,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     verdicts = [Verdict(row["verdict"]) for row in rows]
     verdict, sentence = worst(verdicts), sentence_of(verdicts)
     lacking = [row for row in rows if row["verdict"] != Verdict.complete]
+    lacking.sort(key=lambda row: list(Verdict).index(row["verdict"]))  # gaps first: they are lost if nobody looks
     for row in lacking[:_SHOWN]:
         click.echo(f"\n{row['date']}: {row['sentence']}", nl=False)
     if len(lacking) > _SHOWN:

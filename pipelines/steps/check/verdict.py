@@ -37,12 +37,13 @@ from pipelines.wording import number
 OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _READERS = 8
+_REASONS = 3
 COLUMNS = ["recording_id", "status", "reason", "date", "attempts", "next_attempt_at", "first_seen_at", "run_id"]
 """The columns of a recording that is not archived, as the checks use them."""
 
 # Count -> what one of them does | what others do | what it means, or what to do.
 _SENTENCES = {
-    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`; the table by_reason says why).",
+    "lost": "is lost|are lost| ({reasons}).",
     "conflicts": "conflicts|conflict|: the source sends other bytes than are archived; both are kept.",
     "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
@@ -173,7 +174,7 @@ def judge_date(
     return DateVerdict(
         date=day,
         verdict=verdict,
-        sentence=_sentence(day, len(recordings), counts, not_pulled, is_over=is_over, next_at=next_at),
+        sentence=_sentence(day, len(recordings), counts, lost, not_pulled, is_over=is_over, next_at=next_at),
         expected=None if not_pulled else len(recordings),
         held=int(by_matter.get("held", 0)),
         counts=counts,
@@ -305,6 +306,7 @@ def _sentence(
     day: date,
     known: int,
     counts: Mapping[str, int],
+    lost: pd.Series,
     not_pulled: Sequence[Unpulled],
     *,
     is_over: bool,
@@ -323,7 +325,9 @@ def _sentence(
     else:
         recordings = f"{number(known, 'recording')} expected for {day}"
     archived = f"Of {recordings}, {number(held, 'is archived', 'are archived')}"
-    problems = problem_sentences(_SENTENCES, counts)
+    reasons = [f"{count:,} `{reason}`" for reason, count in lost.head(_REASONS).items()]
+    reasons += ["others"] if len(lost) > _REASONS else []
+    problems = problem_sentences(_SENTENCES, counts, reasons=", ".join(reasons))
     if not known:
         sentences.append("No recording is known so far." if not_pulled else f"No row of {day} links to a recording.")
     elif held == known and not not_pulled and not problems:
