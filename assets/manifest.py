@@ -30,7 +30,9 @@ def daily_manifest(
             seal_day, states, parts, bucket, settings=settings, now=environment.clock(), run_id=run_id, signer=signer
         )
         sealed = seal(day)
-        others = linked_days(states, day, settings.zone, first) - {day}
+        # The dates that found its recordings too: their verdict may wait for what this run archived.
+        found_on = sealed.recordings.found_on()
+        others = (linked_days(states, day, settings.zone, first) | found_on) - {day}
         neighbours = {other: seal(other) for other in neighbours_to_seal(parts, bucket, others, first)}
     for sealed_day, result in {day: sealed, **neighbours}.items():
         if result.outdated:

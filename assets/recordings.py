@@ -15,7 +15,7 @@ from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
-from pipelines.steps.check.verdict import judge_by_ledger
+from pipelines.steps.check.verdict import judge_or_unknown
 from pipelines.steps.fetch.fetcher import Fetcher
 from pipelines.steps.fetch.reopen import reopen
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
@@ -124,7 +124,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         result = Fetcher(attempt, states, settings.archive_concurrency, run_id, progress).run(queue)
         if result.settled:
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
-        verdict = judge_by_ledger(states, day, settings, now=environment.clock(), run_id=run_id)
+        verdict = judge_or_unknown(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     return MaterializeResult(
         metadata={

@@ -7,9 +7,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from sandbox.postgres import LocalPostgres
 from sandbox.proof import environment
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

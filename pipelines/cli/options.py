@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+# No contact centre recorded through RingCX before.
+_FIRST = date(2000, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Command(click.Command):
             raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise click.ClickException(f"A file could not be written ({reason})") from None
+            raise click.ClickException(f"A file could not be read or written ({reason})") from None
 
 
 class _Date(click.ParamType[date]):
@@ -113,6 +115,8 @@ def check_range(first: date, last: date, today: date) -> None:
     """
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
+    if first < _FIRST:
+        raise click.UsageError(f"--from {first} is before {_FIRST}: give a later date")
     if last > today:
         raise click.UsageError(f"--to {last} is in the future: give {today} or an earlier date")
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.calendar import day_bounds
 from pipelines.ledger.states import FINAL, Status
 from sandbox.calls import calls_between
@@ -297,6 +298,30 @@ def test_calls_over_midnight_are_stored_once_under_the_day_they_start(
     assert set(digests.values()) == {1}
     truth = it.truth(*days, timezone=zone.key)
     assert {one["sha256"] for one in truth} <= set(digests)
+
+
+def test_a_date_that_waited_for_a_call_past_midnight_is_sealed_complete_by_the_run_that_archives_it(
+    world: Callable[..., Any],
+) -> None:
+    zone = ZoneInfo("US/Arizona")
+    it = world(ARCHIVE_TIMEZONE=zone.key, ARCHIVE_RETRY_MINUTES="0")
+    first = _before_a_leg_at_midnight(it, zone)
+    after = first + timedelta(days=1)
+    assert it.run(first, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    late = [state.recording_id for state in it.states(after).values() if state.found_on == first]
+    it.sandbox.set_faults(Faults(not_found=Where(paths=tuple(name.partition("/")[2] for name in late))))
+    assert it.run(first).success
+
+    def verdict() -> str:
+        manifest = latest_manifest(it.services().bucket, first)
+        assert manifest is not None
+        return str(manifest.document["totals"]["verdict"])
+
+    assert late
+    assert verdict() == "waiting"
+    it.sandbox.set_faults(Faults())
+    assert it.run(after).success
+    assert verdict() == "complete"
 
 
 def _before_a_leg_at_midnight(it: Any, zone: ZoneInfo) -> date:

@@ -168,6 +168,12 @@ def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found
     assert totals["verdict"] == "complete"
     assert totals["found"] == totals["archived"]
     assert it.metadata(it.run(day), "daily_manifest")["manifest_is_new"] is False
+    victim = next(state for state in it.states(day).values() if state.date == day)
+    it.s3.delete_object(Bucket=it.bucket, Key=victim.key)
+    altered = it.run(day)
+    for page in pages:
+        assert it.metadata(altered, page)["verdict"].startswith("gaps: ")
+    assert sealed(it, day)["totals"]["verdict"] == "gaps"
 
 
 def sealed(it: Any, day: date) -> dict[str, Any]:

@@ -186,10 +186,12 @@ def judge_date(
     )
 
 
-def judge_by_ledger(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime, run_id: str) -> DateVerdict:
-    """Return the verdict of a date without the bucket; `unknown` where a part of the ledger is damaged."""
+def judge_or_unknown(
+    ledger: Ledger, bucket: Bucket, day: date, settings: VerifySettings, *, now: datetime, run_id: str
+) -> DateVerdict:
+    """Return the verdict of a date; `unknown` where a part of the ledger is damaged."""
     try:
-        return judge_date(ledger, None, day, settings, now=now, run_id=run_id)
+        return judge_date(ledger, bucket, day, settings, now=now, run_id=run_id)
     except LedgerDamaged as error:
         return DateVerdict(
             date=day,

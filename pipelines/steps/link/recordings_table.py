@@ -96,6 +96,10 @@ class RecordingsTable:
         """Return the dates under which the held ones are stored."""
         return values(pc.unique(self.held["date"]))
 
+    def found_on(self) -> set[date]:
+        """Return the dates whose pulls found them."""
+        return set(values(pc.unique(self.lines["found_on"])))
+
     def size(self) -> int:
         """Return the bytes of all of them together."""
         return pc.sum(self.lines["size"]).as_py() or 0
