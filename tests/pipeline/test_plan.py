@@ -580,7 +580,7 @@ def test_each_command_that_the_plan_ends_with_is_a_backfill_that_dagster_takes(
         result = subprocess.run(
             words,
             cwd=ROOT,
-            env={**basic, **it.variables, "DAGSTER_HOME": str(home)},
+            env={**basic, **it.variables, "ARCHIVE_START_DATE": "2020-01-01", "DAGSTER_HOME": str(home)},
             capture_output=True,
             text=True,
             check=False,
