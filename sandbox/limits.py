@@ -75,4 +75,5 @@ class SlidingWindows:
     def _wait(admitted: deque[float], rate: Rate, now: float) -> float:
         if len(admitted) < rate.limit:
             return 0.0
-        return admitted[-rate.limit] + rate.seconds - now
+        # Rounded, since the clock may be a sum of the waits it gave: a rest of 1e-15 s is no wait.
+        return round(admitted[-rate.limit] + rate.seconds - now, 6)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandbox import Limits
@@ -39,6 +39,7 @@ def test_no_window_ever_admits_more_than_its_limit(gaps: list[float], limit: int
     assert windows.violations == len(gaps) - len(admitted)
 
 
+@example(gaps=[1.3113173709339678, 0.0, 7.0])  # the sum of its waits is a rest of 1e-15 s short
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=30))
 def test_whoever_waits_as_told_is_admitted(gaps: list[float]) -> None:
     now = 0.0
