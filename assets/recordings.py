@@ -3,11 +3,22 @@
 from collections.abc import Sequence
 from datetime import date
 
+import pandas as pd
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext, Config, MaterializeResult, TableMetadataValue, asset
+from dagster import AssetExecutionContext, Config, MarkdownMetadataValue, MaterializeResult, asset
 from pydantic import Field
 
-from assets.presentation import ProgressReporter, column_schema, counts, not_held, place, table, uri, without_zeros
+from assets.presentation import (
+    ProgressReporter,
+    column_schema,
+    counts,
+    listing,
+    not_held,
+    place,
+    table,
+    uri,
+    without_zeros,
+)
 from pipelines.archive import keys
 from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.store import Ledger
@@ -26,8 +37,8 @@ from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import seconds_to_archive
 
 
-def _ids(recording_ids: Sequence[str]) -> TableMetadataValue:
-    return table(("recording",), [(recording_id,) for recording_id in recording_ids[:LISTED]])
+def _ids(recording_ids: Sequence[str]) -> MarkdownMetadataValue:
+    return listing(pd.DataFrame({"recording": recording_ids[:LISTED]}))
 
 
 class RetryConfig(Config):

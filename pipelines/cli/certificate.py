@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from html import escape
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -17,6 +16,7 @@ from typing import Any
 
 import click
 
+from pipelines import __version__
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Command,
@@ -101,7 +101,7 @@ def page(document: Mapping[str, Any]) -> str:
         bucket=escape(document["bucket"]),
         prefix=escape(document["prefix"] or "none"),
         issued_at=escape(document["issued_at"]),
-        version=escape(version("ringcx-archive")),
+        version=escape(__version__),
         overview=overview,
         sections="\n".join(map(_section, dates)),
     )

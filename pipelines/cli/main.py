@@ -13,6 +13,8 @@ from types import MappingProxyType
 import click
 from click.shell_completion import CompletionItem
 
+from pipelines import __version__
+
 _COMMANDS = MappingProxyType(
     {
         "status": "Show which dates are complete, and what the others lack.",
@@ -57,7 +59,7 @@ class _Commands(click.Group):
     "wrong; 3 it cannot be answered yes yet (a date waits, or is unknown); 130 stopped with Ctrl-C. Settings come from "
     "the environment and from .env in the working folder.",
 )
-@click.version_option(package_name="ringcx-archive", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def commands() -> None:
     """Archive RingCX call recordings in your own S3 bucket, and prove that none is missing."""
 

@@ -85,7 +85,7 @@ class LedgerStore:
 
 @dataclass
 class ArchiveStore:
-    """The bucket ARCHIVE_BUCKET, and the keys that sign and prove its manifests. Each is None where none is set.
+    """The bucket ARCHIVE_BUCKET, and the keys that sign and verify its manifests; a key that is not set is None.
 
     Raises:
         KeyUnusable: the key that is set cannot be read.

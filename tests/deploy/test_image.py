@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import __version__
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 LINES = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^\s*#.*\n", "", DOCKERFILE)).splitlines()
@@ -76,6 +78,7 @@ def test_what_the_image_installs_is_of_the_lock_and_loads_the_code_without_the_p
         "import dagster_k8s, dagster_postgres.run_storage, dagster_celery.launcher, psycopg;"
         "from pipelines.definitions import defs; print(defs().resolve_all_asset_keys())"
     )
+    assert python("from pipelines.cli.main import main; main(['--version'])") == f"ringcx-archive {__version__}\n"
     for program in ("dagster", "dagster-webserver", "dagster-daemon", "celery"):
         assert (venv / "bin" / program).exists()
     have = set(

@@ -124,10 +124,10 @@ def no_overdue_recordings(
         tables={
             "by_reason": by_reason.rename(columns={"status": "state"}),
             "by_days_left": _by_days_left(pending["days_left"], settings),
-            "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
         },
         lists={
             "sample": examples(pd.concat(named).drop_duplicates("recording_id")),
+            "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
             "strange_files": pd.DataFrame(strange[:LISTED], columns=["file", "why"]),
             "damaged": pd.DataFrame({"problem": damaged[:LISTED]}),
         },

@@ -234,9 +234,12 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
         },
         tables={
             "by_reason": by_reason.rename(columns={"status": "state"}),
+        },
+        lists={
+            "sample": examples(problems),
+            "waiting_recordings": examples(waiting),
             "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "pulled_up_to"]),
         },
-        lists={"sample": examples(problems), "waiting_recordings": examples(waiting)},
     )
 
 
