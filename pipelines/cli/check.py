@@ -96,7 +96,7 @@ def command(outside: Outside) -> int:
     backoff_s = Environment.backoff_s if outside.backoff_s is None else outside.backoff_s
     environment = Environment(clock=outside.clock, backoff_s=backoff_s, s3_client=outside.s3)
     verdicts: Counter[str] = Counter()
-    with closing(Source(environment)) as source:
+    with closing(Source(environment, partial(click.echo, err=True))) as source:
         for result in results(environment, source):
             verdicts[result.verdict] += 1
             _show(result)

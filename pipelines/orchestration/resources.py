@@ -8,7 +8,14 @@ each one that is wrong.
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from dagster import ConfigurableResource, InitResourceContext, ResourceDefinition, ResourceDependency, ResourceParam
+from dagster import (
+    ConfigurableResource,
+    InitResourceContext,
+    ResourceDefinition,
+    ResourceDependency,
+    ResourceParam,
+    get_dagster_logger,
+)
 
 from pipelines.orchestration import priority
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
@@ -49,7 +56,8 @@ class SourceResource(ConfigurableResource[Source]):
     def yield_for_execution(self, context: InitResourceContext) -> Iterator[Source]:
         """Yield the source as a run of its date uses it; its connections are closed when the run or tick ends."""
         day = priority.day_of(context.run.tags) if context.run else None
-        with closing(Source(self.environment, day)) as source:
+        # Unlike the log of `context`, this one belongs to the step that is running when it waits.
+        with closing(Source(self.environment, get_dagster_logger().info, day)) as source:
             yield source
 
 

@@ -1,6 +1,7 @@
 """RingCX as a run uses it: one HTTP client, one request budget and one log-in for all threads. No Dagster here."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -31,11 +32,12 @@ from pipelines.steps.pull.windows import InteractionSource
 class Source:
     """The parts of RingCX, each made when it is first used. `stop` ends the waits and transfers of all threads.
 
-    `day` is the run's date, which decides how urgent its requests are; without one they go first. `backoff_s` is the
-    client's first wait between tries.
+    `say` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are; without
+    one they go first.
     """
 
     environment: Environment
+    say: Callable[[str], None]
     day: date | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     _closing: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -134,7 +136,7 @@ class Source:
 
     @cached_property
     def _limiter(self) -> RateLimiter:
-        limiter = RateLimiter(self._settings.rate_limit_store)
+        limiter = RateLimiter(self._settings.rate_limit_store, say=self.say)
         self._closing.callback(limiter.close)
         return limiter
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.orchestration import priority
+from pipelines.ringcx.limits import limiter
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import Calendar
 from sandbox.config import Limits
@@ -47,6 +48,23 @@ def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once
     logins = counted["logins"]
     assert (logins["oauth"], logins["exchange"], logins["legacy_login"]) == (3, 3, 0)
     assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*recent)}
+
+
+def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "ANNOUNCED_FROM_S", 1.0)
+    it = world(RINGCX_LIMIT_REPORTS="1/3", RINGCX_ACCOUNT_IDS="15300002")
+    reports = ["agent_segment_metadata", "global_call_type_detail"]
+    run = it.run(recent[0], select=reports)
+    assert run.success
+    waits = [
+        (entry.step_key, entry.user_message)
+        for entry in it.instance.all_logs(run.run_id)
+        if entry.user_message.startswith("Waiting for a permit of the limit `reports` of account 15300002: about ")
+    ]
+    assert len(waits) >= 1
+    assert {step for step, _ in waits} <= set(reports)
 
 
 def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(

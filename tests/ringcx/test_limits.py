@@ -92,6 +92,43 @@ def test_acquire_returns_the_seconds_waited(limiter: RateLimiter) -> None:
     assert limiter.acquire("reports", "1", [Rate(1, 30)]) == pytest.approx(30)
 
 
+def test_a_wait_of_many_seconds_is_announced_once_with_the_time_it_takes(where: Path | str, fake: FakeTime) -> None:
+    said: list[str] = []
+    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0, say=said.append)
+    for _ in range(3):
+        limiter.acquire("metadata", "15300002", [Rate(1, 900)])
+        limiter.acquire("auth", "", [Rate(1, 9)])
+    limiter.hold_off("media@host", "15300002", 60)
+    limiter.acquire("media@host", "15300002", [])
+    limiter.close()
+    assert said == [
+        "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
+        "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
+        "Waiting for the pause that the source asked for (`media@host`) of account 15300002: about 60 s.",
+    ]
+
+
+def test_threads_that_wait_for_the_same_permit_announce_it_once(
+    where: Path | str, open_limiter: Callable[..., RateLimiter]
+) -> None:
+    said: list[str] = []
+    limiter, stop, rates = open_limiter(where, say=said.append), threading.Event(), [Rate(1, 60)]
+    limiter.acquire("media", "1", rates)
+
+    def wait() -> None:
+        with pytest.raises(Stopped):
+            limiter.acquire("media", "1", rates, stop=stop)
+
+    threads = [threading.Thread(target=wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 1
+
+
 def test_the_margin_is_added_to_each_window(
     where: Path | str, fake: FakeTime, open_limiter: Callable[..., RateLimiter]
 ) -> None:

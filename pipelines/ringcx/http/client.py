@@ -127,13 +127,15 @@ class SourceClient:
             try:
                 return work()
             except TryAgain as failure:
-                asked_s = failure.asked_s
+                asked_s, reason = failure.asked_s, failure.reason
                 last = min(allowed, _BODY_ATTEMPTS) if failure.body else allowed
                 if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
                     raise failure.given_up() from None
             wait_s = random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._backoff_cap_s))  # noqa: S311
             # `Retry-After: 0` does not mean at once.
-            self.pause(wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s))
+            wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)
+            self._limiter.announce(f"another attempt, because {reason}", wait_s)
+            self.pause(wait_s)
 
     @contextmanager
     def stream(
@@ -399,6 +401,7 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
     """A request failed in a way that may pass.
 
     Attributes:
+        reason: who is not available, and why; the same for every request to one host.
         asked_s: seconds of silence that the source asked for.
         body: how the body of the answer failed, when it is that which failed.
     """
@@ -415,6 +418,7 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
             f"{request.method} {place(request.url)} is not available now ({verdict}); the next run tries again, and if"
             " it lasts, ask RingCX."
         )
+        self.reason = f"{request.url.host} is not available now ({verdict})"
         self.asked_s = asked_s
         self.body = body
 

@@ -5,6 +5,7 @@ run at once, and retries.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
+import logging
 import math
 import threading
 import time
@@ -20,11 +21,13 @@ from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, StoreLost
 
 LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
+ANNOUNCED_FROM_S = 10.0  # shorter waits are part of keeping a limit, and no news
 _RETRY_EVERY_S = 5.0  # a waiter tries again this often: somebody before it may have left, or asked for silence
 _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past
 _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
 _DATABASES = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -95,6 +98,7 @@ class RateLimiter:
             own for a database.
         sleep: used for every wait instead of a wait on the stop event; for tests.
         margin_s: added to each window.
+        say: takes a sentence about a long wait.
 
     Raises:
         LimiterBroken: from every method, when the store cannot be used; a database is given a minute to come back.
@@ -107,11 +111,15 @@ class RateLimiter:
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], None] | None = None,
         margin_s: float = MARGIN_S,
+        say: Callable[[str], None] = _log.info,
     ) -> None:
         self._store = _open_store(where, clock)
         self._elapsed = clock or time.monotonic
         self._sleep = sleep
         self._margin_s = margin_s
+        self._say = say
+        self._announced_until: dict[str, float] = {}
+        self._announcing = threading.Lock()
 
     def acquire(
         self,
@@ -168,6 +176,9 @@ class RateLimiter:
                 wait_s = self._persist(attempt, stop)
                 if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
+                of_account = f" of account {account_id}" if account_id else ""
+                what = f"a permit of the limit `{name}`" if rates else f"the pause that the source asked for (`{name}`)"
+                self.announce(f"{what}{of_account}", wait_s)
                 self._wait(min(wait_s, _RETRY_EVERY_S), stop)
         except BaseException:
             if ticket is not None:
@@ -188,6 +199,16 @@ class RateLimiter:
                     state.held_since, state.held_until = state.now, state.now + seconds
 
         self._persist(hold, stop)
+
+    def announce(self, what: str, seconds: float) -> None:
+        """Say that requests wait for `what`, if it takes long: once for all threads, and again if it takes longer."""
+        with self._announcing:
+            now = self._elapsed()
+            if seconds < ANNOUNCED_FROM_S or now < self._announced_until.get(what, now):
+                return
+            self._announced_until[what] = now + seconds
+        duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+        self._say(f"Waiting for {what}: about {duration}.")
 
     def silences(self) -> list[tuple[str, str, float]]:
         """Return every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
