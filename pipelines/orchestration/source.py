@@ -32,8 +32,8 @@ from pipelines.steps.pull.windows import InteractionSource
 class Source:
     """The parts of RingCX, each made when it is first used. `stop` ends the waits and transfers of all threads.
 
-    `say` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are; without
-    one they go first.
+    `say` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are;
+    without one they go first.
     """
 
     environment: Environment
