@@ -82,6 +82,8 @@ class Screen:
         if self._limit is not None and self._shown > self._limit:
             self.line(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
         said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
+        if day.accepted_losses:
+            said += f", with {number(day.accepted_losses, 'accepted loss', 'accepted losses')}"
         self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
         self._shown = 0
 

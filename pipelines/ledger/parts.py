@@ -14,6 +14,7 @@ from ulid import ULID
 from pipelines.ledger.files import Files, LedgerDamaged
 from pipelines.ledger.merged import Record, parts_to_read
 from pipelines.ledger.schema import (
+    ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
     IN_PATH,
     PULL_SCHEMA,
@@ -26,7 +27,7 @@ from pipelines.ledger.schema import (
     with_constants,
 )
 
-KINDS = ("event_reads", "recording_states", "report_pulls", "report_rows")
+KINDS = ("accepted_losses", "event_reads", "recording_states", "report_pulls", "report_rows")
 """The ledger's folders."""
 
 READERS = 8
@@ -125,7 +126,8 @@ def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) ->
         if name.startswith("report_pulls/"):
             from_path |= {"report": (folders["report"], pa.string())}
             return conform(with_constants(table, from_path), PULL_SCHEMA)
-        table = conform(with_constants(table, from_path), STATE_SCHEMA)
+        schema = ACCEPTANCE_SCHEMA if name.startswith("accepted_losses/") else STATE_SCHEMA
+        table = conform(with_constants(table, from_path), schema)
         state_ranks(table)  # a status from a newer version is found here, where the part's name is known
         return table
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines.ledger.states import RANKS, RecordingState, Status
 
+_R = TypeVar("_R")
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,6 +61,29 @@ class PullRecord:
     lines_skipped: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """Somebody's decision on a lost recording: to accept the loss, or no longer to (`accepted` is False).
+
+    It holds only while the recording is in the state, for the reason and in the epoch that were looked at.
+    """
+
+    recording_id: str
+    day: date
+    status: str
+    reason: str
+    epoch: int
+    accepted: bool
+    accepted_by: str
+    why: str
+    at: datetime
+    run_id: str
+
+    def holds(self, status: str, reason: str | None, epoch: int) -> bool:
+        """Whether a recording that is lost in this way is accepted."""
+        return self.accepted and (self.status, self.reason, self.epoch) == (status, reason or "", epoch)
+
+
 def _required(**kinds: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
 
@@ -73,6 +97,7 @@ def _schema_of(record: type, **kinds: pa.DataType) -> pa.Schema:
         str: _TEXT,
         Status: _TEXT,
         int: pa.int64(),
+        bool: pa.bool_(),
         float: pa.float64(),
         date: pa.date32(),
         datetime: _TIME,
@@ -97,6 +122,7 @@ EVENT_READ_SCHEMA = _required(name=_TEXT, read_to=pa.int64(), run_id=_TEXT, read
 
 STATE_SCHEMA = _schema_of(RecordingState, attempts=pa.int32(), epoch=pa.int32())
 PULL_SCHEMA = _schema_of(PullRecord)
+ACCEPTANCE_SCHEMA = _schema_of(Acceptance, epoch=pa.int32())
 
 
 def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
@@ -233,9 +259,23 @@ def pulls_table(pulls: Sequence[PullRecord]) -> pa.Table:
 
 def pulls_from(table: pa.Table) -> list[PullRecord]:
     """Read lines of PULL_SCHEMA back."""
-    names = [field.name for field in fields(PullRecord)]
-    columns = [values(table[name]) for name in PULL_SCHEMA.names]
-    return [PullRecord(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
+    return _records_from(table, PullRecord, PULL_SCHEMA)
+
+
+def acceptances_table(acceptances: Sequence[Acceptance]) -> pa.Table:
+    """Return acceptances as lines of ACCEPTANCE_SCHEMA."""
+    return _table_of(acceptances, Acceptance, ACCEPTANCE_SCHEMA)
+
+
+def acceptances_from(table: pa.Table) -> list[Acceptance]:
+    """Read lines of ACCEPTANCE_SCHEMA back."""
+    return _records_from(table, Acceptance, ACCEPTANCE_SCHEMA)
+
+
+def _records_from(table: pa.Table, kind: type[_R], schema: pa.Schema) -> list[_R]:
+    names = get_type_hints(kind)
+    columns = [values(table[name]) for name in schema.names]
+    return [kind(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
 
 
 def _table_of(records: Sequence[object], kind: type, schema: pa.Schema) -> pa.Table:

@@ -5,6 +5,7 @@ report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they wer
 report_pulls/report=<report>/date=<pull date>/<ulid>.parquet    one line per fetch: a quiet day leaves a trace too
 recording_states/date=<recording's date>/<ulid>.parquet         one line per change of state: see `states.PRECEDENCE`
 event_reads/date=<date>/<ulid>.parquet                          how far each file of stored events was taken into rows
+accepted_losses/date=<recording's date>/<ulid>.parquet          one line per decision: the latest of a recording counts
 ```
 
 Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed one leaves nothing half done.
@@ -32,12 +33,16 @@ from ulid import ULID
 from pipelines.ledger.files import Files
 from pipelines.ledger.parts import READERS, date_of, is_part, read_parts, written_at
 from pipelines.ledger.schema import (
+    ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
     IN_PATH,
     ROW_COLUMNS,
     ROW_SCHEMA,
     STATE_SCHEMA,
+    Acceptance,
     PullRecord,
+    acceptances_from,
+    acceptances_table,
     encode,
     pulls_from,
     pulls_table,
@@ -154,6 +159,19 @@ class Ledger:
             for name, read_to in zip(*columns, strict=True):
                 furthest[name] = max(read_to, furthest.get(name, 0))
         return furthest
+
+    def append_acceptances(self, acceptances: Sequence[Acceptance]) -> None:
+        """Append decisions on lost recordings: a part for each date among them."""
+        for day in sorted({acceptance.day for acceptance in acceptances}):
+            of_day = [acceptance for acceptance in acceptances if acceptance.day == day]
+            self._append(_folder("accepted_losses", day), [acceptances_table(of_day)])
+
+    def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
+        """Return the latest decision on each recording of those dates that there is one on, by recording id."""
+        folders = [_folder("accepted_losses", day) for day in sorted(set(days))]
+        lines = pa.concat_tables([ACCEPTANCE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
+        latest = acceptances_from(_latest(lines, "recording_id", lines.select(["at"])))
+        return {acceptance.recording_id: acceptance for acceptance in latest}
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
         """Append changes of state: a part for each date among them, more of very many."""

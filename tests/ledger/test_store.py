@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines.ledger.files import LedgerDamaged, LocalFiles
 from pipelines.ledger.parts import KINDS, LedgerParts
-from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, STATE_SCHEMA, PullRecord
+from pipelines.ledger.schema import PULL_SCHEMA, ROW_COLUMNS, STATE_SCHEMA, Acceptance, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final
 from pipelines.ledger.store import Ledger
 
@@ -48,6 +48,22 @@ def held(state: RecordingState, minutes: int = 1) -> RecordingState:
     )
 
 
+def acceptance(name: str = "1/a.WAV", **changed: Any) -> Acceptance:
+    whole = Acceptance(
+        recording_id=name,
+        day=DAY,
+        status="missing",
+        reason="not_found",
+        epoch=0,
+        accepted=True,
+        accepted_by="compliance",
+        why="TICKET-1",
+        at=NOON,
+        run_id="run-1",
+    )
+    return replace(whole, **changed)
+
+
 # Everything, in each of the three places
 
 
@@ -74,6 +90,23 @@ def test_an_empty_ledger_answers_with_nothing(place: Any) -> None:
     assert (ledger.states([DAY]), ledger.states([]), ledger.pending(DAY)) == ({}, {}, [])
     assert (ledger.pulls(REPORT, DAY), ledger.row_days(REPORT)) == ([], [])
     assert not ledger.state_days()
+    assert ledger.acceptances([DAY]) == {}
+
+
+def test_of_the_decisions_on_a_loss_the_latest_counts_whichever_part_it_is_in(place: Any) -> None:
+    ledger = place.ledger()
+    tomorrow = DAY + timedelta(days=1)
+    revoked = acceptance(accepted=False, at=NOON + timedelta(hours=2))
+    ledger.append_acceptances([revoked, acceptance("1/b.WAV", day=tomorrow)])
+    ledger.append_acceptances([acceptance(at=NOON + timedelta(hours=1), why="TICKET-2"), acceptance()])
+    assert ledger.acceptances([DAY]) == {"1/a.WAV": revoked}
+    assert ledger.acceptances([DAY, tomorrow]) == {
+        "1/a.WAV": revoked,
+        "1/b.WAV": acceptance("1/b.WAV", day=tomorrow),
+    }
+    again = acceptance(at=revoked.at, why="at the same moment, written later")
+    ledger.append_acceptances([again])
+    assert ledger.acceptances([DAY]) == {"1/a.WAV": again}
 
 
 # Rows
@@ -348,7 +381,7 @@ def test_nothing_written_is_ever_changed(tmp_path: Path, ledger: Ledger, a_state
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "not parquet", "gone"])
-@pytest.mark.parametrize("kind", ["rows", "states", "pulls", "events"])
+@pytest.mark.parametrize("kind", ["rows", "states", "pulls", "events", "accepted"])
 def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures come by name
     tmp_path: Path, ledger: Ledger, a_state: Build, a_pull: Any, rows: Rows, damage: str, kind: str
 ) -> None:
@@ -356,7 +389,9 @@ def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures 
     ledger.append_states([a_state()])
     ledger.append_pull(a_pull())
     ledger.append_event_reads(DAY, {"one.events": 1}, run_id="r", read_at=NOON)
+    ledger.append_acceptances([acceptance()])
     folders = {"rows": "report_rows", "states": "recording_states", "pulls": "report_pulls", "events": "event_reads"}
+    folders["accepted"] = "accepted_losses"
     folder = folders[kind]
     (part,) = (tmp_path / "ledger" / folder).rglob("*.parquet")
     whole = part.read_bytes()
@@ -373,6 +408,7 @@ def test_a_damaged_part_is_named_and_never_skipped(  # noqa: PLR0917 - fixtures 
         "states": lambda: ledger.states([DAY]),
         "pulls": lambda: ledger.pulls(REPORT, DAY),
         "events": lambda: ledger.event_reads(DAY),
+        "accepted": lambda: ledger.acceptances([DAY]),
     }
     with pytest.raises(LedgerDamaged, match=rf"{folder}/.*{part.name}.*restore it") as raised:
         read[kind]()
@@ -444,7 +480,7 @@ def test_a_strange_folder_is_named_with_its_reason_and_stops_no_date(
     ledger_parts = LedgerParts(LocalFiles(root))
     assert ledger.state_days() == {DAY: NOON}
     assert ledger.row_days(REPORT) == [DAY]
-    assert list(map(len, ledger_parts.names(DAY).values())) == [0, 1, 0, 1]
+    assert list(map(len, ledger_parts.names(DAY).values())) == [0, 0, 1, 0, 1]
     assert len(ledger.states([DAY])) == 1
     strange = ledger_parts.strange()
     assert {name.rpartition("/")[0] for name in strange} == {name.rpartition("/")[0] for name in strays}

@@ -9,7 +9,10 @@ The document (keys sorted, no blanks, UTF-8, one line break at the end):
 * `format`: `ringcx-archive/manifest/1`; `date`; `number` from 1; `run_id`; `sealed_at` (UTC, ISO 8601)
 * `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: what
   they add up to, and the verdict of the date
-* `content_sha256`: of the canonical JSON of `{"date", "entries", "totals"}`: what decides whether anything changed
+* `accepted_losses`: one object per loss that somebody accepted, every field of `AcceptedLoss`, by `recording_id`;
+  absent where there is none
+* `content_sha256`: of the canonical JSON of `{"accepted_losses", "date", "entries", "totals"}`: what decides whether
+  anything changed
 * `catalog_sha256`: of the day's part of the catalog; absent from manifests of earlier versions, which stay valid
 * `previous_sha256`: of the bytes of manifest n-1, null for the first
 * `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
@@ -88,6 +91,21 @@ class ManifestEntry(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class AcceptedLoss(NamedTuple):
+    """A lost recording whose loss somebody looked at and accepted, in the state and for the reason that it had."""
+
+    recording_id: str
+    status: str
+    reason: str
+    accepted_by: str
+    at: datetime
+    why: str
+
+    def document(self) -> dict[str, str]:
+        """Return it as a manifest holds it."""
+        return self._asdict() | {"at": _utc(self.at)}
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
@@ -117,6 +135,7 @@ def seal(
     totals: Mapping[str, Any],
     catalog: pa.Table,
     *,
+    accepted: Sequence[AcceptedLoss] = (),
     run_id: str,
     sealed_at: datetime,
 ) -> Sealed:
@@ -124,8 +143,8 @@ def seal(
     the catalog is written if it is missing or differs, and at no other time.
 
     There is an entry for each recording, by `recording_id`; some thousand are held at a time. `totals` is what the day
-    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it. `run_id` and `sealed_at` (aware) are no
-    part of the content.
+    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it, `accepted` its accepted losses by
+    `recording_id`. `run_id` and `sealed_at` (aware) are no part of the content.
 
     Raises:
         ValueError: a recording is there twice or not in its place, or a time has no zone.
@@ -134,7 +153,9 @@ def seal(
     """
     documents = _documents(entries)
     listed = b",".join(_json(batch)[1:-1] for batch in iter(lambda: list(islice(documents, _BATCH)), []))
-    content = {"date": day.isoformat(), "totals": dict(totals)}
+    content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
+    if accepted:
+        content["accepted_losses"] = [loss.document() for loss in accepted]
     stored = _get(bucket, catalog_key(bucket.prefix, day))
     body = _catalog_body(catalog, stored)
     hashes = {"content_sha256": _sha256(*_around(content, listed)), "catalog_sha256": _sha256(body)}
@@ -300,12 +321,14 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
         start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
         listed, around = memoryview(body)[start:end], body[:start] + body[end:]
         head = json.loads(around)
-        content = {name: head[name] for name in ("date", "totals")}
+        accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
+        content = {**accepted, "date": head["date"], "totals": head["totals"]}
         whole = (
             (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
             and head.keys() >= {"previous_sha256", "previous_day"}
             and head["content_sha256"] == _sha256(*_around(content, listed))
             and canonical_json(head) == around
+            and _are_accepted_losses(head.get("accepted_losses", []))
         )
         if whole and entry is not None:
             for found in _entries(str(listed, "utf-8")):
@@ -318,6 +341,14 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
             "first version"
         )
     return ManifestHead(key, number, _sha256(body), head)
+
+
+def _are_accepted_losses(found: object) -> bool:
+    fields = set(AcceptedLoss._fields)
+    return isinstance(found, list) and all(
+        isinstance(loss, dict) and loss.keys() == fields and all(isinstance(text, str) for text in loss.values())
+        for loss in found
+    )
 
 
 def _entries(listed: str) -> Iterator[Entry]:

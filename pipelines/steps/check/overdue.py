@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.calendar import local_day
 from pipelines.ledger.files import LedgerDamaged
@@ -23,7 +24,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.check.verdict import COLUMNS, is_overdue, is_stuck
+from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import unpulled
@@ -71,14 +72,17 @@ def no_overdue_recordings(
     good, or dates that were not pulled.
     """
     damaged: list[str] = []
-    columns = [*COLUMNS, "found_on", "started_at"]
+    columns = [*COLUMNS, "started_at"]
 
     def missing_of(day: date) -> pa.Table:
-        return RecordingsTable.of(ledger.current([day])).rest.select(columns)
+        known = RecordingsTable.of(ledger.current([day]))
+        accepted = pc.is_in(known.rest["recording_id"], value_set=pa.array(accepted_losses(ledger, known), pa.string()))
+        return known.rest.select(columns).append_column("is_accepted", accepted)
 
-    tables = [STATE_SCHEMA.empty_table().select(columns)]
+    tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
     tables += [table for _, table in _readable(missing_of, ledger.recording_days(), damaged)]
     missing = pa.concat_tables(tables).to_pandas()
+    accepted, missing = missing["is_accepted"].sum(), missing[~missing["is_accepted"]]
     gaps = _never_pulled(ledger, settings, now, damaged)
     strange = sorted(parts.strange().items())
     is_pending = missing["status"] == Status.pending
@@ -102,6 +106,7 @@ def no_overdue_recordings(
         "at_risk": int(pending["at_risk"].sum()),
         "lost": len(lost),
         "lost_within_retention": retrievable,
+        "accepted_losses": int(accepted),
         "dates_not_pulled": len(gaps),
         "dates_with_something_missing": missing["date"].nunique(),
         "dates_damaged": len(damaged),
@@ -196,4 +201,6 @@ def _sentence(counts: Mapping[str, int], settings: PlanSettings, gap: date | Non
     elif counts["missing_now"]:
         young = "recording is young and waits for its", "recordings are young and wait for their"
         sentences.append(f"Nothing is late or lost: {number(counts['pending'], *young)} next attempt.")
+    if accepted := counts["accepted_losses"]:
+        sentences.append(f"{number(accepted, 'loss was', 'losses were')} accepted.")
     return " ".join(sentences) or "Nothing is missing: every recording known on any date is archived."

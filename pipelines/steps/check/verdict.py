@@ -1,6 +1,7 @@
 """The verdict of a date: the one place that decides whether a date is complete.
 
-* `complete`: every report was pulled for the whole day, and every expected recording is archived as it was stored
+* `complete`: every report was pulled for the whole day, and every expected recording is archived as it was stored, or
+  its loss was accepted
 * `waiting`: the same, but some recordings are not due yet
 * `gaps`: some are late, lost, altered or not accounted for
 * `unknown`: a report was never pulled, or not for the whole day: what the date should hold is not known
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
+from pipelines.ledger.schema import Acceptance, values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
@@ -38,7 +41,8 @@ OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _READERS = 8
 _REASONS = 3
-COLUMNS = ["recording_id", "status", "reason", "date", "attempts", "next_attempt_at", "first_seen_at", "run_id"]
+COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
+COLUMNS.append("run_id")
 """The columns of a recording that is not archived, as the checks use them."""
 
 # Count -> what one of them does | what others do | what it means, or what to do.
@@ -82,13 +86,15 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=list(Verdict).index, default=Verdict.unknown)
 
 
-def sentence_of(verdicts: Iterable[Verdict]) -> str:
-    """Return the verdicts of several dates as one sentence."""
+def sentence_of(verdicts: Iterable[Verdict], accepted: int = 0) -> str:
+    """Return the verdicts of several dates, and how many losses were accepted on them, as one sentence."""
     counts = Counter(verdicts)
+    suffix = f", with {number(accepted, 'accepted loss', 'accepted losses')}" if accepted else ""
     if counts[Verdict.complete] == counts.total():
-        return "The date is complete." if counts.total() == 1 else f"All {counts.total():,} dates are complete."
+        dates = "The date is" if counts.total() == 1 else f"All {counts.total():,} dates are"
+        return f"{dates} complete{suffix}."
     others = (number(counts[verdict], *_VERBS[verdict]) for verdict in Verdict if counts[verdict])
-    return f"Of {number(counts.total(), 'date')}, {', '.join(others)}."
+    return f"Of {number(counts.total(), 'date')}, {', '.join(others)}{suffix}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +105,11 @@ class DateVerdict:
         expected: how many recordings the date should hold; None while that is unknown.
         counts: recordings by state and by problem.
         next_at: when the first of the waiting recordings is tried again.
-        lost: how many were lost for each reason.
+        lost: how many were lost for each reason, without those that were accepted.
+        accepted: the acceptances that hold, by recording id, sorted.
         not_pulled: the reports that no pull covers to the end of the day.
         is_over: whether the local day has ended.
-        recordings: a row for each known recording; `matter` is `held`, `waiting`, or the problem.
+        recordings: a row for each known recording; `matter` is `held`, `waiting`, `accepted`, or the problem.
     """
 
     date: date
@@ -113,6 +120,7 @@ class DateVerdict:
     counts: Mapping[str, int]
     next_at: datetime | None
     lost: Mapping[str, int]
+    accepted: Mapping[str, Acceptance]
     not_pulled: Sequence[Unpulled]
     is_over: bool
     recordings: pd.DataFrame
@@ -144,9 +152,11 @@ def judge_date(
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
     pending = rest["status"] == Status.pending
     give_up = timedelta(days=settings.archive_give_up_days)
-    conditions = [~pending & (rest["reason"] == "conflict"), ~pending, is_stuck(rest, give_up, now)]
+    accepted = accepted_losses(ledger, known)
+    is_accepted, is_conflict = rest["recording_id"].isin(list(accepted)), ~pending & (rest["reason"] == "conflict")
+    conditions = [is_accepted, is_conflict, ~pending, is_stuck(rest, give_up, now)]
     conditions.append(is_overdue(rest, now) & (rest["run_id"] != run_id))
-    rest["matter"] = np.select(conditions, ["conflict", "lost", "stuck", "overdue"], "waiting")
+    rest["matter"] = np.select(conditions, ["accepted", "conflict", "lost", "stuck", "overdue"], "waiting")
     missing = pd.DataFrame(
         {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
     )
@@ -161,6 +171,7 @@ def judge_date(
         "conflicts": int(by_matter.get("conflict", 0)),
         "without_state": len(unknown),
         "shared_by_calls": len(shared),
+        "accepted_losses": len(accepted),
     }
     if not_pulled:
         verdict = Verdict.unknown
@@ -170,16 +181,26 @@ def judge_date(
         verdict = Verdict.waiting if counts["waiting"] else Verdict.complete
     is_over = now >= day_bounds(day, settings.zone)[1]
     next_at = rest["next_attempt_at"][rest["matter"] == "waiting"].min()
-    lost = recordings["reason"][recordings["matter"].isin(["lost", "conflict"])].value_counts()
+    lost = Counter(map(str, recordings["reason"][recordings["matter"].isin(["lost", "conflict"])]))
     return DateVerdict(
         date=day,
         verdict=verdict,
-        sentence=_sentence(day, len(recordings), counts, lost, not_pulled, is_over=is_over, next_at=next_at),
+        sentence=_sentence(
+            day,
+            len(recordings),
+            counts,
+            lost,
+            not_pulled,
+            accepted=accepted.values(),
+            is_over=is_over,
+            next_at=next_at,
+        ),
         expected=None if not_pulled else len(recordings),
         held=int(by_matter.get("held", 0)),
         counts=counts,
         next_at=None if pd.isna(next_at) else next_at.to_pydatetime(),
-        lost={str(reason): int(count) for reason, count in sorted(lost.items())},
+        lost=dict(sorted(lost.items())),
+        accepted=accepted,
         not_pulled=not_pulled,
         is_over=is_over,
         recordings=recordings,
@@ -202,6 +223,7 @@ def judge_or_unknown(
             counts=Counter(),
             next_at=None,
             lost={},
+            accepted={},
             not_pulled=(),
             is_over=True,
             recordings=pd.DataFrame(),
@@ -216,7 +238,8 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
     if of_date.verdict is Verdict.unknown and not of_date.is_over:
         levels[Verdict.unknown] = Level.warning
     recordings, gaps = of_date.recordings, of_date.not_pulled
-    problems = recordings[~recordings["matter"].isin(["held", "waiting"])].sort_values(["matter", "recording_id"])
+    is_problem = ~recordings["matter"].isin(["held", "waiting", "accepted"])
+    problems = recordings[is_problem].sort_values(["matter", "recording_id"])
     waiting = recordings[recordings["matter"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
     by_reason = recordings[recordings["matter"] != "without_state"]
     by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
@@ -238,9 +261,23 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
         lists={
             "sample": examples(problems),
             "waiting_recordings": examples(waiting),
+            "accepted_losses": pd.DataFrame(
+                {"recording": found.recording_id, "reason": found.reason, "accepted_by": found.accepted_by}
+                | {"at": f"{found.at:%Y-%m-%d %H:%M} UTC", "why": found.why}
+                for found in islice(of_date.accepted.values(), LISTED)
+            ),
             "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "pulled_up_to"]),
         },
     )
+
+
+def accepted_losses(ledger: Ledger, known: RecordingsTable) -> dict[str, Acceptance]:
+    """Return the acceptances that hold, by recording id, sorted: no state, reason or epoch changed since."""
+    lost = known.final()
+    latest = ledger.acceptances(values(lost["date"]))
+    columns = (values(lost[name]) for name in ("recording_id", "status", "reason", "epoch"))
+    states = sorted(zip(*columns, strict=True))
+    return {key: latest[key] for key, *state in states if key in latest and latest[key].holds(*state)}
 
 
 def is_overdue(recordings: pd.DataFrame, now: datetime) -> pd.Series:
@@ -311,9 +348,10 @@ def _sentence(
     day: date,
     known: int,
     counts: Mapping[str, int],
-    lost: pd.Series,
+    lost: Counter[str],
     not_pulled: Sequence[Unpulled],
     *,
+    accepted: Iterable[Acceptance],
     is_over: bool,
     next_at: pd.Timestamp,
 ) -> str:
@@ -330,9 +368,10 @@ def _sentence(
     else:
         recordings = f"{number(known, 'recording')} expected for {day}"
     archived = f"Of {recordings}, {number(held, 'is archived', 'are archived')}"
-    reasons = [f"{count:,} `{reason}`" for reason, count in lost.head(_REASONS).items()]
-    reasons += ["others"] if len(lost) > _REASONS else []
-    problems = problem_sentences(_SENTENCES, counts, reasons=", ".join(reasons))
+    if counts["accepted_losses"]:
+        reasons = _reasons(Counter(acceptance.reason for acceptance in accepted))
+        archived += f" and {number(counts['accepted_losses'], 'loss is', 'losses are')} accepted ({reasons})"
+    problems = problem_sentences(_SENTENCES, counts, reasons=_reasons(lost))
     if not known:
         sentences.append("No recording is known so far." if not_pulled else f"No row of {day} links to a recording.")
     elif held == known and not not_pulled and not problems:
@@ -340,7 +379,8 @@ def _sentence(
             f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
         )
     else:
-        sentences.append(f"{archived}." if problems else f"{archived}; none is lost or late.")
+        nothing = "; none is lost or late" if not problems and not counts["accepted_losses"] else ""
+        sentences.append(f"{archived}{nothing}.")
     sentences += problems
     if counts["lost"]:
         sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
@@ -348,3 +388,8 @@ def _sentence(
         when = "" if pd.isna(next_at) else f", the next at {next_at:%Y-%m-%d %H:%M} UTC"
         sentences.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
     return " ".join(sentences)
+
+
+def _reasons(counts: Counter[str]) -> str:
+    shown = [f"{count:,} `{reason}`" for reason, count in counts.most_common(_REASONS)]
+    return ", ".join([*shown, *(["others"] if len(counts) > _REASONS else [])])

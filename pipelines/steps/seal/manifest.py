@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import catalog_key, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_witnesses, write_witness
-from pipelines.archive.proof.manifest import ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
+from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import values
@@ -87,11 +87,14 @@ def seal_day(
         else:
             totals["found"] = by_status.total()
         totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
+        accepted = accepted_on(verdict)
+        if accepted:
+            totals["accepted_losses"] = len(accepted)
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():
             other_names[recording_id].append(name)
         catalog, entries = catalog_table(recordings, other_names), entries_of(recordings)
-        manifest = seal(bucket, day, entries, totals, catalog, run_id=run_id, sealed_at=now)
+        manifest = seal(bucket, day, entries, totals, catalog, accepted=accepted, run_id=run_id, sealed_at=now)
         names = parts.names(day)
         if names == sealed_names:
             break
@@ -122,6 +125,15 @@ def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
         columns = {name: values(part[name]) for name in ManifestEntry._fields}
         columns["warnings"] = [tuple(warnings or ()) for warnings in columns["warnings"]]
         yield from map(ManifestEntry._make, zip(*columns.values(), strict=True))
+
+
+def accepted_on(verdict: DateVerdict) -> list[AcceptedLoss]:
+    """Return the accepted losses that the date's own manifest lists: of recordings dated that day, by id."""
+    return [
+        AcceptedLoss(*(getattr(found, name) for name in AcceptedLoss._fields))
+        for found in verdict.accepted.values()
+        if found.day == verdict.date
+    ]
 
 
 def rows_pulled(pulls: Pulls) -> dict[str, int]:

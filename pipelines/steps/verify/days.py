@@ -19,6 +19,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Pulls, pulls_of
+from pipelines.steps.seal.manifest import accepted_on
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
     Evidence,
@@ -163,6 +164,7 @@ class _Day:
         try:
             found = judge_date(archive.ledger, None, day, archive.settings, now=archive.now)
             self.result.verdict, self.result.reason = found.verdict, found.sentence
+            self.result.accepted_losses, evidence.accepted = len(found.accepted), accepted_on(found)
         except LedgerDamaged as error:  # reported where the part is read
             self.result.reason = f"It is unknown what {day} holds: {error}"
         pulls: Pulls = {}

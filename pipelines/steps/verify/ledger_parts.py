@@ -76,6 +76,8 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
                     newer.append(_states(name, data))
                     if sum(table.num_rows for table in newer) > states.num_rows:
                         states, newer = current_lines(pa.concat_tables([states, *newer])), []
+                elif kind == "accepted_losses":
+                    decode_part(name, data)
             except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
                 sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is not a complete merged part"
                 flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
 from pipelines.archive.listing import Listed
 from pipelines.archive.proof.attestation import read_witnesses
 from pipelines.archive.proof.chain import Chain
-from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
+from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, ManifestHead, entry_document
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.steps.pull.coverage import Pulls
@@ -37,6 +37,8 @@ class Evidence:
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
+    accepted: Sequence[AcceptedLoss] | None = None
+    """By the ledger; None where that could not be read."""
 
     def add_ledger(self, lines: pa.Table) -> None:
         """Add the ledger's current states of the date (STATE_SCHEMA)."""
@@ -165,6 +167,8 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
     sums: dict[str, int | None] = {**evidence.totals()}
     if totals.get("verdict") == "unknown":
         sums["found"] = None  # and sealed as absent
+    accepted = document.get("accepted_losses", [])
+    sums["accepted_losses"] = len(accepted) or None
     wrong = sorted(name for name, count in sums.items() if totals.get(name) != count)
     if wrong:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
@@ -199,6 +203,13 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
             key,
             f"{key} is out of date: {number(changed, 'recording')} of {day} changed after it was sealed; run the date "
             "again",
+        )
+    if evidence.accepted is not None and accepted != [loss.document() for loss in evidence.accepted]:
+        flag(
+            "stale",
+            f"{key} accepted losses",
+            f"{key} lists other accepted losses than the ledger holds for {day}; run the date again, or find out which "
+            "part of accepted_losses was removed",
         )
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
         flag(

@@ -41,7 +41,7 @@ class DayResult:
     """What was found of one date (ISO 8601), under the names of the JSON document.
 
     `verdict` and its `reason`: whether the date is complete (`steps/check/verdict`). A date may be as it was sealed
-    and lack recordings.
+    and lack recordings. `accepted_losses` are those that the verdict counts.
 
     `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
     discrepancies by kind; the others are the manifest's own figures, or the ledger's if there is no good manifest.
@@ -55,6 +55,7 @@ class DayResult:
     held: int = 0
     pending: int = 0
     lost: int = 0
+    accepted_losses: int = 0
     bytes: int = 0
     objects: int = 0
     read: int = 0
@@ -112,7 +113,7 @@ class Report:
             f"No discrepancy: the archive of {dates} is as it was sealed. It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
             f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}. "
-            f"{sentence_of(day.verdict for day in self.dates)}"
+            f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses for day in self.dates))}"
         )
 
     def write(self, into: IO[str], finished_at: datetime) -> None:

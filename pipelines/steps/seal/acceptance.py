@@ -1,0 +1,246 @@
+"""Accept losses that somebody has looked at, or revoke that, and seal the dates again that this touches.
+
+Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording that may still come
+needs patience, and an object that is gone or altered a repair. An acceptance ends by itself when the recording's state,
+reason or epoch changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cache
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import StorageError
+from pipelines.archive.proof.signature import Signer
+from pipelines.ledger.files import LedgerDamaged, LedgerError
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.schema import Acceptance, states_by_id
+from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings
+from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
+from pipelines.steps.parallel import map_in_order
+from pipelines.steps.pull.coverage import Unpulled, unpulled
+from pipelines.steps.seal.manifest import seal_day
+from pipelines.wording import number
+
+_READERS = 8
+
+
+class DecisionIncomplete(Exception):  # noqa: N818 - the sentence for the person who decided
+    """A decision does not say what is accepted, why, or by whom."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What somebody decided: to accept the loss of these recordings, or of those of `days` that were lost for `reason`;
+    or, with `revoke`, no longer to.
+
+    Raises:
+        DecisionIncomplete: it does not say which, why, or by whom.
+    """
+
+    recording_ids: Sequence[str] = ()
+    days: Sequence[date] = ()
+    reason: str = ""
+    why: str
+    accepted_by: str
+    revoke: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.why.strip() or not self.accepted_by.strip():
+            raise DecisionIncomplete("Say why and by whom: a ticket and a role, and no customer's name.")
+        if bool(self.recording_ids) == bool(self.days) or bool(self.days) != bool(self.reason):
+            raise DecisionIncomplete("Name recordings by their ids, or dates and the reason of the losses on them.")
+
+
+@dataclass(slots=True)
+class Decided:
+    """What became of a decision: the lines that were `written`, how many recordings had been decided so before
+    (`unchanged`), a sentence for whatever was `refused`, and the new verdict of each date that was sealed.
+    """
+
+    revoke: bool
+    written: list[Acceptance] = field(default_factory=list)
+    unchanged: int = 0
+    refused: list[str] = field(default_factory=list)
+    verdicts: dict[date, DateVerdict] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The whole result in one sentence."""
+        verb = "revoked" if self.revoke else "accepted"
+        what = ("acceptance was", "acceptances were") if self.revoke else ("loss was", "losses were")
+        said = [f"{number(len(self.written), *what)} {verb}"]
+        if self.unchanged:
+            said.append(f"{self.unchanged:,} had been {verb} before")
+        if self.refused:
+            said.append(f"{len(self.refused):,} refused")
+        return f"{'; '.join(said)}."
+
+
+def decide(
+    ledger: Ledger,
+    parts: LedgerParts,
+    bucket: Bucket,
+    decision: Decision,
+    *,
+    settings: VerifySettings,
+    now: datetime,
+    run_id: str,
+    signer: Signer | None = None,
+) -> Decided:
+    """Write the decision to the ledger where it is allowed, and seal the dates that it touches.
+
+    What is refused stops nothing else. The same decision again writes no line, and seals what was not sealed yet.
+    """
+    decided = Decided(decision.revoke)
+    if decision.days:
+        states = _lost_for_reason(ledger, decision, settings, now, decided)
+    else:
+        states = _with_ids(ledger, decision.recording_ids, decided)
+    by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
+    for state in states:
+        by_day[state.date].append(state)
+    touched: set[date] = set()
+
+    @cache
+    def gaps(day: date) -> Sequence[Unpulled]:
+        return unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+
+    for day, of_day in sorted(by_day.items()):
+        try:
+            latest = ledger.acceptances([day])
+            refusals = [
+                _refusal(state, latest.get(state.recording_id), gaps, now, revoke=decision.revoke) for state in of_day
+            ]
+        except LedgerDamaged as error:
+            decided.refused.append(f"Nothing was decided on {number(len(of_day), 'recording')} of {day}: {error}")
+            continue
+        decided.refused += filter(None, refusals)
+        allowed = [state for state, refusal in zip(of_day, refusals, strict=True) if not refusal]
+        lines = [
+            line for state in allowed for line in _lines(decision, state, latest.get(state.recording_id), now, run_id)
+        ]
+        ledger.append_acceptances(lines)
+        decided.written += lines
+        decided.unchanged += len(allowed) - len(lines)
+        touched.update(*((state.date, state.found_on) for state in allowed))
+    for day in sorted(touched):
+        try:
+            sealed = seal_day(ledger, parts, bucket, day, settings=settings, now=now, run_id=run_id, signer=signer)
+            decided.verdicts[day] = sealed.verdict
+        except (LedgerError, StorageError) as error:
+            decided.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
+    return decided
+
+
+def _lines(
+    decision: Decision, state: RecordingState, latest: Acceptance | None, now: datetime, run_id: str
+) -> list[Acceptance]:
+    """Return the line to write; none if that was decided before."""
+    seen = latest if decision.revoke and latest is not None else state
+    is_accepted = latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)
+    if is_accepted != decision.revoke:
+        return []
+    return [
+        Acceptance(
+            recording_id=state.recording_id,
+            day=state.date,
+            status=str(seen.status),
+            reason=seen.reason or "",
+            epoch=seen.epoch,
+            accepted=not decision.revoke,
+            accepted_by=decision.accepted_by,
+            why=decision.why,
+            at=now,
+            run_id=run_id,
+        )
+    ]
+
+
+def _refusal(
+    state: RecordingState,
+    latest: Acceptance | None,
+    gaps: Callable[[date], Sequence[Unpulled]],
+    now: datetime,
+    *,
+    revoke: bool,
+) -> str:
+    """Return why nothing can be decided on a recording; nothing if it can. `gaps`: what was not pulled of a date."""
+    key, found_on = state.recording_id, state.found_on
+    if state.same_as is not None:
+        return f"{key} is another name of {state.same_as}: give that id."
+    if revoke:
+        return "" if latest is not None else f"The loss of {key} was never accepted: there is nothing to revoke."
+    if state.status is Status.archived:
+        return (
+            f"{key} is archived: there is no loss to accept. If its object is gone or altered, restore it, or list the "
+            "id in retry_recording_ids."
+        )
+    if state.next_attempt_at is not None:
+        due = "is" if state.next_attempt_at > now else "was due"
+        return f"{key} is pending and not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
+    if missing := gaps(found_on):
+        return (
+            f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run the date before you accept a loss."
+        )
+    return ""
+
+
+def _lost_for_reason(
+    ledger: Ledger, decision: Decision, settings: VerifySettings, now: datetime, decided: Decided
+) -> list[RecordingState]:
+    """Return the recordings that the verdicts of the dates count as lost for the reason, accepted or not."""
+    found: dict[str, RecordingState] = {}
+    reasons: Counter[str] = Counter()
+    refused = len(decided.refused)
+    for day in decision.days:
+        try:
+            of_date = judge_date(ledger, None, day, settings, now=now)
+        except LedgerDamaged as error:
+            decided.refused.append(f"Nothing of {day} was decided: {error}")
+            continue
+        if of_date.verdict is Verdict.unknown:
+            decided.refused.append(f"Nothing of {day} can be decided. {of_date.sentence}")
+            continue
+        lost = of_date.recordings[of_date.recordings["matter"].isin(["accepted", "lost", "conflict"])]
+        if decision.revoke:
+            lost = lost[lost["recording_id"].isin(list(ledger.acceptances(lost["date"])))]
+        reasons.update(map(str, lost["reason"]))
+        lost = lost[lost["reason"] == decision.reason]
+        found |= states_by_id(ledger.current(lost["date"], lost["recording_id"]))
+    if not found and len(decided.refused) == refused:
+        dates = " to ".join(dict.fromkeys(map(str, (decision.days[0], decision.days[-1]))))
+        others = ", ".join(f"{count:,} `{reason}`" for reason, count in reasons.most_common())
+        verb = "accepted" if decision.revoke else "lost"
+        instead = f"; those of other reasons: {others}" if others else ""
+        decided.refused.append(f"No recording of {dates} is {verb} for the reason `{decision.reason}`{instead}.")
+    return list(found.values())
+
+
+def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[RecordingState]:
+    """Return the recordings with these ids, searched from the newest date on: an id does not say its date."""
+    missing = set(ids)
+    found: dict[str, RecordingState] = {}
+    damaged = ""
+
+    def of_day(day: date) -> dict[str, RecordingState] | LedgerDamaged:
+        try:
+            return states_by_id(ledger.current([day], missing))
+        except LedgerDamaged as error:
+            return error
+
+    for _, states in map_in_order(of_day, reversed(ledger.recording_days()), threads=_READERS):
+        if isinstance(states, LedgerDamaged):
+            damaged = f" It may be where {states}"
+            continue
+        found = states | found
+        if found.keys() >= missing:
+            break
+    decided.refused += [f"The ledger does not know {key!r}.{damaged}" for key in sorted(missing - found.keys())]
+    return list(found.values())
