@@ -123,7 +123,7 @@ class Bucket:
         """
         for page in self._pages(start, {"StartAfter": after} if after else {}):
             for item in page.get("Contents", []):
-                yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'))
+                yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'), item.get("LastModified"))
 
     def list_folders(self, start: str) -> Iterator[str]:
         """Yield the folders (with their last slash) and the keys directly under `start`, a folder or empty."""

@@ -7,6 +7,7 @@ a date take eight seconds, and one in parallel.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, pairwise, takewhile
 from typing import Final
 
@@ -15,10 +16,11 @@ _THREADS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object in a listing. `etag` is without quotes."""
+    """One object in a listing. `etag` is without quotes, `modified` aware."""
 
     size: int
     etag: str
+    modified: datetime | None = None
 
 
 def list_in_parallel(

@@ -61,7 +61,7 @@ def command(
         raise click.UsageError("Give --html FILE, --json FILE or both")
     settings, now = load(VerifySettings), outside.clock()
     check_range(first, last, local_day(now, settings.zone))
-    archive = open_archive(settings, outside.s3)
+    archive = open_archive(settings, outside)
     dates = []
     for certificate in certify(archive, first, last):
         dates.append(certificate)

@@ -87,7 +87,9 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
     assert neighbours() == {BEFORE: True}
     found: list[Discrepancy] = []
-    archive = Archive(stores.bucket, stores.ledger, stores.parts, stores.settings, verifier=None, now=datetime.now(UTC))
+    archive = Archive(
+        stores.bucket, stores.ledger, stores.parts, stores.settings, verifier=None, clock=lambda: datetime.now(UTC)
+    )
     (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
     assert (result.doubts.total(), result.found, found) == (0, 1, [])
     seal_day(*stores.all(), after, settings=stores.settings, now=NOW, run_id="r")

@@ -35,6 +35,8 @@ from pipelines.ledger.files import S3Files
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.check.verdict import EXIT_CODES
+from pipelines.steps.fetch import fetcher
+from pipelines.steps.seal import manifest as seal
 from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
@@ -47,6 +49,11 @@ TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=back) for back in (4, 3, 2)]
 FIRST, MIDDLE, LAST = DAYS
 COPIES = 64
+
+
+def an_hour_later() -> datetime:
+    """What a run put is no longer arriving."""
+    return datetime.now(UTC) + timedelta(hours=1)
 
 
 @dataclass
@@ -86,10 +93,17 @@ class Copy:
         found = [key for key in self.keys(f"manifests/date={day}/") if key.endswith(".json")]
         return sorted(found, key=lambda key: int(re.findall(r"\d+", key)[-1]))
 
-    def verify(self, *options: str, first: date = FIRST, last: date = LAST, s3: Any = None) -> int:
+    def verify(
+        self,
+        *options: str,
+        first: date = FIRST,
+        last: date = LAST,
+        s3: Any = None,
+        clock: Callable[[], datetime] = an_hour_later,
+    ) -> int:
         report = self.folder / "verify.json"
         arguments = ["--from", str(first), "--to", str(last), "--json", str(report), *options]
-        code = run("verify", arguments, self.client if s3 is None else s3)
+        code = run("verify", arguments, self.client if s3 is None else s3, clock=clock)
         self.out, self.err = self.capsys.readouterr()
         self.result = json.loads(report.read_text()) if report.exists() else {}
         return code
@@ -317,7 +331,7 @@ def test_every_edit_of_a_manifest_is_named(copy: Copy, which: int) -> None:
         # With its own hash made to fit the content, as somebody would who knows the format; three also plainly.
         for hashed in (True, False) if name in plain else (True,):
             copy.put(key, edited(body, edit, hashed=hashed))
-            code = run("verify", ["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client)
+            code = run("verify", ["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client, clock=an_hour_later)
             said = copy.capsys.readouterr().out
             if code != 1 or f"  {MIDDLE}  manifest_altered: {key} " not in said:
                 unnoticed.append((name, hashed, code, said))
@@ -431,6 +445,76 @@ def test_strays_that_belong_to_no_date_are_named_and_end_with_1(copy: Copy) -> N
     }
     assert {date for date, _, _ in found} == {"", str(MIDDLE)}
     assert "(5 of these without a date) on 1 of 3 dates" in copy.out
+
+
+def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is_a_discrepancy(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world(faults=Faults(late_links=Where(share=0.4, first=1)), ARCHIVE_PREFIX=ARCHIVE_PREFIX)
+    watched, day, of_day = Copy(it.s3, it.bucket, tmp_path, capsys), LAST, f"{ARCHIVE_PREFIX}recordings/date={LAST}/"
+    seen: list[tuple[int, set[str], set[str]]] = []
+
+    def look(clock: Callable[[], datetime] = it.clock) -> None:
+        code = watched.verify(first=day, last=day, clock=clock)
+        assert all("verify again after" in one["sentence"] for one in watched.result["arriving"])
+        arriving, doubts = ({one["subject"] for one in watched.result[name]} for name in ("arriving", "doubts"))
+        seen.append((code, arriving, doubts))
+
+    def look_before(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def in_the_middle_of_a_run(*arguments: Any, **options: Any) -> Any:
+            look()
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, in_the_middle_of_a_run)
+
+    look_before(fetcher.Fetcher, "_write")  # objects are stored, and no state line says so
+    look_before(seal, "seal")  # states are written, and not sealed
+    look_before(seal, "_witness")  # sealed, and not attested
+    for _ in range(2):
+        seen.clear()
+        before = it.objects(of_day).keys()
+        assert it.run(day).success
+        new = it.objects(of_day).keys() - before
+        assert len(new) > 2
+        assert [(code, doubts) for code, _, doubts in seen[:3]] == [(0, set())] * 3
+        assert seen[0][1] >= new
+        assert all(arriving for _, arriving, _ in seen[:3])
+        assert (watched.result["good"], watched.result["verdict"] in {"waiting", "unknown"}) == (True, True)
+        assert f"as sealed, {watched.result['sum']['arriving']} arriving" in watched.out
+        look()
+        assert seen[-1] == (0, set(), set())
+    stray = f"{ARCHIVE_PREFIX}recordings/date={day}/account_id=1/layout=mono/somebody.WAV"
+    watched.put(stray, b"RIFF")
+    look()
+    assert seen[-1] == (1, set(), {stray})
+
+
+def test_what_a_killed_run_stored_is_arriving_only_as_long_as_a_run_may_write_it_down(
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world(ARCHIVE_PREFIX=ARCHIVE_PREFIX)
+    watched = Copy(it.s3, it.bucket, tmp_path, capsys)
+    monkeypatch.setattr(Ledger, "append_states", _only_pending(Ledger.append_states))
+    it.run(LAST)
+    stored = set(it.objects(f"{ARCHIVE_PREFIX}recordings/date={LAST}/"))
+    assert len(stored) > 5
+    assert watched.verify(first=LAST, last=LAST, clock=it.clock) == 0
+    assert stored <= {one["subject"] for one in watched.result["arriving"]}
+    assert watched.verify(first=LAST, last=LAST) == 1
+    assert stored <= {one["subject"] for one in watched.result["doubts"] if "run the date again" in one["sentence"]}
+    assert watched.result["arriving"] == []
+
+
+def _only_pending(append: Callable[..., None]) -> Callable[..., None]:
+    def append_or_die(ledger: Ledger, states: list[RecordingState]) -> None:
+        states = list(states)
+        if any(one.status is Status.archived for one in states):
+            raise SystemExit
+        append(ledger, states)
+
+    return append_or_die
 
 
 def test_what_was_kept_apart_from_a_recording_is_no_stray(copy: Copy) -> None:
@@ -843,7 +927,7 @@ make_s3_client(max_connections=1).download_file(bucket, key, target)
 def certified(copy: Copy, *dates: str) -> tuple[int, dict[str, Any], str]:
     """Return the exit code, the JSON and the page."""
     html, file = copy.folder / "certificate.html", copy.folder / "certificate.json"
-    code = run("certificate", [*dates, "--html", str(html), "--json", str(file)], copy.client)
+    code = run("certificate", [*dates, "--html", str(html), "--json", str(file)], copy.client, clock=an_hour_later)
     return code, json.loads(file.read_text()), html.read_text()
 
 

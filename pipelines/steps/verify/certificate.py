@@ -39,7 +39,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
     """
     found: list[Discrepancy] = []
     for result in verify_days(archive, first, last, Reading(), add=found.append):
-        of_date = [one for one in found if one.date == result.date]
+        of_date = [one for one in found if one.date == result.date and not one.arriving]
         recordings: list[dict[str, Any]] = []
         head = None
         if result.manifest is not None:

@@ -20,6 +20,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.manifest import accepted_on
+from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
     Evidence,
@@ -50,7 +51,7 @@ class Archive:
     parts: LedgerParts
     settings: VerifySettings
     verifier: Verifier | None
-    now: datetime
+    clock: Callable[[], datetime]
 
 
 def verify_days(
@@ -91,20 +92,27 @@ class _Day:
         self.result = DayResult(day.isoformat())
         self._archive = archive
         self._add = add
+        self._now = archive.clock()
         self._flagged: set[tuple[str, str]] = set()
         self._entries: dict[str, ManifestEntry] = {}
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
-    def flag(self, kind: str, subject: str, sentence: str) -> None:
-        """Report a discrepancy. A manifest that the chain, a witness and the next day each miss is one."""
+    def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
+        """Report a discrepancy, or what is arriving. A manifest that the chain, a witness and the next day each miss is
+        one.
+        """
         if kind.startswith(_CHAIN_KINDS):
             if (kind, subject) in self._flagged:
                 return
             self._flagged.add((kind, subject))
-        self.result.doubts[kind] += 1
+        if arriving:
+            self.result.arriving += 1
+            sentence += f". A run seems to be under way: verify again after {self._now + WINDOW:%H:%M} UTC"
+        else:
+            self.result.doubts[kind] += 1
         # A forged manifest may hold lone surrogates, which no screen could show.
-        texts = (text.encode("utf-8", "backslashreplace").decode() for text in (subject, sentence))
-        self._add(Discrepancy(self.result.date, kind, *texts))
+        subject, sentence = (text.encode("utf-8", "backslashreplace").decode() for text in (subject, sentence))
+        self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
 
     def verify(self, reading: Reading, progress: Callable[[date, int, int], None]) -> None:
         """Verify everything about the date but what the days next to it say."""
@@ -120,13 +128,18 @@ class _Day:
             self._unreadable(error)
 
     def finish(self) -> DayResult:
-        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says."""
+        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says. One at which
+        something is arriving is not proved complete yet.
+        """
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
         if count := sum(count for kind, count in result.doubts.items() if kind not in expected):
             result.verdict = Verdict.gaps
             found = number(count, "discrepancy", "discrepancies")
             result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
+        elif result.arriving:
+            result.verdict = min(result.verdict, Verdict.waiting, key=list(Verdict).index)
+            result.reason = f"A run of {self.day} seems to be under way: verify again after it. {result.reason}".strip()
         return result
 
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
@@ -151,18 +164,22 @@ class _Day:
     def _evidence(self, chain: Chain, entries: dict[str, ManifestEntry], threads: int) -> Evidence:
         """Verify what is written about the date, and return it."""
         archive, day, latest = self._archive, self.day, chain.latest
-        check_manifests(archive.bucket, day, chain, self.flag)
-        evidence = Evidence(None if latest is None else entries)
+        arriving = Arriving(archive.bucket, day, chain, self._now)
+        check_manifests(arriving, self.flag)
+        evidence = Evidence(None if latest is None else entries, arriving)
+        # Before the ledger: whatever a run has stored by now, its ledger already awaits.
+        evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
+        lines = read_ledger(archive.parts, arriving, threads, self.flag)
+        evidence.add_ledger(lines)
+        if evidence.unexplained():
+            evidence.awaited = awaited_keys(archive.bucket.prefix, lines)
         if latest is not None:
             self.result.manifest = latest.number
-            check_catalog(archive.bucket, day, latest, self.flag)
-        sealed = bool(chain.numbers)
-        evidence.add_ledger(read_ledger(archive.parts, archive.bucket, day, threads, self.flag, sealed=sealed))
-        evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
+            check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
         self._count(evidence)
         try:
-            found = judge_date(archive.ledger, None, day, archive.settings, now=archive.now)
+            found = judge_date(archive.ledger, None, day, archive.settings, now=self._now)
             self.result.verdict, self.result.reason = found.verdict, found.sentence
             self.result.accepted_losses, evidence.accepted = len(found.accepted), accepted_on(found)
         except LedgerDamaged as error:  # reported where the part is read
@@ -175,15 +192,16 @@ class _Day:
         else:
             # Recordings dated before the first date with runs were found by the pull of another date.
             if day >= archive.settings.archive_start_date or any(pulls.values()):
-                check_pulls(day, pulls, archive.settings, self.flag)
+                check_pulls(arriving, pulls, archive.settings, self.flag)
             if latest is not None:
-                compare(day, evidence, latest, pulls, self.flag)
-        if not sealed and (self.result.found or any(pulls.values())):
+                compare(evidence, latest, pulls, self.flag)
+        if not chain.numbers and (self.result.found or any(pulls.values())):
             self.flag(
                 "never_sealed",
                 self.result.date,
                 f"{day} has no manifest: what the ledger says of its {number(self.result.found, 'recording')} was "
                 "never sealed, or the manifest was removed; run the date again",
+                arriving=arriving.under_way,
             )
         return evidence
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import date
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.attestation import ObservedObject, read_witnesses
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
-from pipelines.ledger.schema import STATE_SCHEMA, states_from
+from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from, values
 from pipelines.ledger.store import current_lines
 from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Pulls, gaps
+from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.manifests import flag_damaged_witnesses
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
@@ -27,30 +27,34 @@ _BATCH = 2000
 Attested = Mapping[str, frozenset[ObservedObject]]
 
 
-def check_pulls(day: date, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
+def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
     """Verify that a full source was pulled for the whole day for each account: those that are set, or else those that
     any pull of the date names.
     """
+    day = arriving.day
     if not any(pulls.values()):
         sentence = f"{day} was never pulled, so what it should hold is unknown; run it"
-        flag("never_pulled", day.isoformat(), sentence)
+        flag("never_pulled", day.isoformat(), sentence, arriving=arriving.under_way)
         return
     accounts = settings.ringcx_account_ids or sorted({pull.account_id for made in pulls.values() for pull in made})
     for gap in gaps(pulls, accounts, day_bounds(day, settings.zone), settings.reports):
         subject = f"{gap.report} of account {gap.account_id}"
         if gap.to is None:
-            flag("never_pulled", subject, f"{subject} was never pulled for {day}; run the date")
+            sentence = f"{subject} was never pulled for {day}; run the date"
+            flag("never_pulled", subject, sentence, arriving=arriving.under_way)
         else:
             sentence = f"{subject} was pulled for {day} only up to {gap.to:%Y-%m-%d %H:%M} UTC; run the date again"
-            flag("partly_pulled", subject, f"{sentence} when it is over")
+            flag("partly_pulled", subject, f"{sentence} when it is over", arriving=arriving.under_way)
 
 
-def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, flag: Flag, *, sealed: bool) -> pa.Table:
+def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag) -> pa.Table:
     """Read every part of the date and compare it with what witnesses saw. Return the current states (STATE_SCHEMA).
 
-    A part that is gone is accounted for if a merged part that a witness saw replaces it. `sealed`: whether the date was
-    ever sealed; before that no part has a witness.
+    A part that is gone is accounted for if a merged part that a witness saw replaces it. Until a date is sealed no part
+    has a witness.
     """
+    bucket, day = arriving.bucket, arriving.day
+    fresh: dict[str, list[str]] = {}
     states = STATE_SCHEMA.empty_table()
     newer: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
     for kind, names in parts.names(day).items():
@@ -70,6 +74,9 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
                     "version",
                 )
             try:
+                if name not in attested:
+                    runs = decode(data, ["run_id"])
+                    arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
                 if parts_replaced(name):
                     merged[name] = Record.of(data)
                 if kind == "recording_states":
@@ -97,14 +104,18 @@ def read_ledger(parts: LedgerParts, bucket: Bucket, day: date, threads: int, fla
                     f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or "
                     "an earlier version of the object",
                 )
-        fresh = [name for name in there if name not in attested and name not in proven]
-        if fresh and sealed:
-            flag(
-                "unwitnessed",
-                fresh[0],
-                f"{number(len(fresh), 'ledger part was', 'ledger parts were')} added to {day} ({kind}, the first is "
-                f"{fresh[0]}) after it was last sealed, or their witness was removed; run the date again",
-            )
+        fresh[kind] = [name for name in there if name not in attested and name not in proven]
+    for kind, names in fresh.items():
+        for is_arriving in (False, True):
+            found = [name for name in names if (name in arriving.parts) is is_arriving]
+            if found and arriving.chain.numbers:
+                flag(
+                    "unwitnessed",
+                    found[0],
+                    f"{number(len(found), 'ledger part was', 'ledger parts were')} added to {day} ({kind}, the first "
+                    f"is {found[0]}) after it was last sealed, or their witness was removed; run the date again",
+                    arriving=is_arriving,
+                )
     return current_lines(pa.concat_tables([states, *newer]))
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
-from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix
+from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, signature_key
 from pipelines.archive.listing import Listed
 from pipelines.archive.proof.attestation import read_witnesses
 from pipelines.archive.proof.chain import Chain
@@ -21,6 +21,7 @@ from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.steps.pull.coverage import Pulls
 from pipelines.steps.seal.manifest import MANIFESTS, entries_of, rows_pulled
+from pipelines.steps.verify.arriving import Arriving, sealed_at
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
 
@@ -33,12 +34,15 @@ class Evidence:
 
     sealed: Mapping[str, ManifestEntry] | None
     """None without a good manifest."""
+    arriving: Arriving
     ledger: dict[str, ManifestEntry] = field(default_factory=dict)
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
     accepted: Sequence[AcceptedLoss] | None = None
     """By the ledger; None where that could not be read."""
+    awaited: set[str] = field(default_factory=set)
+    """Keys under which a run may store what is not archived yet; filled where an object is unexplained."""
 
     def add_ledger(self, lines: pa.Table) -> None:
         """Add the ledger's current states of the date (STATE_SCHEMA)."""
@@ -60,6 +64,10 @@ class Evidence:
         """Return the recordings that should be held, by id."""
         return sorted(entry for entry in self.expected.values() if entry.status == Status.archived)
 
+    def unexplained(self) -> list[str]:
+        """Return the keys of the objects that no expected recording has, sorted."""
+        return sorted(self.objects.keys() - {entry.key for entry in self.held()})
+
     def totals(self) -> dict[str, int]:
         """Return the sums of the expected recordings, under the names of a manifest's totals."""
         entries = self.expected.values()
@@ -80,10 +88,13 @@ def read_entry(entry: Mapping[str, Any]) -> ManifestEntry:
     return ManifestEntry._make(entry.get(name) for name in ManifestEntry._fields)
 
 
-def check_manifests(bucket: Bucket, day: date, chain: Chain, flag: Flag) -> None:
+def check_manifests(arriving: Arriving, flag: Flag) -> None:
     """Verify the chain of the date's manifests, and compare each with its witnesses."""
+    bucket, day, chain = arriving.bucket, arriving.day, arriving.chain
+    unsigned = signature_key(chain.latest.key) if chain.latest and arriving.sealed_just_now else None
     for problem in chain.problems:
-        flag(problem.kind, problem.subject, problem.sentence)
+        is_arriving = problem.kind == "signature_missing" and problem.subject == unsigned
+        flag(problem.kind, problem.subject, problem.sentence, arriving=is_arriving)
     attested, damaged = read_witnesses(bucket, MANIFESTS, day)
     flag_damaged_witnesses(damaged, flag)
     numbers = {manifest_key(bucket.prefix, day, number): number for number in chain.numbers}
@@ -91,7 +102,8 @@ def check_manifests(bucket: Bucket, day: date, chain: Chain, flag: Flag) -> None
         key = f"{bucket.prefix}{name}"
         head = chain.heads.get(numbers.get(key, 0))
         if key not in numbers:
-            flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
+            if bucket.head(key) is None:  # else it was sealed since the manifests were read
+                flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
         elif head is not None and {head.sha256} != {thing.sha256 for thing in seen}:
             sentence = f"{key} is not what its witness saw: it was altered; restore its first version"
             flag("manifest_altered", key, sentence)
@@ -102,6 +114,7 @@ def check_manifests(bucket: Bucket, day: date, chain: Chain, flag: Flag) -> None
                 head.key,
                 f"No witness saw {head.key}: its witness was removed, it was put there by hand, or the run that sealed "
                 "it was killed; run the date again and look at who wrote it",
+                arriving=head is chain.latest and arriving.sealed_just_now,
             )
 
 
@@ -111,8 +124,9 @@ def flag_damaged_witnesses(sentences: tuple[str, ...], flag: Flag) -> None:
         flag("witness_altered", sentence.partition(" ")[0], sentence)
 
 
-def check_catalog(bucket: Bucket, day: date, latest: ManifestHead, flag: Flag) -> None:
+def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
     """Compare the date's part of the catalog with the hash that is sealed, which the first manifests did not have."""
+    bucket, day = arriving.bucket, arriving.day
     key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
     what = ""
     try:
@@ -123,7 +137,8 @@ def check_catalog(bucket: Bucket, day: date, latest: ManifestHead, flag: Flag) -
     except KeyMissing:
         what = "is gone"
     if what:
-        flag("catalog_stale", key, f"{key} {what}; run {day} again, which rebuilds it from the ledger")
+        sentence = f"{key} {what}; run {day} again, which rebuilds it from the ledger"
+        flag("catalog_stale", key, sentence, arriving=arriving.sealed_just_now or arriving.under_way)
 
 
 def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, flag: Flag) -> None:
@@ -143,7 +158,8 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
             sentence = f"{head.key} does not name a manifest of the day before in the proper form"
             flag("manifest_altered", head.key, sentence)
         elif number not in chain.numbers:
-            flag("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")
+            if bucket.head(key) is None:  # else it was sealed since the manifests were read
+                flag("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")
         elif number in chain.heads and chain.heads[number].sha256 != sha256:
             flag(
                 "manifest_altered",
@@ -160,9 +176,10 @@ def _named(named: object, day: date) -> tuple[int | None, str]:
     return None, ""
 
 
-def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
+def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
     """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
-    document, key = latest.document, latest.key
+    document, key, arriving = latest.document, latest.key, evidence.arriving
+    day = arriving.day
     totals = document["totals"] if isinstance(document["totals"], dict) else {}
     sums: dict[str, int | None] = {**evidence.totals()}
     if totals.get("verdict") == "unknown":
@@ -172,10 +189,11 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
     wrong = sorted(name for name, count in sums.items() if totals.get(name) != count)
     if wrong:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
-    sealed_at, changed = _time(document.get("sealed_at")), 0
+    at, changed = sealed_at(document.get("sealed_at")), 0
     for recording_id, sealed, held in evidence.differences():
         changed_at = evidence.changed_at.get(recording_id)
-        if sealed_at is not None and changed_at is not None and changed_at > sealed_at:
+        # A run writes its states up to a minute after it found them, and another may have sealed in between.
+        if at and changed_at and (changed_at > at or (arriving.is_young(changed_at) and arriving.under_way)):
             changed += 1
             continue
         in_manifest = f"{recording_id} of {day} is {sealed.status} in {key}" if sealed else ""
@@ -203,6 +221,7 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
             key,
             f"{key} is out of date: {number(changed, 'recording')} of {day} changed after it was sealed; run the date "
             "again",
+            arriving=arriving.under_way,
         )
     if evidence.accepted is not None and accepted != [loss.document() for loss in evidence.accepted]:
         flag(
@@ -210,6 +229,7 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
             f"{key} accepted losses",
             f"{key} lists other accepted losses than the ledger holds for {day}; run the date again, or find out which "
             "part of accepted_losses was removed",
+            arriving=arriving.under_way,
         )
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
         flag(
@@ -217,12 +237,5 @@ def compare(day: date, evidence: Evidence, latest: ManifestHead, pulls: Pulls, f
             f"{key} rows",
             f"{key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, or find "
             "out which pull was removed",
+            arriving=arriving.under_way,
         )
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None

@@ -73,11 +73,9 @@ def check_objects(
         """Return the object's hash, or why there is none; None if the store's word is enough."""
         key, recorded = str(entry.key), evidence.ledger.get(entry.recording_id)
         listed = evidence.objects.get(key)
-        if listed is None:
-            return KeyMissing(key)
         etag = evidence.etags[entry.recording_id] if recorded and recorded.sha256 == entry.sha256 else None
         try:
-            unchanged = etag is not None and (listed.size, listed.etag) == (entry.size, etag)
+            unchanged = etag is not None and listed is not None and (listed.size, listed.etag) == (entry.size, etag)
             if unchanged and entry.recording_id not in chosen and _store_vouches(bucket, entry):
                 return None
             return bucket.hash_object(key)
@@ -105,12 +103,19 @@ def check_objects(
                 )
         progress(done, len(held))
     owners = {entry.key: recording_id for recording_id, entry in reversed(evidence.ledger.items())}
-    for key in sorted(evidence.objects.keys() - {entry.key for entry in held}):
-        whose = "no manifest or ledger part names it"
-        if key in owners:
-            whose = f"the ledger has {owners[key]} under it, and the manifest does not"
-        size = evidence.objects[key].size
-        flag("object_stray", key, f"{key} ({size:,} bytes) is in the bucket and {whose}; find out who put it there")
+    for key in evidence.unexplained():
+        listed, owner = evidence.objects[key], owners.get(key)
+        whose, at = "no manifest or ledger part names it; find out who put it there", None
+        if owner is not None:
+            whose = f"the ledger has {owner} under it, and the manifest does not; find out who put it there"
+            at = evidence.changed_at.get(owner)
+        elif key in evidence.awaited:
+            whose, at = (
+                "no run has recorded it: if one was stopped, run the date again, which takes it up",
+                listed.modified,
+            )
+        sentence = f"{key} ({listed.size:,} bytes) is in the bucket and {whose}"
+        flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(at))
 
 
 def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:

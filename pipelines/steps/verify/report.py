@@ -2,7 +2,8 @@
 
 `format`: `ringcx-archive/verification/1`; `bucket`, `prefix`, `from`, `to`, `started_at`, `finished_at`; `read_data`:
 `{"share", "seed"}` or null; `verdict`: of all dates together; `dates`: one object a date (`DayResult`); `doubts`: one
-for each discrepancy (`date`, `kind`, `subject`, `sentence`); `notes`: sentences about what was not checked; `sum`;
+for each discrepancy (`date`, `kind`, `subject`, `sentence`); `arriving`: the same for what a run that is under way may
+have put; `notes`: sentences about what was not checked; `sum`;
 `good`: whether there is no discrepancy; `sentence`.
 """
 
@@ -11,29 +12,34 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from pipelines.wording import number
 
 FORMAT = "ringcx-archive/verification/1"
 
-Flag = Callable[[str, str, str], None]
-"""Reports a discrepancy of the date at hand: kind, subject, sentence."""
+
+class Flag(Protocol):
+    """Reports a discrepancy of the date at hand, or what is `arriving`."""
+
+    def __call__(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:  # noqa: D102
+        ...
 
 
 class Discrepancy(NamedTuple):
     """Something of a date that cannot be proved, or of the whole archive if `date` is empty. `subject`: the key, ledger
-    part or recording id that it is about.
+    part or recording id that it is about. What is `arriving` is none: a run that is under way may have put it.
     """
 
     date: str
     kind: str
     subject: str
     sentence: str
+    arriving: bool = False
 
 
 @dataclass
@@ -44,7 +50,8 @@ class DayResult:
     and lack recordings. `accepted_losses` are those that the verdict counts.
 
     `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
-    discrepancies by kind; the others are the manifest's own figures, or the ledger's if there is no good manifest.
+    discrepancies by kind, `arriving` what a run that is under way may have put; the others are the manifest's own
+    figures, or the ledger's if there is no good manifest.
     """
 
     date: str
@@ -61,6 +68,7 @@ class DayResult:
     read: int = 0
     bytes_read: int = 0
     doubts: Counter[str] = field(default_factory=Counter)
+    arriving: int = 0
 
 
 class Report:
@@ -75,19 +83,19 @@ class Report:
 
     def add(self, discrepancy: Discrepancy) -> None:
         """Add a discrepancy."""
-        self._count += 1
+        self._count += not discrepancy.arriving
         self._strays += not discrepancy.date
         self._file.write(f"{json.dumps(discrepancy._asdict())}\n")
 
-    def discrepancies(self) -> Iterator[dict[str, str]]:
-        """Yield the discrepancies so far, in the order in which they were added."""
+    def discrepancies(self, *, arriving: bool = False) -> Iterator[dict[str, str]]:
+        """Yield the discrepancies so far, or what is arriving, in the order in which they were added."""
         self._file.seek(0)
-        yield from map(json.loads, self._file)
+        yield from (row for row in map(json.loads, self._file) if row.pop("arriving") == arriving)
 
     def sum(self) -> dict[str, int]:
         """Return the totals over all dates. `strays`: the discrepancies without a date."""
         summed = {"held": "held", "held_bytes": "bytes", "pending": "pending", "lost": "lost"}
-        summed |= {"read": "read", "read_bytes": "bytes_read"}
+        summed |= {"read": "read", "read_bytes": "bytes_read", "arriving": "arriving"}
         return {
             "dates": len(self.dates),
             "doubtful_dates": sum(bool(day.doubts) for day in self.dates),
@@ -109,8 +117,11 @@ class Report:
                 f"{number(total['doubts'], 'discrepancy', 'discrepancies')}{strays} on {total['doubtful_dates']:,} of "
                 f"{dates}; the list of discrepancies says what to do about each; {read}."
             )
+        arriving = ""
+        if total["arriving"]:
+            arriving = f" {number(total['arriving'], 'thing is', 'things are')} arriving: verify again after the run."
         return (
-            f"No discrepancy: the archive of {dates} is as it was sealed. It holds "
+            f"No discrepancy: the archive of {dates} is as it was sealed.{arriving} It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
             f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}. "
             f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses for day in self.dates))}"
@@ -129,8 +140,10 @@ class Report:
             "sum": self.sum(),
             "dates": [{**vars(day), "doubts": dict(sorted(day.doubts.items()))} for day in self.dates],
         }
-        into.write(f'{json.dumps(head, indent=1)[:-2]},\n "doubts": [')
-        into.writelines(
-            f"{',' if index else ''}\n  {json.dumps(row)}" for index, row in enumerate(self.discrepancies())
-        )
-        into.write("\n ]\n}\n")
+        into.write(json.dumps(head, indent=1)[:-2])
+        for name, arriving in (("doubts", False), ("arriving", True)):
+            rows = enumerate(self.discrepancies(arriving=arriving))
+            into.write(f',\n "{name}": [')
+            into.writelines(f"{',' if index else ''}\n  {json.dumps(row)}" for index, row in rows)
+            into.write("\n ]")
+        into.write("\n}\n")

@@ -1,0 +1,73 @@
+"""Tell what a run that is under way, or has just ended, may have put from what somebody else did.
+
+A run stores recordings before it writes their states, writes states before it seals, and seals before it attests. What
+is in between is arriving, by its time and by what the ledger awaits. What is still not explained when it is older is a
+discrepancy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.proof.chain import Chain
+from pipelines.archive.proof.manifest import manifest_numbers
+from pipelines.ledger.parts import written_at
+from pipelines.ledger.schema import states_from
+from pipelines.ledger.states import Status
+from pipelines.steps.fetch.work_queue import WorkItem, plain_key, possible_keys
+
+# A run writes states every minute; the store may count an upload in parts from its beginning.
+WINDOW = timedelta(minutes=15)
+
+
+@dataclass
+class Arriving:
+    """What may be arriving at a date, seen at `now`. `runs`: by name of a ledger part that no witness saw, its runs."""
+
+    bucket: Bucket
+    day: date
+    chain: Chain
+    now: datetime
+    runs: dict[str, set[str]] = field(default_factory=dict)
+
+    def is_young(self, at: datetime | None) -> bool:
+        """Whether something was put so short a time ago. A time in the future is not believed."""
+        return at is not None and abs(self.now - at) <= WINDOW
+
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """The ledger parts that no witness saw and that are young, or are of a run that has written a young one."""
+        young = {name for name in self.runs if self.is_young(written_at(name))}
+        of_open = set().union(*(self.runs[name] for name in young))
+        return frozenset(young | {name for name, runs in self.runs.items() if runs & of_open})
+
+    @cached_property
+    def under_way(self) -> bool:
+        """Whether a run is writing to the date, or has sealed it since its manifests were read."""
+        return bool(self.parts) or manifest_numbers(self.bucket, self.day) != self.chain.numbers
+
+    @property
+    def sealed_just_now(self) -> bool:
+        """Whether the run that sealed the latest manifest may not have attested and signed it yet."""
+        return self.chain.latest is not None and self.is_young(sealed_at(self.chain.latest.document.get("sealed_at")))
+
+
+def awaited_keys(prefix: str, lines: pa.Table) -> set[str]:
+    """Return the keys under which a run may store what the ledger (STATE_SCHEMA) does not have as archived."""
+    rest = states_from(lines.filter(pc.not_equal(lines["status"], pa.scalar(str(Status.archived)))))
+    return {key for state in rest for key in possible_keys(prefix, WorkItem(state, plain_key(prefix, state)))}
+
+
+def sealed_at(text: object) -> datetime | None:
+    """Return the time that a manifest gives; None for anything else, as a forged one may hold."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else None
