@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ from pipelines.cli.main import main
 from pipelines.cli.options import Outside
 
 ROOT = Path(__file__).parents[1]
+
+
+def an_hour_later() -> datetime:
+    """When what a run has just put is no longer arriving."""
+    return datetime.now(UTC) + timedelta(hours=1)
 
 
 def run(

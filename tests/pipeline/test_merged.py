@@ -22,7 +22,7 @@ from pipelines.orchestration.environment import Environment
 from pipelines.steps.seal.manifest import seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
-from tests.commands import run
+from tests.commands import an_hour_later, run
 from tests.copies import Copies, copies_of_an_archive
 from tests.merging import merged_part
 from tests.services import Services
@@ -74,7 +74,12 @@ class Old:
 
     def doubts(self) -> set[tuple[str, str]]:
         report = Path("verify.json")
-        code = run("verify", ["--from", str(self.day), "--to", str(self.day), "--json", str(report)], self.s3)
+        code = run(
+            "verify",
+            ["--from", str(self.day), "--to", str(self.day), "--json", str(report)],
+            self.s3,
+            clock=an_hour_later,
+        )
         self.capsys.readouterr()
         found = json.loads(report.read_text())["doubts"]
         assert code == (1 if found else 0)

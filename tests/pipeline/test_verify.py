@@ -41,7 +41,7 @@ from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import LocalS3
-from tests.commands import run
+from tests.commands import an_hour_later, run
 from tests.copies import Copies, copies_of_an_archive
 
 ARCHIVE_PREFIX = "vault/"
@@ -49,11 +49,6 @@ TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=back) for back in (4, 3, 2)]
 FIRST, MIDDLE, LAST = DAYS
 COPIES = 64
-
-
-def an_hour_later() -> datetime:
-    """What a run put is no longer arriving."""
-    return datetime.now(UTC) + timedelta(hours=1)
 
 
 @dataclass
