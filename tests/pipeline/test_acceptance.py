@@ -142,7 +142,7 @@ class Stores:
         return dict(found.document)
 
     def archive(self) -> Archive:
-        return Archive(self.bucket, self.ledger, self.parts, self.settings, verifier=None, now=self.now)
+        return Archive(self.bucket, self.ledger, self.parts, self.settings, None, lambda: self.now + timedelta(hours=1))
 
     def verify(self, day: date = DAY) -> tuple[DayResult, set[tuple[str, str]]]:
         found: list[Discrepancy] = []
