@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dagster import Failure
+from dagster import DagsterExecutionInterruptedError, Failure
 
 from pipelines.archive.errors import StorageError
 from pipelines.events.files import EventsUnavailable
@@ -49,9 +49,16 @@ class PermanentFailure(Failure):
 
 @contextmanager
 def as_permanent_failure() -> Iterator[None]:
-    """Turn the errors that are expected into a `PermanentFailure` with their sentence, without their trace."""
+    """Turn the errors that are expected into a `PermanentFailure` with their sentence, without their trace; a
+    termination gets a sentence as well.
+    """
     try:
         yield
     except EXPECTED as error:
         # `from None`: a chained cause would carry addresses and bodies of the underlying libraries into the event log.
         raise PermanentFailure(str(error)) from None
+    except DagsterExecutionInterruptedError:
+        # As itself, so that the steps after it do not begin, and without the trace of what the step was doing.
+        raise DagsterExecutionInterruptedError(
+            "The run was stopped. What it stored stays, and the next run of the date takes up the rest."
+        ) from None

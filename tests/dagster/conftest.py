@@ -27,7 +27,7 @@ import httpx
 import pytest
 
 from sandbox.config import Limits, SandboxConfig
-from sandbox.faults import Faults
+from sandbox.faults import Faults, Where
 from sandbox.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, LocalS3
 from sandbox.server import RunningSandbox
 
@@ -46,7 +46,7 @@ OURS = (
 )
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "ringcx_archive"}
-START_S = 90.0
+START_S = 240.0  # on a machine that does other things as well
 T = TypeVar("T")
 
 
@@ -108,6 +108,7 @@ class Dagster:
     home: Path
     sandbox: RunningSandbox
     s3: LocalS3
+    variables: dict[str, str]
     at_start: dict[str, str] = field(default_factory=dict)
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
 
@@ -167,11 +168,17 @@ class Dagster:
         """What the run's page shows."""
         found = self.ask(
             "query ($id: ID!) { logsForRun(runId: $id, limit: 1000) { __typename ... on EventConnection { events {"
-            " __typename ... on MessageEvent { message stepKey } } } ... on Error { message } } }",
+            " __typename ... on MessageEvent { message stepKey }"
+            " ... on ErrorEvent { error { message stack } } } } ... on Error { message } } }",
             id=run_id,
         )
         events: list[dict[str, Any]] = found["events"]
         return events
+
+    def errors(self, run_id: str) -> list[str]:
+        """The errors on the run's page, with their traces."""
+        found = [event["error"] for event in self.events(run_id) if event.get("error")]
+        return ["".join([error["message"], *error["stack"]]) for error in found]
 
     def switch(self, name: str, *, on: bool) -> None:
         """Turn a sensor or a schedule on or off, as the switch on its page does."""
@@ -230,6 +237,17 @@ class Dagster:
         return {name: n for path, n in sent.items() if (name := path.rpartition("/")[2]) in names}
 
 
+def slow(dagster: Dagster, day: date) -> Faults:
+    """The recordings of `day`, and no others, take many seconds each."""
+    return Faults(slow=Where(paths=tuple(f"*/{name}" for name in dagster.truth(day))), slow_bytes_per_s=6_000)
+
+
+def assert_without_a_trace_of_its_work(errors: list[str]) -> None:
+    """A terminated run says in a sentence that nothing is lost, not where in the fetch it was."""
+    assert any("The run was stopped. What it stored stays, and the next run of the date" in error for error in errors)
+    assert not [error for error in errors if "fetcher.py" in error or "During handling" in error]
+
+
 def back(days: int) -> date:
     """A date that is over."""
     return datetime.now(UTC).date() - timedelta(days=days)
@@ -265,7 +283,7 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
         with in_its_own_session(
             [*command, "--host", "127.0.0.1", "--port", str(port)], home / "log", cwd=home, env=environment
         ) as server:
-            it = Dagster(f"http://127.0.0.1:{port}", home, sandbox, s3)
+            it = Dagster(f"http://127.0.0.1:{port}", home, sandbox, s3, environment)
             until("the code location", lambda: _is_loaded(it, server), seconds=START_S)
             it.at_start = {name: one["status"] for name, one in it.automation().items()}
             # Each test turns on what it is about: else a sensor's run mixes with that of another test.

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from sandbox.faults import Faults, Where
 from sandbox.server import RunningSandbox
-from tests.dagster.conftest import Dagster, back, until
+from tests.dagster.conftest import Dagster, assert_without_a_trace_of_its_work, back, slow, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]  # the daemon's own rhythms are 5, 30 and 60 s
 DAYS = [back(ago) for ago in (14, 13, 12, 11, 10)]
@@ -62,6 +61,7 @@ def test_a_terminated_run_ends_within_seconds_and_the_next_one_takes_up_the_rest
     )
     assert dagster.ended(run_id) == "CANCELED"
     assert time.monotonic() - asked_at < 15
+    assert_without_a_trace_of_its_work(dagster.errors(run_id))
     kept = dagster.held(day)
     assert 0 < len(kept) < len(dagster.truth(day))
     assert kept.items() <= dagster.truth(day).items()
@@ -111,11 +111,6 @@ def test_a_backfill_archives_each_date_in_a_run_of_its_own_and_nothing_twice(
         assert all(first[1] <= second[0] for first, second in pairwise(spans)), "two runs of one date at once"
         assert dagster.held(day) == dagster.truth(day)
         assert dagster.fetched(day) == dict.fromkeys(dagster.truth(day), 1)
-
-
-def slow(dagster: Dagster, day: date) -> Faults:
-    """The recordings of `day`, and no others, take many seconds each."""
-    return Faults(slow=Where(paths=tuple(f"*/{name}" for name in dagster.truth(day))), slow_bytes_per_s=6_000)
 
 
 def worker(dagster: Dagster, run_id: str) -> int:
