@@ -27,10 +27,10 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/python -m sandbox.demo
+	@$(BIN)/ringcx-archive demo
 
 ui: $(READY)
-	@$(BIN)/python -m sandbox.ui
+	@exec $(BIN)/ringcx-archive ui
 
 receiver: $(READY)
 	@exec $(BIN)/ringcx-archive receiver

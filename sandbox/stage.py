@@ -2,7 +2,7 @@
 `data/demo/`.
 
 Fixed ports, because links hold the sandbox's address: another port would make every link of the last demo look changed.
-Another folder than the project's takes all of `data/` (and `.env`) when `DEMO_HOME` names it.
+Another folder than the project's takes all of `data/` when `DEMO_HOME` names it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,39 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
+from click import ClickException
+
 from sandbox.config import Limits, demo_config
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 
+
+class StageBusy(ClickException):
+    """The stage cannot be set: a port is taken, or a variable is wrong."""
+
+
+def _port(variable: str, default: str) -> int:
+    text = os.environ.get(variable) or default
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise StageBusy(f"{variable} must be the number of a port")
+    return int(text)
+
+
 ROOT = Path(__file__).parents[1]
 HOME = Path(os.environ.get("DEMO_HOME") or ROOT).resolve()
 DATA = HOME / "data" / "demo"
-SOURCE_PORT = int(os.environ.get("SANDBOX_PORT", "8765"))
+SOURCE_PORT = _port("SANDBOX_PORT", "8765")
 SOURCE = os.environ.get("SOURCE") or "legacy"
-S3_PORT = int(os.environ.get("SANDBOX_S3_PORT", "8766"))
-
-
-class StageBusy(Exception):  # noqa: N818 - says what is the matter, not that something broke
-    """The stage cannot be set: a port is taken, or SOURCE is unknown."""
+S3_PORT = _port("SANDBOX_S3_PORT", "8766")
 
 
 def settle_in() -> None:
-    """Work in `HOME`, with the project's dagster.yaml; end on SIGTERM as on Ctrl-C, so that servers end as well."""
+    """Work in `HOME`, with the project's files for Dagster; end on SIGTERM as on Ctrl-C, so that servers end too."""
     HOME.mkdir(parents=True, exist_ok=True)
     os.chdir(HOME)
     if HOME != ROOT:
-        shutil.copy(ROOT / "dagster.yaml", HOME)
+        for name in ("dagster.yaml", "workspace.yaml"):
+            shutil.copy(ROOT / name, HOME)
     os.environ["DAGSTER_HOME"] = str(HOME)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Also where SIGINT is ignored, as in `make ui &`: children inherit that, and Dagster could not be stopped.

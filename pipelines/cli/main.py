@@ -17,6 +17,9 @@ from pipelines import __version__
 
 _COMMANDS = MappingProxyType(
     {
+        "demo": "Archive two dates of a sandbox RingCX into a local S3.",
+        "ui": "Run the Dagster UI and daemon, over the account in .env or over the demo.",
+        "run": "Archive dates now, one after another.",
         "status": "Show which dates are complete, and what the others lack.",
         "verify": "Prove that the archive of some dates is as it was sealed.",
         "certificate": "Certify what is archived of some dates, as a page and as JSON.",

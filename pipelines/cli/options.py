@@ -5,11 +5,16 @@ Exit codes: docs/operations.md. Not here: what a subcommand does.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
+from importlib import import_module
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
@@ -18,7 +23,7 @@ from pipelines.archive.errors import StorageError
 from pipelines.calendar import utc_now
 from pipelines.events.files import EventsUnavailable
 from pipelines.ledger.files import LedgerError
-from pipelines.settings import SettingsError
+from pipelines.settings import ENV_FILE, SettingsError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,7 +52,11 @@ class Command(click.Command):
         """Run the subcommand."""
         try:
             return super().invoke(ctx)
-        except (SettingsError, StorageError, LedgerError, EventsUnavailable) as error:
+        except SettingsError as error:
+            is_missing = "is not set" in str(error) and not ENV_FILE.exists()
+            hint = f"; there is no {ENV_FILE} in {Path.cwd()}" if is_missing else ""
+            raise click.ClickException(f"{error}{hint}") from None
+        except (StorageError, LedgerError, EventsUnavailable) as error:
             raise click.ClickException(str(error)) from None
         except BrokenPipeError:  # `… | head`: click ends quietly
             raise
@@ -56,10 +65,13 @@ class Command(click.Command):
             raise click.ClickException(f"A file could not be read or written ({reason})") from None
 
 
-class _Date(click.ParamType[date]):
+class Date(click.ParamType[date]):
+    """A date as it is written on the command line."""
+
     name = "YYYY-MM-DD"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:  # noqa: ANN401
+        """Read a date."""
         try:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
         except ValueError:
@@ -68,7 +80,7 @@ class _Date(click.ParamType[date]):
 
 def date_option(name: str, argument: str, help_text: str, *, required: bool = False) -> Callable[[_F], _F]:
     """Add an option that takes a date."""
-    return click.option(name, argument, type=_Date(), required=required, help=help_text)
+    return click.option(name, argument, type=Date(), required=required, help=help_text)
 
 
 def date_range(*, required: bool = True) -> Callable[[_F], _F]:
@@ -107,8 +119,8 @@ def whole_file(file: Path) -> Iterator[TextIO]:
         partial.unlink(missing_ok=True)
 
 
-def check_range(first: date, last: date, today: date) -> None:
-    """See to it that the range has a date, and none that is yet to come.
+def check_range(first: date, last: date, today: date, start: date = _FIRST) -> None:
+    """See to it that the range has a date, none before `start`, and none that is yet to come.
 
     Raises:
         UsageError: it has not.
@@ -116,9 +128,64 @@ def check_range(first: date, last: date, today: date) -> None:
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if first < _FIRST:
-        raise click.UsageError(f"--from {first} is before {_FIRST}: give a later date")
+        raise click.UsageError(f"{first} is before {_FIRST}: give a later date")
+    if first < start:
+        raise click.UsageError(
+            f"{first} is before the first date that there is, {start}: give a later date, or set ARCHIVE_START_DATE"
+        )
     if last > today:
-        raise click.UsageError(f"--to {last} is in the future: give {today} or an earlier date")
+        raise click.UsageError(f"{last} is in the future: give {today} or an earlier date")
+
+
+def check_dagster_home() -> None:
+    """See to it that runs come into the history of the Dagster UI, and not into another one.
+
+    Raises:
+        ClickException: DAGSTER_HOME is not set, or the history is elsewhere.
+    """
+    home, here = os.environ.get("DAGSTER_HOME", ""), Path.cwd()
+    remedy = "set it to the absolute path of the folder that holds dagster.yaml, as for the Dagster UI"
+    if not home:
+        raise click.ClickException(f"DAGSTER_HOME is not set: {remedy}")
+    if not Path(home).is_absolute():
+        raise click.ClickException(f"DAGSTER_HOME is not an absolute path: {remedy}")
+    file = Path(home) / "dagster.yaml"
+    if not file.is_file():
+        raise click.ClickException(f"There is no dagster.yaml in {home}, which DAGSTER_HOME names: {remedy}")
+    relative = re.search(r"^\s*base_dir:\s*[\w.]", file.read_text("utf-8"), re.MULTILINE)
+    if relative and here != Path(home).resolve():
+        raise click.ClickException(
+            f"The working folder is {here}, and dagster.yaml keeps the history in a folder beneath it: go to {home}"
+        )
+
+
+def stop_like_ctrl_c() -> None:
+    """Raise KeyboardInterrupt on SIGTERM and when the terminal is closed, too.
+
+    And on SIGINT where it is ignored, as behind `&`: children inherit that, and could not be stopped. `nohup` holds.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+
+
+def from_sandbox(name: str) -> ModuleType:
+    """Import a module of the sandbox, which no wheel holds.
+
+    Raises:
+        ClickException: there is no sandbox.
+    """
+    try:
+        return import_module(f"sandbox.{name}")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"No account is set, and the sandbox is not installed ({error.name} is missing): write .env, or clone the "
+            "project and run `make demo` in it"
+        ) from None
 
 
 def example(*lines: str) -> str:

@@ -36,12 +36,7 @@ from pipelines.steps.plan.estimate import make_plan
 def command(outside: Outside, first: date, last: date, file: Path | None) -> None:
     """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
     settings, now = load(PlanSettings), outside.clock()
-    check_range(first, last, local_day(now, settings.zone))
-    if first < settings.archive_start_date:
-        raise click.UsageError(
-            f"--from {first} is before the first date that there is, {settings.archive_start_date}: give a later "
-            "date, or set ARCHIVE_START_DATE"
-        )
+    check_range(first, last, local_day(now, settings.zone), settings.archive_start_date)
     client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
     ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
     plan = make_plan(ledger, settings, first, last, now)

@@ -39,7 +39,7 @@ def demo(home: Path, variables: dict[str, str]) -> str:
     """What one demo prints; it must end well and leave no process."""
     log = home.with_suffix(".log")
     log.unlink(missing_ok=True)
-    with in_its_own_session([sys.executable, "-m", "sandbox.demo"], log, env=variables) as process:
+    with in_its_own_session([sys.executable, "-m", "pipelines.cli.main", "demo"], log, env=variables) as process:
         assert process.wait(150) == 0, log.read_text()[-3000:]
         assert processes_of(process.pid) == {}
     return log.read_text()
@@ -78,7 +78,7 @@ def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
         httpx.Client(trust_env=False, timeout=30) as http,
-        in_its_own_session([sys.executable, "-m", "sandbox.ui"], log, env=variables) as process,
+        in_its_own_session([sys.executable, "-m", "pipelines.cli.main", "ui"], log, env=variables) as process,
     ):
 
         def answers() -> bool:

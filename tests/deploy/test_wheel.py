@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("status", "verify", "certificate", "plan", "check", "receiver")
+COMMANDS = ("demo", "ui", "run", "status", "verify", "certificate", "plan", "check", "receiver")
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,13 @@ def test_a_command_runs_without_a_checkout(installed: Path, name: str) -> None:
     assert found.returncode == 0, found.stderr[-2000:]
     assert found.stdout.startswith(f"Usage: ringcx-archive {name} ")
     assert run(command, "--version").stdout == f"ringcx-archive {version('ringcx-archive')}\n"
+
+
+@pytest.mark.slow
+def test_the_demo_says_in_a_sentence_that_a_wheel_has_no_sandbox(installed: Path) -> None:
+    found = run(installed.with_name("ringcx-archive"), "demo")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == (
+        "No account is set, and the sandbox is not installed (sandbox is missing): write .env, or clone the project "
+        "and run `make demo` in it.\n"
+    )

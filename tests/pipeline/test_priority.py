@@ -12,11 +12,11 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.cli.ui import POOLS
 from pipelines.definitions import build_defs
 from pipelines.orchestration import priority
 from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar
-from sandbox.ui import POOLS
 
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 24)

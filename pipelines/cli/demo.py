@@ -1,0 +1,16 @@
+"""`ringcx-archive demo`: archives two dates of a sandbox RingCX into a local S3."""
+
+from __future__ import annotations
+
+import click
+
+from pipelines.cli.options import Command, example, from_sandbox
+
+
+@click.command(cls=Command, epilog=example("demo", "ui"))
+def command() -> int:
+    """Archive two dates of a sandbox RingCX into a local S3, and show what came of it. Needs no account.
+
+    Only in a checkout of the project. `ringcx-archive ui` shows the result. Exit code 0: both runs succeeded.
+    """
+    return int(from_sandbox("demo").main())

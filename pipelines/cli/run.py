@@ -1,0 +1,124 @@
+"""`ringcx-archive run`: archives dates now, each in a run that the Dagster UI shows like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import click
+from dagster import DagsterInstance, DagsterRunStatus
+from rich.console import Console
+
+from pipelines.archive.errors import StorageError
+from pipelines.calendar import local_day
+from pipelines.cli.options import (
+    Command,
+    Date,
+    Outside,
+    check_dagster_home,
+    check_range,
+    date_range,
+    example,
+    pass_outside,
+    stop_like_ctrl_c,
+)
+from pipelines.cli.progress import Progress
+from pipelines.cli.status import status
+from pipelines.ledger.files import LedgerError
+from pipelines.ledger.states import Status
+from pipelines.orchestration.date_run import running
+from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
+from pipelines.orchestration.run_requests import unfinished_dates
+from pipelines.settings import DagsterSettings, load
+from pipelines.steps.check.verdict import EXIT_CODES, Verdict, worst
+from pipelines.wording import number
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """Ctrl-C, or Terminate in the UI; the text says what was stored. `left`: the dates that are not done."""
+
+    def __init__(self, sentence: str, left: Sequence[date]) -> None:
+        super().__init__(sentence)
+        self.left = left
+
+
+@click.command(cls=Command, epilog=example("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07"))
+@click.argument("dates", nargs=-1, type=Date())
+@date_range(required=False)
+@pass_outside
+def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
+    """Archive dates now, one after another. What is archived already is not downloaded again.
+
+    The runs are those of the Dagster UI and in its history; stop them there, or here with Ctrl-C. Exit code 0: every
+    date is complete; 1: one has gaps, or its run failed; 3: one waits or is unknown.
+    """
+    if bool(dates) == bool(first or last) or bool(first) != bool(last):
+        raise click.UsageError("Give dates, or both --from and --to")
+    first, last = first or min(dates), last or max(dates)
+    environment = Environment(clock=outside.clock, s3_client=outside.s3)
+    settings, start = environment.settings, load(DagsterSettings).archive_start_date
+    check_range(first, last, local_day(outside.clock(), settings.zone), start)
+    days = sorted(set(dates)) or [first + timedelta(days=after) for after in range((last - first).days + 1)]
+    check_dagster_home()
+    next(ArchiveStore(environment).bucket.list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
+    try:
+        succeeded, verdict = archive(days, environment)
+    except Stopped as stopped:
+        left = [str(day) for day in stopped.left]
+        again = " ".join(left) if len(left) < 4 else f"--from {left[0]} --to {left[-1]}"
+        click.echo(f"{stopped} Go on with: ringcx-archive run {again}")
+        return 130
+    return EXIT_CODES[verdict] if succeeded else 1
+
+
+def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdict]:
+    """Run the dates one after another and show each; return whether all runs succeeded, and the worst verdict.
+
+    Raises:
+        Stopped: before the last one was done.
+    """
+    stop_like_ctrl_c()
+    console, logs = Console(), environment.settings.data_dir
+    logs.mkdir(parents=True, exist_ok=True)
+    verdicts, succeeded = [], True
+    with DagsterInstance.get() as instance:
+        if busy := unfinished_dates(instance, [str(day) for day in days]):
+            raise click.ClickException(
+                f"A run of {', '.join(sorted(busy))} has not ended: wait for it, or terminate it in the Dagster UI"
+            )
+        for at, day in enumerate(days):
+            log, run_id = logs / f"run-{day}.log", ""
+            try:
+                with Progress(console, day) as progress, running(instance, day, log) as started:
+                    run_id, progress.steps = started.run.run_id, started.steps
+                    for event in started.events():
+                        progress.show(event)
+                if started.status is DagsterRunStatus.CANCELED:
+                    raise KeyboardInterrupt  # noqa: TRY301 - terminated in the UI: as if it was here
+                row = _verdict(environment, day)
+            except KeyboardInterrupt:
+                raise Stopped(_what_is_stored(environment, day, run_id), days[at:]) from None
+            if started.status is not DagsterRunStatus.SUCCESS:
+                succeeded = False
+                click.echo(f"{day}  the run FAILED; its page in the Dagster UI and {log} say more")
+            verdicts.append(Verdict(row["verdict"]))
+            click.echo(f"{day}  {row['verdict']}: {row['sentence']}")
+    return succeeded, worst(verdicts)
+
+
+def _verdict(environment: Environment, day: date) -> dict[str, Any]:
+    try:
+        ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
+        return next(status(ledger, bucket, environment.settings, day, day, now=environment.clock()))
+    except (StorageError, LedgerError) as error:  # does not keep the other dates from being archived
+        return {"verdict": Verdict.unknown, "sentence": f"It is unknown what {day} holds: {error}"}
+
+
+def _what_is_stored(environment: Environment, day: date, run_id: str) -> str:
+    try:
+        states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
+    except (StorageError, LedgerError):  # stopped because it is unavailable, perhaps
+        return f"Stopped: what the run of {day} has stored is kept, and nothing is lost."
+    count = sum(state.run_id == run_id and state.status is Status.archived for state in states)
+    return f"Stopped after the run of {day} had stored {number(count, 'recording')}; nothing is lost."

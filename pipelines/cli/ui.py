@@ -1,0 +1,101 @@
+"""`ringcx-archive ui`: the Dagster UI and daemon, over the account of `.env`, or over the demo where there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from dagster import DagsterInstance
+from dotenv import dotenv_values
+
+from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
+from pipelines.settings import ENV_FILE, DagsterSettings, Settings, load
+
+# Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
+POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
+STOP_SECONDS = 30.0
+
+
+@click.command(cls=Command, epilog=example("ui", "ui --port 3001"))
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    envvar="UI_PORT",
+    show_default=True,
+    help="The UI's port. Also: UI_PORT.",
+)
+def command(port: int) -> None:
+    """Run the Dagster UI and daemon until Ctrl-C, on 127.0.0.1: over the account in .env, or over the demo.
+
+    The daemon runs the schedules and sensors. Exit code 0: it was stopped.
+    """
+    if find_spec("dagster_webserver") is None:
+        raise click.ClickException("The UI needs the package dagster-webserver: pip install '.[ui]'")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise click.ClickException(f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free --port")
+    with ExitStack() as stack:
+        if os.environ.get("RINGCX_ACCOUNT_IDS") or dotenv_values(ENV_FILE).get("RINGCX_ACCOUNT_IDS"):
+            load(DagsterSettings)
+            check_dagster_home()
+            click.echo("Using the account of .env.")
+        else:
+            stage = from_sandbox("stage")
+            stage.settle_in()
+            variables = stack.enter_context(stage.stage())
+            os.environ.update({name.upper(): "" for name in Settings.model_fields} | variables)
+            click.echo("No account in .env: using the sandbox RingCX and the local S3 of the demo.")
+        workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
+        if not workspace.is_file():
+            raise click.ClickException(f"There is no {workspace}: copy it from the project")
+        stop_like_ctrl_c()
+        with DagsterInstance.get() as instance:
+            for pool, limit in POOLS.items():
+                instance.event_log_storage.set_concurrency_slots(pool, limit)
+        click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
+        with suppress(KeyboardInterrupt):
+            _serve(workspace, port)
+
+
+def _serve(workspace: Path, port: int) -> None:
+    """Run `dagster dev` until a KeyboardInterrupt, which ends it.
+
+    It gets a session of its own: Ctrl-C must reach it once, from here, not a second time in the middle of its clean-up.
+
+    Raises:
+        ClickException: it ended by itself.
+    """
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
+    child = subprocess.Popen(  # noqa: S603 - a fixed command
+        [*command, "--host", "127.0.0.1", "--port", str(port)], start_new_session=True
+    )
+    try:
+        raise click.ClickException(f"Dagster ended by itself, with exit code {child.wait()}; it says why above")
+    except KeyboardInterrupt:
+        click.echo("Stopping Dagster; a run in progress is broken off, and loses nothing.")
+        # All of them: a run's worker is not told by the others, and would go on without them.
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait(STOP_SECONDS)
+        _wait_for_workers(child.pid)
+        raise
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _wait_for_workers(group: int) -> None:
+    """Until no process of the group is left, so that a run can still write down that it was broken off."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)

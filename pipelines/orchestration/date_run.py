@@ -1,0 +1,115 @@
+"""A run of one date in a process of its own, recorded as one that was launched in the UI.
+
+It starts at once, without a daemon. Dagster's limits of runs count it, and the limits of pools hold for its steps. The
+sensors that alert and that come back for failed reports ignore a run without the code location that it is given here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, EventLogEntry
+
+# Private, and pinned by requirements.lock: Dagster has no public call for a run with the origin that the UI gives it,
+# which is started at once. tests/dagster has a real UI and daemon deal with such a run.
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import serialize_value
+
+from pipelines.orchestration.jobs import ARCHIVE_DAY
+from pipelines.orchestration.priority import PARTITION_TAG
+
+# As in workspace.yaml.
+_LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
+_CANCELED = {DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED}
+_STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DateRun:
+    """A run and its process."""
+
+    instance: DagsterInstance
+    run: DagsterRun
+    process: subprocess.Popen[bytes]
+
+    def events(self) -> Iterator[EventLogEntry]:
+        """Yield what the run writes into Dagster's event log, until it has ended. Terminate it when the UI asks."""
+        cursor, ended = None, False
+        while not ended:
+            ended = self.process.poll() is not None
+            found = self.instance.get_records_for_run(self.run.run_id, cursor)
+            cursor = found.cursor
+            for record in found.records:
+                event = record.event_log_entry.dagster_event
+                if event is not None and event.event_type in _CANCELED:
+                    self.process.send_signal(signal.SIGINT)
+                yield record.event_log_entry
+            time.sleep(0.2)
+
+    @property
+    def steps(self) -> Sequence[str]:
+        """The steps, in their order."""
+        return self.run.step_keys_to_execute or ()
+
+    @property
+    def status(self) -> DagsterRunStatus:
+        """How far the run is."""
+        run = self.instance.get_run_by_id(self.run.run_id)
+        return run.status if run else DagsterRunStatus.FAILURE
+
+
+@contextmanager
+def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
+    """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does."""
+    repository = ReconstructableRepository.for_module(_MODULE, "defs")
+    job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
+    definition, origin = job.get_definition(), job.get_python_origin()
+    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
+    run = instance.create_run_for_job(
+        definition,
+        tags={**definition.tags, PARTITION_TAG: str(day)},
+        remote_job_origin=RemoteJobOrigin(location, definition.name),
+        job_code_origin=origin,
+    )
+    arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
+    with log.open("w") as output:
+        # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster", "api", "execute_run"],
+            env={**os.environ, "DAGSTER_EXECUTE_RUN_ARGS": arguments},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    started = DateRun(instance, run, process)
+    try:
+        yield started
+    finally:
+        if process.poll() is None:
+            instance.report_run_canceling(run)
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_STOP_SECONDS)
+        finally:
+            process.kill()
+            _require_end(started)
+
+
+def _require_end(started: DateRun) -> None:
+    """Record an end for a run whose process died without one: it would stay unfinished, and keep its date."""
+    status = started.status
+    if status is DagsterRunStatus.CANCELING:
+        started.instance.report_run_canceled(started.run, "The run was stopped; the next run takes up the rest.")
+    elif status in {DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}:
+        started.instance.report_run_failed(started.run, "The process of the run ended before the run did.")

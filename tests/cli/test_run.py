@@ -1,0 +1,135 @@
+"""`ringcx-archive run`: mistakes end in one sentence with code 2, before there is a run or a history."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from dagster import DagsterInstance
+from moto import mock_aws
+
+from pipelines.cli.main import main
+from pipelines.cli.options import Outside
+from pipelines.orchestration import date_run
+from tests.commands import ROOT
+
+DAY = "2026-11-18"
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ACCOUNT = {
+    "RINGCX_ACCOUNT_IDS": "15300002",
+    "RINGCX_API_TOKEN": "token",
+    "ARCHIVE_BUCKET": "archive",
+    "ARCHIVE_START_DATE": "2026-11-01",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_REGION": "us-east-1",
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with dagster.yaml, which is DAGSTER_HOME and the working folder, and an account."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.chdir(home)
+    for name, value in {**ACCOUNT, "DAGSTER_HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    return home
+
+
+def run(*arguments: str, s3: Any = None) -> int:
+    return main(["run", *arguments], Outside(s3, lambda: NOW))
+
+
+def history(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "dagster.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "sentence"),
+    [
+        (("18.11.2026",), {}, "18.11.2026 is not a date of the calendar; write it like 2026-11-18"),
+        (("2026-02-30",), {}, "2026-02-30 is not a date of the calendar"),
+        (("2026-12-01",), {}, "2026-12-01 is in the future: give 2026-11-24 or an earlier date"),
+        (("2026-10-31",), {}, "2026-10-31 is before the first date that there is, 2026-11-01: give a later date, or"),
+        ((), {}, "Give dates, or both --from and --to"),
+        (("--from", DAY), {}, "Give dates, or both --from and --to"),
+        (("--from", DAY, "--to", "2026-11-17"), {}, "--from 2026-11-18 is after --to 2026-11-17"),
+        ((DAY,), {"DAGSTER_HOME": ""}, "DAGSTER_HOME is not set: set it to the absolute path of the folder that holds"),
+        ((DAY,), {"DAGSTER_HOME": "home"}, "DAGSTER_HOME is not an absolute path"),
+        ((DAY,), {"DAGSTER_HOME": "/nowhere"}, "There is no dagster.yaml in /nowhere, which DAGSTER_HOME names"),
+        ((DAY,), {"ARCHIVE_START_DATE": ""}, "ARCHIVE_START_DATE is not set: give the first date to archive"),
+        ((DAY,), {"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set: name the S3 bucket"),
+        ((DAY,), {"RINGCX_ACCOUNT_IDS": ""}, "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_leaves_no_run(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    sentence: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run(*arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert sentence in said.err
+    assert history(home) == []
+
+
+def test_without_an_env_file_its_folder_is_named(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.delenv("ARCHIVE_BUCKET")
+    assert run(DAY) == 2
+    assert capsys.readouterr().err.endswith(f"; there is no .env in {home}.\n")
+
+
+def test_another_working_folder_starts_no_second_history(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(DAY) == 2
+    assert capsys.readouterr().err == (
+        f"The working folder is {tmp_path}, and dagster.yaml keeps the history in a folder beneath it: go to {home}.\n"
+    )
+    assert history(tmp_path) == ["home"]
+
+
+def test_a_bucket_that_is_not_there_is_named_before_there_is_a_run(home: Path, capsys: Any) -> None:
+    with mock_aws():
+        assert run(DAY, s3=boto3.client("s3")) == 2
+    said = capsys.readouterr().err
+    assert "There is no bucket archive" in said
+    assert said.count("\n") == 1
+    assert history(home) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_date_with_an_unfinished_run_gets_no_second_one(home: Path, capsys: Any) -> None:
+    with mock_aws(), DagsterInstance.get() as instance:
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
+        assert run("--from", "2026-11-17", "--to", DAY, s3=s3) == 2
+    assert capsys.readouterr().err.startswith(f"A run of {DAY} has not ended: wait for it, or terminate it in the ")
+
+
+def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(date_run.sys, "executable", "/bin/false")
+    with DagsterInstance.get() as instance:
+        with date_run.running(instance, date(2026, 11, 18), home / "log") as started:
+            assert list(started.events())
+        assert started.status.value == "FAILURE"
+
+
+def _job() -> Any:
+    from pipelines.definitions import build_defs
+
+    return build_defs().resolve_job_def("archive_day")

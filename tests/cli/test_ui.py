@@ -1,0 +1,63 @@
+"""`ringcx-archive ui` and `demo`: mistakes end in one sentence with code 2, before anything is started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.main import main
+
+
+@pytest.fixture
+def taken() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_port_that_is_in_use_is_named(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ui", "--port", str(taken)]) == 2
+    sentence = f"Port {taken} of 127.0.0.1 is in use, perhaps by another UI: give a free --port.\n"
+    assert capsys.readouterr().err == sentence
+
+
+def test_a_port_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("UI_PORT", "abc")
+    assert main(["ui"]) == 2
+    said = capsys.readouterr().err
+    assert "'abc' is not a valid integer range" in said
+    assert said.count("\n") == 1
+
+
+def test_an_account_without_its_dagster_home_starts_no_history_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    (tmp_path / ".env").write_text("RINGCX_ACCOUNT_IDS=15300002\nARCHIVE_START_DATE=2026-11-01\n")
+    (tmp_path / ".env").chmod(0o600)
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    assert main(["ui", "--port", str(free)]) == 2
+    assert capsys.readouterr().err.startswith("DAGSTER_HOME is not set: set it to the absolute path of the folder that")
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+@pytest.mark.parametrize("port", ["taken", "abc"])
+def test_the_demo_names_the_port_of_its_sandbox(taken: int, port: str, tmp_path: Path) -> None:
+    value = str(taken) if port == "taken" else port
+    environment = {**os.environ, "DEMO_HOME": str(tmp_path), "SANDBOX_PORT": value}
+    command = [sys.executable, "-m", "pipelines.cli.main", "demo"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    sentence = (
+        f"Port {value} of 127.0.0.1 is in use" if port == "taken" else "SANDBOX_PORT must be the number of a port"
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(sentence)
+    assert ended.stderr.count("\n") == 1
