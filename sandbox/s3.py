@@ -79,7 +79,10 @@ class LocalS3:
         ]  # fmt: skip
         environment = {**os.environ, "RCLONE_AUTH_KEY": f'"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}"'}
 
-        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
+        # In a group of its own: Ctrl-C is for the program that uses it, which still needs it to end well.
+        self._process = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.DEVNULL, process_group=0
+        )
         try:
             self._wait()
         except BaseException:

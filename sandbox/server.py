@@ -195,7 +195,10 @@ class RunningSandbox:
             "-",
         ]
         root = Path(__file__).parents[1]  # importable from there, installed or not
-        process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        # In a group of its own: Ctrl-C is for the program that uses it, which still needs it to end well.
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        )
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("The sandbox's process has no pipes.")
         process.stdin.write(json.dumps(self.config.to_json()).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -69,6 +70,20 @@ def test_the_demo_shows_two_dates_and_a_second_demo_fetches_nothing_again(tmp_pa
     assert re.findall(r" (\d+) archived now", second) == ["0", "0"]
     assert summary(second) == counts
     assert {file: file.stat().st_mtime_ns for file in bucket.rglob("*.WAV")} == files
+
+
+def test_ctrl_c_ends_the_demo_with_what_was_stored_and_how_to_go_on(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "pipelines.cli.main", "demo"]
+    with in_its_own_session(command, log, env=environment(tmp_path / "demo")) as process:
+        until("the first recordings", lambda: "recordings done" in log.read_text(), seconds=150)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(60) == 130
+        assert processes_of(process.pid) == {}
+    sentence = (
+        r"Stopped after the run of \S+ had stored \d+ recordings?; nothing is lost. Go on with: ringcx-archive demo"
+    )
+    assert re.fullmatch(sentence, log.read_text().splitlines()[-1])
 
 
 def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
