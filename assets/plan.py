@@ -33,8 +33,8 @@ def plan_dates(
     with as_permanent_failure():
         settings, now = environment.settings, environment.clock()
         yesterday = local_day(now, settings.zone) - timedelta(days=1)
-        first = _date("first_date", config.first_date, settings.archive_start_date)
-        last = _date("last_date", config.last_date, yesterday)
+        first = date_of("first_date", config.first_date) if config.first_date else settings.archive_start_date
+        last = date_of("last_date", config.last_date) if config.last_date else yesterday
         if not settings.archive_start_date <= first <= last <= yesterday:
             raise PermanentFailure(
                 f"No dates to plan from {first} to {last}: give dates from {settings.archive_start_date} "
@@ -50,8 +50,9 @@ def backfill_plan() -> None:
     plan_dates()
 
 
-def _date(name: str, written: str, otherwise: date) -> date:
+def date_of(name: str, written: str) -> date:
+    """Return the date that the field `name` of a job's config holds."""
     try:
-        return date.fromisoformat(written) if written else otherwise
+        return date.fromisoformat(written)
     except ValueError:
         raise PermanentFailure(f"{name} must be a date, written like 2026-11-18.") from None

@@ -68,7 +68,8 @@ def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
     """
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     archived = {"archived": by_status[Status.archived]}
-    return {**found, **archived, **without_zeros({str(status): by_status[status] for status in Status})}
+    others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
+    return {**found, **archived, **without_zeros(others)}
 
 
 def not_held(reasons: pa.Table) -> TableMetadataValue:

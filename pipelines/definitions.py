@@ -16,6 +16,7 @@ from dagster import (
 )
 
 from assets import checks
+from assets.acceptance import accept_losses
 from assets.drill import restore_drill
 from assets.events import end_call_events
 from assets.manifest import daily_manifest
@@ -72,7 +73,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     return Definitions(
         assets=[asset.map_asset_specs(of_a_date) for asset in assets],
         asset_checks=[*(_partitioned(check, partitions) for check in of_date), checks.no_overdue_recordings],
-        jobs=[ARCHIVE_DAY, STANDING, backfill_plan, restore_drill],
+        jobs=[ARCHIVE_DAY, STANDING, accept_losses, backfill_plan, restore_drill],
         schedules=all_schedules(days),
         sensors=[
             pending_recordings(days, partitions),

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from pipelines import __version__
+from pipelines.archive.proof.manifest import AcceptedLoss
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Command,
@@ -75,7 +76,7 @@ def command(
         "to": str(last),
         "issued_at": now.isoformat(timespec="seconds"),
         "verdict": worst(verdicts),
-        "sentence": sentence_of(verdicts),
+        "sentence": sentence_of(verdicts, sum(bool(of_date["accepted_losses"]) for of_date in dates)),
         "dates": dates,
     }
     if html is not None:
@@ -134,6 +135,10 @@ def _section(of_date: Mapping[str, Any]) -> str:
         rows_of = [[recording[name] for name in _COLUMNS] for recording in of_date["recordings"]]
         note = "<p>Those stored under this date; a recording that began after midnight is stored under the next.</p>"
         parts += ["<h3>Recordings</h3>", note, _table(_COLUMNS, rows_of, kind="recordings")]
+    if of_date["accepted_losses"]:
+        rows_of = [[loss[name] for name in AcceptedLoss._fields] for loss in of_date["accepted_losses"]]
+        note = "<p>Somebody looked at these losses and accepted them.</p>"
+        parts += ["<h3>Accepted losses</h3>", note, _table(AcceptedLoss._fields, rows_of)]
     if of_date["commands"]:
         commands = escape("\n".join(of_date["commands"]))
         how = (

@@ -23,6 +23,7 @@ _COMMANDS = MappingProxyType(
         "status": "Show which dates are complete, and what the others lack.",
         "verify": "Prove that the archive of some dates is as it was sealed.",
         "certificate": "Certify what is archived of some dates, as a page and as JSON.",
+        "accept": "Accept losses that somebody has looked at, or revoke that.",
         "plan": "Show what a backfill of some dates would take.",
         "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
         "receiver": "Receive End Call Events from RingCX.",

@@ -38,8 +38,8 @@ from pipelines.wording import number
 FORMAT = "ringcx-archive/status/1"
 _READERS = 4  # dates at once: each holds its recordings in memory
 _SHOWN = 20  # sentences on the screen; the file of --json has all of them
-_COLUMNS = ("verdict", "expected", "held", "waiting", "next try (UTC)", "late", "lost", "days left")
-_WIDTHS = (10, 10, 10, 10, 18, 8, 8, 11)
+_COLUMNS = ("verdict", "expected", "held", "waiting", "next try (UTC)", "late", "lost", "accepted", "days left")
+_WIDTHS = (10, 10, 10, 10, 18, 8, 8, 10, 11)
 _LATE = ("overdue", "stuck")
 
 
@@ -69,7 +69,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
         rows.append(row)
         click.echo(f"{row['date']:<12}{_line(_cells(row))}")
     verdicts = [Verdict(row["verdict"]) for row in rows]
-    verdict, sentence = worst(verdicts), sentence_of(verdicts)
+    verdict, sentence = worst(verdicts), sentence_of(verdicts, sum(bool(row["accepted_losses"]) for row in rows))
     lacking = [row for row in rows if row["verdict"] != Verdict.complete]
     lacking.sort(key=lambda row: list(Verdict).index(row["verdict"]))  # gaps first: they are lost if nobody looks
     for row in lacking[:_SHOWN]:
@@ -103,7 +103,7 @@ def status(
                 "days_left": left,
             }
         except (LedgerDamaged, StoreDamaged) as error:
-            unread = dict.fromkeys(("expected", "held", "waiting", "next_at", "late"))
+            unread = dict.fromkeys(("expected", "held", "waiting", "next_at", "late", "accepted_losses"))
             sentence = f"It is unknown what {day} holds: {error}"
             row: dict[str, Any] = {"date": str(day), "verdict": Verdict.unknown, **unread, "lost": {}, "not_pulled": []}
             return {**row, "sentence": sentence, "days_left": left}
@@ -122,6 +122,7 @@ def _document(found: DateVerdict) -> dict[str, Any]:
         "next_at": None if found.next_at is None else found.next_at.isoformat(),
         "late": sum(found.counts[name] for name in _LATE),
         "lost": found.lost,
+        "accepted_losses": len(found.accepted),
         "not_pulled": [str(gap) for gap in found.not_pulled],
         "sentence": found.sentence,
     }
@@ -130,7 +131,7 @@ def _document(found: DateVerdict) -> dict[str, Any]:
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     next_at = "" if row["next_at"] is None else f"{datetime.fromisoformat(row['next_at']):%Y-%m-%d %H:%M}"
     counts = [row["expected"], row["held"], row["waiting"]]
-    last = [row["late"], sum(row["lost"].values()), row["days_left"]]
+    last = [row["late"], sum(row["lost"].values()), row["accepted_losses"], row["days_left"]]
     counts, last = (["?" if count is None else count for count in part] for part in (counts, last))
     return (row["verdict"], *counts, next_at, *last)
 

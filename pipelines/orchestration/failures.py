@@ -24,9 +24,11 @@ from pipelines.steps.fetch.attempt import TemporaryDiskFull
 from pipelines.steps.fetch.fetcher import FetchFailed
 from pipelines.steps.fetch.reopen import UnknownRecording
 from pipelines.steps.pull.reports import DayNotOver, PullFailed
+from pipelines.steps.seal.acceptance import DecisionIncomplete
 
 EXPECTED = (
     DayNotOver,
+    DecisionIncomplete,
     EventsUnavailable,
     FetchFailed,
     LedgerError,

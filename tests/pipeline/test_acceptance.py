@@ -14,15 +14,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from dagster import DagsterInstance, ExecuteInProcessResult
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.calendar import day_bounds
+from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import Acceptance, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened, same_recording
 from pipelines.ledger.store import Ledger
+from pipelines.orchestration.environment import Environment
 from pipelines.settings import PlanSettings
 from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.result import Level
@@ -33,6 +36,7 @@ from pipelines.steps.verify.certificate import certify
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy
+from tests.commands import run
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = date(2026, 11, 18)
@@ -149,14 +153,42 @@ class Stores:
         (result,) = verify_days(self.archive(), day, day, Reading(), add=found.append)
         return result, {(one.kind, one.subject) for one in found}
 
+    def command(self, *arguments: str, why: str = "TICKET-1") -> int:
+        self.now += timedelta(minutes=1)
+        return run("accept", [*arguments, "--why", why], self.client, clock=lambda: self.now)
+
+    def job(self, **config: Any) -> ExecuteInProcessResult:
+        self.now += timedelta(minutes=1)
+        environment = Environment(clock=lambda: self.now, s3_client=self.client)
+        config = {"why": "TICKET-1", "accepted_by": "compliance", **config}
+        with DagsterInstance.ephemeral() as instance:
+            return (
+                build_defs(environment=environment)
+                .resolve_job_def("accept_losses")
+                .execute_in_process(
+                    run_config={"ops": {"decide_on_losses": {"config": config}}},
+                    instance=instance,
+                    raise_on_error=False,
+                )
+            )
+
     def part(self, day: date = DAY) -> Path:
         (part,) = (self.folder / "accepted_losses" / f"date={day}").iterdir()
         return part
 
 
 @pytest.fixture
-def stores(rclone: Any, tmp_path: Path) -> Stores:
+def stores(rclone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
     made = Stores(rclone.client, tmp_path / "ledger", lambda: made.now)
+    variables = {
+        "ARCHIVE_BUCKET": made.bucket.name,
+        "ARCHIVE_START_DATE": str(made.settings.archive_start_date),
+        "LEDGER_URL": str(made.folder),
+        "RINGCX_ACCOUNT_IDS": "1",
+        "RINGCX_API_TOKEN": "token",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     return made
 
 
@@ -454,3 +486,106 @@ def test_a_manifest_whose_list_of_accepted_losses_has_another_form_is_damaged(st
         Body=json.dumps(body, sort_keys=True, separators=(",", ":")).encode() + b"\n",
     )
     assert ("manifest_altered", key) in stores.verify()[1]
+
+
+def test_command_and_job_write_the_same_lines_and_print_the_verdict_of_each_date(
+    stores: Stores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a"), lost("b")])
+    file = tmp_path / "accepted.json"
+    assert stores.command("1/a", "--by", "compliance", "--json", str(file)) == 0
+    printed = capsys.readouterr().out
+    assert f"{DAY}  gaps: Of 2 recordings" in printed
+    assert printed.endswith("1 loss was accepted.\n")
+    document = json.loads(file.read_text())
+    assert (document["format"], document["refused"]) == ("ringcx-archive/acceptance/1", [])
+    assert [(line["recording_id"], line["why"]) for line in document["written"]] == [("1/a", "TICKET-1")]
+    assert [(row["date"], row["verdict"]) for row in document["dates"]] == [(str(DAY), "gaps")]
+    ran = stores.job(date=str(DAY), reason="not_found")
+    assert ran.success
+    lines = stores.ledger.acceptances([DAY])
+    plain = {"recording_id": "", "run_id": "", "at": NOW}
+    assert replace(lines["1/a"], **plain) == replace(lines["1/b"], **plain)
+    assert lines["1/b"].run_id == ran.run_id
+    assert lines["1/a"].run_id.startswith("accept-")
+    (output,) = [event for event in ran.all_events if event.is_successful_output]
+    said = {name: value.value for name, value in output.step_output_data.metadata.items()}
+    assert said["sentence"] == "1 loss was accepted; 1 had been accepted before."
+    assert "`complete`" in said["dates"]
+    assert "2 losses are accepted" in said["dates"]
+    assert stores.command("--from", str(DAY), "--to", str(DAY), "--reason", "not_found", "--revoke") == 0
+    assert stores.verdict().counts["lost"] == 2
+    assert {line.accepted for line in stores.ledger.acceptances([DAY]).values()} == {False}
+
+
+def test_command_and_job_do_the_rest_when_something_is_refused_and_say_so(
+    stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a"), lost("b"), pending("c")])
+    assert stores.command("1/c", "1/a") == 1
+    printed = capsys.readouterr().out
+    assert "refused: 1/c is pending and not lost" in printed
+    assert "1 loss was accepted; 1 refused.\n" in printed
+    ran = stores.job(recording_ids=["1/c", "1/b"])
+    assert not ran.success
+    (failure,) = [event.step_failure_data for event in ran.all_events if event.is_step_failure]
+    assert "1 loss was accepted; 1 refused. 1/c is pending" in failure.user_failure_data.description
+    assert set(stores.verdict().accepted) == {"1/a", "1/b"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--date", str(DAY)],
+        ["1/a", "--date", str(DAY), "--reason", "not_found"],
+        ["--date", str(DAY), "--from", str(DAY), "--reason", "not_found"],
+        ["--from", str(DAY), "--reason", "not_found"],
+        ["1/a", "--by", " "],
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_a_wrong_job_with_a_sentence_and_nothing_is_written(
+    stores: Stores, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stores.command(*arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (stores.folder / "accepted_losses").exists()
+
+
+def test_a_job_whose_config_is_wrong_fails_with_a_sentence(stores: Stores) -> None:
+    for config in ({}, {"date": "yesterday", "reason": "not_found"}, {"recording_ids": ["1/a"], "why": ""}):
+        ran = stores.job(**config)
+        (failure,) = [event.step_failure_data for event in ran.all_events if event.is_step_failure]
+        assert failure.user_failure_data.description.endswith(".")
+
+
+def test_status_and_verify_and_the_certificate_say_that_losses_were_accepted(
+    stores: Stores, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a"), stores.held("b")])
+    stores.decide("1/a", why="<b>TICKET</b>")
+    around = ["--from", str(DAY), "--to", str(DAY)]
+    file = tmp_path / "answer.json"
+    assert run("status", [*around, "--json", str(file)], stores.client, clock=lambda: stores.now) == 0
+    printed, answer = capsys.readouterr().out, json.loads(file.read_text())
+    assert (answer["dates"][0]["accepted_losses"], answer["dates"][0]["lost"]) == (1, {})
+    assert answer["sentence"] == "The date is complete, with accepted losses."
+    header, row = printed.splitlines()[:2]
+    assert header.split()[-3:] == ["accepted", "days", "left"]
+    assert (row.split()[1], row.split()[-2]) == ("complete", "1")
+    assert run("verify", [*around, "--require-complete", "--json", str(file)], stores.client) == 0
+    printed, answer = capsys.readouterr().out, json.loads(file.read_text())
+    assert "as sealed, with 1 accepted loss\n" in printed
+    assert answer["dates"][0]["accepted_losses"] == 1
+    page = tmp_path / "certificate.html"
+    options = ["--html", str(page), "--json", str(file)]
+    assert run("certificate", [*around, *options], stores.client, clock=lambda: stores.now) == 0
+    (certificate,) = json.loads(file.read_text())["dates"]
+    assert certificate["accepted_losses"] == stores.manifest()["accepted_losses"]
+    html = page.read_text()
+    assert "<h3>Accepted losses</h3>" in html
+    assert "<td class=data>&lt;b&gt;TICKET&lt;/b&gt;</td>" in html
+    assert html.index("Accepted losses") < html.index("Check it yourself")

@@ -135,7 +135,7 @@ def test_what_is_lost_is_counted_by_its_reason_and_a_damaged_date_is_unknown_and
     damaged = next(
         line for line in capsys.readouterr().out.splitlines() if line.split()[:2] == [str(dates.waiting), "unknown"]
     )
-    assert damaged.split()[2:-2] == ["?", "?", "?", "?"]
+    assert damaged.split()[2:-1] == ["?", "?", "?", "?", "0", "?"]
 
 
 def test_several_dates_are_as_good_as_the_worst_of_them() -> None:

@@ -57,7 +57,8 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "daily_manifest": {"recordings"},
     }
     repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs()} >= {"archive_day", "backfill_plan", "restore_drill"}
+    jobs = {"accept_losses", "archive_day", "backfill_plan", "restore_drill"}
+    assert {job.name for job in repository.get_all_jobs()} >= jobs
     assert {one.name for one in repository.schedule_defs} == {
         "daily_archive",
         "daily_restore_drill",

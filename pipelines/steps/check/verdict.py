@@ -86,10 +86,12 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=list(Verdict).index, default=Verdict.unknown)
 
 
-def sentence_of(verdicts: Iterable[Verdict], accepted: int = 0) -> str:
-    """Return the verdicts of several dates, and how many losses were accepted on them, as one sentence."""
+def sentence_of(verdicts: Iterable[Verdict], with_accepted: int = 0) -> str:
+    """Return the verdicts of several dates, and on how many of them losses were accepted, as one sentence."""
     counts = Counter(verdicts)
-    suffix = f", with {number(accepted, 'accepted loss', 'accepted losses')}" if accepted else ""
+    suffix = ", with accepted losses" if with_accepted else ""
+    if counts.total() > 1 and with_accepted:
+        suffix += f" on {with_accepted:,} of them"
     if counts[Verdict.complete] == counts.total():
         dates = "The date is" if counts.total() == 1 else f"All {counts.total():,} dates are"
         return f"{dates} complete{suffix}."

@@ -55,7 +55,7 @@ class Decision:
         if not self.why.strip() or not self.accepted_by.strip():
             raise DecisionIncomplete("Say why and by whom: a ticket and a role, and no customer's name.")
         if bool(self.recording_ids) == bool(self.days) or bool(self.days) != bool(self.reason):
-            raise DecisionIncomplete("Name recordings by their ids, or dates and the reason of the losses on them.")
+            raise DecisionIncomplete("Give recording ids, or dates and the reason of their losses.")
 
 
 @dataclass(slots=True)

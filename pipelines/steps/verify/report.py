@@ -124,7 +124,7 @@ class Report:
             f"No discrepancy: the archive of {dates} is as it was sealed.{arriving} It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
             f"the ledger counts {total['lost']:,} lost and {total['pending']:,} pending; {read}. "
-            f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses for day in self.dates))}"
+            f"{sentence_of((day.verdict for day in self.dates), sum(day.accepted_losses > 0 for day in self.dates))}"
         )
 
     def write(self, into: IO[str], finished_at: datetime) -> None:

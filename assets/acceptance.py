@@ -1,0 +1,77 @@
+"""Accept losses in the UI. A job and no asset: it decides on what was lost, and makes no data."""
+
+import pandas as pd
+from dagster import Config, OpExecutionContext, job, op
+from pydantic import Field
+
+from assets.plan import date_of
+from assets.presentation import listing
+from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
+from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.steps.check.result import LISTED
+from pipelines.steps.seal.acceptance import Decision, decide
+
+_SHOWN = 5
+_DESCRIPTION = (
+    "Accept losses that somebody has looked at, as `ringcx-archive accept` does: who, when and why are written to the "
+    "ledger and sealed in the manifests, and the dates become complete if nothing else is wrong. `revoke` takes "
+    "acceptances back. Give recording ids, or a date and a reason. Fails if something was refused; the rest is done."
+)
+
+
+class AcceptConfig(Config):
+    """Which losses to accept, why, and by whom."""
+
+    recording_ids: list[str] = Field(default=[], description="As the check of the date lists them.")
+    date: str = Field(default="", description="YYYY-MM-DD; with `reason`, instead of ids.")
+    reason: str = Field(default="", description="The reason of the date's losses, such as not_found.")
+    why: str = Field(description="A ticket, and nobody's personal data. It is sealed.")
+    accepted_by: str = Field(description="A role, and nobody's personal data. It is sealed.")
+    revoke: bool = Field(default=False, description="Revoke acceptances instead.")
+
+
+@op
+def decide_on_losses(
+    context: OpExecutionContext,
+    config: AcceptConfig,
+    environment: EnvironmentParam,
+    ledger: LedgerParam,
+    archive: ArchiveParam,
+) -> None:
+    """Accept the losses of the config, or revoke that, and fail with a sentence if something was refused."""
+    with as_permanent_failure():
+        decision = Decision(
+            recording_ids=config.recording_ids,
+            days=[date_of("date", config.date)] if config.date else [],
+            reason=config.reason,
+            why=config.why,
+            accepted_by=config.accepted_by,
+            revoke=config.revoke,
+        )
+        decided = decide(
+            ledger.open(),
+            ledger.parts(),
+            archive.bucket,
+            decision,
+            settings=environment.settings,
+            now=environment.clock(),
+            run_id=context.run.run_id,
+            signer=archive.signer,
+        )
+    dates = [(str(day), str(found.verdict), found.sentence) for day, found in decided.verdicts.items()]
+    metadata = {
+        "sentence": decided.sentence,
+        "written": len(decided.written),
+        "dates": listing(pd.DataFrame(dates, columns=["date", "verdict", "sentence"])),
+        "refused": listing(pd.DataFrame({"refused": decided.refused[:LISTED]})),
+    }
+    if decided.refused:
+        raise PermanentFailure(f"{decided.sentence} {' '.join(decided.refused[:_SHOWN])}", metadata)
+    context.log.info(decided.sentence)
+    context.add_output_metadata(metadata)
+
+
+@job(description=_DESCRIPTION)
+def accept_losses() -> None:
+    """Decide on losses, and do nothing else."""
+    decide_on_losses()

@@ -1,0 +1,126 @@
+"""`ringcx-archive accept`: accepts losses that somebody has looked at, or revokes that.
+
+What may be accepted: `steps/seal/acceptance`. Needs no log-in to RingCX and no Dagster.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+
+import click
+from ulid import ULID
+
+from pipelines import storage
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
+from pipelines.calendar import local_day
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_option,
+    date_range,
+    example,
+    json_file,
+    pass_outside,
+    whole_file,
+)
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings, load
+from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
+
+FORMAT = "ringcx-archive/acceptance/1"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name: --by has to say it
+        return ""
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "accept --date 2026-11-18 --reason not_found --why TICKET-123 --by 'head of compliance'",
+        "accept 15300002/15300002/202611/18/1-1.WAV --why TICKET-124",
+    ),
+)
+@click.argument("recording_ids", nargs=-1)
+@date_option("--date", "day", "Accept the losses of this date, instead of --from and --to.")
+@date_range(required=False)
+@click.option("--reason", default="", help="With dates: the reason of the losses, as `status` shows it.")
+@click.option("--why", required=True, help="Why: a ticket, and nobody's personal data. It is sealed.")
+@click.option("--by", "accepted_by", default=_user, show_default="the user of this system", help="By whom.")
+@click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
+@json_file("what was decided and refused")
+@pass_outside
+def command(
+    outside: Outside,
+    *,
+    recording_ids: tuple[str, ...],
+    day: date | None,
+    first: date | None,
+    last: date | None,
+    reason: str,
+    why: str,
+    accepted_by: str,
+    revoke: bool,
+    file: Path | None,
+) -> int:
+    """Accept losses that somebody has looked at, so that their dates become complete, or revoke that.
+
+    Give recording ids, or dates and a reason. Writes to the ledger and seals the dates again. Exit code 0: nothing was
+    refused; 1: something was, and the rest was done.
+    """
+    settings, now = load(VerifySettings), outside.clock()
+    if day is not None and (first or last):
+        raise click.UsageError("Give --date, or --from and --to")
+    first, last = first or day, last or day
+    if (first is None) != (last is None):
+        raise click.UsageError("Give both --from and --to")
+    days: list[date] = []
+    if first is not None and last is not None:
+        check_range(first, last, local_day(now, settings.zone))
+        days = [first + timedelta(days=after) for after in range((last - first).days + 1)]
+    try:
+        decision = Decision(
+            recording_ids=recording_ids, days=days, reason=reason, why=why, accepted_by=accepted_by, revoke=revoke
+        )
+    except DecisionIncomplete as error:
+        raise click.UsageError(str(error)) from None
+    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
+    files = storage.ledger_files(settings, client)
+    decided = decide(
+        Ledger(files, clock=outside.clock),
+        LedgerParts(files),
+        Bucket(client, settings.archive_bucket, settings.archive_prefix),
+        decision,
+        settings=settings,
+        now=now,
+        run_id=f"accept-{ULID.from_datetime(now)}",
+        signer=storage.signer(settings),
+    )
+    for sentence in decided.refused:
+        click.echo(f"refused: {sentence}")
+    for sealed, found in decided.verdicts.items():
+        click.echo(f"{sealed}  {found.verdict}: {found.sentence}")
+    click.echo(decided.sentence)
+    if file is not None:
+        dates = [{"date": day, "verdict": of.verdict, "sentence": of.sentence} for day, of in decided.verdicts.items()]
+        document = {
+            "format": FORMAT,
+            "sentence": decided.sentence,
+            "written": [asdict(line) for line in decided.written],
+            "unchanged": decided.unchanged,
+            "refused": decided.refused,
+            "dates": dates,
+        }
+        with whole_file(file) as into:
+            into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
+    return 1 if decided.refused else 0
