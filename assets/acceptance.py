@@ -1,9 +1,13 @@
 """Accept losses in the UI. A job and no asset: it decides on what was lost, and makes no data."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
-from dagster import Config, OpExecutionContext, job, op
+from dagster import AssetCheckEvaluation, Config, OpExecutionContext, Output, job, op
 from pydantic import Field
 
+from assets.checks import evaluation
 from assets.plan import date_of
 from assets.presentation import listing
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
@@ -37,7 +41,7 @@ def decide_on_losses(
     environment: EnvironmentParam,
     ledger: LedgerParam,
     archive: ArchiveParam,
-) -> None:
+) -> Iterator[AssetCheckEvaluation | Output[None]]:
     """Accept the losses of the config, or revoke that, and fail with a sentence if something was refused."""
     with as_permanent_failure():
         decision = Decision(
@@ -58,8 +62,11 @@ def decide_on_losses(
             run_id=context.run.run_id,
             signer=archive.signer,
         )
+    for day, found in decided.verdicts.items():
+        if day >= environment.settings.archive_start_date:  # earlier ones have no partition
+            yield evaluation(found)
     dates = [(str(day), str(found.verdict), found.sentence) for day, found in decided.verdicts.items()]
-    metadata = {
+    metadata: dict[str, Any] = {
         "sentence": decided.sentence,
         "written": len(decided.written),
         "dates": listing(pd.DataFrame(dates, columns=["date", "verdict", "sentence"])),
@@ -68,7 +75,7 @@ def decide_on_losses(
     if decided.refused:
         raise PermanentFailure(f"{decided.sentence} {' '.join(decided.refused[:_SHOWN])}", metadata)
     context.log.info(decided.sentence)
-    context.add_output_metadata(metadata)
+    yield Output(None, metadata=metadata)
 
 
 @job(description=_DESCRIPTION)

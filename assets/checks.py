@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 from dagster import (
+    AssetCheckEvaluation,
     AssetCheckExecutionContext,
     AssetCheckResult,
     AssetChecksDefinition,
@@ -122,6 +123,20 @@ OF_A_DATE = (
     mono_and_stereo_agree,
     every_event_arrived,
 )
+
+
+def evaluation(of_date: verdict.DateVerdict) -> AssetCheckEvaluation:
+    """Return what the check `every_recording_is_accounted_for` would say, for a job that changed the verdict."""
+    result = _shown(lambda: verdict.every_recording_is_accounted_for(of_date))
+    return AssetCheckEvaluation(
+        RECORDINGS,
+        every_recording_is_accounted_for.check_key.name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        partition=of_date.date.isoformat(),
+    )
 
 
 def _of_date(context: AssetCheckExecutionContext, environment: Environment) -> dict[str, Any]:

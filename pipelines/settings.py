@@ -321,7 +321,7 @@ class VerifySettings(StorageSettings):
 
 
 class PlanSettings(VerifySettings):
-    """What `plan` reads: what is asked of the source, how often, and what storing it costs. No log-in."""
+    """What `plan` and `accept` read: what is asked of the source, how often, and what storing it costs. No log-in."""
 
     ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
     ringcx_limit_reports: Rates = (Rate(2, 60),)

@@ -514,6 +514,10 @@ def test_command_and_job_write_the_same_lines_and_print_the_verdict_of_each_date
     assert said["sentence"] == "1 loss was accepted; 1 had been accepted before."
     assert "`complete`" in said["dates"]
     assert "2 losses are accepted" in said["dates"]
+    (check,) = ran.get_asset_check_evaluations()
+    assert (check.check_name, check.partition) == ("every_recording_is_accounted_for", str(DAY))
+    assert (check.passed, check.description) == (True, stores.verdict().sentence)
+    assert "`TICKET-1`" in str(check.metadata["accepted_losses"].value)
     assert stores.command("--from", str(DAY), "--to", str(DAY), "--reason", "not_found", "--revoke") == 0
     assert stores.verdict().counts["lost"] == 2
     assert {line.accepted for line in stores.ledger.acceptances([DAY]).values()} == {False}
@@ -532,6 +536,8 @@ def test_command_and_job_do_the_rest_when_something_is_refused_and_say_so(
     assert not ran.success
     (failure,) = [event.step_failure_data for event in ran.all_events if event.is_step_failure]
     assert "1 loss was accepted; 1 refused. 1/c is pending" in failure.user_failure_data.description
+    (check,) = ran.get_asset_check_evaluations()
+    assert check.description == stores.verdict().sentence
     assert set(stores.verdict().accepted) == {"1/a", "1/b"}
 
 
@@ -552,6 +558,14 @@ def test_a_wrong_command_ends_with_2_and_a_wrong_job_with_a_sentence_and_nothing
     assert stores.command(*arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (stores.folder / "accepted_losses").exists()
+
+
+def test_the_command_seals_no_verdict_without_knowing_the_accounts(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RINGCX_ACCOUNT_IDS")
+    assert stores.command("1/a") == 2
+    assert capsys.readouterr().err.startswith("RINGCX_ACCOUNT_IDS is not set")
 
 
 def test_a_job_whose_config_is_wrong_fails_with_a_sentence(stores: Stores) -> None:
