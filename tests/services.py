@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from pipelines.steps.fetch.attempt import Attempt
 class Services:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.source = Source(environment)
+        self.source = Source(environment, logging.getLogger(__name__).info)
         self.archive = ArchiveStore(environment)
         ledger = LedgerStore(environment)
         self.ledger, self.ledger_parts, self.bucket = ledger.open(), ledger.parts(), self.archive.bucket
