@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pipelines.cli.main import main
 
 
 @pytest.fixture
-def taken() -> int:
+def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -47,6 +48,20 @@ def test_an_account_without_its_dagster_home_starts_no_history_elsewhere(
     assert main(["ui", "--port", str(free)]) == 2
     assert capsys.readouterr().err.startswith("DAGSTER_HOME is not set: set it to the absolute path of the folder that")
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_a_dagster_home_without_a_workspace_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    assert main(["ui", "--port", str(free)]) == 2
+    assert capsys.readouterr().err == f"There is no {tmp_path}/workspace.yaml: copy it from the project.\n"
 
 
 @pytest.mark.parametrize("port", ["taken", "abc"])

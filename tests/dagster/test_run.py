@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.faults import Faults
+from sandbox.faults import Faults, Where
 from sandbox.server import RunningSandbox
 from tests.dagster.conftest import (
     Dagster,
@@ -50,6 +50,27 @@ def test_a_run_is_one_of_the_ui_and_ends_with_the_verdict_of_its_date(
     assert re.search(rf"^{day}  recordings  +\d+ archived now, 0 pending, ", said, re.MULTILINE)
     assert re.search(rf"^{day}  complete: All \d+ recordings expected for {day} are archived\.$", said, re.MULTILINE)
     assert "\033" not in said
+
+
+def test_a_run_that_fails_says_why_and_the_sensor_comes_back_for_it_as_for_one_of_the_ui(
+    dagster: Dagster, sandbox: RunningSandbox, tmp_path: Path
+) -> None:
+    day = back(34)
+    sandbox.set_faults(Faults(report_html_200=Where(paths=("global_call_type_detail",))))
+    dagster.switch("archive_despite_failed_report", on=True)
+    try:
+        with run(dagster, tmp_path / "log", day) as process:
+            assert process.wait(300) == 1
+        said = (tmp_path / "log").read_text()
+        assert re.search(rf"^{day}  global_call_type_detail  FAILED: .*is not the whole report", said, re.MULTILINE)
+        assert re.search(rf"^{day}  the run FAILED; its page in the Dagster UI and .* say more$", said, re.MULTILINE)
+        assert re.search(rf"^{day}  unknown: ", said.splitlines()[-1])
+        assert "Traceback" not in said
+        until("the sensor's run", lambda: dagster.runs_of(day)[1:], seconds=150)
+        assert dagster.ended(dagster.runs_of(day)[1]["runId"]) == "SUCCESS"
+        assert dagster.held(day)
+    finally:
+        dagster.switch("archive_despite_failed_report", on=False)
 
 
 def test_ctrl_c_and_terminate_cancel_the_run_and_lose_nothing(
