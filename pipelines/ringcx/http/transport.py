@@ -11,8 +11,8 @@ hold a thread for ever; and an answer whose end is in doubt is refused. No redir
 import contextlib
 import email.errors
 import http.client
+import io
 import logging
-import math
 import os
 import re
 import socket
@@ -20,7 +20,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import certifi
 import httpx
@@ -32,12 +32,6 @@ from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
 from pipelines.ringcx.http.addresses import Resolve, connect, fit_addresses, system_resolve
 from pipelines.ringcx.http.proxies import Proxy, proxy_for
 
-if TYPE_CHECKING:
-    _AnySocket = socket.socket
-    _AnyConnection = HTTPConnection
-else:
-    _AnySocket = _AnyConnection = object
-
 HEADERS_S: Final = 120.0
 EXCHANGE_S: Final = 7200.0  # above the limits of reports and media: theirs end with a sentence of their own
 _BLOCK: Final = 1 << 20
@@ -46,7 +40,6 @@ _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _LONGEST_LINE: Final = 1 << 16
 _MULTIPART: Final = (email.errors.StartBoundaryNotFoundDefect, email.errors.MultipartInvariantViolationDefect)
 _LENGTH: Final = re.compile(r"\d{1,19}", re.ASCII)
-_HEADER: Final = re.compile(rb"([!-~\x80-\xff]([\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTALL)
 
 
@@ -92,14 +85,14 @@ class Transport(httpx.BaseTransport):
         url, timeout = request.url, request.extensions.get("timeout", {})
         if url.scheme not in {"http", "https"}:
             raise httpx.UnsupportedProtocol("The address is neither http nor https.")
-        headers = _headers(request)
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         proxy = proxy_for(url)
         with _translated(url, proxy):
             answer = self._manager(proxy).urlopen(
                 request.method,
                 f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}",
                 body=request.read() or None,
-                headers=headers,
+                headers=urllib3.HTTPHeaderDict(headers),
                 timeout=urllib3.Timeout(connect=timeout.get("connect"), read=timeout.get("read")),
                 retries=False,
                 redirect=False,
@@ -109,7 +102,7 @@ class Transport(httpx.BaseTransport):
         if proxy is not None and answer.status == 407:
             answer.close()
             raise proxy.refusal(answer.status, url)
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        fields = httpx.Headers(list(answer.headers.items()), encoding="latin-1")
         return httpx.Response(answer.status, headers=fields, stream=Body(answer, url, proxy), request=request)
 
     def close(self) -> None:
@@ -134,7 +127,6 @@ class Transport(httpx.BaseTransport):
     def _tls(self) -> ssl.SSLContext:
         """Trust the certificates that the environment names, else the system's and certifi's."""
         context = ssl.create_default_context()
-        context.sslsocket_class = _TlsSocket
         named = [(name, path) for name in _CA_VARIABLES if (path := os.environ.get(name))]
         for name, path in named or [("certifi", certifi.where())]:
             try:
@@ -162,7 +154,7 @@ class Body(httpx.SyncByteStream):
         """Give whole blocks from now on, which cost a third less CPU; `check`, which raises, is asked before each read
         of the socket, since a body that trickles takes hours to fill one.
         """
-        self._answer._original_response.stream.check = check
+        self._answer._original_response.reads.check = check
         self._read = self._answer.read
 
     def __iter__(self) -> Iterator[bytes]:
@@ -180,65 +172,62 @@ class Body(httpx.SyncByteStream):
         self._answer.close()
 
 
-class _Limited(_AnySocket):
-    """A socket that ends a read when `check` raises, and at `deadline`, however many reads an answer takes."""
+class _Reads(io.RawIOBase):
+    """The bytes of a socket, until `check` raises and to `deadline`, however many reads an answer takes."""
 
-    deadline = math.inf
     check: Callable[[], None] | None = None
 
-    def recv(self, *args: Any, **options: Any) -> bytes:
-        self._shorten()
-        return super().recv(*args, **options)
+    def __init__(self, sock: socket.socket, file: io.RawIOBase, deadline: float) -> None:
+        self._socket = sock
+        self._file = file
+        self.deadline = deadline
 
-    def recv_into(self, *args: Any, **options: Any) -> int:
-        self._shorten()
-        return super().recv_into(*args, **options)
+    def readable(self) -> bool:
+        return True
 
-    def _shorten(self) -> None:
+    def readinto(self, block: Any) -> int | None:
         if self.check is not None:
             self.check()
-        left, timeout = self.deadline - time.monotonic(), self.gettimeout()
+        left, timeout = self.deadline - time.monotonic(), self._socket.gettimeout()
         if left <= 0:
             raise TimeoutError("the answer did not end in time")
         if timeout is None or left < timeout:
-            self.settimeout(left)
+            self._socket.settimeout(left)
+        return cast("int | None", self._file.readinto(block))
 
-
-class _Socket(_Limited, socket.socket):
-    pass
-
-
-class _TlsSocket(_Limited, ssl.SSLSocket):
-    pass
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Answer(http.client.HTTPResponse):
     """An answer whose end is certain, or which is refused. urllib3 overrides the same private methods."""
 
-    surplus = False
-    """Whether something followed the answer, so that its connection must not be used again."""
-    stream: _Limited
-
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, headers_s: float, exchange_s: float, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self._socket = sock
+        self._timeout = sock.gettimeout()
+        self._exchange_s = exchange_s - headers_s
+        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + headers_s)
+        self.fp = io.BufferedReader(self.reads)
 
     def begin(self) -> None:
         super().begin()
         headers = self.headers
         codings = ",".join(headers.get_all("Transfer-Encoding", [])).strip().lower()
         lengths = {part.strip() for text in headers.get_all("Content-Length", []) for part in text.split(",")}
-        if [one for one in headers.defects if not isinstance(one, _MULTIPART)]:
+        if not all(isinstance(defect, _MULTIPART) for defect in headers.defects):
             raise http.client.HTTPException("a header is malformed")
         if codings not in {"", "identity", "chunked"}:
             raise http.client.HTTPException("the answer has a transfer encoding other than chunked")
-        if self.chunked or not lengths:
-            return
-        length = lengths.pop()
-        if lengths or not _LENGTH.fullmatch(length):
-            raise http.client.HTTPException("the length of the answer is malformed")
-        if self.length is None:  # two equal lengths in one header
-            self.length, self.will_close = int(length), self._check_close()
+        if lengths and not self.chunked:
+            length = lengths.pop()
+            if lengths or not _LENGTH.fullmatch(length):
+                raise http.client.HTTPException("the length of the answer is malformed")
+            if self.length is None:  # two equal lengths in one header
+                self.length, self.will_close = int(length), self._check_close()
+        self._socket.settimeout(self._timeout)
+        self.reads.deadline += self._exchange_s
 
     def _read_status(self) -> tuple[str, int, str]:
         """Skip interim answers."""
@@ -262,23 +251,20 @@ class _Answer(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         if not self.will_close:
-            try:
-                self._socket.settimeout(0)
-                self.surplus = bool(self.fp.peek(1))
-            except ssl.SSLWantReadError:
-                self.surplus = False
-            except (OSError, ValueError):
-                self.surplus = True
+            self._socket.settimeout(0)
+            with contextlib.suppress(OSError, ValueError):
+                if self.fp.peek(1):  # more than the answer: no other one must be read from this connection
+                    getattr(self._socket, "socket", self._socket).shutdown(socket.SHUT_RDWR)  # TLS within a proxy's TLS
         super()._close_conn()
 
 
-class _Checked(_AnyConnection):
+class _Connection(HTTPConnection):
     """A connection to one of the addresses that were checked; to a proxy without a check.
 
     `addresses` gives those of a host and port.
     """
 
-    response_class = _Answer
+    _used_at = 0.0
 
     def __init__(
         self,
@@ -290,49 +276,31 @@ class _Checked(_AnyConnection):
     ) -> None:
         super().__init__(*args, **options)
         self._addresses = addresses
-        self._headers_s = headers_s
-        self._exchange_s = exchange_s
-        self._began = 0.0
-        self._last: _Answer | None = None
+        self.response_class: Any = partial(_Answer, headers_s=headers_s, exchange_s=exchange_s)
 
     def _new_conn(self) -> socket.socket:
         try:
             found = [self.host] if self.proxy else self._addresses(self.host, self.port)
-            plain = connect(found, self.port, cast("float", self.timeout))
-        except TimeoutError as error:
-            raise failed.ConnectTimeoutError(self, str(error)) from error
+            sock = connect(found, self.port, cast("float", self.timeout))
         except OSError as error:
-            raise failed.NewConnectionError(self, str(error)) from error
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream = _Socket(fileno=plain.detach())
-        stream.settimeout(cast("float", self.timeout))
-        stream.deadline = time.monotonic() + self._headers_s
-        return stream
+            if self.proxy:
+                raise httpx.ProxyError(f"the proxy {self.proxy} cannot be used: {error}") from error
+            kind = httpx.ConnectTimeout if isinstance(error, TimeoutError) else httpx.ConnectError
+            raise kind(str(error)) from error
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override] # as urllib3's own
-        stream: Any = getattr(self.sock, "socket", self.sock)  # of TLS within a proxy's TLS
-        self._began = time.monotonic()
-        stream.check = None
-        stream.deadline = self._began + self._headers_s
-        answer = super().getresponse()
-        stream.deadline = self._began + self._exchange_s
-        stream.settimeout(self.timeout)
-        self._last = cast("_Answer", answer._original_response)
-        self._last.stream = stream
-        return answer
+        self._used_at = time.monotonic()
+        return super().getresponse()
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection was used just now, nothing is left on it, and the other side has not closed it."""
-        fresh = time.monotonic() - self._began < _KEPT_S
-        return fresh and not (self._last and self._last.surplus) and super().is_connected
+        """Whether the connection was used just now, and the other side has neither closed it nor sent anything."""
+        return time.monotonic() - self._used_at < _KEPT_S and super().is_connected
 
 
-class _Connection(_Checked, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_Checked, HTTPSConnection):
+class _TlsConnection(_Connection, HTTPSConnection):
     pass
 
 
@@ -342,15 +310,6 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 class _TlsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
-
-
-def _headers(request: httpx.Request) -> urllib3.HTTPHeaderDict:
-    headers = urllib3.HTTPHeaderDict()
-    for name, value in request.headers.raw:
-        if not _HEADER.fullmatch(value):
-            raise httpx.LocalProtocolError("A header cannot be written.")
-        headers.add(name.decode("latin-1"), value.decode("latin-1"))
-    return headers
 
 
 @contextlib.contextmanager
@@ -364,17 +323,11 @@ def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
         raise _by_proxy(error.original_error, url, cast("Proxy", proxy)) from error
     except failed.SSLError as error:
         raise _refused_certificate(error, url.raw_host.decode("ascii")) or httpx.ConnectError(str(error)) from error
-    except failed.NewConnectionError as error:  # before the next, which it is one of
-        raise httpx.ConnectError(str(error.__cause__)) from error
-    except failed.ConnectTimeoutError as error:
-        raise httpx.ConnectTimeout(str(error.__cause__)) from error
     except (failed.TimeoutError, TimeoutError) as error:
         raise httpx.ReadTimeout(str(error)) from error
-    except (failed.HTTPError, http.client.HTTPException) as error:
-        broken = next((one for one in error.args if isinstance(one, OSError)), None)
+    except (failed.HTTPError, http.client.HTTPException, OSError) as error:
+        broken = next((cause for cause in (error, *error.args) if isinstance(cause, OSError)), None)
         raise httpx.ReadError(str(broken)) if broken else httpx.RemoteProtocolError(str(error)) from error
-    except OSError as error:
-        raise httpx.ReadError(str(error)) from error
     except ValueError as error:
         raise httpx.LocalProtocolError("The request cannot be written.") from error
 
@@ -382,13 +335,11 @@ def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
 def _by_proxy(error: Exception, url: httpx.URL, proxy: Proxy) -> Exception:
     if status := re.search(r"Tunnel connection failed: (\d+)", str(error)):
         return proxy.refusal(int(status[1]), url)
-    cause = error.__cause__ or error
-    return _refused_certificate(error, proxy.url) or httpx.ProxyError(f"the proxy {proxy.url} cannot be used: {cause}")
+    return _refused_certificate(error, proxy.url) or httpx.ProxyError(f"the proxy {proxy.url} cannot be used: {error}")
 
 
-def _refused_certificate(error: BaseException, whose: str) -> ConnectionNotAllowed | None:
-    reasons = [error, error.__cause__, error.__context__, *error.args]
-    found = next((one for one in reasons if isinstance(one, ssl.SSLCertVerificationError)), None)
+def _refused_certificate(error: Exception, whose: str) -> ConnectionNotAllowed | None:
+    found = next((cause for cause in (error, *error.args) if isinstance(cause, ssl.SSLCertVerificationError)), None)
     if found is None:
         return None
     return ConnectionNotAllowed(
