@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import load_dotenv
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.archive.client import AddressingStyle, S3Options
 from pipelines.aws import ACCESS_POINT
@@ -58,27 +58,30 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-@cache
-def _zones() -> set[str]:
-    return available_timezones()  # walks the zones' folders, tens of milliseconds each time
+_zones = cache(available_timezones)  # walks the zones' folders, tens of milliseconds each time
 
 
-def _known_zone(name: str) -> str:
+def _zone_name(name: str) -> str:
     if name not in _zones():
         raise ValueError("is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
     return name
 
 
-def _plain_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
+def _matching(pattern: str, sentence: str) -> AfterValidator:
+    """Return a validator that says `sentence` of a value that the whole `pattern` does not match."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(sentence)
+        return value
+
+    return AfterValidator(check)
+
+
+def _some(ids: tuple[str, ...]) -> tuple[str, ...]:
     if not ids:
         raise ValueError("names no account")
-    return tuple(dict.fromkeys(map(_plain_id, ids)))
-
-
-def _plain_id(one: str) -> str:
-    if not one.isalnum():
-        raise ValueError("holds something that is not an account id; ids are letters and digits")
-    return one
+    return tuple(dict.fromkeys(ids))
 
 
 def _base_url(url: str) -> str:
@@ -127,18 +130,6 @@ def _expanded(path: Path) -> Path:
         raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
 
 
-def _owner(name: str) -> str:
-    if not re.fullmatch(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", name):
-        raise ValueError("must be an e-mail address or team:<name>")
-    return name
-
-
-def _header_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
-        raise ValueError("is not a header name; write it like Authorization or X-Events-Key")
-    return name
-
-
 def _bucket(name: str) -> str:
     if ACCESS_POINT.fullmatch(name):
         return name
@@ -157,9 +148,17 @@ def _prefix(value: str) -> str:
     return f"{cleaned}/" if cleaned else ""
 
 
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
-Rates = Annotated[tuple[Rate, ...], NoDecode, BeforeValidator(_rates)]
+AccountId = Annotated[
+    str, _matching(r"[^\W_]+", "holds something that is not an account id; ids are letters and digits")
+]
+Owner = Annotated[str, _matching(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
+HeaderName = Annotated[
+    str, _matching(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
+]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split), Field(min_length=1)]
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_rates)]
+Zone = Annotated[str, AfterValidator(_zone_name)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Source = Literal["legacy", "current", "both"]
 Place = Annotated[str, AfterValidator(_place)]
@@ -170,15 +169,15 @@ Price = Annotated[float, Field(ge=0)]
 class Calendar(BaseSettings):
     """What decides which dates and which assets there are. Holds no secret and needs no variable."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_ignore_empty=True, enable_decoding=False, extra="ignore", frozen=True)
 
-    archive_timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    archive_timezone: Zone = "UTC"
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
-    archive_owner: Annotated[str, AfterValidator(_owner)] | None = None
+    archive_owner: Owner | None = None
     ringcx_source: Source = "legacy"
     events_url: Place | None = None
-    events_timezone: Annotated[str, AfterValidator(_known_zone)] = "US/Eastern"
+    events_timezone: Zone = "US/Eastern"
 
     @property
     def events_zone(self) -> ZoneInfo:
@@ -246,7 +245,7 @@ class ReceiverSettings(S3Settings):
     events_username: SecretStr | None = None
     events_password: SecretStr | None = None
     events_password_next: SecretStr | None = None
-    events_header_name: Annotated[str, AfterValidator(_header_name)] = "Authorization"
+    events_header_name: HeaderName = "Authorization"
     events_header_value: SecretStr | None = None
     events_header_value_next: SecretStr | None = None
     events_allow_anyone: bool = False
@@ -262,11 +261,11 @@ class ReceiverSettings(S3Settings):
         """What the header may hold: one value, two while the secret is being changed, none for anyone."""
         if self.events_username:
             user = self.events_username.get_secret_value()
-            passwords = (self.events_password, self.events_password_next)
-            pairs = (f"{user}:{one.get_secret_value()}" for one in passwords if one)
+            passwords = filter(None, (self.events_password, self.events_password_next))
+            pairs = (f"{user}:{password.get_secret_value()}" for password in passwords)
             return tuple(f"Basic {b64encode(pair.encode()).decode()}" for pair in pairs)
-        values = (self.events_header_value, self.events_header_value_next)
-        return tuple(one.get_secret_value() for one in values if one)
+        values = filter(None, (self.events_header_value, self.events_header_value_next))
+        return tuple(value.get_secret_value() for value in values)
 
     @model_validator(mode="after")
     def _receiver_is_consistent(self) -> Self:
@@ -323,7 +322,7 @@ class VerifySettings(StorageSettings):
 class PlanSettings(VerifySettings):
     """What `plan` and `accept` read: what is asked of the source, how often, and what storing it costs. No log-in."""
 
-    ringcx_account_ids: Annotated[Texts, AfterValidator(_plain_ids)]
+    ringcx_account_ids: Annotated[tuple[AccountId, ...], BeforeValidator(_split), AfterValidator(_some)]
     ringcx_limit_reports: Rates = (Rate(2, 60),)
     ringcx_limit_metadata: Rates = (Rate(3, 60), Rate(9, 900))
     ringcx_limit_media: Rates | None = None
@@ -359,7 +358,7 @@ class Settings(PlanSettings, AlertSettings):
 
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
     ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
-    ringcx_rc_account_id: Annotated[str, AfterValidator(_plain_id)] | None = None
+    ringcx_rc_account_id: AccountId | None = None
     ringcx_current_url: Url | None = None
     ringcx_download_method: Method = "GET"
     ringcentral_url: Url = "https://platform.ringcentral.com"
@@ -429,9 +428,8 @@ def load(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        raise SettingsError(
-            "; ".join(_sentence(one["loc"], one["msg"], one["type"]) for one in error.errors())
-        ) from None
+        sentences = (_sentence(wrong["loc"], wrong["msg"], wrong["type"]) for wrong in error.errors())
+        raise SettingsError("; ".join(dict.fromkeys(sentences))) from None
 
 
 def _warn_of_unknown_variables() -> None:

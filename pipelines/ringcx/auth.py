@@ -13,9 +13,8 @@ import copy
 import json
 import math
 import threading
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +22,7 @@ import httpx
 
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, place
 from pipelines.ringcx.http.addresses import is_loopback
-from pipelines.ringcx.http.client import BombError, Renewing, SourceClient, origin_of, unpacked
+from pipelines.ringcx.http.client import BombError, Renewing, SourceClient, first_bytes, origin_of
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
@@ -89,28 +88,23 @@ class ApiToken(OriginAuth):
 class TokenAuth(OriginAuth, Renewing):
     """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
 
-    def __init__(self, *, client: SourceClient, api_url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, *, client: SourceClient, api_url: str) -> None:
         super().__init__(api_url=api_url)
         self._client = client
-        self._clock = clock
+        self._clock = client.clock
         self._lock = threading.Lock()
         self._token: _Token | None = None
         self._refused: str | None = None  # the header of a token that was fresh and refused all the same
         self._failure: tuple[float, SourceError] | None = None
 
-    def prepare(self, request: httpx.Request) -> None:
-        """Have a token ready that does not run out soon; log in if necessary.
+    def sign(self, request: httpx.Request) -> None:
+        """Put a token that does not run out soon on a request to its origin; log in if necessary.
 
         Raises:
             CredentialsRefused: the log-in was refused.
             SourceUnavailable: the log-in is not available now.
             SourceError: its answer holds no token.
         """
-        if self._serves(request):
-            self._fresh()
-
-    def sign(self, request: httpx.Request) -> None:
-        """Put a fresh token on the request, if it goes to the origin that the token is for; raises as `prepare`."""
         if self._serves(request):
             request.headers[self._header] = self._scheme + self._fresh().value
 
@@ -187,34 +181,26 @@ class TokenAuth(OriginAuth, Renewing):
         asked_at, request = self._clock(), f"POST {place(url)}"
         status, answer = self._client.retry(lambda: self._post(url, form, app), attempts=attempts)
         if status in {400, 401, 403}:
-            said = ""
-            if app is not None:
-                said, remedy = _explanation(answer), _OAUTH_REMEDIES.get(str(answer.get("error")), remedy)
-            raise CredentialsRefused(f"{request} refused the log-in{said}; {remedy}.", status=status)
+            explanation = _explanation(answer) if app else ""
+            remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
+            raise CredentialsRefused(f"{request} refused the log-in{explanation}; {remedy}.", status=status)
         if status != 200:
             raise SourceRefused(f"{request} answered HTTP {status} to the log-in; check {variable}.", status=status)
         value = answer.get(name)
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")
-        life_s = _jwt_life_s(value) or _seconds(answer.get("expires_in")) or _seconds(answer.get("expiresIn"))
-        life_s = life_s or _DEFAULT_LIFE_S
+        said = (_jwt_life_s(value), _seconds(answer.get("expires_in")), _seconds(answer.get("expiresIn")))
+        life_s = next(filter(None, said), _DEFAULT_LIFE_S)
         refresh = answer.get("refreshToken")
-        return _Token(
-            value,
-            renew_at=asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5),
-            refresh=refresh if isinstance(refresh, str) and refresh else None,
-        )
+        renew_at = asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5)
+        return _Token(value, renew_at, refresh if isinstance(refresh, str) and refresh else None)
 
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
         """Return the status and the JSON object of a log-in's answer; an empty one when it is no JSON object."""
-        limit, body = "" if app else LOG_IN_LIMIT, bytearray()
+        limit = "" if app else LOG_IN_LIMIT
         with self._client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
             try:
-                for block in unpacked(response):
-                    body += block
-                    if len(body) > _LONGEST_ANSWER:
-                        break
-                answer = json.loads(body)
+                answer = json.loads(first_bytes(response, _LONGEST_ANSWER))
             except (BombError, ValueError, RecursionError):
                 answer = None
             return response.status_code, answer if isinstance(answer, dict) else {}
@@ -239,9 +225,8 @@ class RingCentralJwt(TokenAuth):
         client_id: str,
         client_secret: str,
         jwt: str,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(client=client, api_url=api_url, clock=clock)
+        super().__init__(client=client, api_url=api_url)
         self._ringcentral_url = secure_url(ringcentral_url, "RINGCENTRAL_URL").rstrip("/")
         self._auth_url = secure_url(auth_url, "RINGCX_AUTH_URL").rstrip("/")
         self._app = httpx.BasicAuth(client_id.strip(), client_secret.strip())
@@ -291,16 +276,8 @@ class LegacyPassword(TokenAuth):
     _header = "X-Auth-Token"
     _scheme = ""
 
-    def __init__(
-        self,
-        *,
-        client: SourceClient,
-        api_url: str,
-        username: str,
-        password: str,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(client=client, api_url=api_url, clock=clock)
+    def __init__(self, *, client: SourceClient, api_url: str, username: str, password: str) -> None:
+        super().__init__(client=client, api_url=api_url)
         self._url = f"{api_url.rstrip('/')}/v1/auth/login"
         self._form = {"username": username, "password": password}
 

@@ -61,9 +61,7 @@ def media(tmp_path: Path) -> Iterator[Media]:
     clients = []
 
     def build(resolve: Callable[[str, int], list[str]] = system_resolve, hosts: tuple[str, ...] = ()) -> MediaClient:
-        client = SourceClient(
-            limiter=limiter, limits={}, resolve=resolve, attempts=1, connect_timeout_s=2, sleep=lambda _: None
-        )
+        client = SourceClient(limiter=limiter, limits={}, resolve=resolve, attempts=1, sleep=lambda _: None)
         clients.append(client)
         return MediaClient(client, HostList(hosts or ("*.virtualacd.biz", "*.virtualacd.biz:8443")), auth=None)
 

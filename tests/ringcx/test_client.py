@@ -148,9 +148,9 @@ def test_waits_grow_are_jittered_and_capped(make: MakeClient, fake: FakeTime) ->
     for _ in range(30):
         fake.slept.clear()
         with pytest.raises(SourceUnavailable):
-            get(make(Answers(500), attempts=6, backoff_s=1, backoff_cap_s=5))
+            get(make(Answers(500), attempts=6, backoff_s=8))
         waits.append(list(fake.slept))
-    for number, longest in enumerate([1, 2, 4, 5, 5]):
+    for number, longest in enumerate([8, 16, 32, 60, 60]):
         column = [row[number] for row in waits]
         assert 0 <= min(column) < max(column) <= longest
         assert max(column) > longest / 2
@@ -311,18 +311,14 @@ class Running:
         self.fake = fake
         self.made_at = -100.0
 
-    def prepare(self, _: httpx.Request) -> None:
+    def sign(self, request: httpx.Request) -> None:
         if self.fake.now - self.made_at > 10:
             self.made_at = self.fake.now
-
-    def sign(self, request: httpx.Request) -> None:
         request.headers["Authorization"] = f"Bearer {self.made_at}"
 
 
 class RunningAuth(Running, Renewing):
     def sync_auth_flow(self, request: httpx.Request) -> Any:
-        self.prepare(request)
-        self.sign(request)
         response = yield request
         if response.status_code == 401:
             self.sign(request)

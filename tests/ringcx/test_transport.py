@@ -44,9 +44,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[SourceClient]:
     limiter = RateLimiter(tmp_path / "limits")
-    with SourceClient(
-        limiter=limiter, limits={}, attempts=3, connect_timeout_s=5, read_timeout_s=5, sleep=lambda _: None
-    ) as made:
+    with SourceClient(limiter=limiter, limits={}, attempts=3, read_timeout_s=5, sleep=lambda _: None) as made:
         yield made
     limiter.close()
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC
 from functools import partial
-from typing import Literal, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import httpx
 
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the attempts: a run that sleeps blocks its date
 _TRANSIENT = frozenset({408, 429})
+_LONGEST_BACKOFF_S = 60.0
+_CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
 _INFLATED = 200  # a report shrinks to a twentieth, a bomb to a thousandth of its size
 _INFLATED_FREE = 64 << 20  # ... and silence in a recording may shrink like a bomb, but is no more than this
@@ -47,12 +49,8 @@ class Renewing(httpx.Auth, ABC):
     """An auth whose token may run out while its request waits for a permit, so that the client has it sign then."""
 
     @abstractmethod
-    def prepare(self, request: httpx.Request) -> None:
-        """Have a fresh token ready."""
-
-    @abstractmethod
     def sign(self, request: httpx.Request) -> None:
-        """Put the token on the request."""
+        """Put a fresh token on the request."""
 
 
 class SourceClient:
@@ -66,11 +64,9 @@ class SourceClient:
         transport: for tests; takes every request, also those that may go to public addresses only.
         resolve: returns the addresses of a name.
         attempts: of one request, the first included.
-        backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most `backoff_cap_s`.
-        connect_timeout_s: seconds for a connection.
+        backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
         read_timeout_s: seconds without a byte.
         max_connections: kept open for the next requests; at least the number of threads.
-        clock: seconds since the epoch.
         sleep: used for waits instead of a wait on the stop event; for tests.
     """
 
@@ -85,8 +81,6 @@ class SourceClient:
         resolve: Resolve = system_resolve,
         attempts: int = 5,
         backoff_s: float = 1.0,
-        backoff_cap_s: float = 60.0,
-        connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
         max_connections: int = 32,
         clock: Callable[[], float] = time.time,
@@ -98,10 +92,9 @@ class SourceClient:
         self._stop = stop or threading.Event()
         self._attempts = attempts
         self._backoff_s = backoff_s
-        self._backoff_cap_s = backoff_cap_s
-        self._clock = clock
+        self.clock = clock
         self._sleep = sleep
-        self._timeout = {"connect": connect_timeout_s, "read": read_timeout_s}
+        self._timeout = {"connect": _CONNECT_S, "read": read_timeout_s}
         # Requests that may go to public addresses only have connections of their own: none that was opened without
         # that check is ever used for them.
         self._anywhere, self._public = (
@@ -127,11 +120,11 @@ class SourceClient:
             try:
                 return work()
             except TryAgain as failure:
-                asked_s, reason = failure.asked_s, failure.reason
-                last = min(allowed, _BODY_ATTEMPTS) if failure.body else allowed
+                asked_s, reason = failure.asked_s, str(failure)
+                last = min(allowed, _BODY_ATTEMPTS) if isinstance(failure.error, BodyBroken) else allowed
                 if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
-                    raise failure.given_up() from None
-            wait_s = random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._backoff_cap_s))  # noqa: S311
+                    raise failure.error from None
+            wait_s = random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
             # `Retry-After: 0` does not mean at once.
             wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)
             self._limiter.announce(f"another attempt, because {reason}", wait_s)
@@ -158,7 +151,7 @@ class SourceClient:
             url: absolute.
             limit: which limit it counts against; an empty one is free.
             account_id: whose limit that is.
-            auth: adds the credentials; a `Renewing` one signs once the permit is there.
+            auth: adds the credentials.
             json: the body, as JSON.
             data: the body, as a form.
             headers: added to the client's own.
@@ -188,14 +181,15 @@ class SourceClient:
             )
         except (httpx.InvalidURL, UnicodeError) as error:
             raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
-        response = self._attempt(request)
-        with closing(response):
+        with closing(self._attempt(request)) as response:
             try:
                 yield response
             except httpx.TimeoutException:
-                raise TryAgain(request, "the answer stopped in the middle", body="slow") from None
+                raise TryAgain(
+                    request, "the answer stopped in the middle", kind=partial(BodyBroken, slow=True)
+                ) from None
             except (httpx.TransportError, httpx.DecodingError):
-                raise TryAgain(request, "the answer broke off", body="broken") from None
+                raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
 
     def pause(self, seconds: float) -> None:
         """Wait; raise Stopped as soon as the stop event is set."""
@@ -221,20 +215,19 @@ class SourceClient:
     def _permit(self, request: httpx.Request) -> None:
         """Wait for a permit, and sign with a token that is fresh then."""
         limit, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
-        renewing = auth if isinstance(auth, Renewing) else None
+
+        def sign() -> None:
+            if isinstance(auth, Renewing):
+                auth.sign(request)
+
         self.check_stop()
-        if limit:
-            acquire = partial(self._limiter.acquire, account_id=account_id, stop=self._stop, patience_s=PATIENCE_S)
-            # A host's silence is waited for first: a permit that is taken before it would be lost.
-            acquire(hold_key(limit, request.url), rates=())
-            acquire(
-                limit,
-                rates=self._limits.get(limit, ()),
-                priority=self._priority,
-                prepare=None if renewing is None else partial(renewing.prepare, request),
-            )
-        if renewing is not None:
-            renewing.sign(request)
+        if not limit:
+            sign()
+            return
+        acquire = partial(self._limiter.acquire, account_id=account_id, stop=self._stop, patience_s=PATIENCE_S)
+        # A host's silence is waited for first: a permit that is taken before it would be lost.
+        acquire(hold_key(limit, request.url), rates=())
+        acquire(limit, rates=self._limits.get(limit, ()), priority=self._priority, prepare=sign)
 
     def _attempt(self, request: httpx.Request) -> httpx.Response:
         """Send a request once. The exceptions raised here never carry the request, which carries credentials."""
@@ -259,22 +252,19 @@ class SourceClient:
         if status not in _TRANSIENT and status < 500:
             return response
         response.close()
-        asked_s, verdict = retry_after(response.headers.get("Retry-After"), self._clock()), f"HTTP {status}"
-        if asked_s and request.extensions["limit"] and status in _SILENCING:
-            self._hold_off(request, asked_s)
+        asked_s, verdict = retry_after(response.headers.get("Retry-After"), self.clock()), f"HTTP {status}"
+        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
+        if asked_s and limit and status in _SILENCING:
+            # No process sends requests to this host for so long; the account's requests to other hosts go on.
+            held_s = min(asked_s, LONGEST_HOLD_S)
+            _log.warning(
+                "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
+                *(request.url.host, asked_s, account_id, held_s),
+            )
+            self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
         if asked_s and asked_s > PATIENCE_S:
             verdict += f", and it asked for {asked_s:.0f} s of silence"
         raise TryAgain(request, verdict, asked_s)
-
-    def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
-        """Let no process send requests to this host for so long; the account's requests to other hosts go on."""
-        limit, account_id = request.extensions["limit"], request.extensions["account_id"]
-        held_s = min(asked_s, LONGEST_HOLD_S)
-        _log.warning(
-            "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
-            *(request.url.host, asked_s, account_id, held_s),
-        )
-        self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
@@ -282,7 +272,11 @@ class SourceClient:
         with closing(auth.sync_auth_flow(request)) as flow:
             request = next(flow)
             while True:
-                response = self._send(request)
+                self._permit(request)  # also for the one that an auth sends again after a 401
+                transport = self._public if request.extensions["public_only"] else self._anywhere
+                response = transport.handle_request(request)
+                response.request = request
+                _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
                 try:
                     request = flow.send(response)
                 except StopIteration:
@@ -291,15 +285,6 @@ class SourceClient:
                     response.close()
                     raise
                 response.close()
-
-    def _send(self, request: httpx.Request) -> httpx.Response:
-        """Send one request, with a permit: also the one that an auth sends again after a 401."""
-        self._permit(request)
-        transport = self._public if request.extensions["public_only"] else self._anywhere
-        response = transport.handle_request(request)
-        response.request = request
-        _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
-        return response
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -356,17 +341,22 @@ def is_framed(response: httpx.Response) -> bool:
     return "chunked" in response.headers.get("Transfer-Encoding", "").lower() or "Content-Length" in response.headers
 
 
+def first_bytes(response: httpx.Response, most: int) -> bytes:
+    """The body of an answer, at most so many bytes; raises as `unpacked`."""
+    start = bytearray()
+    for block in unpacked(response):
+        start += block
+        if len(start) >= most:
+            break
+    return bytes(start[:most])
+
+
 def start_of(response: httpx.Response) -> bytes:
     """The first bytes of a refusal's body, to tell what it is about; empty where none can be read."""
-    start = b""
     try:
-        for block in unpacked(response):
-            start += block
-            if len(start) >= _EXPLAINED:
-                break
+        return first_bytes(response, _EXPLAINED)
     except (httpx.TransportError, httpx.DecodingError, BombError):
         return b""  # the status alone must do
-    return start[:_EXPLAINED]
 
 
 def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> None:
@@ -398,12 +388,11 @@ class BombError(Exception):
 
 
 class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
-    """A request failed in a way that may pass.
+    """A request failed in a way that may pass. The text is the same for every request to a host.
 
     Attributes:
-        reason: who is not available, and why; the same for every request to one host.
+        error: what to raise when there is no other attempt.
         asked_s: seconds of silence that the source asked for.
-        body: how the body of the answer failed, when it is that which failed.
     """
 
     def __init__(
@@ -412,19 +401,14 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
         verdict: str,
         asked_s: float | None = None,
         *,
-        body: Literal["slow", "broken"] | None = None,
+        kind: Callable[[str], SourceUnavailable] = SourceUnavailable,
     ) -> None:
-        super().__init__(
+        super().__init__(f"{request.url.host} is not available now ({verdict})")
+        self.error = kind(
             f"{request.method} {place(request.url)} is not available now ({verdict}); the next run tries again, and if"
             " it lasts, ask RingCX."
         )
-        self.reason = f"{request.url.host} is not available now ({verdict})"
         self.asked_s = asked_s
-        self.body = body
-
-    def given_up(self) -> SourceUnavailable:
-        """Return the error for the time when there is no other attempt."""
-        return BodyBroken(str(self), slow=self.body == "slow") if self.body else SourceUnavailable(str(self))
 
 
 def _encoding(response: httpx.Response) -> str:

@@ -6,7 +6,6 @@ Through a proxy it is the proxy that resolves names: there the allow-list alone 
 import base64
 import urllib.request
 from dataclasses import dataclass, field
-from typing import Self
 
 import httpx
 
@@ -15,46 +14,14 @@ from pipelines.ringcx.errors import ConnectionNotAllowed
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy.
-
-    Attributes:
-        variable: the setting that names it.
-        url: scheme, host and port; never credentials.
-        authorization: what `Proxy-Authorization` says, or None.
-    """
+    """A proxy: the variable that names it, its address without credentials, and what `Proxy-Authorization` says."""
 
     variable: str
     url: str
-    authorization: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, variable: str, text: str) -> Self:
-        """Read a variable's value; without a scheme it is `http`.
-
-        Raises:
-            ConnectionNotAllowed: it is no proxy that can be used.
-        """
-        try:
-            parsed = httpx.URL(text if "://" in text else f"http://{text}")
-        except (httpx.InvalidURL, ValueError):
-            parsed = httpx.URL("")
-        if parsed.scheme not in {"http", "https"} or not parsed.raw_host:
-            raise ConnectionNotAllowed(
-                f"{variable} does not name a usable proxy; write it as http://host:port or https://host:port."
-            )
-        authorization = None
-        if parsed.userinfo:
-            credentials = f"{parsed.username}:{parsed.password}".encode()
-            authorization = f"Basic {base64.b64encode(credentials).decode('ascii')}"
-        return cls(variable, f"{parsed.scheme}://{parsed.netloc.decode('ascii')}", authorization)
+    authorization: str | None = field(repr=False)
 
     def __str__(self) -> str:
         return f"the proxy {self.url} ({self.variable})"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """What only the proxy is sent."""
-        return {} if self.authorization is None else {"Proxy-Authorization": self.authorization}
 
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
         """What an answer of the proxy itself means: a 4xx is a matter of settings, anything else may pass."""
@@ -76,10 +43,19 @@ def proxy_for(url: httpx.URL) -> Proxy | None:
     """
     proxies = urllib.request.getproxies()
     name = next((name for name in (url.scheme, "all") if proxies.get(name)), None)
-    if name is None:
-        return None
     host = url.raw_host.decode("ascii").removesuffix(".")
     port = url.port or {"https": 443, "http": 80}.get(url.scheme)
-    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
+    if name is None or urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{port}"):
         return None
-    return Proxy.parse(f"{name.upper()}_PROXY", proxies[name])
+    variable, text = f"{name.upper()}_PROXY", proxies[name]
+    try:
+        proxy = httpx.URL(text if "://" in text else f"http://{text}")
+    except (httpx.InvalidURL, ValueError):
+        proxy = httpx.URL("")
+    if proxy.scheme not in {"http", "https"} or not proxy.raw_host:
+        raise ConnectionNotAllowed(
+            f"{variable} does not name a usable proxy; write it as http://host:port or https://host:port."
+        )
+    credentials = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode("ascii")
+    authorization = f"Basic {credentials}" if proxy.userinfo else None
+    return Proxy(variable, f"{proxy.scheme}://{proxy.netloc.decode('ascii')}", authorization)

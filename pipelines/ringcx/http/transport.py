@@ -20,6 +20,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, cast
 
 import certifi
@@ -83,8 +84,6 @@ class Transport(httpx.BaseTransport):
             httpx.TransportError: there is no connection, or no answer that is HTTP.
         """
         url, timeout = request.url, request.extensions.get("timeout", {})
-        if url.scheme not in {"http", "https"}:
-            raise httpx.UnsupportedProtocol("The address is neither http nor https.")
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         proxy = proxy_for(url)
         with _translated(url, proxy):
@@ -113,12 +112,13 @@ class Transport(httpx.BaseTransport):
     def _manager(self, proxy: Proxy | None) -> urllib3.PoolManager:
         manager = self._managers.get(proxy)
         if manager is None:
-            common: dict[str, Any] = {"num_pools": 64, "maxsize": self._max_kept, "ssl_context": self._tls}
-            manager = (
-                urllib3.PoolManager(**common)
-                if proxy is None
-                else urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, proxy_ssl_context=self._tls, **common)
-            )
+            options: dict[str, Any] = {"num_pools": 64, "maxsize": self._max_kept, "ssl_context": self._tls}
+            if proxy is None:
+                manager = urllib3.PoolManager(**options)
+            else:
+                only_proxy = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+                options |= {"proxy_headers": only_proxy, "proxy_ssl_context": self._tls}
+                manager = urllib3.ProxyManager(proxy.url, **options)
             manager.pool_classes_by_scheme = cast("Any", self._pools)
             manager = self._managers.setdefault(proxy, manager)
         return manager
@@ -130,10 +130,7 @@ class Transport(httpx.BaseTransport):
         named = [(name, path) for name in _CA_VARIABLES if (path := os.environ.get(name))]
         for name, path in named or [("certifi", certifi.where())]:
             try:
-                if os.path.isdir(path):  # noqa: PTH112 - as OpenSSL reads it
-                    context.load_verify_locations(capath=path)
-                else:
-                    context.load_verify_locations(cafile=path)
+                context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
             except OSError as error:
                 raise ConnectionNotAllowed(
                     f"{name} names {path}, which cannot be read as certificates ({error.strerror or error}); give a"
