@@ -77,7 +77,7 @@ class SourceCheck:
         kind = next((name for kind, name in _LOG_INS if isinstance(auth, kind)), type(auth).__name__)
         if not isinstance(auth, TokenAuth):
             return "ok", f"{kind}: it is sent as it is, so the reports below show whether it is accepted"
-        auth.prepare(httpx.Request("POST", self.source.base_url))
+        auth.sign(httpx.Request("POST", self.source.base_url))
         return "ok", f"{kind}: it gives a token"
 
     def _report(self, report: ReportName, account_id: str) -> Outcome:
