@@ -11,12 +11,12 @@ import logging
 import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
 from dotenv import load_dotenv
@@ -54,59 +54,23 @@ class SettingsError(Exception):
     """A setting is missing or wrong. The text names each variable and what to do, and never shows a value."""
 
 
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+def _valid(accepts: Callable[[Any], object], sentence: str) -> AfterValidator:
+    """Return a validator that says `sentence` of a value that `accepts` answers with an error or with nothing."""
 
-
-_zones = cache(available_timezones)  # walks the zones' folders, tens of milliseconds each time
-
-
-def _zone_name(name: str) -> str:
-    if name not in _zones():
-        raise ValueError("is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
-    return name
-
-
-def _matching(pattern: str, sentence: str) -> AfterValidator:
-    """Return a validator that says `sentence` of a value that the whole `pattern` does not match."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+    def check(value: object) -> object:
+        try:
+            accepted = accepts(value)
+        except ValueError:
+            accepted = None
+        if not accepted:
             raise ValueError(sentence)
         return value
 
     return AfterValidator(check)
 
 
-def _some(ids: tuple[str, ...]) -> tuple[str, ...]:
-    if not ids:
-        raise ValueError("names no account")
-    return tuple(dict.fromkeys(ids))
-
-
-def _base_url(url: str) -> str:
-    try:
-        return secure_url(url, "it").rstrip("/")
-    except ValueError:
-        raise ValueError("must be an https address without credentials in it") from None
-
-
-def _rates(value: object) -> object:
-    return parse_rates(value) if isinstance(value, str) else value
-
-
-def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        HostList(entries)
-    except ValueError:
-        raise ValueError("must be hosts, host:port or *.domain, separated by commas") from None
-    return entries
-
-
-def _ui_url(url: str) -> str:
-    if not url.startswith(("http://", "https://")) or "@" in url:
-        raise ValueError("must be the address of the Dagster UI, as http://archive.example.com:3000")
-    return url.rstrip("/")
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _limit_store(url: SecretStr) -> SecretStr:
@@ -130,40 +94,66 @@ def _expanded(path: Path) -> Path:
         raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
 
 
-def _bucket(name: str) -> str:
-    if ACCESS_POINT.fullmatch(name):
-        return name
-    if "/" in name:
-        raise ValueError(
-            "must be only the name, such as my-recordings, or the ARN of an access point; put the prefix of the keys "
-            "into ARCHIVE_PREFIX, and the address of a server into AWS_ENDPOINT_URL_S3"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name):
-        raise ValueError("is not a bucket name; write it like my-recordings")
-    return name
+_zones = cache(available_timezones)  # walks the zones' folders, tens of milliseconds each time
+_without_slash = AfterValidator(lambda url: url.rstrip("/"))
 
-
-def _prefix(value: str) -> str:
-    cleaned = value.strip("/")
-    return f"{cleaned}/" if cleaned else ""
-
-
-AccountId = Annotated[
-    str, _matching(r"[^\W_]+", "holds something that is not an account id; ids are letters and digits")
-]
-Owner = Annotated[str, _matching(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
-HeaderName = Annotated[
-    str, _matching(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
-]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split), Field(min_length=1)]
-Rates = Annotated[tuple[Rate, ...], BeforeValidator(_rates)]
-Zone = Annotated[str, AfterValidator(_zone_name)]
-Url = Annotated[str, AfterValidator(_base_url)]
+Rates = Annotated[
+    tuple[Rate, ...], BeforeValidator(lambda value: parse_rates(value) if isinstance(value, str) else value)
+]
 Source = Literal["legacy", "current", "both"]
 Place = Annotated[str, AfterValidator(_place)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
 Price = Annotated[float, Field(ge=0)]
+Prefix = Annotated[str, AfterValidator(lambda text: f"{text.strip('/')}/".lstrip("/"))]
+Zone = Annotated[
+    str, _valid(lambda name: name in _zones(), "is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
+]
+AccountId = Annotated[str, _valid(str.isalnum, "holds something that is not an account id; ids are letters and digits")]
+AccountIds = Annotated[
+    tuple[AccountId, ...],
+    BeforeValidator(_split),
+    _valid(len, "names no account"),
+    AfterValidator(lambda ids: tuple(dict.fromkeys(ids))),
+]
+Hosts = Annotated[Texts, _valid(HostList, "must be hosts, host:port or *.domain, separated by commas")]
+Url = Annotated[
+    str,
+    _valid(lambda url: secure_url(url, "it"), "must be an https address without credentials in it"),
+    _without_slash,
+]
+UiUrl = Annotated[
+    str,
+    _valid(
+        re.compile(r"https?://[^@]*").fullmatch,
+        "must be the address of the Dagster UI, as http://archive.example.com:3000",
+    ),
+    _without_slash,
+]
+Owner = Annotated[
+    str,
+    _valid(re.compile(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+").fullmatch, "must be an e-mail address or team:<name>"),
+]
+HeaderName = Annotated[
+    str,
+    _valid(
+        re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch,
+        "is not a header name; write it like Authorization or X-Events-Key",
+    ),
+]
+Bucket = Annotated[
+    str,
+    _valid(
+        lambda name: ACCESS_POINT.fullmatch(name) or "/" not in name,
+        "must be only the name, such as my-recordings, or the ARN of an access point; put the prefix of the keys into "
+        "ARCHIVE_PREFIX, and the address of a server into AWS_ENDPOINT_URL_S3",
+    ),
+    _valid(
+        lambda name: ACCESS_POINT.fullmatch(name) or re.fullmatch(r"[A-Za-z0-9._-]{3,255}", name),
+        "is not a bucket name; write it like my-recordings",
+    ),
+]
 
 
 class Calendar(BaseSettings):
@@ -236,7 +226,7 @@ class AlertSettings(Calendar):
     """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
 
     alert_urls: SecretStr | None = None
-    alert_ui_url: Annotated[str, AfterValidator(_ui_url)] | None = None
+    alert_ui_url: UiUrl | None = None
 
 
 class ReceiverSettings(S3Settings):
@@ -288,8 +278,8 @@ class ReceiverSettings(S3Settings):
 class StorageSettings(S3Settings):
     """What it takes to read the archive and to prove it, without any log-in to the source."""
 
-    archive_bucket: Annotated[str, AfterValidator(_bucket)]
-    archive_prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    archive_bucket: Bucket
+    archive_prefix: Prefix = ""
     ledger_url: Place | None = None
     archive_storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] | None = None
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
@@ -322,7 +312,7 @@ class VerifySettings(StorageSettings):
 class PlanSettings(VerifySettings):
     """What `plan` and `accept` read: what is asked of the source, how often, and what storing it costs. No log-in."""
 
-    ringcx_account_ids: Annotated[tuple[AccountId, ...], BeforeValidator(_split), AfterValidator(_some)]
+    ringcx_account_ids: AccountIds
     ringcx_limit_reports: Rates = (Rate(2, 60),)
     ringcx_limit_metadata: Rates = (Rate(3, 60), Rate(9, 900))
     ringcx_limit_media: Rates | None = None
@@ -370,7 +360,7 @@ class Settings(PlanSettings, AlertSettings):
     ringcx_password: SecretStr | None = None
     ringcx_media_username: SecretStr | None = None
     ringcx_media_password: SecretStr | None = None
-    ringcx_media_hosts: Annotated[Texts, AfterValidator(_hosts)] = ("*.virtualacd.biz", "*.vacd.biz")
+    ringcx_media_hosts: Hosts = ("*.virtualacd.biz", "*.vacd.biz")
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
     archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64

@@ -24,6 +24,10 @@ FORGET = timedelta(days=90)  # of a date that nobody looked at again
 LONGEST_SENTENCE = 600
 SHOWN_DATES = 10
 SENT_PER_TICK = 20  # a service that hangs takes eight seconds a message
+_NOT_REPEATED = (
+    f"This message is not repeated for {QUIET // timedelta(hours=1)} hours unless the problem gets worse. Another"
+    " message follows when it is resolved."
+)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _ENTRY = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # within an address a comma is part of it
 # Their messages name an address, or the path in it that is the token.
@@ -107,27 +111,25 @@ class AlertState(BaseModel):
             found: by key, the current problem, or None where there is none any more.
             now: aware.
         """
-        known = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
-        ended = [known.pop(key) for key, problem in found.items() if problem is None and key in known]
-        self.open_problems = known
-        fresh = [problem for key, problem in found.items() if problem is not None and self._is_news(key, problem, now)]
+        before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
+        ended = [before.pop(key) for key, problem in found.items() if problem is None and key in before]
+        fresh = [problem for problem in found.values() if problem and _is_news(problem, before.get(problem.key), now)]
         remembered = {"alerted_at": now.astimezone(UTC), "sentence": "", "todo": "", "where": ""}
-        self.open_problems |= {problem.key: problem.model_copy(update=remembered) for problem in fresh}
-        messages = [_message(subject, problems) for subject, problems in _by_subject(fresh)]
-        messages += [_message_of_end(subject, problems) for subject, problems in _by_subject(ended)]
+        self.open_problems = before | {problem.key: problem.model_copy(update=remembered) for problem in fresh}
+        messages = [*_by_subject(_message, fresh), *_by_subject(_message_of_end, ended)]
         self.outbox += messages
         return len(messages)
 
-    def _is_news(self, key: str, problem: Problem, now: datetime) -> bool:
-        before = self.open_problems.get(key)
-        if before is None or now - before.alerted_at >= QUIET:
-            return True
-        return problem.severity is Severity.error and before.severity is not Severity.error
+
+def _is_news(problem: Problem, before: Problem | None, now: datetime) -> bool:
+    if before is None or now - before.alerted_at >= QUIET:
+        return True
+    return problem.severity is Severity.error and before.severity is not Severity.error
 
 
-def _by_subject(problems: list[Problem]) -> list[tuple[str, list[Problem]]]:
+def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list[Problem]) -> list[Message]:
     ordered = sorted(problems, key=lambda problem: (problem.subject, problem.date))
-    return [(subject, list(group)) for subject, group in groupby(ordered, key=lambda problem: problem.subject)]
+    return [message(subject, list(group)) for subject, group in groupby(ordered, key=lambda problem: problem.subject)]
 
 
 def _message(subject: str, problems: list[Problem]) -> Message:
@@ -139,14 +141,7 @@ def _message(subject: str, problems: list[Problem]) -> Message:
         dates = ", ".join(problem.date for problem in same if problem.date)
         text = (same[0].sentence if len(same) == 1 else sentence)[:LONGEST_SENTENCE]
         lines.append(f"- {dates}{': ' if dates else ''}{text}{'…' if len(text) == LONGEST_SENTENCE else ''}")
-    lines += [
-        f"To do: {problems[-1].todo}",
-        f"Where: {problems[-1].where}",
-        (
-            f"This message is not repeated for {QUIET // timedelta(hours=1)} hours unless the problem gets worse. "
-            "Another message follows when it is resolved."
-        ),
-    ]
+    lines += [f"To do: {problems[-1].todo}", f"Where: {problems[-1].where}", _NOT_REPEATED]
     verb = "fails" if worst is Severity.error else "warns"
     return Message(title=f"RingCX Archive: {subject} {verb}{_for(problems)}", body="\n".join(lines), severity=worst)
 

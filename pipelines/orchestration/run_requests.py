@@ -4,7 +4,7 @@ A date gets a run only if it has a partition, no run of it is unfinished, and no
 Not here: which dates have something to do.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -60,8 +60,7 @@ class RunRequests:
         while left and len(found) < RUNS_PER_TICK:
             some, left = left[:_AT_ONCE], left[_AT_ONCE:]
             busy = unfinished_dates(self.instance, some)
-            under_key = RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]})
-            asked = set(_tags(self.instance, under_key, RUN_KEY_TAG))
+            asked = _tags(self.instance, RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]}), RUN_KEY_TAG)
             found += [
                 self.request(key, wanted[key], assets) for key in some if key not in busy and wanted[key] not in asked
             ]
@@ -91,10 +90,8 @@ class RunRequests:
 def unfinished_dates(instance: DagsterInstance, among: Sequence[str] | None = None) -> set[str]:
     """Return the partitions that an unfinished run works on or waits for; `among` limits what is asked for."""
     tags = {} if among is None else {PARTITION_TAG: list(among)}
-    return set(_tags(instance, RunsFilter(statuses=list(UNFINISHED), tags=tags), PARTITION_TAG))
+    return _tags(instance, RunsFilter(statuses=list(UNFINISHED), tags=tags), PARTITION_TAG)
 
 
-def _tags(instance: DagsterInstance, wanted: RunsFilter, name: str) -> Iterator[str]:
-    for record in instance.get_run_records(wanted):
-        if value := record.dagster_run.tags.get(name):
-            yield value
+def _tags(instance: DagsterInstance, wanted: RunsFilter, name: str) -> set[str]:
+    return {value for record in instance.get_run_records(wanted) if (value := record.dagster_run.tags.get(name))}

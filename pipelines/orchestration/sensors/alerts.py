@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from urllib.parse import quote, urlencode
 
 from dagster import (
@@ -58,11 +59,7 @@ CHECK_TODO = {
 }
 OTHER_CHECK_TODO = "open the check: its description says what it compares, its tables show what it found."
 _ENDS = (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
-_RESULTS = {
-    DagsterEventType.STEP_FAILURE,
-    DagsterEventType.STEP_SUCCESS,
-    DagsterEventType.ASSET_CHECK_EVALUATION,
-}
+_RESULTS = {DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SUCCESS, DagsterEventType.ASSET_CHECK_EVALUATION}
 _STATE = "ringcx_archive/alerts"
 _OLD_RUNS, _OLD_CHECKS = "ringcx_archive/alert_run_failures", "ringcx_archive/alert_failing_checks"
 
@@ -86,14 +83,13 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
             return SkipReason("No alert was sent: ALERT_URLS is not set (see .env.example).")
         storage = context.instance.daemon_cursor_storage
         stored = storage.get_cursor_values({_STATE, _OLD_RUNS, _OLD_CHECKS})
-        first = _STATE not in stored
-        state = _from_0_1_0(stored) if first else AlertState.model_validate_json(stored[_STATE])
+        state = AlertState.model_validate_json(stored[_STATE]) if _STATE in stored else _from_0_1_0(stored)
 
         def keep() -> None:
             storage.set_cursor_values({_STATE: state.model_dump_json()})
 
         # Kept before anything is sent: a tick that dies in between sends a message twice, and never none.
-        composed = state.update(_news(context.instance, state, settings.alert_ui_url, first=first), clock())
+        composed = state.update(_news(context.instance, state, settings.alert_ui_url), clock())
         keep()
         delivered = destinations.deliver(state, keep)
         waiting = f", {len(state.outbox)} waiting" if state.outbox else ""
@@ -105,7 +101,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
 
 
 def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
-    """Return what the two sensors of version 0.1.0 remembered; `position` is where the failed runs were read to."""
+    """Return what the two sensors of version 0.1.0 remembered; `position` is that of the failed runs."""
     state = AlertState()
     for name in (_OLD_RUNS, _OLD_CHECKS):
         old = json.loads(stored.get(name, "{}").replace("nothing_is_overdue", "no_overdue_recordings"))
@@ -121,36 +117,32 @@ def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
     return state
 
 
-def _news(
-    instance: DagsterInstance, state: AlertState, ui_url: str | None, *, first: bool
-) -> dict[str, Problem | None]:
+def _news(instance: DagsterInstance, state: AlertState, ui_url: str | None) -> dict[str, Problem | None]:
     """Return the last result of each step and check in the runs that ended since the last tick.
 
-    The first tick looks at the checks of the newest runs, and at the failures since the last tick of version 0.1.0 if
-    there was one: what failed before that is in the UI. A tick that takes too long stops; the next one goes on.
+    The first tick looks at the checks of the newest runs: what failed before it is in the UI. A tick that takes too
+    long stops; the next one goes on.
     """
-    stop, since = time.monotonic() + TICK_SECONDS, state.position
+    stop, first = time.monotonic() + TICK_SECONDS, state.position is None
     ended: dict[int, str] = {}
     last = math.inf
     for end in _ENDS:
-        newest = first and (since is None or end is not DagsterEventType.RUN_FAILURE)
-        after = RunStatusChangeRecordsFilter(end, after_storage_id=None if newest else since)  # type: ignore[arg-type]  # a Literal
-        limit = FIRST_PAGE if newest else PAGE
-        page = instance.fetch_run_status_changes(after, limit=limit, ascending=not newest).records
+        after = RunStatusChangeRecordsFilter(end, after_storage_id=state.position)  # type: ignore[arg-type]  # a Literal
+        limit = FIRST_PAGE if first else PAGE
+        page = instance.fetch_run_status_changes(after, limit=limit, ascending=not first).records
         ended |= {record.storage_id: record.run_id for record in page}
         # Read to the end of the shortest full page, in the order in which runs ended: the next tick goes on from there.
-        if len(page) == PAGE and not newest:
+        if len(page) == PAGE:
             last = min(last, page[-1].storage_id)
-    state.position = since or 0
+    state.position = state.position or 0
     found: dict[str, Problem | None] = {}
     for storage_id, run_id in sorted(ended.items()):
         if storage_id > last or time.monotonic() > stop:
             break
         state.position = storage_id
-        old = first and storage_id <= (math.inf if since is None else since)
         if run := instance.get_run_by_id(run_id):
             results = _results(instance, run, ui_url)
-            found |= {key: problem for key, problem in results if not old or key.startswith(CHECK)}
+            found |= {key: problem for key, problem in results if not first or key.startswith(CHECK)}
     return found
 
 
@@ -160,35 +152,32 @@ def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> 
     where = f"{ui_url}/runs/{run.run_id}" if ui_url else f"run {run.run_id} in the Dagster UI"
     will_retry = run.tags.get(WILL_RETRY_TAG) == "true"
     of_run, failed = f"{RUN}{run.job_name}", False
-
-    def failure(subject: str, sentence: str, todo: str) -> tuple[str, Problem]:
-        problem = Problem(
-            subject=subject, date=date, severity=Severity.error, sentence=sentence, todo=todo, where=where
-        )
-        return problem.key, problem
-
+    problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
-            problem = _of_check(evaluation, run.run_id, ui_url)
+            check = _of_check(evaluation, run.run_id, ui_url)
             # A date that waits, or is not over, is nobody's problem.
             waits = "verdict" in evaluation.metadata and evaluation.severity is AssetCheckSeverity.WARN
-            yield problem.key, None if evaluation.passed or waits else problem
+            yield check.key, None if evaluation.passed or waits else check
         elif event.event_type is DagsterEventType.STEP_SUCCESS:
             yield problem_key(f"{STEP}{event.step_key}", date), None
         else:
             failed = True
             if not will_retry:
-                yield failure(f"{STEP}{event.step_key}", *_sentences(event))
+                sentence, todo = _sentences(event)
+                problem = problem_of(subject=f"{STEP}{event.step_key}", sentence=sentence, todo=todo)
+                yield problem.key, problem
     if run.status is DagsterRunStatus.SUCCESS:
         yield problem_key(of_run, date), None
     elif run.status is DagsterRunStatus.FAILURE and not failed and not will_retry:
-        yield failure(
-            of_run,
-            "The run ended before any step said why: its process was killed, or could not start.",
-            "look at the memory and the disk of the host, then start the run again.",
+        problem = problem_of(
+            subject=of_run,
+            sentence="The run ended before any step said why: its process was killed, or could not start.",
+            todo="look at the memory and the disk of the host, then start the run again.",
         )
+        yield problem.key, problem
 
 
 def _sentences(event: DagsterEvent) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefin
                 wanted[key] = run_key
         # A run under way may have listed before the event came: the next tick asks.
         requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
-        asked |= {one.partition_key: one.run_key for one in requests}
+        asked |= {request.partition_key: request.run_key for request in requests}
         turn = others[-1].isoformat() if others else cursor["turn"]
         return SensorResult(
             run_requests=requests,

@@ -8,6 +8,7 @@ no second answer can slip in between; TLS goes on checking the certificate again
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -63,7 +64,7 @@ def is_public(address: str) -> bool:
 def system_resolve(host: str, port: int) -> list[str]:
     """The addresses that the system's resolver gives, each once."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
@@ -104,12 +105,9 @@ def connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.soc
     Raises:
         OSError: none answers; the failure of the last one.
     """
-    failure: Exception = OSError("the name has no address")
-    for place, address in enumerate(addresses, start=1):
-        try:
-            return socket.create_connection(
-                (address, port), timeout_s if place == len(addresses) else min(timeout_s, FALLBACK_S)
-            )
-        except (OSError, OverflowError) as error:
-            failure = error
-    raise failure if isinstance(failure, OSError) else OSError(str(failure))
+    for address in addresses[:-1]:
+        with suppress(OSError):
+            return socket.create_connection((address, port), min(timeout_s, FALLBACK_S))
+    if not addresses:
+        raise OSError("the name has no address")
+    return socket.create_connection((addresses[-1], port), timeout_s)

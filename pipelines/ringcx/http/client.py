@@ -105,9 +105,7 @@ class SourceClient:
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
         """Return what `work` returns; repeat it while a request that it makes with `stream` may succeed another time.
 
-        Args:
-            work: everything from the request to the end of its answer.
-            attempts: instead of the client's. A body that breaks off gets three at most.
+        `work` is everything from the request to the end of its answer. A body that breaks off gets three attempts.
 
         Raises:
             SourceUnavailable: the attempts are used up, or the source asked for a silence above `PATIENCE_S`.
@@ -146,16 +144,8 @@ class SourceClient:
     ) -> Iterator[httpx.Response]:
         """Send one request, with a permit, and yield the open response; use it inside `retry`.
 
-        Args:
-            method: GET or POST.
-            url: absolute.
-            limit: which limit it counts against; an empty one is free.
-            account_id: whose limit that is.
-            auth: adds the credentials.
-            json: the body, as JSON.
-            data: the body, as a form.
-            headers: added to the client's own.
-            public_only: for an untrusted address: a name is followed to public addresses only.
+        It counts against the `limit` of that account; an empty one is free. `public_only` is for an untrusted address:
+        its name is followed to public addresses only.
 
         Raises:
             TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.

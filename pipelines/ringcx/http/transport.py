@@ -47,11 +47,8 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTAL
 class Transport(httpx.BaseTransport):
     """Sends requests directly, or through the proxy that the environment names; share it over all threads.
 
-    Args:
-        max_kept: so many connections of a host are kept open for the next requests.
-        public_only: names are followed to public addresses only (see `addresses.fit_addresses`).
-        headers_s: seconds from the request to the end of the answer's headers.
-        exchange_s: seconds from the request to the end of the answer.
+    Up to `max_kept` connections of a host are kept open. `headers_s` is the time from the request to the end of the
+    answer's headers, `exchange_s` to the end of the answer.
     """
 
     def __init__(
@@ -256,10 +253,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """A connection to one of the addresses that were checked; to a proxy without a check.
-
-    `addresses` gives those of a host and port.
-    """
+    """A connection to one of the `addresses` of its host that were checked; to a proxy without a check."""
 
     _used_at = 0.0
 
