@@ -84,8 +84,8 @@ def signature_key(key: str) -> str:
     return f"{key}.sig"
 
 
-def witness_prefix(prefix: str, kind: str, day: date) -> str:
-    """What the keys of all witnesses of one kind and day begin with; `kind` is a folder's name."""
+def attestation_prefix(prefix: str, kind: str, day: date) -> str:
+    """What the keys of all attestations of one kind and day begin with; `kind` is a folder's name."""
     return f"{prefix}witnesses/{kind}/date={day.isoformat()}/"
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import manifest_key, signature_key
-from pipelines.archive.proof.attestation import ObservedObject, read_witnesses, write_witness
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.chain import read_chain
 from pipelines.archive.proof.manifest import (
     CATALOG_SCHEMA,
@@ -342,18 +342,18 @@ def test_keys_of_another_kind_are_refused_without_a_word_of_their_content(tmp_pa
     assert "PRIVATE" not in repr(local_signer(keys_of(Ed25519PrivateKey.generate(), tmp_path)[0]))
 
 
-def test_witnesses_add_up_and_a_damaged_one_is_named(bucket: Bucket) -> None:
+def test_attestations_add_up_and_a_damaged_one_is_named(bucket: Bucket) -> None:
     one, two = ObservedObject("a", 1, "0" * 64), ObservedObject("b", 2, "1" * 64)
-    assert write_witness(bucket, "manifests", DAY, [], now=NOON) is None
-    first = write_witness(bucket, "manifests", DAY, [one, two], now=NOON)
-    write_witness(bucket, "manifests", DAY, [replace(one, size=7)], now=NOON)
-    write_witness(bucket, "report_rows", DAY, [replace(one, name="c")], now=NOON)
-    seen, problems = read_witnesses(bucket, "manifests", DAY)
+    assert write_attestation(bucket, "manifests", DAY, [], now=NOON) is None
+    first = write_attestation(bucket, "manifests", DAY, [one, two], now=NOON)
+    write_attestation(bucket, "manifests", DAY, [replace(one, size=7)], now=NOON)
+    write_attestation(bucket, "report_rows", DAY, [replace(one, name="c")], now=NOON)
+    seen, problems = read_attestations(bucket, "manifests", DAY)
     assert seen == {"a": {one, replace(one, size=7)}, "b": {two}}
     assert problems == ()
     assert first is not None
     overwrite(bucket, first, bucket.get_bytes(first).replace(b'"size":2', b'"size": 2'))
-    seen, problems = read_witnesses(bucket, "manifests", DAY)
+    seen, problems = read_attestations(bucket, "manifests", DAY)
     assert seen == {"a": {replace(one, size=7)}}
     assert first in problems[0]
 

@@ -421,7 +421,7 @@ def test_verify_names_an_acceptance_that_was_tampered_with(stores: Stores, tampe
     assert result.verdict is Verdict.gaps
 
 
-def test_a_damaged_part_that_no_witness_saw_is_named_and_stops_no_other_date(stores: Stores) -> None:
+def test_a_damaged_part_that_no_attestation_names_is_named_and_stops_no_other_date(stores: Stores) -> None:
     stores.pulled(DAY, NEXT)
     stores.ledger.append_states([lost("a"), lost("b", day=NEXT, found_on=NEXT)])
     stores.seal()

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import DagsterInstance, JobDefinition
 
-from pipelines.archive.proof.attestation import ObservedObject, write_witness
+from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.ledger.merged import parts_replaced
 from pipelines.orchestration.environment import Environment
 from pipelines.steps.seal.manifest import seal_day
@@ -43,8 +43,8 @@ class Old:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     day: date = DAY
 
-    def merge(self, kinds: Iterable[str] = KINDS, *, witness: bool = True) -> list[str]:
-        """Merge the date's parts of these kinds as 0.1.0 did, with a witness; returns the keys of what was replaced."""
+    def merge(self, kinds: Iterable[str] = KINDS, *, attest: bool = True) -> list[str]:
+        """Merge the date's parts of these kinds as 0.1.0 did, with an attestation; returns the keys of those."""
         replaced = []
         for kind in kinds:
             parts = [one for one in self.parts() if f"/{kind}/" in one]
@@ -52,9 +52,9 @@ class Old:
                 keys = [one for one in parts if one.startswith(f"{folder}/")]
                 name, body = merged_part({one.removeprefix("ledger/"): self.get(one) for one in keys})
                 self.s3.put_object(Bucket=self.bucket, Key=f"ledger/{name}", Body=body)
-                if witness:
+                if attest:
                     seen = ObservedObject(name, len(body), hashlib.sha256(body).hexdigest())
-                    write_witness(self.services().bucket, kind, self.day, [seen], now=self.now)
+                    write_attestation(self.services().bucket, kind, self.day, [seen], now=self.now)
                 replaced += keys
         return replaced
 
@@ -141,7 +141,7 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
     stores = (services.ledger, services.ledger_parts, services.bucket)
     sealed = seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again")
     assert sealed.manifest.unchanged
-    assert sealed.witnessed == 0
+    assert sealed.attested == 0
 
 
 @pytest.mark.parametrize("kind", ["recording_states", "event_reads"])
@@ -160,7 +160,7 @@ def test_a_merged_part_that_is_removed_or_altered_is_named(old: Old, kind: str) 
 
 
 def test_a_merged_part_made_by_hand_that_lacks_a_line_is_named(old: Old, tmp_path: Path) -> None:
-    originals = old.merge(["recording_states"], witness=False)
+    originals = old.merge(["recording_states"], attest=False)
     name = next(one for one in old.parts() if "recording_states" in one and parts_replaced(one))
     (tmp_path / "m.parquet").write_bytes(old.get(name))
     with pq.ParquetFile(tmp_path / "m.parquet") as file:
@@ -179,14 +179,14 @@ def test_a_merged_part_made_by_hand_that_lacks_a_line_is_named(old: Old, tmp_pat
     assert {one.removeprefix("ledger/") for one in originals} <= removed
 
 
-def test_a_merged_part_whose_maker_was_killed_before_its_witness_leaves_no_doubt_and_the_next_seal_names_it(
+def test_a_merged_part_whose_maker_was_killed_before_its_attestation_leaves_no_doubt_and_the_next_seal_names_it(
     old: Old,
 ) -> None:
-    old.merge(["recording_states"], witness=False)
+    old.merge(["recording_states"], attest=False)
     assert old.doubts() == set()
     services = old.services()
     stores = (services.ledger, services.ledger_parts, services.bucket)
-    assert seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again").witnessed == 1
+    assert seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again").attested == 1
     assert old.doubts() == set()
 
 

@@ -349,7 +349,7 @@ def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
     assert (str(day), "manifest_altered", beyond) in copy.doubts()
 
 
-def test_a_manifest_removed_with_its_witness_is_still_named_by_the_next_day(copy: Copy) -> None:
+def test_a_manifest_removed_with_its_attestation_is_still_named_by_the_next_day(copy: Copy) -> None:
     for key in (*copy.manifests(FIRST), *copy.keys(f"witnesses/manifests/date={FIRST}/")):
         copy.delete(key)
     named = json.loads(copy.get(copy.manifests(MIDDLE)[-1]))["previous_day"]["number"]
@@ -360,7 +360,7 @@ def test_a_manifest_removed_with_its_witness_is_still_named_by_the_next_day(copy
     assert key in {one["subject"] for one in copy.result["doubts"]}
 
 
-def test_removed_and_edited_witnesses_are_named(copy: Copy) -> None:
+def test_removed_and_edited_attestations_are_named(copy: Copy) -> None:
     gone = copy.keys(f"witnesses/recording_states/date={FIRST}/")
     for key in gone:
         copy.delete(key)

@@ -1,11 +1,11 @@
-"""Witnesses: small lists of what was stored, kept apart from it, so that nothing can be removed or edited unnoticed.
+"""Attestations: small lists of what was stored, kept apart from it, so that nothing can be removed or edited unnoticed.
 
 The chain of manifests cannot say that its own last link is gone, and a ledger part that was removed leaves no hole. So
-each sealing of a day also writes down, for every manifest and ledger part of that day that no witness names yet, its
-name, size and SHA-256, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`,
-`date`, `written_at`, `things`). The kinds are `manifests` and the ledger's folders. An object must be stored where a
-witness saw it, as it was then; one that no witness saw came later, or its witness was removed. Two writers at once may
-both name an object, which harms nothing.
+each sealing of a day also writes down, for every manifest and ledger part of that day that no attestation names yet,
+its name, size and SHA-256, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`,
+`date`, `written_at`, `things`). The kinds are `manifests` and the ledger's folders. An object must be stored under the
+name that an attestation gives, as it was then. One that none names came later, or its attestation was removed. Two
+writers at once may both name an object, which harms nothing.
 """
 
 import json
@@ -18,7 +18,7 @@ from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
-from pipelines.archive.keys import witness_prefix
+from pipelines.archive.keys import attestation_prefix
 from pipelines.archive.proof.manifest import canonical_json
 
 FORMAT = "ringcx-archive/witness/1"
@@ -33,10 +33,10 @@ class ObservedObject:
     sha256: str
 
 
-def write_witness(
+def write_attestation(
     bucket: Bucket, kind: str, day: date, objects: Iterable[ObservedObject], *, now: datetime
 ) -> str | None:
-    """Write down objects of a day that no witness names yet, and return the witness's key; None without objects.
+    """Write down objects of a day that no attestation names yet, and return the new one's key; None without objects.
 
     `kind` is `manifests`, or a folder of the ledger; `now` is aware.
     """
@@ -50,26 +50,26 @@ def write_witness(
         "written_at": now.astimezone(UTC).isoformat(timespec="microseconds"),
         "things": listed,
     }
-    key = f"{witness_prefix(bucket.prefix, kind, day)}{ULID.from_datetime(now)}.json"
+    key = f"{attestation_prefix(bucket.prefix, kind, day)}{ULID.from_datetime(now)}.json"
     bucket.put_new(key, canonical_json(document), content_type="application/json")
     return key
 
 
-def read_witnesses(
+def read_attestations(
     bucket: Bucket, kind: str, day: date
 ) -> tuple[Mapping[str, frozenset[ObservedObject]], tuple[str, ...]]:
-    """Return what the witnesses of a kind and day saw, by name (several where they disagree), and a sentence for each
-    witness that is damaged.
+    """Return what the attestations of a kind and day say, by name (several where they disagree), and a sentence for
+    each that is damaged.
     """
     observed: defaultdict[str, set[ObservedObject]] = defaultdict(set)
     damaged: list[str] = []
-    for key, _ in bucket.list_keys(witness_prefix(bucket.prefix, kind, day)):
+    for key, _ in bucket.list_keys(attestation_prefix(bucket.prefix, kind, day)):
         try:
             for found in _parse(bucket.get_bytes(key), kind, day):
                 observed[found.name].add(found)
         except (ValueError, KeyError, TypeError, RecursionError, KeyMissing):
             damaged.append(
-                f"{key} in the bucket {bucket.name} is not a witness as it was written; restore its first version"
+                f"{key} in the bucket {bucket.name} is not an attestation as it was written; restore its first version"
             )
     return {name: frozenset(found) for name, found in observed.items()}, tuple(damaged)
 
@@ -82,5 +82,5 @@ def _parse(body: bytes, kind: str, day: date) -> list[ObservedObject]:
         or not isinstance(document["written_at"], str)
         or canonical_json(document) != body
     ):
-        raise ValueError("not a witness of that kind and day")
+        raise ValueError("not an attestation of that kind and day")
     return [ObservedObject(str(it["name"]), int(it["size"]), str(it["sha256"])) for it in document["things"]]

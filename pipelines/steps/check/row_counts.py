@@ -1,8 +1,8 @@
 """Check that a pulled report looks like its whole day. One that answers half its rows is well-formed all the same.
 
-Four witnesses: what is usual on such a day, earlier pulls of the same date, the rows that vanished since, and the calls
-that only the other report has. None of them is proof, so the result is never worse than `warning`. What is usual has
-limits too, and the sentence says them: what share of the rows could be missing unnoticed.
+It is compared with what is usual on such a day, with earlier pulls of the same date, with the rows that vanished since,
+and with the calls that only the other report has. None of them is proof, so the result is never worse than `warning`.
+What is usual has limits too, and the sentence says them: what share of the rows could be missing unnoticed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import catalog_key, manifest_key
-from pipelines.archive.proof.attestation import ObservedObject, read_witnesses, write_witness
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
 from pipelines.ledger.parts import LedgerParts
@@ -29,7 +29,7 @@ from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTabl
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
 MANIFESTS = "manifests"
-"""The kind of witness that lists manifests; the other kinds are the ledger's folders."""
+"""The kind of attestation that lists manifests; the other kinds are the ledger's folders."""
 
 _ROUNDS = 5
 _BATCH = 5000
@@ -39,7 +39,7 @@ _BATCH = 5000
 class SealedDay:
     """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
 
-    `witnessed`: how many manifests and ledger parts were written down for the first time. `outdated`: another run wrote
+    `attested`: how many manifests and ledger parts were written down for the first time. `outdated`: another run wrote
     to the date in every round, so the manifest may lack what it wrote last.
     """
 
@@ -47,7 +47,7 @@ class SealedDay:
     catalog: str
     recordings: RecordingsTable
     verdict: DateVerdict
-    witnessed: int
+    attested: int
     outdated: bool
 
 
@@ -71,7 +71,7 @@ def seal_day(
     to seal must not be one that read before the other appended: a run that finds new parts after sealing seals again.
 
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
-    no witness names yet get one.
+    no attestation names yet get one.
     """
     names = sealed_names = parts.names(day)
     for _ in range(_ROUNDS):
@@ -100,9 +100,9 @@ def seal_day(
             break
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
-    witnessed = _witness(parts, bucket, day, sealed_names, now=now)
+    attested = _attest(parts, bucket, day, sealed_names, now=now)
     catalog_at, outdated = catalog_key(bucket.prefix, day), names != sealed_names
-    return SealedDay(manifest, catalog_at, known, verdict, witnessed, outdated=outdated)
+    return SealedDay(manifest, catalog_at, known, verdict, attested, outdated=outdated)
 
 
 def neighbours_to_seal(parts: LedgerParts, bucket: Bucket, days: Iterable[date], first: date) -> list[date]:
@@ -142,18 +142,18 @@ def rows_pulled(pulls: Pulls) -> dict[str, int]:
     return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
 
 
-def _witness(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> int:
-    """Write a witness of what none names yet, and return how many those are. Manifests last: this run made them."""
+def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> int:
+    """Attest what no attestation names yet, and return how many those are. Manifests last: this run made them."""
     written = 0
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     for kind, found in (*names.items(), (MANIFESTS, manifests)):
-        known, _ = read_witnesses(bucket, kind, day)
+        known, _ = read_attestations(bucket, kind, day)
         fresh = []
         for name in found:
             relative = name.removeprefix(bucket.prefix) if kind == MANIFESTS else name
             if relative not in known:
                 body = bucket.get_bytes(name) if kind == MANIFESTS else parts.read(name)
                 fresh.append(ObservedObject(relative, len(body), hashlib.sha256(body).hexdigest()))
-        write_witness(bucket, kind, day, fresh, now=now)
+        write_attestation(bucket, kind, day, fresh, now=now)
         written += len(fresh)
     return written

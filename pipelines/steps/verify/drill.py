@@ -25,7 +25,7 @@ _MOST_DATES = 100
 
 
 def sealed_dates(bucket: Bucket) -> list[date]:
-    """Return all dates that were ever sealed: one whose manifests were removed still has their witnesses."""
+    """Return all dates that were ever sealed: one whose manifests were removed still has their attestations."""
     folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
     return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
 

@@ -1,4 +1,4 @@
-"""Verify the ledger of a date: its pulls, and each of its parts against what witnesses saw of it."""
+"""Verify the ledger of a date: its pulls, and each of its parts against what attestations say of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.archive.proof.attestation import ObservedObject, read_witnesses
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
@@ -19,7 +19,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Pulls, gaps
 from pipelines.steps.verify.arriving import Arriving
-from pipelines.steps.verify.manifests import flag_damaged_witnesses
+from pipelines.steps.verify.manifests import flag_damaged_attestations
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
 
@@ -48,18 +48,18 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
 
 
 def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag) -> pa.Table:
-    """Read every part of the date and compare it with what witnesses saw. Return the current states (STATE_SCHEMA).
+    """Read every part of the date and compare it with its attestations. Return the current states (STATE_SCHEMA).
 
-    A part that is gone is accounted for if a merged part that a witness saw replaces it. Until a date is sealed no part
-    has a witness.
+    A part that is gone is accounted for if a merged part that an attestation names replaces it. Until a date is sealed
+    no part has an attestation.
     """
     bucket, day = arriving.bucket, arriving.day
     fresh: dict[str, list[str]] = {}
     states = STATE_SCHEMA.empty_table()
     newer: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
     for kind, names in parts.names(day).items():
-        attested, damaged = read_witnesses(bucket, kind, day)
-        flag_damaged_witnesses(damaged, flag)
+        attested, damaged = read_attestations(bucket, kind, day)
+        flag_damaged_attestations(damaged, flag)
         there: dict[str, ObservedObject] = {}
         merged: dict[str, Record] = {}
         for name, data in map_in_order(parts.read_if_there, names, threads=threads):
@@ -70,8 +70,8 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                 flag(
                     "ledger_part_altered",
                     name,
-                    f"The ledger part {name} is not what its witness saw when {day} was sealed; restore its first "
-                    "version",
+                    f"The ledger part {name} is not what its attestation says it was when {day} was sealed; restore "
+                    "its first version",
                 )
             try:
                 if name not in attested:
@@ -90,7 +90,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                 flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
         proven = {name for name, record in merged.items() if _check_merged(parts, name, record, attested, flag)}
         gone = sorted(attested.keys() - there.keys())
-        # Witnesses were read after the listing: what came between the two is there now.
+        # Attestations were read after the listing: what came between the two is there now.
         came = set(parts.names(day)[kind]) if gone else set()
         for name in gone:
             replaced = any(
@@ -113,7 +113,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     "unwitnessed",
                     found[0],
                     f"{number(len(found), 'ledger part was', 'ledger parts were')} added to {day} ({kind}, the first "
-                    f"is {found[0]}) after it was last sealed, or their witness was removed; run the date again",
+                    f"is {found[0]}) after it was last sealed, or their attestation was removed; run the date again",
                     arriving=is_arriving,
                 )
     return current_lines(pa.concat_tables([states, *newer]))
@@ -133,15 +133,15 @@ def _states(name: str, data: bytes) -> pa.Table:
 
 
 def _names_as_attested(record: Record, name: str, attested: Attested) -> bool:
-    """Whether the record names the part with the SHA-256 that every witness of it saw."""
+    """Whether the record names the part with the SHA-256 that every attestation of it has."""
     named = {part.sha256 for part in (*record.parts, *record.between) if part.name == name}
     return bool(named) and named == {seen.sha256 for seen in attested.get(name, ())}
 
 
 def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attested, flag: Flag) -> bool:
-    """Compare a merged part with the witnesses of what it replaces, and with that itself if it is still there.
+    """Compare a merged part with the attestations of what it replaces, and with that itself if it is still there.
 
-    Return whether that alone proves it: version 0.1.0 may have been killed before it wrote the witness.
+    Return whether that alone proves it: version 0.1.0 may have been killed before it wrote the attestation.
     """
     replaced = sorted(part.name for part in (*record.parts, *record.between)) if attested else []
     others = [part for part in replaced if not _names_as_attested(record, part, attested)]
@@ -149,15 +149,15 @@ def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attes
         flag(
             "ledger_part_altered",
             name,
-            f"The merged ledger part {name} gives another SHA-256 for {strange[0]} than its witness: one of the two "
-            "was made by hand; restore both from an earlier version",
+            f"The merged ledger part {name} gives another SHA-256 for {strange[0]} than its attestation: one of the "
+            "two was made by hand; restore both from an earlier version",
         )
     if unseen := [part for part in others if part not in attested]:
         flag(
             "unwitnessed",
             name,
-            f"The merged ledger part {name} replaces {unseen[0]}, which no witness saw: its witness was removed, or "
-            "the merged part was made by hand; look at who wrote it",
+            f"The merged ledger part {name} replaces {unseen[0]}, which no attestation names: the attestation "
+            "was removed, or the merged part was made by hand; look at who wrote it",
         )
     try:
         wrong, all_there = compare_with_originals(parts.read(name), record, parts.read_if_there)

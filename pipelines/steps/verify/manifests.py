@@ -1,4 +1,4 @@
-"""Verify the manifests of a date: their chain, witnesses and catalog, the next day's word, and the ledger's states."""
+"""Verify the manifests of a date: chain, attestations and catalog, the next day's word, and the ledger's states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, signature_key
 from pipelines.archive.listing import Listed
-from pipelines.archive.proof.attestation import read_witnesses
+from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, ManifestHead, entry_document
 from pipelines.ledger.schema import values
@@ -89,14 +89,14 @@ def read_entry(entry: Mapping[str, Any]) -> ManifestEntry:
 
 
 def check_manifests(arriving: Arriving, flag: Flag) -> None:
-    """Verify the chain of the date's manifests, and compare each with its witnesses."""
+    """Verify the chain of the date's manifests, and compare each with its attestations."""
     bucket, day, chain = arriving.bucket, arriving.day, arriving.chain
     unsigned = signature_key(chain.latest.key) if chain.latest and arriving.sealed_just_now else None
     for problem in chain.problems:
         is_arriving = problem.kind == "signature_missing" and problem.subject == unsigned
         flag(problem.kind, problem.subject, problem.sentence, arriving=is_arriving)
-    attested, damaged = read_witnesses(bucket, MANIFESTS, day)
-    flag_damaged_witnesses(damaged, flag)
+    attested, damaged = read_attestations(bucket, MANIFESTS, day)
+    flag_damaged_attestations(damaged, flag)
     numbers = {manifest_key(bucket.prefix, day, number): number for number in chain.numbers}
     for name, seen in attested.items():
         key = f"{bucket.prefix}{name}"
@@ -105,21 +105,21 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
             if bucket.head(key) is None:  # else it was sealed since the manifests were read
                 flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
         elif head is not None and {head.sha256} != {thing.sha256 for thing in seen}:
-            sentence = f"{key} is not what its witness saw: it was altered; restore its first version"
+            sentence = f"{key} is not what its attestation says: it was altered; restore its first version"
             flag("manifest_altered", key, sentence)
     for head in chain.heads.values():
         if head.key.removeprefix(bucket.prefix) not in attested:
             flag(
                 "unwitnessed",
                 head.key,
-                f"No witness saw {head.key}: its witness was removed, it was put there by hand, or the run that sealed "
-                "it was killed; run the date again and look at who wrote it",
+                f"No attestation names {head.key}: the attestation was removed, the manifest was put there by hand, or "
+                "the run that sealed it was killed; run the date again and look at who wrote it",
                 arriving=head is chain.latest and arriving.sealed_just_now,
             )
 
 
-def flag_damaged_witnesses(sentences: tuple[str, ...], flag: Flag) -> None:
-    """Report each damaged witness; its sentence begins with its key."""
+def flag_damaged_attestations(sentences: tuple[str, ...], flag: Flag) -> None:
+    """Report each damaged attestation; its sentence begins with its key."""
     for sentence in sentences:
         flag("witness_altered", sentence.partition(" ")[0], sentence)
 
