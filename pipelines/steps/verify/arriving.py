@@ -28,7 +28,7 @@ WINDOW = timedelta(minutes=15)
 
 @dataclass
 class Arriving:
-    """What may be arriving at a date, seen at `now`. `runs`: by name of a ledger part that no attestation names, its runs."""
+    """What may be arriving at a date, seen at `now`. `runs`: of each ledger part that no attestation names."""
 
     bucket: Bucket
     day: date
@@ -42,7 +42,7 @@ class Arriving:
 
     @cached_property
     def parts(self) -> frozenset[str]:
-        """The ledger parts that no attestation names and that are young, or are of a run that has written a young one."""
+        """The ledger parts without an attestation that are young, or are of a run that has written a young one."""
         young = {name for name in self.runs if self.is_young(written_at(name))}
         of_open = set().union(*(self.runs[name] for name in young))
         return frozenset(young | {name for name, runs in self.runs.items() if runs & of_open})

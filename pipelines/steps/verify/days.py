@@ -98,7 +98,7 @@ class _Day:
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
     def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
-        """Report a discrepancy, or what is arriving. A manifest that chain, attestation and next day each miss is one."""
+        """Report a discrepancy, or what is arriving. A manifest that chain, attestation and next day miss is one."""
         if kind.startswith(_CHAIN_KINDS):
             if (kind, subject) in self._flagged:
                 return
