@@ -308,7 +308,7 @@ def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
     """Raise what urllib3 raises as httpx's own errors, and what another try does not change as ours."""
     try:
         yield
-    except (LinkRefused, ConnectionNotAllowed):
+    except LinkRefused:  # a ValueError
         raise
     except failed.ProxyError as error:
         raise _by_proxy(error.original_error, url, cast("Proxy", proxy)) from error
