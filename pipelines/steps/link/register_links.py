@@ -52,7 +52,8 @@ class AllowedLinks:
         link = parse_link(state.link, state.account_id)
         if state.source == INTERACTIONS and is_segment_link(link.url):
             raise LinkRefused("other_api")
-        self.hosts.require(link.url)
+        # Without the query, which differs from link to link: the list remembers how it read an address.
+        self.hosts.require(link.url.partition("#")[0].partition("?")[0])
 
 
 @dataclass(frozen=True, slots=True)
