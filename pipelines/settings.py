@@ -78,7 +78,7 @@ def _limit_store(url: SecretStr) -> SecretStr:
     return url
 
 
-def _place(url: str) -> str:
+def _location(url: str) -> str:
     """Accept a folder or an address in S3; `~` is expanded here, since no shell does it in a file of settings."""
     if re.match(r"s3://[^/]", url):
         return url
@@ -103,7 +103,7 @@ Rates = Annotated[
     tuple[Rate, ...], BeforeValidator(lambda value: parse_rates(value) if isinstance(value, str) else value)
 ]
 Source = Literal["legacy", "current", "both"]
-Place = Annotated[str, AfterValidator(_place)]
+Location = Annotated[str, AfterValidator(_location)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
 Price = Annotated[float, Field(ge=0)]
 Prefix = Annotated[str, AfterValidator(lambda text: f"{text.strip('/')}/".lstrip("/"))]
@@ -166,7 +166,7 @@ class Calendar(BaseSettings):
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
     archive_owner: Owner | None = None
     ringcx_source: Source = "legacy"
-    events_url: Place | None = None
+    events_url: Location | None = None
     events_timezone: Zone = "US/Eastern"
 
     @property
@@ -280,7 +280,7 @@ class StorageSettings(S3Settings):
 
     archive_bucket: Bucket
     archive_prefix: Prefix = ""
-    ledger_url: Place | None = None
+    ledger_url: Location | None = None
     archive_storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] | None = None
     archive_concurrency: Annotated[int, Field(ge=1, le=64)] = 16
     archive_signing_key_file: LocalPath | None = None

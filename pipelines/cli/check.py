@@ -28,7 +28,7 @@ from pipelines.cli.options import Command, Outside, example, pass_outside
 from pipelines.ledger.files import LocalFiles
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.source import Source
-from pipelines.ringcx.errors import place
+from pipelines.ringcx.errors import shown_url
 from pipelines.ringcx.http.proxies import proxy_for
 from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.settings import Settings, SettingsError
@@ -133,12 +133,12 @@ def _network(settings: Settings, s3: S3Client | None) -> Outcome:
     """Say which proxy requests go through."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
-    proxies = {place(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}
+    proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}
     if s3 is not None:
         endpoint = s3.meta.endpoint_url
         named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
         proxies[endpoint] = (
-            f"the proxy {place(named if '://' in named else f'http://{named}')}" if named else "no proxy"
+            f"the proxy {shown_url(named if '://' in named else f'http://{named}')}" if named else "no proxy"
         )
     return "ok", "; ".join(f"{url} is reached through {proxy}" for url, proxy in proxies.items())
 

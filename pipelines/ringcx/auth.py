@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import httpx
 
-from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, place
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.addresses import is_loopback
 from pipelines.ringcx.http.client import BombError, Renewing, SourceClient, first_bytes, origin_of
 
@@ -178,7 +178,7 @@ class TokenAuth(OriginAuth, Renewing):
             SourceRefused: another status than 200.
             SourceError: the answer holds no token.
         """
-        asked_at, request = self._clock(), f"POST {place(url)}"
+        asked_at, request = self._clock(), f"POST {shown_url(url)}"
         status, answer = self._client.retry(lambda: self._post(url, form, app), attempts=attempts)
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""

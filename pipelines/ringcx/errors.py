@@ -79,7 +79,7 @@ class Stopped(Exception):
     """The stop event was set; the work in hand was left so that another run can take it up."""
 
 
-def place(url: httpx.URL | str) -> str:
+def shown_url(url: httpx.URL | str) -> str:
     """The part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
     try:
         parsed = httpx.URL(url)

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 
-from pipelines.ringcx.errors import LinkRefused, place
+from pipelines.ringcx.errors import LinkRefused, shown_url
 from pipelines.ringcx.http.addresses import is_address, is_loopback
 from pipelines.ringcx.http.client import origin_of
 
@@ -141,7 +141,7 @@ class HostList:
         if not any(entry.covers(parsed) for entry in self._entries):
             raise LinkRefused(
                 "host_not_allowed",
-                f"Recordings are not fetched from {place(url)}; if that host is RingCX's, add it to"
+                f"Recordings are not fetched from {shown_url(url)}; if that host is RingCX's, add it to"
                 " RINGCX_MEDIA_HOSTS.",
             )
         return parsed

@@ -15,7 +15,7 @@ from typing import IO, Literal
 
 import httpx
 
-from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, place
+from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, shown_url
 from pipelines.ringcx.http.client import (
     BombError,
     SourceClient,
@@ -83,7 +83,7 @@ class MediaFault(Exception):
         url: httpx.URL | str = "",
         by_firewall: bool = False,
     ) -> None:
-        where = f" at {place(url)}" if url else ""
+        where = f" at {shown_url(url)}" if url else ""
         answer = f" (HTTP {status})" if status is not None else ""
         super().__init__(f"No recording{where}: {reason}{answer}.")
         self.kind: FaultKind = kind

@@ -33,7 +33,7 @@ from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.auth import secure_url
-from pipelines.ringcx.errors import LinkRefused, ReportInvalid, place
+from pipelines.ringcx.errors import LinkRefused, ReportInvalid, shown_url
 from pipelines.ringcx.http.client import retry_after
 from pipelines.ringcx.links import HostList, parse_link
 from pipelines.ringcx.reports.columns import COLUMNS, LEDGER_COLUMNS, LINK_COLUMN, ReportName
@@ -112,8 +112,8 @@ def _quotes_nothing(sentence: str, body: bytes) -> None:
 def link_leads_only_where_allowed(raw: bytes) -> None:
     """Any text is a link or refused by a known name; one that may be requested leads to a listed host by httpx too."""
     text = raw.decode("utf-8", "surrogateescape")
-    place_of = place(text)
-    assert "?" not in place_of
+    shown = shown_url(text)
+    assert "?" not in shown
     try:
         link = parse_link(text, "15300002")
     except LinkRefused as refusal:

@@ -20,7 +20,7 @@ from typing import Self, TypeVar, cast
 
 import httpx
 
-from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, place
+from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, shown_url
 from pipelines.ringcx.http.addresses import Resolve, system_resolve
 from pipelines.ringcx.http.transport import Body, Transport
 from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
@@ -170,7 +170,7 @@ class SourceClient:
                 },
             )
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise SourceError(f"{method} {place(url)} cannot be requested: the address is malformed.") from error
+            raise SourceError(f"{method} {shown_url(url)} cannot be requested: the address is malformed.") from error
         with closing(self._attempt(request)) as response:
             try:
                 yield response
@@ -227,7 +227,7 @@ class SourceClient:
             raise TryAgain(request, str(held).rstrip("."), held.seconds) from None
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise SourceError(
-                f"{request.method} {place(request.url)} cannot be sent ({type(error).__name__}); check the address and"
+                f"{_named(request)} cannot be sent ({type(error).__name__}); check the address and"
                 " that no credential holds a line break or a blank."
             ) from None
         except (httpx.ConnectError, httpx.ProxyError) as error:
@@ -266,7 +266,7 @@ class SourceClient:
                 transport = self._public if request.extensions["public_only"] else self._anywhere
                 response = transport.handle_request(request)
                 response.request = request
-                _log.debug("%s %s: HTTP %d", request.method, place(request.url), response.status_code)
+                _log.debug("%s: HTTP %d", _named(request), response.status_code)
                 try:
                     request = flow.send(response)
                 except StopIteration:
@@ -353,7 +353,7 @@ def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> No
     """Raise AccountUnknown for the 404 that RingCX gives when it does not know the RingCentral account."""
     if response.status_code == 404 and _UNKNOWN_ACCOUNT.search(explanation):
         raise AccountUnknown(
-            f"{response.request.method} {place(response.request.url)} was answered with HTTP 404: RingCX does not know"
+            f"{_named(response.request)} was answered with HTTP 404: RingCX does not know"
             " this RingCentral account. Check RINGCX_RC_ACCOUNT_ID, and ask RingCentral whether the interaction"
             " metadata and recordings of this account are activated.",
             status=404,
@@ -395,10 +395,14 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
     ) -> None:
         super().__init__(f"{request.url.host} is not available now ({verdict})")
         self.error = kind(
-            f"{request.method} {place(request.url)} is not available now ({verdict}); the next run tries again, and if"
+            f"{_named(request)} is not available now ({verdict}); the next run tries again, and if"
             " it lasts, ask RingCX."
         )
         self.asked_s = asked_s
+
+
+def _named(request: httpx.Request) -> str:
+    return f"{request.method} {shown_url(request.url)}"
 
 
 def _encoding(response: httpx.Response) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 
 import httpx
 
-from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, place
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.client import (
     BombError,
     SourceClient,
@@ -104,7 +104,8 @@ def pull_body(
     except BodyBroken:
         into.unlink(missing_ok=True)
         raise ReportInvalid(
-            f"POST {place(url)} broke off each time while the report was read; run the date again, {advice.smaller}."
+            f"POST {shown_url(url)} broke off each time while the report was read; run the date again,"
+            f" {advice.smaller}."
         ) from None
     except BaseException:  # an interrupt too: half a report must not be left behind
         into.unlink(missing_ok=True)
@@ -112,7 +113,7 @@ def pull_body(
 
 
 def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> SourceError:
-    status, request = response.status_code, f"POST {place(response.request.url)}"
+    status, request = response.status_code, f"POST {shown_url(response.request.url)}"
     raise_if_account_unknown(response, start_of(response))
     if status in {401, 403}:
         variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
@@ -128,7 +129,7 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> Sour
 
 
 def _save(client: SourceClient, response: httpx.Response, into: Path) -> PulledBody:
-    request = f"POST {place(response.request.url)}"
+    request = f"POST {shown_url(response.request.url)}"
     digest = hashlib.sha256()
     size = 0
     started = time.monotonic()

@@ -10,7 +10,7 @@ from functools import partial
 import httpx
 
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
-from pipelines.ringcx.errors import place
+from pipelines.ringcx.errors import shown_url
 from pipelines.ringcx.reports.bodies import scratch_folder
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.interactions import SegmentLinks, is_segment_link, pull_interactions
@@ -70,7 +70,7 @@ class SourceCheck:
                 return str(response.headers.get("Date", ""))
 
         self._date = self.source.client.retry(ask, attempts=2)
-        return "ok", f"at {place(self.source.base_url)}"
+        return "ok", f"at {shown_url(self.source.base_url)}"
 
     def _log_in(self) -> Outcome:
         auth = self.source.auth
