@@ -42,15 +42,17 @@ STEP, RUN, CHECK = "step ", "run ", "check "
 RUN_TODO = "fix the cause named above, then start the run again; recordings already archived are not fetched twice."
 DEFECT_TODO = "keep the run's log and report it as a defect of RingCX Archive; other dates are not affected."
 STEP_TODO = {
+    "decide_on_losses": "correct the config and start the job again; what it accepted is not accepted twice.",
     "prove_sample": (
         "open the run: if it found discrepancies, its metadata names the first ones and what to do; otherwise fix the"
         " cause named above and run the job restore_drill again."
-    )
+    ),
 }
 CHECK_TODO = {
     "every_recording_is_accounted_for": (
         "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final"
-        " states are tried again with `retry_final: true` on the asset recordings."
+        " states are tried again with `retry_final: true` on the asset recordings. A loss that stays can be"
+        " accepted with the job accept_losses."
     ),
     "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
     "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
