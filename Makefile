@@ -3,11 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 export DAGSTER_HOME := $(CURDIR)
 
-.PHONY: help demo ui receiver bench test lint types imports unit dates lock clean
+.PHONY: help install demo ui receiver bench test lint types imports unit dates lock clean
 
 help:
+	@echo "make install  what production needs and no more, in .venv: the command, the UI, the receiver, PostgreSQL"
 	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
 	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
@@ -15,16 +18,24 @@ help:
 	@echo "make dates  the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
 	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about ten minutes"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
-	@echo "make clean  forget the environment and the demo's data"
+	@echo "make clean  remove .venv and the demo's data; the history of runs and what an account left in data/ stay"
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(NEW_ENOUGH)
 	@echo "Making .venv and installing the pinned packages; this takes a minute or two the first time."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+install:
+	@$(NEW_ENOUGH)
+	@echo "Making .venv and installing the pinned packages of production; this takes a minute or two."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-install.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Installed: $$($(BIN)/ringcx-archive --version). Next: copy .env.example to .env, fill it in, then" \
+		"$(BIN)/ringcx-archive check"
 
 demo: $(READY)
 	@$(BIN)/ringcx-archive demo
@@ -66,6 +77,9 @@ dates: $(READY)
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra ui --extra receiver --extra postgres --constraint requirements.lock --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet \
+		-o requirements-install.lock
 
 clean:
-	rm -rf .venv data
+	rm -rf .venv data/demo data/sandbox

@@ -5,6 +5,7 @@ A subcommand's module is imported when it is called, so that the help and the sm
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -70,6 +71,7 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
     """Run the command and return its exit code. `obj`: what `options.Outside` says, for tests."""
+    os.umask(0o077)  # whatever a command writes names recordings, calls or accounts
     try:
         return int(commands.main(arguments, "ringcx-archive", standalone_mode=False, obj=obj) or 0)
     except click.Abort:

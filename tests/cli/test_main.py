@@ -111,3 +111,13 @@ def test_a_shell_completes_subcommands_and_options() -> None:
 
     assert completed("ringcx-archive ver", 1) == "plain,verify\n"
     assert "plain,--require-complete" in completed("ringcx-archive verify --re", 2)
+
+
+def test_whatever_the_umask_what_a_command_writes_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert cli.main(["--version"]) == 0
+        (tmp_path / "certificate.html").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "certificate.html").stat().st_mode & 0o777 == 0o600
