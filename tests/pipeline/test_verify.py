@@ -466,7 +466,7 @@ def test_what_a_run_under_way_has_put_is_arriving_and_a_stray_of_the_same_age_is
 
     look_before(fetcher.Fetcher, "_write")  # objects are stored, and no state line says so
     look_before(seal, "seal")  # states are written, and not sealed
-    look_before(seal, "_witness")  # sealed, and not attested
+    look_before(seal, "_attest")  # sealed, and not attested
     for _ in range(2):
         seen.clear()
         before = it.objects(of_day).keys()
