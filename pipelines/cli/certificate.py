@@ -35,6 +35,7 @@ from pipelines.cli.verify import open_archive
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
 from pipelines.steps.verify.certificate import FORMAT, certify
+from pipelines.steps.verify.objects import find_strays
 
 _COLUMNS = ("recording_id", "state", "reason", "started_at", "key", "size", "sha256")
 
@@ -67,6 +68,9 @@ def command(
     for certificate in certify(archive, first, last):
         dates.append(certificate)
         click.echo(f"{certificate['date']}  {certificate['verdict']}: {certificate['sentence']}")
+    strays = [stray.sentence for stray in find_strays(archive.bucket, (settings.ledger, settings.events_url))]
+    for sentence in strays:
+        click.echo(sentence)
     verdicts = [Verdict(of_date["verdict"]) for of_date in dates]
     document = {
         "format": FORMAT,
@@ -77,6 +81,7 @@ def command(
         "issued_at": now.isoformat(timespec="seconds"),
         "verdict": worst(verdicts),
         "sentence": sentence_of(verdicts, sum(bool(of_date["accepted_losses"]) for of_date in dates)),
+        "strays": strays,
         "dates": dates,
     }
     if html is not None:
@@ -86,7 +91,7 @@ def command(
     if file is not None:
         with whole_file(file) as into:
             into.write(f"{json.dumps(document, indent=1)}\n")
-    return EXIT_CODES[worst(verdicts)]
+    return EXIT_CODES[Verdict.gaps if strays else worst(verdicts)]
 
 
 def page(document: Mapping[str, Any]) -> str:
@@ -97,6 +102,9 @@ def page(document: Mapping[str, Any]) -> str:
         rows = [(of_date["date"], of_date["verdict"], of_date["sentence"]) for of_date in dates]
         overview = f"<h2>Overview</h2><p>{escape(document['sentence'])}</p>{_table(('date', 'verdict', ''), rows)}"
     template = Template(files("pipelines.cli").joinpath("certificate.html").read_text("utf-8"))
+    if document["strays"]:
+        strays = _table(("",), [(sentence,) for sentence in document["strays"]])
+        overview += f"<h2>What is in the bucket and belongs to no date</h2>{strays}"
     return template.substitute(
         title=escape(f"Certificate of {first}" if first == last else f"Certificate of {first} to {last}"),
         bucket=escape(document["bucket"]),

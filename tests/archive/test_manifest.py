@@ -11,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -66,7 +68,7 @@ def entry(name: str = "a", **changed: Any) -> ManifestEntry:
 def lines(*entries: ManifestEntry) -> pa.Table:
     """What the ledger has of these, by id, and a column more."""
     entries = tuple(sorted(entries))
-    own = [field for field in CATALOG_SCHEMA if field.name != "also_known_as"]
+    own = [field for field in CATALOG_SCHEMA if field.name not in {"also_known_as", "verdict"}]
     schema = pa.schema([pa.field("attempts", pa.int64()), *own])
     return pa.Table.from_pylist([{"attempts": 1, **one._asdict()} for one in entries], schema=schema)
 
@@ -401,6 +403,25 @@ def test_a_quiet_days_catalog_has_its_columns(bucket: Bucket) -> None:
     sealed_with(bucket)
     table: pa.Table = pq.read_table(io.BytesIO(catalog_of(bucket)))
     assert (table.num_rows, table.schema.names) == (0, CATALOG_SCHEMA.names)
+
+
+def test_a_catalog_names_the_verdict_of_its_date_and_parts_of_before_are_read_with_it(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    own = catalog_table(lines(entry("a")), verdict="waiting")
+    seal(bucket, DAY, [entry("a")], {}, own, run_id="r", sealed_at=NOON)
+    new = pq.read_table(io.BytesIO(catalog_of(bucket)))
+    assert new["verdict"].to_pylist() == ["waiting"]
+    for day, table in (("2020-07-29", own.drop_columns(["verdict"])), ("2020-07-30", new)):
+        folder = tmp_path / f"date={day}"
+        folder.mkdir()
+        pq.write_table(table, folder / "recordings.parquet")
+    both = ds.dataset(tmp_path, schema=CATALOG_SCHEMA.append(pa.field("date", pa.string())), partitioning="hive")
+    assert both.to_table(columns=["date", "verdict"]).to_pylist() == [
+        {"date": "2020-07-29", "verdict": None},
+        {"date": "2020-07-30", "verdict": "waiting"},
+    ]
+    assert pd.read_parquet(tmp_path).groupby(["date", "status"], observed=True).size().sum() == 2
 
 
 def test_a_catalog_that_did_not_change_is_not_written_again_though_another_pyarrow_wrote_it(

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.manifest import latest_manifest
+from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
+from pipelines.steps.check.verdict import Verdict
 from pipelines.steps.seal import manifest as seal
 from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
-from pipelines.steps.verify.report import Discrepancy
+from pipelines.steps.verify.report import DayResult, Discrepancy
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
+A_DAY = timedelta(days=1)
 FIRST = date(2026, 1, 1)
 BEFORE = date(2025, 12, 31)
 
@@ -94,6 +101,80 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert (result.doubts.total(), result.found, found) == (0, 1, [])
     seal_day(*stores.all(), after, settings=stores.settings, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
+
+
+def pulled(stores: Stores, day: date) -> None:
+    start, end = day_bounds(day, stores.settings.zone)
+    numbers = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
+    for report in stores.settings.reports:
+        stores.ledger.append_pull(
+            PullRecord(
+                report=report,
+                day=day,
+                account_id="1",
+                period_start=start,
+                period_end=end,
+                pulled_at=NOW,
+                run_id="r",
+                sha256="s",
+                **numbers,
+            )
+        )
+
+
+def verified(stores: Stores, day: date) -> tuple[DayResult, list[Discrepancy]]:
+    found: list[Discrepancy] = []
+    archive = Archive(*(stores.bucket, stores.ledger, stores.parts, stores.settings), None, lambda: NOW + A_DAY)
+    (result,) = verify_days(archive, day, day, Reading(), add=found.append)
+    return result, found
+
+
+def test_the_catalog_has_the_verdict_of_its_date_and_the_clock_alone_changes_nothing(stores: Stores) -> None:
+    stores.ledger.append_states([pending(FIRST)])
+    sealed = [seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")]
+    pulled(stores, FIRST)
+    sealed += [
+        seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW + later, run_id="another")
+        for later in (timedelta(0), A_DAY, 40 * A_DAY)  # waiting, late, and asked for longer than ARCHIVE_GIVE_UP_DAYS
+    ]
+    assert [one.manifest.unchanged for one in sealed] == [False, False, True, True]
+    assert [one.verdict.verdict for one in sealed] == ["unknown", "waiting", "gaps", "gaps"]
+    table: pa.Table = pq.read_table(pa.BufferReader(stores.bucket.get_bytes(sealed[0].catalog)))
+    assert table["verdict"].to_pylist() == ["waiting"]
+    result, found = verified(stores, FIRST)
+    assert (result.verdict, found) == ("gaps", [])
+
+
+def test_verify_names_a_sealed_verdict_that_is_not_that_of_the_ledger(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.ledger.append_states([pending(FIRST)])
+    pulled(stores, FIRST)
+    judge = seal.judge_or_unknown
+    monkeypatch.setattr(
+        seal, "judge_or_unknown", lambda *args, **more: replace(judge(*args, **more), verdict=Verdict.complete)
+    )
+    seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    result, (difference,) = verified(stores, FIRST)
+    assert (difference.kind, difference.arriving, result.verdict) == ("verdict_differs", False, "gaps")
+    assert "is complete, and by the ledger it is waiting" in difference.sentence
+
+
+def test_a_manifest_sealed_on_a_damaged_ledger_says_what_is_damaged(stores: Stores, tmp_path: Path) -> None:
+    stores.ledger.append_states([pending(FIRST)])
+    pulled(stores, FIRST)
+    part = (
+        tmp_path / f"ledger/report_rows/report=global_call_type_detail/date={FIRST}/01JC0000000000000000000000.parquet"
+    )
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"PAR1")
+    sealed = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    assert sealed.verdict.verdict == "unknown"
+    manifest = latest_manifest(stores.bucket, FIRST)
+    assert manifest is not None
+    totals = manifest.document["totals"]
+    assert (totals["verdict"], totals["not_pulled"]) == ("unknown", [])
+    assert part.name in totals["damage"]
 
 
 def test_a_sealing_that_another_run_overtakes_every_time_says_that_it_may_be_out_of_date(

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -27,7 +28,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, JobDefinition
 
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
+from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.proof.manifest import canonical_json
 from pipelines.cli.verify import Screen
 from pipelines.definitions import build_defs
@@ -975,6 +978,43 @@ def test_the_verdict_of_a_certificate_is_that_of_verify_for_each_date_of_a_range
     assert code == EXIT_CODES[document["verdict"]]
     assert html.count("<section>") == len(DAYS)
     assert {one["manifest"]["signature"]["state"] for one in document["dates"]} == {"none"}
+
+
+def test_a_certificate_names_objects_of_its_date_and_of_none_that_nobody_knows(copy: Copy) -> None:
+    stray = f"{ARCHIVE_PREFIX}recordings/date={FIRST}/x.WAV"
+    copy.put(stray, b"RIFF")
+    copy.put(f"{ARCHIVE_PREFIX}backup.tar", b"x")
+    code, document, html = certified(copy, "--date", str(FIRST))
+    (of_date,) = document["dates"]
+    assert (code, of_date["verdict"]) == (1, "gaps")
+    assert [one["subject"] for one in of_date["discrepancies"]] == [stray]
+    assert "backup.tar" in document["strays"][0]
+    assert all(key in html for key in (stray, f"{ARCHIVE_PREFIX}backup.tar"))
+
+
+def test_what_cannot_be_read_for_a_moment_is_said_and_ends_no_range(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = {day: copy.manifests(day)[-1] for day in DAYS}
+    get, reads = Bucket.get_bytes, Counter[str]()
+
+    def fails(bucket: Bucket, key: str) -> bytes:
+        reads[key] += 1
+        if key == f"{latest[FIRST]}.sig" or (key == latest[MIDDLE] and reads[key] == 2):
+            raise StorageUnavailable("S3 does not answer just now")
+        body = get(bucket, key)
+        return body.replace(b'"run_id":"', b'"run_id":"x') if key == latest[LAST] and reads[key] == 2 else body
+
+    monkeypatch.setattr(Bucket, "get_bytes", fails)
+    code, document, _ = certified(copy, "--from", str(FIRST), "--to", str(LAST))
+    assert code == 1
+    first, middle, last = document["dates"]
+    assert first["manifest"]["signature"]["state"] == "unreadable"
+    assert len(first["recordings"]) > 0
+    assert [(one["verdict"], one["manifest"], one["recordings"]) for one in (middle, last)] == [("gaps", None, [])] * 2
+    assert "S3 does not answer just now" in first["sentence"]
+    assert "S3 does not answer just now" in middle["sentence"]
+    assert "was replaced after it was verified" in last["sentence"]
 
 
 def test_a_date_without_a_manifest_or_with_a_damaged_one_is_certified_as_such(copy: Copy) -> None:

@@ -61,6 +61,7 @@ _CATALOG_FIELDS: "list[pa.Field[Any]]" = [
     pa.field("version_id", _TEXT),
     pa.field("warnings", _TEXTS),
     pa.field("also_known_as", _TEXTS),
+    pa.field("verdict", _TEXT),
 ]
 CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
 _JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
@@ -198,18 +199,21 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     return read_manifest(bucket, day, numbers[-1]) if numbers else None
 
 
-def catalog_table(recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+def catalog_table(
+    recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None, verdict: str | None = None
+) -> pa.Table:
     """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the date is in its path.
 
     `recordings` has a row for each, by `recording_id`, with at least the columns that a `ManifestEntry` has; `names`
-    maps a recording id to the other ids of the same recording.
+    maps a recording id to the other ids of the same recording. Each row has the `verdict` of the date.
     """
     ids: list[Any] = recordings["recording_id"].to_pylist()
     others = [sorted((names or {}).get(recording_id, ())) for recording_id in ids]
     empty: Any = pa.scalar([], _TEXTS)
     columns: dict[str, Any] = {name: recordings[name] for name in ManifestEntry._fields}
     columns["warnings"] = pc.coalesce(columns["warnings"], empty)  # parts may be older than the column
-    return pa.table({**columns, "also_known_as": pa.array(others, _TEXTS)}).cast(CATALOG_SCHEMA)
+    columns |= {"also_known_as": pa.array(others, _TEXTS), "verdict": pa.array([verdict] * len(ids), _TEXT)}
+    return pa.table(columns).cast(CATALOG_SCHEMA)
 
 
 def _get(bucket: Bucket, key: str) -> bytes | None:

@@ -110,6 +110,7 @@ class DateVerdict:
         lost: how many were lost for each reason, without those that were accepted.
         accepted: the acceptances that hold, by recording id, sorted.
         not_pulled: the reports that no pull covers to the end of the day.
+        damage: why the ledger could not be read, empty where it could.
         is_over: whether the local day has ended.
         recordings: a row for each known recording; `matter` is `held`, `waiting`, `accepted`, or the problem.
     """
@@ -126,6 +127,7 @@ class DateVerdict:
     not_pulled: Sequence[Unpulled]
     is_over: bool
     recordings: pd.DataFrame
+    damage: str = ""
 
     @property
     def apart_from_the_clock(self) -> Verdict:
@@ -229,6 +231,7 @@ def judge_or_unknown(
             not_pulled=(),
             is_over=True,
             recordings=pd.DataFrame(),
+            damage=str(error),
         )
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.columns import REPORTS, ReportName
 from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.rows import ROWS, Cells, RowLink, duration_s, links_of, over_at, ready_at, starts
@@ -156,6 +156,9 @@ def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
 def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[date]:
     """Return the dates under which the recordings of `day`'s rows are stored, or were before ARCHIVE_START_DATE
     changed, and those of their other names.
+
+    Also the dates next to them that were never pulled and hold recordings: these may have been found by `day`, when
+    ARCHIVE_TIMEZONE was another one, and no run of their own fetches them.
     """
     links = extract_links(ledger, day, zone=zone, first=first)
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
@@ -164,7 +167,10 @@ def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[d
         if line["started_at_min"]:
             days.add(local_day(line["started_at_min"] - WITHIN[-1], zone))
             days.add(local_day(line["started_at_max"] + WITHIN[-1], zone))
-    return days | _existing(ledger, links.elsewhere)
+    days |= _existing(ledger, links.elsewhere)
+    if next_to := _existing(ledger, frozenset(near({day, *days}) - days)):
+        days |= next_to.difference(*(ledger.pull_days(report) for report in REPORTS))
+    return days
 
 
 def shared_ids(links: ExtractedLinks) -> list[str]:

@@ -64,8 +64,8 @@ def seal_day(
 ) -> SealedDay:
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
 
-    Totals name the date's verdict. While it is unknown they name the reports that were not pulled for the whole day,
-    and not how many recordings should be `found`.
+    Totals name the date's verdict. While it is unknown they name the reports that were not pulled for the whole day, or
+    the damage of the ledger, and not how many recordings should be `found`.
 
     A run of another date may append to this one and seal it too. Each seals after its own appending, so the last one
     to seal must not be one that read before the other appended: a run that finds new parts after sealing seals again.
@@ -84,6 +84,8 @@ def seal_day(
         totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
         if verdict.verdict is Verdict.unknown:
             totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})
+            if verdict.damage:
+                totals["damage"] = verdict.damage
         else:
             totals["found"] = by_status.total()
         totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
@@ -93,7 +95,7 @@ def seal_day(
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():
             other_names[recording_id].append(name)
-        catalog, entries = catalog_table(recordings, other_names), entries_of(recordings)
+        catalog, entries = catalog_table(recordings, other_names, totals["verdict"]), entries_of(recordings)
         manifest = seal(bucket, day, entries, totals, catalog, accepted=accepted, run_id=run_id, sealed_at=now)
         names = parts.names(day)
         if names == sealed_names:

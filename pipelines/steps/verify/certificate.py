@@ -17,11 +17,12 @@ from datetime import date
 from typing import Any
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing
-from pipelines.archive.keys import signature_key
+from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
+from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.proof.manifest import Entry, ManifestHead, read_manifest
 from pipelines.archive.proof.signature import statement
 from pipelines.ledger.states import Status
+from pipelines.steps.check.verdict import Verdict
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import Discrepancy
@@ -35,33 +36,56 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
     """Yield the certificate of each date from `first` to `last`, both included.
 
     Raises:
-        StorageError: settings or rights are wrong, or a manifest vanished meanwhile.
+        StorageRefused: settings or rights are wrong.
     """
     found: list[Discrepancy] = []
     for result in verify_days(archive, first, last, Reading(), add=found.append):
         of_date = [one for one in found if one.date == result.date and not one.arriving]
+        verified = len(of_date)
         recordings: list[dict[str, Any]] = []
-        head = None
+        head, signature = None, b""
         if result.manifest is not None:
-            day = date.fromisoformat(result.date)
+            day, number = date.fromisoformat(result.date), result.manifest
 
             def add(entry: Entry, into: list[dict[str, Any]] = recordings) -> None:
                 into.append({"state": entry["status"], **{name: entry.get(name) for name in _OF_RECORDING}})
 
-            head = read_manifest(archive.bucket, day, result.manifest, add)
-        signature = None if head is None else _signature(archive, head, of_date)
+            try:
+                head = _verified(read_manifest(archive.bucket, day, number, add), result.manifest_sha256)
+            except (StorageUnavailable, StoreDamaged, KeyMissing) as error:
+                head, recordings = None, []
+                key = manifest_key(archive.bucket.prefix, day, number)
+                of_date.append(Discrepancy(result.date, "unreadable", key, str(error)))
+        if head is not None:
+            try:
+                signature = _stored_signature(archive.bucket, signature_key(head.key))
+            except (StorageUnavailable, StoreDamaged) as error:
+                of_date.append(Discrepancy(result.date, "signature_unreadable", signature_key(head.key), str(error)))
+        sentence = result.reason or f"It is unknown what {result.date} holds."
+        unread = of_date[verified:]
         yield {
             "format": FORMAT,
             "date": result.date,
-            "verdict": result.verdict,
-            "sentence": result.reason or f"It is unknown what {result.date} holds.",
+            "verdict": Verdict.gaps if unread else result.verdict,
+            "sentence": " ".join([*(one.sentence.rstrip(".") + "." for one in unread), sentence]),
             "counts": {name: getattr(result, name) for name in _COUNTS} if head is not None else None,
-            "manifest": None if head is None or signature is None else _manifest(head, signature),
+            "manifest": None if head is None else _manifest(head, _signature(archive, head, signature, of_date)),
             "recordings": recordings,
             "accepted_losses": [] if head is None else head.document.get("accepted_losses", []),
             "discrepancies": [{"kind": one.kind, "subject": one.subject, "sentence": one.sentence} for one in of_date],
-            "commands": [] if head is None else list(_commands(archive.bucket, head, recordings)),
+            "commands": [] if head is None else list(_commands(archive.bucket, head, signature, recordings)),
         }
+
+
+def _verified(head: ManifestHead, sha256: str | None) -> ManifestHead:
+    """Return the manifest, which is read a second time.
+
+    Raises:
+        StoreDamaged: it is not the one that was verified.
+    """
+    if head.sha256 != sha256:
+        raise StoreDamaged(f"{head.key} was replaced after it was verified; make the certificate again")
+    return head
 
 
 def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any]:
@@ -70,20 +94,22 @@ def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any
     return {"key": head.key, "number": head.number, "sha256": head.sha256, **sealed, "signature": signature}
 
 
-def _signature(archive: Archive, head: ManifestHead, discrepancies: list[Discrepancy]) -> dict[str, str]:
-    """Return the key of the signature and its state: `none`, `not_checked`, `missing`, `wrong` or `valid`."""
+def _signature(archive: Archive, head: ManifestHead, stored: bytes, discrepancies: list[Discrepancy]) -> dict[str, str]:
+    """Return the key of the signature and its state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or
+    `valid`.
+    """
     key = signature_key(head.key)
     kinds = {one.kind.removeprefix("signature_") for one in discrepancies if one.subject == key}
     if kinds:
         state = min(kinds)
-    elif archive.bucket.head(key) is None:
+    elif not stored:
         state = "none"
     else:
         state = "not_checked" if archive.verifier is None else "valid"
     return {"key": key, "state": state}
 
 
-def _commands(bucket: Bucket, head: ManifestHead, recordings: list[dict[str, Any]]) -> Iterator[str]:
+def _commands(bucket: Bucket, head: ManifestHead, stored: bytes, recordings: list[dict[str, Any]]) -> Iterator[str]:
     """Yield the shell commands that check the manifest, its signature and a recording without this program."""
 
     def copy(key: str, to: str) -> str:
@@ -91,7 +117,7 @@ def _commands(bucket: Bucket, head: ManifestHead, recordings: list[dict[str, Any
 
     yield copy(head.key, "manifest.json")
     yield f"echo '{head.sha256}  manifest.json' | sha256sum --check"
-    if signature := _stored_signature(bucket, signature_key(head.key)):
+    if signature := _as_base64(stored):
         lines = statement(bucket.prefix, head.key, head.sha256).decode().splitlines()
         yield f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} > statement"
         yield f"echo '{signature}' | openssl base64 -d -A > signature"
@@ -102,11 +128,19 @@ def _commands(bucket: Bucket, head: ManifestHead, recordings: list[dict[str, Any
         yield f"echo {shlex.quote(held['sha256'] + '  recording')} | sha256sum --check"
 
 
-def _stored_signature(bucket: Bucket, key: str) -> str | None:
+def _stored_signature(bucket: Bucket, key: str) -> bytes:
+    """Return what is stored as the signature, empty where nothing is."""
+    try:
+        return bucket.get_bytes(key)
+    except KeyMissing:
+        return b""
+
+
+def _as_base64(stored: bytes) -> str | None:
     """Return the signature in base64; None where there is none, or something else is stored there."""
     try:
-        signature = str(json.loads(bucket.get_bytes(key))["signature"])
+        signature = str(json.loads(stored)["signature"])
         b64decode(signature, validate=True)
-    except (KeyMissing, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return signature

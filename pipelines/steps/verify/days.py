@@ -10,16 +10,16 @@ from functools import partial
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
+from pipelines.archive.proof.attestation import read_witnesses
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
-from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.parts import LedgerParts, written_at
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Pulls, pulls_of
-from pipelines.steps.seal.manifest import accepted_on
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
@@ -37,6 +37,7 @@ from pipelines.wording import number
 _DAY = timedelta(days=1)
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
+_STATES = "recording_states"
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 
 
@@ -122,6 +123,7 @@ class _Day:
             evidence = self._evidence(self.chain, entries, threads)
             of_day = partial(progress, self.day)
             check_objects(bucket, evidence, reading, self.result, threads, flag=self.flag, progress=of_day)
+            self._compare_verdict(evidence)
         except _UNREADABLE as error:
             self._unreadable(error)
 
@@ -172,14 +174,14 @@ class _Day:
         if evidence.unexplained():
             evidence.awaited = awaited_keys(archive.bucket.prefix, lines)
         if latest is not None:
-            self.result.manifest = latest.number
+            self.result.manifest, self.result.manifest_sha256 = latest.number, latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
         self._count(evidence)
         try:
             found = judge_date(archive.ledger, None, day, archive.settings, now=self._now)
             self.result.verdict, self.result.reason = found.verdict, found.sentence
-            self.result.accepted_losses, evidence.accepted = len(found.accepted), accepted_on(found)
+            self.result.accepted_losses, evidence.verdict = len(found.accepted), found
         except LedgerDamaged as error:  # reported where the part is read
             self.result.reason = f"It is unknown what {day} holds: {error}"
         pulls: Pulls = {}
@@ -202,6 +204,27 @@ class _Day:
                 arriving=arriving.under_way,
             )
         return evidence
+
+    def _compare_verdict(self, evidence: Evidence) -> None:
+        """Compare the sealed verdict with that of the ledger, where nothing else says why they may differ."""
+        latest, found = evidence.arriving.chain.latest, evidence.verdict
+        if latest is None or found is None or self.result.doubts:
+            return
+        sealed, own = latest.document["totals"].get("verdict"), found.apart_from_the_clock
+        if sealed not in {None, own}:
+            self.flag(
+                "verdict_differs",
+                latest.key,
+                f"{latest.key} says that {self.day} is {sealed}, and by the ledger it is {own}; run the date again, or "
+                "find out which of the two was altered",
+                arriving=evidence.arriving.under_way or any(map(self._is_written_to, set(found.recordings["date"]))),
+            )
+
+    def _is_written_to(self, day: date) -> bool:
+        """Whether a run has just written states of a date, and has not sealed it yet."""
+        attested, _ = read_witnesses(self._archive.bucket, _STATES, day)
+        fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
+        return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
     def _count(self, evidence: Evidence) -> None:
         totals, result = evidence.totals(), self.result

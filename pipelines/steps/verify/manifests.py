@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -16,11 +16,12 @@ from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, s
 from pipelines.archive.listing import Listed
 from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain
-from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, ManifestHead, entry_document
+from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
+from pipelines.steps.check.verdict import DateVerdict
 from pipelines.steps.pull.coverage import Pulls
-from pipelines.steps.seal.manifest import MANIFESTS, entries_of, rows_pulled
+from pipelines.steps.seal.manifest import MANIFESTS, accepted_on, entries_of, rows_pulled
 from pipelines.steps.verify.arriving import Arriving, sealed_at
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
@@ -39,7 +40,7 @@ class Evidence:
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
-    accepted: Sequence[AcceptedLoss] | None = None
+    verdict: DateVerdict | None = None
     """By the ledger; None where that could not be read."""
     awaited: set[str] = field(default_factory=set)
     """Keys under which a run may store what is not archived yet; filled where an object is unexplained."""
@@ -223,7 +224,7 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
             "again",
             arriving=arriving.under_way,
         )
-    if evidence.accepted is not None and accepted != [loss.document() for loss in evidence.accepted]:
+    if evidence.verdict is not None and accepted != [loss.document() for loss in accepted_on(evidence.verdict)]:
         flag(
             "stale",
             f"{key} accepted losses",

@@ -58,6 +58,7 @@ class DayResult:
     verdict: Verdict = Verdict.unknown
     reason: str = ""
     manifest: int | None = None
+    manifest_sha256: str | None = None
     found: int = 0
     held: int = 0
     pending: int = 0
