@@ -15,6 +15,7 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetKey,
+    MetadataValue,
     asset_check,
 )
 
@@ -23,6 +24,7 @@ from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.failures import EXPECTED
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
+from pipelines.orchestration.sensors.alerts import CHECK_TODO, OTHER_CHECK_TODO
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.check import audio, event_delivery, overdue, report_agreement, row_counts, verdict
 from pipelines.steps.check.result import CheckResult, Level
@@ -42,7 +44,9 @@ def _plausibility(report: ReportName) -> AssetChecksDefinition:
         """The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the
         date, rows that vanished, and the calls that the other report has.
         """
-        return _shown(lambda: row_counts.report_is_plausible(ledger.open(), report, **_of_date(context, environment)))
+        return _shown(
+            context, lambda: row_counts.report_is_plausible(ledger.open(), report, **_of_date(context, environment))
+        )
 
     return check
 
@@ -62,18 +66,19 @@ def every_recording_is_accounted_for(
     were not pulled: that one is never complete.
     """
     return _shown(
+        context,
         lambda: verdict.every_recording_is_accounted_for(
             verdict.judge_date(
                 ledger.open(), archive.bucket, **_of_date(context, environment), run_id=context.run.run_id
             )
-        )
+        ),
     )
 
 
 @asset_check(asset=RECORDINGS, op_tags=LAST)
 def audio_is_true(context: AssetCheckExecutionContext, ledger: LedgerParam) -> AssetCheckResult:
     """The audio is what the report says: its length agrees, it is not empty, no channel is silent."""
-    return _shown(lambda: audio.audio_is_true(ledger.open(), date.fromisoformat(context.partition_key)))
+    return _shown(context, lambda: audio.audio_is_true(ledger.open(), date.fromisoformat(context.partition_key)))
 
 
 @asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -83,7 +88,9 @@ def mono_and_stereo_agree(
     """Each connected call has a mono recording and each agent leg a stereo one, where the account has those recordings;
     and both reports have the same calls.
     """
-    return _shown(lambda: report_agreement.mono_and_stereo_agree(ledger.open(), **_of_date(context, environment)))
+    return _shown(
+        context, lambda: report_agreement.mono_and_stereo_agree(ledger.open(), **_of_date(context, environment))
+    )
 
 
 @asset_check(asset=AssetKey(EVENTS), op_tags=LAST)
@@ -93,7 +100,7 @@ def every_event_arrived(
     """Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs
     time and no recording: the report names it too.
     """
-    return _shown(lambda: event_delivery.every_event_arrived(ledger.open(), **_of_date(context, environment)))
+    return _shown(context, lambda: event_delivery.every_event_arrived(ledger.open(), **_of_date(context, environment)))
 
 
 @asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -111,7 +118,7 @@ def no_overdue_recordings(
         parts = ledger.open(), ledger.parts(), environment.settings
         return overdue.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
 
-    return _shown(check)
+    return _shown(context, check)
 
 
 OF_A_DATE = (
@@ -145,23 +152,26 @@ def _of_date(context: AssetCheckExecutionContext, environment: Environment) -> d
     return {"day": day, "settings": environment.settings, "now": environment.clock()}
 
 
-def _shown(check: Callable[[], CheckResult]) -> AssetCheckResult:
-    """Return the result as the UI shows it.
+def _shown(context: AssetCheckExecutionContext, check: Callable[[], CheckResult]) -> AssetCheckResult:
+    """Return the result as the UI shows it, with what to do where it fails, and the run that made it.
 
     A check that cannot judge does not pass, and does not fail the run, which archives what it can.
     """
+    made_by = {"run": MetadataValue.dagster_run(context.run.run_id)}
     try:
         result = check()
     except EXPECTED as error:
-        return AssetCheckResult(
-            passed=False, severity=AssetCheckSeverity.ERROR, description=f"This could not be checked: {error}"
-        )
+        sentence = f"This could not be checked: {error}"
+        return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=sentence, metadata=made_by)
+    (key,) = context.selected_asset_check_keys
+    to_do = {} if result.level is Level.ok else {"to_do": CHECK_TODO.get(key.name, OTHER_CHECK_TODO)}
     return AssetCheckResult(
         passed=result.level is Level.ok,
         severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
         description=result.sentence,
         metadata={
             **({VERDICT: str(result.verdict)} if result.verdict else {}),
+            **to_do,
             **without_zeros(result.counts),
             **{
                 name: table(list(rows.columns), rows.to_numpy(object).tolist())
@@ -169,5 +179,6 @@ def _shown(check: Callable[[], CheckResult]) -> AssetCheckResult:
                 if len(rows)
             },
             **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
+            **made_by,
         },
     )

@@ -4,12 +4,13 @@ from datetime import date
 
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
-from assets.presentation import column_schema, table
+from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
 from pipelines.settings import SettingsError
 from pipelines.steps.pull.events import EventsTaken, take_events
+from pipelines.wording import number
 
 
 @asset(
@@ -40,18 +41,26 @@ def end_call_events(
             run_id=context.run.run_id,
         )
     _warn(context, found)
+    of_others = {"of other accounts": found.foreign, "damaged": found.damaged}
+    what = counted({"new": found.new, "changed": found.changed, "known": found.known, **of_others}, "nothing new")
     return MaterializeResult(
         metadata={
+            "summary": f"{number(found.read, 'event')} read for {context.partition_key} from "
+            f"{number(found.files, 'file')}; {what}. Only the reports say whether these are all.",
             "events_read": found.read,
-            "events_new": found.new,
-            "events_changed": found.changed,
-            "events_known": found.known,
             "events_with_link": found.with_link,
-            "events_of_other_accounts": found.foreign,
-            "start_disagrees": found.start_disagrees,
-            "malformed_requests": found.malformed,
-            "damaged_lines": found.damaged,
-            "files_read": found.files,
+            "events_new": found.new,
+            **without_zeros(
+                {
+                    "events_changed": found.changed,
+                    "events_known": found.known,
+                    "events_of_other_accounts": found.foreign,
+                    "start_disagrees": found.start_disagrees,
+                    "malformed_requests": found.malformed,
+                    "damaged_lines": found.damaged,
+                    "files_read": found.files,
+                }
+            ),
             "by_account": table(("account", "new"), sorted(found.account.items())),
         }
     )

@@ -52,13 +52,21 @@ def listing(rows: pd.DataFrame) -> MarkdownMetadataValue:
     texts = rows.astype(str).replace("`", "'", regex=True).to_dict("records")
     lines = [", ".join(f"{name} `{text}`" for name, text in row.items() if text) for row in texts]
     if len(lines) >= LISTED:
-        lines.append(f"Only the first {LISTED} are listed here; the catalog of the date has all of them.")
+        lines.append(
+            f"Only the first {LISTED} are listed here; a page of all is written by `ringcx-archive certificate --date "
+            "<date> --html all.html`."
+        )
     return MetadataValue.md("\n".join(f"- {line}" for line in lines))
 
 
 def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
     """Return the numbers that say something: in a list of names and zeros nobody finds the problem."""
     return {name: number for name, number in numbers.items() if number}
+
+
+def counted(numbers: Mapping[str, int], otherwise: str) -> str:
+    """Return numbers with what they count, as the end of a sentence and without the zeros."""
+    return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or otherwise
 
 
 def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
@@ -70,6 +78,11 @@ def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
     archived = {"archived": by_status[Status.archived]}
     others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
     return {**found, **archived, **without_zeros(others)}
+
+
+def share_held(verdict: DateVerdict) -> dict[str, float]:
+    """Return how many of a hundred expected recordings are held, to plot; absent where no number is expected."""
+    return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
 
 
 def not_held(reasons: pa.Table) -> TableMetadataValue:

@@ -11,6 +11,7 @@ from pydantic import Field
 from assets.presentation import (
     ProgressReporter,
     column_schema,
+    counted,
     counts,
     listing,
     not_held,
@@ -35,6 +36,7 @@ from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.register_links import register_links
 from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import seconds_to_archive
+from pipelines.wording import number
 
 
 def _ids(recording_ids: Sequence[str]) -> MarkdownMetadataValue:
@@ -78,19 +80,22 @@ def recording_links(
             now=environment.clock(),
             run_id=context.run.run_id,
         )
+    recordings, refused = number(found.found, "recording"), sum(found.refused.values())
+    what = counted({"new": found.new, "known": found.known, "with a refused link": refused}, "none so far")
     return MaterializeResult(
         metadata={
+            "summary": f"The rows of {context.partition_key} link to {recordings}; {what}.",
             "dagster/partition_row_count": found.found,
-            "links_in_rows": found.links,
             "recordings_found": found.found,
             "recordings_new": found.new,
-            "recordings_known": found.known,
-            "mono": found.by_layout.get("mono", 0),
-            "stereo": found.by_layout.get("stereo", 0),
             **without_zeros(
                 {
+                    "recordings_known": found.known,
+                    "links_in_rows": found.links,
+                    "mono": found.by_layout.get("mono", 0),
+                    "stereo": found.by_layout.get("stereo", 0),
                     "links_changed": found.relinked,
-                    "links_refused": sum(found.refused.values()),
+                    "links_refused": refused,
                     "of_both_sources": found.joined,
                     "ambiguous": len(found.ambiguous),
                     "held_twice": found.held_twice,

@@ -6,7 +6,7 @@ from datetime import date
 from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
-from assets.presentation import column_schema, table
+from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
 from pipelines.orchestration.failures import as_permanent_failure
@@ -14,6 +14,9 @@ from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, Sou
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import ReportPull, settled_period
+from pipelines.wording import number
+
+_SUMS = ("rows", "new", "changed", "with_link")
 
 
 class WindowConfig(Config):
@@ -52,7 +55,7 @@ def _legacy_report(report: ReportName, description: str) -> AssetsDefinition:
                 clock=environment.clock,
                 log=context.log,
             ).run(settings.ringcx_account_ids)
-        return _result(pulls, whole_day=period.end == bounds[1])
+        return _result(pulls, day, whole_day=period.end == bounds[1])
 
     return pull
 
@@ -101,28 +104,38 @@ def interaction_metadata(
             log=context.log,
             afresh=config.ask_for_every_window,
         ).run(settings.ringcx_account_ids)
-    return _result(pulls, whole_day=period.end == bounds[1])
+    return _result(pulls, day, whole_day=period.end == bounds[1])
 
 
-def _result(pulls: list[PullRecord], *, whole_day: bool) -> MaterializeResult[None]:
-    rows, with_link = sum(pull.rows for pull in pulls), sum(pull.with_link for pull in pulls)
+def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> MaterializeResult[None]:
+    rows, new, changed, with_link = (sum(getattr(pull, name) for pull in pulls) for name in _SUMS)
+    how_far = "whole day"
+    if not whole_day:
+        how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, since the day was not over: run it again"
+    what = counted({"new": new, "changed": changed}, "none new or changed")
+    accounts = number(len(pulls), "account")
     period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
     return MaterializeResult(
         metadata={
+            "summary": f"{number(rows, 'row')} pulled for {day} from {accounts}, {how_far}; {what}.",
             "dagster/partition_row_count": rows,
             "rows_pulled": rows,
-            "rows_new": sum(pull.new for pull in pulls),
-            "rows_changed": sum(pull.changed for pull in pulls),
-            "rows_unchanged": sum(pull.unchanged for pull in pulls),
-            "rows_vanished": sum(pull.vanished for pull in pulls),
             "rows_with_link": with_link,
-            "rows_without_link": rows - with_link,
+            "rows_new": new,
+            **without_zeros(
+                {
+                    "rows_changed": changed,
+                    "rows_unchanged": sum(pull.unchanged for pull in pulls),
+                    "rows_vanished": sum(pull.vanished for pull in pulls),
+                    "rows_without_link": rows - with_link,
+                }
+            ),
             **_oddities(pulls),
             "period": period,
             "whole_day": MetadataValue.bool(whole_day),
             "by_account": table(
-                ("account", "rows", "new", "changed", "vanished", "with_link"),
-                [(pull.account_id, pull.rows, pull.new, pull.changed, pull.vanished, pull.with_link) for pull in pulls],
+                ("account", "rows", "new", "with_link"),
+                [(pull.account_id, pull.rows, pull.new, pull.with_link) for pull in pulls],
             ),
         }
     )

@@ -230,6 +230,7 @@ def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watc
     assert post["title"] == "RingCX Archive: step recordings fails for 2 dates"
     assert f"- {DAYS[0]}, {DAYS[1]}: RINGCX_MEDIA_PASSWORD was refused at the source; correct it." in post["message"]
     assert "http://archive.example.com:3000/runs/" in post["message"]
+    assert "the checks: http://archive.example.com:3000/assets/recordings?view=checks" in post["message"]
     watch.broken = None
     watch.clock.now = datetime.now(UTC)
     watch.run(DAYS[0])

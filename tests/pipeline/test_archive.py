@@ -481,3 +481,28 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
         it.run(day)
     states = it.states(day)
     assert {key: str(state.status) for key, state in states.items() if key in expected} == expected
+
+
+def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far_it_goes(
+    world: Callable[..., Any],
+) -> None:
+    now = datetime.now(UTC)
+    # A zone in which it is about noon: the day of its reports is not over.
+    it = world(ARCHIVE_TIMEZONE=f"Etc/GMT{now.hour - 12:+d}")
+    for day, how_far in ((now.date(), "only up to"), (now.date() - timedelta(days=1), "whole day")):
+        result = it.run(day)
+        assert result.success
+        for asset in ("agent_segment_metadata", "global_call_type_detail", "recording_links"):
+            (event,) = result.asset_materializations_for_node(asset)
+            name, first = next(iter(event.metadata.items()))
+            assert name == "summary"
+            assert str(day) in str(first.value)
+            assert str(first.value).endswith(".")
+            assert (how_far in str(first.value)) is (asset != "recording_links")
+            assert [value.value for value in event.metadata.values()].count(0) <= 3
+        for asset in ("recordings", "daily_manifest"):
+            (event,) = result.asset_materializations_for_node(asset)
+            assert next(iter(event.metadata)) == "verdict"
+        # `recordings` is the percentage that people plot; of a date that is not over nobody knows it.
+        (sealed,) = result.asset_materializations_for_node("daily_manifest")
+        assert ("percent_held" in sealed.metadata) is (how_far == "whole day")

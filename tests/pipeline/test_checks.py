@@ -24,6 +24,7 @@ from dagster import (
     AssetKey,
     DagsterRunStatus,
     Definitions,
+    MetadataValue,
     TableMetadataValue,
 )
 
@@ -142,6 +143,8 @@ def test_a_date_whose_reports_were_never_pulled_is_never_complete(
     assert (found.passed, found.severity) == (False, ERROR)
     assert "never pulled" in (found.description or "")
     assert figures(found)["reports_not_pulled"] == 2
+    assert "Run the date again" in figures(found)["to_do"]
+    assert found.metadata["run"] == MetadataValue.dagster_run(it.instance.get_runs(limit=1)[0].run_id)
     assert it.run(recent[0], select=["agent_segment_metadata"]).success
     found = check(it, "every_recording_is_accounted_for", recent[0])
     assert not found.passed

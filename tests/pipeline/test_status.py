@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import AssetKey
 
 from pipelines.archive.proof.manifest import latest_manifest
+from pipelines.definitions import build_defs
 from pipelines.ledger.states import Status, final
 from pipelines.steps.check.verdict import Verdict, sentence_of, worst
 from sandbox.faults import Faults, Where
@@ -70,6 +72,16 @@ def test_each_verdict_is_given_to_the_date_that_deserves_it(dates: Dates, capsys
     for row in answer["dates"][1:]:
         assert f"{row['date']}: {row['sentence']}" in printed
     assert next(line.split()[2] for line in printed.splitlines() if line.startswith(str(dates.unknown))) == "?"
+
+
+def test_a_backfill_of_only_what_is_missing_takes_the_date_that_was_never_pulled(dates: Dates) -> None:
+    assert dates.it.states(dates.unknown), "no call is stored under the date that was not pulled"
+    defs, days = build_defs(environment=dates.it.environment), [str(dates.waiting), str(dates.unknown)]
+    for name in ("recordings", "daily_manifest"):
+        partitions = defs.resolve_assets_def(name).partitions_def
+        status = dates.it.instance.get_status_by_partition(AssetKey(name), days, partitions)
+        assert status is not None
+        assert (status[days[0]] is None, status[days[1]]) == (False, None)
 
 
 def test_exit_codes_and_verify_tell_the_verdicts_apart(

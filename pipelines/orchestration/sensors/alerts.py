@@ -151,7 +151,10 @@ def _news(instance: DagsterInstance, state: AlertState, ui_url: str | None) -> d
 def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> Iterator[tuple[str, Problem | None]]:
     """Yield the key and the problem, None for success, of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
-    where = f"{ui_url}/runs/{run.run_id}" if ui_url else f"run {run.run_id} in the Dagster UI"
+    where = f"run {run.run_id} in the Dagster UI"
+    if ui_url:
+        checks = f"; the checks: {ui_url}/assets/recordings?view=checks" if date else ""
+        where = f"{ui_url}/runs/{run.run_id}{checks}"
     will_retry = run.tags.get(WILL_RETRY_TAG) == "true"
     of_run, failed = f"{RUN}{run.job_name}", False
     problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
