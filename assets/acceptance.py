@@ -64,7 +64,7 @@ def decide_on_losses(
         )
     for day, found in decided.verdicts.items():
         if day >= environment.settings.archive_start_date:  # earlier ones have no partition
-            yield evaluation(found)
+            yield evaluation(found, context.run.run_id)
     dates = [(str(day), str(found.verdict), found.sentence) for day, found in decided.verdicts.items()]
     metadata: dict[str, Any] = {
         "sentence": decided.sentence,

@@ -132,12 +132,13 @@ OF_A_DATE = (
 )
 
 
-def evaluation(of_date: verdict.DateVerdict) -> AssetCheckEvaluation:
+def evaluation(of_date: verdict.DateVerdict, run_id: str) -> AssetCheckEvaluation:
     """Return what the check `every_recording_is_accounted_for` would say, for a job that changed the verdict."""
-    result = _shown(lambda: verdict.every_recording_is_accounted_for(of_date))
+    name = every_recording_is_accounted_for.check_key.name
+    result = _result(name, run_id, lambda: verdict.every_recording_is_accounted_for(of_date))
     return AssetCheckEvaluation(
         RECORDINGS,
-        every_recording_is_accounted_for.check_key.name,
+        name,
         passed=result.passed,
         metadata=result.metadata,
         severity=result.severity,
@@ -153,18 +154,23 @@ def _of_date(context: AssetCheckExecutionContext, environment: Environment) -> d
 
 
 def _shown(context: AssetCheckExecutionContext, check: Callable[[], CheckResult]) -> AssetCheckResult:
+    """Return the result of the check that the context runs, as the UI shows it."""
+    (key,) = context.selected_asset_check_keys
+    return _result(key.name, context.run.run_id, check)
+
+
+def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> AssetCheckResult:
     """Return the result as the UI shows it, with what to do where it fails, and the run that made it.
 
     A check that cannot judge does not pass, and does not fail the run, which archives what it can.
     """
-    made_by = {"run": MetadataValue.dagster_run(context.run.run_id)}
+    made_by = {"run": MetadataValue.dagster_run(run_id)}
     try:
         result = check()
     except EXPECTED as error:
         sentence = f"This could not be checked: {error}"
         return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=sentence, metadata=made_by)
-    (key,) = context.selected_asset_check_keys
-    to_do = {} if result.level is Level.ok else {"to_do": CHECK_TODO.get(key.name, OTHER_CHECK_TODO)}
+    to_do = {} if result.level is Level.ok else {"to_do": CHECK_TODO.get(name, OTHER_CHECK_TODO)}
     return AssetCheckResult(
         passed=result.level is Level.ok,
         severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
