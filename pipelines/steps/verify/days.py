@@ -10,7 +10,7 @@ from functools import partial
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
-from pipelines.archive.proof.attestation import read_witnesses
+from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry
 from pipelines.archive.proof.signature import Verifier
@@ -222,7 +222,7 @@ class _Day:
 
     def _is_written_to(self, day: date) -> bool:
         """Whether a run has just written states of a date, and has not sealed it yet."""
-        attested, _ = read_witnesses(self._archive.bucket, _STATES, day)
+        attested, _ = read_attestations(self._archive.bucket, _STATES, day)
         fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
