@@ -10,15 +10,15 @@ export DAGSTER_HOME := $(CURDIR)
 .PHONY: help install demo ui receiver bench test lint types imports unit dates lock clean
 
 help:
-	@echo "make install  what production needs and no more, in .venv: the command, the UI, the receiver, PostgreSQL"
-	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show what came of it"
-	@echo "make ui     the Dagster UI and daemon, over the demo or over the account in .env"
+	@echo "make install  install only what production needs into .venv: the command, the UI, the receiver, the PostgreSQL driver"
+	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show the result"
+	@echo "make ui     run the Dagster UI and daemon, for the demo or for the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
 	@echo "make test   lint, types, import rules and the whole test suite"
 	@echo "make dates  the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
-	@echo "make bench  measure transfer, limits, ledger and receiver beside their peers; takes about ten minutes"
+	@echo "make bench  measure transfer, limits, ledger and receiver against their peers; takes about ten minutes"
 	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
-	@echo "make clean  remove .venv and the demo's data; the history of runs and what an account left in data/ stay"
+	@echo "make clean  remove .venv and the demo's data; keep the run history and an account's data"
 
 $(READY): requirements.lock pyproject.toml
 	@$(NEW_ENOUGH)

@@ -1,4 +1,4 @@
-"""Accept losses in the UI. A job and no asset: it decides on what was lost, and makes no data."""
+"""Accept losses in the UI. A job, not an asset: it makes no data."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,20 +17,20 @@ from pipelines.steps.seal.acceptance import Decision, decide
 
 _SHOWN = 5
 _DESCRIPTION = (
-    "Accept losses that somebody has looked at, as `ringcx-archive accept` does: who, when and why are written to the "
-    "ledger and sealed in the manifests, and the dates become complete if nothing else is wrong. `revoke` takes "
-    "acceptances back. Give recording ids, or a date and a reason. Fails if something was refused; the rest is done."
+    "Accept losses that somebody has reviewed, as `ringcx-archive accept` does. The ledger and the manifests record "
+    "who accepted them, when and why, and each date becomes complete if nothing else is wrong. `revoke` revokes "
+    "acceptances. Give recording ids, or a date and a reason. The job fails if anything was refused; the rest is done."
 )
 
 
 class AcceptConfig(Config):
     """Which losses to accept, why, and by whom."""
 
-    recording_ids: list[str] = Field(default=[], description="As the check of the date lists them.")
+    recording_ids: list[str] = Field(default=[], description="As listed in the check of the date.")
     date: str = Field(default="", description="YYYY-MM-DD; with `reason`, instead of ids.")
     reason: str = Field(default="", description="The reason of the date's losses, such as not_found.")
-    why: str = Field(description="A ticket, and nobody's personal data. It is sealed.")
-    accepted_by: str = Field(description="A role, and nobody's personal data. It is sealed.")
+    why: str = Field(description="A ticket, without personal data. It is sealed.")
+    accepted_by: str = Field(description="A role, without personal data. It is sealed.")
     revoke: bool = Field(default=False, description="Revoke acceptances instead.")
 
 
@@ -42,7 +42,7 @@ def decide_on_losses(
     ledger: LedgerParam,
     archive: ArchiveParam,
 ) -> Iterator[AssetCheckEvaluation | Output[None]]:
-    """Accept the losses of the config, or revoke that, and fail with a sentence if something was refused."""
+    """Accept the losses that the config names, or revoke it, and fail with a sentence if anything was refused."""
     with as_permanent_failure():
         decision = Decision(
             recording_ids=config.recording_ids,

@@ -53,7 +53,7 @@ def listing(rows: pd.DataFrame) -> MarkdownMetadataValue:
     lines = [", ".join(f"{name} `{text}`" for name, text in row.items() if text) for row in texts]
     if len(lines) >= LISTED:
         lines.append(
-            f"Only the first {LISTED} are listed here; a page of all is written by `ringcx-archive certificate --date "
+            f"Only the first {LISTED} are listed here. For a page with all of them: `ringcx-archive certificate --date "
             "<date> --html all.html`."
         )
     return MetadataValue.md("\n".join(f"- {line}" for line in lines))

@@ -55,7 +55,7 @@ class SettingsError(Exception):
 
 
 def _valid(accepts: Callable[[Any], object], sentence: str) -> AfterValidator:
-    """Return a validator that says `sentence` of a value that `accepts` answers with an error or with nothing."""
+    """Return a validator that rejects a value with `sentence` if `accepts` raises ValueError or returns nothing."""
 
     def check(value: object) -> object:
         try:

@@ -34,7 +34,7 @@ def main() -> int:
             succeeded, _ = archive(days, Environment())
             _summary(days)
     except (KeyboardInterrupt, Stopped) as stopped:
-        _say(f"{str(stopped) or 'Stopped.'} Go on with: ringcx-archive demo")
+        _say(f"{str(stopped) or 'Stopped.'} Continue with: ringcx-archive demo")
         return 130
     return 0 if succeeded else 1
 
@@ -58,8 +58,8 @@ def _summary(days: list[date]) -> None:
         for (status, reason), number in sorted(explained.items()):
             _say(f"  {number:>4}  {status:<9} {reason}")
     if soonest:
-        who = "by the sensor of `ringcx-archive ui` or the next run"
-        _say(f"Pending ones are tried again from {min(soonest):%H:%M} UTC on, {who}.")
+        who = "by the sensor of `ringcx-archive ui` or by the next run"
+        _say(f"Pending recordings are retried from {min(soonest):%H:%M} UTC, {who}.")
     bucket = DATA / "s3" / environment.settings.archive_bucket
     _say(
         f"\nRecordings  {_relative(bucket / 'recordings')}/date=…/account_id=…/layout=…/"

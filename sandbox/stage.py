@@ -2,7 +2,7 @@
 `data/demo/`.
 
 Fixed ports, because links hold the sandbox's address: another port would make every link of the last demo look changed.
-Another folder than the project's takes all of `data/` when `DEMO_HOME` names it.
+`DEMO_HOME` names another folder than the project's for all of `data/`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StageBusy(ClickException):
 def _port(variable: str, default: str) -> int:
     text = os.environ.get(variable) or default
     if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise StageBusy(f"{variable} must be the number of a port")
+        raise StageBusy(f"{variable} must be a port number")
     return int(text)
 
 

@@ -85,7 +85,7 @@ def signature_key(key: str) -> str:
 
 
 def attestation_prefix(prefix: str, kind: str, day: date) -> str:
-    """What the keys of all attestations of one kind and day begin with; `kind` is a folder's name."""
+    """Return the prefix of the keys of all attestations of a kind and day; `kind` is a folder's name."""
     return f"{prefix}witnesses/{kind}/date={day.isoformat()}/"
 
 

@@ -1,4 +1,4 @@
-"""`ringcx-archive accept`: accepts losses that somebody has looked at, or revokes that.
+"""`ringcx-archive accept`: accepts losses that somebody has reviewed, or revokes acceptances.
 
 What may be accepted: `steps/seal/acceptance`. Needs no log-in to RingCX and no Dagster.
 """
@@ -54,9 +54,9 @@ def _user() -> str:
 @click.argument("recording_ids", nargs=-1)
 @date_option("--date", "day", "Accept the losses of this date, instead of --from and --to.")
 @date_range(required=False)
-@click.option("--reason", default="", help="With dates: the reason of the losses, as `status` shows it.")
-@click.option("--why", required=True, help="Why: a ticket, and nobody's personal data. It is sealed.")
-@click.option("--by", "accepted_by", default=_user, show_default="the user of this system", help="By whom.")
+@click.option("--reason", default="", help="With dates: the reason for the losses, as `status` shows it.")
+@click.option("--why", required=True, help="Why: a ticket, without personal data. It is sealed.")
+@click.option("--by", "accepted_by", default=_user, show_default="your user name", help="By whom: a role. Sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @json_file("what was decided and refused")
 @pass_outside
@@ -73,7 +73,7 @@ def command(
     revoke: bool,
     file: Path | None,
 ) -> int:
-    """Accept losses that somebody has looked at, so that their dates become complete, or revoke that.
+    """Accept losses that somebody has reviewed, so that their dates become complete, or revoke acceptances.
 
     Give recording ids, or dates and a reason. Writes to the ledger and seals the dates again. Exit code 0: nothing was
     refused; 1: something was, and the rest was done.

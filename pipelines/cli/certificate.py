@@ -145,7 +145,7 @@ def _section(of_date: Mapping[str, Any]) -> str:
         parts += ["<h3>Recordings</h3>", note, _table(_COLUMNS, rows_of, kind="recordings")]
     if of_date["accepted_losses"]:
         rows_of = [[loss[name] for name in AcceptedLoss._fields] for loss in of_date["accepted_losses"]]
-        note = "<p>Somebody looked at these losses and accepted them.</p>"
+        note = "<p>These losses were reviewed and accepted.</p>"
         parts += ["<h3>Accepted losses</h3>", note, _table(AcceptedLoss._fields, rows_of)]
     if of_date["commands"]:
         commands = escape("\n".join(of_date["commands"]))

@@ -9,7 +9,7 @@ from pipelines.cli.options import Command, example, from_sandbox
 
 @click.command(cls=Command, epilog=example("demo", "ui"))
 def command() -> int:
-    """Archive two dates of a sandbox RingCX into a local S3, and show what came of it. Needs no account.
+    """Archive two dates of a sandbox RingCX into a local S3, and show the result. Needs no account.
 
     Only in a checkout of the project. `ringcx-archive ui` shows the result. Exit code 0: both runs succeeded.
     """

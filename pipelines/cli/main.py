@@ -19,12 +19,12 @@ from pipelines import __version__
 _COMMANDS = MappingProxyType(
     {
         "demo": "Archive two dates of a sandbox RingCX into a local S3.",
-        "ui": "Run the Dagster UI and daemon, over the account in .env or over the demo.",
+        "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
         "run": "Archive dates now, one after another.",
         "status": "Show which dates are complete, and what the others lack.",
         "verify": "Prove that the archive of some dates is as it was sealed.",
         "certificate": "Certify what is archived of some dates, as a page and as JSON.",
-        "accept": "Accept losses that somebody has looked at, or revoke that.",
+        "accept": "Accept losses that somebody has reviewed, or revoke acceptances.",
         "plan": "Show what a backfill of some dates would take.",
         "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
         "receiver": "Receive End Call Events from RingCX.",

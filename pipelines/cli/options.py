@@ -120,7 +120,7 @@ def whole_file(file: Path) -> Iterator[TextIO]:
 
 
 def check_range(first: date, last: date, today: date, start: date = _FIRST) -> None:
-    """See to it that the range has a date, none before `start`, and none that is yet to come.
+    """Require a range that has a date, none before `start` and none in the future.
 
     Raises:
         UsageError: it has not.
@@ -131,14 +131,14 @@ def check_range(first: date, last: date, today: date, start: date = _FIRST) -> N
         raise click.UsageError(f"{first} is before {_FIRST}: give a later date")
     if first < start:
         raise click.UsageError(
-            f"{first} is before the first date that there is, {start}: give a later date, or set ARCHIVE_START_DATE"
+            f"{first} is before the first date of the archive, {start}: give a later date, or set ARCHIVE_START_DATE"
         )
     if last > today:
         raise click.UsageError(f"{last} is in the future: give {today} or an earlier date")
 
 
 def check_dagster_home() -> None:
-    """See to it that runs come into the history of the Dagster UI, and not into another one.
+    """Require that runs go into the history that the Dagster UI shows.
 
     Raises:
         ClickException: DAGSTER_HOME is not set, or the history is elsewhere.
@@ -151,18 +151,18 @@ def check_dagster_home() -> None:
         raise click.ClickException(f"DAGSTER_HOME is not an absolute path: {remedy}")
     file = Path(home) / "dagster.yaml"
     if not file.is_file():
-        raise click.ClickException(f"There is no dagster.yaml in {home}, which DAGSTER_HOME names: {remedy}")
+        raise click.ClickException(f"DAGSTER_HOME is {home}, where there is no dagster.yaml: {remedy}")
     relative = re.search(r"^\s*base_dir:\s*[\w.]", file.read_text("utf-8"), re.MULTILINE)
     if relative and here != Path(home).resolve():
         raise click.ClickException(
-            f"The working folder is {here}, and dagster.yaml keeps the history in a folder beneath it: go to {home}"
+            f"The working folder is {here}, but the run history is kept in {home}: change to that folder"
         )
 
 
 def stop_like_ctrl_c() -> None:
-    """Raise KeyboardInterrupt on SIGTERM and when the terminal is closed, too.
+    """Raise KeyboardInterrupt also on SIGTERM, and when the terminal is closed unless under `nohup`.
 
-    And on SIGINT where it is ignored, as behind `&`: children inherit that, and could not be stopped. `nohup` holds.
+    SIGINT too where it is ignored, as after `&`: children inherit that, and could not be stopped.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -174,7 +174,7 @@ def stop_like_ctrl_c() -> None:
 
 
 def from_sandbox(name: str) -> ModuleType:
-    """Import a module of the sandbox, which no wheel holds.
+    """Import a module of the sandbox, which the wheel does not contain.
 
     Raises:
         ClickException: there is no sandbox.

@@ -48,9 +48,9 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
 @date_range(required=False)
 @pass_outside
 def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
-    """Archive dates now, one after another. What is archived already is not downloaded again.
+    """Archive dates now, one after another. Recordings already archived are not downloaded again.
 
-    The runs are those of the Dagster UI and in its history; stop them there, or here with Ctrl-C. Exit code 0: every
+    The runs appear in the Dagster UI like any other; stop them there, or here with Ctrl-C. Exit code 0: every
     date is complete; 1: one has gaps, or its run failed; 3: one waits or is unknown.
     """
     if bool(dates) == bool(first or last) or bool(first) != bool(last):
@@ -67,7 +67,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     except Stopped as stopped:
         left = [str(day) for day in stopped.left]
         again = " ".join(left) if len(left) < 4 else f"--from {left[0]} --to {left[-1]}"
-        click.echo(f"{stopped} Go on with: ringcx-archive run {again}")
+        click.echo(f"{stopped} Continue with: ringcx-archive run {again}")
         return 130
     return EXIT_CODES[verdict] if succeeded else 1
 
@@ -101,7 +101,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                 raise Stopped(_what_is_stored(environment, day, run_id), days[at:]) from None
             if started.status is not DagsterRunStatus.SUCCESS:
                 succeeded = False
-                click.echo(f"{day}  the run FAILED; its page in the Dagster UI and {log} say more")
+                click.echo(f"{day}  the run FAILED; see its page in the Dagster UI, or {log}")
             verdicts.append(Verdict(row["verdict"]))
             click.echo(f"{day}  {row['verdict']}: {row['sentence']}")
     return succeeded, worst(verdicts)

@@ -1,4 +1,4 @@
-"""`ringcx-archive ui`: the Dagster UI and daemon, over the account of `.env`, or over the demo where there is none."""
+"""`ringcx-archive ui`: the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STOP_SECONDS = 30.0
     help="The UI's port. Also: UI_PORT.",
 )
 def command(port: int) -> None:
-    """Run the Dagster UI and daemon until Ctrl-C, on 127.0.0.1: over the account in .env, or over the demo.
+    """Run the Dagster UI and daemon on 127.0.0.1 until Ctrl-C, for the account in .env or for the demo.
 
     The daemon runs the schedules and sensors. Exit code 0: it was stopped.
     """
@@ -47,7 +47,7 @@ def command(port: int) -> None:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or dotenv_values(ENV_FILE).get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
             check_dagster_home()
-            click.echo("Using the account of .env.")
+            click.echo("Using the account in .env.")
         else:
             stage = from_sandbox("stage")
             stage.settle_in()
@@ -79,9 +79,9 @@ def _serve(workspace: Path, port: int) -> None:
         [*command, "--host", "127.0.0.1", "--port", str(port)], start_new_session=True
     )
     try:
-        raise click.ClickException(f"Dagster ended by itself, with exit code {child.wait()}; it says why above")
+        raise click.ClickException(f"Dagster stopped by itself with exit code {child.wait()}; see its output above")
     except KeyboardInterrupt:
-        click.echo("Stopping Dagster; a run in progress is broken off, and loses nothing.")
+        click.echo("Stopping Dagster. A run in progress is stopped too, and nothing that it stored is lost.")
         # All of them: a run's worker is not told by the others, and would go on without them.
         os.killpg(child.pid, signal.SIGINT)
         child.wait(STOP_SECONDS)
@@ -93,7 +93,7 @@ def _serve(workspace: Path, port: int) -> None:
 
 
 def _wait_for_workers(group: int) -> None:
-    """Until no process of the group is left, so that a run can still write down that it was broken off."""
+    """Wait until no process of the group is left, so that a run can still record that it was stopped."""
     deadline = time.monotonic() + STOP_SECONDS
     with suppress(ProcessLookupError):
         while time.monotonic() < deadline:

@@ -123,7 +123,7 @@ def command(
 ) -> int:
     """Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.
 
-    What a run that is under way may have put counts as arriving, and not as a discrepancy.
+    What a run that is under way may have written counts as arriving, not as a discrepancy.
 
     Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one waits or is
     unknown.

@@ -65,7 +65,7 @@ class PullRecord:
 class Acceptance:
     """Somebody's decision on a lost recording: to accept the loss, or no longer to (`accepted` is False).
 
-    It holds only while the recording is in the state, for the reason and in the epoch that were looked at.
+    It holds only while the recording is in the state, for the reason and in the epoch that were reviewed.
     """
 
     recording_id: str
@@ -80,7 +80,7 @@ class Acceptance:
     run_id: str
 
     def holds(self, status: str, reason: str | None, epoch: int) -> bool:
-        """Whether a recording that is lost in this way is accepted."""
+        """Tell whether this accepts the loss of a recording in that state, for that reason and in that epoch."""
         return self.accepted and (self.status, self.reason, self.epoch) == (status, reason or "", epoch)
 
 

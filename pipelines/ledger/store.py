@@ -167,7 +167,7 @@ class Ledger:
             self._append(_folder("accepted_losses", day), [acceptances_table(of_day)])
 
     def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
-        """Return the latest decision on each recording of those dates that there is one on, by recording id."""
+        """Return the latest decisions on recordings of those dates, by recording id."""
         folders = [_folder("accepted_losses", day) for day in sorted(set(days))]
         lines = pa.concat_tables([ACCEPTANCE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
         latest = acceptances_from(_latest(lines, "recording_id", lines.select(["at"])))

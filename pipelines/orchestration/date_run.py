@@ -1,7 +1,7 @@
 """A run of one date in a process of its own, recorded as one that was launched in the UI.
 
-It starts at once, without a daemon. Dagster's limits of runs count it, and the limits of pools hold for its steps. The
-sensors that alert and that come back for failed reports ignore a run without the code location that it is given here.
+It starts at once, without a daemon. It counts towards Dagster's limit on runs, and its steps keep the limits of pools.
+The sensors for alerts and for failed reports ignore a run without a code location, so it gets one here.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class DateRun:
 
     @property
     def status(self) -> DagsterRunStatus:
-        """How far the run is."""
+        """The run's status now."""
         run = self.instance.get_run_by_id(self.run.run_id)
         return run.status if run else DagsterRunStatus.FAILURE
 
@@ -110,6 +110,6 @@ def _require_end(started: DateRun) -> None:
     """Record an end for a run whose process died without one: it would stay unfinished, and keep its date."""
     status = started.status
     if status is DagsterRunStatus.CANCELING:
-        started.instance.report_run_canceled(started.run, "The run was stopped; the next run takes up the rest.")
+        started.instance.report_run_canceled(started.run, "The run was stopped; the next run continues from there.")
     elif status in {DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}:
-        started.instance.report_run_failed(started.run, "The process of the run ended before the run did.")
+        started.instance.report_run_failed(started.run, "The run's process ended too early; run the date again.")

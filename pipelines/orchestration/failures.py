@@ -62,5 +62,5 @@ def as_permanent_failure() -> Iterator[None]:
     except DagsterExecutionInterruptedError:
         # As itself, so that the steps after it do not begin, and without the trace of what the step was doing.
         raise DagsterExecutionInterruptedError(
-            "The run was stopped. What it stored stays, and the next run of the date takes up the rest."
+            "The run was stopped. What it stored is kept, and the next run of the date continues from there."
         ) from None

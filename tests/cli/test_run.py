@@ -55,13 +55,13 @@ def history(folder: Path) -> list[str]:
         (("18.11.2026",), {}, "18.11.2026 is not a date of the calendar; write it like 2026-11-18"),
         (("2026-02-30",), {}, "2026-02-30 is not a date of the calendar"),
         (("2026-12-01",), {}, "2026-12-01 is in the future: give 2026-11-24 or an earlier date"),
-        (("2026-10-31",), {}, "2026-10-31 is before the first date that there is, 2026-11-01: give a later date, or"),
+        (("2026-10-31",), {}, "2026-10-31 is before the first date of the archive, 2026-11-01: give a later date, or"),
         ((), {}, "Give dates, or both --from and --to"),
         (("--from", DAY), {}, "Give dates, or both --from and --to"),
         (("--from", DAY, "--to", "2026-11-17"), {}, "--from 2026-11-18 is after --to 2026-11-17"),
         ((DAY,), {"DAGSTER_HOME": ""}, "DAGSTER_HOME is not set: set it to the absolute path of the folder that holds"),
         ((DAY,), {"DAGSTER_HOME": "home"}, "DAGSTER_HOME is not an absolute path"),
-        ((DAY,), {"DAGSTER_HOME": "/nowhere"}, "There is no dagster.yaml in /nowhere, which DAGSTER_HOME names"),
+        ((DAY,), {"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME is /nowhere, where there is no dagster.yaml"),
         ((DAY,), {"ARCHIVE_START_DATE": ""}, "ARCHIVE_START_DATE is not set: give the first date to archive"),
         ((DAY,), {"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set: name the S3 bucket"),
         ((DAY,), {"RINGCX_ACCOUNT_IDS": ""}, "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids"),
@@ -97,7 +97,7 @@ def test_another_working_folder_starts_no_second_history(
     monkeypatch.chdir(tmp_path)
     assert run(DAY) == 2
     assert capsys.readouterr().err == (
-        f"The working folder is {tmp_path}, and dagster.yaml keeps the history in a folder beneath it: go to {home}.\n"
+        f"The working folder is {tmp_path}, but the run history is kept in {home}: change to that folder.\n"
     )
     assert history(tmp_path) == ["home"]
 

@@ -70,9 +70,7 @@ def test_the_demo_names_the_port_of_its_sandbox(taken: int, port: str, tmp_path:
     environment = {**os.environ, "DEMO_HOME": str(tmp_path), "SANDBOX_PORT": value}
     command = [sys.executable, "-m", "pipelines.cli.main", "demo"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    sentence = (
-        f"Port {value} of 127.0.0.1 is in use" if port == "taken" else "SANDBOX_PORT must be the number of a port"
-    )
+    sentence = f"Port {value} of 127.0.0.1 is in use" if port == "taken" else "SANDBOX_PORT must be a port number"
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(sentence)
     assert ended.stderr.count("\n") == 1

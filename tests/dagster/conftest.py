@@ -244,7 +244,7 @@ def slow(dagster: Dagster, day: date) -> Faults:
 
 def assert_without_a_trace_of_its_work(errors: list[str]) -> None:
     """A terminated run says in a sentence that nothing is lost, not where in the fetch it was."""
-    assert any("The run was stopped. What it stored stays, and the next run of the date" in error for error in errors)
+    assert any("The run was stopped. What it stored is kept, and the next run of the date" in error for error in errors)
     assert not [error for error in errors if "fetcher.py" in error or "During handling" in error]
 
 

@@ -81,7 +81,7 @@ def test_ctrl_c_ends_the_demo_with_what_was_stored_and_how_to_go_on(tmp_path: Pa
         assert process.wait(60) == 130
         assert processes_of(process.pid) == {}
     sentence = (
-        r"Stopped after the run of \S+ had stored \d+ recordings?; nothing is lost. Go on with: ringcx-archive demo"
+        r"Stopped after the run of \S+ had stored \d+ recordings?; nothing is lost. Continue with: ringcx-archive demo"
     )
     assert re.fullmatch(sentence, log.read_text().splitlines()[-1])
 

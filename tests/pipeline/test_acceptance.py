@@ -259,14 +259,16 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     decided = stores.decide(*(f"1/{one}" for one in ids))
     assert {one.recording_id for one in decided.written} == {"1/lost", "1/rejected", "1/denied"}
     said = {sentence.split(" ")[0]: sentence for sentence in decided.refused if sentence.startswith("1/")}
-    assert said["1/waits"] == "1/waits is pending and not lost: its next attempt is at 2026-11-25 13:00 UTC."
-    assert said["1/late"] == "1/late is pending and not lost: its next attempt was due at 2026-11-25 10:00 UTC."
+    assert said["1/waits"] == "1/waits is pending, not lost: its next attempt is at 2026-11-25 13:00 UTC."
+    assert said["1/late"] == "1/late is pending, not lost: its next attempt was due at 2026-11-25 10:00 UTC."
     assert said["1/held"].startswith("1/held is archived: there is no loss to accept.")
     assert "If its object is gone or altered" in said["1/gone"]
-    assert said["1/name"] == "1/name is another name of 1/lost: give that id."
+    assert said["1/name"] == "1/name is another name for 1/lost: give that id."
     assert said["1/unpulled"].startswith(f"1/unpulled is missing, but {NEXT} is unknown: agent_segment_metadata of")
-    assert [one for one in decided.refused if not one.startswith("1/")] == ["The ledger does not know '1/never-seen'."]
-    assert decided.sentence == "3 losses were accepted; 7 refused."
+    assert [one for one in decided.refused if not one.startswith("1/")] == [
+        "The ledger has no recording '1/never-seen'."
+    ]
+    assert decided.sentence == "3 losses were accepted; 7 were refused."
     assert stores.verdict().counts["object_gone"] == 1
 
 
@@ -276,14 +278,14 @@ def test_losses_are_accepted_by_date_and_reason_and_others_are_not(stores: Store
     stores.ledger.append_states([lost("of-next", day=NEXT, found_on=NEXT), stores.over_midnight("midnight")])
     decided = stores.decide(days=(DAY, NEXT), reason="not_found")
     assert [one.recording_id for one in decided.written] == ["1/a", "1/b", "1/midnight"]
-    assert [one.split(".")[0] for one in decided.refused] == [f"Nothing of {NEXT} can be decided"]
+    assert [one.split(".")[0] for one in decided.refused] == [f"No decision can be recorded for {NEXT}"]
     assert set(decided.verdicts) == {DAY, NEXT}
     again = stores.decide(days=(DAY,), reason="not_found")
     assert (again.written, again.unchanged, again.refused) == ([], 3, [])
     assert again.sentence == "0 losses were accepted; 3 had been accepted before."
     (none,) = stores.decide(days=(DAY,), reason="link_refused").refused
     assert none.startswith(f"No recording of {DAY} is lost for the reason `link_refused`")
-    assert none.endswith("; those of other reasons: 3 `not_found`, 1 `silent`.")
+    assert none.endswith("; other reasons on these dates: 3 `not_found`, 1 `silent`.")
 
 
 def test_a_revoked_acceptance_is_a_gap_again_and_both_decisions_stay_in_the_ledger(stores: Stores) -> None:
@@ -433,7 +435,8 @@ def test_a_damaged_part_that_no_attestation_names_is_named_and_stops_no_other_da
     decided = stores.decide("1/a", "1/b")
     assert [one.recording_id for one in decided.written] == ["1/b"]
     (refused,) = decided.refused
-    assert refused.startswith(f"Nothing was decided on 1 recording of {DAY}: the ledger's part {name} cannot be read")
+    undecided = f"No decision was recorded for 1 recording of {DAY}"
+    assert refused.startswith(f"{undecided}: the ledger's part {name} cannot be read")
     assert name in stores.decide(days=(DAY,), reason="not_found").refused[0]
 
 
@@ -530,12 +533,12 @@ def test_command_and_job_do_the_rest_when_something_is_refused_and_say_so(
     stores.ledger.append_states([lost("a"), lost("b"), pending("c")])
     assert stores.command("1/c", "1/a") == 1
     printed = capsys.readouterr().out
-    assert "refused: 1/c is pending and not lost" in printed
-    assert "1 loss was accepted; 1 refused.\n" in printed
+    assert "refused: 1/c is pending, not lost" in printed
+    assert "1 loss was accepted; 1 was refused.\n" in printed
     ran = stores.job(recording_ids=["1/c", "1/b"])
     assert not ran.success
     (failure,) = [event.step_failure_data for event in ran.all_events if event.is_step_failure]
-    assert "1 loss was accepted; 1 refused. 1/c is pending" in failure.user_failure_data.description
+    assert "1 loss was accepted; 1 was refused. 1/c is pending" in failure.user_failure_data.description
     (check,) = ran.get_asset_check_evaluations()
     assert check.description == stores.verdict().sentence
     assert set(stores.verdict().accepted) == {"1/a", "1/b"}

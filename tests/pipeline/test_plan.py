@@ -374,7 +374,7 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
         (("--from", "2026-11-20", "--to", "2026-11-25"), "is in the future"),
         (("--from", "2026-13-20", "--to", "2026-11-21"), "not a date of the calendar"),
         (("--from", "yesterday", "--to", "2026-11-21"), "yesterday is not a date"),
-        (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date that there is, 2020-01-01"),
+        (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date of the archive, 2020-01-01"),
         (("--from", "2026-11-20", "--to", "2026-11-21", "--json", "nowhere/plan.json"), "there is no folder nowhere"),
     ],
 )

@@ -157,7 +157,7 @@ def test_verify_names_a_sealed_verdict_that_is_not_that_of_the_ledger(
     seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
     result, (difference,) = verified(stores, FIRST)
     assert (difference.kind, difference.arriving, result.verdict) == ("verdict_differs", False, "gaps")
-    assert "is complete, and by the ledger it is waiting" in difference.sentence
+    assert "is complete, but the ledger says waiting" in difference.sentence
 
 
 def test_a_manifest_sealed_on_a_damaged_ledger_says_what_is_damaged(stores: Stores, tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ def test_one_hosts_silence_is_that_hosts_lasts_minutes_and_is_logged(
     client = make(answer)
     with pytest.raises(SourceUnavailable):
         get(client, "https://one.example/?file=hush", limit="media")
-    assert "one.example asked for 999999 s of silence" in caplog.text
+    assert "one.example asked for a pause of 999999 s" in caplog.text
     assert "hush" not in caplog.text
     assert get(client, "https://two.example/", limit="media").status_code == 200
     with pytest.raises(SourceUnavailable, match="silence"):

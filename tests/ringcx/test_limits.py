@@ -104,7 +104,7 @@ def test_a_wait_of_many_seconds_is_announced_once_with_the_time_it_takes(where: 
     assert said == [
         "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
         "Waiting for a permit of the limit `metadata` of account 15300002: about 15 minutes.",
-        "Waiting for the pause that the source asked for (`media@host`) of account 15300002: about 60 s.",
+        "Waiting for the end of a pause RingCX asked for (`media@host`) of account 15300002: about 60 s.",
     ]
 
 

@@ -36,7 +36,7 @@ class ObservedObject:
 def write_attestation(
     bucket: Bucket, kind: str, day: date, objects: Iterable[ObservedObject], *, now: datetime
 ) -> str | None:
-    """Write down objects of a day that no attestation names yet, and return the new one's key; None without objects.
+    """Attest objects of a day that no attestation names yet, and return the new one's key; None without objects.
 
     `kind` is `manifests`, or a folder of the ledger; `now` is aware.
     """
@@ -69,7 +69,7 @@ def read_attestations(
                 observed[found.name].add(found)
         except (ValueError, KeyError, TypeError, RecursionError, KeyMissing):
             damaged.append(
-                f"{key} in the bucket {bucket.name} is not an attestation as it was written; restore its first version"
+                f"{key} in the bucket {bucket.name} is a damaged or altered attestation; restore its first version"
             )
     return {name: frozenset(found) for name, found in observed.items()}, tuple(damaged)
 

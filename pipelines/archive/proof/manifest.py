@@ -93,7 +93,7 @@ class ManifestEntry(NamedTuple):
 
 
 class AcceptedLoss(NamedTuple):
-    """A lost recording whose loss somebody looked at and accepted, in the state and for the reason that it had."""
+    """A lost recording whose loss somebody reviewed and accepted, in the state and for the reason that it had."""
 
     recording_id: str
     status: str

@@ -51,8 +51,8 @@ STEP_TODO = {
 CHECK_TODO = {
     "every_recording_is_accounted_for": (
         "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final"
-        " states are tried again with `retry_final: true` on the asset recordings. A loss that stays can be"
-        " accepted with the job accept_losses."
+        " states are tried again with `retry_final: true` on the asset recordings. A permanent loss can"
+        " be accepted with the job accept_losses."
     ),
     "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
     "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",

@@ -248,12 +248,12 @@ class SourceClient:
             # No process sends requests to this host for so long; the account's requests to other hosts go on.
             held_s = min(asked_s, LONGEST_HOLD_S)
             _log.warning(
-                "%s asked for %.0f s of silence; requests to it for account %s wait for %.0f s",
+                "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s",
                 *(request.url.host, asked_s, account_id, held_s),
             )
             self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
         if asked_s and asked_s > PATIENCE_S:
-            verdict += f", and it asked for {asked_s:.0f} s of silence"
+            verdict += f", and it asked for a pause of {asked_s:.0f} s"
         raise TryAgain(request, verdict, asked_s)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
@@ -332,7 +332,7 @@ def is_framed(response: httpx.Response) -> bool:
 
 
 def first_bytes(response: httpx.Response, most: int) -> bytes:
-    """The body of an answer, at most so many bytes; raises as `unpacked`."""
+    """Return at most `most` bytes of an answer's body; raise as `unpacked` does."""
     start = bytearray()
     for block in unpacked(response):
         start += block

@@ -177,7 +177,7 @@ class RateLimiter:
                 if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
                 of_account = f" of account {account_id}" if account_id else ""
-                what = f"a permit of the limit `{name}`" if rates else f"the pause that the source asked for (`{name}`)"
+                what = f"a permit of the limit `{name}`" if rates else f"the end of a pause RingCX asked for (`{name}`)"
                 self.announce(f"{what}{of_account}", wait_s)
                 self._wait(min(wait_s, _RETRY_EVERY_S), stop)
         except BaseException:

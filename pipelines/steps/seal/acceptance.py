@@ -1,8 +1,8 @@
-"""Accept losses that somebody has looked at, or revoke that, and seal the dates again that this touches.
+"""Accept losses that somebody has reviewed, or revoke acceptances, and seal the dates concerned again.
 
-Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording that may still come
-needs patience, and an object that is gone or altered a repair. An acceptance ends by itself when the recording's state,
-reason or epoch changes.
+Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording that may still arrive
+is waited for, and an object that is gone or altered is restored. An acceptance ends by itself when the recording's
+state, reason or epoch changes.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Decision:
 
     def __post_init__(self) -> None:
         if not self.why.strip() or not self.accepted_by.strip():
-            raise DecisionIncomplete("Say why and by whom: a ticket and a role, and no customer's name.")
+            raise DecisionIncomplete("Say why and by whom: give a ticket and a role, and no customer's name.")
         if bool(self.recording_ids) == bool(self.days) or bool(self.days) != bool(self.reason):
-            raise DecisionIncomplete("Give recording ids, or dates and the reason of their losses.")
+            raise DecisionIncomplete("Give either recording ids, or dates and the reason for their losses.")
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Decided:
         if self.unchanged:
             said.append(f"{self.unchanged:,} had been {verb} before")
         if self.refused:
-            said.append(f"{len(self.refused):,} refused")
+            said.append(number(len(self.refused), "was refused", "were refused"))
         return f"{'; '.join(said)}."
 
 
@@ -119,7 +119,7 @@ def decide(
                 _refusal(state, latest.get(state.recording_id), gaps, now, revoke=decision.revoke) for state in of_day
             ]
         except LedgerDamaged as error:
-            decided.refused.append(f"Nothing was decided on {number(len(of_day), 'recording')} of {day}: {error}")
+            decided.refused.append(f"No decision was recorded for {number(len(of_day), 'recording')} of {day}: {error}")
             continue
         decided.refused += filter(None, refusals)
         allowed = [state for state, refusal in zip(of_day, refusals, strict=True) if not refusal]
@@ -171,10 +171,10 @@ def _refusal(
     *,
     revoke: bool,
 ) -> str:
-    """Return why nothing can be decided on a recording; nothing if it can. `gaps`: what was not pulled of a date."""
+    """Return why a decision on a recording is refused; nothing if it is not. `gaps`: what was not pulled of a date."""
     key, found_on = state.recording_id, state.found_on
     if state.same_as is not None:
-        return f"{key} is another name of {state.same_as}: give that id."
+        return f"{key} is another name for {state.same_as}: give that id."
     if revoke:
         return "" if latest is not None else f"The loss of {key} was never accepted: there is nothing to revoke."
     if state.status is Status.archived:
@@ -184,11 +184,9 @@ def _refusal(
         )
     if state.next_attempt_at is not None:
         due = "is" if state.next_attempt_at > now else "was due"
-        return f"{key} is pending and not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
+        return f"{key} is pending, not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
     if missing := gaps(found_on):
-        return (
-            f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run the date before you accept a loss."
-        )
+        return f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run that date, then accept."
     return ""
 
 
@@ -203,10 +201,10 @@ def _lost_for_reason(
         try:
             of_date = judge_date(ledger, None, day, settings, now=now)
         except LedgerDamaged as error:
-            decided.refused.append(f"Nothing of {day} was decided: {error}")
+            decided.refused.append(f"No decision was recorded for {day}: {error}")
             continue
         if of_date.verdict is Verdict.unknown:
-            decided.refused.append(f"Nothing of {day} can be decided. {of_date.sentence}")
+            decided.refused.append(f"No decision can be recorded for {day}. {of_date.sentence}")
             continue
         lost = of_date.recordings[of_date.recordings["matter"].isin(["accepted", "lost", "conflict"])]
         if decision.revoke:
@@ -218,7 +216,7 @@ def _lost_for_reason(
         dates = " to ".join(dict.fromkeys(map(str, (decision.days[0], decision.days[-1]))))
         others = ", ".join(f"{count:,} `{reason}`" for reason, count in reasons.most_common())
         verb = "accepted" if decision.revoke else "lost"
-        instead = f"; those of other reasons: {others}" if others else ""
+        instead = f"; other reasons on these dates: {others}" if others else ""
         decided.refused.append(f"No recording of {dates} is {verb} for the reason `{decision.reason}`{instead}.")
     return list(found.values())
 
@@ -237,10 +235,10 @@ def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[Reco
 
     for _, states in map_in_order(of_day, reversed(ledger.recording_days()), threads=_READERS):
         if isinstance(states, LedgerDamaged):
-            damaged = f" It may be where {states}"
+            damaged = f" Not all of it could be read: {states}"
             continue
         found = states | found
         if found.keys() >= missing:
             break
-    decided.refused += [f"The ledger does not know {key!r}.{damaged}" for key in sorted(missing - found.keys())]
+    decided.refused += [f"The ledger has no recording {key!r}.{damaged}" for key in sorted(missing - found.keys())]
     return list(found.values())

@@ -1,8 +1,8 @@
-"""Tell what a run that is under way, or has just ended, may have put from what somebody else did.
+"""Tell what a run that is under way, or has just ended, may have written from what came from elsewhere.
 
 A run stores recordings before it writes their states, writes states before it seals, and seals before it attests. What
-is in between is arriving, by its time and by what the ledger awaits. What is still not explained when it is older is a
-discrepancy.
+is between two of these steps is arriving: it is recent, and the ledger awaits it. What is older and still not explained
+is a discrepancy.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Arriving:
     runs: dict[str, set[str]] = field(default_factory=dict)
 
     def is_young(self, at: datetime | None) -> bool:
-        """Whether something was put so short a time ago. A time in the future is not believed."""
+        """Tell whether something was written within the last `WINDOW`. A time further in the future is not trusted."""
         return at is not None and abs(self.now - at) <= WINDOW
 
     @cached_property

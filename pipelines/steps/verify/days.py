@@ -139,7 +139,9 @@ class _Day:
             result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
         elif result.arriving:
             result.verdict = min(result.verdict, Verdict.waiting, key=list(Verdict).index)
-            result.reason = f"A run of {self.day} seems to be under way: verify again after it. {result.reason}".strip()
+            result.reason = (
+                f"A run of {self.day} seems to be under way: verify again when it has ended. {result.reason}".strip()
+            )
         return result
 
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
@@ -215,7 +217,7 @@ class _Day:
             self.flag(
                 "verdict_differs",
                 latest.key,
-                f"{latest.key} says that {self.day} is {sealed}, and by the ledger it is {own}; run the date again, or "
+                f"{latest.key} says that {self.day} is {sealed}, but the ledger says {own}; run the date again, or "
                 "find out which of the two was altered",
                 arriving=evidence.arriving.under_way or any(map(self._is_written_to, set(found.recordings["date"]))),
             )

@@ -157,7 +157,7 @@ def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attes
             "unwitnessed",
             name,
             f"The merged ledger part {name} replaces {unseen[0]}, which no attestation names: the attestation "
-            "was removed, or the merged part was made by hand; look at who wrote it",
+            "was removed, or the merged part was made by hand; find out who wrote it",
         )
     try:
         wrong, all_there = compare_with_originals(parts.read(name), record, parts.read_if_there)

@@ -106,7 +106,7 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
             if bucket.head(key) is None:  # else it was sealed since the manifests were read
                 flag("manifest_removed", key, f"{key} was sealed and is gone; restore it from an earlier version")
         elif head is not None and {head.sha256} != {thing.sha256 for thing in seen}:
-            sentence = f"{key} is not what its attestation says: it was altered; restore its first version"
+            sentence = f"{key} differs from its attestation: it was altered; restore its first version"
             flag("manifest_altered", key, sentence)
     for head in chain.heads.values():
         if head.key.removeprefix(bucket.prefix) not in attested:
@@ -114,7 +114,7 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
                 "unwitnessed",
                 head.key,
                 f"No attestation names {head.key}: the attestation was removed, the manifest was put there by hand, or "
-                "the run that sealed it was killed; run the date again and look at who wrote it",
+                "the run that sealed it was killed; run the date again and find out who wrote it",
                 arriving=head is chain.latest and arriving.sealed_just_now,
             )
 
@@ -228,8 +228,8 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
         flag(
             "stale",
             f"{key} accepted losses",
-            f"{key} lists other accepted losses than the ledger holds for {day}; run the date again, or find out which "
-            "part of accepted_losses was removed",
+            f"The accepted losses in {key} differ from those in the ledger for {day}; run the date again, or find out "
+            "which part of accepted_losses was removed",
             arriving=arriving.under_way,
         )
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):

@@ -111,7 +111,7 @@ def check_objects(
             at = evidence.changed_at.get(owner)
         elif key in evidence.awaited:
             whose, at = (
-                "no run has recorded it: if one was stopped, run the date again, which takes it up",
+                "no run has recorded it; if a run was stopped, run the date again, which adopts it",
                 listed.modified,
             )
         sentence = f"{key} ({listed.size:,} bytes) is in the bucket and {whose}"

@@ -3,7 +3,7 @@
 `format`: `ringcx-archive/verification/1`; `bucket`, `prefix`, `from`, `to`, `started_at`, `finished_at`; `read_data`:
 `{"share", "seed"}` or null; `verdict`: of all dates together; `dates`: one object a date (`DayResult`); `doubts`: one
 for each discrepancy (`date`, `kind`, `subject`, `sentence`); `arriving`: the same for what a run that is under way may
-have put; `notes`: sentences about what was not checked; `sum`;
+have written; `notes`: sentences about what was not checked; `sum`;
 `good`: whether there is no discrepancy; `sentence`.
 """
 
@@ -32,7 +32,7 @@ class Flag(Protocol):
 
 class Discrepancy(NamedTuple):
     """Something of a date that cannot be proved, or of the whole archive if `date` is empty. `subject`: the key, ledger
-    part or recording id that it is about. What is `arriving` is none: a run that is under way may have put it.
+    part or recording id that it is about. What is `arriving` is none: a run that is under way may have written it.
     """
 
     date: str
@@ -50,7 +50,7 @@ class DayResult:
     and lack recordings. `accepted_losses` are those that the verdict counts.
 
     `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
-    discrepancies by kind, `arriving` what a run that is under way may have put; the others are the manifest's own
+    discrepancies by kind, `arriving` what a run that is under way may have written; the others are the manifest's own
     figures, or the ledger's if there is no good manifest.
     """
 
@@ -120,7 +120,7 @@ class Report:
             )
         arriving = ""
         if total["arriving"]:
-            arriving = f" {number(total['arriving'], 'thing is', 'things are')} arriving: verify again after the run."
+            arriving = f" {number(total['arriving'], 'item is', 'items are')} arriving: verify again after the run."
         return (
             f"No discrepancy: the archive of {dates} is as it was sealed.{arriving} It holds "
             f"{number(total['held'], 'recording')} ({total['held_bytes'] / 1e6:,.1f} MB); "
