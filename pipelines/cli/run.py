@@ -27,7 +27,7 @@ from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
 from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import Status
-from pipelines.orchestration.date_run import running
+from pipelines.orchestration.date_run import NotStarted, running
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
@@ -51,7 +51,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.
 
     The runs appear in the Dagster UI like any other; stop them there, or here with Ctrl-C. Exit code 0: every
-    date is complete; 1: one has gaps, or its run failed; 3: one waits or is unknown.
+    date is complete; 1: one has gaps, was skipped, or its run failed; 3: one waits or is unknown.
     """
     if bool(dates) == bool(first or last) or bool(first) != bool(last):
         raise click.UsageError("Give dates, or both --from and --to")
@@ -77,6 +77,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
 
     Raises:
         Stopped: before the last one was done.
+        ClickException: a run of one of them has not ended, or could not be started.
     """
     stop_like_ctrl_c()
     console, logs = Console(), environment.settings.data_dir
@@ -89,6 +90,13 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
             )
         for at, day in enumerate(days):
             log, run_id = logs / f"run-{day}.log", ""
+            if unfinished_dates(instance, [str(day)]):  # the schedule or a sensor can be first
+                succeeded = False
+                click.echo(
+                    f"{day}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date "
+                    "again afterwards"
+                )
+                continue
             try:
                 with Progress(console, day) as progress, running(instance, day, log) as started:
                     run_id, progress.steps = started.run.run_id, started.steps
@@ -97,6 +105,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                 if started.status is DagsterRunStatus.CANCELED:
                     raise KeyboardInterrupt  # noqa: TRY301 - terminated in the UI: as if it was here
                 row = _verdict(environment, day)
+            except NotStarted as error:
+                raise click.ClickException(str(error)) from None
             except KeyboardInterrupt:
                 raise Stopped(_what_is_stored(environment, day, run_id), days[at:]) from None
             if started.status is not DagsterRunStatus.SUCCESS:

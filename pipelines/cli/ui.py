@@ -84,12 +84,14 @@ def _serve(workspace: Path, port: int) -> None:
         click.echo("Stopping Dagster. A run in progress is stopped too, and nothing that it stored is lost.")
         # All of them: a run's worker is not told by the others, and would go on without them.
         os.killpg(child.pid, signal.SIGINT)
-        child.wait(STOP_SECONDS)
-        _wait_for_workers(child.pid)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_SECONDS)
+            _wait_for_workers(child.pid)
         raise
     finally:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _wait_for_workers(group: int) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -33,6 +33,10 @@ from pipelines.orchestration.priority import PARTITION_TAG
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
 _CANCELED = {DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED}
 _STOP_SECONDS = 30.0
+
+
+class NotStarted(Exception):  # noqa: N818 - says more than NotStartedError
+    """The run of a date could not be started; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +75,39 @@ class DateRun:
 
 @contextmanager
 def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
-    """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does."""
+    """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does.
+
+    Raises:
+        NotStarted: the log cannot be written, or there can be no process. No unfinished run is left.
+    """
     repository = ReconstructableRepository.for_module(_MODULE, "defs")
     job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
     definition, origin = job.get_definition(), job.get_python_origin()
     location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
-    run = instance.create_run_for_job(
-        definition,
-        tags={**definition.tags, PARTITION_TAG: str(day)},
-        remote_job_origin=RemoteJobOrigin(location, definition.name),
-        job_code_origin=origin,
-    )
-    arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
-    with log.open("w") as output:
-        # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "api", "execute_run"],
-            env={**os.environ, "DAGSTER_EXECUTE_RUN_ARGS": arguments},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    run = None
+    try:
+        with log.open("w") as output:
+            run = instance.create_run_for_job(
+                definition,
+                tags={**definition.tags, PARTITION_TAG: str(day)},
+                remote_job_origin=RemoteJobOrigin(location, definition.name),
+                job_code_origin=origin,
+            )
+            arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
+            # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dagster", "api", "execute_run"],
+                env={**os.environ, "DAGSTER_EXECUTE_RUN_ARGS": arguments},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        sentence = f"The run of {day}, which logs to {log}, could not be started ({reason})"
+        if run:
+            instance.report_run_failed(run, sentence)
+        raise NotStarted(sentence) from error
     started = DateRun(instance, run, process)
     try:
         yield started
@@ -100,9 +116,11 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
             instance.report_run_canceling(run)
             process.send_signal(signal.SIGINT)
         try:
-            process.wait(_STOP_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
         finally:
             process.kill()
+            process.wait()
             _require_end(started)
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from moto import mock_aws
 
+from pipelines.cli import run as run_command
 from pipelines.cli.main import main
 from pipelines.cli.options import Outside
 from pipelines.orchestration import date_run
+from tests.cli.stubborn import ignores_ctrl_c, is_gone
 from tests.commands import ROOT
 
 DAY = "2026-11-18"
@@ -127,6 +133,73 @@ def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, mon
         with date_run.running(instance, date(2026, 11, 18), home / "log") as started:
             assert list(started.events())
         assert started.status.value == "FAILURE"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_date_whose_run_began_meanwhile_gets_no_second_one(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    ran = []
+
+    @contextmanager
+    def running(instance: DagsterInstance, day: date, _log: Path) -> Iterator[Any]:
+        ran.append(day)
+        instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
+        run = SimpleNamespace(run_id="run")
+        yield SimpleNamespace(run=run, steps=(), events=lambda: (), status=DagsterRunStatus.SUCCESS)
+
+    monkeypatch.setattr(run_command, "running", running)
+    monkeypatch.setattr(run_command, "status", lambda *_, **__: iter([{"verdict": "complete", "sentence": "All."}]))
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run("--from", "2026-11-17", "--to", DAY, s3=s3) == 1
+    assert ran == [date(2026, 11, 17)]
+    assert capsys.readouterr().out == (
+        "2026-11-17  complete: All.\n"
+        f"{DAY}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date again "
+        "afterwards\n"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(date_run, "_STOP_SECONDS", 0.2)
+    monkeypatch.setattr(sys, "executable", str(ignores_ctrl_c(home)))
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run(DAY, s3=s3) == 130
+    said = capsys.readouterr()
+    assert said.out.startswith("Stopped")
+    assert said.out.endswith(f" Go on with: ringcx-archive run {DAY}\n")
+    assert said.err == ""
+    assert is_gone(home)
+    with DagsterInstance.get() as instance:
+        assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.CANCELED]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("fault", "reason", "statuses"),
+    [
+        ("log", "Is a directory", []),
+        ("process", "No such file or directory", [DagsterRunStatus.FAILURE]),
+    ],
+)
+def test_a_run_that_cannot_be_started_does_not_keep_its_date(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, *, fault: str, reason: str, statuses: list[Any]
+) -> None:
+    if fault == "log":
+        (home / f"data/run-{DAY}.log").mkdir(parents=True)
+    else:
+        monkeypatch.setattr(sys, "executable", "/nowhere")
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run(DAY, s3=s3) == 2
+    log = f"data/run-{DAY}.log"
+    assert capsys.readouterr().err == f"The run of {DAY}, which logs to {log}, could not be started ({reason}).\n"
+    with DagsterInstance.get() as instance:
+        assert [run.status for run in instance.get_runs()] == statuses
 
 
 def _job() -> Any:

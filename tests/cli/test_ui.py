@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cli import ui
 from pipelines.cli.main import main
+from tests.cli.stubborn import ignores_ctrl_c, is_gone
 
 
 @pytest.fixture
@@ -62,6 +64,27 @@ def test_a_dagster_home_without_a_workspace_is_named(
         free = probe.getsockname()[1]
     assert main(["ui", "--port", str(free)]) == 2
     assert capsys.readouterr().err == f"There is no {tmp_path}/workspace.yaml: copy it from the project.\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / "workspace.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    monkeypatch.setattr(ui, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(sys, "executable", str(ignores_ctrl_c(tmp_path)))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    assert main(["ui", "--port", str(free)]) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith("Stopping Dagster; a run in progress is broken off, and loses nothing.\n")
+    assert said.err == ""
+    assert is_gone(tmp_path)
 
 
 @pytest.mark.parametrize("port", ["taken", "abc"])
