@@ -31,9 +31,9 @@ $(READY): requirements.lock pyproject.toml
 install:
 	@$(NEW_ENOUGH)
 	@echo "Making .venv and installing the pinned packages of production; this takes a minute or two."
-	@$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-install.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@echo "Installed: $$($(BIN)/ringcx-archive --version). Next: copy .env.example to .env, fill it in, then" \
 		"$(BIN)/ringcx-archive check"
 
@@ -77,8 +77,8 @@ dates: $(READY)
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet --upgrade -o requirements.lock
-	uv pip compile pyproject.toml --extra ui --extra receiver --extra postgres --constraint requirements.lock --universal \
-		--python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet \
+	printf 'hatchling\neditables\n' | uv pip compile pyproject.toml - --extra ui --extra receiver --extra postgres --constraint requirements.lock \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet \
 		-o requirements-install.lock
 
 clean:

@@ -1,6 +1,7 @@
 """Accept losses in the UI. A job, not an asset: it makes no data."""
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,14 @@ from pydantic import Field
 from assets.checks import evaluation
 from assets.plan import date_of
 from assets.presentation import listing
+from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
 
 _SHOWN = 5
+_FIRST = date(2000, 1, 1)
 _DESCRIPTION = (
     "Accept losses that somebody has reviewed, as `ringcx-archive accept` does. The ledger and the manifests record "
     "who accepted them, when and why, and each date becomes complete if nothing else is wrong. `revoke` revokes "
@@ -44,9 +47,12 @@ def decide_on_losses(
 ) -> Iterator[AssetCheckEvaluation | Output[None]]:
     """Accept the losses that the config names, or revoke it, and fail with a sentence if anything was refused."""
     with as_permanent_failure():
+        days = [date_of("date", config.date)] if config.date else []
+        if days and not _FIRST <= days[0] <= local_day(environment.clock(), environment.settings.zone):
+            raise PermanentFailure(f"{days[0]} is before {_FIRST} or in the future: give a date that has recordings.")
         decision = Decision(
             recording_ids=config.recording_ids,
-            days=[date_of("date", config.date)] if config.date else [],
+            days=days,
             reason=config.reason,
             why=config.why,
             accepted_by=config.accepted_by,

@@ -5,7 +5,6 @@ What may be accepted: `steps/seal/acceptance`. Needs no log-in to RingCX and no 
 
 from __future__ import annotations
 
-import getpass
 import json
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -37,18 +36,11 @@ from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
 FORMAT = "ringcx-archive/acceptance/1"
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name: --by has to say it
-        return ""
-
-
 @click.command(
     cls=Command,
     epilog=example(
         "accept --date 2026-11-18 --reason not_found --why TICKET-123 --by 'head of compliance'",
-        "accept 15300002/15300002/202611/18/1-1.WAV --why TICKET-124",
+        "accept 15300002/15300002/202611/18/1-1.WAV --why TICKET-124 --by 'shift lead'",
     ),
 )
 @click.argument("recording_ids", nargs=-1)
@@ -56,7 +48,7 @@ def _user() -> str:
 @date_range(required=False)
 @click.option("--reason", default="", help="With dates: the reason for the losses, as `status` shows it.")
 @click.option("--why", required=True, help="Why: a ticket, without personal data. It is sealed.")
-@click.option("--by", "accepted_by", default=_user, show_default="your user name", help="By whom: a role. Sealed.")
+@click.option("--by", "accepted_by", required=True, help="By whom: a role, not a name. It is sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @json_file("what was decided and refused")
 @pass_outside

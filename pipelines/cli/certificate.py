@@ -80,7 +80,7 @@ def command(
         "to": str(last),
         "issued_at": now.isoformat(timespec="seconds"),
         "verdict": worst(verdicts),
-        "sentence": sentence_of(verdicts, sum(bool(of_date["accepted_losses"]) for of_date in dates)),
+        "sentence": sentence_of(verdicts, sum(bool(of_date["counts"] and of_date["counts"]["accepted_losses"]) for of_date in dates)),
         "strays": strays,
         "dates": dates,
     }

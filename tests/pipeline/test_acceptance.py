@@ -155,7 +155,8 @@ class Stores:
 
     def command(self, *arguments: str, why: str = "TICKET-1") -> int:
         self.now += timedelta(minutes=1)
-        return run("accept", [*arguments, "--why", why], self.client, clock=lambda: self.now)
+        by = [] if "--by" in arguments else ["--by", "compliance"]
+        return run("accept", [*arguments, "--why", why, *by], self.client, clock=lambda: self.now)
 
     def job(self, **config: Any) -> ExecuteInProcessResult:
         self.now += timedelta(minutes=1)
@@ -250,9 +251,10 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     late = replace(pending("late"), next_attempt_at=NOW - timedelta(hours=2))
     gone = stores.held("gone")
     stores.client.delete_object(Bucket=stores.bucket.name, Key=gone.key)
-    name = same_recording(pending("name"), lost("lost"), NOW, "r")
+    held = stores.held("held")
+    name = same_recording(pending("name"), held, NOW, "r")
     unpulled = lost("unpulled", day=NEXT, found_on=NEXT)
-    others = [pending("waits"), late, stores.held("held"), gone, name, unpulled]
+    others = [pending("waits"), late, held, gone, name, unpulled]
     finals = [lost("lost"), lost("rejected", Status.rejected, "html_body"), lost("denied", Status.denied, "refused")]
     stores.ledger.append_states([*others, *finals])
     ids = ["waits", "late", "held", "gone", "name", "unpulled", "never-seen", "lost", "rejected", "denied"]
@@ -263,7 +265,7 @@ def test_what_is_no_final_loss_is_refused_with_its_state_and_stops_no_other(stor
     assert said["1/late"] == "1/late is pending, not lost: its next attempt was due at 2026-11-25 10:00 UTC."
     assert said["1/held"].startswith("1/held is archived: there is no loss to accept.")
     assert "If its object is gone or altered" in said["1/gone"]
-    assert said["1/name"] == "1/name is another name for 1/lost: give that id."
+    assert said["1/name"] == "1/name is another name for 1/held: give that id."
     assert said["1/unpulled"].startswith(f"1/unpulled is missing, but {NEXT} is unknown: agent_segment_metadata of")
     assert [one for one in decided.refused if not one.startswith("1/")] == [
         "The ledger has no recording '1/never-seen'."
@@ -306,6 +308,47 @@ def test_a_revoked_acceptance_is_a_gap_again_and_both_decisions_stay_in_the_ledg
     assert len(list((stores.folder / "accepted_losses").rglob("*.parquet"))) == 3
     assert stores.decide("1/a").written
     assert stores.verdict().counts["lost"] == 1
+
+
+def test_the_last_decision_counts_also_where_the_clock_is_behind(stores: Stores) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a")])
+    stores.decide("1/a")
+    for revoke, verdict in ((True, Verdict.gaps), (False, Verdict.complete), (True, Verdict.gaps)):
+        stores.now -= timedelta(minutes=4)
+        decided = stores.decide("1/a", revoke=revoke)
+        assert len(decided.written) == 1
+        assert decided.verdicts[DAY].verdict is stores.verdict().verdict is verdict
+
+
+def test_a_loss_is_not_accepted_while_its_other_source_was_not_tried(stores: Stores) -> None:
+    stores.pulled(DAY)
+    stores.ledger.append_states([lost("a"), same_recording(pending("b"), lost("a"), NOW, "r"), lost("c")])
+    decided = stores.decide("1/a", "1/c")
+    assert [line.recording_id for line in decided.written] == ["1/c"]
+    assert decided.refused == [f"1/a is missing, but its other source was not tried yet: run {DAY}, then accept."]
+    assert stores.verdict().verdict is Verdict.gaps
+
+
+def test_a_date_that_only_links_to_the_recording_is_sealed_again_too(stores: Stores) -> None:
+    stores.pulled(DAY, NEXT)
+    stores.over_midnight("midnight")
+    stores.ledger.append_states([lost("midnight", day=NEXT, found_on=NEXT)])
+    stores.seal(DAY)
+    assert stores.manifest()["totals"]["verdict"] == "gaps"
+    decided = stores.decide("1/midnight")
+    assert stores.manifest()["totals"]["verdict"] == "complete"
+    assert decided.verdicts.keys() == {DAY, NEXT}
+    stores.decide("1/midnight", revoke=True)
+    assert stores.manifest()["totals"]["verdict"] == "gaps"
+    assert ("verdict_differs", str(DAY)) not in stores.verify()[1]
+
+
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01"])
+def test_a_job_of_a_date_that_cannot_be_ends_in_a_sentence(stores: Stores, day: str) -> None:
+    ran = stores.job(date=day, reason="not_found")
+    (failure,) = [event.step_failure_data for event in ran.all_events if event.is_step_failure]
+    assert failure.user_failure_data.description.startswith(f"{day} is before 2000-01-01 or in the future")
 
 
 @pytest.mark.parametrize("change", ["reason", "status", "pending", "lost again", "archived"])
@@ -553,6 +596,9 @@ def test_command_and_job_do_the_rest_when_something_is_refused_and_say_so(
         ["--date", str(DAY), "--from", str(DAY), "--reason", "not_found"],
         ["--from", str(DAY), "--reason", "not_found"],
         ["1/a", "--by", " "],
+        ["1/a", "--by", "a\nb"],
+        ["1/a\udcff"],
+        ["--date", str(DAY), "--reason", "x" * 501],
     ],
 )
 def test_a_wrong_command_ends_with_2_and_a_wrong_job_with_a_sentence_and_nothing_is_written(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cache
 
 from pipelines.archive.bucket import Bucket
@@ -18,17 +18,19 @@ from pipelines.archive.errors import StorageError
 from pipelines.archive.proof.signature import Signer
 from pipelines.ledger.files import LedgerDamaged, LedgerError
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import Acceptance, states_by_id
+from pipelines.ledger.schema import Acceptance, states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.parallel import map_in_order
+from pipelines.steps.link.extract_links import near
 from pipelines.steps.pull.coverage import Unpulled, unpulled
-from pipelines.steps.seal.manifest import seal_day
+from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.wording import number
 
 _READERS = 8
+_LONGEST = 500
 
 
 class DecisionIncomplete(Exception):  # noqa: N818 - the sentence for the person who decided
@@ -56,6 +58,9 @@ class Decision:
             raise DecisionIncomplete("Say why and by whom: give a ticket and a role, and no customer's name.")
         if bool(self.recording_ids) == bool(self.days) or bool(self.days) != bool(self.reason):
             raise DecisionIncomplete("Give either recording ids, or dates and the reason for their losses.")
+        for text in (*self.recording_ids, self.reason, self.why, self.accepted_by):
+            if len(text) > _LONGEST or not text.isprintable():
+                raise DecisionIncomplete(f"Give each text on one line, with at most {_LONGEST} printable characters.")
 
 
 @dataclass(slots=True)
@@ -115,8 +120,14 @@ def decide(
     for day, of_day in sorted(by_day.items()):
         try:
             latest = ledger.acceptances([day])
+            with_other_name = set(values(ledger.current(near([day]))["same_as"]))
             refusals = [
-                _refusal(state, latest.get(state.recording_id), gaps, now, revoke=decision.revoke) for state in of_day
+                _refusal(
+                    *(state, latest.get(state.recording_id), gaps, now),
+                    revoke=decision.revoke,
+                    has_other_name=state.recording_id in with_other_name,
+                )
+                for state in of_day
             ]
         except LedgerDamaged as error:
             decided.refused.append(f"No decision was recorded for {number(len(of_day), 'recording')} of {day}: {error}")
@@ -130,10 +141,13 @@ def decide(
         decided.written += lines
         decided.unchanged += len(allowed) - len(lines)
         touched.update(*((state.date, state.found_on) for state in allowed))
-    for day in sorted(touched):
+    # Rows of the dates next to them may name these recordings too, and count them.
+    others = neighbours_to_seal(parts, bucket, near(touched) - touched, settings.archive_start_date)
+    for day in sorted(touched | set(others)):
         try:
             sealed = seal_day(ledger, parts, bucket, day, settings=settings, now=now, run_id=run_id, signer=signer)
-            decided.verdicts[day] = sealed.verdict
+            if day in touched or not sealed.manifest.unchanged:
+                decided.verdicts[day] = sealed.verdict
         except (LedgerError, StorageError) as error:
             decided.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
     return decided
@@ -145,6 +159,8 @@ def _lines(
     """Return the line to write; none if that was decided before."""
     seen = latest if decision.revoke and latest is not None else state
     is_accepted = latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)
+    # The latest line counts, also if another machine's clock is ahead of this one's.
+    at = max(now, latest.at + timedelta(microseconds=1)) if latest else now
     if is_accepted != decision.revoke:
         return []
     return [
@@ -157,7 +173,7 @@ def _lines(
             accepted=not decision.revoke,
             accepted_by=decision.accepted_by,
             why=decision.why,
-            at=now,
+            at=at,
             run_id=run_id,
         )
     ]
@@ -170,6 +186,7 @@ def _refusal(
     now: datetime,
     *,
     revoke: bool,
+    has_other_name: bool,
 ) -> str:
     """Return why a decision on a recording is refused; nothing if it is not. `gaps`: what was not pulled of a date."""
     key, found_on = state.recording_id, state.found_on
@@ -185,6 +202,8 @@ def _refusal(
     if state.next_attempt_at is not None:
         due = "is" if state.next_attempt_at > now else "was due"
         return f"{key} is pending, not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
+    if has_other_name:
+        return f"{key} is {state.status}, but its other source was not tried yet: run {found_on}, then accept."
     if missing := gaps(found_on):
         return f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run that date, then accept."
     return ""

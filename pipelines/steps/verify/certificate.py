@@ -29,7 +29,7 @@ from pipelines.steps.verify.report import Discrepancy
 
 FORMAT = "ringcx-archive/certificate/1"
 _OF_RECORDING = ("recording_id", "reason", "started_at", "key", "size", "sha256")
-_COUNTS = ("found", "held", "pending", "lost", "bytes")
+_COUNTS = ("found", "held", "pending", "lost", "accepted_losses", "bytes")
 
 
 def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any]]:
