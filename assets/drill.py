@@ -2,6 +2,7 @@
 
 import io
 import random
+from contextlib import ExitStack
 from itertools import islice
 
 from dagster import OpExecutionContext, job, op
@@ -30,7 +31,7 @@ def prove_sample(
 ) -> None:
     """Read recordings back, store the result, and fail with its sentence if there are discrepancies."""
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
-    with as_permanent_failure():
+    with as_permanent_failure(), ExitStack() as stack:
         settings, bucket, started = environment.settings, archive.bucket, environment.clock()
         sealed = Archive(bucket, ledger.open(), ledger.parts(), settings, archive.verifier, environment.clock)
         today = local_day(started, settings.zone)
@@ -48,6 +49,7 @@ def prove_sample(
                 "sealed_dates": len(days),
             }
         )
+        stack.callback(report.close)
         for result in drill(sealed, days, seed, report.add):
             report.dates.append(result)
             context.log.info(

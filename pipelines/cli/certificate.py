@@ -72,6 +72,7 @@ def command(
     for sentence in strays:
         click.echo(sentence)
     verdicts = [Verdict(of_date["verdict"]) for of_date in dates]
+    counted = [of_date["counts"] for of_date in dates if of_date["counts"]]
     document = {
         "format": FORMAT,
         "bucket": archive.bucket.name,
@@ -80,7 +81,7 @@ def command(
         "to": str(last),
         "issued_at": now.isoformat(timespec="seconds"),
         "verdict": worst(verdicts),
-        "sentence": sentence_of(verdicts, sum(bool(of_date["counts"] and of_date["counts"]["accepted_losses"]) for of_date in dates)),
+        "sentence": sentence_of(verdicts, sum(counts["accepted_losses"] > 0 for counts in counted)),
         "strays": strays,
         "dates": dates,
     }

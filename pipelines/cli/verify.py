@@ -144,6 +144,7 @@ def command(
             "signatures": archive.verifier is not None,
         }
     )
+    click.get_current_context().call_on_close(report.close)
 
     def add(discrepancy: Discrepancy) -> None:
         report.add(discrepancy)

@@ -23,8 +23,8 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
-from pipelines.steps.parallel import map_in_order
 from pipelines.steps.link.extract_links import near
+from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Unpulled, unpulled
 from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.wording import number

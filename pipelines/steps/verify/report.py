@@ -80,7 +80,11 @@ class Report:
         self.notes: list[str] = []
         self._head = head
         self._count = self._strays = 0
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="verify-")  # noqa: SIM115 - gone with this
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", prefix="verify-")  # noqa: SIM115 - see close
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._file.close()
 
     def add(self, discrepancy: Discrepancy) -> None:
         """Add a discrepancy."""
