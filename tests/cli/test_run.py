@@ -170,7 +170,7 @@ def test_ctrl_c_ends_a_run_that_does_not_stop_in_time(home: Path, monkeypatch: p
         assert run(DAY, s3=s3) == 130
     said = capsys.readouterr()
     assert said.out.startswith("Stopped")
-    assert said.out.endswith(f" Go on with: ringcx-archive run {DAY}\n")
+    assert said.out.endswith(f" Continue with: ringcx-archive run {DAY}\n")
     assert said.err == ""
     assert is_gone(home)
     with DagsterInstance.get() as instance:
