@@ -205,7 +205,7 @@ def test_without_psycopg_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.delitem(sys.modules, "pipelines.ringcx.limits.postgres", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(LimiterBroken, match=r"psycopg.*ringcx-archive\[postgres\]"):
+    with pytest.raises(LimiterBroken, match=r"psycopg.*pip install '\.\[postgres\]'"):
         RateLimiter("postgresql://user:the-secret@host/db")
 
 
