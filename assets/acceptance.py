@@ -1,7 +1,6 @@
-"""Accept losses in the UI. A job, not an asset: it makes no data."""
+"""Accept losses in the UI: a job, not an asset, because it makes no data."""
 
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 
 import pandas as pd
@@ -11,14 +10,13 @@ from pydantic import Field
 from assets.checks import evaluation
 from assets.plan import date_of
 from assets.presentation import listing
-from pipelines.calendar import local_day
+from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
 
 _SHOWN = 5
-_FIRST = date(2000, 1, 1)
 _DESCRIPTION = (
     "Accept losses that somebody has reviewed, as `ringcx-archive accept` does. The ledger and the manifests record "
     "who accepted them, when and why, and each date becomes complete if nothing else is wrong. `revoke` revokes "
@@ -45,11 +43,11 @@ def decide_on_losses(
     ledger: LedgerParam,
     archive: ArchiveParam,
 ) -> Iterator[AssetCheckEvaluation | Output[None]]:
-    """Accept the losses that the config names, or revoke it, and fail with a sentence if anything was refused."""
+    """Accept the losses that the config names, or revoke that, and fail with a sentence if anything was refused."""
     with as_permanent_failure():
         days = [date_of("date", config.date)] if config.date else []
-        if days and not _FIRST <= days[0] <= local_day(environment.clock(), environment.settings.zone):
-            raise PermanentFailure(f"{days[0]} is before {_FIRST} or in the future: give a date that has recordings.")
+        if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):
+            raise PermanentFailure(f"{days[0]} is before {FIRST_DAY} or in the future: give a date with recordings.")
         decision = Decision(
             recording_ids=config.recording_ids,
             days=days,

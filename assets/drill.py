@@ -1,4 +1,7 @@
-"""The restore drill: every day some recordings, chosen at random, are read back and proved. A job: it makes no data."""
+"""The restore drill: every day some recordings, chosen at random, are read back and verified.
+
+A job, not an asset, because it makes no data.
+"""
 
 import io
 import random

@@ -46,7 +46,7 @@ def end_call_events(
     return MaterializeResult(
         metadata={
             "summary": f"{number(found.read, 'event')} read for {context.partition_key} from "
-            f"{number(found.files, 'file')}; {what}. Only the reports say whether these are all.",
+            f"{number(found.files, 'file')}; {what}. Only the reports show whether an event is missing.",
             "events_read": found.read,
             "events_with_link": found.with_link,
             "events_new": found.new,

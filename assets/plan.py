@@ -1,4 +1,4 @@
-"""The backfill plan in the UI: what a range of dates would take. A job and no asset: it makes no data."""
+"""The backfill plan in the UI: what a range of dates would take. A job, not an asset, because it makes no data."""
 
 from datetime import date, timedelta
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from pipelines.archive.errors import StorageError
-from pipelines.calendar import utc_now
+from pipelines.calendar import FIRST_DAY, utc_now
 from pipelines.events.files import EventsUnavailable
 from pipelines.ledger.files import LedgerError
 from pipelines.settings import ENV_FILE, SettingsError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 # No contact centre recorded through RingCX before.
-_FIRST = date(2000, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def whole_file(file: Path) -> Iterator[TextIO]:
         partial.unlink(missing_ok=True)
 
 
-def check_range(first: date, last: date, today: date, start: date = _FIRST) -> None:
+def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -> None:
     """Require a range that has a date, none before `start` and none in the future.
 
     Raises:
@@ -127,8 +126,8 @@ def check_range(first: date, last: date, today: date, start: date = _FIRST) -> N
     """
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
-    if first < _FIRST:
-        raise click.UsageError(f"{first} is before {_FIRST}: give a later date")
+    if first < FIRST_DAY:
+        raise click.UsageError(f"{first} is before {FIRST_DAY}: give a later date")
     if first < start:
         raise click.UsageError(
             f"{first} is before the first date of the archive, {start}: give a later date, or set ARCHIVE_START_DATE"

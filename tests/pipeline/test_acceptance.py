@@ -36,6 +36,7 @@ from pipelines.steps.verify.certificate import certify
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy
+from tests import states
 from tests.commands import run
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -45,22 +46,8 @@ REPORTS = ("agent_segment_metadata", "global_call_type_detail")
 
 
 def pending(name: str = "a", day: date = DAY, found_on: date = DAY, reason: str | None = None) -> RecordingState:
-    return RecordingState(
-        recording_id=f"1/{name}",
-        account_id="1",
-        uii="u",
-        layout="mono",
-        source="global_call_type_detail",
-        date=day,
-        status=Status.pending,
-        reason=reason,
-        next_attempt_at=NOW + timedelta(hours=1),
-        run_id="r",
-        written_at=NOW - timedelta(hours=9),
-        link=f"https://x.vacd.biz/a?file=/{name}",
-        found_on=found_on,
-        first_seen_at=NOW - timedelta(hours=9),
-    )
+    changed: dict[str, Any] = {"found_on": found_on, "reason": reason, "next_attempt_at": NOW + timedelta(hours=1)}
+    return states.pending(f"1/{name}", day, NOW - timedelta(hours=9), **changed)
 
 
 def lost(name: str = "a", status: Status = Status.missing, reason: str = "not_found", **where: date) -> RecordingState:
@@ -341,7 +328,7 @@ def test_a_date_that_only_links_to_the_recording_is_sealed_again_too(stores: Sto
     assert decided.verdicts.keys() == {DAY, NEXT}
     stores.decide("1/midnight", revoke=True)
     assert stores.manifest()["totals"]["verdict"] == "gaps"
-    assert ("verdict_differs", str(DAY)) not in stores.verify()[1]
+    assert "verdict_differs" not in {kind for kind, _ in stores.verify()[1]}
 
 
 @pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01"])

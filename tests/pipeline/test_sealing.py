@@ -19,7 +19,7 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict
@@ -28,6 +28,7 @@ from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy
+from tests import states
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 A_DAY = timedelta(days=1)
@@ -36,21 +37,7 @@ BEFORE = date(2025, 12, 31)
 
 
 def pending(day: date, name: str = "a") -> RecordingState:
-    return RecordingState(
-        recording_id=f"1/{day}/{name}",
-        account_id="1",
-        uii="u",
-        layout="mono",
-        source="global_call_type_detail",
-        date=day,
-        status=Status.pending,
-        next_attempt_at=NOW,
-        run_id="r",
-        written_at=NOW,
-        link="https://x.vacd.biz/a?file=/b",
-        found_on=FIRST,
-        first_seen_at=NOW,
-    )
+    return states.pending(f"1/{day}/{name}", day, NOW, found_on=FIRST)
 
 
 class Stores:

@@ -22,7 +22,7 @@ from pipelines.definitions import build_defs
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
-from pipelines.ledger.states import RecordingState, Status, archived
+from pipelines.ledger.states import RecordingState, archived
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.sensors import pending as sensors
 from pipelines.ringcx.reports.columns import LEGACY
@@ -32,6 +32,7 @@ from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
 from pipelines.steps.pull.changes import Position, changed_dates
+from tests import states
 
 DAY = date(2026, 11, 17)
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -39,21 +40,7 @@ DUE = NOW - timedelta(hours=8)
 
 
 def pending(day: date, *, due: datetime = DUE, found_on: date | None = None, name: str = "a") -> RecordingState:
-    return RecordingState(
-        recording_id=f"1/{day}/{name}",
-        account_id="1",
-        uii="u",
-        layout="mono",
-        source="global_call_type_detail",
-        date=day,
-        status=Status.pending,
-        next_attempt_at=due,
-        run_id="r",
-        written_at=NOW,
-        link="https://x.vacd.biz/a?file=/b",
-        found_on=found_on or day,
-        first_seen_at=due,
-    )
+    return states.pending(f"1/{day}/{name}", day, due, found_on=found_on or day, written_at=NOW)
 
 
 class Watched:

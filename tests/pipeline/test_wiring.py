@@ -32,12 +32,13 @@ from assets.reports import agent_segment_metadata, global_call_type_detail
 from pipelines import definitions
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, SettingsError
 from sandbox.faults import Faults, Where
+from tests import states
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,21 +243,7 @@ def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
 
 
 def pending_state(day: date, written_at: datetime) -> RecordingState:
-    return RecordingState(
-        recording_id=f"15300002/{day}.WAV",
-        account_id="15300002",
-        uii="1",
-        layout="mono",
-        source="global_call_type_detail",
-        date=day,
-        status=Status.pending,
-        next_attempt_at=written_at,
-        run_id="test",
-        written_at=written_at,
-        link="https://c02-recordings.virtualacd.biz/x",
-        found_on=day,
-        first_seen_at=written_at,
-    )
+    return states.pending(f"15300002/{day}.WAV", day, written_at, account_id="15300002")
 
 
 def test_a_writer_whose_clock_is_ahead_does_not_blind_the_sensor_to_the_others(

@@ -384,8 +384,9 @@ def _sentence(
             f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
         )
     else:
-        nothing = "; none is lost or late" if not problems and not counts["accepted_losses"] else ""
-        sentences.append(f"{archived}{nothing}.")
+        sentences.append(
+            f"{archived}." if problems or counts["accepted_losses"] else f"{archived}; none is lost or late."
+        )
     sentences += problems
     if counts["lost"]:
         sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")

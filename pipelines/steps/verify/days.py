@@ -99,7 +99,7 @@ class _Day:
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
     def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
-        """Report a discrepancy, or what is arriving. A manifest that chain, attestation and next day miss is one."""
+        """Report a discrepancy, or what is arriving; what the chain says twice of a manifest is reported once."""
         if kind.startswith(_CHAIN_KINDS):
             if (kind, subject) in self._flagged:
                 return
@@ -128,8 +128,8 @@ class _Day:
             self._unreadable(error)
 
     def finish(self) -> DayResult:
-        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says. One at which
-        something is arriving is not proved complete yet.
+        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says. While
+        something is arriving, the date is not proved complete.
         """
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
@@ -213,7 +213,7 @@ class _Day:
         if latest is None or found is None or self.result.doubts:
             return
         sealed, own = latest.document["totals"].get("verdict"), found.apart_from_the_clock
-        if sealed not in {None, own}:
+        if sealed is not None and sealed != own:
             self.flag(
                 "verdict_differs",
                 latest.key,
