@@ -115,29 +115,17 @@ class Concurrency(Switch):
     pools: Pools
 
 
-class RunK8sConfig(Part):
-    pod_spec_config: dict[str, Any]
-    job_spec_config: dict[str, Any]
+class CustomClass(Part):
+    """Dagster's own schema of the class judges its `config`: a name that is misspelt there is refused, too."""
 
-
-class K8sLauncher(Part):
-    image_pull_policy: str
-    load_incluster_config: bool
-    env_config_maps: list[Named]
-    env_secrets: list[Named]
-    env_vars: list[str]
-    volumes: list[dict[str, Any]]
-    volume_mounts: list[dict[str, Any]]
-    labels: dict[str, str]
-    resources: Resources
-    security_context: dict[str, Any]
-    fail_pod_on_run_failure: bool
-    run_k8s_config: Annotated[RunK8sConfig, Field(alias="runK8sConfig")]
+    module: Literal["dagster_k8s"]
+    class_: Annotated[Literal["K8sRunLauncher"], Field(alias="class")]
+    config: dict[str, Any]
 
 
 class Launcher(Part):
-    type: Literal["K8sRunLauncher"]
-    config: dict[Literal["k8sRunLauncher"], K8sLauncher]
+    type: Literal["CustomRunLauncher"]
+    config: dict[Literal["customRunLauncher"], CustomClass]
 
 
 class Service(Part):
@@ -202,11 +190,7 @@ def instance(values: Values) -> dict[str, Any]:
                 }
             }
         },
-        "run_launcher": {
-            "module": "dagster_k8s",
-            "class": "K8sRunLauncher",
-            "config": _launcher(values, values.run_launcher.config["k8sRunLauncher"]),
-        },
+        "run_launcher": values.run_launcher.config["customRunLauncher"].model_dump(by_alias=True),
         "run_coordinator": {"module": "dagster.core.run_coordinator", "class": "QueuedRunCoordinator"},
         "compute_logs": {
             "module": "dagster.core.storage.noop_compute_log_manager",
@@ -225,19 +209,4 @@ def instance(values: Values) -> dict[str, Any]:
         "schedules": daemon.schedules.model_dump(),
         "telemetry": values.telemetry.model_dump(),
         **values.additional_instance_config,
-    }
-
-
-def _launcher(values: Values, known: K8sLauncher) -> dict[str, Any]:
-    config = known.model_dump()
-    return {
-        **config,
-        "env_config_maps": [one.name for one in known.env_config_maps],
-        "env_secrets": [one.name for one in known.env_secrets],
-        "run_k8s_config": known.run_k8s_config.model_dump(),
-        "service_account_name": values.global_.service_account_name,
-        "instance_config_map": f"{values.fullname_override}-instance",
-        "postgres_password_secret": values.global_.postgresql_secret_name,
-        "dagster_home": "/opt/dagster/dagster_home",
-        "job_namespace": "calls",
     }

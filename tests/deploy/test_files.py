@@ -181,3 +181,16 @@ def test_a_systemd_unit_starts_a_program_of_the_environment_with_settings_from_a
     if what == "daemon":
         before = Path(service["ExecStartPre"])
         assert os.access(ROOT / before.relative_to("/srv/ringcx-archive"), os.X_OK)
+
+
+@pytest.mark.parametrize("what", ["", "-viewer"])
+def test_the_units_of_one_machine_use_its_history_and_the_viewers_one_is_read_only(what: str) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "ui" / f"ringcx-archive{what}.service")
+    service = unit["Service"]
+    program = shlex.split(service["ExecStart"])
+    assert (BIN / Path(program[0]).name).exists()
+    assert service["Environment"] == f"DAGSTER_HOME={service['WorkingDirectory']}"
+    assert service["ReadWritePaths"] == f"{service['WorkingDirectory']}/data"
+    assert ("--read-only" in program) == (what == "-viewer")

@@ -51,10 +51,8 @@ class FakeCluster:
         return body
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def launched(folder: Path, tags: dict[str, str]) -> dict[str, Any]:
     """The Job of one date, as the cluster gets it."""
-    folder = tmp_path_factory.mktemp("home")
     (folder / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     access = {
         "apiVersion": "v1",
@@ -76,7 +74,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     run = DagsterRun(
         job_name="archive_day",
-        tags={"dagster/partition": "2026-11-18"},
+        tags={"dagster/partition": "2026-11-18", **tags},
         job_code_origin=JobPythonOrigin(job_name="archive_day", repository_origin=repository),
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -91,8 +89,13 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             instance.add_run(run)
             launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
     ((namespace, made),) = cluster.jobs
-    assert namespace == "calls"
+    assert namespace == "ringcx-archive"
     return made
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return launched(tmp_path_factory.mktemp("home"), {})
 
 
 def container(job: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +143,24 @@ def test_a_run_may_do_little_on_its_node(job: dict[str, Any]) -> None:
     assert resources["limits"] == {"memory": "1Gi"}
 
 
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"container_config": {"image": "elsewhere.example/image"}}, "container_config.image"),
+        ({"container_config": {"env": [{"name": "PYTHONSTARTUP", "value": "/x"}]}}, "container_config.env"),
+        ({"container_config": {"command": ["sh", "-c", "env"]}}, "container_config.command"),
+        ({"pod_spec_config": {"service_account_name": "admin"}}, "pod_spec_config.service_account_name"),
+        ({"pod_spec_config": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}, "pod_spec_config.volumes"),
+        ({"pod_template_spec_metadata": {"namespace": "kube-system"}}, "pod_template_spec_metadata.namespace"),
+        ({"job_spec_config": {"parallelism": 9}}, "job_spec_config.parallelism"),
+    ],
+)
+def test_a_tag_of_a_run_changes_nothing_of_its_pod(tmp_path: Path, config: dict[str, Any], named: str) -> None:
+    with pytest.raises(Exception, match="violated the allowed list") as refused:
+        launched(tmp_path, {"dagster-k8s/config": json.dumps(config)})
+    assert named in str(refused.value)
+
+
 def test_a_run_ends_when_it_hangs_is_not_repeated_behind_dagsters_back_and_is_swept_away(job: dict[str, Any]) -> None:
     assert job["spec"]["activeDeadlineSeconds"] == 43200
     assert job["spec"]["backoffLimit"] == 0
@@ -165,16 +186,22 @@ def test_dagster_takes_the_instance_that_the_values_describe(
 
 def test_a_misspelt_value_is_refused() -> None:
     wrong = raw_values()
-    wrong["runLauncher"]["config"]["k8sRunLauncher"]["envSecret"] = []
-    with pytest.raises(ValidationError, match="envSecret"):
+    wrong["dagsterDaemon"]["runRetrys"] = {}
+    with pytest.raises(ValidationError, match="runRetrys"):
         chart.Values.model_validate(wrong)
+    wrong = raw_values()
+    launcher = wrong["runLauncher"]["config"]["customRunLauncher"]["config"]
+    launcher["env_secret"] = launcher.pop("env_secrets")
+    refused = process_config(K8sRunLauncher.config_type(), launcher)
+    assert refused.errors is not None
+    assert "env_secret" in refused.errors[0].message
 
 
 def test_code_location_and_runs_read_the_same_settings(values: chart.Values) -> None:
     (location,) = values.code_locations.deployments
-    launcher = values.run_launcher.config["k8sRunLauncher"]
-    assert location.env_secrets == launcher.env_secrets
-    assert location.env_config_maps == launcher.env_config_maps
+    launcher = values.run_launcher.config["customRunLauncher"].config
+    assert [one.name for one in location.env_secrets] == launcher["env_secrets"]
+    assert [one.name for one in location.env_config_maps] == launcher["env_config_maps"]
     assert f"{location.image.repository}:{location.image.tag}" == IMAGE
 
 

@@ -66,7 +66,7 @@ def nginx(folder: Path, port: int, upstream: int) -> list[str]:
 
 def caddy(folder: Path, port: int, upstream: int) -> list[str]:
     text = (FOLDER / "Caddyfile").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
-    text = text.replace("events.example.com", f"http://127.0.0.1:{port}")
+    text = text.replace("{$RECEIVER_SITE:events.example.com}", f"http://127.0.0.1:{port}")
     (folder / "conf").write_text(f"{{\n admin off\n}}\n{text}")
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "conf")]
 

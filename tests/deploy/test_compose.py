@@ -1,0 +1,158 @@
+"""deploy/compose: one machine. What `docker compose config` would make of it, and what Dagster makes of its files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster import DagsterInstance
+from dotenv import dotenv_values
+
+from pipelines.settings import ReceiverSettings, Settings
+from tests.deploy import compose
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "compose"
+BIN = Path(sys.executable).parent
+# The filled-in proxy.example.
+PROXY = {
+    "UI_SITE": "archive.example.com",
+    "VIEW_SITE": "view.example.com",
+    "RECEIVER_SITE": "events.example.com",
+    "UI_PASSWORD_HASH": "$2a$14$hash",
+    "VIEW_PASSWORD_HASH": "$2a$14$hash",
+}
+OF_DAGSTER = ("init", "code", "webserver", "viewer", "daemon")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = compose.config(FOLDER / "compose.yaml", PROXY)["services"]
+    return read
+
+
+@pytest.mark.parametrize("name", sorted(PROXY))
+def test_what_the_proxy_needs_is_asked_for_before_anything_starts(name: str) -> None:
+    with pytest.raises(compose.ComposeError, match=f"^{name}: "):
+        compose.config(FOLDER / "compose.yaml", PROXY | {name: ""})
+
+
+def test_what_is_filled_in_once_is_all_that_the_file_asks_for() -> None:
+    example = dotenv_values(FOLDER / "proxy.example")
+    asked = set(re.findall(r"\$\{(\w+)", (FOLDER / "compose.yaml").read_text()))
+    assert set(example) == asked - {"ARCHIVE_IMAGE"}
+    assert {name for name, value in example.items() if not value} == set(PROXY)
+
+
+def test_only_the_proxy_can_be_reached_from_other_machines(services: dict[str, dict[str, Any]]) -> None:
+    assert {name: one["ports"] for name, one in services.items() if "ports" in one} == {"proxy": ["80:80", "443:443"]}
+    assert not [name for name, one in services.items() if "network_mode" in one or "privileged" in one]
+
+
+def test_each_service_starts_after_what_it_needs(services: dict[str, dict[str, Any]]) -> None:
+    needed = {name: dict.fromkeys(one.get("depends_on", ()), "") for name, one in services.items()}
+    for name, one in services.items():
+        if isinstance(one.get("depends_on"), dict):
+            needed[name] = {other: how["condition"] for other, how in one["depends_on"].items()}
+    assert needed == {
+        "postgres": {},
+        "init": {"postgres": "service_healthy"},
+        "code": {"init": "service_completed_successfully"},
+        "webserver": {"code": "service_healthy"},
+        "viewer": {"code": "service_healthy"},
+        "daemon": {"code": "service_healthy"},
+        "receiver": {},
+        "proxy": {"webserver": "", "viewer": "", "receiver": ""},
+    }
+
+
+def test_one_daemon_and_one_read_only_web_server_run_programs_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    commands = {name: one["command"] for name, one in services.items() if "command" in one}
+    assert set(commands) == {*OF_DAGSTER, "receiver"}
+    assert [name for name, one in commands.items() if one[0] == "dagster-daemon"] == ["daemon"]
+    assert [name for name, one in commands.items() if "--read-only" in one] == ["viewer"]
+    for name, command in commands.items():
+        assert name == "init" or (BIN / command[0]).exists()
+    workspace = yaml.safe_load((FOLDER / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    assert commands["code"][-1] == str(workspace["port"])
+    assert workspace["host"] == "code"
+    assert commands["code"][4] == "pipelines.definitions"
+
+
+def test_what_must_last_is_on_a_volume_and_the_rest_is_read_only(services: dict[str, dict[str, Any]]) -> None:
+    volumes = compose.config(FOLDER / "compose.yaml", PROXY)["volumes"]
+    used = {one.split(":")[0] for service in services.values() for one in service.get("volumes", ())}
+    assert {one for one in used if not one.startswith(".")} == set(volumes)
+    for name in ("code", "receiver"):
+        assert "events:/events" in services[name]["volumes"]
+    for name in (*OF_DAGSTER, "receiver", "proxy"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+    for name in OF_DAGSTER:
+        assert "./dagster.yaml:/opt/dagster/dagster_home/dagster.yaml:ro" in services[name]["volumes"]
+
+
+def test_the_folder_of_events_is_the_images_users_own() -> None:
+    assert re.search(r"install .*--owner archive .*--mode 700 /events", (ROOT / "deploy" / "Dockerfile").read_text())
+
+
+def test_every_secret_is_in_a_file_outside_of_git(services: dict[str, dict[str, Any]]) -> None:
+    ignored = (FOLDER / ".gitignore").read_text().split()
+    assert set(ignored) == {".env", "environment", "postgres_password"}
+    assert {one["env_file"] for one in services.values() if "env_file" in one} == {"environment"}
+    examples = {**dotenv_values(FOLDER / "proxy.example"), **dotenv_values(FOLDER / "environment.example")}
+    for name in ("EVENTS_PASSWORD", "RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_SECRET", "AWS_SECRET_ACCESS_KEY"):
+        assert examples[name] == ""
+
+
+def test_the_example_of_the_environment_names_settings_that_exist() -> None:
+    named = set(dotenv_values(FOLDER / "environment.example"))
+    known = {name.upper() for kind in (Settings, ReceiverSettings) for name in kind.model_fields}
+    assert {name for name in named if not name.startswith("AWS_")} <= known | {"DAGSTER_POSTGRES_URL"}
+    assert "RATE_LIMIT_URL" in named, "a file in a container's scratch folder would be forgotten"
+
+
+def test_the_proxy_has_the_files_that_are_tested_with_a_real_caddy(services: dict[str, dict[str, Any]]) -> None:
+    mounted = [one.split(":") for one in services["proxy"]["volumes"] if one.startswith(".")]
+    assert {source: target for source, target, _ in mounted} == {
+        "./Caddyfile": "/etc/caddy/Caddyfile",
+        "../ui/Caddyfile": "/etc/caddy/sites/ui",
+        "../receiver/Caddyfile": "/etc/caddy/sites/receiver",
+    }
+    read = {name for file in ("ui", "receiver") for name in _variables(ROOT / "deploy" / file / "Caddyfile")}
+    assert set(services["proxy"]["environment"]) == read
+    assert services["proxy"]["environment"]["UI_PASSWORD_HASH"] == "$2a$14$hash"
+
+
+def _variables(file: Path) -> list[str]:
+    return re.findall(r"\{\$(\w+)", file.read_text())
+
+
+def test_dagster_takes_the_instance_and_its_limits_are_those_of_one_machine(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(FOLDER / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", database)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+        assert type(instance.run_coordinator).__name__ == "QueuedRunCoordinator"
+    ours, plain = (yaml.safe_load((folder / "dagster.yaml").read_text()) for folder in (FOLDER, ROOT))
+    for name in ("concurrency", "run_monitoring", "run_retries", "schedules", "sensors", "telemetry"):
+        assert ours[name] == plain[name]
+
+
+def test_other_machines_reach_the_database_and_the_broker_only_by_an_address_that_somebody_named() -> None:
+    file = ROOT / "deploy" / "celery" / "more-machines.yaml"
+    with pytest.raises(compose.ComposeError, match=r"^PRIVATE_ADDRESS: "):
+        compose.config(file, {})
+    opened = compose.config(file, {"PRIVATE_ADDRESS": "10.0.0.5"})["services"]
+    assert {name: one["ports"] for name, one in opened.items()} == {
+        "postgres": ["10.0.0.5:5432:5432"],
+        "rabbitmq": ["10.0.0.5:5672:5672"],
+    }
+    assert set(opened) <= set(compose.config(file.parent / "compose.yaml", {})["services"])
