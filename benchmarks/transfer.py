@@ -245,7 +245,8 @@ def run_ours() -> None:
     tune_gc()
     job = json.loads(sys.stdin.read())
     environment = Environment()
-    source, ledger, bucket = Source(environment), LedgerStore(environment).open(), ArchiveStore(environment).bucket
+    source = Source(environment, say=lambda _: None)
+    ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
     attempt, concurrency = source.attempt(bucket), environment.settings.archive_concurrency  # made before it counts
     with _measured(job["recordings"], job["size"]):
         known = matched_recordings(ledger, DAY, (), now=environment.clock(), run_id="bench")

@@ -123,6 +123,10 @@ class Ledger:
         for table in read_parts(self._files, [_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
+    def row_parts(self, report: str, day: date) -> list[str]:
+        """Return the names of the parts that hold a date's rows. While they are the same, so are the rows."""
+        return self._files.list(_folder("report_rows", day, report))
+
     def row_days(self, report: str) -> list[date]:
         """Return the dates that have rows of the report, sorted."""
         return self._days(f"report_rows/report={_checked_report(report)}/")

@@ -74,9 +74,13 @@ class LedgerStore:
     def _files(self) -> Files:
         return storage.ledger_files(self.environment.settings, self.environment.s3)
 
-    def open(self) -> Ledger:
-        """Return the rows and states."""
+    @cached_property
+    def _ledger(self) -> Ledger:
         return Ledger(self._files, clock=self.environment.clock)
+
+    def open(self) -> Ledger:
+        """Return the rows and states, the same object for all steps of a run, so that one may use what another read."""
+        return self._ledger
 
     def parts(self) -> LedgerParts:
         """Return the same ledger as the files that it is made of."""

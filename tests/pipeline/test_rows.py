@@ -88,6 +88,20 @@ ODD_STARTS = (
 
 
 class TestDates:
+    def test_linked_days_of_unchanged_rows_read_no_part_and_those_of_new_rows_count_at_once(
+        self, book: Book, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def days() -> set[date]:
+            return linked_days(book.ledger, DAY, ZoneInfo("UTC"), FIRST)
+
+        book.add(AGENT, GOOD[AGENT])
+        assert days() == {DAY}
+        with monkeypatch.context() as broken:
+            broken.setattr(LocalFiles, "read", lambda _, name: pytest.fail(f"{name} was read again"))
+            assert days() == {DAY}
+        book.add(GLOBAL, a_row(GLOBAL, "2026-11-18T00:30:00Z", uii="after-midnight"))
+        assert days() == {DAY, DAY + timedelta(days=1)}
+
     @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Europe/Berlin", "Pacific/Kiritimati"])
     @pytest.mark.parametrize("start", ODD_STARTS)
     def test_a_start_outside_the_bounds_leaves_the_pulled_day_and_stops_no_other_row(

@@ -30,7 +30,7 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.extract_links import days_of, extract_links, near, shared_ids
+from pipelines.steps.link.extract_links import days_of, extracted_ids, near, shared_ids
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Unpulled, unpulled
@@ -301,7 +301,7 @@ def _recordings(
     """Return the recordings that concern a date: dated so, found by its pull, or linked to by its rows; the ids that
     are linked to without any state in the ledger; and those that rows of more than one call name.
     """
-    links = extract_links(ledger, day, zone=settings.zone, first=settings.archive_start_date)
+    links = extracted_ids(ledger, day, zone=settings.zone, first=settings.archive_start_date)
     linked = set(links.column("recording_id"))
     days = days_of(ledger, links)
     known = LedgerSnapshot(ledger.current(days))

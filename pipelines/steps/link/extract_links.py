@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -124,7 +125,7 @@ def extract_links(
 ) -> ExtractedLinks:
     """Return the recordings that the rows of `day` name. `first`: ARCHIVE_START_DATE.
 
-    Without `segments` the links of the current API are empty, for callers that read only ids and dates.
+    Without `segments` the links of the current API are empty.
     """
     dates = _Dates(day, first, zone)
     tables = [_SCHEMA.empty_table()]
@@ -145,6 +146,28 @@ def extract_links(
     return ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
 
 
+def extracted_ids(ledger: Ledger, day: date, *, zone: ZoneInfo, first: date) -> ExtractedLinks:
+    """Return the same without the links themselves, for those that read only ids and dates.
+
+    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: the last answer is kept as long as
+    the date has the same parts, which never change.
+    """
+    parts = tuple(name for report in ROWS for name in ledger.row_parts(report, day))
+    return _ids_of_parts(ledger, parts, day, zone, first)
+
+
+@lru_cache(maxsize=1)
+def _ids_of_parts(
+    ledger: Ledger,
+    _parts: tuple[str, ...],
+    day: date,
+    zone: ZoneInfo,
+    first: date,
+) -> ExtractedLinks:
+    links = extract_links(ledger, day, zone=zone, first=first)
+    return replace(links, table=links.table.drop_columns("link"))
+
+
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
     """Return the dates under which the ledger may have these recordings: the pulled day, those they are stored under
     now, and of those they may once have been stored under the ones that exist.
@@ -160,7 +183,7 @@ def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[d
     Also the dates next to them that were never pulled and hold recordings: these may have been found by `day`, when
     ARCHIVE_TIMEZONE was another one, and no run of their own fetches them.
     """
-    links = extract_links(ledger, day, zone=zone, first=first)
+    links = extracted_ids(ledger, day, zone=zone, first=first)
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
     extremes = links.table.group_by("date").aggregate([("started_at", "min"), ("started_at", "max")])
     for line in extremes.to_pylist():
