@@ -89,6 +89,11 @@ def attestation_prefix(prefix: str, kind: str, day: date) -> str:
     return f"{prefix}witnesses/{kind}/date={day.isoformat()}/"
 
 
+def access_prefix(prefix: str, day: date) -> str:
+    """What all keys of a day's entries of the access log begin with; `day` is the UTC day of the access."""
+    return f"{prefix}access/date={day.isoformat()}/"
+
+
 def verification_key(prefix: str, day: date, name: str) -> str:
     """The key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
     return f"{prefix}verifications/date={day.isoformat()}/{name}.json"

@@ -28,6 +28,7 @@ _COMMANDS = MappingProxyType(
         "plan": "Show what a backfill of some dates would take.",
         "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
         "receiver": "Receive End Call Events from RingCX.",
+        "access": "Show who searched, looked at, heard or downloaded what.",
     }
 )
 

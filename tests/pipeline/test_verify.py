@@ -33,10 +33,13 @@ from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.proof.manifest import canonical_json
 from pipelines.cli.verify import Screen
+from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
+from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import EXIT_CODES
 from pipelines.steps.fetch import fetcher
 from pipelines.steps.seal import manifest as seal
@@ -201,6 +204,29 @@ def test_an_altered_object_is_named_whether_its_length_changed_or_not(copy: Copy
     }
     assert hashlib.sha256(body).hexdigest() in copy.sentences(same.key)
     assert same.recording_id in copy.sentences(same.key)
+
+
+def test_an_entry_of_the_access_log_that_is_altered_or_removed_after_sealing_is_named(copy: Copy) -> None:
+    bucket = Bucket(copy.client, copy.bucket, ARCHIVE_PREFIX)
+    log, at = AccessLog(bucket), datetime(FIRST.year, FIRST.month, FIRST.day, 12, tzinfo=UTC)
+    entry = Access(at=at, user="ava", address="203.0.113.9", action="search")
+    kept, altered, removed = (log.record(entry) for _ in range(3))
+    assert copy.doubts() == set()
+    parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
+    settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
+    now = datetime.now(UTC)
+    sealed = seal.seal_day(copy.ledger(), parts, bucket, FIRST, settings=settings, now=now, run_id="again")
+    assert sealed.attested >= 3
+    later = log.record(entry)
+    assert copy.doubts() == set()
+    copy.put(altered, copy.get(altered).replace(b"ava", b"eve"))
+    copy.delete(removed)
+    copy.delete(later)
+    assert copy.doubts() == {
+        (str(FIRST), "access_entry_altered", altered),
+        (str(FIRST), "access_entry_removed", removed),
+    }
+    assert copy.get(kept)
 
 
 def test_swapped_objects_are_both_named_with_whose_bytes_they_hold(copy: Copy) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.keys import catalog_key, manifest_key
+from pipelines.archive.keys import access_prefix, catalog_key, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
@@ -29,7 +29,10 @@ from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTabl
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
 MANIFESTS = "manifests"
-"""The kind of attestation that lists manifests; the other kinds are the ledger's folders."""
+"""The kind of attestation that lists manifests; the other kinds are the ledger's folders, and this one:"""
+
+ACCESS = "access"
+"""The kind that lists the entries of the access log of a UTC day."""
 
 _ROUNDS = 5
 _BATCH = 5000
@@ -148,13 +151,15 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
     """Attest what no attestation names yet, and return how many those are. Manifests last: this run made them."""
     written = 0
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
-    for kind, found in (*names.items(), (MANIFESTS, manifests)):
+    accesses = [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, day))]
+    for kind, found in (*names.items(), *([(ACCESS, accesses)] if accesses else []), (MANIFESTS, manifests)):
         known, _ = read_attestations(bucket, kind, day)
         fresh = []
+        is_key = kind in {MANIFESTS, ACCESS}
         for name in found:
-            relative = name.removeprefix(bucket.prefix) if kind == MANIFESTS else name
+            relative = name.removeprefix(bucket.prefix) if is_key else name
             if relative not in known:
-                body = bucket.get_bytes(name) if kind == MANIFESTS else parts.read(name)
+                body = bucket.get_bytes(name) if is_key else parts.read(name)
                 fresh.append(ObservedObject(relative, len(body), hashlib.sha256(body).hexdigest()))
         write_attestation(bucket, kind, day, fresh, now=now)
         written += len(fresh)

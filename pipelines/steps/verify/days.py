@@ -20,6 +20,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Pulls, pulls_of
+from pipelines.steps.verify.access import check_access_log
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
@@ -168,6 +169,7 @@ class _Day:
         archive, day, latest = self._archive, self.day, chain.latest
         arriving = Arriving(archive.bucket, day, chain, self._now)
         check_manifests(arriving, self.flag)
+        check_access_log(archive.bucket, day, threads, self.flag)
         evidence = Evidence(None if latest is None else entries, arriving)
         # Before the ledger: whatever a run has stored by now, its ledger already awaits.
         evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))

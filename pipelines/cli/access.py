@@ -1,0 +1,88 @@
+"""`ringcx-archive access`: shows the access log: who searched, looked at, heard or downloaded what."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, timedelta
+
+import click
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
+from pipelines.cli.options import Command, Outside, check_range, date_range, example, pass_outside
+from pipelines.compliance.access_log import Access, AccessLog, entry_fields
+from pipelines.settings import StorageSettings, load
+from pipelines.wording import number
+
+_DAYS = 30
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "access --recording 15300002/202611/22/202611221915400151600000000029-1.WAV",
+        "access --user m.weber --from 2026-11-01 --to 2026-11-22",
+    ),
+)
+@click.option("--recording", metavar="ID", help="Only what was done with this recording.")
+@click.option("--call", "uii", metavar="UII", help="Only what was done with this call.")
+@click.option("--user", help="Only what this person did.")
+@date_range(required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print each entry as a line of JSON.")
+@pass_outside
+def command(
+    outside: Outside,
+    *,
+    recording: str | None,
+    uii: str | None,
+    user: str | None,
+    first: date | None,
+    last: date | None,
+    as_json: bool,
+) -> int:
+    """Show who searched, looked at, heard or downloaded what, when and from where. Dates are days of UTC.
+
+    Without --from and --to: the last 30 days. Exit code 0: shown, also when there is no entry.
+    """
+    today = outside.clock().astimezone(UTC).date()
+    last = last or today
+    first = first or last - timedelta(days=_DAYS)
+    check_range(first, last, today)
+    settings = load(StorageSettings)
+    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
+    log = AccessLog(Bucket(client, settings.archive_bucket, settings.archive_prefix))
+
+    def wanted(entry: Access) -> bool:
+        return (
+            (recording is None or entry.recording_id == recording)
+            and (uii is None or entry.uii == uii)
+            and (user is None or entry.user == user)
+        )
+
+    count = 0
+    for entry in log.read(first, last, wanted=wanted):
+        count += 1
+        click.echo(json.dumps(entry_fields(entry), ensure_ascii=False) if as_json else _line(entry))
+    click.echo(f"{number(count, 'entry', 'entries')} from {first} to {last}.", err=True)
+    return 0
+
+
+def _line(entry: Access) -> str:
+    what = entry.recording_id or entry.uii
+    seconds = "" if entry.from_s is None else f"{entry.from_s:.0f}-{entry.to_s:.0f} s"
+    details = " ".join(f"{name}={value}" for name, value in entry.details.items())
+    parts = (
+        f"{entry.at:%Y-%m-%d %H:%M:%S}",
+        entry.user,
+        entry.address,
+        entry.action,
+        what,
+        seconds,
+        details,
+        entry.why,
+    )
+    return "  ".join(_printable(part) for part in parts if part)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)

@@ -1,0 +1,137 @@
+"""The access log: who searched, looked, listened or downloaded, when, from where and why. Append-only, in S3.
+
+One object for each action, create-only: `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`, canonical JSON with
+the fields of `Access`, without those that are empty. The part after the ULID is a hash of account and call id, so that
+a call's entries are found by name, without reading the others; an action about no single call has none.
+
+An action happens after its entry is stored, so that none goes unlogged: an entry may name an action that then failed,
+and never the other way round. Entries hold personal data (names, addresses, what was searched for).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, Literal, get_args
+
+from ulid import ULID
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.keys import access_prefix
+from pipelines.archive.proof.manifest import canonical_json
+
+FORMAT: Final = "ringcx-archive/access/1"
+Action = Literal["sign_in", "sign_in_failed", "search", "view", "waveform", "play", "check", "download", "refused"]
+_NAME: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([0-9a-f]{16}))?\.json", re.ASCII)
+_READERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One action of one person.
+
+    Attributes:
+        at: aware.
+        user: as signed in; of a failed attempt, the name that was given.
+        address: where the request came from.
+        account_id, uii: the call, for an action about one.
+        recording_id: the recording, for an action about one.
+        from_s, to_s: for `play`: the seconds of audio that were sent.
+        details: anything else by name, such as the fields of a search.
+        why: the reason that the person gave.
+    """
+
+    at: datetime
+    user: str
+    address: str
+    action: Action
+    account_id: str = ""
+    uii: str = ""
+    recording_id: str = ""
+    from_s: float | None = None
+    to_s: float | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+
+
+class AccessLog:
+    """Writes and reads entries of one bucket. Safe to share between threads."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def record(self, access: Access) -> str:
+        """Store an entry and return its key.
+
+        Raises:
+            StorageError: it is not stored, and the action must not happen.
+        """
+        document = {name: value for name, value in asdict(access).items() if value or value == 0}
+        document |= {"format": FORMAT, "at": access.at.astimezone(UTC).isoformat(timespec="milliseconds")}
+        call = f"-{_call_hash(access.account_id, access.uii)}" if access.uii else ""
+        day = access.at.astimezone(UTC).date()
+        key = f"{access_prefix(self._bucket.prefix, day)}{ULID.from_datetime(access.at)}{call}.json"
+        self._bucket.put_new(key, canonical_json(document), content_type="application/json")
+        return key
+
+    def read(
+        self,
+        first: date,
+        last: date,
+        *,
+        call: tuple[str, str] | None = None,
+        wanted: Callable[[Access], bool] = lambda _: True,
+    ) -> Iterator[Access]:
+        """Yield the entries of UTC days, both included, in the order of time.
+
+        Args:
+            first: the first day.
+            last: the last day.
+            call: account and call id: only those about this call; others are not read.
+            wanted: which of them to yield.
+
+        Raises:
+            StoreDamaged: an entry is not what an access log writes.
+        """
+        suffix = None if call is None else _call_hash(*call)
+        with ThreadPoolExecutor(_READERS) as readers:
+            for ahead in range((last - first).days + 1):
+                day = first + timedelta(days=ahead)
+                names = self._names(day, suffix)
+                yield from (found for found in readers.map(self._read, names) if wanted(found))
+
+    def _names(self, day: date, suffix: str | None) -> list[str]:
+        names = (key for key, _ in self._bucket.list_keys(access_prefix(self._bucket.prefix, day)))
+        matches = ((name, _NAME.fullmatch(name.rpartition("/")[2])) for name in names)
+        return [name for name, match in matches if match and (suffix is None or match[2] == suffix)]
+
+    def _read(self, key: str) -> Access:
+        try:
+            return _parse(self._bucket.get_bytes(key))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, KeyMissing):
+            raise StoreDamaged(
+                f"{key} in the bucket {self._bucket.name} is a damaged or altered entry of the access log; restore its "
+                "first version"
+            ) from None
+
+
+def entry_fields(access: Access) -> dict[str, Any]:
+    """Return an entry as JSON shows it, every field included."""
+    return asdict(access) | {"at": access.at.isoformat(timespec="milliseconds")}
+
+
+def _parse(body: bytes) -> Access:
+    document = json.loads(body)
+    if document.pop("format") != FORMAT or document["action"] not in get_args(Action):
+        raise ValueError("not an entry of the access log")
+    return Access(**document | {"at": datetime.fromisoformat(document["at"])})
+
+
+def _call_hash(account_id: str, uii: str) -> str:
+    return hashlib.sha256(f"{account_id}\n{uii}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
