@@ -1,6 +1,7 @@
 """Wiring, nothing else: which assets, checks, jobs, schedules, sensors and resources make up the code location."""
 
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 
 from dagster import (
@@ -61,8 +62,13 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     if not days.uses_reports:
         of_date.remove(checks.mono_and_stereo_agree)
 
+    def described(text: str | None, section: str) -> str | None:
+        link = f"\n\n[What to do when something is wrong]({days.archive_docs_url}/operations.md#{section})"
+        return f"{text}{link}" if days.archive_docs_url else text
+
     def of_a_date(spec: AssetSpec) -> AssetSpec:
         return spec.replace_attributes(
+            description=described(spec.description, "what-the-metadata-says"),
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
             owners=[days.archive_owner] if days.archive_owner else [],
@@ -72,7 +78,10 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
 
     return Definitions(
         assets=[asset.map_asset_specs(of_a_date) for asset in assets],
-        asset_checks=[*(_partitioned(check, partitions) for check in of_date), checks.no_overdue_recordings],
+        asset_checks=[
+            *(_with(check, partitions, described) for check in of_date),
+            _with(checks.no_overdue_recordings, None, described),
+        ],
         jobs=[ARCHIVE_DAY, STANDING, accept_losses, backfill_plan, restore_drill],
         schedules=all_schedules(days),
         sensors=[
@@ -87,17 +96,22 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     )
 
 
-def _partitioned(check: AssetChecksDefinition, partitions: DailyPartitionsDefinition) -> AssetChecksDefinition:
-    """Return `check` with the partitions of its asset; Dagster has no call for it, as it has for assets."""
+def _with(
+    check: AssetChecksDefinition,
+    partitions: DailyPartitionsDefinition | None,
+    described: Callable[[str | None, str], str | None],
+) -> AssetChecksDefinition:
+    """Return `check` with partitions and a description; Dagster has no call for it, as it has for assets."""
     ((output, spec),) = check.check_specs_by_output_name.items()
+    description = described(spec.description, "the-checks")
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
         warnings.simplefilter("ignore", PreviewWarning)
-        dated = AssetCheckSpec(spec.name, asset=spec.asset_key, description=spec.description, partitions_def=partitions)
-    partitioned: AssetChecksDefinition = AssetChecksDefinition.create(
+        dated = AssetCheckSpec(spec.name, asset=spec.asset_key, description=description, partitions_def=partitions)
+    made: AssetChecksDefinition = AssetChecksDefinition.create(
         keys_by_input_name=check.keys_by_input_name,
         node_def=check.op,
         check_specs_by_output_name={output: dated},
         can_subset=False,
     )
-    return partitioned
+    return made

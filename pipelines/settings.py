@@ -123,11 +123,11 @@ Url = Annotated[
     _valid(lambda url: secure_url(url, "it"), "must be an https address without credentials in it"),
     _without_slash,
 ]
-UiUrl = Annotated[
+PageUrl = Annotated[
     str,
     _valid(
         re.compile(r"https?://[^@]*").fullmatch,
-        "must be the address of the Dagster UI, as http://archive.example.com:3000",
+        "must be an http or https address without credentials, as http://archive.example.com:3000",
     ),
     _without_slash,
 ]
@@ -165,6 +165,7 @@ class Calendar(BaseSettings):
     archive_start_date: date = date(2020, 1, 1)
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
     archive_owner: Owner | None = None
+    archive_docs_url: PageUrl | None = None
     ringcx_source: Source = "legacy"
     events_url: Location | None = None
     events_timezone: Zone = "US/Eastern"
@@ -226,7 +227,7 @@ class AlertSettings(Calendar):
     """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
 
     alert_urls: SecretStr | None = None
-    alert_ui_url: UiUrl | None = None
+    alert_ui_url: PageUrl | None = None
 
 
 class ReceiverSettings(S3Settings):

@@ -109,6 +109,24 @@ def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_tod
         assert node.backfill_policy is None
 
 
+def test_assets_and_checks_link_to_the_docs_that_a_setting_names_and_to_nothing_without_one() -> None:
+    where = "https://git.example.com/archive/docs"
+    linked, plain = (
+        build_defs(calendar=Calendar(archive_docs_url=url)).resolve_asset_graph() for url in (f"{where}/", None)
+    )
+    headings = (Path(__file__).parents[2] / "docs" / "operations.md").read_text("utf-8").splitlines()
+    for section, keys in (
+        ("What the metadata says", linked.get_all_asset_keys()),
+        ("The checks", linked.asset_check_keys),
+    ):
+        assert f"## {section}" in headings
+        for key in keys:
+            link = f"[What to do when something is wrong]({where}/operations.md#{section.lower().replace(' ', '-')})"
+            described, bare = (graph.get(key).description or "" for graph in (linked, plain))
+            assert described == f"{bare}\n\n{link}"
+            assert bare
+
+
 def test_assets_can_be_imported_by_their_names_and_belong_to_nobody_unless_a_setting_says_so() -> None:
     graph = build_defs(calendar=Calendar()).resolve_asset_graph()
     for asset in (agent_segment_metadata, global_call_type_detail, recording_links, recordings, daily_manifest):
