@@ -310,6 +310,24 @@ class VerifySettings(StorageSettings):
     archive_give_up_days: Annotated[float, Field(ge=0)] = 7
 
 
+class LimiterSettings(Calendar):
+    """Where the request budget is that all processes share."""
+
+    rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
+    data_dir: LocalPath = Path("data")
+
+    @property
+    def rate_limit_store(self) -> Path | str:
+        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
+        if self.rate_limit_url is None:
+            return self.data_dir / "rate_limits.sqlite"
+        return self.rate_limit_url.get_secret_value()
+
+
+class MetricsSettings(VerifySettings, LimiterSettings):
+    """What `metrics` reads. No log-in."""
+
+
 class PlanSettings(VerifySettings):
     """What `plan` and `accept` read: what is asked of the source, how often, and what storing it costs. No log-in."""
 
@@ -344,7 +362,7 @@ class PlanSettings(VerifySettings):
         return self
 
 
-class Settings(PlanSettings, AlertSettings):
+class Settings(PlanSettings, AlertSettings, LimiterSettings):
     """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
 
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
@@ -362,18 +380,9 @@ class Settings(PlanSettings, AlertSettings):
     ringcx_media_username: SecretStr | None = None
     ringcx_media_password: SecretStr | None = None
     ringcx_media_hosts: Hosts = ("*.virtualacd.biz", "*.vacd.biz")
-    rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
     archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
-    data_dir: LocalPath = Path("data")
-
-    @property
-    def rate_limit_store(self) -> Path | str:
-        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
-        if self.rate_limit_url is None:
-            return self.data_dir / "rate_limits.sqlite"
-        return self.rate_limit_url.get_secret_value()
 
     @property
     def current_url(self) -> str:

@@ -22,6 +22,7 @@ _COMMANDS = MappingProxyType(
         "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
         "run": "Archive dates now, one after another.",
         "status": "Show which dates are complete, and what the others lack.",
+        "metrics": "Write what `status` says for Prometheus.",
         "verify": "Prove that the archive of some dates is as it was sealed.",
         "certificate": "Certify what is archived of some dates, as a page and as JSON.",
         "accept": "Accept losses that somebody has reviewed, or revoke acceptances.",

@@ -55,14 +55,10 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     """
     settings, now = load(VerifySettings), outside.clock()
     today = local_day(now, settings.zone)
-    kept = today - timedelta(days=settings.ringcx_retention_days - 1)
-    yesterday = today - timedelta(days=1)
-    first = first or min(max(settings.archive_start_date, kept), yesterday)
-    last = last or yesterday
+    oldest, yesterday = kept_dates(settings, today)
+    first, last = first or oldest, last or yesterday
     check_range(first, last, today)
-    client = outside.s3 or make_s3_client(max_connections=2 * _READERS, options=settings.s3_options)
-    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
-    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    ledger, bucket = open_archive(outside, settings)
     rows: list[dict[str, Any]] = []
     click.echo(f"{'date':<12}{_line(_COLUMNS)}")
     for row in status(ledger, bucket, settings, first, last, now=now):
@@ -85,6 +81,20 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     return EXIT_CODES[verdict]
 
 
+def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
+    """Return the first and the last of the dates that RingCX still keeps, up to yesterday."""
+    kept = today - timedelta(days=settings.ringcx_retention_days - 1)
+    yesterday = today - timedelta(days=1)
+    return min(max(settings.archive_start_date, kept), yesterday), yesterday
+
+
+def open_archive(outside: Outside, settings: VerifySettings) -> tuple[Ledger, Bucket]:
+    """Return the ledger and the bucket."""
+    client = outside.s3 or make_s3_client(max_connections=2 * _READERS, options=settings.s3_options)
+    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
+    return ledger, Bucket(client, settings.archive_bucket, settings.archive_prefix)
+
+
 def status(
     ledger: Ledger, bucket: Bucket, settings: VerifySettings, first: date, last: date, *, now: datetime
 ) -> Iterator[dict[str, Any]]:
@@ -103,7 +113,7 @@ def status(
                 "days_left": left,
             }
         except (LedgerDamaged, StoreDamaged) as error:
-            unread = dict.fromkeys(("expected", "held", "waiting", "next_at", "late", "accepted_losses"))
+            unread = dict.fromkeys(("expected", "held", "held_bytes", "waiting", "next_at", "late", "accepted_losses"))
             sentence = f"It is unknown what {day} holds: {error}"
             row: dict[str, Any] = {"date": str(day), "verdict": Verdict.unknown, **unread, "lost": {}, "not_pulled": []}
             return {**row, "sentence": sentence, "days_left": left}
@@ -118,6 +128,7 @@ def _document(found: DateVerdict) -> dict[str, Any]:
         "verdict": found.verdict,
         "expected": found.expected,
         "held": found.held,
+        "held_bytes": found.held_bytes,
         "waiting": found.counts["waiting"],
         "next_at": None if found.next_at is None else found.next_at.isoformat(),
         "late": sum(found.counts[name] for name in _LATE),

@@ -10,12 +10,15 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -78,7 +81,7 @@ class TokenBucket:
         return max(1, math.ceil((1 - self._tokens) / self._rate))
 
 
-class Receiver:
+class Receiver(Collector):
     """Takes requests, and answers when their events are durable.
 
     `counts`: answers since the start, by what became of their requests. `trouble`: why no event can be stored now, or
@@ -97,12 +100,18 @@ class Receiver:
         self._tokens = TokenBucket(settings.events_rate, time.monotonic)
         self._refusals = TokenBucket(settings.events_rate, time.monotonic)
         self._malformed: tuple[date, int] = (date.min, 0)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
 
     def app(self) -> Starlette:
         """Return the application; its lifespan proves and closes the storage."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
         app = Starlette(
-            routes=[*routes, Route("/health", self._health, methods=["GET"])],
+            routes=[
+                *routes,
+                Route("/health", self._health, methods=["GET"]),
+                Route("/metrics", self._metrics, methods=["GET"]),
+            ],
             lifespan=self._lifespan,
             exception_handlers={404: self._elsewhere, 405: self._elsewhere},
         )
@@ -201,12 +210,34 @@ class Receiver:
         await self._commit.in_turn(self._events.probe)
         self._proven_at, self.trouble = time.monotonic(), ""
 
-    async def _health(self, _: Request) -> Response:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Yield what `/health` says, for Prometheus."""
+        name = "ringcx_archive_receiver"
+        requests = CounterMetricFamily(f"{name}_requests", "Requests by what became of them.", labels=["result"])
+        for result, count in sorted(self.counts.items()):
+            requests.add_metric([result], count)
+        yield requests
+        yield GaugeMetricFamily(f"{name}_storage_writable", "Whether events can be stored.", value=not self.trouble)
+        waiting = self._commit.waiting_bytes
+        yield GaugeMetricFamily(f"{name}_waiting_bytes", "Bytes of events that are not durable yet.", value=waiting)
+        if self._last_event_at:
+            at = self._last_event_at.timestamp()
+            yield GaugeMetricFamily(f"{name}_last_event_timestamp_seconds", "When the last event came.", value=at)
+
+    async def _metrics(self, _: Request) -> Response:
+        await self._look()
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _look(self) -> None:
+        """Find out whether events can be stored, unless that was shown a moment ago."""
         if self.trouble or time.monotonic() - self._proven_at > PROVE_EVERY:
             try:
                 await self._prove()
             except EventsUnavailable as error:
                 self.trouble = str(error)
+
+    async def _health(self, _: Request) -> Response:
+        await self._look()
         health = {
             "storage": "unavailable" if self.trouble else "writable",
             "events": dict(sorted(self.counts.items())),

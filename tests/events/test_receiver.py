@@ -325,3 +325,15 @@ def test_the_example_file_lists_every_setting_of_the_receiver() -> None:
     example = (Path(__file__).parents[2] / ".env.example").read_text()
     for name in ReceiverSettings.model_fields:
         assert f"\n{name.upper()}=" in example
+
+
+def test_metrics_are_those_of_health_and_hold_no_field(receiver: Make) -> None:
+    client = receiver()
+    assert client.post("/events", json=event(7), headers=GOOD).status_code == 200
+    assert client.post("/events", json=event(8)).status_code == 401
+    answer = client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    assert 'ringcx_archive_receiver_requests_total{result="stored"} 1.0\n' in answer.text
+    assert 'ringcx_archive_receiver_requests_total{result="refused"} 1.0\n' in answer.text
+    assert "ringcx_archive_receiver_storage_writable 1.0\n" in answer.text
+    assert not [value for value in event(7).values() if value and len(value) > 4 and value in answer.text]

@@ -214,6 +214,10 @@ class RateLimiter:
         """Return every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
         return self._store.silences()
 
+    def waiting(self) -> list[tuple[str, str, int]]:
+        """Return how many requests wait for a permit now: limit, account, their number."""
+        return self._store.waiting()
+
     def close(self) -> None:
         """Close the store. The limiter opens it again when it is used again."""
         self._store.close()

@@ -119,6 +119,17 @@ class LimitStore(ABC):
             now = self._clock()
             return list(self._run(connection, statement, now, now).fetchall())
 
+    def waiting(self) -> list[tuple[str, str, int]]:
+        """Return every queue: limit, account, how many wait. It takes no lock."""
+        with self._use() as connection:
+            rows = self._run(
+                connection,
+                f"SELECT name, account_id, {self._now}, queue FROM ringcx_limit_states ORDER BY name, account_id",
+                self._clock(),
+            ).fetchall()
+        states = [(name, account, LimitState(now, [], queue=json.loads(queue))) for name, account, now, queue in rows]
+        return [(name, account, len(state.queue)) for name, account, state in states]
+
     @contextmanager
     def locked(self, name: str, account_id: str, *, newest: int = 0) -> Iterator[LimitState]:
         """Lock a limit of an account, yield its state with its `newest` permits, and save what was changed in it."""

@@ -105,6 +105,7 @@ class DateVerdict:
 
     Attributes:
         expected: how many recordings the date should hold; None while that is unknown.
+        held_bytes: the sizes of those that it holds.
         counts: recordings by state and by problem.
         next_at: when the first of the waiting recordings is tried again.
         lost: how many were lost for each reason, without those that were accepted.
@@ -120,6 +121,7 @@ class DateVerdict:
     sentence: str
     expected: int | None
     held: int
+    held_bytes: int
     counts: Mapping[str, int]
     next_at: datetime | None
     lost: Mapping[str, int]
@@ -151,7 +153,7 @@ def judge_date(
     """
     not_pulled = unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
     known, unknown, shared = _recordings(ledger, day, settings)
-    held, rest = known.held.select(COLUMNS).to_pandas(), known.rest.select(COLUMNS).to_pandas()
+    held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compare_with_bucket(bucket, known)
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
     pending = rest["status"] == Status.pending
@@ -164,7 +166,7 @@ def judge_date(
     missing = pd.DataFrame(
         {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
     )
-    recordings = pd.concat([held, rest, missing], ignore_index=True).fillna({"reason": ""})
+    recordings = pd.concat([held.drop(columns="size"), rest, missing], ignore_index=True).fillna({"reason": ""})
     by_matter, by_status = recordings["matter"].value_counts(), known.by_status()
     counts = {
         **{str(status): by_status[status] for status in Status},
@@ -201,6 +203,7 @@ def judge_date(
         ),
         expected=None if not_pulled else len(recordings),
         held=int(by_matter.get("held", 0)),
+        held_bytes=int(held["size"][held["matter"] == "held"].sum()),
         counts=counts,
         next_at=None if pd.isna(next_at) else next_at.to_pydatetime(),
         lost=dict(sorted(lost.items())),
@@ -224,6 +227,7 @@ def judge_or_unknown(
             sentence=f"It is unknown what {day} should hold: {error}",
             expected=None,
             held=0,
+            held_bytes=0,
             counts=Counter(),
             next_at=None,
             lost={},

@@ -1,0 +1,123 @@
+"""`ringcx-archive metrics`: what `status` says, as text for Prometheus; the ledger is its only source.
+
+Numbers alone: no recording, no call and no person is in them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from pipelines.calendar import local_day
+from pipelines.cli.options import Command, Outside, example, file_option, pass_outside, whole_file
+from pipelines.cli.status import kept_dates, open_archive, status
+from pipelines.ringcx.limits.limiter import RateLimiter
+from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.settings import MetricsSettings, load
+from pipelines.steps.check.verdict import Verdict
+
+_EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
+_SUMS = {
+    "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
+    "held": ("recordings_held", "Recordings archived as they were stored"),
+    "held_bytes": ("held_bytes", "Bytes of these"),
+    "waiting": ("recordings_waiting", "Recordings whose next attempt is not due yet"),
+    "late": ("recordings_overdue", "Recordings that should have been tried, or were tried for too long"),
+    "accepted_losses": ("recordings_accepted_as_lost", "Lost recordings whose loss was accepted"),
+}
+
+
+@click.command(cls=Command, epilog=example("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom"))
+@file_option("--file", "file", "the metrics")
+@pass_outside
+def command(outside: Outside, file: Path | None) -> int:
+    """Write what `status` says of the dates that RingCX still keeps, as text for Prometheus.
+
+    With --file for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
+    metrics are written, whatever they say.
+    """
+    settings, now = load(MetricsSettings), outside.clock()
+    ledger, bucket = open_archive(outside, settings)
+    first, last = kept_dates(settings, local_day(now, settings.zone))
+    rows = list(status(ledger, bucket, settings, first, last, now=now))
+    text = metrics(rows, _waiting(settings.rate_limit_store), now)
+    if file is None:
+        click.echo(text, nl=False)
+    else:
+        with whole_file(file) as into:
+            os.fchmod(into.fileno(), _EXPORTER_READS)
+            into.write(text)
+    return 0
+
+
+def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime) -> str:
+    """Return the text for Prometheus.
+
+    Args:
+        rows: of `status`.
+        waiting: limit, account and how many requests wait for a permit.
+        now: when that was so.
+    """
+
+    class Found(Collector):
+        def collect(self) -> Iterator[GaugeMetricFamily]:
+            return _families(list(rows), waiting, now)
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Found())
+    return generate_latest(registry).decode()
+
+
+def _families(
+    rows: list[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime
+) -> Iterator[GaugeMetricFamily]:
+    verdicts = Counter(row["verdict"] for row in rows)
+    yield _labelled("dates", "Dates by verdict", ["verdict"], {(one,): verdicts[one] for one in Verdict})
+    for name, (metric, says) in _SUMS.items():
+        yield _gauge(metric, says, sum(row[name] or 0 for row in rows))
+    lost: Counter[str] = Counter()
+    for row in rows:
+        lost.update(row["lost"])
+    yield _labelled("recordings_lost", "Recordings lost, by reason", ["reason"], {(one,): lost[one] for one in lost})
+    if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
+        yield _gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", min(left))
+    requests = {(limit, account): count for limit, account, count in waiting}
+    yield _labelled("permits_waiting", "Requests that wait for a permit", ["limit", "account"], requests)
+    yield _gauge("asked_timestamp_seconds", "When these numbers were true", now.timestamp())
+
+
+def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"ringcx_archive_{name}", f"{says}.", value=value)
+
+
+def _labelled(name: str, says: str, labels: list[str], values: Mapping[Any, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"ringcx_archive_{name}", f"{says}.", labels=labels)
+    for of, value in sorted(values.items()):
+        family.add_metric(of, value)
+    return family
+
+
+def _waiting(store: Path | str) -> list[tuple[str, str, int]]:
+    """Return how many requests wait; none while nothing was ever requested.
+
+    Raises:
+        ClickException: the limiter's store cannot be read.
+    """
+    if isinstance(store, Path) and not store.exists():
+        return []
+    limiter = RateLimiter(store)
+    try:
+        return limiter.waiting()
+    except LimiterBroken as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        limiter.close()
