@@ -18,6 +18,7 @@ from dagster import (
 
 from assets import checks
 from assets.acceptance import accept_losses
+from assets.calls import calls
 from assets.drill import restore_drill
 from assets.events import end_call_events
 from assets.manifest import daily_manifest
@@ -38,7 +39,7 @@ from pipelines.steps.link.rows import EVENTS
 
 _ASSETS = (
     *(agent_segment_metadata, global_call_type_detail, interaction_metadata, end_call_events),
-    *(recording_links, recordings, daily_manifest),
+    *(recording_links, recordings, daily_manifest, calls),
 )
 
 

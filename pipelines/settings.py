@@ -94,6 +94,13 @@ def _expanded(path: Path) -> Path:
         raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
 
 
+@cache
+def _regions() -> frozenset[str]:
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 - a tenth of a second, for few commands
+
+    return frozenset(SUPPORTED_REGIONS)
+
+
 _zones = cache(available_timezones)  # walks the zones' folders, tens of milliseconds each time
 _without_slash = AfterValidator(lambda url: url.rstrip("/"))
 
@@ -130,6 +137,10 @@ PageUrl = Annotated[
         "must be an http or https address without credentials, as http://archive.example.com:3000",
     ),
     _without_slash,
+]
+Region = Annotated[
+    str,
+    _valid(lambda code: code in _regions(), "is not a country's code of two capital letters; write it like US or GB"),
 ]
 Owner = Annotated[
     str,
@@ -289,6 +300,7 @@ class StorageSettings(S3Settings):
     archive_verify_key_file: LocalPath | None = None
     archive_drill_recordings: Annotated[int, Field(ge=1)] = 200
     archive_drill_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    archive_phone_region: Region = "US"
 
     @property
     def ledger(self) -> str:

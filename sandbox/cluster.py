@@ -39,7 +39,10 @@ _ROOT = Path(__file__).parents[1]
 _DEPLOY = _ROOT / "deploy" / "celery"
 _STOP_S = 20.0
 _COMMAND_S = 180.0
-ASSETS = ("agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings", "daily_manifest")
+ASSETS = (
+    *("agent_segment_metadata", "global_call_type_detail"),
+    *("recording_links", "recordings", "daily_manifest", "calls"),
+)
 _BACKFILL = (
     "mutation ($wanted: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $wanted) { __typename } }"
 )

@@ -109,6 +109,16 @@ def catalog_key(prefix: str, day: date) -> str:
     return f"{prefix}catalog/date={day.isoformat()}/recordings.parquet"
 
 
+def calls_prefix(prefix: str) -> str:
+    """What all keys of the table of calls begin with, which have rights of their own: they hold personal data."""
+    return f"{prefix}calls/"
+
+
+def calls_key(prefix: str, day: date) -> str:
+    """The key of a day's part of the table of calls."""
+    return f"{calls_prefix(prefix)}date={day.isoformat()}/calls.parquet"
+
+
 def metadata_text(value: str) -> str:
     """A hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
     `sha256:<hex>`.

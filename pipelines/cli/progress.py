@@ -25,6 +25,7 @@ _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "recording_links": ("{} recordings found, {} new", ("recordings_found", "recordings_new")),
     "recordings": ("{} archived now, {} pending, {} MB", ("archived_now", "pending", "megabytes_now")),
     "daily_manifest": ("manifest number {}, {} recordings held", ("manifest_number", "archived")),
+    "calls": ("{} rows", ("dagster/partition_row_count",)),
 }
 
 

@@ -26,7 +26,8 @@ from pipelines.settings import Calendar
 RUN_KEY_TAG = "dagster/run_key"
 RUNS_PER_TICK = 20
 MANIFEST = AssetKey("daily_manifest")
-AFTER_LINKS = (AssetKey("recordings"), MANIFEST)
+_WITH_MANIFEST = (MANIFEST, AssetKey("calls"))
+AFTER_LINKS = (AssetKey("recordings"), *_WITH_MANIFEST)
 AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
 # A manifest lists its whole day, so one a minute of a day that still grows would outgrow the recordings' own list.
 SEALED_EVERY = timedelta(hours=1)
@@ -84,7 +85,7 @@ class RunRequests:
             asset_key=MANIFEST, asset_partitions=[partition], after_timestamp=(self.now - SEALED_EVERY).timestamp()
         )
         sealed = self.instance.fetch_materializations(lately, limit=1).records
-        return [asset for asset in assets if asset != MANIFEST or not sealed]
+        return [asset for asset in assets if asset not in _WITH_MANIFEST or not sealed]
 
 
 def unfinished_dates(instance: DagsterInstance, among: Sequence[str] | None = None) -> set[str]:

@@ -31,6 +31,7 @@ GROUPS = {
     "reports": ("agent_segment_metadata", "global_call_type_detail"),
     "recordings": ("recording_links", "recordings"),
     "proof": ("daily_manifest",),
+    "search": ("calls",),
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

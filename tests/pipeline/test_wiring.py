@@ -26,6 +26,7 @@ from dagster import (
     build_sensor_context,
 )
 
+from assets.calls import calls
 from assets.manifest import daily_manifest
 from assets.recordings import recording_links, recordings
 from assets.reports import agent_segment_metadata, global_call_type_detail
@@ -56,6 +57,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
         "recording_links": {"agent_segment_metadata", "global_call_type_detail"},
         "recordings": {"recording_links"},
         "daily_manifest": {"recordings"},
+        "calls": {"daily_manifest"},
     }
     repository = defs.get_repository_def()
     jobs = {"accept_losses", "archive_day", "backfill_plan", "restore_drill"}
@@ -104,7 +106,7 @@ def test_every_asset_says_what_it_is_who_owns_it_and_has_the_daily_axis_with_tod
         assert node.owners == ["team:archive"]
         assert node.freshness_policy is not None
         assert node.kinds
-        assert node.group_name in {"reports", "recordings", "proof"}
+        assert node.group_name in {"reports", "recordings", "proof", "search"}
         assert node.partitions_def.has_partition_key(datetime.now(UTC).date().isoformat())
         assert node.backfill_policy is None
 
@@ -129,7 +131,7 @@ def test_assets_and_checks_link_to_the_docs_that_a_setting_names_and_to_nothing_
 
 def test_assets_can_be_imported_by_their_names_and_belong_to_nobody_unless_a_setting_says_so() -> None:
     graph = build_defs(calendar=Calendar()).resolve_asset_graph()
-    for asset in (agent_segment_metadata, global_call_type_detail, recording_links, recordings, daily_manifest):
+    for asset in (agent_segment_metadata, global_call_type_detail, recording_links, recordings, daily_manifest, calls):
         assert graph.get(asset.key).owners == []
     with pytest.raises(ValueError, match=r"e-mail address or team:<name>"):
         Calendar(archive_owner="somebody")
@@ -231,6 +233,7 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     assert {key for one in found.run_requests for key in one.asset_selection} == {
         AssetKey("recordings"),
         AssetKey("daily_manifest"),
+        AssetKey("calls"),
     }
     it.sandbox.set_faults(Faults())
     for one in found.run_requests:

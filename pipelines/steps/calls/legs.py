@@ -1,0 +1,195 @@
+"""Read from a row of any report what it tells of a call, under the names of the table `calls`.
+
+A cell that cannot be read is None: no row stops a date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any, Final, NamedTuple
+
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.times import parse_hms, parse_ms, uii_time
+from pipelines.steps.link.rows import (
+    AGENT,
+    EVENTS,
+    GLOBAL,
+    INTERACTIONS,
+    ROWS,
+    Cells,
+    is_agents,
+    is_flag_unknown,
+    links_of,
+    start_of,
+)
+
+_RESULT: Final = re.compile(r"[A-Za-z][A-Za-z _-]{0,40}", re.ASCII)
+_DIRECTIONS: Final[Mapping[str, str]] = {
+    "inbound": "inbound",
+    "outbound": "outbound",
+    "gate": "inbound",
+    "acd-call": "inbound",
+    "campaign": "outbound",
+}
+_LENGTHS: Final = frozenset({"call_s", "segment_s", "hold_s", "wrap_s"})
+REPORTS_OF_CALLS: Final[Sequence[ReportName]] = (AGENT, INTERACTIONS, GLOBAL, EVENTS)
+"""From the report that tells most of an agent's leg to the one that tells least."""
+
+# Our column -> the columns of the report that may hold it, the best first.
+_FIELDS: Final[Mapping[ReportName, Mapping[str, tuple[str, ...]]]] = {
+    AGENT: {
+        "session": ("session_id",),
+        "direction": ("call_type", "product_type"),
+        "ani": ("ani",),
+        "dnis": ("dnis",),
+        "agent_id": ("agent_id",),
+        "agent_login": ("agent_username", "agent_login_id"),
+        "queue_id": ("product_id",),
+        "queue_name": ("product_name",),
+        "disposition": ("agent_disposition",),
+        "segment_s": ("duration",),
+        "hold_s": ("hold_duration",),
+        "wrap_s": ("wrap_time",),
+    },
+    INTERACTIONS: {
+        "direction": ("dialog_origination",),
+        "ani": ("channel_endpoint_address",),
+        "dnis": ("contact_endpoint_address",),
+        "agent_id": ("segment_participant_id",),
+        "agent_name": ("agentfullname",),
+        "queue_id": ("productid", "segment_agent_group_id"),
+        "disposition": ("agent_disposition",),
+        "notes": ("agent_notes",),
+        "call_s": ("dialog_duration_ms",),
+        "segment_s": ("segment_duration_ms",),
+        "result": ("callresult", "system_disposition"),
+    },
+    GLOBAL: {
+        "direction": ("source_type",),
+        "ani": ("ani",),
+        "dnis": ("dnis",),
+        "agent_id": ("connect_id",),
+        "agent_name": ("connected_name",),
+        "queue_id": ("source_id",),
+        "queue_name": ("source_name",),
+        "disposition": ("connected_disposition", "final_disposition"),
+        "notes": ("call_notes",),
+        "call_s": ("call_duration",),
+        "result": ("call_result", "call_status"),
+    },
+    EVENTS: {
+        "direction": ("event_type",),
+        "ani": ("ani",),
+        "dnis": ("dnis",),
+        "agent_id": ("agent_id",),
+        "agent_login": ("username",),
+        "queue_id": ("gate_id",),
+        "queue_name": ("gate_name",),
+        "disposition": ("agent_disposition",),
+        "call_s": ("call_duration",),
+        "result": ("call_state",),
+    },
+}
+_ALSO: Final[Mapping[ReportName, tuple[str, ...]]] = {
+    AGENT: ("agent_first_name", "agent_last_name"),
+    INTERACTIONS: ("dialog_start_time_ms",),
+    GLOBAL: ("connected_route",),
+    EVENTS: ("call_start_dts",),
+}
+
+
+class Leg(NamedTuple):
+    """What one row tells of a call; lengths in seconds, `pulled` the date whose pull brought it.
+
+    `recordings`: the ids of those that it names. `result`: how the source says that the call ended.
+    """
+
+    report: ReportName
+    pulled: date
+    account_id: str
+    uii: str
+    started_at: datetime | None
+    recordings: tuple[str, ...]
+    is_flag_unknown: bool = False
+    session: str | None = None
+    direction: str | None = None
+    ani: str | None = None
+    dnis: str | None = None
+    agent_id: str | None = None
+    agent_login: str | None = None
+    agent_name: str | None = None
+    queue_id: str | None = None
+    queue_name: str | None = None
+    disposition: str | None = None
+    notes: str | None = None
+    call_s: float | None = None
+    segment_s: float | None = None
+    hold_s: float | None = None
+    wrap_s: float | None = None
+    result: str | None = None
+
+    @property
+    def call(self) -> tuple[str, str]:
+        """The call that it is a part of."""
+        return self.account_id, self.uii.lower()
+
+
+def columns_of(report: ReportName) -> list[str]:
+    """Return the columns of a report that `leg_of` reads."""
+    fields = [name for names in _FIELDS[report].values() for name in names]
+    return list(dict.fromkeys([*ROWS[report].needed, *fields, *_ALSO[report]]))
+
+
+def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
+    """Return what a row tells of a call; None for a message, which is no call."""
+    if report == INTERACTIONS and row["channel_class"] == "DIGITAL":
+        return None
+    found: dict[str, Any] = {name: _first(row, columns) for name, columns in _FIELDS[report].items()}
+    seconds = parse_ms if report == INTERACTIONS else parse_hms
+    for name in _LENGTHS & found.keys():
+        found[name] = seconds(found[name])
+    direction = (found.pop("direction") or "").lower()
+    if report == AGENT:
+        found["agent_name"] = " ".join(filter(None, (_text(row["agent_first_name"]), _text(row["agent_last_name"]))))
+    elif report == INTERACTIONS:
+        found["session"] = f"{row['dialog_id'] or ''}/{row['segment_id'] or ''}"
+        if not is_agents(report, row):
+            found["agent_id"] = None
+    elif report == GLOBAL and (row["connected_route"] or "AGENT").upper() != "AGENT":
+        found["agent_id"] = found["agent_name"] = None  # connected to a number or a menu
+    if found.get("agent_id") == "0":
+        found["agent_id"] = None
+    uii = (row[ROWS[report].uii] or "").strip()
+    return Leg(
+        report=report,
+        pulled=pulled,
+        account_id=row["account_id"] or "",
+        uii=uii,
+        started_at=start_of(report, row) or uii_time(uii),
+        recordings=tuple(link.recording_id for link in links_of(report, row)),
+        is_flag_unknown=report == INTERACTIONS and is_flag_unknown(row),
+        direction=_DIRECTIONS.get(direction),
+        **{name: None if value == "" else value for name, value in found.items()},
+    )
+
+
+def reason_without_recording(legs: Iterable[Leg]) -> str:
+    """Return why a call has no recording, as far as its rows tell: `no_link`, `flag_unknown`, or `no_link:<result>`
+    with the source's own word for how the call ended.
+    """
+    legs = list(legs)
+    if any(leg.is_flag_unknown for leg in legs):
+        return "flag_unknown"
+    results = (leg.result for leg in legs if leg.result and _RESULT.fullmatch(leg.result))
+    result = next(results, None)
+    return f"no_link:{result.lower().replace(' ', '_')}" if result else "no_link"
+
+
+def _first(row: Cells, columns: Iterable[str]) -> str | None:
+    return next((text for column in columns if (text := _text(row[column]))), None)
+
+
+def _text(cell: str | None) -> str:
+    return (cell or "").strip()
