@@ -21,6 +21,7 @@ _COMMANDS = MappingProxyType(
         "demo": "Archive two dates of a sandbox RingCX into a local S3.",
         "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
         "run": "Archive dates now, one after another.",
+        "find": "Find calls by number, agent, queue, text or UII.",
         "status": "Show which dates are complete, and what the others lack.",
         "metrics": "Write what `status` says for Prometheus.",
         "verify": "Prove that the archive of some dates is as it was sealed.",

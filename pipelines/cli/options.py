@@ -107,11 +107,13 @@ def json_file(what: str) -> Callable[[_F], _F]:
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[TextIO]:
-    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error."""
+def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error. `newline`:
+    as of `open`.
+    """
     partial = file.with_name(f"{file.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as into:
+        with partial.open("w", encoding="utf-8", newline=newline) as into:
             yield into
         partial.replace(file)
     finally:

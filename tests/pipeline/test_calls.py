@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pytest
 
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.steps.calls.search import CallSearch, Query
-from pipelines.steps.calls.table import CALLS_SCHEMA
+from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA
 from sandbox.faults import Faults, Where
+
+DOCS = Path(__file__).parents[2] / "docs" / "storage.md"
 
 
 def search_of(it: Any) -> CallSearch:
@@ -136,3 +142,29 @@ def test_a_date_without_its_table_is_named_and_not_taken_for_a_quiet_one(
     assert search.indexed(recent[0], recent[2]) == {recent[1]}
     assert search.not_indexed(recent[0], recent[2]) == [recent[0], recent[2]]
     assert search.not_indexed(recent[1], recent[1]) == []
+
+
+def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
+    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world(faults=Faults(not_found=Where(share=0.3)))
+    assert it.run(recent[0]).success
+    demo = tmp_path / "data" / "demo" / "s3" / "ringcx-archive"
+    demo.parent.mkdir(parents=True)
+    demo.symlink_to(it.folder)
+    section = DOCS.read_text("utf-8").partition("\n## Calls\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sql", "python", "python", "sql"]
+    number = next(row["ani_e164"] for row in rows(search_of(it).find(Query(first=recent[0], last=recent[0]))))
+    with duckdb.connect(":memory:") as database:
+        assert database.sql(blocks[0][1].replace("+16025550142", number)).fetchall()
+    for _, code in blocks[1:3]:
+        capsys.readouterr()
+        exec(code, {})
+        assert len(capsys.readouterr().out.splitlines()) > 1
+    names = {pa.string(): "string", pa.float64(): "double", pa.int64(): "bigint", pa.int8(): "tinyint"}
+    names |= {pa.timestamp("us", "UTC"): "timestamp", pa.list_(pa.string()): "array<string>"}
+    documented = re.findall(r"`?(\w+)`? ([a-z<>]+)[,)]", blocks[3][1].partition("PARTITIONED")[0].partition("(")[2])
+    assert documented == [(field.name, names[field.type]) for field in CALLS_FILE_SCHEMA]
+    table = section.partition("| column | type |")[2]
+    assert all(f"`{name}`" in table for name in CALLS_FILE_SCHEMA.names)

@@ -26,6 +26,7 @@ from pipelines.archive.keys import calls_key
 from pipelines.archive.proof.manifest import ManifestHead, latest_manifest, manifest_numbers
 from pipelines.calendar import day_bounds
 from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.settings import StorageSettings
@@ -83,6 +84,9 @@ CALLS_SCHEMA: Final = pa.schema([("date", pa.date32()), *_COLUMNS.items()])
 
 NO_RECORDING: Final = "none"
 """The state of a call without a recording."""
+
+STATES: Final = (*(str(status) for status in Status), NO_RECORDING)
+"""What the column `state` may hold."""
 
 SEPARATOR: Final = "; "
 """Between the agents, queues and dispositions of a recording of a whole call that had several."""

@@ -1,0 +1,192 @@
+"""`ringcx-archive find`: looks for calls, and says where their recordings are and why others are not held.
+
+Reads only the table `calls`, which holds personal data; what it finds is shown and written to the named files, and
+nowhere else. Needs no log-in to RingCX and no Dagster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
+from pipelines.calendar import local_day
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_range,
+    example,
+    file_option,
+    json_file,
+    pass_outside,
+    whole_file,
+)
+from pipelines.settings import StorageSettings, load
+from pipelines.steps.calls.csv_file import write_csv
+from pipelines.steps.calls.search import CallSearch, Query
+from pipelines.steps.calls.table import STATES
+from pipelines.wording import number
+
+FORMAT = "ringcx-archive/find/1"
+_COLUMNS = {
+    "started (local)": ("started_local", 19),
+    "direction": ("direction", 9),
+    "ani": ("ani", 16),
+    "dnis": ("dnis", 16),
+    "agent": ("agent_name", 18),
+    "queue": ("queue_name", 16),
+    "length": ("segment_s", 8),
+    "layout": ("layout", 6),
+    "state": ("state", 8),
+    "uii": ("uii", 30),
+}
+_RANGES = 5
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "find --number '(602) 555-0142'",
+        "find --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --longest 60",
+        "find --uii 202611211915400151600000000029 --json found.json",
+    ),
+)
+@date_range(required=False)
+@click.option("--number", "phone", default="", help="A number of either side, in any format, or a part of one.")
+@click.option("--agent", default="", help="An agent's id or login, or a part of the name.")
+@click.option("--queue", default="", help="The id of a queue or campaign, or a part of its name.")
+@click.option("--account", default="", help="A sub-account's id.")
+@click.option("--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction.")
+@click.option("--shortest", type=click.FloatRange(min=0), help="At least so many seconds long.")
+@click.option("--longest", type=click.FloatRange(min=0), help="At most so many seconds long.")
+@click.option("--disposition", default="", help="A part of the disposition.")
+@click.option("--notes", default="", help="A part of the notes.")
+@click.option("--uii", default="", help="The call's UII.")
+@click.option("--state", default="", type=click.Choice(["", *STATES]), help="Of the recording; `none`: there is none.")
+@click.option("--limit", default=200, type=click.IntRange(1, 1_000_000), help="At most so many rows; default 200.")
+@json_file("what was found")
+@file_option("--csv", "csv_file", "what was found, as a table for a spreadsheet,")
+@pass_outside
+def command(
+    outside: Outside,
+    *,
+    first: date | None,
+    last: date | None,
+    phone: str,
+    agent: str,
+    queue: str,
+    account: str,
+    direction: str,
+    shortest: float | None,
+    longest: float | None,
+    disposition: str,
+    notes: str,
+    uii: str,
+    state: str,
+    limit: int,
+    file: Path | None,
+    csv_file: Path | None,
+) -> int:
+    """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
+
+    Without --from and --to: all dates up to yesterday. Exit code 0: something was found; 1: nothing was; 3: some of the
+    dates have no table of calls, so the answer may lack calls.
+    """
+    settings, now = load(StorageSettings), outside.clock()
+    today = local_day(now, settings.zone)
+    yesterday = today - timedelta(days=1)
+    last = last or max(yesterday, first or yesterday)
+    first = first or min(settings.archive_start_date, last)
+    check_range(first, last, today)
+    query = Query(
+        first=first,
+        last=last,
+        number=phone,
+        agent=agent,
+        queue=queue,
+        account=account,
+        direction=direction,
+        uii=uii,
+        disposition=disposition,
+        notes=notes,
+        state=state,
+        shortest_s=shortest,
+        longest_s=longest,
+    )
+    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
+    search = CallSearch(Bucket(client, settings.archive_bucket, settings.archive_prefix), settings)
+    found = search.find(query, limit=limit + 1)
+    more, found = found.num_rows > limit, found.slice(0, limit)
+    lacking = search.not_indexed(first, last)
+    for line in _lines(found):
+        click.echo(line)
+    sentence = _sentence(found, more=more, limit=limit)
+    click.echo(sentence)
+    if lacking:
+        click.echo(_sentence_of_lacking(lacking))
+    if file is not None:
+        head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
+        document = {
+            **head,
+            "sentence": sentence,
+            "more": more,
+            "not_indexed": [str(day) for day in lacking],
+            "calls": found.to_pylist(),
+        }
+        with whole_file(file) as into:
+            into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
+    if csv_file is not None:
+        with whole_file(csv_file, newline="") as into:
+            write_csv(found, into)
+    return 3 if lacking else 0 if found.num_rows else 1
+
+
+def _lines(found: pa.Table) -> Iterator[str]:
+    if found.num_rows:
+        yield "  ".join(title.ljust(width) for title, (_, width) in _COLUMNS.items()).rstrip()
+    for row in found.select(["call_s", *(name for name, _ in _COLUMNS.values())]).to_pylist():
+        yield "  ".join(_cell(row, name, width) for name, width in _COLUMNS.values()).rstrip()
+
+
+def _cell(row: dict[str, Any], name: str, width: int) -> str:
+    value = row[name]
+    if name == "segment_s":
+        seconds = row["call_s"] if value is None else value
+        value = None if seconds is None else str(timedelta(seconds=round(min(seconds, 1e9))))
+    elif name == "started_local" and value:
+        value = f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
+    # What the source wrote must not move a terminal's cursor.
+    text = "".join(character if character.isprintable() else " " for character in value or "")
+    return (text if len(text) <= width else f"{text[: width - 1]}…").ljust(width)
+
+
+def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
+    if not found.num_rows:
+        return "No call was found."
+    calls = found.group_by(["account_id", "uii"]).aggregate([]).num_rows
+    sentence = f"{number(found.num_rows, 'row')} of {number(calls, 'call')}."
+    return f"{sentence} There are more: narrow the search, or set --limit above {limit}." if more else sentence
+
+
+def _sentence_of_lacking(days: Sequence[date]) -> str:
+    """Name dates without a table as ranges, and what to do."""
+    ranges: list[list[date]] = []
+    for day in days:
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1][1] = day
+        else:
+            ranges.append([day, day])
+    shown = [str(start) if start == end else f"{start} to {end}" for start, end in ranges[-_RANGES:]]
+    others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
+    return (
+        f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
+        "Materialize the asset `calls` of these dates."
+    )

@@ -1,0 +1,115 @@
+"""`ringcx-archive find`, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.steps.calls.csv_file import csv_cell, write_csv
+from pipelines.steps.calls.numbers import NumberQuery, to_e164
+from pipelines.steps.calls.table import CALLS_SCHEMA
+from tests.commands import run
+
+
+def test_find_shows_writes_and_counts_what_it_finds(
+    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    around = ["--from", str(recent[0]), "--to", str(recent[0])]
+    files = ["--json", str(tmp_path / "found.json"), "--csv", str(tmp_path / "found.csv")]
+    capsys.readouterr()
+    assert run("find", [*around, *files], it.s3) == 0
+    printed, found = capsys.readouterr().out, json.loads((tmp_path / "found.json").read_text())
+    assert found["format"] == "ringcx-archive/find/1"
+    assert found["sentence"] in printed
+    assert all(call["uii"] in printed for call in found["calls"])
+    with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["uii"] for line in lines] == [call["uii"] for call in found["calls"]]
+    assert {line["ani"][:2] for line in lines if line["ani"].startswith(("+", "'"))} <= {"'+"}
+    one = found["calls"][0]
+    assert run("find", [*around, "--uii", one["uii"], "--limit", "1", *files], it.s3) == 0
+    again = json.loads((tmp_path / "found.json").read_text())
+    assert [call["uii"] for call in again["calls"]] == [one["uii"]]
+    assert run("find", [*around, "--agent", "nobody"], it.s3) == 1
+
+
+def test_find_does_not_call_a_date_without_its_table_empty(
+    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world()
+    assert it.run(recent[1]).success
+    it.s3.delete_object(Bucket=it.bucket, Key=f"calls/date={recent[1]}/calls.parquet")
+    around = ["--from", str(recent[0]), "--to", str(recent[1])]
+    capsys.readouterr()
+    assert run("find", around, it.s3) == 3
+    assert f"no table of calls: {recent[0]} to {recent[1]} (2 dates)" in capsys.readouterr().out
+    assert run("find", ["--from", str(recent[1]), "--to", str(recent[0])], it.s3) == 2
+
+
+def test_a_damaged_table_is_an_error_that_says_what_to_do(
+    world: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    it.s3.put_object(Bucket=it.bucket, Key=f"calls/date={recent[0]}/calls.parquet", Body=b"PAR1 no more")
+    capsys.readouterr()
+    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 2
+    assert f"materialize `calls` of {recent[0]} again" in capsys.readouterr().err
+    assert it.metadata(it.run(recent[0], select=["calls"]), "calls")["is_new"] is True
+    assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 0
+
+
+@given(st.text())
+def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+    cell = str(csv_cell(text))
+    assert not cell.strip().startswith(("=", "+", "-", "@"))
+    assert not cell.startswith(("\t", "\r"))
+    assert cell.removeprefix("'") == text.replace("\x00", "").removeprefix("'")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
+def test_a_csv_reads_back_as_the_calls_that_were_written(text: str) -> None:
+    row = {**dict.fromkeys(CALLS_SCHEMA.names), "date": date(2026, 11, 21), "notes": text, "warnings": []}
+    file = io.StringIO(newline="")
+    write_csv(pa.Table.from_pylist([row], CALLS_SCHEMA), file)
+    (back,) = csv.DictReader(io.StringIO(file.getvalue(), newline=""))
+    assert (back["date"], back["notes"]) == ("2026-11-21", str(csv_cell(text)))
+
+
+FORMATS = (
+    "+1{0}{1}{2}",
+    "1{0}{1}{2}",
+    "{0}{1}{2}",
+    "({0}) {1}-{2}",
+    "{0}.{1}.{2}",
+    " +1 {0} {1} {2} ",
+    "1-{0}-{1}-{2}",
+)
+
+
+@given(st.integers(200, 999), st.integers(200, 999), st.integers(0, 9999))
+def test_a_number_is_one_number_in_every_format(area: int, exchange: int, line: int) -> None:
+    written = [form.format(area, exchange, f"{line:04d}") for form in FORMATS]
+    whole = f"+1{area}{exchange}{line:04d}"
+    assert {to_e164(text, "US") for text in written} == {whole}
+    assert {NumberQuery.of(text, "US").e164 for text in written} == {whole}
+    part = NumberQuery.of(f"{exchange}-{line:04d}", "US")
+    assert part.e164 is None
+    assert part.digits in whole
+
+
+@pytest.mark.parametrize("text", ["", "anonymous", "Restricted", "sip:ava@example.com", "911", None, "1" * 60])
+def test_what_is_no_number_has_no_e164(text: str | None) -> None:
+    assert to_e164(text, "US") is None
