@@ -10,7 +10,7 @@ export DAGSTER_HOME := $(CURDIR)
 .PHONY: help install demo ui receiver bench test lint types imports unit dates lock clean
 
 help:
-	@echo "make install  install only what production needs into .venv: the command, the UI, the receiver, the PostgreSQL driver"
+	@echo "make install  install only what production needs into .venv: the command, the UI, the receiver, the page, the PostgreSQL driver"
 	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show the result"
 	@echo "make ui     run the Dagster UI and daemon, for the demo or for the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
@@ -77,7 +77,7 @@ dates: $(READY)
 lock:
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet --upgrade -o requirements.lock
-	printf 'hatchling\neditables\n' | uv pip compile pyproject.toml - --extra ui --extra receiver --extra postgres --constraint requirements.lock \
+	printf 'hatchling\neditables\n' | uv pip compile pyproject.toml - --extra ui --extra receiver --extra browse --extra postgres --constraint requirements.lock \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras --no-annotate --no-header --quiet \
 		-o requirements-install.lock
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
@@ -32,13 +33,14 @@ from pipelines.ringcx.media import Method
 from pipelines.ringcx.reports.columns import CURRENT, LEGACY, ReportName
 
 ENV_FILE = Path(".env")
-_PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_")
+_PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_", "BROWSE_")
 _log = logging.getLogger(__name__)
 _reported: set[str] = set()
 
 _HINTS: Mapping[str, str] = {
     "ringcx_account_ids": "list the RingCX sub-account ids, separated by commas",
     "archive_bucket": "name the S3 bucket that keeps the recordings",
+    "browse_auth": "choose who may sign in: password, proxy, oidc, or open for everybody who can reach the page",
     "archive_start_date": (
         "give the first date to archive. A new archive begins on the first date that RingCX still keeps "
         "(RINGCX_RETENTION_DAYS); one that has run without this setting keeps 2020-01-01"
@@ -135,6 +137,14 @@ PageUrl = Annotated[
     _valid(
         re.compile(r"https?://[^@]*").fullmatch,
         "must be an http or https address without credentials, as http://archive.example.com:3000",
+    ),
+    _without_slash,
+]
+BrowseUrl = Annotated[
+    str,
+    _valid(
+        re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?/?|https?://\[[0-9A-Fa-f:]+\](:\d+)?/?").fullmatch,
+        "must be the address at which people reach the page, without a path: https://calls.example.com",
     ),
     _without_slash,
 ]
@@ -314,6 +324,63 @@ class StorageSettings(S3Settings):
         return self
 
 
+BrowseAuth = Literal["password", "proxy", "oidc", "open"]
+Networks = Annotated[
+    Texts, _valid(lambda names: [ip_network(name) for name in names] or True, "must be addresses or networks (CIDR)")
+]
+
+
+class BrowseSettings(StorageSettings):
+    """What the page reads on which people find and hear calls. It needs no account and no log-in to the source."""
+
+    browse_auth: BrowseAuth
+    browse_access_file: LocalPath | None = None
+    browse_url: BrowseUrl | None = None
+    browse_host: str = "127.0.0.1"
+    browse_port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    browse_secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    browse_session_hours: Annotated[float, Field(gt=0, le=168)] = 8
+    browse_rate: Annotated[int, Field(ge=1)] = 120
+    browse_proxy_user_header: HeaderName = "X-Forwarded-User"
+    browse_proxy_groups_header: HeaderName = "X-Forwarded-Groups"
+    browse_proxy_secret_header: HeaderName = "X-Browse-Secret"  # noqa: S105 - its name, not its value
+    browse_proxy_secret: Annotated[SecretStr, Field(min_length=16)] | None = None
+    browse_proxy_addresses: Networks = ()
+    browse_oidc_issuer: Annotated[str, Field(pattern=r"^https://|^http://(127\.0\.0\.1|localhost)[:/]")] | None = None
+    browse_oidc_client_id: str | None = None
+    browse_oidc_client_secret: SecretStr | None = None
+    browse_oidc_scope: str = "openid email profile"
+    browse_oidc_user_claim: str = "email"
+    browse_oidc_groups_claim: str = "groups"
+
+    @property
+    def browse_origin(self) -> str:
+        """Where people reach the page: scheme, host and port."""
+        return self.browse_url or f"http://{self.browse_host}:{self.browse_port}"
+
+    @model_validator(mode="after")
+    def _browse_is_consistent(self) -> Self:
+        if self.browse_auth != "open" and not self.browse_access_file:
+            raise ValueError("BROWSE_ACCESS_FILE is not set: name the file that says who may do what (docs/browse.md)")
+        if self.browse_auth == "oidc" and not (
+            self.browse_oidc_issuer and self.browse_oidc_client_id and self.browse_oidc_client_secret
+        ):
+            raise ValueError(
+                "BROWSE_AUTH=oidc needs BROWSE_OIDC_ISSUER, BROWSE_OIDC_CLIENT_ID and BROWSE_OIDC_CLIENT_SECRET: set "
+                "all three"
+            )
+        if self.browse_auth == "proxy" and not (self.browse_proxy_secret or self.browse_proxy_addresses):
+            raise ValueError(
+                "BROWSE_AUTH=proxy believes headers, so it must know who sends them: set BROWSE_PROXY_SECRET, or "
+                "BROWSE_PROXY_ADDRESSES"
+            )
+        if self.browse_host not in {"127.0.0.1", "::1", "localhost"} and not self.browse_url:
+            raise ValueError(
+                "BROWSE_URL is not set: give the address at which people reach the page, as https://calls.example.com"
+            )
+        return self
+
+
 class VerifySettings(StorageSettings):
     """What `verify` and `status` read. With account ids they also require each one's reports."""
 
@@ -446,7 +513,7 @@ def load(kind: type[S]) -> S:
 
 def _warn_of_unknown_variables() -> None:
     """Log, once in a process, each variable with a prefix of ours that nothing reads: it is probably misspelt."""
-    ours = {name.upper() for kind in (Settings, ReceiverSettings) for name in kind.model_fields}
+    ours = {name.upper() for kind in (Settings, ReceiverSettings, BrowseSettings) for name in kind.model_fields}
     for name, value in os.environ.items():
         # Kubernetes sets <SERVICE>_PORT=tcp://… and the like for every service, and one may be called ringcx-archive.
         foreign = value.startswith(("tcp://", "udp://")) or re.search(r"_(SERVICE|TCP|UDP)(_|$)", name)

@@ -66,7 +66,7 @@ def _summary(days: list[date]) -> None:
         f"\nManifests   {_relative(bucket / 'manifests')}/date=…/"
         f"\nCatalog     {_relative(bucket / 'catalog')}/date=…/  (Parquet)"
         f"\nLedger      {_relative(bucket / 'ledger')}/  (Parquet)"
-        "\n\nSee it in the Dagster UI:  make ui, or ringcx-archive ui"
+        "\n\nFind calls and hear them, and see all of it in the Dagster UI:  make ui, or ringcx-archive ui"
     )
 
 

@@ -166,6 +166,28 @@ class Bucket:
             while block := body.read(size):
                 yield block
 
+    def read_range(self, key: str, start: int, end: int, size: int) -> bytes:
+        """Return the bytes from `start` up to `end` (exclusive) of an object that must be `size` bytes long.
+
+        Raises:
+            KeyMissing: nothing is stored there.
+            StoreDamaged: the object has another size, or the store sent other bytes than it was asked for.
+            StorageUnavailable: the stream broke off.
+        """
+        wanted = f"bytes {start}-{end - 1}/{size}"
+        with (
+            storage_errors(self.name, "s3:GetObject", key),
+            closing(
+                (answer := self._client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}"))["Body"]
+            ) as body,
+        ):
+            if answer.get("ContentRange") != wanted:
+                raise StoreDamaged(
+                    f"The object under {key} in the bucket {self.name} is not the {size:,} bytes that were sealed, or "
+                    "the store does not serve ranges; verify its date"
+                )
+            return body.read()
+
     def get_bytes(self, key: str) -> bytes:
         """Return a small object, whole; raises as `blocks`."""
         return next(self.blocks(key, None), b"")

@@ -30,9 +30,12 @@ _COMMANDS = MappingProxyType(
         "plan": "Show what a backfill of some dates would take.",
         "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
         "receiver": "Receive End Call Events from RingCX.",
+        "browse": "Serve the page on which people find and hear calls.",
         "access": "Show who searched, looked at, heard or downloaded what.",
     }
 )
+
+_EXTRAS = frozenset({"receiver", "browse"})
 
 
 class _Commands(click.Group):
@@ -46,8 +49,8 @@ class _Commands(click.Group):
             command: click.Command = import_module(f"pipelines.cli.{cmd_name}").command
         except ModuleNotFoundError as error:
             raise click.ClickException(
-                f"{cmd_name} needs the package {error.name}, which is not installed; for the receiver: "
-                "pip install '.[receiver]'"
+                f"{cmd_name} needs the package {error.name}, which is not installed"
+                + (f": pip install '.[{cmd_name}]'" if cmd_name in _EXTRAS else "")
             ) from None
         return command
 

@@ -1,4 +1,7 @@
-"""`ringcx-archive ui`: the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none."""
+"""`ringcx-archive ui`: the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none.
+
+Next to it the page on which calls are found and heard: in the demo, and where BROWSE_AUTH says who may sign in.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from dagster import DagsterInstance
 from dotenv import dotenv_values
 
 from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
-from pipelines.settings import ENV_FILE, DagsterSettings, Settings, load
+from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, load
 
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
 POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
@@ -33,16 +37,22 @@ STOP_SECONDS = 30.0
     show_default=True,
     help="The UI's port. Also: UI_PORT.",
 )
-def command(port: int) -> None:
+@click.option(
+    "--browse-port",
+    type=click.IntRange(1, 65535),
+    envvar="BROWSE_PORT",
+    help="The port of the page with calls, 8090 by default. Also: BROWSE_PORT.",
+)
+def command(port: int, browse_port: int | None) -> None:
     """Run the Dagster UI and daemon on 127.0.0.1 until Ctrl-C, for the account in .env or for the demo.
+
+    Next to it, find and hear calls: always in the demo, else where BROWSE_AUTH says who may sign in.
 
     The daemon runs the schedules and sensors. Exit code 0: it was stopped.
     """
     if find_spec("dagster_webserver") is None:
         raise click.ClickException("The UI needs the package dagster-webserver: pip install '.[ui]'")
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise click.ClickException(f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free --port")
+    _need(port, "--port")
     with ExitStack() as stack:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or dotenv_values(ENV_FILE).get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
@@ -52,7 +62,9 @@ def command(port: int) -> None:
             stage = from_sandbox("stage")
             stage.settle_in()
             variables = stack.enter_context(stage.stage())
-            os.environ.update({name.upper(): "" for name in Settings.model_fields} | variables)
+            ours = Settings.model_fields | BrowseSettings.model_fields
+            page = {"BROWSE_AUTH": "open", "BROWSE_PORT": str(browse_port or "")}
+            os.environ.update({name.upper(): "" for name in ours} | variables | page)
             click.echo("No account in .env: using the sandbox RingCX and the local S3 of the demo.")
         workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
         if not workspace.is_file():
@@ -61,9 +73,40 @@ def command(port: int) -> None:
         with DagsterInstance.get() as instance:
             for pool, limit in POOLS.items():
                 instance.event_log_storage.set_concurrency_slots(pool, limit)
+        if os.environ.get("BROWSE_AUTH") or dotenv_values(ENV_FILE).get("BROWSE_AUTH"):
+            if browse_port:
+                os.environ["BROWSE_PORT"] = str(browse_port)
+            settings = load(BrowseSettings)
+            _need(settings.browse_port, "--browse-port")
+            stack.enter_context(_browse())
+            click.echo(f"Find and hear calls: {settings.browse_origin}")
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             _serve(workspace, port)
+
+
+def _need(port: int, option: str) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise click.ClickException(
+                f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free {option}"
+            )
+
+
+@contextmanager
+def _browse() -> Iterator[None]:
+    """Serve the page with calls, in a process of its own that ends with the block."""
+    command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
+    page = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - a fixed command
+    try:
+        yield
+    finally:
+        page.terminate()
+        try:
+            page.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            page.kill()
+            page.wait()
 
 
 def _serve(workspace: Path, port: int) -> None:

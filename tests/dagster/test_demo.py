@@ -26,6 +26,7 @@ def environment(home: Path) -> dict[str, str]:
         "SANDBOX_PORT": str(free_port()),
         "SANDBOX_S3_PORT": str(free_port()),
         "UI_PORT": str(free_port()),
+        "BROWSE_PORT": str(free_port()),
     }
 
 
@@ -104,13 +105,16 @@ def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
                 return False
 
         until("the UI", answers, seconds=90)
+        assert "Find a call" in http.get(f"http://127.0.0.1:{variables['BROWSE_PORT']}/").text
         shown = subprocess.run(
             ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
         ).stdout
         (dagster_dev,) = (int(line.split()[0]) for line in shown.splitlines() if "dagster dev" in line)
+        (page,) = (int(line.split()[0]) for line in shown.splitlines() if line.endswith(" browse"))
         assert processes_of(dagster_dev)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
         assert processes_of(process.pid) == {}
         assert processes_of(dagster_dev) == {}
+        assert processes_of(page) == {}
     assert (home / "data" / "dagster" / "history" / "runs.db").is_file()

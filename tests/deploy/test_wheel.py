@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "ui", "run", "status", "verify", "certificate", "plan", "check", "receiver", "access")
+COMMANDS = ("demo", "ui", "run", "status", "verify", "certificate", "plan", "check", "receiver", "browse", "access")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,543 @@
+"""The page as an ASGI application: find calls, look at one, hear it, check it, download it.
+
+Each action is written to the access log before it happens. No answer but the audio itself depends on the browser's
+script. Who may connect is `guard`, who is asking `sign_in`, what they may do `people`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
+from pipelines.archive.proof.signature import Verifier
+from pipelines.browser.guard import HEALTH, Guard, RateLimit
+from pipelines.browser.integrity import Checked, check_recording, is_recording_key
+from pipelines.browser.peaks import peaks_of
+from pipelines.browser.people import Person, Role, Row
+from pipelines.browser.playable import Playable, open_playable
+from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence, in_time
+from pipelines.browser.requests import byte_range, read_form
+from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default_fields, find, query_of
+from pipelines.browser.sign_in import SignIn, address_of
+from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
+from pipelines.calendar import local_day, utc_now
+from pipelines.compliance.access_log import Access, AccessLog, Action
+from pipelines.settings import BrowseSettings, SettingsError
+from pipelines.steps.calls.search import CallSearch
+
+_log: Final = logging.getLogger("pipelines.browser")
+_HERE: Final = Path(__file__).parent
+_BLOCK: Final = 1 << 18
+_PIECE_S: Final = 60  # seconds of audio for each entry of the access log
+_PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
+_LARGEST_WAVEFORM: Final = 2 << 30
+_READS_AT_ONCE: Final = 2  # of whole recordings, for waveforms and checks
+_READ_WAIT_S: Final = 60
+_ACCESS_DAYS: Final = 30
+_ACCESS_SHOWN: Final = 50
+_SHORTEST_REASON: Final = 5
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+PersonHandler = Callable[[Request, Person], Response]
+FormHandler = Callable[[Request, Person, Mapping[str, str]], Response]
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Latest(Generic[K, V]):
+    """Keeps the results that were asked for last."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """Return what is kept, else make it."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return made
+
+
+class Browser:
+    """Answers requests.
+
+    Args:
+        bucket: of the archive; nothing is written to it but the access log.
+        search: of its calls.
+        sign_in: how people sign in.
+        settings: of the page.
+        verifier: the keys that manifests must be signed with; None where they are not signed.
+        clock: the present, aware.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        search: CallSearch,
+        sign_in: SignIn,
+        settings: BrowseSettings,
+        *,
+        verifier: Verifier | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._bucket = bucket
+        self._search = search
+        self._sign_in = sign_in
+        self._settings = settings
+        self._verifier = verifier
+        self._clock = clock
+        secret = settings.browse_secret.get_secret_value() if settings.browse_secret else secrets.token_urlsafe(32)
+        self._secret = secret
+        self._tokens = Tokens(secret, lambda: clock().timestamp())
+        self._access = AccessLog(bucket)
+        self._rate = RateLimit(settings.browse_rate)
+        self._reading = threading.BoundedSemaphore(_READS_AT_ONCE)
+        self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
+        self._peaks: _Latest[tuple[str, int, str], dict[str, Any] | None] = _Latest(100)
+        self._templates = Environment(
+            loader=PackageLoader("pipelines.browser"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=StrictUndefined,
+        )
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        origin = self._settings.browse_origin
+        is_https = origin.startswith("https:")
+        return Starlette(
+            routes=[
+                Route("/", self._page(self._find)),
+                Route("/search", self._form(self._take_search), methods=["POST"]),
+                Route("/calls/{day}/{account}/{uii:path}", self._page(self._call)),
+                Route("/check", self._form(self._check), methods=["POST"]),
+                Route("/download", self._form(self._download), methods=["POST"]),
+                Route("/link", self._page(self._fresh_link)),
+                Route("/audio/{token}", self._page(self._audio)),
+                Route("/peaks/{token}", self._page(self._waveform)),
+                Route("/signed-out", self._signed_out),
+                Route(HEALTH, _health),
+                *self._sign_in.routes(self),
+                Mount("/static", StaticFiles(directory=_HERE / "static")),
+            ],
+            middleware=[
+                Middleware(Guard, origin=origin),
+                Middleware(
+                    SessionMiddleware,
+                    secret_key=self._secret,
+                    session_cookie="__Host-browse" if is_https else "browse",
+                    max_age=int(self._settings.browse_session_hours * 3600),
+                    same_site="lax",
+                    https_only=is_https,
+                ),
+            ],
+            exception_handlers={
+                HTTPException: self._on_http_error,
+                StorageError: self._on_storage_error,
+                SettingsError: self._on_settings_error,
+            },
+        )
+
+    # What the ways to sign in need.
+
+    def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
+        """Return the form for a name and a password."""
+        return self._render(request, "sign_in.html", None, status, sentence=sentence)
+
+    def message(self, request: Request, status: int, title: str, sentence: str) -> Response:
+        """Return a page of one sentence."""
+        return self._render(request, "message.html", None, status, title=title, sentence=sentence)
+
+    def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
+        """Write an attempt to the access log; raises StorageError."""
+        self._record(request, name, "sign_in_failed" if failed else "sign_in")
+
+    # Pages.
+
+    def _find(self, request: Request, person: Person) -> Response:
+        today = local_day(self._clock(), self._settings.zone)
+        token = request.query_params.get("q")
+        fields = self._tokens.read_search(token) if token else None
+        page = _page_number(request.query_params.get("page"))
+        found, sentence, status = None, "", 200
+        if token and fields is None:
+            sentence, status = "That search is no longer known: search again.", 404
+        elif fields is not None:
+            found, sentence, status = self._found(request, person, fields, page)
+        fields = default_fields(today) | (fields or {})
+        calls = calls_view(found.rows, person) if found else []
+        not_held = sum(recording.state not in {"archived", "none"} for call in calls for recording in call.recordings)
+        return self._render(
+            request, "find.html", person, status,
+            fields=fields, states=STATES, sentence=sentence, found=found, calls=calls, token=token, page=page,
+            said=found_sentence(len(calls), more=bool(found and (found.more or page)), not_held=not_held),
+            today=today,
+        )  # fmt: skip
+
+    def _found(
+        self, request: Request, person: Person, fields: Mapping[str, str], page: int
+    ) -> tuple[Found | None, str, int]:
+        if not person.may_search:
+            return None, "You have no right to search.", 403
+        try:
+            query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
+        except WrongField as error:
+            return None, str(error), 400
+        looked_for = {name: value for name, value in fields.items() if value} | ({"page": str(page)} if page else {})
+        self._record(request, person.name, "search", details=looked_for)
+        return find(self._search, query, person, page), "", 200
+
+    def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002
+        fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
+        return RedirectResponse(f"/?q={self._tokens.search(fields)}", 303)
+
+    def _call(self, request: Request, person: Person) -> Response:
+        parameters = request.path_params
+        rows = self._rows(request, person, parameters["day"], parameters["account"], parameters["uii"])
+        self._record(request, person.name, "view", rows[0])
+        return self._call_page(request, person, rows, {})
+
+    def _call_page(self, request: Request, person: Person, rows: list[Row], checked: Mapping[str, Checked]) -> Response:
+        call = call_view(rows, person)
+        links = {
+            row["recording_id"]: self._tokens.link(_link(row), person.name)
+            for row in rows
+            if _is_held(self._bucket, row) and person.may_hear(row)
+        }
+        return self._render(
+            request, "call.html", person,
+            call=call, links=links, checked=checked, history=self._history(person, call),
+            may_download=person.has(Role.export), days={row["recording_id"]: str(row["date"]) for row in rows},
+        )  # fmt: skip
+
+    def _history(self, person: Person, call: CallView) -> list[dict[str, str]] | None:
+        if not person.has(Role.compliance):
+            return None
+        today = self._clock().date()
+        entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=(call.account_id, call.uii)))
+        return [_history_line(entry) for entry in entries[: -_ACCESS_SHOWN - 1 : -1]]
+
+    def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
+        rows, row = self._recording(request, person, form)
+        self._record(request, person.name, "check", row)
+        with self._reader():
+            checked = check_recording(self._bucket, self._verifier, row["date"], row["recording_id"], now=self._clock())
+        return self._call_page(request, person, rows, {row["recording_id"]: checked})
+
+    def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
+        _, row = self._recording(request, person, form)
+        why = form.get("why", "").strip()
+        if not person.has(Role.export) or not person.may_hear(row):
+            self._refuse(request, person, row, "download")
+        if len(why) < _SHORTEST_REASON:
+            raise HTTPException(400, "Say why you download it, in a few words.")
+        self._record(request, person.name, "download", row, why=why[:1000])
+        key, size = row["key"], row["size"]
+        first = self._bucket.read_range(key, 0, min(_BLOCK, size), size)
+
+        def body() -> Iterator[bytes]:
+            yield first
+            for start in range(_BLOCK, size, _BLOCK):
+                yield self._bucket.read_range(key, start, min(start + _BLOCK, size), size)
+
+        name = _UNSAFE.sub("_", key.rpartition("/")[2])
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
+        return StreamingResponse(body(), headers=headers, media_type="audio/wav")
+
+    # What the player asks for.
+
+    def _fresh_link(self, request: Request, person: Person) -> Response:
+        _, row = self._recording(request, person, request.query_params)
+        if not person.may_hear(row):
+            self._refuse(request, person, row, "play")
+        token = self._tokens.link(_link(row), person.name)
+        return JSONResponse({"audio": f"/audio/{token}", "peaks": f"/peaks/{token}"})
+
+    def _waveform(self, request: Request, person: Person) -> Response:
+        link = self._linked(request, person)
+        self._record(request, person.name, "waveform", link)
+        recording = self._opened(link)
+        if recording.stored_size > _LARGEST_WAVEFORM:
+            raise HTTPException(413, "The recording is too long for a waveform.")
+
+        def make() -> dict[str, Any] | None:
+            with self._reader():
+                peaks = peaks_of(recording)
+            return None if peaks is None else peaks.document()
+
+        found = self._peaks.get((link.key, link.size, link.sha256), make)
+        return JSONResponse(found or {"channels": [], "step_s": 1})
+
+    def _audio(self, request: Request, person: Person) -> Response:
+        link = self._linked(request, person)
+        recording = self._opened(link)
+        size, etag = recording.size, f'"{link.sha256[:32]}-{recording.size}"'
+        headers = {"Accept-Ranges": "bytes", "ETag": etag}
+        is_same = request.headers.get("if-range") in {None, etag}
+        asked = byte_range(request.headers.get("range"), size) if is_same and request.method == "GET" else None
+        start, end = asked or (0, size)
+        headers["Content-Length"] = str(end - start)
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="audio/wav")
+        body = self._sent(request, person, link, recording, start=start, end=end)
+        first = next(body)  # what fails before the first byte is an answer of its own, not one that breaks off
+        return StreamingResponse(_chain(first, body), 206 if asked else 200, headers=headers, media_type="audio/wav")
+
+    def _sent(
+        self, request: Request, person: Person, link: Link, recording: Playable, *, start: int, end: int
+    ) -> Iterator[bytes]:
+        """Yield bytes of a recording. Each minute of it is in the access log before it is sent."""
+        piece = _PIECE_S * recording.bytes_per_second or _PIECE
+        for begin in range(start, end, piece):
+            stop = min(begin + piece, end)
+            seconds = recording.seconds(begin, stop)
+            details = {} if seconds else {"bytes": f"{begin}-{stop - 1}"}
+            self._record(request, person.name, "play", link, seconds=seconds, details=details)
+            for at in range(begin, stop, _BLOCK):
+                yield recording.read(at, min(at + _BLOCK, stop))
+
+    # What they share.
+
+    def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
+        """Return the rows of a call that a person may see.
+
+        Raises:
+            HTTPException: 404, there are none.
+        """
+        date = day_of(day)
+        rows = self._search.call(date, account_id, uii).to_pylist() if date else []
+        visible: list[Row] = [row for row in rows if person.may_see(row)]
+        if rows and not visible:
+            self._record(request, person.name, "refused", rows[0], details={"asked": "view"})
+        if not visible:
+            raise HTTPException(404, "There is no such call, or you may not see it.")
+        return sorted(visible, key=in_time)
+
+    def _recording(self, request: Request, person: Person, fields: Mapping[str, str]) -> tuple[list[Row], Row]:
+        day, account_id, uii, recording_id = (fields.get(name, "") for name in ("day", "account", "uii", "recording"))
+        rows = self._rows(request, person, day, account_id, uii)
+        for row in rows:
+            if row["recording_id"] == recording_id and _is_held(self._bucket, row):
+                return rows, row
+        raise HTTPException(404, "There is no such recording, or it is not held.")
+
+    def _refuse(self, request: Request, person: Person, row: Row, asked: str) -> None:
+        self._record(request, person.name, "refused", row, details={"asked": asked})
+        raise HTTPException(403, "You may not do that with this recording. The attempt is in the access log.")
+
+    def _linked(self, request: Request, person: Person) -> Link:
+        if not (person.has(Role.listen_all) or person.has(Role.listen_own_team)):
+            raise HTTPException(403, "You may not listen.")
+        try:
+            link = self._tokens.read_link(request.path_params["token"], person.name)
+        except LinkExpired:
+            raise HTTPException(403, "This link has expired: load the call's page again.") from None
+        except LinkInvalid:
+            raise HTTPException(403, "This link is not good, or was made for somebody else.") from None
+        if not is_recording_key(self._bucket, link.key):
+            raise HTTPException(404, "There is no such recording.")
+        return link
+
+    def _opened(self, link: Link) -> Playable:
+        return self._playable.get((link.key, link.size), lambda: open_playable(self._bucket, link.key, link.size))
+
+    def _reader(self) -> _Place:
+        return _Place(self._reading)
+
+    def _record(
+        self,
+        request: Request,
+        name: str,
+        action: Action,
+        about: Row | Link | None = None,
+        *,
+        seconds: tuple[float, float] | None = None,
+        details: Mapping[str, str] | None = None,
+        why: str = "",
+    ) -> None:
+        entry = Access(
+            at=self._clock(),
+            user=name,
+            address=address_of(request, self._settings.browse_proxy_addresses),
+            action=action,
+            details=details or {},
+            why=why,
+        )
+        if isinstance(about, Link):
+            entry = replace(entry, account_id=about.account_id, uii=about.uii, recording_id=about.recording_id)
+        elif about is not None:
+            recording_id = about["recording_id"] if action != "view" else None
+            entry = replace(entry, account_id=about["account_id"], uii=about["uii"], recording_id=recording_id or "")
+        if seconds is not None:
+            entry = replace(entry, from_s=round(seconds[0], 3), to_s=round(seconds[1], 3))
+        self._access.record(entry)
+
+    def _page(self, handler: PersonHandler) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            person = self._sign_in.person(request)
+            if person is None:
+                return self._to_sign_in(request)
+            self._take_turn(person)
+            return handler(request, person)
+
+        return answer
+
+    def _form(self, handler: FormHandler) -> Callable[[Request], Awaitable[Response]]:
+        def answer(request: Request, form: Mapping[str, str]) -> Response:
+            return self._page(lambda request, person: handler(request, person, form))(request)
+
+        async def read_and_answer(request: Request) -> Response:
+            form = await read_form(request)
+            return await run_in_threadpool(answer, request, form)
+
+        return read_and_answer
+
+    def _take_turn(self, person: Person) -> None:
+        if wait := self._rate.take(person.name):
+            raise HTTPException(429, f"Too many requests: wait {wait} s.", {"Retry-After": str(wait)})
+
+    def _to_sign_in(self, request: Request) -> Response:
+        if request.url.path.startswith(("/audio/", "/peaks/", "/link")):
+            raise HTTPException(401, "Sign in first.")
+        if request.method == "GET" and request.url.path.startswith("/calls/"):
+            request.session["next"] = request.url.path
+        return RedirectResponse("/sign-in", 303)
+
+    def _signed_out(self, request: Request) -> Response:
+        return self.message(request, 200, "Signed out", "You are signed out.")
+
+    def _on_http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
+        sentence = error.detail if error.detail.endswith(".") else "There is no such page."
+        response = self._failed(request, error.status_code, sentence)
+        response.headers.update(error.headers or {})
+        return response
+
+    def _on_storage_error(self, request: Request, error: Exception) -> Response:
+        _log.error("%s", error)
+        if isinstance(error, KeyMissing):
+            return self._failed(request, 404, "The recording was archived, and nothing is stored there now.")
+        if isinstance(error, StoreDamaged):
+            return self._failed(request, 409, "The archive holds something else than was sealed; verify that date.")
+        return self._failed(request, 503, "The archive does not answer, so nothing was done; try again later.")
+
+    def _on_settings_error(self, request: Request, error: Exception) -> Response:
+        _log.error("%s", error)
+        return self._failed(request, 503, "The access file cannot be read, so nobody has any right now.")
+
+    def _failed(self, request: Request, status: int, sentence: str) -> Response:
+        if request.url.path.startswith(("/audio/", "/peaks/", "/link")):
+            return PlainTextResponse(f"{sentence}\n", status)
+        return self.message(request, status, "Not possible", sentence)
+
+    def _render(
+        self, request: Request, template: str, person: Person | None, status: int = 200, **values: object
+    ) -> Response:
+        way_out = self._settings.browse_auth in {"password", "oidc"}
+        context = {"person": person, "may": Role, "way_out": way_out, "path": request.url.path, "page_size": PAGE}
+        return HTMLResponse(self._templates.get_template(template).render(context | values), status)
+
+
+class _Place:
+    """A place among those who read whole recordings."""
+
+    def __init__(self, places: threading.BoundedSemaphore) -> None:
+        self._places = places
+
+    def __enter__(self) -> None:
+        if not self._places.acquire(timeout=_READ_WAIT_S):
+            raise HTTPException(503, "Others read recordings now: try again in a minute.")
+
+    def __exit__(self, *_: object) -> None:
+        self._places.release()
+
+
+def _health(_: Request) -> Response:
+    return JSONResponse({"page": "serving"})
+
+
+def _is_held(bucket: Bucket, row: Row) -> bool:
+    return row["state"] == "archived" and bool(row["size"]) and is_recording_key(bucket, row["key"])
+
+
+def _link(row: Row) -> Link:
+    return Link(
+        day=str(row["date"]),
+        account_id=row["account_id"],
+        uii=row["uii"],
+        recording_id=row["recording_id"],
+        key=row["key"],
+        size=row["size"],
+        sha256=row["sha256"] or "",
+    )
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _page_number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 5 else 0
+
+
+_DONE: Final[Mapping[Action, str]] = {
+    "view": "looked at the call",
+    "waveform": "loaded the waveform",
+    "play": "listened to",
+    "check": "checked the bytes",
+    "download": "downloaded",
+    "refused": "was refused",
+}
+
+
+def _history_line(entry: Access) -> dict[str, str]:
+    said = _DONE.get(entry.action, entry.action)
+    if entry.from_s is not None:
+        said = f"{said} {duration(entry.from_s)}–{duration(entry.to_s)}"
+    return {
+        "at": f"{entry.at:%Y-%m-%d %H:%M:%S} UTC",
+        "user": entry.user,
+        "address": entry.address,
+        "said": said,
+        "why": entry.why,
+    }

@@ -1,0 +1,111 @@
+"""What every request must pass before anything looks at it, and the headers that every answer carries.
+
+An ASGI middleware: a foreign `Host`, and what another site's page sends, end here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEALTH: Final = "/health"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_READS: Final = frozenset({"GET", "HEAD"})
+_PORTS: Final = {"http": 80, "https": 443}
+_KEYS: Final = 10_000
+
+
+class Guard:
+    """Lets requests through that were sent to `origin`, by a person or by its own pages.
+
+    The path of the health check is open: probes use the address of a container as `Host`.
+    """
+
+    def __init__(self, app: ASGIApp, origin: str) -> None:
+        self._app = app
+        self._origin = origin
+        self._here = _authority(origin)
+        self._scheme = urlsplit(origin).scheme
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                if self._scheme == "https":
+                    headers["Strict-Transport-Security"] = "max-age=31536000"
+                headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
+            await send(message)
+
+        app = self._app
+        if scope["path"] != HEALTH and (sentence := self._refusal(scope["method"], Headers(scope=scope))):
+            app = PlainTextResponse(f"{sentence}\n", 403)
+        await app(scope, receive, send_with_headers)
+
+    def _refusal(self, method: str, headers: Headers) -> str:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or _authority(f"{self._scheme}://{hosts[0]}") != self._here:
+            return f"This page is served at {self._origin}; BROWSE_URL names another address if it should be."
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if method in _READS:
+            navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            return "" if site not in {"cross-site", "same-site"} or navigates else "Another site's page sent this."
+        if site not in {None, "same-origin"} or origin not in {None, self._origin} or not (site or origin):
+            return "Another site's page sent this, or none: use the page's own buttons."
+        return ""
+
+
+class RateLimit:
+    """Gives each name so many turns a minute, all at once after a quiet one. Safe to share between threads."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = float(per_minute)
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, name: str) -> int:
+        """Take a turn and return 0, or return the whole seconds after which there is one."""
+        with self._lock:
+            now = self._clock()
+            left, at = self._left.pop(name, (self._most, now))
+            left = min(self._most, left + (now - at) * self._most / 60)
+            wait = 0 if left >= 1 else int((1 - left) * 60 / self._most) + 1
+            self._left[name] = (left if wait else left - 1, now)
+            if len(self._left) > _KEYS:
+                self._left.popitem(last=False)
+            return wait
+
+
+def _authority(url: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None, None

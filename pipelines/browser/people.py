@@ -1,0 +1,178 @@
+"""Who may do what: roles, teams, and the file that gives them.
+
+Here: the rights of a person who is signed in, on calls as the table `calls` has them. Not here: how somebody signs in
+(`sign_in`).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipelines.settings import SettingsError
+from pipelines.steps.calls.table import SEPARATOR
+
+Row = Mapping[str, Any]
+_DIGITS: Final = re.compile(r"\d(?:[\s().+/-]{0,3}\d){5,}")
+_SHOWN_DIGITS: Final = 2
+
+
+class Role(StrEnum):
+    """What a person may do.
+
+    `metadata`: find every call and see what is known of it. `listen_own_team`: find and hear the calls of their teams.
+    `listen_all`: find and hear every call. `numbers`: see telephone numbers whole, and search by them. `export`:
+    download what they may hear. `compliance`: all of these, and see the access log.
+    """
+
+    metadata = "metadata"
+    listen_own_team = "listen_own_team"
+    listen_all = "listen_all"
+    numbers = "numbers"
+    export = "export"
+    compliance = "compliance"
+
+
+def _texts(value: object) -> object:
+    return tuple(str(each) for each in value) if isinstance(value, list) else value
+
+
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Team(_Part):
+    """The calls of a team: those of any of these agents (ids), queues or campaigns (ids), or accounts."""
+
+    agents: _Texts = ()
+    queues: _Texts = ()
+    accounts: _Texts = ()
+
+    def takes_part(self, row: Row) -> bool:
+        """Whether a row of the table `calls` is about one of the team's."""
+        return (
+            row["account_id"] in self.accounts
+            or any(agent in self.agents for agent in _ids(row["agent_id"]))
+            or any(queue in self.queues for queue in _ids(row["queue_id"]))
+        )
+
+    def owns(self, row: Row) -> bool:
+        """Whether the recording of a row has nobody but the team's: one of a whole call names every agent and queue."""
+        agents, queues = _ids(row["agent_id"]), _ids(row["queue_id"])
+        return (
+            row["account_id"] in self.accounts
+            or (bool(agents) and all(agent in self.agents for agent in agents))
+            or (bool(queues) and all(queue in self.queues for queue in queues))
+        )
+
+
+class Grant(_Part):
+    """What a person or a group is given; `password`: an Argon2 hash, for BROWSE_AUTH=password."""
+
+    roles: Annotated[tuple[Role, ...], BeforeValidator(_texts)] = ()
+    teams: _Texts = ()
+    password: Annotated[str, Field(pattern=r"^\$argon2id\$")] | None = Field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who is signed in, with what they may do."""
+
+    name: str
+    roles: frozenset[Role]
+    teams: tuple[Team, ...] = ()
+
+    def has(self, role: Role) -> bool:
+        """Whether they have a role; `compliance` has every other one."""
+        return role in self.roles or Role.compliance in self.roles
+
+    @property
+    def may_search(self) -> bool:
+        """Whether there are calls that they may find."""
+        return self.sees_all or self.has(Role.listen_own_team)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether they may find every call."""
+        return self.has(Role.metadata) or self.has(Role.listen_all)
+
+    def may_see(self, row: Row) -> bool:
+        """Whether they may know of a row of the table `calls`."""
+        return self.sees_all or (self.has(Role.listen_own_team) and any(team.takes_part(row) for team in self.teams))
+
+    def may_hear(self, row: Row) -> bool:
+        """Whether they may hear the recording of a row."""
+        own = self.has(Role.listen_own_team) and any(team.owns(row) for team in self.teams)
+        return own or self.has(Role.listen_all)
+
+    def number(self, text: str | None) -> str:
+        """A telephone number as they may see it."""
+        return text or "" if self.has(Role.numbers) else _masked(text or "")
+
+    def free_text(self, text: str | None) -> str:
+        """Text that a person wrote, as they may see it: what looks like a telephone number is masked as one."""
+        if self.has(Role.numbers):
+            return text or ""
+        return _DIGITS.sub(lambda found: _masked(found[0]), text or "")
+
+
+class AccessFile(_Part):
+    """BROWSE_ACCESS_FILE: users and groups by name, and the teams that they belong to."""
+
+    users: Mapping[str, Grant] = Field(default_factory=dict)
+    groups: Mapping[str, Grant] = Field(default_factory=dict)
+    teams: Mapping[str, Team] = Field(default_factory=dict)
+
+    def person(self, name: str, groups: Iterable[str] = ()) -> Person:
+        """Return what a person may do by their name and groups; nothing when the file has neither."""
+        grants = [self.users.get(name), *(self.groups.get(group) for group in groups)]
+        found = [grant for grant in grants if grant is not None]
+        roles = frozenset(role for grant in found for role in grant.roles)
+        teams = dict.fromkeys(team for grant in found for team in grant.teams)
+        return Person(name, roles, tuple(self.teams[team] for team in teams))
+
+
+def read_access_file(path: Path) -> AccessFile:
+    """Read the file.
+
+    Raises:
+        SettingsError: it cannot be read, or says something that is not understood.
+    """
+    try:
+        found = AccessFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise SettingsError(f"BROWSE_ACCESS_FILE {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"BROWSE_ACCESS_FILE {path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"BROWSE_ACCESS_FILE {path}: {where}: {first['msg']} (docs/browse.md)") from None
+    named = {team for grant in (*found.users.values(), *found.groups.values()) for team in grant.teams}
+    if unknown := sorted(named - found.teams.keys()):
+        raise SettingsError(f"BROWSE_ACCESS_FILE {path} names the team {unknown[0]}, which it does not define")
+    return found
+
+
+def _ids(text: str | None) -> list[str]:
+    return text.split(SEPARATOR) if text else []
+
+
+def _masked(number: str) -> str:
+    digits = sum(character.isdigit() for character in number)
+    seen = 0
+    masked = ""
+    for character in number:
+        seen += character.isdigit()
+        masked += "•" if character.isdigit() and seen <= digits - _SHOWN_DIGITS else character
+    return masked

@@ -1,0 +1,193 @@
+"""A recording as browsers play it: a plain 16-bit PCM WAV that exists only as the ranges that are asked for.
+
+Stored recordings may be A-law, µ-law, 8, 24 or 32 bit, float, big-endian, RF64, or have chunks before the audio or
+sizes of a stream; most browsers play only some of these. Any range of the plain WAV is decoded from just the stored
+bytes beneath it, so nothing is read whole. Codecs of other kinds are sent as they are stored.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
+
+HEADER: Final = 44
+_PAGE: Final = 1 << 16
+_PAGES: Final = 16
+_LARGEST: Final = 0xFFFFFFFF - 36
+_PCM, _FLOAT, _ALAW, _ULAW = 1, 3, 6, 7
+_SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW: {8}}
+
+
+class ObjectReader(io.RawIOBase):
+    """An object in S3 as a seekable stream that reads pages of 64 KiB as they are needed, and keeps the last ones."""
+
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
+        self._pages: OrderedDict[int, bytes] = OrderedDict()
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
+        """Read up to the end of one page."""
+        if self._at >= self._size:
+            return 0
+        number, start = divmod(self._at, _PAGE)
+        piece = self._page(number)[start : start + len(into)]
+        into[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def _page(self, number: int) -> bytes:
+        if number not in self._pages:
+            start = number * _PAGE
+            page = self._bucket.read_range(self._key, start, min(start + _PAGE, self._size), self._size)
+            self._pages[number] = page
+            if len(self._pages) > _PAGES:
+                self._pages.popitem(last=False)
+        return self._pages[number]
+
+
+@dataclass(frozen=True, slots=True)
+class Playable:
+    """A stored recording, and how its bytes become the WAV that is sent.
+
+    `stored_size` in bytes. `info`: its format, None for one that is sent as it is stored.
+    """
+
+    bucket: Bucket
+    key: str
+    stored_size: int
+    info: WavInfo | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is sent, header included."""
+        return self.stored_size if self.info is None else HEADER + 2 * self.samples
+
+    @property
+    def samples(self) -> int:
+        """Samples, over all channels; whole frames only. 0 where the codec is not decoded."""
+        if self.info is None:
+            return 0
+        return self.info.data_bytes // self._width // self.info.channels * self.info.channels
+
+    @property
+    def bytes_per_second(self) -> int:
+        """Of what is sent; 0 where that is not known."""
+        return 0 if self.info is None else 2 * self.info.channels * self.info.sample_rate
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds of audio, None where the codec is not decoded."""
+        return None if self.info is None else self.samples / self.info.channels / self.info.sample_rate
+
+    @property
+    def _width(self) -> int:
+        return 0 if self.info is None else self.info.bits_per_sample // 8
+
+    def seconds(self, start: int, end: int) -> tuple[float, float] | None:
+        """Return the seconds that the bytes from `start` up to `end` are heard at; None where that is not known."""
+        if self.info is None:
+            return None
+        return tuple(max(0, at - HEADER) / self.bytes_per_second for at in (start, end))  # type: ignore[return-value]
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` up to `end` of what is sent. The caller bounds how many; raises as
+        `Bucket.read_range`.
+        """
+        if self.info is None:
+            return self.bucket.read_range(self.key, start, end, self.stored_size)
+        head = self._header()[start:end]
+        first, last = max(0, start - HEADER), max(0, end - HEADER)
+        if first == last:
+            return head
+        samples = self.decode(first // 2, (last + 1) // 2).astype("<i2").tobytes()
+        return head + samples[first % 2 : first % 2 + last - first]
+
+    def decode(self, first: int, last: int) -> NDArray[np.int16]:
+        """Return the samples from `first` up to `last`, channels in turn; only for a recording with `info`."""
+        info = cast("WavInfo", self.info)
+        begin = info.header_bytes + first * self._width
+        raw = self.bucket.read_range(self.key, begin, begin + (last - first) * self._width, self.stored_size)
+        return _decoded(raw, info)
+
+    def _header(self) -> bytes:
+        info = cast("WavInfo", self.info)
+        block, data = 2 * info.channels, 2 * self.samples
+        form = struct.pack("<HHIIHH", 1, info.channels, info.sample_rate, block * info.sample_rate, block, 16)
+        return struct.pack("<4sI8sI16s4sI", b"RIFF", 36 + data, b"WAVEfmt ", 16, form, b"data", data)
+
+
+def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
+    """Read a recording's headers, not its audio.
+
+    `key` includes ARCHIVE_PREFIX; `size` is what was sealed.
+
+    Raises:
+        KeyMissing, StoreDamaged, StorageUnavailable, StorageRefused: the object is not there, of another size, or not
+            served.
+    """
+    try:
+        info = inspect_wav(cast("BinaryIO", io.BufferedReader(ObjectReader(bucket, key, size), _PAGE)), size)
+    except NotARecording:
+        return Playable(bucket, key, size, None)
+    decodes = info.bits_per_sample in _SUPPORTED.get(info.format_tag, ())
+    found = Playable(bucket, key, size, info if decodes else None)
+    return found if found.size <= _LARGEST else Playable(bucket, key, size, None)
+
+
+def _decoded(raw: bytes, info: WavInfo) -> NDArray[np.int16]:
+    order, bits = ">" if info.big_endian else "<", info.bits_per_sample
+    if info.format_tag == _ULAW:
+        return _ULAW_TABLE[np.frombuffer(raw, np.uint8)]
+    if info.format_tag == _ALAW:
+        return _ALAW_TABLE[np.frombuffer(raw, np.uint8)]
+    if info.format_tag == _FLOAT:
+        floats = np.nan_to_num(np.frombuffer(raw, f"{order}f{bits // 8}").astype(np.float64))
+        return (np.clip(floats, -1, 1) * 32767).astype(np.int16)
+    if bits == 8:
+        return ((np.frombuffer(raw, np.uint8).astype(np.int16) - 128) << 8).astype(np.int16)
+    if bits == 16:
+        return np.frombuffer(raw, f"{order}i2").astype(np.int16)
+    # The two bytes that weigh most: the lower ones are below what 16 bits hold.
+    width = bits // 8
+    planes = np.frombuffer(raw, np.uint8).reshape(-1, width)
+    top = planes[:, :2] if info.big_endian else planes[:, width - 2 :]
+    return np.ascontiguousarray(top).view(f"{order}i2").reshape(-1).astype(np.int16)
+
+
+def _ulaw_table() -> NDArray[np.int16]:
+    code = ~np.arange(256, dtype=np.int32) & 0xFF
+    value = (((code & 0x0F) << 3) + 0x84 << ((code & 0x70) >> 4)) - 0x84
+    return np.where(code & 0x80, -value, value).astype(np.int16)
+
+
+def _alaw_table() -> NDArray[np.int16]:
+    code = np.arange(256, dtype=np.int32) ^ 0x55
+    exponent, mantissa = (code & 0x70) >> 4, (code & 0x0F) << 4
+    value = np.where(exponent == 0, mantissa + 8, (mantissa + 0x108) << np.maximum(exponent - 1, 0))
+    return np.where(code & 0x80, value, -value).astype(np.int16)
+
+
+_ULAW_TABLE: Final = _ulaw_table()
+_ALAW_TABLE: Final = _alaw_table()

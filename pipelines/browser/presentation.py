@@ -1,0 +1,215 @@
+"""Rows of the table `calls` as the page shows them to a person: masked, in words, grouped by call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+from urllib.parse import quote
+
+from pipelines.browser.people import Person, Row
+from pipelines.steps.calls.table import SEPARATOR
+from pipelines.wording import number
+
+_REASONS: Final[Mapping[str, str]] = {
+    "not_found": "the source does not have it",
+    "still_encoding": "the source is still encoding it",
+    "empty_body": "the source sends an empty file",
+    "header_only": "the source sends a file without audio",
+    "cut_off": "the source's file ends too early",
+    "length_unproven": "nothing proves that all of it came",
+    "header_disagrees": "its header promises more than there is",
+    "html_body": "the source sends a web page instead",
+    "json_body": "the source sends an error instead",
+    "text_body": "the source sends text instead",
+    "mp3_body": "the source sends an MP3 instead",
+    "too_large": "it is larger than a recording may be",
+    "unauthorized": "the source refuses it (401)",
+    "forbidden": "the source refuses it (403)",
+    "refused_by_firewall": "a firewall in front of the source refuses it",
+    "redirect_not_allowed": "the source sends us to a host that is not allowed",
+    "address_not_public": "its link leads to a private address",
+    "source_unavailable": "the source did not answer",
+    "too_slow": "the source was too slow",
+    "storage_unavailable": "the bucket did not answer",
+    "storage_damaged": "the bucket did not store it as it was sent",
+    "conflict": "the source sends other bytes than are archived",
+    "link_refused:host_not_allowed": "its link's host is not allowed",
+}
+_STATES: Final[Mapping[str, str]] = {
+    "archived": "archived",
+    "pending": "waiting",
+    "missing": "missing",
+    "rejected": "rejected",
+    "denied": "denied",
+    "none": "no recording",
+}
+STATES: Final = tuple(_STATES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingView:
+    """A row as it is shown. `state`: of the glossary, `said`: in words, with the reason where it is not held."""
+
+    recording_id: str
+    title: str
+    layout: str
+    state: str
+    said: str
+    agent: str
+    queue: str
+    disposition: str
+    length: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    channels: tuple[str, ...]
+    may_hear: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallView:
+    """A call with those of its rows that a person may see. `path`: of its page."""
+
+    day: str
+    time: str
+    account_id: str
+    uii: str
+    path: str
+    agent: str
+    queue: str
+    disposition: str
+    direction: str
+    numbers: tuple[str, str]
+    length: str
+    notes: str
+    recordings: tuple[RecordingView, ...]
+
+
+def calls_view(rows: Iterable[Row], person: Person) -> list[CallView]:
+    """Group rows by call, in their order, and show each as the person may see it."""
+    by_call: dict[tuple[date, str, str], list[Row]] = {}
+    for row in rows:
+        by_call.setdefault((row["date"], row["account_id"], row["uii"]), []).append(row)
+    return [call_view(sorted(call, key=in_time), person) for call in by_call.values()]
+
+
+def in_time(row: Row) -> tuple[str, str, str]:
+    """Rows of a call are shown by date, start and recording id."""
+    return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
+
+
+def call_view(rows: Sequence[Row], person: Person) -> CallView:
+    """Show the rows of one call, of which there is at least one."""
+    first = rows[0]
+    day, _, clock = (first["started_local"] or str(first["date"])).partition("T")
+    return CallView(
+        day=day,
+        time=clock[:8],
+        account_id=first["account_id"],
+        uii=first["uii"],
+        path=call_path(first["date"], first["account_id"], first["uii"]),
+        agent=_distinct(rows, "agent_name") or _distinct(rows, "agent_id"),
+        queue=_distinct(rows, "queue_name") or _distinct(rows, "queue_id"),
+        disposition=person.free_text(_distinct(rows, "disposition")),
+        direction=_distinct(rows, "direction"),
+        numbers=(person.number(first["ani"]), person.number(first["dnis"])),
+        length=duration(max((row["call_s"] or row["segment_s"] or 0 for row in rows), default=0) or None),
+        notes=person.free_text(_notes(rows)),
+        recordings=tuple(_recording(row, place, person) for place, row in enumerate(rows, start=1)),
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people read them: `4:31`, `1:02:03`, or nothing."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def call_path(day: date, account_id: str, uii: str) -> str:
+    """The address of a call's page."""
+    return f"/calls/{day.isoformat()}/{quote(account_id, safe='')}/{quote(uii, safe='')}"
+
+
+def size(count: int | None) -> str:
+    """A size in bytes as people read it."""
+    return "" if count is None else f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+
+
+def _recording(row: Row, place: int, person: Person) -> RecordingView:
+    reason = row["reason"]
+    said = _STATES.get(row["state"], row["state"] or "unknown")
+    if row["state"] != "archived" and reason:
+        said = f"{said}: {_REASONS.get(reason, reason)}"
+    started: datetime | None = row["started_at"]
+    facts = (
+        ("Agent", _named(row["agent_name"], row["agent_id"])),
+        ("Agent login", row["agent_login"]),
+        ("Queue or campaign", _named(row["queue_name"], row["queue_id"])),
+        ("Started", (row["started_local"] or "").replace("T", " ")),
+        ("Started (UTC)", f"{started:%Y-%m-%d %H:%M:%S}" if started else ""),
+        ("Session", row["session"]),
+        ("Length", duration(row["segment_s"])),
+        ("Hold", duration(row["hold_s"])),
+        ("Wrap-up", duration(row["wrap_s"])),
+        ("Disposition", person.free_text(row["disposition"])),
+        ("Recording id", row["recording_id"]),
+        ("State", said),
+        ("Date's verdict", row["verdict"]),
+        ("Size", size(row["size"])),
+        ("SHA-256", row["sha256"]),
+        ("Object", row["key"]),
+        ("Version", row["version_id"]),
+        ("Manifest", _manifest(row)),
+    )
+    return RecordingView(
+        recording_id=row["recording_id"] or "",
+        title=f"Recording {place}" if row["recording_id"] else "No recording",
+        layout=row["layout"] or "",
+        state=row["state"] or "",
+        said=said,
+        agent=row["agent_name"] or row["agent_id"] or "",
+        queue=row["queue_name"] or row["queue_id"] or "",
+        disposition=person.free_text(row["disposition"]),
+        length=duration(row["segment_s"]),
+        facts=tuple((name, str(text)) for name, text in facts if text),
+        warnings=tuple(row["warnings"] or ()),
+        channels=_channels(row),
+        may_hear=row["state"] == "archived" and bool(row["key"]) and person.may_hear(row),
+    )
+
+
+def _channels(row: Row) -> tuple[str, ...]:
+    if row["layout"] != "stereo":
+        return ("Everybody",)
+    if row["agent_channel"] not in {1, 2}:
+        return ("Left channel", "Right channel")
+    return ("Agent", "Customer") if row["agent_channel"] == 1 else ("Customer", "Agent")
+
+
+def _manifest(row: Row) -> str:
+    return f"number {row['manifest_number']} of {row['date']}" if row["manifest_number"] else ""
+
+
+def _named(name: str | None, identity: str | None) -> str:
+    return f"{name} ({identity})" if name and identity else name or identity or ""
+
+
+def _distinct(rows: Iterable[Row], column: str) -> str:
+    """Return each agent, queue or disposition of a call once: a recording of the whole call names several."""
+    return SEPARATOR.join(dict.fromkeys(each for row in rows if row[column] for each in row[column].split(SEPARATOR)))
+
+
+def _notes(rows: Iterable[Row]) -> str:
+    return "\n".join(dict.fromkeys(row["notes"] for row in rows if row["notes"]))
+
+
+def found_sentence(calls: int, *, more: bool, not_held: int) -> str:
+    """Return how many calls a page shows, and how many of their recordings are not held."""
+    if not calls:
+        return "No call matches."
+    text = f"The newest {number(calls, 'call')}" if more else number(calls, "call")
+    return f"{text}, {number(not_held, 'recording')} not held" if not_held else text

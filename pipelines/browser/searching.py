@@ -1,0 +1,108 @@
+"""The fields of the search form, read into a query, and what a person may look for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+from pipelines.browser.people import Person, Role, Row
+from pipelines.browser.presentation import STATES
+from pipelines.browser.tokens import day_of
+from pipelines.calendar import FIRST_DAY
+from pipelines.steps.calls.search import CallSearch, Query
+
+FIELDS: Final = (
+    "from", "to", "number", "agent", "queue", "account", "direction", "shortest", "longest", "disposition", "notes",
+    "uii", "state",
+)  # fmt: skip
+PAGE: Final = 100
+_LONGEST_FIELD: Final = 200
+_SCANNED: Final = 20_000  # rows that are looked through for those of a person's own teams
+_DAYS: Final = 6
+_LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.ASCII)
+
+
+class WrongField(Exception):  # noqa: N818 - its name says what happened
+    """A field cannot be read. The text names it and says how to write it, and never shows the value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A page of rows. `more`: there are others. `stopped`: only so many rows were looked through."""
+
+    rows: tuple[Row, ...]
+    more: bool
+    stopped: bool
+    not_indexed: tuple[date, ...]
+
+
+def default_fields(today: date) -> dict[str, str]:
+    """Return the fields of an empty form: the last week."""
+    return dict.fromkeys(FIELDS, "") | {"from": str(today - timedelta(days=_DAYS)), "to": str(today)}
+
+
+def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
+    """Read the fields of the form.
+
+    Raises:
+        WrongField: one cannot be read, or the person may not look for that.
+    """
+    text = {name: fields.get(name, "").strip() for name in FIELDS}
+    if any(len(value) > _LONGEST_FIELD for value in text.values()):
+        raise WrongField("A field is longer than 200 characters: shorten it.")
+    first, last = day_of(text["from"]), day_of(text["to"])
+    if first is None or last is None:
+        raise WrongField("Give both dates, as 2026-11-18.")
+    if first > last:
+        raise WrongField("The first date is after the last: give the earlier one first.")
+    if first < FIRST_DAY or last > today + timedelta(days=1):
+        raise WrongField(f"Give dates from {FIRST_DAY} to today.")
+    if text["direction"] not in {"", "inbound", "outbound"} or text["state"] not in {"", *STATES}:
+        raise WrongField("Choose direction and state from their lists.")
+    if not person.has(Role.numbers):
+        # Else a search would say which number it is, digit by digit.
+        if text["number"]:
+            raise WrongField("You may not search by number.")
+        if re.search(r"\d{3}", text["notes"] + text["disposition"]):
+            raise WrongField("You may not search notes or dispositions for a number.")
+    return Query(
+        first=first,
+        last=last,
+        **{name: text[name] for name in _TEXTS},
+        shortest_s=_length(text["shortest"]),
+        longest_s=_length(text["longest"]),
+    )
+
+
+def find(search: CallSearch, query: Query, person: Person, page: int) -> Found:
+    """Return a page of what a person may see; raises as `CallSearch.find`."""
+    start = page * PAGE
+    if person.sees_all:
+        table = search.find(query, limit=PAGE + 1, offset=start)
+        rows, stopped, more = table.to_pylist(), False, table.num_rows > PAGE
+    else:
+        table = search.find(query, limit=_SCANNED)
+        own = [row for row in table.to_pylist() if person.may_see(row)]
+        rows, stopped, more = own[start : start + PAGE], table.num_rows == _SCANNED, len(own) > start + PAGE
+    return Found(
+        rows=tuple(rows[:PAGE]),
+        more=more,
+        stopped=stopped,
+        not_indexed=tuple(search.not_indexed(query.first, query.last)),
+    )
+
+
+def _length(text: str) -> float | None:
+    if not text:
+        return None
+    match = _LENGTH.fullmatch(text)
+    if match is None:
+        raise WrongField("Give a length in seconds, or as 4:31.")
+    hours, minutes, seconds, plain = (int(part or 0) for part in match.groups())
+    return float(hours * 3600 + minutes * 60 + seconds + plain)
+
+
+_TEXTS: Final = ("number", "agent", "queue", "account", "direction", "disposition", "notes", "uii", "state")

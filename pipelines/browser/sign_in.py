@@ -1,0 +1,331 @@
+"""Who is asking: by a password, by the headers of a proxy that is trusted, by OpenID Connect, or everybody.
+
+Each way says which person a request is from. What the person may do is read from the access file, again when the file
+changes, so that a right that is taken away is gone with the next request.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address, ip_network
+from typing import Any, Final, Protocol
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pipelines.browser.guard import RateLimit
+from pipelines.browser.people import AccessFile, Person, Role, read_access_file
+from pipelines.browser.requests import read_form
+from pipelines.settings import BrowseSettings, SettingsError
+
+_ATTEMPTS_A_MINUTE: Final = 10
+_ENDED: Final = 10_000
+_SENTENCE: Final = "The name or the password is wrong."
+
+
+class Pages(Protocol):
+    """What a way to sign in needs of the page around it."""
+
+    def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
+        """Return the form for a name and a password."""
+        ...
+
+    def message(self, request: Request, status: int, title: str, sentence: str) -> Response:
+        """Return a page of one sentence."""
+        ...
+
+    def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
+        """Write an attempt to the access log; raises StorageError."""
+        ...
+
+
+class SignIn(Protocol):
+    """A way to sign in."""
+
+    def person(self, request: Request) -> Person | None:
+        """Return who is signed in; None for nobody."""
+        ...
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+        """Return the routes that signing in takes."""
+        ...
+
+
+class Rules:
+    """The access file, read again when it has changed."""
+
+    def __init__(self, settings: BrowseSettings) -> None:
+        if settings.browse_access_file is None:
+            raise SettingsError("BROWSE_ACCESS_FILE is not set")
+        self._path = settings.browse_access_file
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int] | None = None
+        self._file = AccessFile()
+        self.read()
+
+    def read(self) -> AccessFile:
+        """Return what the file says now.
+
+        Raises:
+            SettingsError: it cannot be read, or is wrong; then nobody has any right.
+        """
+        with self._lock:
+            try:
+                facts = self._path.stat()
+            except OSError as error:
+                raise SettingsError(f"BROWSE_ACCESS_FILE {self._path} cannot be read: {error.strerror}") from None
+            if (stamp := (facts.st_mtime_ns, facts.st_size)) != self._stamp:
+                self._file = read_access_file(self._path)
+                self._stamp = stamp
+            return self._file
+
+
+class Everybody:
+    """No sign-in: everybody who reaches the page may do everything. Only when BROWSE_AUTH says so."""
+
+    def person(self, request: Request) -> Person | None:  # noqa: ARG002 - as its siblings
+        """Return somebody with every right."""
+        return Person("anyone", frozenset({Role.compliance}))
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:  # noqa: ARG002 - as its siblings
+        """Return none."""
+        return ()
+
+
+class Sessions:
+    """Sessions in a signed cookie, with an end that no request moves; signing out ends one for good."""
+
+    def __init__(self, hours: float, clock: Callable[[], float] = time.time) -> None:
+        self._seconds = hours * 3600
+        self._clock = clock
+        self._ended: OrderedDict[str, None] = OrderedDict()
+
+    def begin(self, request: Request, name: str, groups: Sequence[str] = ()) -> Response:
+        """Begin a session, and lead to the page that was asked for before it."""
+        page = request.session.get("next", "/")
+        request.session.clear()
+        request.session.update(
+            {"id": secrets.token_urlsafe(16), "at": self._clock(), "name": name, "groups": list(groups)}
+        )
+        return RedirectResponse(page, 303)
+
+    def current(self, request: Request) -> tuple[str, list[str]] | None:
+        """Return name and groups of who is signed in."""
+        session = request.session
+        if "name" not in session or session["id"] in self._ended or self._clock() - session["at"] > self._seconds:
+            return None
+        return session["name"], session["groups"]
+
+    def end(self, request: Request) -> None:
+        """End the session of a request."""
+        if "id" in request.session:
+            self._ended[request.session["id"]] = None
+            if len(self._ended) > _ENDED:
+                self._ended.popitem(last=False)
+        request.session.clear()
+
+
+class ByPassword:
+    """Names and Argon2 hashes in the access file."""
+
+    def __init__(self, settings: BrowseSettings) -> None:
+        self._rules = Rules(settings)
+        self._sessions = Sessions(settings.browse_session_hours)
+        self._hasher = PasswordHasher()
+        self._nobody = self._hasher.hash(secrets.token_hex())
+        self._attempts = RateLimit(_ATTEMPTS_A_MINUTE)
+        self._address = partial(address_of, networks=settings.browse_proxy_addresses)
+
+    def person(self, request: Request) -> Person | None:
+        """Return who is signed in, as long as the file has them."""
+        found = self._sessions.current(request)
+        rules = self._rules.read()
+        return rules.person(found[0]) if found and found[0] in rules.users else None
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+        """Return the form, what takes it, and the way out."""
+
+        async def sign_in(request: Request) -> Response:
+            if request.method != "POST":
+                return pages.sign_in_form(request)
+            if wait := self._attempts.take(self._address(request)):
+                response = pages.sign_in_form(request, sentence=f"Too many attempts: wait {wait} s.", status=429)
+                response.headers["Retry-After"] = str(wait)
+                return response
+            form = await read_form(request)
+            name, password = form.get("name", ""), form.get("password", "")
+            matches = await run_in_threadpool(self._matches, name, password)
+            await run_in_threadpool(pages.signed_in, request, name[:200], failed=not matches)
+            if not matches:
+                return pages.sign_in_form(request, sentence=_SENTENCE, status=401)
+            return self._sessions.begin(request, name)
+
+        return (Route("/sign-in", sign_in, methods=["GET", "POST"]), _way_out(self._sessions))
+
+    def _matches(self, name: str, password: str) -> bool:
+        grant = self._rules.read().users.get(name)
+        try:
+            # An unknown name takes as long as a wrong password.
+            return self._hasher.verify((grant and grant.password) or self._nobody, password)
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+class ByProxy:
+    """The user and groups that a proxy has found out, in headers that only it can send."""
+
+    def __init__(self, settings: BrowseSettings) -> None:
+        self._rules = Rules(settings)
+        self._settings = settings
+        secret = settings.browse_proxy_secret
+        self._secret = None if secret is None else secret.get_secret_value().encode()
+
+    def person(self, request: Request) -> Person | None:
+        """Return who the proxy says it is; None where the proxy did not say it."""
+        settings = self._settings
+        users = request.headers.getlist(settings.browse_proxy_user_header)
+        if len(users) != 1 or not users[0].strip() or not self._is_the_proxy(request):
+            return None
+        groups = ",".join(request.headers.getlist(settings.browse_proxy_groups_header)).split(",")
+        return self._rules.read().person(users[0].strip(), [group.strip() for group in groups])
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+        """Return a sentence in place of a form."""
+
+        def sign_in(request: Request) -> Response:
+            return pages.message(request, 401, "Not signed in", "Open this page through the proxy that signs you in.")
+
+        return (Route("/sign-in", sign_in),)
+
+    def _is_the_proxy(self, request: Request) -> bool:
+        if self._settings.browse_proxy_addresses and not _is_in(request, self._settings.browse_proxy_addresses):
+            return False
+        if self._secret is None:
+            return True
+        given = request.headers.getlist(self._settings.browse_proxy_secret_header)
+        return len(given) == 1 and hmac.compare_digest(given[0].encode(), self._secret)
+
+
+class ByOpenId:
+    """OpenID Connect, code flow with PKCE, by Authlib."""
+
+    def __init__(self, settings: BrowseSettings) -> None:
+        from authlib.deprecate import AuthlibDeprecationWarning  # noqa: PLC0415 - for those who use it
+
+        with warnings.catch_warnings():
+            # It prefers a successor of httpx, and works with httpx.
+            warnings.simplefilter("ignore", AuthlibDeprecationWarning)
+            from authlib.integrations.starlette_client import OAuth  # noqa: PLC0415 - as above
+
+        self._settings = settings
+        self._rules = Rules(settings)
+        self._sessions = Sessions(settings.browse_session_hours)
+        secret = settings.browse_oidc_client_secret
+        issuer = (settings.browse_oidc_issuer or "").rstrip("/")
+        self._provider: Any = OAuth().register(
+            "provider",
+            server_metadata_url=f"{issuer}/.well-known/openid-configuration",
+            client_id=settings.browse_oidc_client_id,
+            client_secret=secret.get_secret_value() if secret else None,
+            client_kwargs={"scope": settings.browse_oidc_scope, "code_challenge_method": "S256", "timeout": 10},
+        )
+
+    def person(self, request: Request) -> Person | None:
+        """Return who is signed in."""
+        found = self._sessions.current(request)
+        return self._rules.read().person(*found) if found else None
+
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+        """Return the way to the provider, the way back, and the way out."""
+        from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415 - as above
+        from httpx import HTTPError  # noqa: PLC0415 - as above
+        from joserfc.errors import JoseError  # noqa: PLC0415 - as above
+
+        failures = (AuthlibBaseError, HTTPError, JoseError, ValueError, KeyError, RuntimeError)
+
+        async def sign_in(request: Request) -> Response:
+            try:
+                back = f"{self._settings.browse_origin}/signed-in"
+                response: Response = await self._provider.authorize_redirect(request, back)
+            except failures:
+                return pages.message(
+                    request, 502, "Not signed in", "The identity provider does not answer; try again later."
+                )
+            return response
+
+        async def signed_in(request: Request) -> Response:
+            try:
+                token = await self._provider.authorize_access_token(request)
+                claims = token["userinfo"]
+            except failures:
+                return pages.message(
+                    request, 403, "Not signed in", "The identity provider did not confirm who you are."
+                )
+            name = claims.get(self._settings.browse_oidc_user_claim)
+            if not isinstance(name, str) or not name or claims.get("email_verified") is False:
+                return pages.message(
+                    request, 403, "Not signed in", "The identity provider gave no name, or an address not verified."
+                )
+            known = self._rules.read().groups
+            listed = claims.get(self._settings.browse_oidc_groups_claim) or []
+            groups = [group for group in listed if group in known] if isinstance(listed, list) else []
+            await run_in_threadpool(pages.signed_in, request, name[:200], failed=False)
+            return self._sessions.begin(request, name, groups)
+
+        return (Route("/sign-in", sign_in), Route("/signed-in", signed_in), _way_out(self._sessions))
+
+
+def way_to_sign_in(settings: BrowseSettings) -> SignIn:
+    """Return the way that BROWSE_AUTH names.
+
+    Raises:
+        SettingsError: the access file cannot be used.
+    """
+    match settings.browse_auth:
+        case "password":
+            return ByPassword(settings)
+        case "proxy":
+            return ByProxy(settings)
+        case "oidc":
+            return ByOpenId(settings)
+        case "open":
+            return Everybody()
+
+
+def address_of(request: Request, networks: Sequence[str] = ()) -> str:
+    """Return where a request came from: the last address that a proxy of these networks names, else the peer's own."""
+    peer = request.client.host if request.client else ""
+    if networks and _is_in(request, networks):
+        last = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
+        try:
+            return str(ip_address(last))
+        except ValueError:
+            return peer
+    return peer
+
+
+def _is_in(request: Request, networks: Sequence[str]) -> bool:
+    try:
+        peer = ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return False
+    return any(peer in ip_network(network) for network in networks)
+
+
+def _way_out(sessions: Sessions) -> Route:
+    def sign_out(request: Request) -> Response:
+        sessions.end(request)
+        return RedirectResponse("/signed-out", 303)
+
+    return Route("/sign-out", sign_out, methods=["POST"])
