@@ -30,6 +30,7 @@ from pipelines.browser.requests import read_form
 from pipelines.settings import BrowseSettings, SettingsError
 
 _ATTEMPTS_A_MINUTE: Final = 10
+_HASHES_AT_ONCE: Final = 2
 _ENDED: Final = 10_000
 _SENTENCE: Final = "The name or the password is wrong."
 
@@ -144,6 +145,7 @@ class ByPassword:
         self._sessions = Sessions(settings.browse_session_hours)
         self._hasher = PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex())
+        self._hashing = threading.BoundedSemaphore(_HASHES_AT_ONCE)
         self._attempts = RateLimit(_ATTEMPTS_A_MINUTE)
         self._address = partial(address_of, networks=settings.browse_proxy_addresses)
 
@@ -166,7 +168,9 @@ class ByPassword:
             form = await read_form(request)
             name, password = form.get("name", ""), form.get("password", "")
             matches = await run_in_threadpool(self._matches, name, password)
-            await run_in_threadpool(pages.signed_in, request, name[:200], failed=not matches)
+            # A name that nobody has may be a password in the wrong field, and is not kept.
+            known = name if name in self._rules.read().users else "(unknown)"
+            await run_in_threadpool(pages.signed_in, request, known, failed=not matches)
             if not matches:
                 return pages.sign_in_form(request, sentence=_SENTENCE, status=401)
             return self._sessions.begin(request, name)
@@ -176,8 +180,9 @@ class ByPassword:
     def _matches(self, name: str, password: str) -> bool:
         grant = self._rules.read().users.get(name)
         try:
-            # An unknown name takes as long as a wrong password.
-            return self._hasher.verify((grant and grant.password) or self._nobody, password)
+            # An unknown name takes as long as a wrong password. Each takes 64 MiB for a moment.
+            with self._hashing:
+                return self._hasher.verify((grant and grant.password) or self._nobody, password)
         except (VerificationError, InvalidHashError):
             return False
 

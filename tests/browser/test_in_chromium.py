@@ -17,7 +17,7 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
 
-from tests.archive.conftest import free_port
+from tests.archive.conftest import build_wav, free_port
 from tests.browser.site import HOSTILE_NAME, PASSWORD, Site, path_of, tone
 
 FLAGS = [
@@ -169,6 +169,21 @@ def test_the_first_sound_comes_within_half_a_second(full: tuple[Site, str], chro
             }"""
         )
         assert took < 2000  # the goal is 500 ms; a busy machine is no fault of what is tested
+
+
+def test_silence_is_skipped(site: Site, chromium: Browser) -> None:
+    site.moment = datetime.now(UTC)
+    quiet, loud = tone(8, 0, 0)[44:], tone(2, 300, 500)[44:]
+    site.add(build_wav(channels=2, audio=loud + quiet + loud))
+    site.seal()
+    with serving(site) as url, opened(chromium, url, "officer") as page:
+        page.goto(f"{url}{path_of(site.rows[0])}")
+        expect(page.locator(".player").first).to_have_attribute("data-waveform", "2")
+        page.get_by_label("Skip silence").check()
+        began = time.monotonic()
+        page.get_by_role("button", name="Play").click()
+        wait_until_heard(page, 9.5)
+        assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("width", [1440, 390])

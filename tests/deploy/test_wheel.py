@@ -53,7 +53,8 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"pipelines", "assets", "ringcx_archive"}
-    assert "pipelines/cli/certificate.html" in names
+    pages = {"templates/call.html", "static/page.css", "static/player.js"}
+    assert {"pipelines/cli/certificate.html", *(f"pipelines/browser/{page}" for page in pages)} <= set(names)
     assert not [name for name in names if name.endswith((".env", ".parquet", ".pyc"))]
 
 

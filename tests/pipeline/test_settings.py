@@ -13,7 +13,7 @@ from pipelines import settings
 from pipelines.aws import split_s3_url
 from pipelines.orchestration.resources import all_resources
 from pipelines.ringcx.limits.limiter import Rate
-from pipelines.settings import Calendar, Settings, SettingsError, load
+from pipelines.settings import BrowseSettings, Calendar, Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch
 
 def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     example = dict(re.findall(r"^([A-Z_0-9]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    for name in Settings.model_fields:
+    for name in Settings.model_fields | BrowseSettings.model_fields:
         assert name.upper() in example
     given(monkeypatch)
     plain = load(Settings)
