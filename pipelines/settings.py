@@ -538,4 +538,6 @@ def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:
     name = str(loc[0])
     if kind == "missing":
         return f"{name.upper()} is not set: {_HINTS.get(name, 'set it')} (see .env.example)"
+    if kind.startswith("date"):
+        said = "is not a date of the calendar; write it like 2026-09-01"
     return f"{name.upper()} {said[0].lower()}{said[1:]} (see .env.example)"

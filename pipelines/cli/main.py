@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         code, sentence = 2, f"{error.format_message().rstrip('.')}{hint}"
-    click.echo(f"{sentence}.", err=True)
+    click.echo(f"{sentence[:1].upper()}{sentence[1:]}.", err=True)
     return code
 
 

@@ -61,7 +61,8 @@ class Command(click.Command):
             raise
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise click.ClickException(f"A file could not be read or written ({reason})") from None
+            which = f"{error.filename} could" if error.filename else "A file could"
+            raise click.ClickException(f"{which} not be read or written ({reason})") from None
 
 
 class Date(click.ParamType[date]):

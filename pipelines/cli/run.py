@@ -7,11 +7,12 @@ from datetime import date, timedelta
 from typing import Any
 
 import click
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterRunStatus
 from rich.console import Console
 
 from pipelines.archive.errors import StorageError
 from pipelines.calendar import local_day
+from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
     Command,
     Date,
@@ -83,7 +84,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
     console, logs = Console(), environment.settings.data_dir
     logs.mkdir(parents=True, exist_ok=True)
     verdicts, succeeded = [], True
-    with DagsterInstance.get() as instance:
+    with dagster_history() as instance:
         if busy := unfinished_dates(instance, [str(day) for day in days]):
             raise click.ClickException(
                 f"A run of {', '.join(sorted(busy))} has not ended: wait for it, or terminate it in the Dagster UI"

@@ -60,8 +60,9 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     check_range(first, last, today)
     ledger, bucket = open_archive(outside, settings)
     rows: list[dict[str, Any]] = []
-    click.echo(f"{'date':<12}{_line(_COLUMNS)}")
     for row in status(ledger, bucket, settings, first, last, now=now):
+        if not rows:
+            click.echo(f"{'date':<12}{_line(_COLUMNS)}")
         rows.append(row)
         click.echo(f"{row['date']:<12}{_line(_cells(row))}")
     verdicts = [Verdict(row["verdict"]) for row in rows]

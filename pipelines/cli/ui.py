@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-from dagster import DagsterInstance
 from dotenv import dotenv_values
 
+from pipelines.cli.history import dagster_history
 from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
 from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, load
 
@@ -59,6 +59,7 @@ def command(port: int, browse_port: int | None) -> None:
             check_dagster_home()
             click.echo("Using the account in .env.")
         else:
+            _require_no_account_elsewhere()
             stage = from_sandbox("stage")
             stage.settle_in()
             variables = stack.enter_context(stage.stage())
@@ -70,7 +71,7 @@ def command(port: int, browse_port: int | None) -> None:
         if not workspace.is_file():
             raise click.ClickException(f"There is no {workspace}: copy it from the project")
         stop_like_ctrl_c()
-        with DagsterInstance.get() as instance:
+        with dagster_history() as instance:
             for pool, limit in POOLS.items():
                 instance.event_log_storage.set_concurrency_slots(pool, limit)
         if os.environ.get("BROWSE_AUTH") or dotenv_values(ENV_FILE).get("BROWSE_AUTH"):
@@ -107,6 +108,19 @@ def _browse() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             page.kill()
             page.wait()
+
+
+def _require_no_account_elsewhere() -> None:
+    """Require that the demo is meant.
+
+    Raises:
+        ClickException: DAGSTER_HOME is another folder, and it has an .env.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd())
+    if home.resolve() != Path.cwd() and (home / ENV_FILE).is_file():
+        raise click.ClickException(
+            f"The working folder is {Path.cwd()}, but {ENV_FILE} is in {home}: change to that folder"
+        )
 
 
 def _serve(workspace: Path, port: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import boto3
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from moto import mock_aws
+from sqlalchemy.exc import OperationalError
 
 from pipelines.cli import run as run_command
 from pipelines.cli.main import main
@@ -69,6 +71,11 @@ def history(folder: Path) -> list[str]:
         ((DAY,), {"DAGSTER_HOME": "home"}, "DAGSTER_HOME is not an absolute path"),
         ((DAY,), {"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME is /nowhere, where there is no dagster.yaml"),
         ((DAY,), {"ARCHIVE_START_DATE": ""}, "ARCHIVE_START_DATE is not set: give the first date to archive"),
+        (
+            (DAY,),
+            {"ARCHIVE_START_DATE": "01.11.2026"},
+            "ARCHIVE_START_DATE is not a date of the calendar; write it like",
+        ),
         ((DAY,), {"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set: name the S3 bucket"),
         ((DAY,), {"RINGCX_ACCOUNT_IDS": ""}, "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids"),
     ],
@@ -200,6 +207,82 @@ def test_a_run_that_cannot_be_started_does_not_keep_its_date(
     assert capsys.readouterr().err == f"The run of {DAY}, which logs to {log}, could not be started ({reason}).\n"
     with DagsterInstance.get() as instance:
         assert [run.status for run in instance.get_runs()] == statuses
+
+
+def _a_damaged_database(home: Path) -> None:
+    (home / "data/dagster/history").mkdir(parents=True)
+    (home / "data/dagster/history/runs.db").write_text("not what SQLite writes")
+
+
+def _a_file_in_its_place(home: Path) -> None:
+    (home / "data/dagster").mkdir(parents=True)
+    (home / "data/dagster/history").touch()
+
+
+def _an_unknown_setting(home: Path) -> None:
+    (home / "dagster.yaml").write_text("storages: {}\n")
+
+
+def _no_yaml(home: Path) -> None:
+    (home / "dagster.yaml").write_text("storage: [\n")
+
+
+def _a_variable_that_is_not_set(home: Path) -> None:
+    (home / "dagster.yaml").write_text((ROOT / "deploy/compose/dagster.yaml").read_text())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            _a_damaged_database,
+            "Dagster's run history, which {file} names, cannot be used (file is not a database): check",
+        ),
+        (
+            _a_file_in_its_place,
+            "Dagster's run history, which {file} names, cannot be used (File exists): check that file",
+        ),
+        (
+            _an_unknown_setting,
+            '{file} is wrong (Received unexpected config entry "storages" at the root): compare it with',
+        ),
+        (_no_yaml, "Dagster's run history, which {file} names, cannot be used (ParserError): check that file, and the"),
+        (
+            _a_variable_that_is_not_set,
+            "DAGSTER_POSTGRES_URL is not set, and {file} needs it: set it as for the Dagster",
+        ),
+    ],
+)
+def test_a_history_that_cannot_be_used_ends_in_one_sentence(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, *, spoil: Callable[[Path], None], sentence: str
+) -> None:
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    spoil(home)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run(DAY, s3=s3) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(sentence.format(file=home / "dagster.yaml"))
+    assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_history_that_cannot_be_written_any_more_ends_in_one_sentence(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def full(*_: object, **__: object) -> Any:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr(DagsterInstance, "create_run_for_job", full)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run(DAY, s3=s3) == 2
+    said = capsys.readouterr().err
+    assert "cannot be used (database or disk is full): check that file, and the disk's space and rights" in said
+    assert said.count("\n") == 1
 
 
 def _job() -> Any:

@@ -52,6 +52,22 @@ def test_an_account_without_its_dagster_home_starts_no_history_elsewhere(
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
+def test_another_folder_than_the_accounts_does_not_start_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("RINGCX_ACCOUNT_IDS=15300002\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.delenv("RINGCX_ACCOUNT_IDS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    assert main(["ui", "--port", str(free)]) == 2
+    sentence = f"The working folder is {elsewhere}, but .env is in {tmp_path}: change to that folder.\n"
+    assert capsys.readouterr().err == sentence
+
+
 def test_a_dagster_home_without_a_workspace_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

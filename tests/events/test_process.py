@@ -144,10 +144,10 @@ def test_it_ends_with_one_sentence_when_it_cannot_start(place: Path, tmp_path: P
     (tmp_path / "file").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         lines = said(EVENTS_PORT=str(taken.getsockname()[1]))
-    assert lines.startswith("cannot listen on EVENTS_HOST and EVENTS_PORT (127.0.0.1:")
+    assert lines.startswith("Cannot listen on EVENTS_HOST and EVENTS_PORT (127.0.0.1:")
     assert lines.count("\n") == 1
-    assert said(EVENTS_URL=str(tmp_path / "file" / "x")).startswith("cannot write ")
-    assert said(EVENTS_HEADER_VALUE="").startswith("no secret is set")
+    assert said(EVENTS_URL=str(tmp_path / "file" / "x")).startswith("Cannot write ")
+    assert said(EVENTS_HEADER_VALUE="").startswith("No secret is set")
 
 
 @pytest.mark.slow
