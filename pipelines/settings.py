@@ -356,7 +356,8 @@ class BrowseSettings(StorageSettings):
     @property
     def browse_origin(self) -> str:
         """Where people reach the page: scheme, host and port."""
-        return self.browse_url or f"http://{self.browse_host}:{self.browse_port}"
+        host = f"[{self.browse_host}]" if ":" in self.browse_host else self.browse_host
+        return self.browse_url or f"http://{host}:{self.browse_port}"
 
     @model_validator(mode="after")
     def _browse_is_consistent(self) -> Self:

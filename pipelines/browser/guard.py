@@ -76,7 +76,8 @@ class Guard:
         if method in _READS:
             navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
             return "" if site not in {"cross-site", "same-site"} or navigates else "Another site's page sent this."
-        if site not in {None, "same-origin"} or origin not in {None, self._origin} or not (site or origin):
+        is_foreign = origin is not None and (urlsplit(origin).scheme, _authority(origin)) != (self._scheme, self._here)
+        if is_foreign or site not in {None, "same-origin"} or not (site or origin):
             return "Another site's page sent this, or none: use the page's own buttons."
         return ""
 
