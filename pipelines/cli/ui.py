@@ -79,7 +79,7 @@ def command(port: int, browse_port: int | None) -> None:
                 os.environ["BROWSE_PORT"] = str(browse_port)
             settings = load(BrowseSettings)
             _need(settings.browse_port, "--browse-port")
-            stack.enter_context(_browse())
+            stack.enter_context(_browse(settings))
             click.echo(f"Find and hear calls: {settings.browse_origin}")
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
@@ -95,11 +95,20 @@ def _need(port: int, option: str) -> None:
 
 
 @contextmanager
-def _browse() -> Iterator[None]:
-    """Serve the page with calls, in a process of its own that ends with the block."""
+def _browse(settings: BrowseSettings) -> Iterator[None]:
+    """Serve the page with calls, in a process of its own that ends with the block.
+
+    Raises:
+        ClickException: it does not start.
+    """
     command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
     page = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - a fixed command
+    deadline = time.monotonic() + STOP_SECONDS
     try:
+        while not _is_served(settings):
+            if page.poll() is not None or time.monotonic() > deadline:
+                raise click.ClickException("The page with calls did not start; see its output above")
+            time.sleep(0.1)
         yield
     finally:
         page.terminate()
@@ -121,6 +130,15 @@ def _require_no_account_elsewhere() -> None:
         raise click.ClickException(
             f"The working folder is {Path.cwd()}, but {ENV_FILE} is in {home}: change to that folder"
         )
+
+
+def _is_served(settings: BrowseSettings) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
+    try:
+        socket.create_connection((host, settings.browse_port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _serve(workspace: Path, port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from datetime import timedelta
 
 import numpy as np
@@ -247,6 +248,30 @@ def test_what_cannot_be_logged_does_not_happen(site: Site, monkeypatch: pytest.M
     ):
         assert answer.status_code == 503
         assert "Ava" not in answer.text
+
+
+def test_the_end_of_four_hours_is_heard_without_reading_what_comes_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = 4 * 3600 * 32000
+    head = tone(1, 300, 500)[:40] + struct.pack("<I", data)
+    row = site.add(tone(1, 300, 500), size=44 + data)
+    site.seal()
+    read: list[int] = []
+
+    def read_range(_key: str, start: int, end: int, size: int) -> bytes:
+        assert size == 44 + data
+        read.append(end - start)
+        return head[start:end].ljust(end - start, b"\1")
+
+    monkeypatch.setattr(site.bucket, "read_range", read_range)
+    client = site.client("officer")
+    link = audio_of(client.get(path_of(row)).text)
+    answer = client.get(link, headers={"Range": "bytes=-64000"})
+    assert (answer.status_code, answer.headers["content-length"]) == (206, "64000")
+    assert sum(read) < 400_000
+    (played,) = site.log("play")
+    assert (played["from_s"], played["to_s"]) == (14398.0, 14400.0)
 
 
 def test_health_says_nothing_of_the_archive(site: Site) -> None:

@@ -83,6 +83,30 @@ def test_a_dagster_home_without_a_workspace_is_named(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / "workspace.yaml").touch()
+    (tmp_path / "access.toml").write_text("[users.a]\nroles = ['boss']\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
+    monkeypatch.setenv("BROWSE_AUTH", "password")
+    monkeypatch.setenv("BROWSE_ACCESS_FILE", str(tmp_path / "access.toml"))
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        free, page = one.getsockname()[1], two.getsockname()[1]
+    assert main(["ui", "--port", str(free), "--browse-port", str(page)]) == 2
+    said = capfd.readouterr()
+    assert "users.a.roles.0" in said.err
+    assert said.err.endswith("The page with calls did not start; see its output above.\n")
+    assert "Find and hear calls" not in said.out
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
