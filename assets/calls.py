@@ -5,7 +5,7 @@ from datetime import date
 import pyarrow.compute as pc
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
-from assets.presentation import column_schema, place, uri, without_zeros
+from assets.presentation import calls_page, column_schema, place, uri, without_zeros
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
@@ -41,5 +41,6 @@ def calls(
             "other_dates_written": ", ".join(written) or "none",
             **uri(bucket, of_day.key),
             "calls": place(bucket, of_day.key),
+            **calls_page(settings, day),
         }
     )

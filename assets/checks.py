@@ -19,7 +19,7 @@ from dagster import (
     asset_check,
 )
 
-from assets.presentation import listing, table, without_zeros
+from assets.presentation import calls_page, listing, table, without_zeros
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.failures import EXPECTED
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
@@ -72,6 +72,7 @@ def every_recording_is_accounted_for(
                 ledger.open(), archive.bucket, **_of_date(context, environment), run_id=context.run.run_id
             )
         ),
+        lambda: calls_page(environment.settings, date.fromisoformat(context.partition_key)),
     )
 
 
@@ -153,20 +154,26 @@ def _of_date(context: AssetCheckExecutionContext, environment: Environment) -> d
     return {"day": day, "settings": environment.settings, "now": environment.clock()}
 
 
-def _shown(context: AssetCheckExecutionContext, check: Callable[[], CheckResult]) -> AssetCheckResult:
-    """Return the result of the check that the context runs, as the UI shows it."""
+def _shown(
+    context: AssetCheckExecutionContext,
+    check: Callable[[], CheckResult],
+    links: Callable[[], dict[str, MetadataValue]] = dict,
+) -> AssetCheckResult:
+    """Return the result of the check that the context runs, as the UI shows it, with `links`."""
     (key,) = context.selected_asset_check_keys
-    return _result(key.name, context.run.run_id, check)
+    return _result(key.name, context.run.run_id, check, links)
 
 
-def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> AssetCheckResult:
+def _result(
+    name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, MetadataValue]] = dict
+) -> AssetCheckResult:
     """Return the result as the UI shows it, with what to do where it fails, and the run that made it.
 
     A check that cannot judge does not pass, and does not fail the run, which archives what it can.
     """
     made_by = {"run": MetadataValue.dagster_run(run_id)}
     try:
-        result = check()
+        result, linked = check(), links()
     except EXPECTED as error:
         sentence = f"This could not be checked: {error}"
         return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=sentence, metadata=made_by)
@@ -185,6 +192,7 @@ def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> AssetCh
                 if len(rows)
             },
             **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
+            **linked,
             **made_by,
         },
     )

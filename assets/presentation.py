@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +19,7 @@ from dagster import (
 
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
+from pipelines.settings import Settings
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import DateVerdict, Verdict
 from pipelines.steps.fetch.fetcher import FetchResult
@@ -100,6 +101,13 @@ def place(bucket: Bucket, prefix: str) -> MetadataValue:
     if bucket.is_amazon:
         return MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
     return MetadataValue.path(f"s3://{bucket.name}/{prefix}")
+
+
+def calls_page(settings: Settings, day: date) -> dict[str, MetadataValue]:
+    """Return a link to the page that lists every call and recording of a date; none where BROWSE_URL is not set."""
+    if settings.browse_url is None:
+        return {}
+    return {"calls_page": MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
 
 
 def uri(bucket: Bucket, key: str) -> dict[str, str]:

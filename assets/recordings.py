@@ -10,6 +10,7 @@ from pydantic import Field
 
 from assets.presentation import (
     ProgressReporter,
+    calls_page,
     column_schema,
     counted,
     counts,
@@ -158,6 +159,7 @@ def recordings(  # noqa: PLR0917 - what it touches
             ),
             **event_latency,
             "not_held": not_held(matched.reasons()),
+            **calls_page(settings, day),
             **uri(bucket, keys.day_prefix(bucket.prefix, day)),
             "archive": place(bucket, keys.day_prefix(bucket.prefix, day)),
         }

@@ -463,6 +463,7 @@ class Settings(PlanSettings, AlertSettings, LimiterSettings):
     archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
     archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
+    browse_url: BrowseUrl | None = None
 
     @property
     def current_url(self) -> str:

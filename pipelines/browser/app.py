@@ -45,7 +45,7 @@ from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
 from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence, in_time
 from pipelines.browser.requests import byte_range, read_form
-from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default_fields, find, query_of
+from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default_fields, find, prefilled, query_of
 from pipelines.browser.sign_in import SignIn, address_of
 from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
 from pipelines.calendar import local_day, utc_now
@@ -201,7 +201,7 @@ class Browser:
             sentence, status = "That search is no longer known: search again.", 404
         elif fields is not None:
             found, sentence, status = self._found(request, person, fields, page)
-        fields = default_fields(today) | (fields or {})
+        fields = default_fields(today) | prefilled(request.query_params) | (fields or {})
         calls = calls_view(found.rows, person) if found else []
         not_held = sum(recording.state not in {"archived", "none"} for call in calls for recording in call.recordings)
         return self._render(

@@ -44,6 +44,12 @@ def default_fields(today: date) -> dict[str, str]:
     return dict.fromkeys(FIELDS, "") | {"from": str(today - timedelta(days=_DAYS)), "to": str(today)}
 
 
+def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields that a link to the form may fill in: none that is personal data."""
+    days = {name: parameters[name] for name in ("from", "to") if day_of(parameters.get(name, ""))}
+    return days | ({"state": parameters["state"]} if parameters.get("state") in STATES else {})
+
+
 def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
     """Read the fields of the form.
 

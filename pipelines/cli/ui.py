@@ -80,6 +80,7 @@ def command(port: int, browse_port: int | None) -> None:
             settings = load(BrowseSettings)
             _need(settings.browse_port, "--browse-port")
             stack.enter_context(_browse(settings))
+            os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
             click.echo(f"Find and hear calls: {settings.browse_origin}")
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):

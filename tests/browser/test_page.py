@@ -37,6 +37,17 @@ def test_a_search_shows_what_is_held_and_why_the_rest_is_not(site: Site) -> None
     assert "+1 (602) 555-0142" in answer.text
 
 
+def test_a_link_fills_in_dates_and_state_alone_and_searches_for_nothing(site: Site) -> None:
+    link = "/?from=2026-11-22&to=2026-11-23&state=pending&number=6025550142&agent=ava"
+    text = site.client("officer").get(link).text
+    assert 'name="from" value="2026-11-22"' in text
+    assert 'name="to" value="2026-11-23"' in text
+    assert '<option value="pending" selected>' in text
+    assert not re.search("6025550142|ava", text)
+    assert not site.log("search")
+    assert "alert(" not in site.client("officer").get("/?from=alert(1)&to=&state=alert(1)").text
+
+
 def test_no_address_holds_what_was_searched_for(site: Site) -> None:
     site.add(tone(1, 300, 500))
     site.seal()
