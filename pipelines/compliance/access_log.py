@@ -100,10 +100,9 @@ class AccessLog:
             StoreDamaged: an entry is not what an access log writes.
         """
         suffix = None if call is None else _call_hash(*call)
+        days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
         with ThreadPoolExecutor(_READERS) as readers:
-            for ahead in range((last - first).days + 1):
-                day = first + timedelta(days=ahead)
-                names = self._names(day, suffix)
+            for names in readers.map(lambda day: self._names(day, suffix), days):
                 yield from (found for found in readers.map(self._read, names) if wanted(found))
 
     def _names(self, day: date, suffix: str | None) -> list[str]:
