@@ -131,6 +131,8 @@ def test_a_call_is_found_heard_muted_and_linked_to(full: tuple[Site, str], chrom
         assert position(page) > 11
         page.locator("body").press("+")
         assert page.locator("audio").first.evaluate("audio => audio.playbackRate") == 1.25
+        first.get_by_role("img", name="Waveform: Agent").click(position={"x": 1, "y": 5})
+        assert position(page) < 5
         page.locator("h1").click()
         page.keyboard.press(" ")
         expect(first.get_by_role("button", name="Play")).to_be_visible()

@@ -81,10 +81,7 @@ class Player {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Waveform: ${name}`);
-    canvas.addEventListener("pointerdown", (event) => {
-      const place = event.offsetX / canvas.clientWidth;
-      this.seek(place * this.duration);
-    });
+    canvas.addEventListener("click", (event) => this.seek((event.offsetX / canvas.clientWidth) * this.duration));
     row.append(controls, canvas);
     this.box.querySelector(".channels").append(row);
     return row;
