@@ -67,7 +67,7 @@ unit: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(READY)
-	@for subject in transfer limits ledger events; do \
+	@for subject in transfer limits ledger events find; do \
 		printf '\n== %s\n' $$subject; $(BIN)/python benchmarks/$$subject.py || exit 1; \
 	done
 

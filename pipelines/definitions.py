@@ -19,6 +19,7 @@ from dagster import (
 from assets import checks
 from assets.acceptance import accept_losses
 from assets.calls import calls
+from assets.calls_index import calls_index
 from assets.drill import restore_drill
 from assets.events import end_call_events
 from assets.manifest import daily_manifest
@@ -83,7 +84,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
             *(_with(check, partitions, described) for check in of_date),
             _with(checks.no_overdue_recordings, None, described),
         ],
-        jobs=[ARCHIVE_DAY, STANDING, accept_losses, backfill_plan, restore_drill],
+        jobs=[ARCHIVE_DAY, STANDING, accept_losses, backfill_plan, calls_index, restore_drill],
         schedules=all_schedules(days),
         sensors=[
             pending_recordings(days, partitions),

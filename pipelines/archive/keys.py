@@ -119,6 +119,11 @@ def calls_key(prefix: str, day: date) -> str:
     return f"{calls_prefix(prefix)}date={day.isoformat()}/calls.parquet"
 
 
+def calls_index_key(prefix: str, month: str) -> str:
+    """The key of the index of a month's calls; `month` is written like 2026-11."""
+    return f"{calls_prefix(prefix)}_index/month={month}/keys.parquet"
+
+
 def metadata_text(value: str) -> str:
     """A hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
     `sha256:<hex>`.

@@ -62,6 +62,7 @@ def all_schedules(calendar: Calendar) -> list[ScheduleDefinition]:
         )
         for name, hour, job_name, does in (
             ("daily_standing_check", 12, "standing_check", "looks over all dates for what is missing or purged soon."),
+            ("daily_calls_index", 14, "calls_index", "indexes the months of the table of calls that changed."),
             ("daily_restore_drill", 15, "restore_drill", "reads recordings back, chosen at random, and proves them."),
         )
     ]

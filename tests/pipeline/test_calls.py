@@ -13,9 +13,12 @@ import pyarrow as pa
 import pytest
 
 from pipelines.archive.proof.manifest import latest_manifest
+from pipelines.definitions import build_defs
+from pipelines.steps.calls import search as search_module
 from pipelines.steps.calls.search import CallSearch, Query
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA
 from sandbox.faults import Faults, Where
+from tests.commands import run as run_command
 
 DOCS = Path(__file__).parents[2] / "docs" / "storage.md"
 
@@ -168,3 +171,49 @@ def test_the_documented_queries_run_and_the_documented_table_has_the_columns(
     assert documented == [(field.name, names[field.type]) for field in CALLS_FILE_SCHEMA]
     table = section.partition("| column | type |")[2]
     assert all(f"`{name}`" in table for name in CALLS_FILE_SCHEMA.names)
+
+
+def test_an_index_finds_what_a_search_without_it_finds_also_when_it_is_old_or_damaged(
+    world: Callable[..., Any], recent: list[date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
+    it = world()
+    first, last = recent[0], recent[-1]
+    for day in recent[:2]:
+        assert it.run(day).success
+    everything = rows(search_of(it).find(Query(first=first, last=last), limit=1000))
+    one, other = everything[0], next(row for row in reversed(everything) if row["agent_id"])
+    asked = [
+        {"number": one["ani"]},
+        {"number": one["ani_e164"][-6:]},
+        {"uii": one["uii"]},
+        {"agent": other["agent_id"].partition(";")[0]},
+        {"agent": other["agent_login"][:-1]},
+        {"agent": other["agent_name"][1:4]},
+        {"number": "+1 999 000 0000"},
+        {"agent": "nobody"},
+    ]
+
+    def answers() -> list[list[dict[str, Any]]]:
+        search = search_of(it)
+        return [rows(search.find(Query(first=first, last=last, **one), limit=1000)) for one in asked]
+
+    without = answers()
+    assert [bool(found) for found in without[:4]] == [True] * 4
+    run = build_defs(environment=it.environment).resolve_job_def("calls_index").execute_in_process(instance=it.instance)
+    assert run.success
+    months = sorted({f"{row['date']:%Y-%m}" for row in everything})
+    keys = [f"calls/_index/month={month}/keys.parquet" for month in months]
+    assert sorted(it.objects("calls/_index/")) == keys
+    assert answers() == without
+    again = search_of(it).find(Query(first=first, last=last, uii=everything[-1]["uii"]), limit=1000)
+    assert everything[-1] in rows(again)
+    # A date that came after the index is read itself.
+    assert it.run(last).success
+    newest = rows(search_of(it).find(Query(first=last, last=last), limit=1000))[0]
+    assert newest in rows(search_of(it).find(Query(first=first, last=last, uii=newest["uii"])))
+    assert newest in rows(search_of(it).find(Query(first=first, last=last, number=newest["ani"]), limit=1000))
+    for key in keys:
+        it.s3.put_object(Bucket=it.bucket, Key=key, Body=b"PAR1 damaged PAR1")
+    assert newest in rows(search_of(it).find(Query(first=first, last=last, uii=newest["uii"])))
+    assert run_command("verify", ["--from", str(first), "--to", str(last)], it.s3) == 0

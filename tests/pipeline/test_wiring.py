@@ -64,6 +64,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
     assert {job.name for job in repository.get_all_jobs()} >= jobs
     assert {one.name for one in repository.schedule_defs} == {
         "daily_archive",
+        "daily_calls_index",
         "daily_restore_drill",
         "daily_standing_check",
         "intraday_archive",

@@ -6,32 +6,37 @@ it opens no file and no connection, and loads no extension.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
-from pipelines.archive.keys import calls_key, calls_prefix
+from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
+from pipelines.archive.listing import Listed
 from pipelines.calendar import FIRST_DAY
-from pipelines.ledger.parts import date_of
 from pipelines.settings import StorageSettings
+from pipelines.steps.calls.month_index import MonthIndex, Wanted, files_between
 from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
 from pipelines.steps.link.extract_links import near
 from pipelines.steps.parallel import map_in_order
 
-_THREADS: Final = 16
+_THREADS: Final = 8
+_FIRST_DATES: Final = 4
 _DATES_AT_ONCE: Final = 16
-_NEWEST_FIRST: Final = "date DESC, started_at DESC NULLS LAST, uii, recording_id"
+_WORTH_AN_INDEX: Final = 16
+_ALL: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ class CallSearch:
         self._bucket = bucket
         self._region = settings.archive_phone_region
         self._lock = threading.Lock()
+        self._indexes: dict[str, tuple[Listed, MonthIndex | None]] = {}
         self._database = duckdb.connect(
             ":memory:",
             config={
@@ -87,30 +93,22 @@ class CallSearch:
     def find(self, query: Query, *, limit: int = 200, offset: int = 0) -> pa.Table:
         """Return calls in CALLS_SCHEMA, the newest first: at most `limit` of them, after the first `offset`."""
         condition, values = _condition(query, self._region)
-        days = sorted(self.indexed(query.first, query.last), reverse=True)
-        found, rows = [CALLS_SCHEMA.empty_table()], 0
-        for batch in _batches(self._tables(days)):
-            of_batch = self._filter(batch, condition, values)
-            found.append(of_batch)
-            rows += of_batch.num_rows
-            if rows >= offset + limit:
+        found, wanted = [CALLS_SCHEMA.empty_table()], offset + limit
+        for days in _growing(self._candidates(query)):
+            found.append(self._matching(days, condition, values, wanted))
+            wanted -= found[-1].num_rows
+            if wanted <= 0:
                 break
         return pa.concat_tables(found).slice(offset, limit)
 
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
         """Return all rows of one call, which may be dated `day` or a date next to it, in CALLS_SCHEMA."""
-        days = sorted(day for day in near({day}) if day >= FIRST_DAY)
-        tables = [table for _, table in self._tables(days)]
-        return self._filter(tables, "account_id = ? AND lower(uii) = ?", [account_id, uii.lower()])
+        days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
+        return self._matching(days, "account_id = ? AND lower(uii) = ?", [account_id, uii.lower()], _ALL)
 
     def indexed(self, first: date, last: date) -> set[date]:
         """Return the dates between these two that the table has; calls of the others cannot be found."""
-        prefix = calls_prefix(self._bucket.prefix)
-        both = zip(first.isoformat(), last.isoformat(), strict=True)
-        start = f"{prefix}date={''.join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], both))}"
-        keys = (key for key, _ in self._bucket.list_keys(start) if key.endswith("/calls.parquet"))
-        days = (date_of(key.split("/")[-2]) for key in keys)
-        return {day for day in days if day is not None and first <= day <= last}
+        return set(files_between(self._bucket, first, last))
 
     def not_indexed(self, first: date, last: date) -> list[date]:
         """Return the dates between these two that the table does not have, sorted."""
@@ -118,43 +116,129 @@ class CallSearch:
         days = (first + timedelta(days=after) for after in range((last - first).days + 1))
         return [day for day in days if day not in known]
 
-    def _tables(self, days: Iterable[date]) -> Iterator[tuple[date, pa.Table]]:
-        for day, table in map_in_order(self._read, days, threads=_THREADS):
-            if table is not None:
-                yield day, table
+    def _candidates(self, query: Query) -> Iterator[date]:
+        """Yield the dates that may have such a call, the newest first."""
+        files = files_between(self._bucket, query.first, query.last)
+        wanted = _wanted(query, self._region)
+        by_month: dict[str, list[date]] = {}
+        for day in sorted(files, reverse=True):
+            by_month.setdefault(f"{day:%Y-%m}", []).append(day)
+        if not wanted or len(files) < _WORTH_AN_INDEX:
+            for days in by_month.values():
+                yield from days
+            return
+        indexes = dict(self._bucket.list_keys(f"{calls_prefix(self._bucket.prefix)}_index/"))
 
-    def _read(self, day: date) -> pa.Table | None:
-        key = calls_key(self._bucket.prefix, day)
-        try:
-            table = pq.read_table(
-                pa.BufferReader(self._bucket.get_bytes(key)), page_checksum_verification=True, use_threads=False
-            )
-            table = table.select(CALLS_FILE_SCHEMA.names).cast(CALLS_FILE_SCHEMA)
-        except KeyMissing:
-            return None
-        except (pa.ArrowException, OSError, ValueError, KeyError):
-            raise StoreDamaged(
-                f"{key} in the bucket {self._bucket.name} is not the table that was written there; materialize `calls` "
-                f"of {day} again"
-            ) from None
-        dates = pa.array([day], pa.date32()).take(pa.array([0] * table.num_rows, pa.int64()))
-        return table.add_column(0, CALLS_SCHEMA.field("date"), dates)
+        def of_month(month: str) -> list[date]:
+            key = calls_index_key(self._bucket.prefix, month)
+            index = self._index(key, indexes[key]) if key in indexes else None
+            there = index.days(wanted) if index else None
+            if index is None or there is None:
+                return by_month[month]
+            return [day for day in by_month[month] if index.covers.get(day) != files[day].etag or day.day in there]
 
-    def _filter(self, tables: Sequence[pa.Table], condition: str, values: Sequence[object]) -> pa.Table:
-        if not tables:
+        for _, days in map_in_order(of_month, by_month, threads=_THREADS):
+            yield from days
+
+    def _index(self, key: str, listed: Listed) -> MonthIndex | None:
+        known = self._indexes.get(key)
+        if known is None or known[0] != listed:
+            known = listed, MonthIndex.known(self._bucket, key, listed)
+            self._indexes[key] = known
+        return known[1]
+
+    def _matching(self, days: Iterable[date], condition: str, values: Sequence[object], wanted: int) -> pa.Table:
+        """Return the calls of `days` that meet a condition, the newest first, at most `wanted`.
+
+        Only the columns of the condition are read of all rows; the others only where something was found.
+        """
+        names = [
+            name for name in CALLS_FILE_SCHEMA.names if re.search(rf"\b{name}\b", condition) or name == "started_at"
+        ]
+        files: list[tuple[date, bytes]] = []
+        tables: list[pa.Table] = []
+        for day, read in map_in_order(lambda day: self._read(day, names), days, threads=_THREADS):
+            if read is not None:
+                body, table = read
+                place = pa.array(np.full(table.num_rows, len(files), np.int32))
+                row = pa.array(np.arange(table.num_rows, dtype=np.int32))
+                tables.append(table.append_column("place", place).append_column("row", row))
+                files.append((day, body))
+        if not files:
             return CALLS_SCHEMA.empty_table()
         with self._lock, closing(self._database.cursor()) as cursor:
             cursor.register("calls", pa.concat_tables(tables))
-            sql = f"SELECT * FROM calls WHERE {condition} ORDER BY {_NEWEST_FIRST}"  # noqa: S608 - no value is in it
-            found: Any = cursor.sql(sql, params=list(values)).to_arrow_table()
+            # Places follow the dates from the newest; within a date rows of one moment keep their order.
+            sql = (
+                f"SELECT place, row FROM calls WHERE {condition} "  # noqa: S608 - no value is in it
+                f"ORDER BY place, started_at DESC NULLS LAST, row LIMIT {wanted:d}"
+            )
+            hits: Any = cursor.sql(sql, params=list(values)).fetchnumpy()
             cursor.unregister("calls")
-        table: pa.Table = found.cast(CALLS_SCHEMA)
-        return table
+        found = [CALLS_SCHEMA.empty_table()]
+        for place in np.unique(hits["place"]):
+            day, body = files[int(place)]
+            rows = self._decoded(day, body, CALLS_FILE_SCHEMA.names, hits["row"][hits["place"] == place])
+            found.append(rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32())))
+        return pa.concat_tables(found)
+
+    def _read(self, day: date, names: Sequence[str]) -> tuple[bytes, pa.Table] | None:
+        try:
+            body = self._bucket.get_bytes(calls_key(self._bucket.prefix, day))
+        except KeyMissing:
+            return None
+        return body, self._decoded(day, body, names)
+
+    def _decoded(self, day: date, body: bytes, names: Sequence[str], rows: Any = None) -> pa.Table:  # noqa: ANN401 - numpy
+        """Return columns of a date's file: of all rows, or of the numbered `rows` in their order."""
+        schema = pa.schema([CALLS_FILE_SCHEMA.field(name) for name in names])
+        try:
+            with pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True) as file:
+                groups = list(range(file.num_row_groups))
+                if rows is not None:
+                    sizes = [file.metadata.row_group(group).num_rows for group in groups]
+                    ends = np.cumsum(sizes)
+                    of_rows = np.searchsorted(ends, rows, side="right")
+                    groups = np.unique(of_rows).tolist()
+                    # Where a group begins in the file, less where it begins in what is read.
+                    starts = ends - sizes
+                    read_at = np.cumsum([0, *(sizes[group] for group in groups)])[:-1]
+                    rows = rows - starts[of_rows] + read_at[np.searchsorted(groups, of_rows)]
+                table = file.read_row_groups(groups, columns=list(names), use_threads=False)
+            table = table.select(list(names)).cast(schema)
+        except (pa.ArrowException, OSError, ValueError, KeyError):
+            raise StoreDamaged(
+                f"{calls_key(self._bucket.prefix, day)} in the bucket {self._bucket.name} is not the table that was "
+                f"written there; materialize `calls` of {day} again"
+            ) from None
+        return table if rows is None else table.take(pa.array(rows))
 
 
-def _batches(tables: Iterator[tuple[date, pa.Table]]) -> Iterator[list[pa.Table]]:
-    while batch := [table for _, table in islice(tables, _DATES_AT_ONCE)]:
+def _growing(days: Iterator[date]) -> Iterator[list[date]]:
+    """Yield dates in batches: few, then more, since the newest calls may do."""
+    size = _FIRST_DATES
+    while batch := list(islice(days, size)):
         yield batch
+        size = min(2 * size, _DATES_AT_ONCE)
+
+
+def _wanted(query: Query, region: str) -> list[Wanted]:
+    """Return the keys of the index without one of which no call can be meant; none if the index is of no use."""
+    if uii := _plain_uii(query):
+        return [Wanted("u:", uii)]
+    if query.number.strip():
+        number = NumberQuery.of(query.number, region)
+        if number.e164:
+            return [Wanted("n:", number.e164)]
+        if number.digits:
+            return [Wanted("n:", number.digits, is_part=True)]
+    if agent := query.agent.strip().lower():
+        return [Wanted("a:", agent), Wanted("l:", agent), Wanted("m:", agent, is_part=True)]
+    return []
+
+
+def _plain_uii(query: Query) -> str:
+    return query.uii.strip().lower().removeprefix("'")
 
 
 def _condition(query: Query, region: str) -> tuple[str, list[object]]:
@@ -171,7 +255,7 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
         parts.append(("account_id = ?", [query.account]))
     if query.direction:
         parts.append(("direction = ?", [query.direction]))
-    if uii := query.uii.strip().lower().removeprefix("'"):
+    if uii := _plain_uii(query):
         parts.append(("lower(uii) = ?", [uii]))
     for name, text in (("disposition", query.disposition), ("notes", query.notes)):
         if text:

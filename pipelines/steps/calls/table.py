@@ -97,7 +97,7 @@ _VERSION: Final = 1
 _INPUTS: Final = b"ringcx-archive/inputs"
 _READ: Final = ("recording_states", "report_rows")
 _ROUNDS: Final = 5
-_ROW_GROUP: Final = 10_000
+_ROW_GROUP: Final = 2_000
 _CLOCK_SKEW: Final = timedelta(days=2)  # as for recordings: a start after that is not believed
 _MERGED: Final = ("agent_id", "agent_login", "agent_name", "queue_id", "queue_name", "disposition")
 _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")

@@ -23,10 +23,10 @@ from pipelines.steps.verify.manifests import Evidence
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
 _DATED_FOLDERS = (
-    *("access/", "calls/", "catalog/", "conflicts/", "manifests/"),
+    *("access/", "catalog/", "conflicts/", "manifests/"),
     *("quarantine/", "recordings/", "verifications/"),
 )
-_FOLDERS = (*_DATED_FOLDERS, "events/", "ledger/", "probes/", "witnesses/")
+_FOLDERS = (*_DATED_FOLDERS, "calls/", "events/", "ledger/", "probes/", "witnesses/")
 _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 Progress = Callable[[int, int], None]
 """Takes how many recordings of the date were verified, and of how many."""

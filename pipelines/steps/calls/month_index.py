@@ -1,0 +1,215 @@
+"""On which dates of a month a number, an agent or a UII occurs, so that a search over years reads few dates.
+
+One file a month, `calls/_index/month=YYYY-MM/keys.parquet` (readers of Hive folders leave out names that begin with
+`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups. It names the dates that
+it covers, each with the ETag that its file had: a date whose file is another one now is read itself. So an index may be
+old or missing, and costs time and never a call.
+
+Keys, in lower case: `n:` and a number (E.164, else as sent), `a:` an agent's id, `l:` a login, `m:` a name, `u:` a UII.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
+from pipelines.archive.listing import Listed
+from pipelines.ledger.parts import date_of
+from pipelines.steps.calls.table import SEPARATOR
+
+pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
+
+_COLUMNS_OF_INDEX: list[pa.Field[Any]] = [pa.field("key", pa.string()), pa.field("days", pa.uint32())]
+_SCHEMA: Final = pa.schema(_COLUMNS_OF_INDEX)
+_COVERS: Final = b"ringcx-archive/covers"
+_ROW_GROUP: Final = 20_000
+_COLUMNS: Final = ("ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "uii")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key, or a part of one with that beginning (`is_part`); of a number's key only the digits are compared."""
+
+    start: str
+    text: str
+    is_part: bool = False
+
+
+def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]:
+    """Return the files of the table `calls` from one date to the other, by date."""
+    shared = _shared_start(first.isoformat(), last.isoformat())
+    found = {}
+    for key, listed in bucket.list_keys(f"{calls_prefix(bucket.prefix)}date={shared}"):
+        day = date_of(key.split("/")[-2]) if key.endswith("/calls.parquet") else None
+        if day is not None and first <= day <= last:
+            found[day] = listed
+    return found
+
+
+def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
+    """Write the index of each month whose dates changed since; yield the month and how many dates it covers.
+
+    A month's keys are in memory at once: of a million calls about a gigabyte.
+    """
+    by_month: dict[str, dict[date, str]] = {}
+    for day, listed in files_between(bucket, first, last).items():
+        by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed.etag
+    for month, etags in sorted(by_month.items()):
+        there = MonthIndex.open(bucket, month)
+        if there is None or there.covers != etags:
+            _write(bucket, month, etags)
+            yield month, len(etags)
+
+
+def _write(bucket: Bucket, month: str, etags: Mapping[date, str]) -> None:
+    keys: list[pa.Array[Any]] = []
+    bits: list[Any] = []
+    for day in sorted(etags):
+        body = pa.BufferReader(bucket.get_bytes(calls_key(bucket.prefix, day)))
+        of_day = pc.unique(_keys(pq.read_table(body, columns=list(_COLUMNS), page_checksum_verification=True)))
+        keys.append(of_day)
+        bits.append(np.full(len(of_day), 1 << (day.day - 1), np.uint32))
+    codes: Any = pa.chunked_array(keys, pa.string()).dictionary_encode().combine_chunks()
+    days = np.zeros(len(codes.dictionary), np.uint32)
+    np.bitwise_or.at(days, codes.indices.to_numpy(), np.concatenate(bits))
+    table = pa.table([codes.dictionary, pa.array(days)], schema=_SCHEMA).sort_by("key")
+    covers = json.dumps({str(day): etag for day, etag in sorted(etags.items())})
+    out = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata({_COVERS: covers.encode()}), out, compression="zstd", row_group_size=_ROW_GROUP,
+        use_dictionary=False, column_encoding={"key": "DELTA_BYTE_ARRAY"}, write_page_checksum=True,
+    )  # fmt: skip
+    bucket.put(calls_index_key(bucket.prefix, month), out.getvalue(), content_type="application/vnd.apache.parquet")
+
+
+def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
+    def prefixed(start: str, column: Any) -> Any:  # noqa: ANN401 - an array of any form
+        return pc.binary_join_element_wise(start, pc.utf8_lower(column.drop_null()), "")
+
+    numbers = [pc.coalesce(calls[f"{side}_e164"], calls[side]) for side in ("ani", "dnis")]
+    parts = [pc.list_flatten(pc.split_pattern(calls[name], SEPARATOR)) for name in ("agent_id", "agent_login")]
+    columns = [("n:", column) for column in numbers]
+    columns += [("a:", parts[0]), ("l:", parts[1]), ("m:", calls["agent_name"]), ("u:", calls["uii"])]
+    found = [prefixed(start, column) for start, column in columns]
+    return pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.string())
+
+
+class MonthIndex:
+    """The index of a month in the bucket: its footer is in memory, and of the rest what a search needs is read.
+
+    Attributes:
+        covers: the ETag of each date's file from which it was made.
+    """
+
+    def __init__(self, source: _Object, metadata: pq.FileMetaData) -> None:
+        self._source, self._metadata = source, metadata
+        covers = json.loads((metadata.metadata or {}).get(_COVERS, b"{}"))
+        self.covers: Mapping[date, str] = {date.fromisoformat(day): etag for day, etag in covers.items()}
+        groups: Iterator[Any] = (
+            metadata.row_group(group).column(0).statistics for group in range(metadata.num_row_groups)
+        )
+        self._bounds: list[tuple[str, str]] = [
+            (found.min, found.max) if found and found.has_min_max else ("", "\U0010ffff") for found in groups
+        ]
+
+    @classmethod
+    def open(cls, bucket: Bucket, month: str) -> MonthIndex | None:
+        """Return the index as it is now; None if there is none that can be read."""
+        key = calls_index_key(bucket.prefix, month)
+        for name, listed in bucket.list_keys(key):
+            if name == key:
+                return cls.known(bucket, key, listed)
+        return None
+
+    @classmethod
+    def known(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
+        """Return the index that was listed; None if it cannot be read, or is another one by now."""
+        try:
+            source = _Object(bucket, key, listed.size)
+            return cls(source, pq.read_metadata(pa.PythonFile(source, mode="r")))
+        except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
+            return None
+
+    def days(self, wanted: Sequence[Wanted]) -> set[int] | None:
+        """Return the days of the month on which one of the keys occurs; None if the index cannot be read."""
+        bits = 0
+        try:
+            for one in wanted:
+                key = one.start + one.text
+                low, high = (one.start, f"{one.start}\U0010ffff") if one.is_part else (key, key)
+                groups = [group for group, (least, most) in enumerate(self._bounds) if least <= high and most >= low]
+                if not groups:
+                    continue
+                with pq.ParquetFile(
+                    pa.PythonFile(self._source.again(), mode="r"), metadata=self._metadata, pre_buffer=True,
+                    page_checksum_verification=True,
+                ) as file:  # fmt: skip
+                    table = file.read_row_groups(groups, use_threads=False)
+                found = np.asarray(table["days"].filter(_matches(table["key"], one)))
+                bits |= int(np.bitwise_or.reduce(found)) if len(found) else 0
+        except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
+            return None
+        return {day for day in range(1, 32) if bits >> (day - 1) & 1}
+
+
+def _matches(keys: pa.ChunkedArray[Any], one: Wanted) -> Any:  # noqa: ANN401 - a mask
+    if not one.is_part:
+        return pc.equal(keys, one.start + one.text)
+    is_kind = pc.starts_with(keys, one.start)
+    if one.start == "n:":
+        found = pc.match_substring(keys, one.text)
+        if pc.all(pc.match_substring_regex(keys.filter(is_kind), r"^n:\+?[0-9]*$"), min_count=0).as_py():
+            return pc.and_(is_kind, found)
+        keys = pc.replace_substring_regex(keys, "[^0-9]", "")
+        return pc.and_(is_kind, pc.match_substring(keys, one.text))
+    return pc.and_(is_kind, pc.match_substring(pc.utf8_slice_codeunits(keys, 2), one.text))
+
+
+class _Object(io.RawIOBase):
+    """An object in the bucket as a file of which parts are read."""
+
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        super().__init__()
+        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
+
+    def again(self) -> _Object:
+        """Return the same object, at its beginning."""
+        return _Object(self._bucket, self._key, self._size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        if end <= self._at:
+            return b""
+        data = self._bucket.read_range(self._key, self._at, end, self._size)
+        self._at = end
+        return data
+
+
+def _shared_start(one: str, other: str) -> str:
+    same = next((place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
+    return one[:same]
