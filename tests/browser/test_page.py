@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,6 +284,25 @@ def test_the_end_of_four_hours_is_heard_without_reading_what_comes_before(
     assert sum(read) < 400_000
     (played,) = site.log("play")
     assert (played["from_s"], played["to_s"]) == (14398.0, 14400.0)
+
+
+def test_audio_ends_where_its_log_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = site.add(tone(130, 300))
+    site.seal()
+    client = site.client("officer", raise_server_exceptions=False)
+    link = audio_of(client.get(path_of(row)).text)
+    put, written = site.bucket.put_new, iter(range(10))
+
+    def fails_later(*given: Any, **named: Any) -> Any:
+        if next(written):
+            raise StorageUnavailable("S3 did not answer")
+        return put(*given, **named)
+
+    monkeypatch.setattr(site.bucket, "put_new", fails_later)
+    answer = client.get(link)
+    (played,) = site.log("play")
+    assert len(answer.content) == 60 * 16000
+    assert played["to_s"] == pytest.approx(60, abs=0.01)
 
 
 def test_health_says_nothing_of_the_archive(site: Site) -> None:
