@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import chain, islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -98,6 +99,7 @@ _INPUTS: Final = b"ringcx-archive/inputs"
 _READ: Final = ("recording_states", "report_rows")
 _ROUNDS: Final = 5
 _ROW_GROUP: Final = 2_000
+_BATCH: Final = 5_000
 _CLOCK_SKEW: Final = timedelta(days=2)  # as for recordings: a start after that is not believed
 _MERGED: Final = ("agent_id", "agent_login", "agent_name", "queue_id", "queue_name", "disposition")
 _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")
@@ -159,23 +161,26 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
         by_call[leg.call].append(leg)
         for name in leg.recordings:
             by_recording[names.get(name, name)].append(leg)
-    sealed = _sealed(latest_manifest(bucket, day))
-    rows = [
-        _row(by_recording.get(line["recording_id"], []), by_call.get(call, []), line)
-        for line in of_day.to_pylist()
-        for call in [(line["account_id"], line["uii"].lower())]
-    ]
-    for call, parts in by_call.items():
-        if call[1] and call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
-            rows.append(_row([], parts, {"started_at": window.start(parts)}))
-    rows.sort(key=lambda row: (row["uii"] or "", row["recording_id"] or ""))
-    region = settings.archive_phone_region
-    for row in rows:
+    sealed, region = _sealed(latest_manifest(bucket, day)), settings.archive_phone_region
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for line in chain.from_iterable(batch.to_pylist() for batch in of_day.to_batches(_BATCH)):
+            call = line["account_id"], line["uii"].lower()
+            yield _row(by_recording.get(line["recording_id"], []), by_call.get(call, []), line)
+        for call, parts in by_call.items():
+            if call[1] and call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
+                yield _row([], parts, {"started_at": window.start(parts)})
+
+    def complete(row: dict[str, Any]) -> dict[str, Any]:
         started = row["started_at"]
-        row["started_local"] = started.astimezone(settings.zone).isoformat(timespec="seconds") if started else None
-        row["ani_e164"], row["dnis_e164"] = to_e164(row["ani"], region), to_e164(row["dnis"], region)
-        row.update(sealed)
-    return pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)
+        local = started.astimezone(settings.zone).isoformat(timespec="seconds") if started else None
+        e164 = {f"{side}_e164": to_e164(row[side], region) for side in ("ani", "dnis")}
+        return row | sealed | e164 | {"started_local": local}
+
+    left, tables = map(complete, rows()), [CALLS_FILE_SCHEMA.empty_table()]
+    while batch := list(islice(left, _BATCH)):  # all of them as objects would take 2 KB each
+        tables.append(pa.Table.from_pylist(batch, CALLS_FILE_SCHEMA))
+    return pa.concat_tables(tables).sort_by([("uii", "ascending"), ("recording_id", "ascending")])
 
 
 def summary(table: pa.Table) -> str:
@@ -259,7 +264,7 @@ def _legs(ledger: Ledger, days: Iterable[date], window: _Window, uiis: Collectio
             if day != window.day:
                 known = pc.is_in(rows[ROWS[report].uii], value_set=pa.array(list(uiis), _TEXT))
                 rows = rows.filter(pc.or_(known, _starting(report, rows, window)))
-            for row in rows.to_pylist():
+            for row in chain.from_iterable(batch.to_pylist() for batch in rows.to_batches(_BATCH)):
                 if (leg := leg_of(report, row, day)) is not None:
                     yield leg
 
