@@ -61,8 +61,8 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-# Tests wait as much as they work: three workers for two cores. In the order of the folders the longest files (chaos,
-# dagster, deploy) come early; by the number of their tests they would come last.
+# Two workers for two cores: with a third it was no faster, and files with servers and daemons of their own timed out.
+# A file stays with its worker, and starts its servers once.
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
