@@ -1,7 +1,7 @@
 """Secrets and personal data stand where they belong, and nowhere else: whatever goes wrong, whoever looks.
 
-Report rows in the ledger hold numbers, names and notes, and states hold links; that is their purpose. Everything else
-that a run leaves behind is read here, and none of it may.
+Report rows in the ledger and the table of calls hold numbers, names and notes, and states hold links; that is their
+purpose. Everything else that a run leaves behind is read here, and none of it may.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def bucket_of(it: Any) -> Iterator[tuple[str, str]]:
             head = it.s3.head_object(Bucket=it.bucket, Key=key)
             yield f"key {key}", key
             yield f"metadata of {key}", json.dumps([head["Metadata"], head["ContentType"]], ensure_ascii=False)
-            if key.startswith(("recordings/", "conflicts/", "ledger/report_rows/")):
+            if key.startswith(("recordings/", "conflicts/", "ledger/report_rows/", "calls/")):
                 continue
             body = it.s3.get_object(Bucket=it.bucket, Key=key)["Body"].read()
             if key.endswith(".parquet"):
