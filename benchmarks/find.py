@@ -10,7 +10,6 @@ Never fails on time.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import describe
+from machine import describe, peak_mb
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
@@ -182,7 +181,7 @@ def measure(way: str, question: str, folder: str, first: str, values: list[str])
         started = time.perf_counter()
         rows += find(value)
         seconds.append(time.perf_counter() - started)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak_mb()
     return {"cold": seconds[0], "warm": statistics.median(seconds[1:]), "mb": memory, "rows": rows}
 
 

@@ -8,7 +8,6 @@ import argparse
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from zoneinfo import ZoneInfo
 import generated
 from dagster import DagsterInstance
 from front import Front
-from machine import describe
+from machine import describe, peak_mb
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
@@ -110,7 +109,7 @@ def _figures(started: float, cpu: float) -> dict[str, Any]:
     return {
         "seconds": round(time.perf_counter() - started, 2),
         "cpu": round(time.process_time() - cpu, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+        "peak_mb": peak_mb(),
     }
 
 

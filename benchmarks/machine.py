@@ -1,7 +1,9 @@
-"""The machine that a benchmark ran on, in one line."""
+"""The machine that a benchmark ran on, in one line, and the memory of a process."""
 
 import os
 import platform
+import re
+import resource
 from pathlib import Path
 
 
@@ -18,3 +20,12 @@ def describe() -> str:
         f"{model}, {cores} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}"
     )
+
+
+def peak_mb() -> int:
+    """The most memory that this process held, in MB of a million bytes."""
+    status = Path("/proc/self/status")
+    # `ru_maxrss` of a new process begins with what its parent held when it started it.
+    if status.exists() and (found := re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024 // 1_000_000
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000

@@ -4,12 +4,12 @@ Reads all as text, merges on all columns with what is there, and writes one grow
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+from machine import peak_mb
 
 file = Path(sys.argv[1], "rows.parquet")
 started, cpu = time.perf_counter(), time.process_time()
@@ -23,7 +23,7 @@ print(
         {
             "seconds": round(time.perf_counter() - started, 2),
             "cpu": round(time.process_time() - cpu, 2),
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+            "peak_mb": peak_mb(),
             "fresh": len(fresh),
         }
     )
