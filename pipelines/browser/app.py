@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -39,7 +39,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
 from pipelines.browser.guard import HEALTH, Guard, RateLimit
-from pipelines.browser.integrity import Checked, check_recording, is_recording_key
+from pipelines.browser.integrity import Checked, SealedRecordings, check_recording, is_recording_key
 from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
@@ -126,6 +126,7 @@ class Browser:
         self._secret = secret
         self._tokens = Tokens(secret, lambda: clock().timestamp())
         self._access = AccessLog(bucket)
+        self._sealed = SealedRecordings(bucket)
         self._rate = RateLimit(settings.browse_rate)
         self._reading = threading.BoundedSemaphore(_READS_AT_ONCE)
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
@@ -258,7 +259,7 @@ class Browser:
         rows, row = self._recording(request, person, form)
         self._record(request, person.name, "check", row)
         with self._reader():
-            checked = check_recording(self._bucket, self._verifier, row["date"], row["recording_id"], now=self._clock())
+            checked = check_recording(self._bucket, self._verifier, row, now=self._clock())
         return self._call_page(request, person, rows, {row["recording_id"]: checked})
 
     def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
@@ -268,6 +269,7 @@ class Browser:
             self._refuse(request, person, row, "download")
         if len(why) < _SHORTEST_REASON:
             raise HTTPException(400, "Say why you download it, in a few words.")
+        self._must_be_sealed(_link(row))
         self._record(request, person.name, "download", row, why=why[:1000])
         key, size = row["key"], row["size"]
         first = self._bucket.read_range(key, 0, min(_BLOCK, size), size)
@@ -375,7 +377,15 @@ class Browser:
             raise HTTPException(403, "This link is not good, or was made for somebody else.") from None
         if not is_recording_key(self._bucket, link.key):
             raise HTTPException(404, "There is no such recording.")
+        self._must_be_sealed(link)
         return link
+
+    def _must_be_sealed(self, link: Link) -> None:
+        day = day_of(link.day)
+        if day is None or not self._sealed.has(day, asdict(link)):
+            raise HTTPException(
+                409, "This recording is not in the sealed manifest of its date as the table calls says."
+            )
 
     def _opened(self, link: Link) -> Playable:
         return self._playable.get((link.key, link.size), lambda: open_playable(self._bucket, link.key, link.size))

@@ -18,12 +18,14 @@ from argon2 import PasswordHasher
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import access_prefix, calls_key, recording_key
+from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import CATALOG_SCHEMA, ManifestEntry, catalog_table, seal
 from pipelines.browser.app import Browser
 from pipelines.browser.sign_in import way_to_sign_in
 from pipelines.settings import BrowseSettings
 from pipelines.steps.calls.search import CallSearch
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
+from pipelines.steps.seal.manifest import MANIFESTS
 from tests.archive.conftest import build_wav
 
 with warnings.catch_warnings():
@@ -132,8 +134,15 @@ class Site:
         recordings = pa.Table.from_pylist([entry._asdict() for entry in entries], columns)
         catalog = catalog_table(recordings, verdict="complete")
         sealed = seal(self.bucket, DAY, entries, {"found": len(entries)}, catalog, run_id="run", sealed_at=NOW)
+        size = len(self.bucket.get_bytes(sealed.key))
+        seen = ObservedObject(sealed.key.removeprefix(self.bucket.prefix), size, sealed.sha256)
+        write_attestation(self.bucket, MANIFESTS, DAY, [seen], now=NOW)
         for row in self.rows:
             row |= {"manifest_number": sealed.number, "manifest_sha256": sealed.sha256}
+        self.store_calls()
+
+    def store_calls(self) -> None:
+        """Store the table of the calls as `rows` has them."""
         table = pa.Table.from_pylist(self.rows, CALLS_FILE_SCHEMA)
         key = calls_key(self.bucket.prefix, DAY)
         self.bucket.put(key, encode(table), content_type="application/vnd.apache.parquet")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from pipelines.archive.errors import StorageUnavailable
+from pipelines.archive.keys import attestation_prefix, manifest_key
 from pipelines.browser.integrity import check_recording
 from pipelines.browser.tokens import LINK_SECONDS
+from pipelines.steps.seal.manifest import MANIFESTS
 from tests.browser.site import DAY, HOSTILE_NAME, SUPPORT, Site, fields_of, path_of, samples, tone
 
 SEARCH = {"from": str(DAY), "to": str(DAY)}
@@ -200,7 +202,60 @@ def test_a_table_that_names_another_object_does_not_give_it_away(site: Site, key
     assert "<audio" not in client.get(path_of(row)).text
     assert client.get("/link", params=fields_of(row)).status_code == 404
     assert client.post("/download", data=fields_of(row) | {"why": "because"}).status_code == 404
-    assert "does not hold" in check_recording(site.bucket, None, DAY, row["recording_id"], now=site.moment).sentence
+    assert "does not hold" in check_recording(site.bucket, None, row | {"date": DAY}, now=site.moment).sentence
+
+
+@pytest.mark.parametrize("forged", [("key", "size", "sha256"), ("recording_id", "key", "size", "sha256")])
+def test_a_forged_table_does_not_give_away_another_calls_recording(site: Site, forged: tuple[str, ...]) -> None:
+    own = site.add(tone(1, 300))
+    other = site.add(tone(2, 500), uii="2026112219154001516000000077", agent_id=SUPPORT)
+    site.seal()
+    own |= {name: other[name] for name in forged}
+    site.store_calls()
+    client = site.client("quality")
+    link = audio_of(client.get(path_of(own)).text)
+    assert client.get(link).status_code == 409
+    assert client.get(link.replace("/audio/", "/peaks/")).status_code == 409
+    assert client.post("/download", data=fields_of(own) | {"why": "complaint"}).status_code == 409
+    assert "badge bad" in client.post("/check", data=fields_of(own)).text
+    assert not site.log("play", "waveform", "download")
+
+
+def test_a_check_is_not_good_when_the_latest_manifest_is_gone_or_replaced(site: Site) -> None:
+    first = site.add(tone(1, 300))
+    site.seal()
+    row = site.add(tone(2, 300))
+    site.seal()
+    client = site.client("officer")
+    assert "Bytes are as sealed in manifest 2" in client.post("/check", data=fields_of(first)).text
+    latest = manifest_key(site.bucket.prefix, DAY, 2)
+    body = site.bucket.get_bytes(latest)
+    site.remove(latest)
+    # Neither by what was attested, nor by the table calls alone.
+    assert "Manifest 2 of 2026-11-22 was sealed and is gone" in client.post("/check", data=fields_of(first)).text
+    for each in site.rows:
+        each |= {"manifest_number": 1, "manifest_sha256": None}
+    site.store_calls()
+    assert "Manifest 2 of 2026-11-22 was sealed and is gone" in client.post("/check", data=fields_of(first)).text
+    site.bucket.put(latest, body.replace(b'"run_id":"run"', b'"run_id":"own"'), content_type="application/json")
+    assert "Manifest 2 of 2026-11-22 was altered" in client.post("/check", data=fields_of(row)).text
+
+
+def test_a_check_is_not_good_when_no_attestation_names_the_manifest(site: Site) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    for key, _ in list(site.bucket.list_keys(attestation_prefix(site.bucket.prefix, MANIFESTS, DAY))):
+        site.remove(key)
+    assert "No attestation names manifest 1" in site.client("officer").post("/check", data=fields_of(row)).text
+
+
+def test_a_check_says_that_no_signature_was_checked(site: Site) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    assert (
+        "whose signature was not checked: no key is set"
+        in site.client("officer").post("/check", data=fields_of(row)).text
+    )
 
 
 def test_a_download_is_the_stored_file_and_asks_why(site: Site) -> None:
