@@ -5,6 +5,7 @@ A cell that cannot be read is None: no row stops a date.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -103,10 +104,12 @@ _ALSO: Final[Mapping[ReportName, tuple[str, ...]]] = {
 class Leg(NamedTuple):
     """What one row tells of a call; lengths in seconds, `pulled` the date whose pull brought it.
 
-    `recordings`: the ids of those that it names. `result`: how the source says that the call ended.
+    `uii`: of the call; what stands for it where the row has none. `recordings`: the ids of those that it names.
+    `result`: how the source says that the call ended.
     """
 
     report: ReportName
+    row_key: str
     pulled: date
     account_id: str
     uii: str
@@ -136,10 +139,25 @@ class Leg(NamedTuple):
         return self.account_id, self.uii.lower()
 
 
+def key_columns_of(report: ReportName) -> list[str]:
+    """Return the columns of a report that `call_of` and `begins` read."""
+    return ["account_id", "row_key", ROWS[report].uii, ROWS[report].start]
+
+
+def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
+    """Return which call a row is of, as `Leg.call` does."""
+    return row["account_id"] or "", _uii(report, row).lower()
+
+
+def begins(report: ReportName, row: Cells) -> datetime | None:
+    """Return when a row's call or leg began: as it says, else as its UII does."""
+    return start_of(report, row) or uii_time(row[ROWS[report].uii])
+
+
 def columns_of(report: ReportName) -> list[str]:
     """Return the columns of a report that `leg_of` reads."""
     fields = [name for names in _FIELDS[report].values() for name in names]
-    return list(dict.fromkeys([*ROWS[report].needed, *fields, *_ALSO[report]]))
+    return list(dict.fromkeys([*key_columns_of(report), *ROWS[report].needed, *fields, *_ALSO[report]]))
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
@@ -161,13 +179,13 @@ def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
         found["agent_id"] = found["agent_name"] = None  # connected to a number or a menu
     if found.get("agent_id") == "0":
         found["agent_id"] = None
-    uii = (row[ROWS[report].uii] or "").strip()
     return Leg(
         report=report,
+        row_key=row["row_key"] or "",
         pulled=pulled,
         account_id=row["account_id"] or "",
-        uii=uii,
-        started_at=start_of(report, row) or uii_time(uii),
+        uii=_uii(report, row),
+        started_at=begins(report, row),
         recordings=tuple(link.recording_id for link in links_of(report, row)),
         is_flag_unknown=report == INTERACTIONS and is_flag_unknown(row),
         direction=_DIRECTIONS.get(direction),
@@ -185,6 +203,11 @@ def reason_without_recording(legs: Iterable[Leg]) -> str:
     results = (leg.result for leg in legs if leg.result and _RESULT.fullmatch(leg.result))
     result = next(results, None)
     return f"no_link:{result.lower().replace(' ', '_')}" if result else "no_link"
+
+
+def _uii(report: ReportName, row: Cells) -> str:
+    # Rows without one are never one call: each must be found by itself.
+    return _text(row[ROWS[report].uii]) or f"row-{hashlib.sha256((row['row_key'] or '').encode()).hexdigest()[:32]}"
 
 
 def _first(row: Cells, columns: Iterable[str]) -> str | None:

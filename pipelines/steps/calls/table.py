@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain, islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -25,17 +25,24 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import calls_key
 from pipelines.archive.proof.manifest import ManifestHead, latest_manifest, manifest_numbers
-from pipelines.calendar import day_bounds
+from pipelines.calendar import day_bounds, local_day
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import ReportName
 from pipelines.settings import StorageSettings
-from pipelines.steps.calls.legs import REPORTS_OF_CALLS, Leg, columns_of, leg_of, reason_without_recording
+from pipelines.steps.calls.legs import (
+    REPORTS_OF_CALLS,
+    Leg,
+    begins,
+    call_of,
+    columns_of,
+    key_columns_of,
+    leg_of,
+    reason_without_recording,
+)
 from pipelines.steps.calls.numbers import to_e164
 from pipelines.steps.link.extract_links import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
-from pipelines.steps.link.rows import ROWS, start_of
 from pipelines.wording import number
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -92,16 +99,21 @@ STATES: Final = (*(str(status) for status in Status), NO_RECORDING)
 SEPARATOR: Final = "; "
 """Between the agents, queues and dispositions of a recording of a whole call that had several."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Of what a row says; a higher one makes every date's table again."""
 
 _INPUTS: Final = b"ringcx-archive/inputs"
+_FURTHER: Final = b"ringcx-archive/further-dates"
 _READ: Final = ("recording_states", "report_rows")
 _ROUNDS: Final = 5
 _ROW_GROUP: Final = 2_000
 _BATCH: Final = 5_000
+_ONE_DAY: Final = timedelta(days=1)  # as `near` reaches
+_NEAR: Final = timedelta(days=3)
 _CLOCK_SKEW: Final = timedelta(days=2)  # as for recordings: a start after that is not believed
-_MERGED: Final = ("agent_id", "agent_login", "agent_name", "queue_id", "queue_name", "disposition")
+_AGENT: Final = ("agent_id", "agent_login", "agent_name")
+_QUEUE: Final = ("queue_id", "queue_name")
+_MERGED: Final = (*_AGENT, *_QUEUE, "disposition")
 _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")
 
 
@@ -129,14 +141,19 @@ def write_calls(
         LedgerDamaged, StoreDamaged: a part of the date, or its manifest, is not what was written.
     """
     key, unchanged = calls_key(bucket.prefix, day), True
-    inputs, table = _inputs(parts, bucket, day, settings), _stored(bucket, key)
+    table = _stored(bucket, key)
     for _ in range(_ROUNDS):
-        if table is not None and (table.schema.metadata or {}).get(_INPUTS) == inputs:
+        if table is not None and _is_of(table, parts, bucket, day, settings):
             break
-        table = calls_of(ledger, bucket, day, settings=settings).replace_schema_metadata({_INPUTS: inputs})
+        further = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
+        made_of = {
+            _INPUTS: _inputs(parts, bucket, day, settings, further),
+            _FURTHER: " ".join(map(str, further)).encode(),
+        }
+        table = calls_of(ledger, bucket, day, settings=settings).replace_schema_metadata(made_of)
         bucket.put(key, encode(table), content_type="application/vnd.apache.parquet")
         # Another run may have written to the date meanwhile, and stored a table that this one has just replaced.
-        inputs, unchanged = _inputs(parts, bucket, day, settings), False
+        unchanged = False
     assert table is not None  # noqa: S101 - no round ends without one
     return StoredCalls(key, table.replace_schema_metadata(None), unchanged)
 
@@ -145,16 +162,17 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
     """Return the calls of a date in CALLS_FILE_SCHEMA, by UII, which is by time, and recording id.
 
     A call over midnight is found by the pull of one date and may be stored under the next, so the rows of the dates
-    next to `day` are looked at too.
+    next to `day` are looked at too. A call without a recording is dated by its first leg (`_Window.day_of`), so one
+    whose rows were all pulled on a date, or on it and the next, is in one table.
     """
     days = near({day})
     lines = ledger.current(days)
     names = LedgerSnapshot(lines).names
     of_day = lines.filter(pc.and_(pc.equal(lines["date"], day), lines["same_as"].is_null()))
-    recorded = set(zip(lines["account_id"].to_pylist(), pc.utf8_lower(lines["uii"]).to_pylist(), strict=True))
+    recorded = _calls_in(lines)
     window = _Window(day, settings.archive_start_date, settings.zone)
     found_on = set(pc.unique(of_day["found_on"]).to_pylist())
-    legs = list(_legs(ledger, sorted(days | found_on), window, set(pc.unique(of_day["uii"]).to_pylist())))
+    legs = list(_legs(ledger, sorted(days | found_on), window, _calls_in(of_day)))
     by_recording: defaultdict[str, list[Leg]] = defaultdict(list)
     by_call: defaultdict[tuple[str, str], list[Leg]] = defaultdict(list)
     for leg in legs:
@@ -165,10 +183,10 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
 
     def rows() -> Iterator[dict[str, Any]]:
         for line in chain.from_iterable(batch.to_pylist() for batch in of_day.to_batches(_BATCH)):
-            call = line["account_id"], line["uii"].lower()
+            call = line["account_id"], line["uii"].strip().lower()
             yield _row(by_recording.get(line["recording_id"], []), by_call.get(call, []), line)
         for call, parts in by_call.items():
-            if call[1] and call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
+            if call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
                 yield _row([], parts, {"started_at": window.start(parts)})
 
     def complete(row: dict[str, Any]) -> dict[str, Any]:
@@ -198,12 +216,23 @@ def encode(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def _inputs(parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings) -> bytes:
-    """Return what decides the content of a date's table: parts of the ledger, manifest, settings, columns."""
+def _is_of(table: pa.Table, parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
+    """Return whether a stored table was made of what there is now."""
+    made_of = table.schema.metadata or {}
+    further = [date.fromisoformat(text) for text in made_of.get(_FURTHER, b"").decode().split()]
+    return made_of.get(_INPUTS) == _inputs(parts, bucket, day, settings, further)
+
+
+def _inputs(parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings, further: Sequence[date]) -> bytes:
+    """Return what decides the content of a date's table: parts of the ledger, manifest, settings, columns.
+
+    `further`: the dates that are not next to `day` and whose pulls found recordings of it.
+    """
     manifests = manifest_numbers(bucket, day)
     content = (
         _VERSION,
         [names[kind] for names in map(parts.names, sorted(near({day}))) for kind in _READ],
+        [(str(other), parts.names(other)["report_rows"]) for other in further],
         manifests[-1:],
         (settings.archive_timezone, str(settings.archive_start_date), settings.archive_phone_region),
     )
@@ -229,49 +258,71 @@ def _sealed(manifest: ManifestHead | None) -> dict[str, Any]:
 
 
 class _Window:
-    """Which calls are dated a day: those that start on it, and those of its pull whose start is not believed."""
+    """Which calls without a recording are dated a day."""
 
     def __init__(self, day: date, first: date, zone: ZoneInfo) -> None:
         self.day = day
         self._bounds = day_bounds(day, zone)
-        self._first = day_bounds(min(first, day), zone)[0]
+        self._first = first
         self._zone = zone
 
-    def includes(self, instant: datetime | None) -> bool:
-        return instant is not None and self._bounds[0] <= instant < self._bounds[1]
+    def may_hold(self, pulled: date, start: datetime | None) -> bool:
+        """Return whether a row is dated the day, or was pulled with those that are."""
+        if pulled == self.day:
+            return True
+        is_of_day = start is not None and self._bounds[0] <= start < self._bounds[1]
+        return is_of_day and self.day_of(pulled, start) == self.day
+
+    def day_of(self, pulled: date, start: datetime | None) -> date:
+        """Return the date of a row: on which it starts, where the table of that date looks for it; else of its pull."""
+        noon = datetime.combine(pulled, time(12), UTC)
+        if start is None or abs(start - noon) > _NEAR:  # also a year that no zone's time can be told of
+            return pulled
+        day = local_day(start, self._zone)
+        return day if abs(day - pulled) <= _ONE_DAY and day >= min(self._first, pulled) else pulled
+
+    def holds(self, legs: Iterable[Leg]) -> bool:
+        """Return whether a call is dated the day, which is the date of its first leg."""
+        return min(self.day_of(leg.pulled, leg.started_at) for leg in legs) == self.day
 
     def start(self, legs: Iterable[Leg]) -> datetime | None:
         """Return when a call began: the earliest time of its rows that is believed."""
         return min((leg.started_at for leg in legs if leg.started_at and self._believes(leg)), default=None)
 
-    def holds(self, legs: Sequence[Leg]) -> bool:
-        start = self.start(legs)
-        return self.includes(start) if start else min(leg.pulled for leg in legs) == self.day
-
     def _believes(self, leg: Leg) -> bool:
+        first = day_bounds(min(self._first, leg.pulled), self._zone)[0]
         last = day_bounds(leg.pulled + _CLOCK_SKEW, self._zone)[1]
-        return leg.started_at is not None and self._first <= leg.started_at < last
+        return leg.started_at is not None and first <= leg.started_at < last
 
 
-def _legs(ledger: Ledger, days: Iterable[date], window: _Window, uiis: Collection[str]) -> Iterator[Leg]:
-    """Yield what the rows pulled on `days` tell: all of the day's own, and of the others what belongs to it.
+def _calls_in(lines: pa.Table) -> set[tuple[str, str]]:
+    columns = (lines[name].to_pylist() for name in ("account_id", "uii"))
+    return {(account_id, uii.strip().lower()) for account_id, uii in zip(*columns, strict=True)}
 
-    `uiis`: of the recordings of the day.
+
+def _legs(ledger: Ledger, days: Iterable[date], window: _Window, calls: set[tuple[str, str]]) -> Iterator[Leg]:
+    """Yield what the rows pulled on `days` tell: all of the day's own, and of the others what belongs to its calls.
+
+    `calls`: of the recordings of the day.
     """
+    calls = set(calls)
+    for report in REPORTS_OF_CALLS:
+        for day in days:
+            keys = ledger.latest_rows(report, day, columns=key_columns_of(report))
+            calls.update(call_of(report, row) for row in _cells(keys) if window.may_hold(day, begins(report, row)))
     for report in REPORTS_OF_CALLS:
         for day in days:
             rows = ledger.latest_rows(report, day, columns=columns_of(report))
             if day != window.day:
-                known = pc.is_in(rows[ROWS[report].uii], value_set=pa.array(list(uiis), _TEXT))
-                rows = rows.filter(pc.or_(known, _starting(report, rows, window)))
-            for row in chain.from_iterable(batch.to_pylist() for batch in rows.to_batches(_BATCH)):
+                keys = rows.select(key_columns_of(report))
+                rows = rows.filter(pa.array((call_of(report, row) in calls for row in _cells(keys)), pa.bool_()))
+            for row in _cells(rows):
                 if (leg := leg_of(report, row, day)) is not None:
                     yield leg
 
 
-def _starting(report: ReportName, rows: pa.Table, window: _Window) -> pa.Array[Any]:
-    columns = rows.select([ROWS[report].start]).to_pylist()
-    return pa.array([window.includes(start_of(report, row)) for row in columns], pa.bool_())
+def _cells(rows: pa.Table) -> Iterator[dict[str, Any]]:
+    return chain.from_iterable(batch.to_pylist() for batch in rows.to_batches(_BATCH))
 
 
 def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,19 +331,17 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
     `line`: the recording's own, or for a call without one only when it began.
     """
     row: dict[str, Any] = dict.fromkeys(CALLS_FILE_SCHEMA.names)
-    is_leg = line.get("layout") == "stereo"
-    if is_leg:
-        agents = {leg.agent_id for leg in exact if leg.agent_id}
-        # The other reports tell of the same agent's part of the call, for instance the name of the queue.
-        main = [*exact, *(leg for leg in call if leg not in exact and leg.agent_id in agents)]
-        row |= {name: _one(main, name) for name in (*_MERGED, "session", "segment_s", "hold_s", "wrap_s")}
-    else:
-        agents = {leg.agent_id for leg in exact or call if leg.agent_id}
-        agents = agents or {leg.agent_id for leg in call if leg.agent_id}
-        main = [leg for leg in call if leg.agent_id in agents] or list(call)
-        row |= {name: _all(main, name) for name in _MERGED}
-        row |= {name: _sum(main, name) for name in ("hold_s", "wrap_s")}
-    row |= {name: _one([*exact, *call], name) for name in _OF_CALL}
+    everything = list(dict.fromkeys([*exact, *call]))
+    if line.get("layout") == "stereo":
+        main = [*exact, *_same_part(exact, everything)]
+        agent = _one(main, "agent_id")
+        row |= {name: _one((leg for leg in main if leg.agent_id == agent), name) for name in _AGENT}
+        row |= {name: getattr(_queue(main), name, None) for name in _QUEUE}
+        row |= {name: _one(main, name) for name in ("disposition", "session", "segment_s", "hold_s", "wrap_s")}
+    else:  # of the whole call: everybody who took part, also those that one report alone names
+        row |= {name: _all(everything, name) for name in _MERGED}
+        row |= {name: _sum(everything, name) for name in ("hold_s", "wrap_s")}
+    row |= {name: _one(everything, name) for name in _OF_CALL}
     if "recording_id" not in line:
         one = call[0]
         reason = reason_without_recording(call)
@@ -303,6 +352,50 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
 
 
 _FROM_STATE: Final = ("account_id", "uii", "layout", "recording_id", "reason", "key", "size", "sha256", "version_id")
+
+
+def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
+    """Yield of each report that does not name the recording the row that tells of the same part of the call.
+
+    That is the row of the same agent with the same session, else the one that overlaps most in time. An agent may get
+    a call twice; what happened in the other part is not this one's.
+    """
+    agent = _one(exact, "agent_id")
+    own = next((leg for leg in exact if leg.agent_id == agent), None)
+    if agent is None or own is None:
+        return
+    reports = {leg.report for leg in exact}
+    for report in REPORTS_OF_CALLS:
+        others = [leg for leg in call if leg.report == report and leg.agent_id == agent]
+        if report in reports or not others:
+            continue
+        same = [leg for leg in others if leg.session and leg.session == own.session]
+        timed = [(seconds, leg) for leg in others if (seconds := _overlap_s(own, leg)) is not None and seconds >= 0]
+        if same:
+            yield same[0]
+        elif timed:
+            yield max(timed, key=lambda one: one[0])[1]
+        elif len(others) == 1 and _overlap_s(own, others[0]) is None:
+            yield others[0]
+
+
+def _overlap_s(one: Leg, other: Leg) -> float | None:
+    """Return for how many seconds two legs go on together, below zero for a gap; None where a start is unknown."""
+    begun, other_begun = one.started_at, other.started_at
+    if begun is None or other_begun is None:
+        return None
+    apart = (other_begun - begun).total_seconds()
+    return min(_length_s(one) - apart, _length_s(other) + apart, _length_s(one), _length_s(other))
+
+
+def _length_s(leg: Leg) -> float:
+    return next((length for length in (leg.segment_s, leg.call_s) if length is not None), 0.0)
+
+
+def _queue(legs: Iterable[Leg]) -> Leg | None:
+    """Return the first leg that has both id and name of its queue, else the first that has one of them."""
+    legs = [leg for leg in legs if leg.queue_id or leg.queue_name]
+    return next((leg for leg in legs if leg.queue_id and leg.queue_name), legs[0] if legs else None)
 
 
 def _one(legs: Iterable[Leg], name: str) -> Any:  # noqa: ANN401 - text or seconds
