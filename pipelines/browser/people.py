@@ -6,11 +6,11 @@ Here: the rights of a person who is signed in, on calls as the table `calls` has
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,7 +20,7 @@ from pipelines.settings import SettingsError
 from pipelines.steps.calls.table import SEPARATOR
 
 Row = Mapping[str, Any]
-_DIGITS: Final = re.compile(r"\d(?:[\s().+/-]{0,3}\d){5,}")
+_FEWEST_DIGITS: Final = 3  # that are masked in free text
 _SHOWN_DIGITS: Final = 2
 
 
@@ -120,10 +120,13 @@ class Person:
         return text or "" if self.has(Role.numbers) else _masked(text or "")
 
     def free_text(self, text: str | None) -> str:
-        """Text that a person wrote, as they may see it: what looks like a telephone number is masked as one."""
+        """Text that a person wrote, as they may see it: three digits or more are masked as a telephone number is,
+        whatever stands between them but letters.
+        """
         if self.has(Role.numbers):
             return text or ""
-        return _DIGITS.sub(lambda found: _masked(found[0]), text or "")
+        runs = ("".join(run) for _, run in groupby(text or "", str.isalpha))
+        return "".join(_masked(run) if _digits(run) >= _FEWEST_DIGITS else run for run in runs)
 
 
 class AccessFile(_Part):
@@ -168,8 +171,12 @@ def _ids(text: str | None) -> list[str]:
     return text.split(SEPARATOR) if text else []
 
 
+def _digits(text: str) -> int:
+    return sum(character.isdigit() for character in text)
+
+
 def _masked(number: str) -> str:
-    digits = sum(character.isdigit() for character in number)
+    digits = _digits(number)
     seen = 0
     masked = ""
     for character in number:

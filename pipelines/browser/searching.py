@@ -72,8 +72,8 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
         # Else a search would say which number it is, digit by digit.
         if text["number"]:
             raise WrongField("You may not search by number.")
-        if re.search(r"\d{3}", text["notes"] + text["disposition"]):
-            raise WrongField("You may not search notes or dispositions for a number.")
+        if any(character.isdigit() for character in text["notes"] + text["disposition"]):
+            raise WrongField("You may not search notes or dispositions for digits.")
     return Query(
         first=first,
         last=last,
