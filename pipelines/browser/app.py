@@ -49,7 +49,7 @@ from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default
 from pipelines.browser.sign_in import SignIn, address_of
 from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
 from pipelines.calendar import local_day, utc_now
-from pipelines.compliance.access_log import Access, AccessLog, Action
+from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch
 
@@ -540,12 +540,16 @@ _DONE: Final[Mapping[Action, str]] = {
 }
 
 
-def _history_line(entry: Access) -> dict[str, str]:
+def _history_line(entry: Access | DamagedAccess) -> dict[str, str]:
+    at = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(entry, DamagedAccess):
+        said = f"a damaged or altered entry: restore the first version of {entry.key}"
+        return {"at": at, "user": "", "address": "", "said": said, "why": ""}
     said = _DONE.get(entry.action, entry.action)
     if entry.from_s is not None:
         said = f"{said} {duration(entry.from_s)}–{duration(entry.to_s)}"
     return {
-        "at": f"{entry.at:%Y-%m-%d %H:%M:%S} UTC",
+        "at": at,
         "user": entry.user,
         "address": entry.address,
         "said": said,

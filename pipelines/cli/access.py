@@ -10,7 +10,7 @@ import click
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.cli.options import Command, Outside, check_range, date_range, example, pass_outside
-from pipelines.compliance.access_log import Access, AccessLog, entry_fields
+from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
 
@@ -42,7 +42,7 @@ def command(
 ) -> int:
     """Show who searched, looked at, heard or downloaded what, when and from where. Dates are days of UTC.
 
-    Without --from and --to: the last 30 days. Exit code 0: shown, also when there is no entry.
+    Without --from and --to: the last 30 days. Exit code 0: shown, also when there is no entry; 1: an entry is damaged.
     """
     today = outside.clock().astimezone(UTC).date()
     last = last or today
@@ -59,12 +59,21 @@ def command(
             and (user is None or entry.user == user)
         )
 
-    count = 0
+    count = damaged = 0
     for entry in log.read(first, last, wanted=wanted):
         count += 1
+        if isinstance(entry, DamagedAccess):
+            damaged += 1
+            click.echo(
+                f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.key} is a damaged or altered entry of the access log; restore "
+                "its first version",
+                err=True,
+            )
+            continue
         click.echo(json.dumps(entry_fields(entry), ensure_ascii=False) if as_json else _line(entry))
-    click.echo(f"{number(count, 'entry', 'entries')} from {first} to {last}.", err=True)
-    return 0
+    said = f"{number(count, 'entry', 'entries')} from {first} to {last}"
+    click.echo(f"{said}, {damaged} of them damaged." if damaged else f"{said}.", err=True)
+    return 1 if damaged else 0
 
 
 def _line(entry: Access) -> str:

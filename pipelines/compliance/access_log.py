@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from typing import Any, Final, Literal, get_args
 from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import canonical_json
 
@@ -30,6 +31,7 @@ FORMAT: Final = "ringcx-archive/access/1"
 Action = Literal["sign_in", "sign_in_failed", "search", "view", "waveform", "play", "check", "download", "refused"]
 _NAME: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([0-9a-f]{16}))?\.json", re.ASCII)
 _READERS: Final = 8
+_TEXTS: Final = ("user", "address", "account_id", "uii", "recording_id", "why")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,19 @@ class Access:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedAccess:
+    """An entry that is not what an access log writes: damaged, altered, or removed while it was read.
+
+    Attributes:
+        at: when it was written, by its key.
+        key: of the object, to restore its first version.
+    """
+
+    at: datetime
+    key: str
+
+
 class AccessLog:
     """Writes and reads entries of one bucket. Safe to share between threads."""
 
@@ -87,37 +102,36 @@ class AccessLog:
         *,
         call: tuple[str, str] | None = None,
         wanted: Callable[[Access], bool] = lambda _: True,
-    ) -> Iterator[Access]:
-        """Yield the entries of UTC days, both included, in the order of time.
+    ) -> Iterator[Access | DamagedAccess]:
+        """Yield the entries of UTC days, both included, in the order of time. Damaged ones are named, not left out, and
+        hide no other.
 
         Args:
             first: the first day.
             last: the last day.
             call: account and call id: only those about this call; others are not read.
-            wanted: which of them to yield.
-
-        Raises:
-            StoreDamaged: an entry is not what an access log writes.
+            wanted: which of them to yield; damaged ones always are, since what they said is not known.
         """
         suffix = None if call is None else _call_hash(*call)
         days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
         with ThreadPoolExecutor(_READERS) as readers:
             for names in readers.map(lambda day: self._names(day, suffix), days):
-                yield from (found for found in readers.map(self._read, names) if wanted(found))
+                yield from (
+                    found
+                    for found in readers.map(self._read, names)
+                    if isinstance(found, DamagedAccess) or wanted(found)
+                )
 
     def _names(self, day: date, suffix: str | None) -> list[str]:
         names = (key for key, _ in self._bucket.list_keys(access_prefix(self._bucket.prefix, day)))
         matches = ((name, _NAME.fullmatch(name.rpartition("/")[2])) for name in names)
         return [name for name, match in matches if match and (suffix is None or match[2] == suffix)]
 
-    def _read(self, key: str) -> Access:
+    def _read(self, key: str) -> Access | DamagedAccess:
         try:
             return _parse(self._bucket.get_bytes(key))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, KeyMissing):
-            raise StoreDamaged(
-                f"{key} in the bucket {self._bucket.name} is a damaged or altered entry of the access log; restore its "
-                "first version"
-            ) from None
+            return DamagedAccess(at=_written_at(key), key=key)
 
 
 def entry_fields(access: Access) -> dict[str, Any]:
@@ -129,7 +143,29 @@ def _parse(body: bytes) -> Access:
     document = json.loads(body)
     if document.pop("format") != FORMAT or document["action"] not in get_args(Action):
         raise ValueError("not an entry of the access log")
-    return Access(**document | {"at": datetime.fromisoformat(document["at"])})
+    entry = Access(**document | {"at": datetime.fromisoformat(document["at"])})
+    texts = [getattr(entry, name) for name in _TEXTS]
+    texts += [*entry.details, *entry.details.values()]
+    spans = [entry.from_s, entry.to_s]
+    if (
+        entry.at.tzinfo is None
+        or not all(isinstance(text, str) for text in texts)
+        or not (spans == [None, None] or all(_is_seconds(span) for span in spans))
+    ):
+        raise ValueError("a field of the entry has another type than was written")
+    return entry
+
+
+def _written_at(key: str) -> datetime:
+    folder, _, name = key.rpartition("/")
+    try:
+        return ULID.from_str(name[:26]).datetime
+    except (ValueError, OverflowError, OSError):  # a name that no clock gives
+        return datetime.fromisoformat(folder[-10:]).replace(tzinfo=UTC)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _call_hash(account_id: str, uii: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.archive.keys import access_prefix
 from pipelines.settings import BrowseSettings, SettingsError, load
 from tests.browser.site import PASSWORD, SALES, SUPPORT, Site, fields_of, path_of, tone
 from tests.browser.test_page import SEARCH, audio_of
@@ -102,6 +103,17 @@ def test_only_compliance_sees_the_access_log_and_only_export_downloads(full: Sit
     assert "Access in the last 30 days" not in full.client("quality").get(path_of(row)).text
     assert "Access in the last 30 days" in full.client("officer").get(path_of(row)).text
     assert full.client("seller").post("/download", data=fields_of(row) | {"why": "curious"}).status_code == 403
+
+
+def test_a_damaged_entry_of_the_access_log_is_shown_among_the_others(full: Site) -> None:
+    client = full.client("officer")
+    client.get(path_of(full.rows[0]))
+    prefix = access_prefix(full.bucket.prefix, full.moment.date())
+    key = max(key for key, _ in full.bucket.list_keys(prefix))
+    full.bucket.put(key, b'{"details":[]}', content_type="application/json")
+    text = client.get(path_of(full.rows[0])).text
+    assert f"a damaged or altered entry: restore the first version of {key}" in text
+    assert "looked at the call" in text
 
 
 def test_a_person_without_a_role_gets_nothing(full: Site) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import StoreDamaged
-from pipelines.compliance.access_log import Access, AccessLog
+from pipelines.archive.keys import access_prefix
+from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess
 from tests.commands import run
 
 AT = datetime(2026, 11, 22, 23, 59, tzinfo=UTC)
@@ -41,8 +42,51 @@ def test_the_entries_of_a_call_are_found_without_reading_the_others(bucket: Buck
     key = log.record(others)
     bucket.put(key, b"damaged", content_type="application/json")
     assert list(log.read(DAY, DAY, call=("1", "u1"))) == [mine]
-    with pytest.raises(StoreDamaged, match="damaged or altered entry"):
-        list(log.read(DAY, DAY))
+
+
+def test_an_entry_with_a_name_that_no_clock_gives_is_named(bucket: Bucket) -> None:
+    key = f"{access_prefix(bucket.prefix, DAY)}{'Z' * 26}.json"
+    bucket.put(key, b"{}", content_type="application/json")
+    assert list(AccessLog(bucket).read(DAY, DAY)) == [DamagedAccess(at=datetime(2026, 11, 22, tzinfo=UTC), key=key)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"damaged",
+        b"[]",
+        {"details": []},
+        {"details": {"number": 602}},
+        {"from_s": "x"},
+        {"from_s": 1.0},
+        {"from_s": 1.0, "to_s": float("nan")},
+        {"user": 5},
+        {"why": None},
+        {"at": "2026-11-22T23:59:00"},
+        {"action": "nothing"},
+        {"more": "fields"},
+    ],
+)
+def test_a_damaged_entry_is_named_and_hides_no_other(
+    bucket: Bucket, fields: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = AccessLog(bucket)
+    before, after = entry(-2), entry(0, action="view")
+    log.record(before)
+    key = log.record(entry(-1))
+    log.record(after)
+    body = fields if isinstance(fields, bytes) else json.dumps(json.loads(bucket.get_bytes(key)) | fields).encode()
+    bucket.put(key, body, content_type="application/json")
+    damaged = DamagedAccess(at=AT - timedelta(minutes=1), key=key)
+    assert list(log.read(DAY, DAY)) == [before, damaged, after]
+    assert list(log.read(DAY, DAY, call=("1", "u1"), wanted=lambda _: False)) == [damaged]
+    monkeypatch.setenv("ARCHIVE_BUCKET", bucket.name)
+    monkeypatch.setenv("ARCHIVE_PREFIX", bucket.prefix)
+    assert run("access", ("--user", "ava"), bucket._client, clock=lambda: AT + timedelta(hours=2)) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert f"{key} is a damaged or altered entry" in shown.err
+    assert "3 entries from 2026-10-24 to 2026-11-23, 1 of them damaged." in shown.err
 
 
 def test_no_two_entries_have_one_key_and_no_key_names_anybody(bucket: Bucket) -> None:
