@@ -44,6 +44,7 @@ from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
 from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence, in_time
+from pipelines.browser.readings import Reading, Readings
 from pipelines.browser.requests import byte_range, read_form
 from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default_fields, find, prefilled, query_of
 from pipelines.browser.sign_in import SignIn, address_of
@@ -59,15 +60,14 @@ _BLOCK: Final = 1 << 18
 _PIECE_S: Final = 60  # seconds of audio for each entry of the access log
 _PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
 _LARGEST_WAVEFORM: Final = 2 << 30
-_READS_AT_ONCE: Final = 2  # of whole recordings, for waveforms and checks
-_READ_WAIT_S: Final = 60
 _ACCESS_DAYS: Final = 30
 _ACCESS_SHOWN: Final = 50
 _SHORTEST_REASON: Final = 5
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
-PersonHandler = Callable[[Request, Person], Response]
-FormHandler = Callable[[Request, Person, Mapping[str, str]], Response]
+PersonHandler = Callable[[Request, Person], Response | Reading]
+FormHandler = Callable[[Request, Person, Mapping[str, str]], Response | Reading]
+Endpoint = Callable[[Request], Awaitable[Response]]
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -128,7 +128,7 @@ class Browser:
         self._access = AccessLog(bucket)
         self._sealed = SealedRecordings(bucket)
         self._rate = RateLimit(settings.browse_rate)
-        self._reading = threading.BoundedSemaphore(_READS_AT_ONCE)
+        self._readings = Readings()
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
         self._peaks: _Latest[tuple[str, int, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
@@ -255,12 +255,15 @@ class Browser:
         entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=(call.account_id, call.uii)))
         return [_history_line(entry) for entry in entries[: -_ACCESS_SHOWN - 1 : -1]]
 
-    def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
+    def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> Reading:
         rows, row = self._recording(request, person, form)
         self._record(request, person.name, "check", row)
-        with self._reader():
+
+        def read() -> Response:
             checked = check_recording(self._bucket, self._verifier, row, now=self._clock())
-        return self._call_page(request, person, rows, {row["recording_id"]: checked})
+            return self._call_page(request, person, rows, {row["recording_id"]: checked})
+
+        return Reading(person.name, read)
 
     def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         _, row = self._recording(request, person, form)
@@ -292,7 +295,7 @@ class Browser:
         token = self._tokens.link(_link(row), person.name)
         return JSONResponse({"audio": f"/audio/{token}", "peaks": f"/peaks/{token}"})
 
-    def _waveform(self, request: Request, person: Person) -> Response:
+    def _waveform(self, request: Request, person: Person) -> Reading:
         link = self._linked(request, person)
         self._record(request, person.name, "waveform", link)
         recording = self._opened(link)
@@ -300,12 +303,14 @@ class Browser:
             raise HTTPException(413, "The recording is too long for a waveform.")
 
         def make() -> dict[str, Any] | None:
-            with self._reader():
-                peaks = peaks_of(recording)
+            peaks = peaks_of(recording)
             return None if peaks is None else peaks.document()
 
-        found = self._peaks.get((link.key, link.size, link.sha256), make)
-        return JSONResponse(found or {"channels": [], "step_s": 1})
+        def read() -> Response:
+            found = self._peaks.get((link.key, link.size, link.sha256), make)
+            return JSONResponse(found or {"channels": [], "step_s": 1})
+
+        return Reading(person.name, read)
 
     def _audio(self, request: Request, person: Person) -> Response:
         link = self._linked(request, person)
@@ -390,9 +395,6 @@ class Browser:
     def _opened(self, link: Link) -> Playable:
         return self._playable.get((link.key, link.size), lambda: open_playable(self._bucket, link.key, link.size))
 
-    def _reader(self) -> _Place:
-        return _Place(self._reading)
-
     def _record(
         self,
         request: Request,
@@ -421,23 +423,24 @@ class Browser:
             entry = replace(entry, from_s=round(seconds[0], 3), to_s=round(seconds[1], 3))
         self._access.record(entry)
 
-    def _page(self, handler: PersonHandler) -> Callable[[Request], Response]:
-        def answer(request: Request) -> Response:
+    def _page(self, handler: PersonHandler) -> Endpoint:
+        def in_thread(request: Request) -> Response | Reading:
             person = self._sign_in.person(request)
             if person is None:
                 return self._to_sign_in(request)
             self._take_turn(person)
             return handler(request, person)
 
+        async def answer(request: Request) -> Response:
+            found = await run_in_threadpool(in_thread, request)
+            return await self._readings.answer(found) if isinstance(found, Reading) else found
+
         return answer
 
-    def _form(self, handler: FormHandler) -> Callable[[Request], Awaitable[Response]]:
-        def answer(request: Request, form: Mapping[str, str]) -> Response:
-            return self._page(lambda request, person: handler(request, person, form))(request)
-
+    def _form(self, handler: FormHandler) -> Endpoint:
         async def read_and_answer(request: Request) -> Response:
             form = await read_form(request)
-            return await run_in_threadpool(answer, request, form)
+            return await self._page(lambda request, person: handler(request, person, form))(request)
 
         return read_and_answer
 
@@ -487,21 +490,7 @@ class Browser:
         return HTMLResponse(self._templates.get_template(template).render(context | values), status)
 
 
-class _Place:
-    """A place among those who read whole recordings."""
-
-    def __init__(self, places: threading.BoundedSemaphore) -> None:
-        self._places = places
-
-    def __enter__(self) -> None:
-        if not self._places.acquire(timeout=_READ_WAIT_S):
-            raise HTTPException(503, "Others read recordings now: try again in a minute.")
-
-    def __exit__(self, *_: object) -> None:
-        self._places.release()
-
-
-def _health(_: Request) -> Response:
+async def _health(_: Request) -> Response:
     return JSONResponse({"page": "serving"})
 
 

@@ -6,6 +6,7 @@ changes, so that a right that is taken away is gone with the next request.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import threading
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any, Final, Protocol
@@ -145,7 +147,7 @@ class ByPassword:
         self._sessions = Sessions(settings.browse_session_hours)
         self._hasher = PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex())
-        self._hashing = threading.BoundedSemaphore(_HASHES_AT_ONCE)
+        self._hashing = ThreadPoolExecutor(_HASHES_AT_ONCE, thread_name_prefix="hashing")
         self._attempts = RateLimit(_ATTEMPTS_A_MINUTE)
         self._address = partial(address_of, networks=settings.browse_proxy_addresses)
 
@@ -167,7 +169,8 @@ class ByPassword:
                 return response
             form = await read_form(request)
             name, password = form.get("name", ""), form.get("password", "")
-            matches = await run_in_threadpool(self._matches, name, password)
+            loop = asyncio.get_running_loop()
+            matches = await loop.run_in_executor(self._hashing, self._matches, name, password)
             # A name that nobody has may be a password in the wrong field, and is not kept.
             known = name if name in self._rules.read().users else "(unknown)"
             await run_in_threadpool(pages.signed_in, request, known, failed=not matches)
@@ -181,8 +184,7 @@ class ByPassword:
         grant = self._rules.read().users.get(name)
         try:
             # An unknown name takes as long as a wrong password. Each takes 64 MiB for a moment.
-            with self._hashing:
-                return self._hasher.verify((grant and grant.password) or self._nobody, password)
+            return self._hasher.verify((grant and grant.password) or self._nobody, password)
         except (VerificationError, InvalidHashError):
             return False
 

@@ -1,0 +1,139 @@
+"""Health, pages and audio are served while others wait: for whole recordings to be read, and for passwords."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from pipelines.browser import app as app_module
+from pipelines.browser.integrity import Checked
+from pipelines.browser.sign_in import ByPassword
+from tests.browser.site import ORIGIN, PASSWORD, Site, fields_of, path_of, tone
+from tests.browser.test_page import audio_of
+
+WAITING = 60  # more than the threads that pages share
+PATIENCE = 60
+
+
+class Held:
+    """Something that is not done until it is let go; counts how many do it at once."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        assert self.go.wait(PATIENCE)
+        with self._lock:
+            self.now -= 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def browser(app: Any, cookies: Any = None) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(
+        transport=transport, base_url=ORIGIN, headers={"Origin": ORIGIN}, cookies=cookies, timeout=PATIENCE
+    )
+
+
+async def signed_in(app: Any, name: str) -> httpx.AsyncClient:
+    client = browser(app)
+    assert (await client.post("/sign-in", data={"name": name, "password": PASSWORD})).status_code == 303
+    return client
+
+
+def test_everything_else_is_served_while_recordings_are_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    held = Held()
+
+    def slow(*_: object, now: Any, **__: object) -> Checked:
+        held.wait()
+        return Checked(as_sealed=True, sentence="Slowly read.", at=now)
+
+    monkeypatch.setattr(app_module, "check_recording", slow)
+    codes: list[int] = []
+
+    async def visit() -> None:
+        app = site.browser().app()
+        officer, quality = await signed_in(app, "officer"), await signed_in(app, "quality")
+        link = audio_of((await quality.get(path_of(row))).text)
+
+        async def check() -> None:
+            codes.append((await officer.post("/check", data=fields_of(row))).status_code)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(WAITING):
+                    group.create_task(check())
+                await until(lambda: len(codes) == WAITING - 4)
+                async with asyncio.timeout(PATIENCE):
+                    assert (await quality.get("/health")).status_code == 200
+                    assert (await quality.get(path_of(row))).status_code == 200
+                    assert (await quality.get(link)).status_code == 200
+                    await signed_in(app, "seller")
+                held.go.set()
+        finally:
+            held.go.set()
+
+    asyncio.run(visit())
+    assert sorted(codes) == [200] * 4 + [503] * (WAITING - 4)
+    assert held.most == 1, "one reading at once for each person"
+
+
+def test_everything_else_is_served_while_passwords_are_hashed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    site.settings = {"proxy_addresses": "127.0.0.0/8"}
+    held, codes = Held(), []
+    matches = ByPassword._matches
+
+    def slow(self: ByPassword, name: str, password: str) -> bool:
+        if name.startswith("stranger"):
+            held.wait()
+        return matches(self, name, password)
+
+    monkeypatch.setattr(ByPassword, "_matches", slow)
+
+    async def visit() -> None:
+        app = site.browser().app()
+        quality = await signed_in(app, "quality")
+
+        async def attempt(number: int) -> None:
+            async with browser(app) as client:
+                answer = await client.post(
+                    "/sign-in",
+                    data={"name": f"stranger{number}", "password": "x"},
+                    headers={"X-Forwarded-For": f"203.0.113.{number}"},
+                )
+                codes.append(answer.status_code)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(WAITING):
+                    group.create_task(attempt(number))
+                await until(lambda: held.now == 2)
+                async with asyncio.timeout(PATIENCE):
+                    assert (await quality.get("/health")).status_code == 200
+                    assert (await quality.get(path_of(row))).status_code == 200
+                held.go.set()
+        finally:
+            held.go.set()
+
+    asyncio.run(visit())
+    assert codes == [401] * WAITING
+    assert held.most == 2
