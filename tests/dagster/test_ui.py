@@ -74,9 +74,9 @@ def test_a_date_is_archived_from_the_browser_and_its_page_tells_what_is_held_and
     absent = min(dagster.truth(day))
     sandbox.set_faults(Faults(not_found=Where(paths=(f"*/{absent}",)), slow=Where(share=1.0), slow_bytes_per_s=12_000))
 
-    page.goto(f"{dagster.url}/asset-groups")
     for group, names in GROUPS.items():
-        # The page moves to the group that was opened, and draws no asset that is out of sight.
+        # The page moves to the group that was opened, and draws nothing that is out of sight.
+        page.goto(f"{dagster.url}/asset-groups")
         page.locator("svg foreignObject").get_by_text(group, exact=True).first.click()
         for name in names:
             # The last: the group that an asset is in may have its name.
