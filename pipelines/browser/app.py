@@ -130,7 +130,7 @@ class Browser:
         self._rate = RateLimit(settings.browse_rate)
         self._readings = Readings()
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
-        self._peaks: _Latest[tuple[str, int, str], dict[str, Any] | None] = _Latest(100)
+        self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
             loader=PackageLoader("pipelines.browser"),
             autoescape=True,
@@ -195,7 +195,7 @@ class Browser:
     def _find(self, request: Request, person: Person) -> Response:
         today = local_day(self._clock(), self._settings.zone)
         token = request.query_params.get("q")
-        fields = self._tokens.read_search(token) if token else None
+        fields = self._tokens.read_search(token, person.name) if token else None
         page = _page_number(request.query_params.get("page"))
         found, sentence, status = None, "", 200
         if token and fields is None:
@@ -225,9 +225,9 @@ class Browser:
         self._record(request, person.name, "search", details=looked_for)
         return find(self._search, query, person, page), "", 200
 
-    def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002
+    def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
         fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
-        return RedirectResponse(f"/?q={self._tokens.search(fields)}", 303)
+        return RedirectResponse(f"/?q={self._tokens.search(fields, person.name)}", 303)
 
     def _call(self, request: Request, person: Person) -> Response:
         parameters = request.path_params
@@ -307,7 +307,10 @@ class Browser:
             return None if peaks is None else peaks.document()
 
         def read() -> Response:
-            found = self._peaks.get((link.key, link.size, link.sha256), make)
+            facts = self._bucket.head(link.key)
+            if facts is None:
+                raise KeyMissing(f"{link.key} is not stored")
+            found = self._peaks.get((link.key, link.size, link.sha256, facts.etag), make)
             return JSONResponse(found or {"channels": [], "step_s": 1})
 
         return Reading(person.name, read)
@@ -332,15 +335,23 @@ class Browser:
     def _sent(
         self, request: Request, person: Person, link: Link, recording: Playable, *, start: int, end: int
     ) -> Iterator[bytes]:
-        """Yield bytes of a recording. Each minute of it is in the access log before it is sent."""
+        """Yield bytes of a recording. Each minute of it is in the access log before it is sent, and is sent only to who
+        still has the right to it.
+        """
         piece = _PIECE_S * recording.bytes_per_second or _PIECE
         for begin in range(start, end, piece):
+            if begin > start and not self._may_still_hear(request, link):
+                self._refuse(request, person, link, "play")
             stop = min(begin + piece, end)
             seconds = recording.seconds(begin, stop)
             details = {} if seconds else {"bytes": f"{begin}-{stop - 1}"}
             self._record(request, person.name, "play", link, seconds=seconds, details=details)
             for at in range(begin, stop, _BLOCK):
                 yield recording.read(at, min(at + _BLOCK, stop))
+
+    def _may_still_hear(self, request: Request, link: Link) -> bool:
+        person = self._sign_in.person(request)
+        return person is not None and person.may_hear(asdict(link))
 
     # What they share.
 
@@ -367,13 +378,11 @@ class Browser:
                 return rows, row
         raise HTTPException(404, "There is no such recording, or it is not held.")
 
-    def _refuse(self, request: Request, person: Person, row: Row, asked: str) -> None:
+    def _refuse(self, request: Request, person: Person, row: Row | Link, asked: str) -> None:
         self._record(request, person.name, "refused", row, details={"asked": asked})
         raise HTTPException(403, "You may not do that with this recording. The attempt is in the access log.")
 
     def _linked(self, request: Request, person: Person) -> Link:
-        if not (person.has(Role.listen_all) or person.has(Role.listen_own_team)):
-            raise HTTPException(403, "You may not listen.")
         try:
             link = self._tokens.read_link(request.path_params["token"], person.name)
         except LinkExpired:
@@ -382,6 +391,8 @@ class Browser:
             raise HTTPException(403, "This link is not good, or was made for somebody else.") from None
         if not is_recording_key(self._bucket, link.key):
             raise HTTPException(404, "There is no such recording.")
+        if not person.may_hear(asdict(link)):
+            self._refuse(request, person, link, "play")
         self._must_be_sealed(link)
         return link
 
@@ -507,6 +518,8 @@ def _link(row: Row) -> Link:
         key=row["key"],
         size=row["size"],
         sha256=row["sha256"] or "",
+        agent_id=row["agent_id"] or "",
+        queue_id=row["queue_id"] or "",
     )
 
 

@@ -1,7 +1,8 @@
 """What the page hands out and must get back unchanged: links to audio, and the fields of a search in an address.
 
 A link to audio is signed, is good for 60 seconds, and only for the person it was made for. A search is encrypted,
-because addresses end up in the logs of proxies and in histories, and a search may hold a telephone number.
+because addresses end up in the logs of proxies and in histories, and a search may hold a telephone number; it is good
+for a day, and only for the person who made it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 
 LINK_SECONDS: Final = 60
+SEARCH_SECONDS: Final = 24 * 3600
 
 
 class LinkExpired(Exception):  # noqa: N818 - its name says what happened
@@ -31,7 +33,9 @@ class LinkInvalid(Exception):  # noqa: N818 - likewise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """The recording that a link is to: `key` and `size` of the object, `sha256` as sealed, and the call it is of."""
+    """The recording that a link is to: `key` and `size` of the object, `sha256` as sealed, the call it is of, and the
+    agents and queues by which rights to it are given.
+    """
 
     day: str
     account_id: str
@@ -40,6 +44,8 @@ class Link:
     key: str
     size: int
     sha256: str
+    agent_id: str
+    queue_id: str
 
 
 class Tokens:
@@ -50,6 +56,7 @@ class Tokens:
             def get_timestamp(self) -> int:
                 return int(clock())
 
+        self._clock = clock
         self._links = URLSafeTimedSerializer(secret, salt="browse.audio", signer=Signer)
         self._searches = Fernet(base64.urlsafe_b64encode(hashlib.sha256(f"browse.search\n{secret}".encode()).digest()))
 
@@ -75,17 +82,21 @@ class Tokens:
             raise LinkInvalid
         return Link(**fields)
 
-    def search(self, fields: Mapping[str, str]) -> str:
-        """Return the fields of a search as text that says nothing."""
-        return self._searches.encrypt(json.dumps(dict(fields)).encode()).decode()
+    def search(self, fields: Mapping[str, str], person: str) -> str:
+        """Return the fields of a person's search as text that says nothing."""
+        document = json.dumps([person, dict(fields)]).encode()
+        return self._searches.encrypt_at_time(document, int(self._clock())).decode()
 
-    def read_search(self, token: str) -> dict[str, str] | None:
-        """Return the fields of a search; None for what is not one of ours."""
+    def read_search(self, token: str, person: str) -> dict[str, str] | None:
+        """Return the fields of a search; None for one that is not ours, is older than a day, or is another person's."""
         try:
-            found: dict[str, str] = json.loads(self._searches.decrypt(token.encode("utf-8", "replace")))
+            document = self._searches.decrypt_at_time(
+                token.encode("utf-8", "replace"), ttl=SEARCH_SECONDS, current_time=int(self._clock())
+            )
         except (InvalidToken, ValueError):
             return None
-        return found
+        owner, fields = json.loads(document)
+        return dict(fields) if owner == person else None
 
 
 def day_of(text: str) -> date | None:

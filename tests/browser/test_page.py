@@ -159,6 +159,31 @@ def test_a_link_to_audio_ends_after_sixty_seconds_and_is_for_one_person(site: Si
     assert officer.get(fresh["audio"]).status_code == 200
 
 
+def test_a_search_in_an_address_is_for_one_person_and_for_a_day(site: Site) -> None:
+    site.add(tone(1, 300))
+    site.seal()
+    officer = site.client("officer")
+    address = officer.post("/search", data=SEARCH, follow_redirects=False).headers["location"]
+    assert "1 call" in officer.get(address).text
+    assert site.client("quality").get(address).status_code == 404
+    site.moment += timedelta(days=1)
+    assert "1 call" in officer.get(address).text
+    site.moment += timedelta(seconds=1)
+    assert officer.get(address).status_code == 404
+
+
+def test_a_waveform_is_never_shown_of_other_bytes_than_are_stored(site: Site) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    client = site.client("officer")
+    link = audio_of(client.get(path_of(row)).text).replace("/audio/", "/peaks/")
+    before = client.get(link).json()
+    site.overwrite(row["key"], tone(1, 0))
+    assert client.get(link).json() != before
+    site.remove(row["key"])
+    assert client.get(link).status_code == 404
+
+
 def test_the_bytes_are_checked_against_the_sealed_manifest(site: Site) -> None:
     row = site.add(tone(1, 300))
     site.seal()

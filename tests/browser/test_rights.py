@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,29 @@ def test_a_right_that_is_taken_away_is_gone_with_the_next_request(full: Site) ->
     assert "<audio" not in client.get(path_of(full.rows[0])).text
     path.write_text("users = 3")
     assert client.get("/").status_code == 503
+
+
+def test_a_link_to_audio_and_audio_that_plays_end_with_the_right_to_it(site: Site) -> None:
+    row = site.add(tone(130, 300))
+    site.seal()
+    client = site.client("seller", raise_server_exceptions=False)
+    link = audio_of(client.get(path_of(row)).text)
+    path = site.folder / "access.toml"
+    put, before = site.bucket.put_new, path.read_text()
+
+    def loses_the_right(*given: Any, **named: Any) -> Any:
+        path.write_text(before.replace('agents = ["1001"]', 'agents = ["3003"]'))
+        return put(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site.bucket, "put_new", loses_the_right)
+        answer = client.get(link)
+    assert len(answer.content) == 60 * 16000
+    (played,) = site.log("play")
+    assert played["to_s"] == pytest.approx(60, abs=0.01)
+    assert client.get(link).status_code == 403
+    assert client.get(link.replace("/audio/", "/peaks/")).status_code == 403
+    assert {entry["details"]["asked"] for entry in site.log("refused")} == {"play"}
 
 
 def test_nobody_is_let_in_without_the_right_password_and_attempts_are_logged(full: Site) -> None:
