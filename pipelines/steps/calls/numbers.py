@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -11,22 +12,31 @@ import phonenumbers
 
 _SHAPE: Final = re.compile(r"[\d\s().+/-]{5,40}", re.ASCII)
 _PARSED_LENGTH: Final = 64
+_EXTENSION: Final = re.compile(r"(?<=[\d)])[ ;,]*(?:ext(?:ension|n)?|x|#)[ .:=]*\d{1,7}", re.ASCII | re.IGNORECASE)
+_TRUNK_ZERO: Final = re.compile(r"(?<=\d)[ .-]*\(0\)")  # +44 (0)20 …: not dialled after a country's code
+_PREFIX: Final = re.compile(r"011(?=[1-9]\d{6})|0+")
 
 
 @lru_cache(maxsize=1 << 17)  # a contact centre's own numbers come in every row
 def to_e164(text: str | None, region: str) -> str | None:
     """Return a number in E.164, None for what is none. `region`: where a number without a country's code is from."""
-    stripped = (text or "").strip()
-    if not 3 <= len(stripped) <= _PARSED_LENGTH:
+    number = _parsed((text or "").strip(), region)
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else None
+
+
+def _parsed(text: str, region: str) -> phonenumbers.PhoneNumber | None:
+    if not 3 <= len(text) <= _PARSED_LENGTH:
         return None
     try:
-        number = phonenumbers.parse(stripped, region)
+        number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return None
     # "Possible" goes by length alone: numbering plans change, and no search may fail for a range that is new.
-    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
-        return None
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return number if _length(number) == phonenumbers.ValidationResult.IS_POSSIBLE else None
+
+
+def _length(number: phonenumbers.PhoneNumber) -> int:
+    return phonenumbers.is_possible_number_with_reason(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +44,44 @@ class NumberQuery:
     """What somebody wrote to find a number.
 
     Attributes:
-        e164: the whole number, None for a part of one.
-        digits: its digits, without leading zeros, which stand for a country's or a trunk's prefix; empty for none.
+        e164: the number, None for what can only be a part of one.
+        is_whole: it is as long as its country's numbers get. A shorter one may be meant as a part of another.
+        digits: its digits without what is dialled before a country's or an area's code; empty for none.
         text: what was written, in lower case, for a caller who is no number, such as `anonymous`.
     """
 
     e164: str | None
+    is_whole: bool
     digits: str
     text: str
 
     @classmethod
     def of(cls, written: str, region: str) -> NumberQuery:
         """Read what was written, in any format."""
-        stripped = written.strip()
-        is_number = _SHAPE.fullmatch(stripped) is not None
+        stripped = _plain(written)
+        number = _EXTENSION.sub("", stripped) if _EXTENSION.search(stripped) else stripped
+        if number.startswith(("+", "00", "011")):
+            number = _TRUNK_ZERO.sub("", number)
+        is_number = _SHAPE.fullmatch(number) is not None
+        parsed = _parsed(number, region) if is_number else None
+        digits = re.sub(r"[^0-9]", "", number if is_number else stripped)
         return cls(
-            e164=to_e164(stripped, region) if is_number else None,
-            digits=re.sub(r"[^0-9]", "", stripped).lstrip("0"),
+            e164=to_e164(number, region) if parsed else None,
+            is_whole=parsed is not None and _is_longest(parsed),
+            digits=_PREFIX.sub("", digits, count=1) if _PREFIX.match(digits) else digits,
             text=stripped.lower(),
         )
+
+
+def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
+    longer = phonenumbers.PhoneNumber()
+    longer.merge_from(number)
+    longer.national_number = (number.national_number or 0) * 10
+    return _length(longer) == phonenumbers.ValidationResult.TOO_LONG
+
+
+def _plain(written: str) -> str:
+    """Return text with plain digits, spaces and hyphens, as a number copied from a document may not have them."""
+    plain = unicodedata.normalize("NFKC", written)
+    kinds = ((character, unicodedata.category(character)) for character in plain)
+    return "".join("-" if kind == "Pd" else character for character, kind in kinds if kind != "Cf").strip()

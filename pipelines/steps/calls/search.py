@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
 from pipelines.archive.listing import Listed
 from pipelines.calendar import FIRST_DAY
@@ -70,8 +70,8 @@ class Query:
 class CallSearch:
     """Searches the calls of a bucket. Safe to share between threads.
 
-    Every method raises StorageUnavailable or StorageRefused when the bucket does not answer, and StoreDamaged when a
-    date's file is not what was written.
+    Every method raises StorageUnavailable or StorageRefused when the bucket does not answer, StorageUnavailable also
+    when a search cannot be finished, and StoreDamaged when a date's file is not what was written.
     """
 
     def __init__(self, bucket: Bucket, settings: StorageSettings) -> None:
@@ -93,18 +93,19 @@ class CallSearch:
     def find(self, query: Query, *, limit: int = 200, offset: int = 0) -> pa.Table:
         """Return calls in CALLS_SCHEMA, the newest first: at most `limit` of them, after the first `offset`."""
         condition, values = _condition(query, self._region)
-        found, wanted = [CALLS_SCHEMA.empty_table()], offset + limit
+        found = [CALLS_SCHEMA.empty_table()]
         for days in _growing(self._candidates(query)):
-            found.append(self._matching(days, condition, values, wanted))
-            wanted -= found[-1].num_rows
-            if wanted <= 0:
+            passed, table = self._matching(days, condition, values, offset, limit)
+            found.append(table)
+            offset, limit = offset - passed, limit - table.num_rows
+            if limit <= 0:
                 break
-        return pa.concat_tables(found).slice(offset, limit)
+        return pa.concat_tables(found)
 
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
         """Return all rows of one call, which may be dated `day` or a date next to it, in CALLS_SCHEMA."""
         days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
-        return self._matching(days, "account_id = ? AND lower(uii) = ?", [account_id, uii.lower()], _ALL)
+        return self._matching(days, "account_id = ? AND lower(uii) = ?", [account_id, uii.lower()], 0, _ALL)[1]
 
     def indexed(self, first: date, last: date) -> set[date]:
         """Return the dates between these two that the table has; calls of the others cannot be found."""
@@ -147,8 +148,11 @@ class CallSearch:
             self._indexes[key] = known
         return known[1]
 
-    def _matching(self, days: Iterable[date], condition: str, values: Sequence[object], wanted: int) -> pa.Table:
-        """Return the calls of `days` that meet a condition, the newest first, at most `wanted`.
+    def _matching(
+        self, days: Iterable[date], condition: str, values: Sequence[object], offset: int, limit: int
+    ) -> tuple[int, pa.Table]:
+        """Return the calls of `days` that meet a condition, the newest first: at most `limit` after the first `offset`,
+        and how many of the first there were.
 
         Only the columns of the condition are read of all rows; the others only where something was found.
         """
@@ -165,22 +169,36 @@ class CallSearch:
                 tables.append(table.append_column("place", place).append_column("row", row))
                 files.append((day, body))
         if not files:
-            return CALLS_SCHEMA.empty_table()
-        with self._lock, closing(self._database.cursor()) as cursor:
+            return 0, CALLS_SCHEMA.empty_table()
+        with self._cursor() as cursor:
             cursor.register("calls", pa.concat_tables(tables))
             # Places follow the dates from the newest; within a date rows of one moment keep their order.
             sql = (
                 f"SELECT place, row FROM calls WHERE {condition} "  # noqa: S608 - no value is in it
-                f"ORDER BY place, started_at DESC NULLS LAST, row LIMIT {wanted:d}"
+                f"ORDER BY place, started_at DESC NULLS LAST, row LIMIT {offset + limit:d}"
             )
             hits: Any = cursor.sql(sql, params=list(values)).fetchnumpy()
-            cursor.unregister("calls")
+        passed = min(offset, len(hits["row"]))
+        hits = {name: column[passed:] for name, column in hits.items()}
         found = [CALLS_SCHEMA.empty_table()]
         for place in np.unique(hits["place"]):
             day, body = files[int(place)]
             rows = self._decoded(day, body, CALLS_FILE_SCHEMA.names, hits["row"][hits["place"] == place])
             found.append(rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32())))
-        return pa.concat_tables(found)
+        return passed, pa.concat_tables(found)
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a cursor of this search alone, so that a long search keeps no other waiting."""
+        try:
+            with self._lock:
+                cursor = self._database.cursor()
+            with closing(cursor):
+                yield cursor
+        except duckdb.Error:  # its message may quote what was looked for
+            raise StorageUnavailable(
+                "The search needs more memory than it may use, or was interrupted; search fewer dates at a time"
+            ) from None
 
     def _read(self, day: date, names: Sequence[str]) -> tuple[bytes, pa.Table] | None:
         try:
@@ -228,10 +246,10 @@ def _wanted(query: Query, region: str) -> list[Wanted]:
         return [Wanted("u:", uii)]
     if query.number.strip():
         number = NumberQuery.of(query.number, region)
-        if number.e164:
-            return [Wanted("n:", number.e164)]
-        if number.digits:
-            return [Wanted("n:", number.digits, is_part=True)]
+        equal = [Wanted("n:", number.e164)] if number.e164 else []
+        part = [Wanted("n:", number.digits, is_part=True)] if number.digits and not number.is_whole else []
+        if equal or part:
+            return [*equal, *part]
     if agent := query.agent.strip().lower():
         return [Wanted("a:", agent), Wanted("l:", agent), Wanted("m:", agent, is_part=True)]
     return []
@@ -270,12 +288,14 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
 
 
 def _number(number: NumberQuery) -> tuple[str, list[object]]:
+    parts: list[tuple[str, str]] = []
     if number.e164:
-        # As sent, too: a number that was sent without its area may be part of the one that is looked for.
-        return "(ani_e164 = ? OR dnis_e164 = ?)", [number.e164, number.e164]
-    if number.digits:
-        digits = "contains(regexp_replace(coalesce({0}_e164, {0}, ''), '[^0-9]', '', 'g'), ?)"
-        return f"({digits.format('ani')} OR {digits.format('dnis')})", [number.digits] * 2
+        parts.append(("{0}_e164 = ?", number.e164))
+    if number.digits and not number.is_whole:
+        parts.append(("contains(regexp_replace(coalesce({0}_e164, {0}, ''), '[^0-9]', '', 'g'), ?)", number.digits))
+    if parts:
+        either = [(sql.format(side), value) for side in ("ani", "dnis") for sql, value in parts]
+        return f"({' OR '.join(sql for sql, _ in either)})", [value for _, value in either]
     return f"({_contains('ani')} OR {_contains('dnis')})", [number.text] * 2
 
 
