@@ -11,9 +11,10 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -34,11 +35,12 @@ from starlette.responses import (
 )
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
-from pipelines.browser.guard import HEALTH, Guard, RateLimit
+from pipelines.browser.guard import HEALTH, AtOnce, Guard, RateLimit
 from pipelines.browser.integrity import Checked, SealedRecordings, check_recording, is_recording_key
 from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
@@ -60,6 +62,7 @@ _BLOCK: Final = 1 << 18
 _PIECE_S: Final = 60  # seconds of audio for each entry of the access log
 _PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
 _LARGEST_WAVEFORM: Final = 2 << 30
+_STREAMS_AT_ONCE: Final = 6  # of a person: as many as browsers ask for
 _ACCESS_DAYS: Final = 30
 _ACCESS_SHOWN: Final = 50
 _SHORTEST_REASON: Final = 5
@@ -129,6 +132,7 @@ class Browser:
         self._sealed = SealedRecordings(bucket)
         self._rate = RateLimit(settings.browse_rate)
         self._readings = Readings()
+        self._streams = AtOnce(_STREAMS_AT_ONCE)
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
         self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
@@ -275,16 +279,13 @@ class Browser:
         self._must_be_sealed(_link(row))
         self._record(request, person.name, "download", row, why=why[:1000])
         key, size = row["key"], row["size"]
-        first = self._bucket.read_range(key, 0, min(_BLOCK, size), size)
-
-        def body() -> Iterator[bytes]:
-            yield first
-            for start in range(_BLOCK, size, _BLOCK):
-                yield self._bucket.read_range(key, start, min(start + _BLOCK, size), size)
-
+        starts = range(0, size, _BLOCK)
+        blocks = (self._bucket.read_range(key, start, min(start + _BLOCK, size), size) for start in starts)
+        body = self._streamed(person, blocks)
+        first = next(body)
         name = _UNSAFE.sub("_", key.rpartition("/")[2])
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
-        return StreamingResponse(body(), headers=headers, media_type="audio/wav")
+        return _Stream(first, body, 200, headers)
 
     # What the player asks for.
 
@@ -328,9 +329,9 @@ class Browser:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         if request.method == "HEAD":
             return Response(headers=headers, media_type="audio/wav")
-        body = self._sent(request, person, link, recording, start=start, end=end)
+        body = self._streamed(person, self._sent(request, person, link, recording, start=start, end=end))
         first = next(body)  # what fails before the first byte is an answer of its own, not one that breaks off
-        return StreamingResponse(_chain(first, body), 206 if asked else 200, headers=headers, media_type="audio/wav")
+        return _Stream(first, body, 206 if asked else 200, headers)
 
     def _sent(
         self, request: Request, person: Person, link: Link, recording: Playable, *, start: int, end: int
@@ -348,6 +349,12 @@ class Browser:
             self._record(request, person.name, "play", link, seconds=seconds, details=details)
             for at in range(begin, stop, _BLOCK):
                 yield recording.read(at, min(at + _BLOCK, stop))
+
+    def _streamed(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
+        with self._streams.one(person.name) as may:
+            if not may:
+                raise HTTPException(429, "You hear or download other recordings now: end one.", {"Retry-After": "5"})
+            yield from blocks
 
     def _may_still_hear(self, request: Request, link: Link) -> bool:
         person = self._sign_in.person(request)
@@ -501,6 +508,23 @@ class Browser:
         return HTMLResponse(self._templates.get_template(template).render(context | values), status)
 
 
+class _Stream(StreamingResponse):
+    """Sends audio whose first block was made already, and ends what makes the rest, also when nobody reads on."""
+
+    def __init__(
+        self, first: bytes, rest: Generator[bytes, None, None], status: int, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(chain([first], rest), status, headers, media_type="audio/wav")
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._rest.close()
+
+
 async def _health(_: Request) -> Response:
     return JSONResponse({"page": "serving"})
 
@@ -521,11 +545,6 @@ def _link(row: Row) -> Link:
         agent_id=row["agent_id"] or "",
         queue_id=row["queue_id"] or "",
     )
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
 
 
 def _page_number(text: str | None) -> int:

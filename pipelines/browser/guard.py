@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -102,6 +103,29 @@ class RateLimit:
             if len(self._left) > _KEYS:
                 self._left.popitem(last=False)
             return wait
+
+
+class AtOnce:
+    """Lets each name do so many things at once. Safe to share between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._now: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, name: str) -> Iterator[bool]:
+        """Give whether this is one of those that may be done, until the block ends."""
+        with self._lock:
+            may = self._now[name] < self._most
+            self._now[name] += may
+        try:
+            yield may
+        finally:
+            with self._lock:
+                self._now[name] -= may
+                if not self._now[name]:
+                    del self._now[name]
 
 
 def _authority(url: str) -> tuple[str | None, int | None]:

@@ -7,6 +7,7 @@ changes, so that a right that is taken away is gone with the next request.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import secrets
 import threading
@@ -114,21 +115,21 @@ class Sessions:
         self._clock = clock
         self._ended: OrderedDict[str, None] = OrderedDict()
 
-    def begin(self, request: Request, name: str, groups: Sequence[str] = ()) -> Response:
-        """Begin a session, and lead to the page that was asked for before it."""
+    def begin(self, request: Request, name: str, groups: Sequence[str] = (), mark: str = "") -> Response:
+        """Begin a session, and lead to the page that was asked for before it; `mark`: what it is good with alone."""
         page = request.session.get("next", "/")
         request.session.clear()
         request.session.update(
-            {"id": secrets.token_urlsafe(16), "at": self._clock(), "name": name, "groups": list(groups)}
+            {"id": secrets.token_urlsafe(16), "at": self._clock(), "name": name, "groups": list(groups), "mark": mark}
         )
         return RedirectResponse(page, 303)
 
-    def current(self, request: Request) -> tuple[str, list[str]] | None:
-        """Return name and groups of who is signed in."""
+    def current(self, request: Request, mark_of: Callable[[str], str] = lambda _: "") -> tuple[str, list[str]] | None:
+        """Return name and groups of who is signed in; nobody if the name's mark is no longer the session's."""
         session = request.session
         if "name" not in session or session["id"] in self._ended or self._clock() - session["at"] > self._seconds:
             return None
-        return session["name"], session["groups"]
+        return (session["name"], session["groups"]) if session.get("mark", "") == mark_of(session["name"]) else None
 
     def end(self, request: Request) -> None:
         """End the session of a request."""
@@ -149,26 +150,32 @@ class ByPassword:
         self._nobody = self._hasher.hash(secrets.token_hex())
         self._hashing = ThreadPoolExecutor(_HASHES_AT_ONCE, thread_name_prefix="hashing")
         self._attempts = RateLimit(_ATTEMPTS_A_MINUTE)
+        self._attempts_on_name = RateLimit(_ATTEMPTS_A_MINUTE)
         self._address = partial(address_of, networks=settings.browse_proxy_addresses)
 
     def person(self, request: Request) -> Person | None:
         """Return who is signed in, as long as the file has them."""
-        found = self._sessions.current(request)
         rules = self._rules.read()
+        found = self._sessions.current(request, partial(_password_mark, rules))
         return rules.person(found[0]) if found and found[0] in rules.users else None
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:
         """Return the form, what takes it, and the way out."""
 
+        def too_many(request: Request, wait: int) -> Response:
+            response = pages.sign_in_form(request, sentence=f"Too many attempts: wait {wait} s.", status=429)
+            response.headers["Retry-After"] = str(wait)
+            return response
+
         async def sign_in(request: Request) -> Response:
             if request.method != "POST":
                 return pages.sign_in_form(request)
-            if wait := self._attempts.take(self._address(request)):
-                response = pages.sign_in_form(request, sentence=f"Too many attempts: wait {wait} s.", status=429)
-                response.headers["Retry-After"] = str(wait)
-                return response
+            if wait := self._attempts.take(_network(self._address(request))):
+                return too_many(request, wait)
             form = await read_form(request)
             name, password = form.get("name", ""), form.get("password", "")
+            if wait := self._attempts_on_name.take(hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()):
+                return too_many(request, wait)
             loop = asyncio.get_running_loop()
             matches = await loop.run_in_executor(self._hashing, self._matches, name, password)
             # A name that nobody has may be a password in the wrong field, and is not kept.
@@ -176,7 +183,7 @@ class ByPassword:
             await run_in_threadpool(pages.signed_in, request, known, failed=not matches)
             if not matches:
                 return pages.sign_in_form(request, sentence=_SENTENCE, status=401)
-            return self._sessions.begin(request, name)
+            return self._sessions.begin(request, name, mark=_password_mark(self._rules.read(), name))
 
         return (Route("/sign-in", sign_in, methods=["GET", "POST"]), _way_out(self._sessions))
 
@@ -328,6 +335,23 @@ def _is_in(request: Request, networks: Sequence[str]) -> bool:
     except ValueError:
         return False
     return any(peer in ip_network(network) for network in networks)
+
+
+def _network(address: str) -> str:
+    """Return what attempts are counted by: an IPv4 address, or the /64 of an IPv6 one, which is one connection's."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return str(found)
+    return str(found.ipv4_mapped or ip_network((found, 64), strict=False))
+
+
+def _password_mark(rules: AccessFile, name: str) -> str:
+    """Return what changes with a person's password; nothing can be learnt from it, as the hash has a random salt."""
+    grant = rules.users.get(name)
+    return hashlib.sha256(((grant and grant.password) or "").encode()).hexdigest()[:32]
 
 
 def _way_out(sessions: Sessions) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from pipelines.archive.keys import access_prefix
 from pipelines.settings import BrowseSettings, SettingsError, load
-from tests.browser.site import PASSWORD, SALES, SUPPORT, Site, fields_of, path_of, tone
+from tests.browser.site import HASHER, ORIGIN, PASSWORD, SALES, SUPPORT, Site, TestClient, fields_of, path_of, tone
 from tests.browser.test_page import SEARCH, audio_of
 
 FOREIGN = "2026112219154001516000000099"
@@ -167,6 +168,31 @@ def test_nobody_is_let_in_without_the_right_password_and_attempts_are_logged(ful
     assert client.get(path_of(full.rows[0]), follow_redirects=False).headers["location"] == "/sign-in"
     codes = [client.post("/sign-in", data={"name": "x", "password": "y"}).status_code for _ in range(12)]
     assert codes[-1] == 429
+
+
+def test_a_changed_password_ends_every_session_with_the_old_one(full: Site) -> None:
+    client = full.client("officer")
+    other = full.client("auditor")
+    path = full.folder / "access.toml"
+    old = tomllib.loads(path.read_text())["users"]["officer"]["password"]
+    path.write_text(path.read_text().replace(old, HASHER.hash("new password")))
+    assert client.get("/", follow_redirects=False).status_code == 303
+    assert other.get("/", follow_redirects=False).status_code == 200
+
+
+def test_passwords_of_one_name_are_not_tried_from_many_addresses(full: Site) -> None:
+    full.settings = {"proxy_addresses": "0.0.0.0/0"}
+    client = TestClient(full.browser().app(), base_url=ORIGIN, headers={"Origin": ORIGIN}, client=("127.0.0.1", 5))
+
+    def attempt(name: str, address: str) -> int:
+        data = {"name": name, "password": "wrong"}
+        return client.post("/sign-in", data=data, headers={"X-Forwarded-For": address}).status_code
+
+    assert [attempt("officer", f"203.0.113.{number}") for number in range(12)] == [401] * 10 + [429] * 2
+    assert attempt("auditor", "203.0.113.200") == 401
+    # One connection has a whole /64 of IPv6.
+    assert [attempt(f"x{number}", f"2001:db8::{number:x}") for number in range(12)] == [401] * 10 + [429] * 2
+    assert attempt("y", "2001:db8:0:1::1") == 401
 
 
 def test_a_session_ends_when_it_is_signed_out_also_for_who_kept_the_cookie(full: Site) -> None:

@@ -95,6 +95,44 @@ def test_everything_else_is_served_while_recordings_are_read(site: Site, monkeyp
     assert held.most == 1, "one reading at once for each person"
 
 
+def test_a_person_hears_few_recordings_at_once_and_others_are_not_kept_waiting(site: Site) -> None:
+    row = site.add(tone(60, 300))
+    site.seal()
+
+    async def visit() -> None:
+        app = site.browser().app()
+        officer, quality = await signed_in(app, "officer"), await signed_in(app, "quality")
+        link = audio_of((await officer.get(path_of(row))).text)
+        begun: list[int] = []
+
+        async def hear_slowly() -> None:
+            async def receive() -> dict[str, Any]:
+                await asyncio.sleep(PATIENCE)
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    begun.append(message["status"])
+                    await asyncio.sleep(PATIENCE)
+
+            cookie = "; ".join(f"{name}={value}" for name, value in officer.cookies.items())
+            headers = [(b"host", b"127.0.0.1:8090"), (b"cookie", cookie.encode())]
+            scope = {"type": "http", "method": "GET", "path": link, "query_string": b"", "headers": headers}
+            await app({**scope, "client": ("127.0.0.1", 1), "root_path": "", "scheme": "http"}, receive, send)
+
+        listeners = [asyncio.create_task(hear_slowly()) for _ in range(6)]
+        await until(lambda: len(begun) == 6)
+        assert begun == [200] * 6
+        assert (await officer.get(link)).status_code == 429
+        assert (await quality.get(audio_of((await quality.get(path_of(row))).text))).status_code == 200
+        for listener in listeners:
+            listener.cancel()
+        await asyncio.gather(*listeners, return_exceptions=True)
+        assert (await officer.get(link)).status_code == 200
+
+    asyncio.run(visit())
+
+
 def test_everything_else_is_served_while_passwords_are_hashed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     row = site.add(tone(1, 300))
     site.seal()
