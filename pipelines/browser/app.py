@@ -248,12 +248,14 @@ class Browser:
         }
         return self._render(
             request, "call.html", person,
-            call=call, links=links, checked=checked, history=self._history(person, call),
+            call=call, links=links, checked=checked, history=self._history(request, person, call),
+            may_see_history=person.has(Role.compliance),
             may_download=person.has(Role.export), days={row["recording_id"]: str(row["date"]) for row in rows},
         )  # fmt: skip
 
-    def _history(self, person: Person, call: CallView) -> list[dict[str, str]] | None:
-        if not person.has(Role.compliance):
+    def _history(self, request: Request, person: Person, call: CallView) -> list[dict[str, str]] | None:
+        # Only when it is asked for: the names of all entries of 31 days are listed.
+        if not person.has(Role.compliance) or "access" not in request.query_params:
             return None
         today = self._clock().date()
         entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=(call.account_id, call.uii)))
@@ -371,9 +373,9 @@ class Browser:
         date = day_of(day)
         rows = self._search.call(date, account_id, uii).to_pylist() if date else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
-        if rows and not visible:
-            self._record(request, person.name, "refused", rows[0], details={"asked": "view"})
         if not visible:
+            # Also where there is no such call: else the time that this takes would tell the one from the other.
+            self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "view"})
             raise HTTPException(404, "There is no such call, or you may not see it.")
         return sorted(visible, key=in_time)
 

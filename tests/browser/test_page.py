@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import struct
 from datetime import timedelta
@@ -316,8 +317,27 @@ def test_every_action_is_in_the_access_log_with_the_seconds_that_were_sent(site:
         (pytest.approx(60, abs=0.01), pytest.approx(120, abs=0.01)),
         (pytest.approx(120, abs=0.01), 130.0),
     ]
-    shown = client.get(path_of(row)).text
+    shown = client.get(f"{path_of(row)}?access=1").text
     assert "listened to 1:00–2:00" in shown
+
+
+def test_the_access_log_is_listed_only_for_who_asks_for_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    client = site.client("officer")
+    listed: list[str] = []
+    listing = site.bucket.list_keys
+
+    def list_keys(start: str, *rest: Any) -> Any:
+        listed.append(start)
+        return listing(start, *rest)
+
+    monkeypatch.setattr(site.bucket, "list_keys", list_keys)
+    text = client.get(path_of(row)).text
+    assert not [start for start in listed if "/access/" in start]
+    link = re.search(r'href="([^"]+)">Show who had access', text)
+    assert link
+    assert "looked at the call" in client.get(html.unescape(link[1])).text
 
 
 def test_what_cannot_be_logged_does_not_happen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

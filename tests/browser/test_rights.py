@@ -49,6 +49,14 @@ def test_a_recording_of_a_whole_call_is_heard_when_all_who_spoke_are_the_teams(s
     assert site.log("refused")
 
 
+def test_a_call_that_does_not_exist_is_answered_and_logged_as_a_hidden_one(full: Site) -> None:
+    client = full.client("seller")
+    hidden = client.get(path_of(full.rows[1]))
+    missing = client.get(path_of(full.rows[1] | {"uii": "2026112219154001516000000055"}))
+    assert (missing.status_code, missing.text.replace("0055", "0099")) == (hidden.status_code, hidden.text)
+    assert [entry.get("uii") for entry in full.log("refused")] == [FOREIGN, None]
+
+
 def test_an_auditor_sees_every_call_and_hears_none(full: Site) -> None:
     client = full.client("auditor")
     assert "2 calls" in client.post("/search", data=SEARCH).text
@@ -103,7 +111,8 @@ def test_two_digits_and_words_are_not_masked(site: Site) -> None:
 def test_only_compliance_sees_the_access_log_and_only_export_downloads(full: Site) -> None:
     row = full.rows[0]
     assert "Access in the last 30 days" not in full.client("quality").get(path_of(row)).text
-    assert "Access in the last 30 days" in full.client("officer").get(path_of(row)).text
+    assert "Access in the last 30 days" not in full.client("quality").get(f"{path_of(row)}?access=1").text
+    assert "Access in the last 30 days" in full.client("officer").get(f"{path_of(row)}?access=1").text
     assert full.client("seller").post("/download", data=fields_of(row) | {"why": "curious"}).status_code == 403
 
 
@@ -113,7 +122,7 @@ def test_a_damaged_entry_of_the_access_log_is_shown_among_the_others(full: Site)
     prefix = access_prefix(full.bucket.prefix, full.moment.date())
     key = max(key for key, _ in full.bucket.list_keys(prefix))
     full.bucket.put(key, b'{"details":[]}', content_type="application/json")
-    text = client.get(path_of(full.rows[0])).text
+    text = client.get(f"{path_of(full.rows[0])}?access=1").text
     assert f"a damaged or altered entry: restore the first version of {key}" in text
     assert "looked at the call" in text
 
