@@ -31,6 +31,7 @@ from dagster import AssetKey, DagsterInstance, DagsterRunStatus, JobDefinition
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageUnavailable
+from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.manifest import canonical_json
 from pipelines.cli.verify import Screen
 from pipelines.compliance.access_log import Access, AccessLog
@@ -227,6 +228,20 @@ def test_an_entry_of_the_access_log_that_is_altered_or_removed_after_sealing_is_
         (str(FIRST), "access_entry_removed", removed),
     }
     assert copy.get(kept)
+
+
+def test_any_sealing_attests_the_access_log_of_the_last_three_utc_days(copy: Copy) -> None:
+    bucket = Bucket(copy.client, copy.bucket, ARCHIVE_PREFIX)
+    now = datetime(FIRST.year, FIRST.month, FIRST.day, 12, tzinfo=UTC) + timedelta(days=40)
+    entry = {"user": "ava", "address": "203.0.113.9", "action": "search"}
+    times = [now - timedelta(days=before) for before in range(5)]
+    for at in times:
+        AccessLog(bucket).record(Access(at=at, **entry))  # type: ignore[arg-type]
+    parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
+    settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
+    seal.seal_day(copy.ledger(), parts, bucket, FIRST, settings=settings, now=now, run_id="again")
+    attested = [len(read_attestations(bucket, seal.ACCESS, at.date())[0]) for at in times]
+    assert attested == [0, 1, 1, 1, 0]
 
 
 def test_swapped_objects_are_both_named_with_whose_bytes_they_hold(copy: Copy) -> None:

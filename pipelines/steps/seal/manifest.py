@@ -9,7 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +35,7 @@ ACCESS = "access"
 """The kind that lists the entries of the access log of a UTC day."""
 
 _ROUNDS = 5
+_ACCESS_DAYS = 3
 _BATCH = 5000
 
 
@@ -151,9 +152,14 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
     """Attest what no attestation names yet, and return how many those are. Manifests last: this run made them."""
     written = 0
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
-    accesses = [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, day))]
-    for kind, found in (*names.items(), *([(ACCESS, accesses)] if accesses else []), (MANIFESTS, manifests)):
-        known, _ = read_attestations(bucket, kind, day)
+    kinds = [(kind, day, found) for kind, found in names.items()]
+    # Days of the access log are of UTC: east of it they end after the date was sealed, so later sealings look again.
+    today = now.astimezone(UTC).date()
+    days = sorted({day, *(today - timedelta(days=before) for before in range(1, _ACCESS_DAYS + 1))})
+    accesses = [(of_day, [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, of_day))]) for of_day in days]
+    kinds += [(ACCESS, of_day, found) for of_day, found in accesses if found]
+    for kind, of_day, found in (*kinds, (MANIFESTS, day, manifests)):
+        known, _ = read_attestations(bucket, kind, of_day)
         fresh = []
         is_key = kind in {MANIFESTS, ACCESS}
         for name in found:
@@ -161,6 +167,6 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
             if relative not in known:
                 body = bucket.get_bytes(name) if is_key else parts.read(name)
                 fresh.append(ObservedObject(relative, len(body), hashlib.sha256(body).hexdigest()))
-        write_attestation(bucket, kind, day, fresh, now=now)
+        write_attestation(bucket, kind, of_day, fresh, now=now)
         written += len(fresh)
     return written
