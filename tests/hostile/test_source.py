@@ -312,7 +312,7 @@ def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # n
     place = f"recordings/date={DAY}/account_id=15300002/layout=stereo/"
     assert all(key.startswith(place) and "/" not in key.removeprefix(place) for key in recordings)
     folders = {key.partition("/")[0] for key in objects}
-    assert folders <= {"recordings", "manifests", "witnesses", "catalog", "ledger", "probes", "quarantine"}
+    assert folders <= {"recordings", "manifests", "witnesses", "catalog", "calls", "ledger", "probes", "quarantine"}
 
     assert canary.connections == 0
     authorized = {name for asked in source.asked for name in ("authorization", "x-auth-token") if name in asked.headers}
