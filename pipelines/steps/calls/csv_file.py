@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from datetime import date, datetime
 from typing import TextIO
 
@@ -11,19 +12,19 @@ import pyarrow as pa
 from pipelines.steps.calls.table import SEPARATOR
 
 _BATCH = 1000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# The sign of a formula, also full-width, where a cell begins or begins for who splits at semicolons; spreadsheets skip
+# the blanks before it.
+_FORMULA = re.compile(r"((?:^|;)[ \n\x0b\x0c\ufeff\xa0]*)(?=[=+\-@\t\r\uff1d\uff0b\uff0d\uff20])")
 
 
 def csv_cell(value: object) -> object:
-    """Return a value as a cell. A text that a spreadsheet could take for a formula gets a leading apostrophe."""
+    """Return a value as a cell. What a spreadsheet could take for a formula gets an apostrophe before it."""
     if isinstance(value, list):
         value = SEPARATOR.join(map(str, value))
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     if isinstance(value, str):
-        # Excel skips what comes before the sign; a NUL ends a cell for some.
-        text = value.replace("\x00", "")
-        return f"'{text}" if text.lstrip(" \n\x0b\x0c\ufeff").startswith(_FORMULA) else text
+        return _FORMULA.sub(r"\1'", value.replace("\x00", ""))  # a NUL ends a cell for some
     return value
 
 
