@@ -355,7 +355,11 @@ class Browser:
     def _streamed(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
         with self._streams.one(person.name) as may:
             if not may:
-                raise HTTPException(429, "You hear or download other recordings now: end one.", {"Retry-After": "5"})
+                raise HTTPException(
+                    429,
+                    f"You are already playing or downloading {_STREAMS_AT_ONCE} recordings: stop one and try again.",
+                    {"Retry-After": "5"},
+                )
             yield from blocks
 
     def _may_still_hear(self, request: Request, link: Link) -> bool:
@@ -397,7 +401,7 @@ class Browser:
         except LinkExpired:
             raise HTTPException(403, "This link has expired: load the call's page again.") from None
         except LinkInvalid:
-            raise HTTPException(403, "This link is not good, or was made for somebody else.") from None
+            raise HTTPException(403, "This link is not valid, or was made for somebody else.") from None
         if not is_recording_key(self._bucket, link.key):
             raise HTTPException(404, "There is no such recording.")
         if not person.may_hear(asdict(link)):
@@ -409,7 +413,9 @@ class Browser:
         day = day_of(link.day)
         if day is None or not self._sealed.has(day, asdict(link)):
             raise HTTPException(
-                409, "This recording is not in the sealed manifest of its date as the table calls says."
+                409,
+                "The table of calls and the sealed manifest of this date disagree about this recording, so it is not "
+                "played or downloaded: verify the date.",
             )
 
     def _opened(self, link: Link) -> Playable:
@@ -490,7 +496,7 @@ class Browser:
         if isinstance(error, KeyMissing):
             return self._failed(request, 404, "The recording was archived, and nothing is stored there now.")
         if isinstance(error, StoreDamaged):
-            return self._failed(request, 409, "The archive holds something else than was sealed; verify that date.")
+            return self._failed(request, 409, "What the archive holds is not what was sealed: verify this date.")
         return self._failed(request, 503, "The archive does not answer, so nothing was done; try again later.")
 
     def _on_settings_error(self, request: Request, error: Exception) -> Response:

@@ -112,8 +112,8 @@ def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row, *, now:
         entry = entries[0]
         if _fingerprint(entry) != _fingerprint(row):
             return differs(
-                f"The table calls says something else of this recording than {where}: materialize calls of {day} "
-                "again, and find out who altered it."
+                f"The table of calls and {where} disagree about this recording: materialize calls for {day} again "
+                "and find out who altered the table."
             )
         problem = verifier.problem(bucket, manifest.key, manifest.sha256) if verifier else None
         if problem is not None:

@@ -211,5 +211,5 @@ def found_sentence(calls: int, *, more: bool, not_held: int) -> str:
     """Return how many calls a page shows, and how many of their recordings are not held."""
     if not calls:
         return "No call matches."
-    text = f"The newest {number(calls, 'call')}" if more else number(calls, "call")
+    text = f"{number(calls, 'call')} on this page" if more else number(calls, "call")
     return f"{text}, {number(not_held, 'recording')} not held" if not_held else text

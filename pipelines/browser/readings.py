@@ -41,7 +41,11 @@ class Readings:
         """
         lock, count = self._turns.get(reading.person, (asyncio.Lock(), 0))
         if count >= _MOST_OF_A_PERSON:
-            raise HTTPException(503, "You read other recordings now: try again in a minute.", {"Retry-After": "60"})
+            raise HTTPException(
+                503,
+                "Other waveforms or checks of yours are still running: try again in a minute.",
+                {"Retry-After": "60"},
+            )
         self._turns[reading.person] = lock, count + 1
         try:
             async with lock:

@@ -289,7 +289,10 @@ class ByOpenId:
             name = claims.get(self._settings.browse_oidc_user_claim)
             if not isinstance(name, str) or not name or claims.get("email_verified") is False:
                 return pages.message(
-                    request, 403, "Not signed in", "The identity provider gave no name, or an address not verified."
+                    request,
+                    403,
+                    "Not signed in",
+                    "The identity provider sent no user name, or an e-mail address that is not verified.",
                 )
             known = self._rules.read().groups
             listed = claims.get(self._settings.browse_oidc_groups_claim) or []

@@ -28,10 +28,10 @@ from pipelines.steps.check.verdict import Verdict
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
 _SUMS = {
     "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
-    "held": ("recordings_held", "Recordings archived as they were stored"),
+    "held": ("recordings_held", "Recordings archived and still as they were stored"),
     "held_bytes": ("held_bytes", "Bytes of these"),
     "waiting": ("recordings_waiting", "Recordings whose next attempt is not due yet"),
-    "late": ("recordings_overdue", "Recordings that should have been tried, or were tried for too long"),
+    "late": ("recordings_overdue", "Recordings whose next attempt is overdue, or that have been retried for too long"),
     "accepted_losses": ("recordings_accepted_as_lost", "Lost recordings whose loss was accepted"),
 }
 
