@@ -7,21 +7,19 @@ from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.table import calls_of, write_calls
 from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
+from tests.memory_bucket import a_bucket
 from tests.pipeline.test_rows import DAY, FIRST, Book, a_row
 
 NEXT = DAY + timedelta(days=1)
@@ -35,22 +33,6 @@ def book(tmp_path: Path) -> Book:
 
 def options(zone: str = "UTC", first: date = FIRST) -> StorageSettings:
     return StorageSettings(archive_bucket="archive", archive_timezone=zone, archive_start_date=first)
-
-
-def a_bucket() -> Any:
-    """A bucket in memory that has nothing but what was put there."""
-    objects: dict[str, bytes] = {}
-
-    def get(key: str) -> bytes:
-        if key not in objects:
-            raise KeyMissing(key)
-        return objects[key]
-
-    bucket = Mock(spec=Bucket, prefix="")
-    bucket.list_keys.return_value = []
-    bucket.get_bytes.side_effect = get
-    bucket.put.side_effect = lambda key, body, **_: objects.update({key: body})
-    return bucket
 
 
 def calls(book: Book, day: date = DAY, settings: StorageSettings | None = None) -> list[dict[str, Any]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 from unittest.mock import Mock
@@ -13,40 +12,17 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing, StorageUnavailable
+from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import calls_key
-from pipelines.archive.listing import Listed
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls import search as search_module
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.numbers import to_e164
 from pipelines.steps.calls.search import CallSearch, Query
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
+from tests.memory_bucket import a_bucket
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
-
-
-def a_bucket() -> Any:
-    """A bucket in memory."""
-    objects: dict[str, bytes] = {}
-
-    def get(key: str) -> bytes:
-        if key not in objects:
-            raise KeyMissing(key)
-        return objects[key]
-
-    def listed(start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
-        for key in sorted(key for key in objects if key.startswith(start) and key > after):
-            yield key, Listed(len(objects[key]), hashlib.sha256(objects[key]).hexdigest())
-
-    bucket = Mock(spec=Bucket, prefix="")
-    bucket.name = "archive"
-    bucket.list_keys.side_effect = listed
-    bucket.get_bytes.side_effect = get
-    bucket.read_range.side_effect = lambda key, start, end, _size: get(key)[start:end]
-    bucket.put.side_effect = lambda key, body, **_: objects.update({key: body})
-    return bucket
 
 
 def store(bucket: Any, day: date, numbers: Sequence[str], region: str) -> None:

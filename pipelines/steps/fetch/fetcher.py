@@ -210,10 +210,9 @@ class Fetcher:
     def _write(self) -> None:
         try:
             self.ledger.append_states(self._unwritten)
-        except Exception:
-            raise
-        except BaseException:  # terminated at this very moment: write them all the same, then end
-            self.ledger.append_states(self._unwritten)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # terminated at this very moment: write them all the same, then end
+                self.ledger.append_states(self._unwritten)
             raise
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
         self._unwritten, self._written_at = [], self.attempt.clock()
