@@ -5,7 +5,6 @@ becomes of odd audio: any codec and any number of channels is audio. Formats: RI
 BW64 (EBU Tech 3306, ITU-R BS.2088), WAVE_FORMAT_EXTENSIBLE, any codec tag.
 """
 
-import codecs
 import os
 import struct
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ _UNKNOWN_SOX = range(0x7FFFE000, 0x7FFFFFFF)
 _STREAMED = 0x7FFFE000  # a size from here on that is not met comes from a writer that did not know the size
 _EXTENSIBLE = 0xFFFE
 _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second follow from the frame
-_SNIFF = 512
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
 
@@ -56,8 +54,8 @@ class WavInfo:
 class NotARecording(ValueError):  # noqa: N818 - the glossary's word
     """What was received holds no recognizable audio.
 
-    `reason` is one of empty_body, html_body, json_body, text_body, mp3_body, not_riff, not_wave, no_fmt, bad_fmt,
-    no_data, header_only, cut_off (before any audio).
+    `reason` is one of empty_body, not_riff, not_wave, no_fmt, bad_fmt, no_data, header_only, cut_off (before any
+    audio).
     """
 
     def __init__(self, reason: str, sentence: str) -> None:
@@ -148,12 +146,12 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     """
     if size == 0:
         raise NotARecording("empty_body", "The source sent an empty body")
-    head = _read_exactly(stream, 0, min(size, _SNIFF))
+    head = _read_exactly(stream, 0, min(size, 12))
     magic = head[:4]
     if magic not in _MAGICS:
         if any(whole.startswith(magic) for whole in _MAGICS):
             raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
-        raise _not_riff(head)
+        raise NotARecording("not_riff", "What the source sent does not begin as a WAV does")
     if size < 12:
         raise NotARecording("cut_off", "The WAV ends inside its first header")
     if head[8:12] != b"WAVE":
@@ -161,20 +159,6 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     order = _MAGICS[magic]
     (declared,) = struct.unpack(f"{order}I", head[4:8])
     return order, None if declared in {0, _UNKNOWN32} or declared in _UNKNOWN_SOX else 8 + declared
-
-
-def _not_riff(head: bytes) -> NotARecording:
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if text.startswith(b"<"):
-        return NotARecording("html_body", "The source sent a web page or XML instead of a recording")
-    if text.startswith((b"{", b"[")):
-        return NotARecording("json_body", "The source sent JSON instead of a recording")
-    if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
-        return NotARecording("mp3_body", "The source sent an MP3; the User-Agent must not look like a browser")
-    characters = codecs.getincrementaldecoder("utf-8")("replace").decode(head)  # the last one may be cut
-    if "\ufffd" not in characters and all(each.isprintable() or each.isspace() for each in characters):
-        return NotARecording("text_body", "The source sent text instead of a recording")
-    return NotARecording("not_riff", "What the source sent does not begin as a WAV does")
 
 
 def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:

@@ -36,12 +36,9 @@ class SourceRefused(SourceError):
         status: the HTTP status of the answer.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, status: int = 0) -> None:  # a copy sets the status afterwards
         super().__init__(message)
         self.status = status
-
-    def __reduce__(self) -> tuple[object, ...]:  # keyword-only arguments do not survive pickling by themselves
-        return _rebuild_refused, (type(self), str(self), self.status)
 
 
 class CredentialsRefused(SourceRefused):
@@ -90,7 +87,3 @@ def shown_url(url: httpx.URL | str) -> str:
     host = f"[{host}]" if ":" in host else host
     path = parsed.raw_path.partition(b"?")[0].decode("ascii")  # still encoded, so that it holds no line break
     return f"{parsed.scheme}://{host}{port}{path}"
-
-
-def _rebuild_refused(kind: type[SourceRefused], message: str, status: int) -> SourceRefused:
-    return kind(message, status=status)
