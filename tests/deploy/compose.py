@@ -40,10 +40,13 @@ def config(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
-                if not (file.parent / source).is_file():
-                    raise ComposeError(f"{name} mounts {source}, which is no file")
+                if not (file.parent / source).exists():
+                    raise ComposeError(f"{name} mounts {source}, which is not there")
             elif source not in read.get("volumes", {}):
                 raise ComposeError(f"{name} mounts {source}, which is no volume of the file")
+        for network in service.get("networks", ()):
+            if network not in {"default", *read.get("networks", {})}:
+                raise ComposeError(f"{name} is in {network}, which is no network of the file")
         for secret in service.get("secrets", ()):
             if secret not in read.get("secrets", {}):
                 raise ComposeError(f"{name} needs {secret}, which is no secret of the file")

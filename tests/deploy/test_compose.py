@@ -13,7 +13,8 @@ import yaml
 from dagster import DagsterInstance
 from dotenv import dotenv_values
 
-from pipelines.settings import ReceiverSettings, Settings
+from pipelines.browser.people import read_access_file
+from pipelines.settings import BrowseSettings, ReceiverSettings, Settings, load
 from tests.deploy import compose
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,11 @@ PROXY = {
     "UI_SITE": "archive.example.com",
     "VIEW_SITE": "view.example.com",
     "RECEIVER_SITE": "events.example.com",
+    "CALLS_SITE": "calls.example.com",
     "UI_PASSWORD_HASH": "$2a$14$hash",
     "VIEW_PASSWORD_HASH": "$2a$14$hash",
 }
+EXAMPLES = ("proxy.example", "environment.example", "browse.environment.example")
 OF_DAGSTER = ("init", "code", "webserver", "viewer", "daemon")
 
 
@@ -67,13 +70,14 @@ def test_each_service_starts_after_what_it_needs(services: dict[str, dict[str, A
         "viewer": {"code": "service_healthy"},
         "daemon": {"code": "service_healthy"},
         "receiver": {},
-        "proxy": {"webserver": "", "viewer": "", "receiver": ""},
+        "browse": {},
+        "proxy": {"webserver": "", "viewer": "", "receiver": "", "browse": ""},
     }
 
 
 def test_one_daemon_and_one_read_only_web_server_run_programs_that_exist(services: dict[str, dict[str, Any]]) -> None:
     commands = {name: one["command"] for name, one in services.items() if "command" in one}
-    assert set(commands) == {*OF_DAGSTER, "receiver"}
+    assert set(commands) == {*OF_DAGSTER, "receiver", "browse"}
     assert [name for name, one in commands.items() if one[0] == "dagster-daemon"] == ["daemon"]
     assert [name for name, one in commands.items() if "--read-only" in one] == ["viewer"]
     for name, command in commands.items():
@@ -90,7 +94,7 @@ def test_what_must_last_is_on_a_volume_and_the_rest_is_read_only(services: dict[
     assert {one for one in used if not one.startswith(".")} == set(volumes)
     for name in ("code", "receiver"):
         assert "events:/events" in services[name]["volumes"]
-    for name in (*OF_DAGSTER, "receiver", "proxy"):
+    for name in (*OF_DAGSTER, "receiver", "browse", "proxy"):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
     for name in OF_DAGSTER:
@@ -103,11 +107,34 @@ def test_the_folder_of_events_is_the_images_users_own() -> None:
 
 def test_every_secret_is_in_a_file_outside_of_git(services: dict[str, dict[str, Any]]) -> None:
     ignored = (FOLDER / ".gitignore").read_text().split()
-    assert set(ignored) == {".env", "environment", "postgres_password"}
-    assert {one["env_file"] for one in services.values() if "env_file" in one} == {"environment"}
-    examples = {**dotenv_values(FOLDER / "proxy.example"), **dotenv_values(FOLDER / "environment.example")}
+    assert set(ignored) == {".env", "access/access.toml", "browse.environment", "environment", "postgres_password"}
+    files = {name: one["env_file"] for name, one in services.items() if "env_file" in one}
+    assert files == dict.fromkeys((*OF_DAGSTER, "receiver"), "environment") | {"browse": "browse.environment"}
+    examples = [dotenv_values(FOLDER / name) for name in EXAMPLES]
     for name in ("EVENTS_PASSWORD", "RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_SECRET", "AWS_SECRET_ACCESS_KEY"):
-        assert examples[name] == ""
+        assert {example[name] for example in examples if name in example} == {""}
+
+
+def test_the_page_with_calls_knows_no_secret_of_the_others_and_only_the_proxy_reaches_it(
+    services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert services["browse"]["networks"] == ["calls"]
+    assert [name for name, one in services.items() if "calls" in one.get("networks", ())] == ["browse", "proxy"]
+    named = dotenv_values(FOLDER / "browse.environment.example")
+    assert set(named) <= {name.upper() for name in BrowseSettings.model_fields} | {
+        one for one in named if "AWS_" in one
+    }
+    given = {name: value or "eu-central-1" for name, value in named.items()} | {"BROWSE_SECRET": "s" * 64}
+    monkeypatch.chdir(tmp_path)
+    for name, value in (given | services["browse"]["environment"]).items():
+        monkeypatch.setenv(name, value)
+    settings = load(BrowseSettings)
+    assert (settings.browse_auth, settings.browse_origin) == ("password", "https://calls.example.com")
+    folder = services["browse"]["volumes"][0].split(":")[1]
+    assert str(settings.browse_access_file) == f"{folder}/access.toml"
+    assert read_access_file(FOLDER / "access" / "access.example.toml").users["m_weber"].roles
+    assert services["proxy"]["environment"]["CALLS_ADDRESS"] == f"browse:{settings.browse_port}"
+    assert services["code"]["environment"] == {"BROWSE_URL": settings.browse_origin}
 
 
 def test_the_example_of_the_environment_names_settings_that_exist() -> None:
@@ -119,12 +146,14 @@ def test_the_example_of_the_environment_names_settings_that_exist() -> None:
 
 def test_the_proxy_has_the_files_that_are_tested_with_a_real_caddy(services: dict[str, dict[str, Any]]) -> None:
     mounted = [one.split(":") for one in services["proxy"]["volumes"] if one.startswith(".")]
+    assert all((FOLDER / source).is_file() for source, *_ in mounted)
     assert {source: target for source, target, _ in mounted} == {
         "./Caddyfile": "/etc/caddy/Caddyfile",
         "../ui/Caddyfile": "/etc/caddy/sites/ui",
         "../receiver/Caddyfile": "/etc/caddy/sites/receiver",
+        "../browse/Caddyfile": "/etc/caddy/sites/browse",
     }
-    read = {name for file in ("ui", "receiver") for name in _variables(ROOT / "deploy" / file / "Caddyfile")}
+    read = {name for file in ("ui", "receiver", "browse") for name in _variables(ROOT / "deploy" / file / "Caddyfile")}
     assert set(services["proxy"]["environment"]) == read
     assert services["proxy"]["environment"]["UI_PASSWORD_HASH"] == "$2a$14$hash"
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
+
+from tests.deploy.proxies import PROXIES, proxy
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "ui"
 EVERYTHING, VIEWERS = "archive.example.com", "view.archive.example.com"
@@ -48,55 +45,26 @@ def dagster() -> Iterator[str]:
     server.server_close()
 
 
-def nginx(folder: Path, port: int, text: str) -> tuple[list[str], dict[str, str]]:
-    text = re.sub(r"listen 443 ssl", f"listen 127.0.0.1:{port}", re.sub(r"ssl_\w+ .*", "", text))
-    text = text.replace("/etc/nginx/htpasswd", str(folder))
+@pytest.fixture(scope="module", params=PROXIES)
+def ui(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp(request.param)
     (folder / EVERYTHING).write_text("operator:{PLAIN}secret\n")
     (folder / VIEWERS).write_text("viewer:{PLAIN}secret\n")
-    temporary = "".join(f"{one}_temp_path {folder};" for one in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
-    (folder / "conf").write_text(
-        f"{user} daemon off; pid {folder}/pid; error_log {folder}/log; events {{}}"
-        f" http {{ access_log off; {temporary}\n{text}\n}}"
-    )
-    return ["nginx", "-e", str(folder / "log"), "-c", str(folder / "conf")], {}
-
-
-def caddy(folder: Path, port: int, text: str) -> tuple[list[str], dict[str, str]]:
-    text = re.sub(r"^\{\$\w+_SITE:(.*)\} \{", rf"http://\1:{port} {{\n\tbind 127.0.0.1", text, flags=re.MULTILINE)
-    (folder / "conf").write_text(f"{{\n\tadmin off\n}}\n{text}")
-    variables = {"UI_PASSWORD_HASH": HASH, "VIEW_PASSWORD_HASH": HASH, "HOME": str(folder)}
-    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "conf")], variables
-
-
-@pytest.fixture(scope="module", params=[("nginx.conf", nginx), ("Caddyfile", caddy)], ids=["nginx", "Caddy"])
-def ui(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    name, proxy = request.param
-    path = os.environ["PATH"] + ":/usr/sbin"
-    if shutil.which(proxy.__name__, path=path) is None:
-        pytest.skip(f"{proxy.__name__} is not installed")
-    folder = tmp_path_factory.mktemp(proxy.__name__)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with ExitStack() as stack:
-        everything, viewers = stack.enter_context(dagster()), stack.enter_context(dagster())
-        text = (FOLDER / name).read_text().replace("127.0.0.1:3000", everything).replace("127.0.0.1:3001", viewers)
-        command, variables = proxy(folder, port, text)
-        with (folder / "output").open("wb") as output:
-            process = subprocess.Popen(
-                command, env={"PATH": path, **variables}, stdout=output, stderr=subprocess.STDOUT
-            )
-        stack.callback(process.wait, 20)
-        stack.callback(process.terminate)
-        transport = httpx.HTTPTransport(retries=8)  # it takes a moment to listen
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            transport=transport,
+    hashes = {"UI_PASSWORD_HASH": HASH, "VIEW_PASSWORD_HASH": HASH}
+    with (
+        dagster() as everything,
+        dagster() as viewers,
+        proxy(
+            request.param, folder, FOLDER, {"127.0.0.1:3000": everything, "127.0.0.1:3001": viewers}, **hashes
+        ) as address,
+        httpx.Client(
+            base_url=address,
             headers={"Host": EVERYTHING, "Everything": everything, "Viewers": viewers},
             auth=("operator", "secret"),
             timeout=30,
-        ) as client:
-            yield client
+        ) as client,
+    ):
+        yield client
 
 
 OWN = {"Sec-Fetch-Site": "same-origin", "Origin": f"https://{EVERYTHING}"}

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import yaml
 
 from pipelines.events.files import LocalEvents
 from pipelines.settings import ReceiverSettings
+from tests.deploy.proxies import PROXIES, proxy
 from tests.events.conftest import stored_calls
 from tests.events.receivers import AUTHORIZATION, ReceiverProcess, event
 
@@ -54,50 +51,22 @@ def test_the_page_shows_the_proxies_that_are_shipped_and_tested_here() -> None:
         assert f"\n{(FOLDER / name).read_text()}```\n" in docs
 
 
-def nginx(folder: Path, port: int, upstream: int) -> list[str]:
-    text = (FOLDER / "nginx.conf").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
-    text = re.sub(r"listen 443 ssl", f"listen 127.0.0.1:{port}", re.sub(r"ssl_\w+ .*", "", text))
-    text = text.replace("/var/log/nginx", str(folder))
-    temporary = "".join(f"{one}_temp_path {folder};" for one in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    head = f"daemon off; pid {folder}/pid; error_log {folder}/start.log; events {{}}"
-    (folder / "conf").write_text(f"{head} http {{ {temporary}\n{text}\n}}")
-    return ["nginx", "-e", str(folder / "start.log"), "-c", str(folder / "conf")]
-
-
-def caddy(folder: Path, port: int, upstream: int) -> list[str]:
-    text = (FOLDER / "Caddyfile").read_text().replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
-    text = text.replace("{$RECEIVER_SITE:events.example.com}", f"http://127.0.0.1:{port}")
-    (folder / "conf").write_text(f"{{\n admin off\n}}\n{text}")
-    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "conf")]
-
-
-@pytest.mark.parametrize("proxy", [nginx, caddy])
-def test_a_proxy_passes_events_alone_and_logs_no_query(proxy: Any, place: Path, tmp_path: Path) -> None:
-    if shutil.which(proxy.__name__) is None:
-        pytest.skip(f"{proxy.__name__} is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with ReceiverProcess(place) as receiver:
-        command = proxy(tmp_path, port, receiver.port)
-        log = tmp_path / "output"
-        environment = {"PATH": os.environ["PATH"] + ":/usr/sbin", "HOME": str(tmp_path)}
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            transport = httpx.HTTPTransport(retries=8)  # it takes a moment to listen
-            with httpx.Client(transport=transport, headers={"Authorization": AUTHORIZATION}, timeout=30) as client:
-                told = {name: value or "" for name, value in event(7).items()}
-                answers = [
-                    client.post(f"{address}/events", params=told).status_code,
-                    client.post(f"{address}/events", json=event(8)).status_code,
-                    client.get(f"{address}/health").status_code,
-                    client.post(f"{address}/events/", json=event(9)).status_code,
-                ]
-            assert answers == [200, 200, 404, 404], log.read_text()
-        finally:
-            process.terminate()
-            process.wait(20)
+@pytest.mark.parametrize("program", PROXIES)
+def test_a_proxy_passes_events_alone_and_logs_no_query(program: str, place: Path, tmp_path: Path) -> None:
+    headers = {"Authorization": AUTHORIZATION, "Host": "events.example.com"}
+    with (
+        ReceiverProcess(place) as receiver,
+        proxy(program, tmp_path, FOLDER, {"127.0.0.1:8080": f"127.0.0.1:{receiver.port}"}) as address,
+        httpx.Client(base_url=address, headers=headers, timeout=30) as client,
+    ):
+        told = {name: value or "" for name, value in event(7).items()}
+        answers = [
+            client.post("/events", params=told).status_code,
+            client.post("/events", json=event(8)).status_code,
+            client.get("/health").status_code,
+            client.post("/events/", json=event(9)).status_code,
+        ]
+        assert answers == [200, 200, 404, 404], (tmp_path / "output").read_text()
     assert stored_calls(LocalEvents(place)) == [event(7)["call_id"], event(8)["call_id"]]
     written = "".join(one.read_text(errors="replace") for one in tmp_path.glob("*") if one.is_file())
     assert event(7)["ani"] not in written

@@ -1,0 +1,104 @@
+"""deploy/browse: its files name what there is, and what reaches the page through the real nginx and the real Caddy."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+import yaml
+
+from pipelines.settings import BrowseSettings
+from tests.deploy.proxies import PROXIES, proxy
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "browse"
+BLOCK, BLOCKS = bytes(1 << 20), 64
+
+
+class Page(BaseHTTPRequestHandler):
+    """Repeats the headers it was sent, or sends a long recording and counts its blocks."""
+
+    sent = 0
+
+    def do_GET(self) -> None:
+        audio = self.path.startswith("/audio/")
+        body = "".join(f"{name}: {value}\n" for name, value in self.headers.items()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BLOCK) * BLOCKS if audio else len(body)))
+        self.end_headers()
+        with suppress(OSError):  # the person left
+            for block in [BLOCK] * BLOCKS if audio else [body]:
+                self.wfile.write(block)
+                Page.sent += 1
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def page(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, Path]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    upstreams = {"127.0.0.1:8090": f"127.0.0.1:{server.server_port}"}
+    with (
+        proxy(request.param, folder, FOLDER, upstreams) as address,
+        httpx.Client(base_url=address, headers={"Host": "calls.example.com"}, timeout=30) as client,
+    ):
+        yield client, folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_setting_that_a_file_names_exists() -> None:
+    known = {name.upper() for name in BrowseSettings.model_fields}
+    for file in FOLDER.iterdir():
+        assert set(re.findall(r"\b(?:BROWSE|ARCHIVE)_[A-Z_]+\b", file.read_text())) <= known, file
+
+
+def test_the_cluster_runs_one_page_without_rights_it_does_not_need() -> None:
+    deployment, service = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    compose = yaml.safe_load((FOLDER.parent / "compose" / "compose.yaml").read_text())["services"]["browse"]
+    assert deployment["spec"]["replicas"] == 1
+    assert container["command"] == compose["command"]
+    assert compose["image"] == f"${{ARCHIVE_IMAGE:-{container['image']}}}"
+    assert container["securityContext"]["readOnlyRootFilesystem"] is spec["securityContext"]["runAsNonRoot"] is True
+    given = {one["name"]: one["value"] for one in container["env"]}
+    assert {name: compose["environment"][name] for name in given} == given
+    assert given["BROWSE_ACCESS_FILE"].startswith(container["volumeMounts"][0]["mountPath"])
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in spec["volumes"]}
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels == deployment["spec"]["selector"]["matchLabels"]
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    assert str(container["ports"][0]["containerPort"]) == given["BROWSE_PORT"]
+
+
+def test_a_browser_cannot_say_who_it_is_or_where_it_is_from(page: tuple[httpx.Client, Path]) -> None:
+    forged = ["X-Forwarded-User", "X-Forwarded-Groups", "X-Browse-Secret", "X-Forwarded-For"]
+    arrived = page[0].get("/", headers=dict.fromkeys(forged, "198.51.100.7")).text
+    assert "198.51.100.7" not in arrived
+    assert "\nX-Forwarded-For: 127.0.0.1\n" in f"\n{arrived}"
+    assert "\nHost: calls.example.com\n" in f"\n{arrived}"
+
+
+def test_audio_is_fetched_as_it_is_heard_and_not_ahead(page: tuple[httpx.Client, Path]) -> None:
+    Page.sent = 0
+    with page[0].stream("GET", "/audio/1") as answer:
+        for _, _ in zip(range(50), answer.iter_raw(1 << 14), strict=False):
+            time.sleep(0.05)
+        assert 0 < Page.sent < BLOCKS / 2
+
+
+def test_no_request_is_logged(page: tuple[httpx.Client, Path]) -> None:
+    page[0].get("/", params={"number": "6025550142"})
+    assert not [one for one in page[1].iterdir() if one.is_file() and b"6025550142" in one.read_bytes()]
