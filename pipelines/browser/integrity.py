@@ -115,7 +115,7 @@ def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row, *, now:
                 f"The table of calls and {where} disagree about this recording: materialize calls for {day} again "
                 "and find out who altered the table."
             )
-        problem = verifier.problem(bucket, manifest.key, manifest.sha256) if verifier else None
+        problem = verifier.problem(bucket, manifest) if verifier else None
         if problem is not None:
             return differs(f"The signature of {where} is not good: {problem}.")
         found = bucket.hash_object(entry["key"])

@@ -37,7 +37,15 @@ from pipelines.archive.proof.manifest import (
     read_manifest,
     seal,
 )
-from pipelines.archive.proof.signature import KeyUnusable, Verifier, local_signer, sign_manifest, statement
+from pipelines.archive.proof.signature import (
+    FIRST_FORMAT,
+    KeyUnusable,
+    Verifier,
+    local_signer,
+    sign_manifest,
+    signed_statement,
+)
+from tests.memory_bucket import a_bucket
 
 DAY = date(2020, 7, 30)
 NOON = datetime(2020, 8, 1, 12, tzinfo=UTC)
@@ -108,10 +116,11 @@ def test_canonical_json_has_no_blanks_and_keeps_scripts() -> None:
 
 def test_the_first_manifest_holds_everything_asked_of_it(bucket: Bucket) -> None:
     sealed = do_seal(bucket, entry("b"), entry("a", status="missing", reason="not_found", key=None))
-    assert sealed == Sealed(manifest_key(bucket.prefix, DAY, 1), 1, sealed.sha256, unchanged=False)
+    held = document(bucket, sealed)
+    root = held["merkle_root"]
+    assert sealed == Sealed(manifest_key(bucket.prefix, DAY, 1), 1, sealed.sha256, root, unchanged=False)
     body = bucket.get_bytes(sealed.key)
     assert sha256(body).hexdigest() == sealed.sha256
-    held = document(bucket, sealed)
     assert canonical_json(held) == body
     assert [one["recording_id"] for one in held["entries"]] == ["1/a", "1/b"]
     assert set(held["entries"][0]) == set(ManifestEntry._fields)
@@ -301,15 +310,71 @@ def test_a_signature_lies_beside_its_manifest_is_made_once_and_is_proved(bucket:
     sign_manifest(bucket, signer, sealed)
     assert bucket.get_bytes(f"{sealed.key}.sig") == body
     assert read_chain(bucket, DAY, verifier=verifier).problems == []
-    assert json.loads(body)["statement"] == (
-        f"ringcx-archive/manifest-signature/1\nmanifests/date=2020-07-30/manifest-1.json\n{sealed.sha256}\n"
-    )
-    assert len(statement(bucket.prefix, sealed.key, sealed.sha256)) < 4096, "KMS signs no more"
+    said = json.loads(body)["statement"]
+    assert said.splitlines() == [
+        "ringcx-archive/manifest-signature/2",
+        "manifests/date=2020-07-30/manifest-1.json",
+        sealed.sha256,
+        document(bucket, sealed)["merkle_root"],
+    ]
+    assert len(said) < 4096, "KMS signs no more"
     # A signature is no manifest: it takes no number, and the next one does not mind it.
     assert do_seal(bucket, entry("b")).number == 2
     # The newest must be signed; an older one that never was is vouched for by the chain.
     (missing,) = (one.sentence for one in read_chain(bucket, DAY, verifier=verifier).problems)
     assert "manifest-2.json.sig was removed" in missing
+
+
+def test_a_signature_of_an_earlier_version_stays_valid_with_a_root_and_without(bucket: Bucket, tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    own, public = keys_of(key, tmp_path)
+    signer, verifier = local_signer(own), Verifier.read(public)
+    for number, name in enumerate("ab", start=1):
+        sealed = do_seal(bucket, entry(name))
+        if number == 1:
+            written = document(bucket, sealed)
+            del written["merkle_root"]
+            overwrite(bucket, sealed.key, canonical_json(written))
+        head = read_manifest(bucket, DAY, number)
+        text = signed_statement(bucket.prefix, head, {"format": FIRST_FORMAT})
+        assert text.decode().splitlines()[0] == "ringcx-archive/manifest-signature/1"
+        assert text.count(b"\n") == 3
+        sign_manifest(bucket, replace(signer, sign=lambda _, text=text: key.sign(text)), sealed)
+        stored = json.loads(bucket.get_bytes(signature_key(sealed.key)))
+        first = stored | {"format": FIRST_FORMAT, "statement": text.decode()}
+        overwrite(bucket, signature_key(sealed.key), canonical_json(first))
+        assert verifier.problem(bucket, head) is None
+        overwrite(bucket, signature_key(sealed.key), canonical_json(stored))
+        assert "does not sign" in str(verifier.problem(bucket, head))
+
+
+@given(st.integers(1, 40))
+def test_the_root_of_a_manifest_is_that_of_its_entries_as_rfc_6962_defines_it(count: int) -> None:
+    bucket = a_bucket()
+    bucket.is_amazon, bucket.put_new.side_effect = True, bucket.put.side_effect
+    names = [f'{number:03}"}},{{"account_id":"' for number in range(count)]
+    sealed = do_seal(bucket, *(entry(name, uii=name) for name in names))
+    leaves = [canonical_json(one).rstrip(b"\n") for one in document(bucket, sealed)["entries"]]
+    assert len(leaves) == count
+    assert sealed.merkle_root == tree_hash(leaves).hex()
+    assert read_manifest(bucket, DAY, 1).document["merkle_root"] == sealed.merkle_root
+
+
+def tree_hash(leaves: list[bytes]) -> bytes:
+    """MTH of RFC 6962, word by word."""
+    if len(leaves) == 1:
+        return sha256(b"\x00" + leaves[0]).digest()
+    middle = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return sha256(b"\x01" + tree_hash(leaves[:middle]) + tree_hash(leaves[middle:])).digest()
+
+
+def test_a_wrong_root_is_named(bucket: Bucket) -> None:
+    sealed = do_seal(bucket, entry("a"), entry("b"))
+    for root in ("ab" * 32, "", None, ["ab"]):
+        overwrite(bucket, sealed.key, canonical_json(document(bucket, sealed) | {"merkle_root": root}))
+        with pytest.raises(StoreDamaged, match="Merkle root"):
+            latest_manifest(bucket, DAY)
+        assert "Merkle root" in read_chain(bucket, DAY).problems[0].sentence
 
 
 def test_a_manifest_forged_with_all_its_hashes_fails_its_signature(bucket: Bucket, tmp_path: Path) -> None:
@@ -463,12 +528,16 @@ def test_a_catalog_that_is_damaged_or_another_dates_is_made_anew_as_it_was_seale
     assert catalog_of(bucket) == body
 
 
-def test_a_manifest_without_the_catalogs_hash_stays_valid_and_is_followed_by_one_that_has_it(bucket: Bucket) -> None:
+@pytest.mark.parametrize("field", ["catalog_sha256", "merkle_root"])
+def test_a_manifest_of_an_earlier_version_stays_valid_and_is_followed_by_one_that_has_every_hash(
+    bucket: Bucket, field: str
+) -> None:
     old = do_seal(bucket, entry("a"))
     written = document(bucket, old)
-    del written["catalog_sha256"]
+    del written[field]
     overwrite(bucket, old.key, canonical_json(written))
     assert read_chain(bucket, DAY).problems == []
     new = do_seal(bucket, entry("a"))
     assert (new.number, new.unchanged) == (old.number + 1, False)
+    assert do_seal(bucket, entry("a")).unchanged
     assert read_chain(bucket, DAY).problems == []

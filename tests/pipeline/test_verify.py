@@ -33,6 +33,7 @@ from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.manifest import canonical_json
+from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 from pipelines.cli.verify import Screen
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.definitions import build_defs
@@ -339,6 +340,8 @@ def edited(body: bytes, change: Callable[[dict[str, Any]], None], *, hashed: boo
     if hashed:
         content = {name: document[name] for name in ("date", "entries", "totals")}
         document["content_sha256"] = hashlib.sha256(canonical_json(content)).hexdigest()
+        leaves = [leaf_hash(canonical_json(entry).rstrip(b"\n")) for entry in document["entries"]]
+        document["merkle_root"] = MerkleTree(leaves).root
     return canonical_json(document)
 
 

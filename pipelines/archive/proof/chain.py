@@ -92,7 +92,7 @@ def read_chain(
             continue
         signature = signature_key(head.key)
         try:
-            sentence = verifier.problem(bucket, head.key, head.sha256)
+            sentence = verifier.problem(bucket, head)
         except KeyMissing:
             what = "was removed; restore it from an earlier version of the bucket"
             if not is_signed:

@@ -13,7 +13,8 @@ The document (keys sorted, no blanks, UTF-8, one line break at the end):
   absent where there is none
 * `content_sha256`: of the canonical JSON of `{"accepted_losses", "date", "entries", "totals"}`: what decides whether
   anything changed
-* `catalog_sha256`: of the day's part of the catalog; absent from manifests of earlier versions, which stay valid
+* `merkle_root`: of the RFC 6962 tree whose leaves are the entries, as the document has them; `catalog_sha256`: of the
+  day's part of the catalog; both absent from manifests of earlier versions, which stay valid
 * `previous_sha256`: of the bytes of manifest n-1, null for the first
 * `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
   where it had none
@@ -39,10 +40,13 @@ import pyarrow.parquet as pq
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, manifest_prefix
+from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 
 FORMAT = "ringcx-archive/manifest/1"
 Entry = Mapping[str, Any]
 _NO_ENTRIES: Final = b'"entries":[]'
+# An entry is flat and its keys are sorted, and a string cannot hold this, since quotes in it are escaped.
+_BETWEEN: Final = b',{"account_id":'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decoder = json.JSONDecoder()
 _BATCH: Final = 1000
@@ -116,6 +120,7 @@ class Sealed:
     key: str
     number: int
     sha256: str
+    merkle_root: str
     unchanged: bool
 
 
@@ -154,12 +159,17 @@ def seal(
     """
     documents = _documents(entries)
     listed = b",".join(_json(batch)[1:-1] for batch in iter(lambda: list(islice(documents, _BATCH)), []))
+    merkle_root = _merkle_root(listed)
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:
         content["accepted_losses"] = [loss.document() for loss in accepted]
     stored = _get(bucket, catalog_key(bucket.prefix, day))
     body = _catalog_body(catalog, stored)
-    hashes = {"content_sha256": _sha256(*_around(content, listed)), "catalog_sha256": _sha256(body)}
+    hashes = {
+        "content_sha256": _sha256(*_around(content, listed)),
+        "merkle_root": merkle_root,
+        "catalog_sha256": _sha256(body),
+    }
     before = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
     head = {
         **content,
@@ -172,11 +182,11 @@ def seal(
     for _ in range(_ATTEMPTS):
         latest = latest_manifest(bucket, day)
         if latest is not None and latest.document.items() >= hashes.items():
-            sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, unchanged=True)
+            sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
         else:
             number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
             document = _around(head | {"number": number, "previous_sha256": previous}, listed)
-            sealed = _create(bucket, day, number, b"".join(document))
+            sealed = _create(bucket, day, number, b"".join(document), merkle_root)
         if sealed is not None:
             break
     else:
@@ -290,7 +300,7 @@ def _utc(moment: datetime) -> str:
     return plain.isoformat(timespec="microseconds") + "+00:00"
 
 
-def _create(bucket: Bucket, day: date, number: int, body: bytes) -> Sealed | None:
+def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: str) -> Sealed | None:
     """Put a manifest; None when another sealer had that number first."""
     key, sha256 = manifest_key(bucket.prefix, day, number), _sha256(body)
     try:
@@ -300,7 +310,7 @@ def _create(bucket: Bucket, day: date, number: int, body: bytes) -> Sealed | Non
     except KeyExists:
         # After a lost answer the put is sent again, and finds our own first one.
         is_ours = _get(bucket, key) == body
-    return Sealed(key, number, sha256, unchanged=False) if is_ours else None
+    return Sealed(key, number, sha256, merkle_root, unchanged=False) if is_ours else None
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
@@ -310,7 +320,7 @@ def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
 
 
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
-    """Read one manifest and prove it against its name and its own content hash.
+    """Read one manifest and prove it against its name, its own content hash and its Merkle root, if it has one.
 
     `entry` is called with each entry, in order, once its form and its place were checked; without it they are not
     parsed, which takes a tenth of the time.
@@ -323,7 +333,7 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     body = bucket.get_bytes(key)
     try:
         start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
-        listed, around = memoryview(body)[start:end], body[:start] + body[end:]
+        listed, around = body[start:end], body[:start] + body[end:]
         head = json.loads(around)
         accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
         content = {**accepted, "date": head["date"], "totals": head["totals"]}
@@ -334,8 +344,13 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
             and canonical_json(head) == around
             and _are_accepted_losses(head.get("accepted_losses", []))
         )
+        if whole and "merkle_root" in head and head["merkle_root"] != _merkle_root(listed):
+            raise StoreDamaged(
+                f"{key} in the bucket {bucket.name} names a Merkle root that is not that of its entries: it was "
+                "altered; restore its first version"
+            )
         if whole and entry is not None:
-            for found in _entries(str(listed, "utf-8")):
+            for found in _entries(listed):
                 entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
@@ -355,19 +370,32 @@ def _are_accepted_losses(found: object) -> bool:
     )
 
 
-def _entries(listed: str) -> Iterator[Entry]:
+def _pieces(listed: bytes) -> Iterator[bytes]:
+    """Yield the entries of a list one by one, as they are written there."""
+    start = 0
+    while start < len(listed):
+        end = listed.find(_BETWEEN, start)
+        end = len(listed) if end < 0 else end
+        yield listed[start:end]
+        start = end + 1
+
+
+def _merkle_root(listed: bytes) -> str:
+    return MerkleTree(map(leaf_hash, _pieces(listed))).root
+
+
+def _entries(listed: bytes) -> Iterator[Entry]:
     """Yield the entries of a list one by one, each compared with its canonical form."""
-    position, before = 0, None
-    while position < len(listed):
-        start = position if before is None else position + 1
-        entry, end = _decoder.raw_decode(listed, start)
-        if (before is not None and listed[position] != ",") or _json(entry) != listed[start:end].encode():
+    before = None
+    for piece in _pieces(listed):
+        entry = _decoder.decode(str(piece, "utf-8"))
+        if not isinstance(entry, dict) or _json(entry) != piece:
             raise ValueError("an entry is not canonical")
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(name), of) for name, of in _JSON_TYPES.items()):
+        if not all(isinstance(entry.get(name), of) for name, of in _JSON_TYPES.items()):
             raise ValueError("an entry or a field of it has another type than was sealed")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")
-        position, before = end, entry["recording_id"]
+        before = entry["recording_id"]
         yield entry
 
 

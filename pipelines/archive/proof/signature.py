@@ -1,14 +1,17 @@
 """Signatures of manifests: Ed25519, by a key file or by a key that never leaves AWS KMS.
 
-What is signed is a short text that names the manifest and its SHA-256, since KMS signs at most 4096 bytes:
+What is signed is a short text that names the manifest, its SHA-256 and its Merkle root, since KMS signs at most 4096
+bytes, and since an entry and its path to a signed root prove that entry without the others:
 
-    ringcx-archive/manifest-signature/1
+    ringcx-archive/manifest-signature/2
     manifests/date=2026-11-18/manifest-1.json
     <SHA-256 of the manifest's bytes, hex>
+    <its Merkle root, hex>
 
 with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. It is stored
 next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
-`algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). KMS keys are of the kind
+`algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). Signatures of earlier versions, whose
+text has no last line and begins with `…/1`, stay valid. KMS keys are of the kind
 ECC_NIST_EDWARDS25519 and sign with ED25519_SHA_512 over the message as it is, which is plain Ed25519: one public key
 file verifies both, with this module or with openssl.
 
@@ -39,12 +42,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyExists, StorageError
+from pipelines.archive.errors import KeyExists, KeyMissing, StorageError
 from pipelines.archive.keys import signature_key
-from pipelines.archive.proof.manifest import Sealed, canonical_json
+from pipelines.archive.proof.manifest import ManifestHead, Sealed, canonical_json
 from pipelines.aws import boto3_session, error_code, reason
 
-FORMAT = "ringcx-archive/manifest-signature/1"
+FORMAT = "ringcx-archive/manifest-signature/2"
+FIRST_FORMAT = "ringcx-archive/manifest-signature/1"
 _LARGEST: Final = 16 * 1024
 _END: Final = b"-----END PUBLIC KEY-----"
 _KMS_KEY: Final = "the key that ARCHIVE_SIGNING_KMS_KEY names"
@@ -160,20 +164,25 @@ class Verifier:
             )
         return cls(found)
 
-    def problem(self, bucket: Bucket, key: str, sha256: str) -> str | None:
-        """Return what is wrong with the signature of the manifest `key`, whose bytes have that SHA-256, or None.
+    def pem(self, key_id: str) -> bytes | None:
+        """Return the public key of that id in PEM, None for one that is not known."""
+        key = self._keys.get(key_id)
+        return None if key is None else key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def problem(self, bucket: Bucket, manifest: ManifestHead) -> str | None:
+        """Return what is wrong with the signature of a manifest, or None.
 
         Raises:
             KeyMissing: there is no signature.
         """
-        where = signature_key(key)
+        key, where = manifest.key, signature_key(manifest.key)
         body = next(bucket.blocks(where, _LARGEST), b"")
         try:
             document = json.loads(body)
             public = self._keys.get(document["key_id"])
             if public is None:
                 return f"{where} was made with another key than the one given to verify it"
-            expected = statement(bucket.prefix, key, sha256)
+            expected = signed_statement(bucket.prefix, manifest, document)
             public.verify(base64.b64decode(document["signature"], validate=True), expected)
             whole = body == _signature_document(expected, document["signature"], public)
         except (ValueError, KeyError, TypeError, RecursionError, InvalidSignature):
@@ -191,21 +200,38 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
     where = signature_key(sealed.key)
     if bucket.head(where) is not None:
         return
-    text = statement(bucket.prefix, sealed.key, sealed.sha256)
+    text = _statement(bucket.prefix, sealed.key, sealed.sha256, sealed.merkle_root)
     signature = base64.b64encode(signer.sign(text)).decode()
     with suppress(KeyExists):
         document = _signature_document(text, signature, signer.public_key())
         bucket.put_new(where, document, content_type="application/json")
 
 
-def statement(prefix: str, key: str, sha256: str) -> bytes:
-    """Return the text that is signed."""
-    return f"{FORMAT}\n{key.removeprefix(prefix)}\n{sha256}\n".encode()
+def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
+    """Return what is stored as the signature of the manifest `key`, unproved; empty where there is none."""
+    try:
+        found = json.loads(bucket.get_bytes(signature_key(key)))
+        base64.b64decode(found["signature"], validate=True)
+    except (KeyMissing, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return dict(found)
+
+
+def signed_statement(prefix: str, manifest: ManifestHead, signature: Mapping[str, Any]) -> bytes:
+    """Return the text that a signature of that manifest must sign: by its format, with the Merkle root or without."""
+    is_first = signature.get("format") == FIRST_FORMAT
+    root = None if is_first else manifest.document.get("merkle_root")
+    return _statement(prefix, manifest.key, manifest.sha256, root)
+
+
+def _statement(prefix: str, key: str, sha256: str, merkle_root: str | None) -> bytes:
+    lines = [FIRST_FORMAT if merkle_root is None else FORMAT, key.removeprefix(prefix), sha256, merkle_root]
+    return "".join(f"{line}\n" for line in lines if line is not None).encode()
 
 
 def _signature_document(text: bytes, signature: str, public: Ed25519PublicKey) -> bytes:
     document = {
-        "format": FORMAT,
+        "format": text.partition(b"\n")[0].decode(),
         "algorithm": "Ed25519",
         "statement": text.decode(),
         "key_id": _key_id(public),

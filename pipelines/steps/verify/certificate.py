@@ -9,9 +9,7 @@ that is not as it was sealed is never complete. The bytes of the recordings are 
 
 from __future__ import annotations
 
-import json
 import shlex
-from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
@@ -20,7 +18,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.proof.manifest import Entry, ManifestHead, read_manifest
-from pipelines.archive.proof.signature import statement
+from pipelines.archive.proof.signature import read_signature, signed_statement
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict
 from pipelines.steps.verify.days import Archive, verify_days
@@ -43,7 +41,8 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
         of_date = [one for one in found if one.date == result.date and not one.arriving]
         verified = len(of_date)
         recordings: list[dict[str, Any]] = []
-        head, signature = None, b""
+        head: ManifestHead | None = None
+        signature: Mapping[str, Any] = {}
         if result.manifest is not None:
             day, number = date.fromisoformat(result.date), result.manifest
 
@@ -58,7 +57,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
                 of_date.append(Discrepancy(result.date, "unreadable", key, str(error)))
         if head is not None:
             try:
-                signature = _stored_signature(archive.bucket, signature_key(head.key))
+                signature = read_signature(archive.bucket, head.key)
             except (StorageUnavailable, StoreDamaged) as error:
                 of_date.append(Discrepancy(result.date, "signature_unreadable", signature_key(head.key), str(error)))
         sentence = result.reason or f"It is unknown what {result.date} holds."
@@ -94,7 +93,9 @@ def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any
     return {"key": head.key, "number": head.number, "sha256": head.sha256, **sealed, "signature": signature}
 
 
-def _signature(archive: Archive, head: ManifestHead, stored: bytes, discrepancies: list[Discrepancy]) -> dict[str, str]:
+def _signature(
+    archive: Archive, head: ManifestHead, stored: Mapping[str, Any], discrepancies: list[Discrepancy]
+) -> dict[str, str]:
     """Return the key of the signature and its state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or
     `valid`.
     """
@@ -109,7 +110,9 @@ def _signature(archive: Archive, head: ManifestHead, stored: bytes, discrepancie
     return {"key": key, "state": state}
 
 
-def _commands(bucket: Bucket, head: ManifestHead, stored: bytes, recordings: list[dict[str, Any]]) -> Iterator[str]:
+def _commands(
+    bucket: Bucket, head: ManifestHead, stored: Mapping[str, Any], recordings: list[dict[str, Any]]
+) -> Iterator[str]:
     """Yield the shell commands that check the manifest, its signature and a recording without this program."""
 
     def copy(key: str, to: str) -> str:
@@ -117,30 +120,12 @@ def _commands(bucket: Bucket, head: ManifestHead, stored: bytes, recordings: lis
 
     yield copy(head.key, "manifest.json")
     yield f"echo '{head.sha256}  manifest.json' | sha256sum --check"
-    if signature := _as_base64(stored):
-        lines = statement(bucket.prefix, head.key, head.sha256).decode().splitlines()
+    if stored:
+        lines = signed_statement(bucket.prefix, head, stored).decode().splitlines()
         yield f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} > statement"
-        yield f"echo '{signature}' | openssl base64 -d -A > signature"
+        yield f"echo '{stored['signature']}' | openssl base64 -d -A > signature"
         yield "openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in statement -sigfile signature"
     held = next((one for one in recordings if one["state"] == Status.archived and one["key"] and one["sha256"]), None)
     if held is not None:
         yield copy(held["key"], "recording")
         yield f"echo {shlex.quote(held['sha256'] + '  recording')} | sha256sum --check"
-
-
-def _stored_signature(bucket: Bucket, key: str) -> bytes:
-    """Return what is stored as the signature, empty where nothing is."""
-    try:
-        return bucket.get_bytes(key)
-    except KeyMissing:
-        return b""
-
-
-def _as_base64(stored: bytes) -> str | None:
-    """Return the signature in base64; None where there is none, or something else is stored there."""
-    try:
-        signature = str(json.loads(stored)["signature"])
-        b64decode(signature, validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return signature
