@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from difflib import get_close_matches
 from functools import cache
+from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -503,8 +505,8 @@ def load(kind: type[S]) -> S:
         SettingsError: one sentence per variable that is missing or wrong.
     """
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
-    if load_dotenv(ENV_FILE, override=False):
-        _warn_of_readers(ENV_FILE.resolve())
+    for name, value in env_file().items():
+        os.environ.setdefault(name, value)
     _warn_of_unknown_variables()
     try:
         return kind()
@@ -513,15 +515,47 @@ def load(kind: type[S]) -> S:
         raise SettingsError("; ".join(dict.fromkeys(sentences))) from None
 
 
+def env_file() -> dict[str, str]:
+    """Return the variables of `.env` in the working folder; none where there is no such file.
+
+    Raises:
+        SettingsError: a line cannot be read, or sets a name that is nearly that of a setting.
+    """
+    if not ENV_FILE.is_file():
+        return {}
+    file, ours = ENV_FILE.resolve(), _names()
+    _warn_of_readers(file)
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} is not UTF-8 text: save it as UTF-8") from None
+    for line in parse_stream(StringIO(text)):
+        if line.key is None and not line.error:  # a comment, or nothing
+            continue
+        whole = line.original.string
+        where = f"{file}, line {line.original.line + whole[: len(whole) - len(whole.lstrip())].count(chr(10))}"
+        if line.error or line.value is None:
+            raise SettingsError(f"{where} cannot be read: write NAME=value, with both quotation marks or none")
+        name = str(line.key).upper()
+        if name not in ours and (near := get_close_matches(name, ours, n=1, cutoff=0.85)):
+            raise SettingsError(f"{where} sets {name}, which is not a setting: did you mean {near[0]}?")
+    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
+
+
+@cache
+def _names() -> list[str]:
+    return sorted({name.upper() for kind in (Settings, ReceiverSettings, BrowseSettings) for name in kind.model_fields})
+
+
 def _warn_of_unknown_variables() -> None:
     """Log, once in a process, each variable with a prefix of ours that nothing reads: it is probably misspelt."""
-    ours = {name.upper() for kind in (Settings, ReceiverSettings, BrowseSettings) for name in kind.model_fields}
+    ours = _names()
     for name, value in os.environ.items():
         # Kubernetes sets <SERVICE>_PORT=tcp://… and the like for every service, and one may be called ringcx-archive.
         foreign = value.startswith(("tcp://", "udp://")) or re.search(r"_(SERVICE|TCP|UDP)(_|$)", name)
-        if name.startswith(_PREFIXES) and name not in ours | _reported and not foreign:
+        if name.startswith(_PREFIXES) and name not in ours and name not in _reported and not foreign:
             _reported.add(name)
-            near = get_close_matches(name, sorted(ours), n=1, cutoff=0.7)
+            near = get_close_matches(name, ours, n=1, cutoff=0.7)
             instead = f"did you mean {near[0]}?" if near else "see .env.example for the names that exist."
             _log.warning("%s is set, but RingCX Archive has no such setting: %s", name, instead)
 

@@ -17,11 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
-from dotenv import dotenv_values
 
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
-from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, load
+from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, env_file, load
 
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
 POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
@@ -54,7 +53,7 @@ def command(port: int, browse_port: int | None) -> None:
         raise click.ClickException("The UI needs the package dagster-webserver: pip install '.[ui]'")
     _need(port, "--port")
     with ExitStack() as stack:
-        if os.environ.get("RINGCX_ACCOUNT_IDS") or dotenv_values(ENV_FILE).get("RINGCX_ACCOUNT_IDS"):
+        if os.environ.get("RINGCX_ACCOUNT_IDS") or env_file().get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
             check_dagster_home()
             click.echo("Using the account in .env.")
@@ -74,7 +73,7 @@ def command(port: int, browse_port: int | None) -> None:
         with dagster_history() as instance:
             for pool, limit in POOLS.items():
                 instance.event_log_storage.set_concurrency_slots(pool, limit)
-        if os.environ.get("BROWSE_AUTH") or dotenv_values(ENV_FILE).get("BROWSE_AUTH"):
+        if os.environ.get("BROWSE_AUTH") or env_file().get("BROWSE_AUTH"):
             if browse_port:
                 os.environ["BROWSE_PORT"] = str(browse_port)
             settings = load(BrowseSettings)

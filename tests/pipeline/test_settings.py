@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import date
 from pathlib import Path
@@ -221,6 +222,56 @@ def test_the_services_of_one_process_share_an_s3_client_as_long_as_its_variables
     assert client() is first
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "c" * 20)
     assert client() is not first
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("A=1\n\n  \nnonsense\n", "line 4 cannot be read: write NAME=value"),
+        ("# a comment\nRINGCX_PASSWORD='its-value\nA=1\n", "line 2 cannot be read"),
+        ('A="its-value"more\n', "line 1 cannot be read"),
+        ("ARCHIVE_BUCKET: its-value\n", "line 1 cannot be read"),
+        ("ARCHIVE_BUCKET\n", "line 1 cannot be read"),
+        (
+            "export ARCHIVE_BUKET=its-value\n",
+            "line 1 sets ARCHIVE_BUKET, which is not a setting: did you mean ARCHIVE_BUCKET?",
+        ),
+    ],
+)
+def test_a_wrong_line_of_the_env_file_is_one_sentence_with_its_number_and_without_its_value(
+    text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(Calendar)
+    assert f"{tmp_path}/.env" in str(caught.value)
+    assert sentence in str(caught.value)
+    assert "its-value" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_env_file_that_is_not_text_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("ARCHIVE_BUCKET=a\n", "utf-16")
+    with pytest.raises(SettingsError, match="is not UTF-8 text: save it as UTF-8"):
+        load(Calendar)
+
+
+def test_comments_quotes_export_and_variables_of_others_are_read_as_in_any_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(
+        "\ufeff# a comment\n\nexport ARCHIVE_TIMEZONE='Europe/Berlin' # a city\nCOMPOSE_PROJECT_NAME=ours\r\n"
+        'archive_start_date = "2026-11-01"\nAWS_REGION=eu-central-1\nEMPTY=\n'
+    )
+    for name in ("ARCHIVE_TIMEZONE", "COMPOSE_PROJECT_NAME", "archive_start_date", "AWS_REGION", "EMPTY"):
+        monkeypatch.setenv(name, "")  # so that it is taken back afterwards
+        monkeypatch.delenv(name)
+    known = load(Calendar)
+    assert (known.archive_timezone, str(known.archive_start_date)) == ("Europe/Berlin", "2026-11-01")
+    assert os.environ["COMPOSE_PROJECT_NAME"] == "ours"
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, True), (0o600, False)])
