@@ -5,7 +5,6 @@ What may be accepted: `steps/seal/acceptance`. Needs no log-in to RingCX and no 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,8 +13,6 @@ import click
 from ulid import ULID
 
 from pipelines import storage
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Command,
@@ -25,11 +22,11 @@ from pipelines.cli.options import (
     date_range,
     example,
     json_file,
+    one_date_or_range,
     pass_outside,
-    whole_file,
+    write_json,
 )
-from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.store import Ledger
+from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
 
@@ -72,27 +69,21 @@ def command(
     """
     # With the account ids, without which the verdict that is sealed could be better than that of a run.
     settings, now = load(PlanSettings), outside.clock()
-    if day is not None and (first or last):
-        raise click.UsageError("Give --date, or --from and --to")
-    first, last = first or day, last or day
-    if (first is None) != (last is None):
-        raise click.UsageError("Give both --from and --to")
     days: list[date] = []
-    if first is not None and last is not None:
-        check_range(first, last, local_day(now, settings.zone))
-        days = [first + timedelta(days=after) for after in range((last - first).days + 1)]
+    if given := one_date_or_range(day, first, last):
+        check_range(*given, local_day(now, settings.zone))
+        days = [given[0] + timedelta(days=after) for after in range((given[1] - given[0]).days + 1)]
     try:
         decision = Decision(
             recording_ids=recording_ids, days=days, reason=reason, why=why, accepted_by=accepted_by, revoke=revoke
         )
     except DecisionIncomplete as error:
         raise click.UsageError(str(error)) from None
-    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
-    files = storage.ledger_files(settings, client)
+    bucket, ledger, parts = open_stores(settings, outside)
     decided = decide(
-        Ledger(files, clock=outside.clock),
-        LedgerParts(files),
-        Bucket(client, settings.archive_bucket, settings.archive_prefix),
+        ledger,
+        parts,
+        bucket,
         decision,
         settings=settings,
         now=now,
@@ -104,16 +95,14 @@ def command(
     for sealed, found in decided.verdicts.items():
         click.echo(f"{sealed}  {found.verdict}: {found.sentence}")
     click.echo(decided.sentence)
-    if file is not None:
-        dates = [{"date": day, "verdict": of.verdict, "sentence": of.sentence} for day, of in decided.verdicts.items()]
-        document = {
-            "format": FORMAT,
-            "sentence": decided.sentence,
-            "written": [asdict(line) for line in decided.written],
-            "unchanged": decided.unchanged,
-            "refused": decided.refused,
-            "dates": dates,
-        }
-        with whole_file(file) as into:
-            into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
+    dates = [{"date": day, "verdict": of.verdict, "sentence": of.sentence} for day, of in decided.verdicts.items()]
+    document = {
+        "format": FORMAT,
+        "sentence": decided.sentence,
+        "written": [asdict(line) for line in decided.written],
+        "unchanged": decided.unchanged,
+        "refused": decided.refused,
+        "dates": dates,
+    }
+    write_json(file, document)
     return 1 if decided.refused else 0

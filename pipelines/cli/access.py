@@ -7,9 +7,8 @@ from datetime import UTC, date, timedelta
 
 import click
 
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
 from pipelines.cli.options import Command, Outside, check_range, date_range, example, pass_outside
+from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
@@ -49,8 +48,8 @@ def command(
     first = first or last - timedelta(days=_DAYS)
     check_range(first, last, today)
     settings = load(StorageSettings)
-    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
-    log = AccessLog(Bucket(client, settings.archive_bucket, settings.archive_prefix))
+    bucket, _, _ = open_stores(settings, outside)
+    log = AccessLog(bucket)
 
     def wanted(entry: Access) -> bool:
         return (

@@ -19,7 +19,8 @@ from prometheus_client.registry import Collector
 
 from pipelines.calendar import local_day
 from pipelines.cli.options import Command, Outside, example, file_option, pass_outside, whole_file
-from pipelines.cli.status import kept_dates, open_archive, status
+from pipelines.cli.status import kept_dates, status
+from pipelines.cli.stores import open_stores
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.settings import MetricsSettings, load
@@ -46,7 +47,7 @@ def command(outside: Outside, file: Path | None) -> int:
     metrics are written, whatever they say.
     """
     settings, now = load(MetricsSettings), outside.clock()
-    ledger, bucket = open_archive(outside, settings)
+    bucket, ledger, _ = open_stores(settings, outside)
     first, last = kept_dates(settings, local_day(now, settings.zone))
     rows = list(status(ledger, bucket, settings, first, last, now=now))
     text = metrics(rows, _waiting(settings.rate_limit_store), now)

@@ -5,6 +5,7 @@ Exit codes: docs/operations.md. Not here: what a subcommand does.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-# No contact centre recorded through RingCX before.
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,23 @@ def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(file: Path | None, document: object) -> None:
+    """Write the document of `--json`, if that was given."""
+    if file is not None:
+        with whole_file(file) as into:
+            into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
+
+
+def one_date_or_range(day: date | None, first: date | None, last: date | None) -> tuple[date, date] | None:
+    """Return the range that `--date`, or `--from` and `--to`, give; None if none of them was given."""
+    if day is not None and (first or last):
+        raise click.UsageError("Give --date, or --from and --to")
+    if (first is None) != (last is None):
+        raise click.UsageError("Give both --from and --to")
+    first, last = first or day, last or day
+    return (first, last) if first and last else None
 
 
 def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import click
 
-from pipelines import storage
-from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
     Command,
@@ -23,7 +21,7 @@ from pipelines.cli.options import (
     pass_outside,
     whole_file,
 )
-from pipelines.ledger.store import Ledger
+from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
@@ -37,8 +35,7 @@ def command(outside: Outside, first: date, last: date, file: Path | None) -> Non
     """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
     settings, now = load(PlanSettings), outside.clock()
     check_range(first, last, local_day(now, settings.zone), settings.archive_start_date)
-    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
-    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
+    _, ledger, _ = open_stores(settings, outside)
     plan = make_plan(ledger, settings, first, last, now)
     click.echo(render.text(plan))
     if file is not None:

@@ -5,7 +5,6 @@ Reads the ledger and the names and sizes of the objects; changes nothing, needs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -13,9 +12,7 @@ from typing import Any
 
 import click
 
-from pipelines import storage
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StoreDamaged
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
@@ -26,8 +23,9 @@ from pipelines.cli.options import (
     example,
     json_file,
     pass_outside,
-    whole_file,
+    write_json,
 )
+from pipelines.cli.stores import open_stores
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings, load
@@ -58,7 +56,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     oldest, yesterday = kept_dates(settings, today)
     first, last = first or oldest, last or yesterday
     check_range(first, last, today)
-    ledger, bucket = open_archive(outside, settings)
+    bucket, ledger, _ = open_stores(settings, outside)
     rows: list[dict[str, Any]] = []
     for row in status(ledger, bucket, settings, first, last, now=now):
         if not rows:
@@ -74,11 +72,8 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     if len(lacking) > _SHOWN:
         click.echo(f"\n… and {number(len(lacking) - _SHOWN, 'more date')}: --json FILE has all of them.", nl=False)
     click.echo(f"\n{sentence}" if lacking else sentence)
-    if file is not None:
-        head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
-        document = {**head, "verdict": verdict, "sentence": sentence, "dates": rows}
-        with whole_file(file) as into:
-            into.write(f"{json.dumps(document, indent=1)}\n")
+    head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
+    write_json(file, {**head, "verdict": verdict, "sentence": sentence, "dates": rows})
     return EXIT_CODES[verdict]
 
 
@@ -87,13 +82,6 @@ def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
     kept = today - timedelta(days=settings.ringcx_retention_days - 1)
     yesterday = today - timedelta(days=1)
     return min(max(settings.archive_start_date, kept), yesterday), yesterday
-
-
-def open_archive(outside: Outside, settings: VerifySettings) -> tuple[Ledger, Bucket]:
-    """Return the ledger and the bucket."""
-    client = outside.s3 or make_s3_client(max_connections=2 * _READERS, options=settings.s3_options)
-    ledger = Ledger(storage.ledger_files(settings, client), clock=outside.clock)
-    return ledger, Bucket(client, settings.archive_bucket, settings.archive_prefix)
 
 
 def status(

@@ -16,8 +16,6 @@ from typing import TextIO
 import click
 
 from pipelines import storage
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day, utc_now
 from pipelines.cli.options import (
     Command,
@@ -29,8 +27,7 @@ from pipelines.cli.options import (
     pass_outside,
     whole_file,
 )
-from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.store import Ledger
+from pipelines.cli.stores import open_stores
 from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
@@ -178,11 +175,8 @@ def open_archive(settings: VerifySettings, outside: Outside) -> Archive:
     Raises:
         StorageRefused, KeyUnusable: settings or rights are wrong.
     """
-    client = outside.s3 or make_s3_client(max_connections=2 * settings.archive_concurrency, options=settings.s3_options)
-    files = storage.ledger_files(settings, client)
-    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
-    ledger, verifier = Ledger(files, clock=outside.clock), storage.verifier(settings)
-    return Archive(bucket, ledger, LedgerParts(files), settings, verifier, outside.clock)
+    stores = open_stores(settings, outside, max_connections=2 * settings.archive_concurrency)
+    return Archive(*stores, settings, storage.verifier(settings), outside.clock)
 
 
 def _share(text: str | None) -> float:
