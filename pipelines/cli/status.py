@@ -94,18 +94,15 @@ def status(
     today = local_day(now, settings.zone)
 
     def of_date(day: date) -> dict[str, Any]:
-        left = max(settings.ringcx_retention_days - (today - day).days, 0)
         try:
-            return {
-                "date": str(day),
-                **_document(judge_date(ledger, bucket, day, settings, now=now)),
-                "days_left": left,
-            }
+            found = judge_date(ledger, bucket, day, settings, now=now)
         except (LedgerDamaged, StoreDamaged) as error:
-            unread = dict.fromkeys(("expected", "held", "held_bytes", "waiting", "next_at", "late", "accepted_losses"))
-            sentence = f"It is unknown what {day} holds: {error}"
-            row: dict[str, Any] = {"date": str(day), "verdict": Verdict.unknown, **unread, "lost": {}, "not_pulled": []}
-            return {**row, "sentence": sentence, "days_left": left}
+            found = DateVerdict(date=day, verdict=Verdict.unknown, damage=str(error))
+        return {
+            "date": str(day),
+            **_document(found),
+            "days_left": max(settings.ringcx_retention_days - (today - day).days, 0),
+        }
 
     days = (first + timedelta(days=after) for after in range((last - first).days + 1))
     for _, row in map_in_order(of_date, days, threads=_READERS):
@@ -113,16 +110,19 @@ def status(
 
 
 def _document(found: DateVerdict) -> dict[str, Any]:
-    return {
-        "verdict": found.verdict,
-        "expected": found.expected,
+    counted = {
         "held": found.held,
         "held_bytes": found.held_bytes,
         "waiting": found.counts["waiting"],
-        "next_at": None if found.next_at is None else found.next_at.isoformat(),
+        "next_at": found.next_at and found.next_at.isoformat(),
         "late": sum(found.counts[name] for name in _LATE),
+    }
+    return {
+        "verdict": found.verdict,
+        "expected": found.expected,
+        **(dict.fromkeys(counted) if found.damage else counted),
         "lost": found.lost,
-        "accepted_losses": len(found.accepted),
+        "accepted_losses": None if found.damage else len(found.accepted),
         "not_pulled": [str(gap) for gap in found.not_pulled],
         "sentence": found.sentence,
     }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
@@ -99,36 +99,26 @@ def sentence_of(verdicts: Iterable[Verdict], with_accepted: int = 0) -> str:
     return f"Of {number(counts.total(), 'date')}, {', '.join(others)}{suffix}."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DateVerdict:
     """The verdict of a date and its reasons.
 
     Attributes:
-        expected: how many recordings the date should hold; None while that is unknown.
-        held_bytes: the sizes of those that it holds.
         counts: recordings by state and by problem.
-        next_at: when the first of the waiting recordings is tried again.
-        lost: how many were lost for each reason, without those that were accepted.
         accepted: the acceptances that hold, by recording id, sorted.
         not_pulled: the reports that no pull covers to the end of the day.
-        damage: why the ledger could not be read, empty where it could.
         is_over: whether the local day has ended.
         recordings: a row for each known recording; `matter` is `held`, `waiting`, `accepted`, or the problem.
+        damage: why the ledger or the archive could not be read, empty where it could.
     """
 
     date: date
     verdict: Verdict
-    sentence: str
-    expected: int | None
-    held: int
-    held_bytes: int
-    counts: Mapping[str, int]
-    next_at: datetime | None
-    lost: Mapping[str, int]
-    accepted: Mapping[str, Acceptance]
-    not_pulled: Sequence[Unpulled]
-    is_over: bool
-    recordings: pd.DataFrame
+    counts: Mapping[str, int] = field(default_factory=Counter)
+    accepted: Mapping[str, Acceptance] = field(default_factory=dict)
+    not_pulled: Sequence[Unpulled] = ()
+    is_over: bool = True
+    recordings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "size", "matter"]))
     damage: str = ""
 
     @property
@@ -136,6 +126,73 @@ class DateVerdict:
         """The verdict of the content alone, as it is sealed: what is only late or stuck still waits."""
         problems = [name for name in _SENTENCES if name not in {"overdue", "stuck"} and self.counts[name]]
         return Verdict.waiting if self.verdict is Verdict.gaps and not problems else self.verdict
+
+    @property
+    def expected(self) -> int | None:
+        """How many recordings the date should hold; None while that is unknown."""
+        return None if self.not_pulled or self.damage else len(self.recordings)
+
+    @property
+    def held(self) -> int:
+        """How many of them it holds."""
+        return len(self._being("held"))
+
+    @property
+    def held_bytes(self) -> int:
+        """The sizes of those that it holds."""
+        return int(self._being("held")["size"].sum())
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the first of the waiting recordings is tried again."""
+        first = self._being("waiting")["next_attempt_at"].min()
+        return None if pd.isna(first) else first.to_pydatetime()
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """How many were lost for each reason, sorted, without those that were accepted."""
+        return dict(sorted(Counter(map(str, self._being("lost", "conflict")["reason"])).items()))
+
+    def _being(self, *matters: str) -> pd.DataFrame:
+        return self.recordings[self.recordings["matter"].isin(matters)]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, its reasons and what to do."""
+        day, counts, known = self.date, self.counts, len(self.recordings)
+        if self.damage:
+            return f"It is unknown what {day} should hold: {self.damage}"
+        sentences: list[str] = []
+        recordings = f"{number(known, 'recording')} expected for {day}"
+        if self.not_pulled:
+            more = f" (and {len(self.not_pulled) - 1} more)" if len(self.not_pulled) > 1 else ""
+            why = f": {self.not_pulled[0]}{more}. Run the date." if self.is_over else ", since the day is not over."
+            sentences.append(f"It is unknown what {day} should hold{why}")
+            recordings = f"{number(known, 'recording')} known so far"
+        archived = f"Of {recordings}, {number(self.held, 'is archived', 'are archived')}"
+        if counts["accepted_losses"]:
+            reasons = _reasons(Counter(acceptance.reason for acceptance in self.accepted.values()))
+            archived += f" and {number(counts['accepted_losses'], 'loss is', 'losses are')} accepted ({reasons})"
+        problems = problem_sentences(_SENTENCES, counts, reasons=_reasons(Counter(self.lost)))
+        if not known:
+            sentences.append(
+                "No recording is known so far." if self.not_pulled else f"No row of {day} links to a recording."
+            )
+        elif self.held == self.expected and not problems:
+            sentences.append(
+                f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
+            )
+        else:
+            sentences.append(
+                f"{archived}." if problems or counts["accepted_losses"] else f"{archived}; none is lost or late."
+            )
+        sentences += problems
+        if counts["lost"]:
+            sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
+        if counts["waiting"]:
+            when = f", the next at {self.next_at:%Y-%m-%d %H:%M} UTC" if self.next_at else ""
+            sentences.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
+        return " ".join(sentences)
 
 
 def judge_date(
@@ -166,7 +223,7 @@ def judge_date(
     missing = pd.DataFrame(
         {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
     )
-    recordings = pd.concat([held.drop(columns="size"), rest, missing], ignore_index=True).fillna({"reason": ""})
+    recordings = pd.concat([held, rest, missing], ignore_index=True).fillna({"reason": ""})
     by_matter, by_status = recordings["matter"].value_counts(), known.by_status()
     counts = {
         **{str(status): by_status[status] for status in Status},
@@ -185,58 +242,25 @@ def judge_date(
         verdict = Verdict.gaps
     else:
         verdict = Verdict.waiting if counts["waiting"] else Verdict.complete
-    is_over = now >= day_bounds(day, settings.zone)[1]
-    next_at = rest["next_attempt_at"][rest["matter"] == "waiting"].min()
-    lost = Counter(map(str, recordings["reason"][recordings["matter"].isin(["lost", "conflict"])]))
     return DateVerdict(
         date=day,
         verdict=verdict,
-        sentence=_sentence(
-            day,
-            len(recordings),
-            counts,
-            lost,
-            not_pulled,
-            accepted=accepted.values(),
-            is_over=is_over,
-            next_at=next_at,
-        ),
-        expected=None if not_pulled else len(recordings),
-        held=int(by_matter.get("held", 0)),
-        held_bytes=int(held["size"][held["matter"] == "held"].sum()),
         counts=counts,
-        next_at=None if pd.isna(next_at) else next_at.to_pydatetime(),
-        lost=dict(sorted(lost.items())),
         accepted=accepted,
         not_pulled=not_pulled,
-        is_over=is_over,
+        is_over=now >= day_bounds(day, settings.zone)[1],
         recordings=recordings,
     )
 
 
 def judge_or_unknown(
-    ledger: Ledger, bucket: Bucket, day: date, settings: VerifySettings, *, now: datetime, run_id: str
+    ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str = ""
 ) -> DateVerdict:
     """Return the verdict of a date; `unknown` where a part of the ledger is damaged."""
     try:
         return judge_date(ledger, bucket, day, settings, now=now, run_id=run_id)
     except LedgerDamaged as error:
-        return DateVerdict(
-            date=day,
-            verdict=Verdict.unknown,
-            sentence=f"It is unknown what {day} should hold: {error}",
-            expected=None,
-            held=0,
-            held_bytes=0,
-            counts=Counter(),
-            next_at=None,
-            lost={},
-            accepted={},
-            not_pulled=(),
-            is_over=True,
-            recordings=pd.DataFrame(),
-            damage=str(error),
-        )
+        return DateVerdict(date=day, verdict=Verdict.unknown, damage=str(error))
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
@@ -351,53 +375,6 @@ def _compare_with_bucket(bucket: Bucket, known: RecordingsTable) -> dict[str, st
         if found != expected:
             wrong[str(recording_id)] = "object_gone" if found is None else "object_changed"
     return wrong
-
-
-def _sentence(
-    day: date,
-    known: int,
-    counts: Mapping[str, int],
-    lost: Counter[str],
-    not_pulled: Sequence[Unpulled],
-    *,
-    accepted: Iterable[Acceptance],
-    is_over: bool,
-    next_at: pd.Timestamp,
-) -> str:
-    held = counts["archived"] - counts["object_gone"] - counts["object_changed"]
-    sentences: list[str] = []
-    if not_pulled:
-        more = f" (and {len(not_pulled) - 1} more)" if len(not_pulled) > 1 else ""
-        sentences.append(
-            f"It is unknown what {day} should hold: {not_pulled[0]}{more}. Run the date."
-            if is_over
-            else f"It is unknown what {day} should hold, since the day is not over."
-        )
-        recordings = f"{number(known, 'recording')} known so far"
-    else:
-        recordings = f"{number(known, 'recording')} expected for {day}"
-    archived = f"Of {recordings}, {number(held, 'is archived', 'are archived')}"
-    if counts["accepted_losses"]:
-        reasons = _reasons(Counter(acceptance.reason for acceptance in accepted))
-        archived += f" and {number(counts['accepted_losses'], 'loss is', 'losses are')} accepted ({reasons})"
-    problems = problem_sentences(_SENTENCES, counts, reasons=_reasons(lost))
-    if not known:
-        sentences.append("No recording is known so far." if not_pulled else f"No row of {day} links to a recording.")
-    elif held == known and not not_pulled and not problems:
-        sentences.append(
-            f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
-        )
-    else:
-        sentences.append(
-            f"{archived}." if problems or counts["accepted_losses"] else f"{archived}; none is lost or late."
-        )
-    sentences += problems
-    if counts["lost"]:
-        sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
-    if counts["waiting"]:
-        when = "" if pd.isna(next_at) else f", the next at {next_at:%Y-%m-%d %H:%M} UTC"
-        sentences.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
-    return " ".join(sentences)
 
 
 def _reasons(counts: Counter[str]) -> str:

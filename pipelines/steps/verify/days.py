@@ -18,7 +18,7 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts, written_at
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.verdict import Verdict, judge_date
+from pipelines.steps.check.verdict import Verdict, judge_or_unknown
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.verify.access import check_access_log
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
@@ -182,12 +182,11 @@ class _Day:
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
         self._count(evidence)
-        try:
-            found = judge_date(archive.ledger, None, day, archive.settings, now=self._now)
-            self.result.verdict, self.result.reason = found.verdict, found.sentence
-            self.result.accepted_losses, evidence.verdict = len(found.accepted), found
-        except LedgerDamaged as error:  # reported where the part is read
-            self.result.reason = f"It is unknown what {day} holds: {error}"
+        # What is damaged is reported where the part is read.
+        found = judge_or_unknown(archive.ledger, None, day, archive.settings, now=self._now)
+        self.result.verdict, self.result.reason = found.verdict, found.sentence
+        self.result.accepted_losses = len(found.accepted)
+        evidence.verdict = None if found.damage else found
         pulls: Pulls = {}
         try:
             pulls = pulls_of(archive.ledger, day)
