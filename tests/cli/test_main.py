@@ -94,7 +94,7 @@ def test_a_file_that_was_not_finished_leaves_the_earlier_one_as_it_was(
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setattr(status, "status", lambda *_, **__: iter([]))
-    monkeypatch.setattr(status.json, "dumps", lambda *_, **__: "\ud800")  # cannot be encoded
+    monkeypatch.setattr("pipelines.cli.options.json.dumps", lambda *_, **__: "\ud800")  # cannot be encoded
     with pytest.raises(UnicodeEncodeError):
         run("status", ["--json", str(file)])
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
