@@ -10,14 +10,14 @@ that is not as it was sealed is never complete. The bytes of the recordings are 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import manifest_key, signature_key
-from pipelines.archive.proof.manifest import Entry, ManifestHead, read_manifest
+from pipelines.archive.errors import StorageUnavailable, StoreDamaged
+from pipelines.archive.keys import signature_key
+from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import read_signature, signed_statement
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import Verdict
@@ -37,36 +37,31 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
         StorageRefused: settings or rights are wrong.
     """
     found: list[Discrepancy] = []
-    for result in verify_days(archive, first, last, Reading(), add=found.append):
+    sealed: dict[str, tuple[ManifestHead, list[dict[str, Any]]]] = {}
+
+    def keep(day: date, head: ManifestHead, entries: Iterable[ManifestEntry]) -> None:
+        sealed[day.isoformat()] = (
+            head,
+            [{"state": entry.status, **{name: getattr(entry, name) for name in _OF_RECORDING}} for entry in entries],
+        )
+
+    for result in verify_days(archive, first, last, Reading(), add=found.append, sealed=keep):
         of_date = [one for one in found if one.date == result.date and not one.arriving]
-        verified = len(of_date)
-        recordings: list[dict[str, Any]] = []
-        head: ManifestHead | None = None
+        verdict, sentence = result.verdict, result.reason or f"It is unknown what {result.date} holds."
+        head, recordings = sealed.pop(result.date, (None, []))
         signature: Mapping[str, Any] = {}
-        if result.manifest is not None:
-            day, number = date.fromisoformat(result.date), result.manifest
-
-            def add(entry: Entry, into: list[dict[str, Any]] = recordings) -> None:
-                into.append({"state": entry["status"], **{name: entry.get(name) for name in _OF_RECORDING}})
-
-            try:
-                head = _verified(read_manifest(archive.bucket, day, number, add), result.manifest_sha256)
-            except (StorageUnavailable, StoreDamaged, KeyMissing) as error:
-                head, recordings = None, []
-                key = manifest_key(archive.bucket.prefix, day, number)
-                of_date.append(Discrepancy(result.date, "unreadable", key, str(error)))
         if head is not None:
+            key = signature_key(head.key)
             try:
                 signature = read_signature(archive.bucket, head.key)
             except (StorageUnavailable, StoreDamaged) as error:
-                of_date.append(Discrepancy(result.date, "signature_unreadable", signature_key(head.key), str(error)))
-        sentence = result.reason or f"It is unknown what {result.date} holds."
-        unread = of_date[verified:]
+                of_date.append(Discrepancy(result.date, "signature_unreadable", key, str(error)))
+                verdict, sentence = Verdict.gaps, f"{str(error).rstrip('.')}. {sentence}"
         yield {
             "format": FORMAT,
             "date": result.date,
-            "verdict": Verdict.gaps if unread else result.verdict,
-            "sentence": " ".join([*(one.sentence.rstrip(".") + "." for one in unread), sentence]),
+            "verdict": verdict,
+            "sentence": sentence,
             "counts": {name: getattr(result, name) for name in _COUNTS} if head is not None else None,
             "manifest": None if head is None else _manifest(head, _signature(archive, head, signature, of_date)),
             "recordings": recordings,
@@ -74,17 +69,6 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
             "discrepancies": [{"kind": one.kind, "subject": one.subject, "sentence": one.sentence} for one in of_date],
             "commands": [] if head is None else list(_commands(archive.bucket, head, signature, recordings)),
         }
-
-
-def _verified(head: ManifestHead, sha256: str | None) -> ManifestHead:
-    """Return the manifest, which is read a second time.
-
-    Raises:
-        StoreDamaged: it is not the one that was verified.
-    """
-    if head.sha256 != sha256:
-        raise StoreDamaged(f"{head.key} was replaced after it was verified; make the certificate again")
-    return head
 
 
 def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any]:

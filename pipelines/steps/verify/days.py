@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -12,7 +12,7 @@ from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain, read_chain
-from pipelines.archive.proof.manifest import Entry, ManifestEntry
+from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import LedgerParts, written_at
@@ -20,7 +20,6 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_or_unknown
 from pipelines.steps.pull.coverage import Pulls, pulls_of
-from pipelines.steps.verify.access import check_access_log
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
@@ -31,7 +30,7 @@ from pipelines.steps.verify.manifests import (
     compare,
     read_entry,
 )
-from pipelines.steps.verify.objects import Reading, check_conflicts, check_objects
+from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from pipelines.wording import number
 
@@ -40,6 +39,9 @@ _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 _STATES = "recording_states"
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
+Progress = Callable[[date, int, int], None]
+"""Takes a date, how many of its recordings were verified, and of how many."""
+TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,11 @@ def verify_days(
     reading: Reading,
     *,
     add: Callable[[Discrepancy], None],
-    progress: Callable[[date, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
+    sealed: TakeManifest = lambda *_: None,
 ) -> Iterator[DayResult]:
-    """Verify the dates from `first` to `last`, both included; `add` gets a date's discrepancies before its result.
+    """Verify the dates from `first` to `last`, both included; `add` gets a date's discrepancies before its result, and
+    `sealed` its latest manifest with the entries, where that is good.
 
     The days before and after the range are asked only what they and the range's own manifests say of each other.
     Memory grows with the recordings of one date, and not with dates or discrepancies.
@@ -76,12 +80,12 @@ def verify_days(
     current = _Day(archive, first, add)
     current.check_next_day(first - _DAY, current.read_chain(first - _DAY), current.chain)
     while current.day < last:
-        current.verify(reading, progress)
+        current.verify(reading, progress, sealed)
         following = _Day(archive, current.day + _DAY, add)
         current.check_next_day(current.day, current.chain, following.chain)
         yield current.finish()
         current = following
-    current.verify(reading, progress)
+    current.verify(reading, progress, sealed)
     current.check_next_day(last, current.chain, current.read_chain(last + _DAY))
     yield current.finish()
 
@@ -114,7 +118,7 @@ class _Day:
         subject, sentence = (text.encode("utf-8", "backslashreplace").decode() for text in (subject, sentence))
         self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
 
-    def verify(self, reading: Reading, progress: Callable[[date, int, int], None]) -> None:
+    def verify(self, reading: Reading, progress: Progress, sealed: TakeManifest) -> None:
         """Verify everything about the date but what the days next to it say."""
         if self.chain is None:
             return
@@ -122,6 +126,8 @@ class _Day:
         entries, self._entries = self._entries, {}
         try:
             evidence = self._evidence(self.chain, entries, threads)
+            if self.chain.latest is not None:
+                sealed(self.day, self.chain.latest, entries.values())
             of_day = partial(progress, self.day)
             check_objects(bucket, evidence, reading, self.result, threads, flag=self.flag, progress=of_day)
             self._compare_verdict(evidence)

@@ -16,10 +16,13 @@ from datetime import date
 
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
+from pipelines.archive.keys import access_prefix
+from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger import parts
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.verify.manifests import Evidence
+from pipelines.steps.seal.manifest import ACCESS
+from pipelines.steps.verify.manifests import Evidence, flag_damaged_attestations
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
 _DATED_FOLDERS = (
@@ -28,8 +31,6 @@ _DATED_FOLDERS = (
 )
 _FOLDERS = (*_DATED_FOLDERS, "calls/", "events/", "ledger/", "probes/", "witnesses/")
 _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
-Progress = Callable[[int, int], None]
-"""Takes how many recordings of the date were verified, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,12 @@ def check_objects(
     threads: int,
     *,
     flag: Flag,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> None:
-    """Verify every recording that should be held, and name the other objects; count what was read in `result`."""
+    """Verify every recording that should be held, and name the other objects; count what was read in `result`.
+
+    `progress` takes how many recordings of the date were verified, and of how many.
+    """
     held = evidence.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:
@@ -144,6 +148,32 @@ def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Fla
         if not (recording in listed and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
             sentence = f"{key} is not a conflicting copy of a recording of {day}; find out who put it there"
             flag("object_stray", key, sentence)
+
+
+def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> None:
+    """Read every attested entry of the UTC day and compare it. Entries that none names came after the last sealing."""
+    attested, damaged = read_attestations(bucket, ACCESS, day)
+    flag_damaged_attestations(damaged, flag)
+    if not attested:
+        return
+    there = {key.removeprefix(bucket.prefix) for key, _ in bucket.list_keys(access_prefix(bucket.prefix, day))}
+
+    def sha256(name: str) -> str | None:
+        try:
+            return bucket.hash_object(f"{bucket.prefix}{name}").sha256 if name in there else None
+        except KeyMissing:
+            return None
+
+    for name, found in map_in_order(sha256, sorted(attested), threads=threads):
+        key = f"{bucket.prefix}{name}"
+        if found is None:
+            sentence = f"{key}, an entry of the access log, was there when {day} was sealed and is gone; restore it"
+            flag("access_entry_removed", key, sentence)
+        elif {found} != {seen.sha256 for seen in attested[name]}:
+            sentence = (
+                f"{key}, an entry of the access log, was altered since {day} was sealed; restore its first version"
+            )
+            flag("access_entry_altered", key, sentence)
 
 
 def find_strays(bucket: Bucket, urls: Iterable[str | None]) -> Iterator[Discrepancy]:
