@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from pipelines.calendar import local_day
 from pipelines.cli.options import Command, Outside, example, file_option, pass_outside, whole_file
@@ -68,43 +66,30 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
         waiting: limit, account and how many requests wait for a permit.
         now: when that was so.
     """
+    rows, registry = list(rows), CollectorRegistry(auto_describe=False)
 
-    class Found(Collector):
-        def collect(self) -> Iterator[GaugeMetricFamily]:
-            return _families(list(rows), waiting, now)
+    def gauge(name: str, says: str, value: float) -> None:
+        Gauge(f"ringcx_archive_{name}", f"{says}.", registry=registry).set(value)
 
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Found())
-    return generate_latest(registry).decode()
+    def labelled(name: str, says: str, labels: Sequence[str], values: Mapping[Any, int]) -> None:
+        family = Gauge(f"ringcx_archive_{name}", f"{says}.", labels, registry=registry)
+        for of, value in sorted(values.items()):
+            family.labels(*of).set(value)
 
-
-def _families(
-    rows: list[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime
-) -> Iterator[GaugeMetricFamily]:
     verdicts = Counter(row["verdict"] for row in rows)
-    yield _labelled("dates", "Dates by verdict", ["verdict"], {(one,): verdicts[one] for one in Verdict})
+    labelled("dates", "Dates by verdict", ["verdict"], {(one,): verdicts[one] for one in Verdict})
     for name, (metric, says) in _SUMS.items():
-        yield _gauge(metric, says, sum(row[name] or 0 for row in rows))
+        gauge(metric, says, sum(row[name] or 0 for row in rows))
     lost: Counter[str] = Counter()
     for row in rows:
         lost.update(row["lost"])
-    yield _labelled("recordings_lost", "Recordings lost, by reason", ["reason"], {(one,): lost[one] for one in lost})
+    labelled("recordings_lost", "Recordings lost, by reason", ["reason"], {(one,): lost[one] for one in lost})
     if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
-        yield _gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", min(left))
+        gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", min(left))
     requests = {(limit, account): count for limit, account, count in waiting}
-    yield _labelled("permits_waiting", "Requests that wait for a permit", ["limit", "account"], requests)
-    yield _gauge("asked_timestamp_seconds", "When these numbers were true", now.timestamp())
-
-
-def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"ringcx_archive_{name}", f"{says}.", value=value)
-
-
-def _labelled(name: str, says: str, labels: list[str], values: Mapping[Any, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"ringcx_archive_{name}", f"{says}.", labels=labels)
-    for of, value in sorted(values.items()):
-        family.add_metric(of, value)
-    return family
+    labelled("permits_waiting", "Requests that wait for a permit", ["limit", "account"], requests)
+    gauge("asked_timestamp_seconds", "When these numbers were true", now.timestamp())
+    return generate_latest(registry).decode()
 
 
 def _waiting(store: Path | str) -> list[tuple[str, str, int]]:

@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipelines.archive.client import make_s3_client
 from pipelines.events.app import Receiver
 from pipelines.events.files import events_at
-from pipelines.settings import ReceiverSettings, SettingsError
+from pipelines.serving import listen, serve
+from pipelines.settings import ReceiverSettings
 
 log = logging.getLogger("pipelines.events")
 
@@ -42,43 +39,23 @@ def run(settings: ReceiverSettings) -> None:
     )
     events.probe()
     _allow_connections(settings.events_max_connections)
-    listener = _listen(settings.events_host, settings.events_port)
+    listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT", backlog=_BACKLOG)
     asyncio.run(_serve(Receiver(events, settings), settings, listener))
 
 
-class _Server(uvicorn.Server):
-    """Returns after a signal; uvicorn's own would raise the same signal once more and end the process by it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the loop."""
-        yield
-
-
 async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socket.socket) -> None:
-    server = _Server(
-        uvicorn.Config(
+    host, port = listener.getsockname()[:2]
+    log.info("Receiving End Call Events at http://%s:%d/events", host, port)
+    logging_task = asyncio.create_task(_log_counts(receiver))
+    try:
+        await serve(
             receiver.app(),
-            loop="asyncio",
+            listener,
             http=_protocol(receiver, settings.events_timeout_seconds, settings.events_max_connections),
-            ws="none",
             lifespan="on",
-            proxy_headers=False,
-            server_header=False,
-            access_log=False,  # it shows query strings, and those hold telephone numbers
-            log_config=None,
-            log_level="error",
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-    )
-    host, port = listener.getsockname()[:2]
-    log.info("Receiving End Call Events at http://%s:%d/events", host, port)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-    logging_task = asyncio.create_task(_log_counts(receiver))
-    try:
-        await server.serve(sockets=[listener])
     finally:
         logging_task.cancel()
     log.info("Ended; in all: %s", _counts_text(receiver.counts))
@@ -162,16 +139,3 @@ def _allow_connections(most: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on EVENTS_HOST and EVENTS_PORT ({host}:{port}): {error.strerror}; choose others"
-        ) from None
-    # asyncio does so only for sockets that name their protocol; without it every small answer takes 40 ms.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener

@@ -1,0 +1,62 @@
+"""Serve an application with uvicorn, until SIGTERM or SIGINT: the receiver of events, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from pipelines.settings import SettingsError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+class _Server(uvicorn.Server):
+    """Returns after a signal; uvicorn's own would raise the same signal once more and end the process by it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the loop."""
+        yield
+
+
+async def serve(app: Starlette, listener: socket.socket, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+    """Serve `app` on `listener`. `options`: of `uvicorn.Config`. What is under way when a signal comes is finished."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            access_log=False,  # it shows query strings, and those hold telephone numbers
+            log_config=None,
+            log_level="error",
+            **options,
+        )
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    await server.serve(sockets=[listener])
+
+
+def listen(host: str, port: int, variables: str, *, backlog: int = 100) -> socket.socket:
+    """Return a socket that listens. `variables`: those that name host and port.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=backlog)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {variables} ({host}:{port}): {error.strerror}; choose others") from None
+    # asyncio does so only for sockets that name their protocol; without it every small answer takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
