@@ -1056,7 +1056,7 @@ def test_what_cannot_be_read_for_a_moment_is_said_and_ends_no_range(
     assert (middle["verdict"], middle["manifest"], middle["recordings"]) == ("gaps", None, [])
     assert "manifest_altered" in {one["kind"] for one in last["discrepancies"]}
     assert "S3 does not answer just now" in first["sentence"]
-    assert "S3 does not answer just now" in middle["sentence"]
+    assert "S3 does not answer just now" in middle["discrepancies"][0]["sentence"]
     assert "is not as it was sealed" in last["sentence"]
 
 
