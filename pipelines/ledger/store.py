@@ -26,6 +26,7 @@ from datetime import date, datetime
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
@@ -288,12 +289,16 @@ def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
     keys = pc.unique(table[key])
     if len(keys) == table.num_rows:
         return table
-    lines = order.to_pandas()
-    lines["code"] = pc.index_in(table[key], value_set=keys).to_pandas()  # integers compare faster than text
-    in_order = lines.sort_values(order.column_names, kind="stable", na_position="first")
-    is_latest = ~in_order.duplicated("code", keep="last").sort_index()
+    codes = pc.index_in(table[key], value_set=keys).to_numpy()
+    order = order.append_column("line", pa.array(np.arange(table.num_rows)))
+    # From the greatest down, nulls last, then turned round: of one key the greatest is written last.
+    ordered = pc.sort_indices(order, sort_keys=[(name, "descending") for name in order.column_names]).to_numpy()[::-1]
+    latest = np.empty(len(keys), np.int64)
+    latest[codes[ordered]] = ordered
+    is_latest = np.zeros(table.num_rows, bool)
+    is_latest[latest] = True
     # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
-    return table.filter(pa.array(is_latest, pa.bool_()))
+    return table.filter(pa.array(is_latest))
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

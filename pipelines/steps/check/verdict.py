@@ -20,6 +20,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
@@ -39,6 +40,7 @@ from pipelines.wording import number
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
 OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
+_COMPARED_FOR = timedelta(minutes=1)
 _READERS = 8
 _REASONS = 3
 COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
@@ -211,7 +213,7 @@ def judge_date(
     not_pulled = unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
     known, unknown, shared = _recordings(ledger, day, settings)
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
-    wrong = {} if bucket is None else _compare_with_bucket(bucket, known)
+    wrong = {} if bucket is None else _compared(bucket, known, run_id, now)
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
     pending = rest["status"] == Status.pending
     give_up = timedelta(days=settings.archive_give_up_days)
@@ -345,12 +347,31 @@ def _main_ids(linked: Iterable[str], known: LedgerSnapshot) -> set[str]:
     return {known.names.get(recording_id, recording_id) for recording_id in linked}
 
 
-def _compare_with_bucket(bucket: Bucket, known: RecordingsTable) -> dict[str, str]:
+def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
+    """Return `_compare_with_bucket`; what the same run compared within the last minute is not compared again.
+
+    The steps of a run judge the date three times, one soon after the other, and listing 100,000 objects takes seconds.
+    """
+    held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
+    if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
+        at, same, wrong = last
+        if now - at < _COMPARED_FOR and same.equals(held):
+            return wrong
+    wrong = _compare_with_bucket(bucket, held, known.held_dates())
+    _last_compared.clear()
+    _last_compared[bucket, run_id] = now, held, wrong
+    return wrong
+
+
+_last_compared: dict[tuple[Bucket, str], tuple[datetime, pa.Table, dict[str, str]]] = {}
+
+
+def _compare_with_bucket(bucket: Bucket, held_lines: pa.Table, days: Iterable[date]) -> dict[str, str]:
     """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
     one LIST per 1000 recordings, and no byte read unless the ETag changed.
     """
-    held = known.held.select(["recording_id", "key", "size", "sha256", "etag"]).to_pandas().set_index("recording_id")
-    listed = [(key, found) for day in known.held_dates() for key, found in bucket.list_day(day, held["key"]).items()]
+    held = held_lines.to_pandas().set_index("recording_id")
+    listed = [(key, found) for day in days for key, found in bucket.list_day(day, held["key"]).items()]
     there = pd.DataFrame(
         [(found.size, found.etag) for _, found in listed],
         columns=["listed_size", "listed_etag"],

@@ -7,10 +7,9 @@ should exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -127,6 +126,7 @@ def extract_links(
 
     Without `segments` the links of the current API are empty.
     """
+    key = _key(ledger, day, zone, first)
     dates = _Dates(day, first, zone)
     tables = [_SCHEMA.empty_table()]
     for report, columns in ROWS.items():
@@ -143,29 +143,32 @@ def extract_links(
                 values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
                 arrays = [pa.array(column, kind) for column, kind in zip(values, _COLUMNS.values(), strict=True)]
                 tables.append(pa.table(arrays, schema=_SCHEMA))
-    return ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
+    links = ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
+    _last_ids.clear()
+    _last_ids[key] = _without_links(links)
+    return links
 
 
 def extracted_ids(ledger: Ledger, day: date, *, zone: ZoneInfo, first: date) -> ExtractedLinks:
     """Return the same without the links themselves, for those that read only ids and dates.
 
-    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: the last answer is kept as long as
-    the date has the same parts, which never change.
+    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept as
+    long as the date has the same parts, which never change.
     """
-    parts = tuple(name for report in ROWS for name in ledger.row_parts(report, day))
-    return _ids_of_parts(ledger, parts, day, zone, first)
+    kept = _last_ids.get(_key(ledger, day, zone, first))
+    return kept or _without_links(extract_links(ledger, day, zone=zone, first=first))
 
 
-@lru_cache(maxsize=1)
-def _ids_of_parts(
-    ledger: Ledger,
-    _parts: tuple[str, ...],
-    day: date,
-    zone: ZoneInfo,
-    first: date,
-) -> ExtractedLinks:
-    links = extract_links(ledger, day, zone=zone, first=first)
+_last_ids: dict[Hashable, ExtractedLinks] = {}
+
+
+def _without_links(links: ExtractedLinks) -> ExtractedLinks:
     return replace(links, table=links.table.drop_columns("link"))
+
+
+def _key(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> Hashable:
+    parts = tuple(name for report in ROWS for name in ledger.row_parts(report, day))
+    return ledger, parts, day, zone, first
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
