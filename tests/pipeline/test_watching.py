@@ -310,11 +310,11 @@ def pulled_whole(ledger: Ledger) -> None:
         )
 
 
-def judged(watched: Watched, bucket: FakeBucket) -> CheckResult:
+def judged(watched: Watched, bucket: FakeBucket, *, run_id: str = "r", later: timedelta = timedelta()) -> CheckResult:
     pulled_whole(watched.ledger())
     settings = VerifySettings(archive_bucket="archive")
     stores = watched.ledger(), cast("Bucket", bucket)
-    return every_recording_is_accounted_for(judge_date(*stores, DAY, settings, now=NOW, run_id="r"))
+    return every_recording_is_accounted_for(judge_date(*stores, DAY, settings, now=NOW + later, run_id=run_id))
 
 
 def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(watched: Watched) -> None:
@@ -325,6 +325,25 @@ def test_every_object_whose_etag_changed_is_read_again_and_the_counts_are_exact(
     assert (found.counts["object_changed"], found.counts["object_gone"]) == (30, 1)
     assert "Of 50 recordings expected for 2026-11-17, 19 are archived." in found.sentence
     assert "30 were archived and are now other objects" in found.sentence
+
+
+def test_only_the_same_run_within_a_minute_judges_the_same_recordings_without_listing_the_bucket_again(
+    watched: Watched,
+) -> None:
+    watched.ledger().append_states(held(3))
+    bucket = FakeBucket(3, changed_from=3)
+    assert judged(watched, bucket).level is Level.ok
+    bucket.number = 2
+    assert judged(watched, bucket, later=timedelta(seconds=59)).level is Level.ok
+    for changed in ({"run_id": ""}, {"run_id": "another"}, {"later": timedelta(seconds=60)}):
+        bucket.number = 3
+        assert judged(watched, bucket).level is Level.ok
+        bucket.number = 2
+        assert judged(watched, bucket, **changed).counts["object_gone"] == 1, changed
+    bucket.number = 4
+    assert judged(watched, bucket).level is Level.ok
+    watched.ledger().append_states(held(5))
+    assert judged(watched, bucket).counts["object_gone"] == 1
 
 
 @pytest.mark.parametrize(

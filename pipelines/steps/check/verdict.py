@@ -355,7 +355,7 @@ def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime
     held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
     if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
         at, same, wrong = last
-        if now - at < _COMPARED_FOR and same.equals(held):
+        if abs(now - at) < _COMPARED_FOR and same.equals(held):
             return wrong
     wrong = _compare_with_bucket(bucket, held, known.held_dates())
     _last_compared.clear()
