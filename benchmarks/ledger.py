@@ -37,11 +37,11 @@ from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.requests import Period, ReportSource
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.fetch.fetcher import FLUSH_STATES
 from pipelines.steps.link.register_links import AllowedLinks, register_links
-from pipelines.steps.pull.reports import ReportPull, ReportSource
+from pipelines.steps.pull.reports import ReportPull
 from sandbox.s3 import LocalS3
 
 DAY = date(2026, 11, 18)
@@ -157,7 +157,8 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
     """Rows, states and objects of a date of which all is held; then its run once more."""
     ledger = Ledger(LocalFiles(folder / "ledger"), clock=now)
     for place, body in enumerate(generated.write_report(DAY, recordings, folder / "bodies")):
-        rows = with_row_identity(REPORT, parse_report(REPORT, body), generated.ACCOUNT)
+        with body.open("rb") as file:
+            rows = with_row_identity(REPORT, parse_report(REPORT, file), generated.ACCOUNT)
         at = now() + timedelta(seconds=place)
         ledger.append_rows(REPORT, DAY, rows, account_id=generated.ACCOUNT, pulled_at=at, run_id="benchmark")
     ledger.append_pull(generated.a_pull(DAY, now()))

@@ -20,12 +20,11 @@ from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient
-from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, SegmentLinks
+from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, InteractionSource, SegmentLinks
+from pipelines.ringcx.reports.requests import ReportSource
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError
 from pipelines.steps.fetch.attempt import Attempt, Recorders
 from pipelines.steps.link.register_links import AllowedLinks
-from pipelines.steps.pull.reports import ReportSource
-from pipelines.steps.pull.windows import InteractionSource
 
 
 @dataclass

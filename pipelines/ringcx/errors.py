@@ -57,6 +57,10 @@ class AccountUnknown(SourceRefused):
 
 
 class ReportInvalid(SourceError):
+    """There is no report: its body broke off, is too long or too slow, or holds other rows than were asked for."""
+
+
+class NotAReport(ReportInvalid):
     """The body is not the report that was asked for: HTML, a JSON error, empty, cut off, of another shape."""
 
 

@@ -5,12 +5,10 @@ against the allow-list, and what is plainly no recording is recognised.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
-import hashlib
 import re
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from itertools import chain
 from typing import IO, Literal
 
 import httpx
@@ -18,16 +16,15 @@ import httpx
 from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, shown_url
 from pipelines.ringcx.http.client import (
     BombError,
+    Received,
     SourceClient,
-    is_framed,
+    TooSlowError,
     origin_of,
     raise_if_account_unknown,
     start_of,
-    unpacked,
 )
 from pipelines.ringcx.links import HostList
 
-_SNIFF = 512
 _REDIRECTS = 5
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
@@ -42,22 +39,6 @@ _REFUSALS: dict[int, tuple[FaultKind, str]] = {
     404: ("not_there", "not_found"),
     410: ("not_there", "not_found"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A body that was received.
-
-    Attributes:
-        size: bytes.
-        sha256: in hexadecimal.
-        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a connection that broke in
-            the middle looks like the end, and only the bytes themselves can prove that nothing is missing.
-    """
-
-    size: int
-    sha256: str
-    framed: bool
 
 
 class MediaFault(Exception):
@@ -118,7 +99,7 @@ class MediaClient:
     max_seconds: float = 1800
     clock: Callable[[], float] = time.monotonic
 
-    def fetch(self, link_url: str, account_id: str, sink: IO[bytes]) -> Fetched:
+    def fetch(self, link_url: str, account_id: str, sink: IO[bytes]) -> Received:
         """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
@@ -140,7 +121,7 @@ class MediaClient:
         except LinkRefused as refusal:  # by where the host's name leads, which shows only now
             raise MediaFault("refused", refusal.reason, url=link) from None
 
-    def _follow(self, link: httpx.URL, account_id: str, sink: IO[bytes]) -> Fetched:
+    def _follow(self, link: httpx.URL, account_id: str, sink: IO[bytes]) -> Received:
         sink.seek(0)
         sink.truncate()
         url, auth, method = link, self.auth, self.method
@@ -170,7 +151,7 @@ class MediaClient:
         except (httpx.InvalidURL, LinkRefused) as error:
             raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=response.url) from error
 
-    def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Fetched:
+    def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Received:
         headers, status, url = response.headers, response.status_code, response.url
         whole = _WHOLE_RANGE.fullmatch(headers.get("Content-Range", "")) if status == 206 else None
         if status != 200 and (whole is None or int(whole[1]) + 1 != int(whole[2])):
@@ -179,38 +160,32 @@ class MediaClient:
         length = int(whole[2]) if whole else int(declared) if declared.isdecimal() else 0
         if length > self.max_bytes and "Transfer-Encoding" not in headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
-        started = self.clock()
+        reason: str | None = None
 
-        def check() -> None:
-            self.client.check_stop()
-            if self.clock() - started > self.max_seconds:
-                raise MediaFault("unavailable", "too_slow", status, url=url)
-
-        sha256, size, start = hashlib.sha256(), 0, b""
-        try:
-            blocks = unpacked(response, check)
-            for block in blocks:
-                check()
-                start += block
-                if len(start) >= _SNIFF:
-                    break
-            reason = _not_audio(headers.get("Content-Type", ""), start[:_SNIFF])
+        def inspect(start: bytes) -> None:
+            nonlocal reason
+            reason = _not_audio(headers.get("Content-Type", ""), start)
             if reason and reason != "mp3_body":  # an MP3 is the call all the same: its bytes may be kept
                 raise MediaFault("not_audio", reason, status, url=url)
-            for block in chain([start], blocks):
-                check()
-                size += len(block)
-                if size > self.max_bytes:
-                    raise MediaFault("not_audio", "too_large", status, url=url)
-                sha256.update(block)
-                sink.write(block)
+
+        try:
+            received = self.client.receive(
+                response,
+                sink,
+                max_bytes=self.max_bytes,
+                max_seconds=self.max_seconds,
+                clock=self.clock,
+                inspect=inspect,
+            )
+        except TooSlowError:
+            raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
         if reason:
             raise MediaFault("not_audio", reason, status, url=url)
-        if whole and size != length:
+        if whole and received.size != length:
             raise httpx.RemoteProtocolError("the range is not as long as it says")
-        return Fetched(size, sha256.hexdigest(), is_framed(response))
+        return received
 
 
 def _refusal(response: httpx.Response) -> MediaFault:

@@ -79,7 +79,8 @@ def report_is_a_table_or_refused(body: bytes) -> None:
         path = Path(folder, "body")
         path.write_bytes(body)
         try:
-            table = parse_report(report, path, framed=framed)
+            with path.open("rb") as file:
+                table = parse_report(report, file, framed=framed)
         except ReportInvalid as refusal:
             _quotes_nothing(str(refusal), body)
             assert refusal.__cause__ is None

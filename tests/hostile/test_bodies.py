@@ -24,7 +24,7 @@ from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports import bodies
-from pipelines.ringcx.reports.requests import Period, pull_report
+from pipelines.ringcx.reports.requests import Period, ReportSource
 
 Answer = Callable[[Any, socket.socket], None]
 Serve = Callable[[Answer], Any]
@@ -238,65 +238,52 @@ class Token(httpx.Auth):
         yield request
 
 
-def pull(client: SourceClient, server: Any, into: Path) -> str:
+def pull(client: SourceClient, server: Any) -> str:
     with pytest.raises(SourceError) as error:
-        pull_report(
-            client,
-            base_url=server.url,
-            auth=Token(),
-            account_id="15300002",
-            period=PERIOD,
-            into=into,
-        )
-    assert not into.exists()
+        ReportSource(client, server.url, Token()).pull("15300002", PERIOD)
     assert "hush" not in str(error.value)
     return str(error.value)
 
 
-def test_a_gzip_bomb_in_the_place_of_a_report_is_refused_and_leaves_no_file(
-    client: SourceClient, serve: Serve, tmp_path: Path, mountain: bytes
-) -> None:
+def test_a_gzip_bomb_in_the_place_of_a_report_is_refused(client: SourceClient, serve: Serve, mountain: bytes) -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(mountain)}\r\n\r\n".encode()
     server = serve(sends(head, mountain))
-    assert "unpacks to hundreds of times its size" in pull(client, server, tmp_path / "report")
+    assert "unpacks to hundreds of times its size" in pull(client, server)
     assert server.connections == 1
 
 
-def test_a_bomb_in_a_bomb_is_never_unpacked(
-    client: SourceClient, serve: Serve, tmp_path: Path, mountain: bytes
-) -> None:
+def test_a_bomb_in_a_bomb_is_never_unpacked(client: SourceClient, serve: Serve, mountain: bytes) -> None:
     body = gzip.compress(mountain)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     began = time.monotonic()
-    assert "not available now" in pull(client, serve(sends(head, body)), tmp_path / "report")
+    assert "not available now" in pull(client, serve(sends(head, body)))
     assert time.monotonic() - began < 2
 
 
-def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve, tmp_path: Path) -> None:
+def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve) -> None:
     report = b"uii,recording_url\n" + b"".join(b"%d,https://h/?file=%d\n" % (n, n) for n in range(20_000))
     body = gzip.compress(report)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    into = tmp_path / "report"
-    pull_report(client, base_url=serve(sends(head, body)).url, auth=Token(), account_id="1", period=PERIOD, into=into)
-    assert into.read_bytes() == report
+    answer = ReportSource(client, serve(sends(head, body)).url, Token()).pull("1", PERIOD)
+    assert (answer.rows.num_rows, answer.size) == (20_000, len(report))
 
 
 def test_an_endless_report_is_refused_when_it_is_longer_than_any(
-    client: SourceClient, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_BYTES", 4 << 20)
     row = b"1,2\n" * 10_000
     server = serve(forever(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"9c40\r\n" + row + b"\r\n"))
-    assert "sent more than 4 MiB" in pull(client, server, tmp_path / "report")
+    assert "sent more than 4 MiB" in pull(client, server)
 
 
 def test_a_report_that_trickles_is_refused_when_its_time_is_up(
-    client: SourceClient, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_SECONDS", 0.4)
     server = serve(forever(b"HTTP/1.1 200 OK\r\n\r\nuii,recording_url\n", b"1", pause_s=0.05))
     began = time.monotonic()
-    assert "was still sending after 0 s" in pull(client, server, tmp_path / "report")
+    assert "was still sending after 0 s" in pull(client, server)
     assert time.monotonic() - began < 3
 
 

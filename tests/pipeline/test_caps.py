@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,9 @@ import pytest
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import PullFailed
 
@@ -33,11 +35,13 @@ class Source:
         newest: bool = True,
         backward: bool = False,
         flag: object = True,
+        odd: Sequence[str | None] = (),
     ) -> None:
+        self.odd = odd
         self.ended, self.cap, self.newest, self.backward, self.flag = ended, cap, newest, backward, flag
         self.asked: list[Period] = []
 
-    def pull(self, _client: object, *, window: Period, into: Path, **_: object) -> PulledBody:
+    def pull(self, _account_id: str, window: Period) -> Answer:
         self.asked.append(window)
         start, end = window.start, window.end
         if self.backward:
@@ -46,35 +50,36 @@ class Source:
         inside.sort(reverse=self.newest)
         if self.cap is not None:
             inside = inside[: self.cap(len(self.asked))]
-        body = json.dumps(
-            [
-                {
-                    "dialogId": f"s-v-{n}",
-                    "segmentId": f"p-v-{n}",
-                    "channelClass": "VOICE",
-                    "segmentEndTimeMs": at.isoformat(),
-                    "hasRecording": self.flag,
-                }
-                for at, n in inside
-            ]
-        ).encode()
-        into.write_bytes(body)
-        return PulledBody(into, len(body), "0" * 64, framed=True)
+        rows: list[dict[str, object]] = [
+            {
+                "dialogId": f"s-v-{n}",
+                "segmentId": f"p-v-{n}",
+                "channelClass": "VOICE",
+                "segmentEndTimeMs": at.isoformat(),
+                "hasRecording": self.flag,
+            }
+            for at, n in inside
+        ]
+        rows += [{**rows[0], "segmentId": f"odd-{n}", "segmentEndTimeMs": at} for n, at in enumerate(self.odd)]
+        body = json.dumps(rows).encode()
+        with tempfile.TemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            return Answer(parse_report("interaction_metadata", file), len(body), "0" * 64)
 
 
 @pytest.fixture
-def pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PullRecord]:
+def pull(tmp_path: Path) -> Callable[..., PullRecord]:
     ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOW)
 
     def make(source: Source, window_s: int = 10_800) -> PullRecord:
-        monkeypatch.setattr(windows, "pull_interactions", source.pull)
         day = Period(START, START + timedelta(days=1))
         one = windows.WindowedPull(
             day=DAY,
             bounds=(day.start, day.end),
             period=day,
             window_s=window_s,
-            source=windows.InteractionSource(cast("Any", None), "https://ringcx.example", "1", cast("Any", None)),
+            source=cast("Any", source),
             ledger=ledger,
             run_id="r",
             clock=lambda: NOW,
@@ -185,22 +190,9 @@ def test_rows_at_the_edges_of_a_window_belong_to_it(pull: Callable[..., PullReco
     assert pull(Source(every(10_800))).rows == 8
 
 
-def test_an_end_that_cannot_be_right_stops_no_other_row(
-    pull: Callable[..., PullRecord], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Source(every(600))
-    good = source.pull
-
-    def with_an_odd_one(client: object, **asked: Any) -> PulledBody:
-        body = good(client, **asked)
-        rows = json.loads(body.path.read_bytes())
-        odd = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None, "soon")
-        rows += [{**rows[0], "segmentId": f"odd-{n}", "segmentEndTimeMs": at} for n, at in enumerate(odd)]
-        body.path.write_bytes(json.dumps(rows).encode())
-        return body
-
-    monkeypatch.setattr(source, "pull", with_an_odd_one)
-    assert pull(source).rows == 144 + 8 * 5
+def test_an_end_that_cannot_be_right_stops_no_other_row(pull: Callable[..., PullRecord]) -> None:
+    odd = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", None, "soon")
+    assert pull(Source(every(600), odd=odd)).rows == 144 + 8 * 5
 
 
 @pytest.mark.parametrize(("flag", "unknown"), [("PARTIAL", 8), (2, 8), ("Y", 0), (None, 0), (False, 0)])

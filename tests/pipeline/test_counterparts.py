@@ -79,7 +79,8 @@ class Sources:
     def _add(self, report: Any, row: dict[str, Any], day: date) -> None:
         file = self._folder / "body"
         file.write_text(json.dumps([row]))
-        table: pa.Table = with_row_identity(report, parse_report(report, file), "1")
+        with file.open("rb") as body:
+            table: pa.Table = with_row_identity(report, parse_report(report, body), "1")
         self.ledger.append_rows(report, day, table, account_id="1", pulled_at=NOW, run_id="pull")
 
     def register(self, day: date = DAY, *, now: datetime = NOW) -> LinksFound:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
+from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.interactions import (
+    InteractionSource,
     SegmentLinks,
     interaction_request,
-    pull_interactions,
     segment_recording_id,
     windows,
 )
@@ -86,20 +88,13 @@ def client_of(tmp_path: Path) -> Iterator[Callable[..., SourceClient]]:
     limiter.close()
 
 
-def pull(client: SourceClient, into: Path) -> Any:
-    return pull_interactions(
-        client,
-        base_url=BASE,
-        rc_account_id="37439510",
-        auth=ApiToken(api_url=BASE, token="aws80:secret"),
-        account_id="15300002",
-        window=NIGHT,
-        into=into,
-    )
+def pull(client: SourceClient) -> Answer:
+    source = InteractionSource(client, BASE, "37439510", ApiToken(api_url=BASE, token="aws80:secret"))
+    return source.pull("15300002", NIGHT)
 
 
 def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
-    client_of: Callable[..., SourceClient], tmp_path: Path
+    client_of: Callable[..., SourceClient],
 ) -> None:
     seen: list[httpx.Request] = []
 
@@ -107,12 +102,12 @@ def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
         seen.append(request)
         return httpx.Response(200, json=[ROW])
 
-    body = pull(client_of(answer), tmp_path / "rows")
+    pulled = pull(client_of(answer))
     (request,) = seen
     path = "/voice/api/cx/integration/v1/accounts/37439510/sub-accounts/15300002/interaction-metadata"
     assert (request.method, request.url.path, request.url.query) == ("POST", path, b"")
     assert json.loads(request.content) == interaction_request(NIGHT)
-    assert body.path.read_bytes() == json.dumps([ROW], separators=(",", ":")).encode()
+    assert pulled.sha256 == sha256(json.dumps([ROW], separators=(",", ":")).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -125,22 +120,22 @@ def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
     ],
 )
 def test_a_refusal_says_what_to_check_and_not_what_the_source_wrote(
-    client_of: Callable[..., SourceClient], tmp_path: Path, status: int, kind: type[Exception], said: str
+    client_of: Callable[..., SourceClient], status: int, kind: type[Exception], said: str
 ) -> None:
     body = {"generalMessage": "call of +16025550142", "details": "Jane Doe", "requestUri": "/", "timestamp": 0}
     client = client_of(lambda _: httpx.Response(status, json=None if status == 204 else body))
     with pytest.raises(kind) as caught:
-        pull(client, tmp_path / "rows")
+        pull(client)
     assert said in str(caught.value)
     for secret in ("6025550142", "Jane", "aws80"):
         assert secret not in str(caught.value)
-    assert not (tmp_path / "rows").exists()
 
 
 def parsed(tmp_path: Path, content: bytes) -> Any:
     file = tmp_path / "rows"
     file.write_bytes(content)
-    return parse_report("interaction_metadata", file)
+    with file.open("rb") as body:
+        return parse_report("interaction_metadata", body)
 
 
 def test_a_row_keeps_nulls_and_unknown_fields_and_is_known_by_dialog_and_segment(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import AccountUnknown, LinkRefused, Stopped
-from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.http.client import Received, SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList, RecordingLink, parse_link
-from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
+from pipelines.ringcx.media import MediaClient, MediaFault
 
 HOST = "c02-recordings.virtualacd.biz"
 FILE = "15300002/202007/30/202007302136360132130000036446-1.WAV"
@@ -312,7 +312,7 @@ def test_a_recording_arrives_whole_with_its_hashes(make: Callable[..., MediaClie
         fetched = make(source).fetch(LINK, "15300002", sink)
         sink.seek(0)
         assert sink.read() == WAV
-    assert fetched == Fetched(
+    assert fetched == Received(
         size=len(WAV),
         sha256=hashlib.sha256(WAV).hexdigest(),
         framed=True,

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,23 +13,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.auth import ApiToken
-from pipelines.ringcx.errors import CredentialsRefused, ReportInvalid, SourceRefused, SourceUnavailable, Stopped
+from pipelines.ringcx.errors import (
+    CredentialsRefused,
+    NotAReport,
+    ReportInvalid,
+    SourceRefused,
+    SourceUnavailable,
+    Stopped,
+)
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.ringcx.reports.bodies import PulledBody
+from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.requests import (
     Period,
+    ReportSource,
     agent_segment_request,
     global_call_type_request,
-    pull_report,
 )
 
 BASE = "https://ringcx.example/voice/api"
 DAY = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 19, tzinfo=UTC))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BODY = b"uii,recording_url\r\n1,u\r\n"
+SHA256 = hashlib.sha256(BODY).hexdigest()
 
-Pull = Callable[..., PulledBody]
+Pull = Callable[..., Answer]
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
@@ -38,21 +47,13 @@ def pull(tmp_path: Path) -> Iterator[Pull]:
     opened: list[SourceClient] = []
     limiter = RateLimiter(tmp_path / "limits.sqlite")
 
-    def call(
-        handler: Handler | None = None, *, base_url: str = BASE, stop: threading.Event | None = None
-    ) -> PulledBody:
+    def call(handler: Handler | None = None, *, base_url: str = BASE, stop: threading.Event | None = None) -> Answer:
         transport = httpx.MockTransport(handler) if handler else None
         opened.append(
             SourceClient(limiter=limiter, limits={}, transport=transport, attempts=3, sleep=lambda _: None, stop=stop)
         )
-        return pull_report(
-            opened[-1],
-            base_url=base_url,
-            auth=ApiToken(api_url=base_url, token="aws80:secret"),
-            account_id="15300002",
-            period=DAY,
-            into=tmp_path / "report",
-        )
+        source = ReportSource(opened[-1], base_url, ApiToken(api_url=base_url, token="aws80:secret"))
+        return source.pull("15300002", DAY)
 
     yield call
     for client in opened:
@@ -176,11 +177,27 @@ class TestRequests:
 
 
 class TestPull:
-    def test_the_answer_lies_in_the_file_with_its_facts(self, pull: Pull) -> None:
+    def test_the_answer_is_the_rows_with_the_size_and_the_hash_of_the_body(self, pull: Pull) -> None:
         pulled = pull(lambda _: httpx.Response(200, content=BODY))
-        assert pulled.path.read_bytes() == BODY
-        assert (pulled.size, pulled.framed) == (len(BODY), True)
-        assert pulled.sha256 == hashlib.sha256(BODY).hexdigest()
+        assert [row["uii"] for row in pulled.rows.to_pylist()] == ["1"]
+        assert (pulled.size, pulled.sha256) == (len(BODY), SHA256)
+
+    def test_a_report_is_never_in_a_file_that_a_killed_process_would_leave_behind(
+        self, pull: Pull, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+        class Watched(httpx.SyncByteStream):
+            def __iter__(self) -> Iterator[bytes]:
+                yield BODY
+                yield b"2,u\r\n" * 1_000_000
+                assert list(folder.iterdir()) == []
+                yield b"3,u\r\n"
+
+        assert pull(lambda _: httpx.Response(200, stream=Watched())).rows.num_rows == 1_000_002
+        assert list(folder.iterdir()) == []
 
     def test_it_is_asked_for_as_documented_with_the_token(self, pull: Pull) -> None:
         seen: list[httpx.Request] = []
@@ -206,25 +223,16 @@ class TestPull:
 
         limiter = RateLimiter(tmp_path / "limits.sqlite")
         with SourceClient(limiter=limiter, limits={}, transport=httpx.MockTransport(handler)) as client:
-            pull_report(
-                client,
-                base_url=BASE + "/",
-                auth=ApiToken(api_url=BASE, token="t"),
-                account_id="1/../2?x",
-                direction="outbound",
-                period=DAY,
-                into=tmp_path / "report",
-            )
+            ReportSource(client, BASE + "/", ApiToken(api_url=BASE, token="t")).pull("1/../2?x", DAY)
         limiter.close()
         assert seen == ["/voice/api/v1/admin/accounts/1%2F..%2F2%3Fx/reportsStreaming"]
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_refused_credentials_name_the_variable_and_the_right(self, pull: Pull, tmp_path: Path, status: int) -> None:
+    def test_refused_credentials_name_the_variable_and_the_right(self, pull: Pull, status: int) -> None:
         with pytest.raises(CredentialsRefused, match=r"RINGCX_API_TOKEN.*READ on Account") as refused:
             pull(lambda _: httpx.Response(status, text="Jwt is expired"))
         assert refused.value.status == status
         assert "secret" not in str(refused.value)
-        assert not (tmp_path / "report").exists()
 
     @pytest.mark.parametrize("status", [302, 400, 404, 415])
     def test_a_status_that_another_try_does_not_change_is_refused_at_once(self, pull: Pull, status: int) -> None:
@@ -250,7 +258,7 @@ class TestPull:
         with pytest.raises(SourceUnavailable):
             pull(lambda _: httpx.Response(503))
 
-    def test_the_stop_event_ends_a_pull_and_leaves_no_file(self, pull: Pull, tmp_path: Path) -> None:
+    def test_the_stop_event_ends_a_pull(self, pull: Pull) -> None:
         stop = threading.Event()
 
         class Slow(httpx.SyncByteStream):
@@ -260,7 +268,6 @@ class TestPull:
 
         with pytest.raises(Stopped):
             pull(lambda _: httpx.Response(200, stream=Slow()), stop=stop)
-        assert not (tmp_path / "report").exists()
 
 
 def framed_by_length(body: bytes, length: int) -> bytes:
@@ -273,27 +280,26 @@ class TestBrokenOff:
     ) -> None:
         whole = framed_by_length(BODY, len(BODY))
         base_url = raw_server([framed_by_length(BODY + b"2,longer than the good one", 10_000), whole[:-3], whole])
-        assert pull(base_url=base_url).path.read_bytes() == BODY
+        assert pull(base_url=base_url).sha256 == SHA256
 
-    def test_an_answer_that_always_breaks_off_is_no_report_and_leaves_no_file(
-        self, pull: Pull, raw_server: Callable[[list[bytes]], str], tmp_path: Path
+    def test_an_answer_that_always_breaks_off_is_no_report(
+        self, pull: Pull, raw_server: Callable[[list[bytes]], str]
     ) -> None:
         base_url = raw_server([framed_by_length(BODY, len(BODY) + 1)] * 3)
         with pytest.raises(ReportInvalid, match="broke off each time"):
             pull(base_url=base_url)
-        assert not (tmp_path / "report").exists()
 
     def test_chunks_without_their_end_are_broken_off(
         self, pull: Pull, raw_server: Callable[[list[bytes]], str]
     ) -> None:
         start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(BODY), BODY)
         pulled = pull(base_url=raw_server([start, start + b"0\r\n\r\n"]))
-        assert pulled.path.read_bytes() == BODY
-        assert pulled.framed
+        assert pulled.sha256 == SHA256
 
-    def test_an_answer_that_ends_with_its_connection_is_not_framed(
+    def test_an_answer_that_ends_with_its_connection_counts_if_it_ends_in_a_line_break(
         self, pull: Pull, raw_server: Callable[[list[bytes]], str]
     ) -> None:
-        pulled = pull(base_url=raw_server([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY]))
-        assert pulled.path.read_bytes() == BODY
-        assert not pulled.framed
+        start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY
+        assert pull(base_url=raw_server([start])).sha256 == SHA256
+        with pytest.raises(NotAReport, match="HTTP did not say where it ends"):
+            pull(base_url=raw_server([start[:-2]]))

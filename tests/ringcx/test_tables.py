@@ -96,7 +96,14 @@ def parse_body(report: ReportName, body: bytes | str, *, framed: bool = True, fo
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary, "body")
         path.write_bytes(body.encode() if isinstance(body, str) else body)
-        return parse_report(report, path, framed=framed)
+        with path.open("rb") as file:
+            return parse_report(report, file, framed=framed)
+
+
+def read_blocks(path: Path, size: int) -> tuple[list[str], pa.Table]:
+    with path.open("rb") as file:
+        headings, table, _ = read_csv_body(file, framed=False, block_bytes=size)
+    return headings, table
 
 
 def as_csv(heading: Sequence[str], rows: Sequence[Sequence[str]], quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> str:
@@ -184,7 +191,7 @@ class TestWholeCsv:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "body")
             path.write_bytes(as_csv(["a", "b", "c", "d"], rows).encode())
-            headings, table, _ = read_csv_body(path, framed=False, block_bytes=size)
+            headings, table = read_blocks(path, size)
         assert headings == ["a", "b", "c", "d"]
         assert [[cell or "" for cell in row.values()] for row in table.to_pylist()] == rows
 
@@ -193,7 +200,7 @@ class TestWholeCsv:
         text = "x\r\ny\r\n\r\r\n"
         body.write_bytes(b"a,b,c\r\n" + f'1,"{text}",3\r\n12,xyz,3\r\n'.encode() * 3)
         for size in range(24, 160):  # pyarrow loses the LF, or all that follows
-            table = read_csv_body(body, framed=True, block_bytes=size)[1]
+            table = read_blocks(body, size)[1]
             assert table["1"].to_pylist() == [text, "xyz"] * 3
 
     def test_a_nul_before_a_quote_does_not_part_a_row_at_the_end_of_a_block(self, tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ class TestWholeCsv:
         rows = [["w", "", "", ""]] * 4 + [["", 'total\0,"ax\n', "", ""], ["", "y", "'", ""]]
         body.write_bytes(as_csv(["a", "b", "c", "d"], rows).encode())
         for size in range(20, 80):
-            table = read_csv_body(body, framed=False, block_bytes=size)[1]
+            table = read_blocks(body, size)[1]
             assert [[cell or "" for cell in row.values()] for row in table.to_pylist()] == rows
 
     @settings(max_examples=100, deadline=None)

@@ -5,6 +5,7 @@ change is handed to the caller. It follows no redirects, keeps no cookies and un
 """
 
 import email.utils
+import hashlib
 import logging
 import random
 import re
@@ -14,9 +15,10 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
-from typing import Self, TypeVar, cast
+from typing import IO, Self, TypeVar, cast
 
 import httpx
 
@@ -41,8 +43,25 @@ _BLOCK = 1 << 20
 _PLAIN = frozenset({"", "identity"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _EXPLAINED = 4096
+_SNIFFED = 512
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
 _SILENCING = frozenset({429, 503})  # here Retry-After is meant for all processes
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that was received.
+
+    Attributes:
+        size: bytes.
+        sha256: in hexadecimal.
+        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a connection that broke in
+            the middle looks like the end, and only the bytes themselves can prove that nothing is missing.
+    """
+
+    size: int
+    sha256: str
+    framed: bool
 
 
 class Renewing(httpx.Auth, ABC):
@@ -180,6 +199,47 @@ class SourceClient:
                 ) from None
             except (httpx.TransportError, httpx.DecodingError):
                 raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
+
+    def receive(
+        self,
+        response: httpx.Response,
+        sink: IO[bytes],
+        *,
+        max_bytes: int,
+        max_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        inspect: Callable[[bytes], None] = lambda _: None,
+    ) -> Received:
+        """Write the body of a response into `sink`. `inspect` gets its first bytes as soon as there are 512, or all.
+
+        Raises:
+            BombError: it is longer than `max_bytes`, or unpacks to hundreds of times its size.
+            TooSlowError: it takes longer than `max_seconds`, by `clock`.
+            Stopped: the stop event was set.
+            Exception: what `inspect` raises; also as `unpacked`.
+        """
+        started = clock()
+
+        def check() -> None:
+            self.check_stop()
+            if clock() - started > max_seconds:
+                raise TooSlowError
+
+        digest, size, start = hashlib.sha256(), 0, b""
+        for block in unpacked(response, check):
+            check()
+            if len(start) < _SNIFFED:
+                start += block[:_SNIFFED]
+                if len(start) >= _SNIFFED:
+                    inspect(start[:_SNIFFED])
+            size += len(block)
+            if size > max_bytes:
+                raise BombError
+            digest.update(block)
+            sink.write(block)
+        if len(start) < _SNIFFED:
+            inspect(start)
+        return Received(size, digest.hexdigest(), _is_framed(response))
 
     def pause(self, seconds: float) -> None:
         """Wait; raise Stopped as soon as the stop event is set."""
@@ -326,8 +386,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
         raise httpx.DecodingError("the gzip ends early")
 
 
-def is_framed(response: httpx.Response) -> bool:
-    """Whether HTTP says where the body ends. If not, a connection that broke looks like the end."""
+def _is_framed(response: httpx.Response) -> bool:
     return "chunked" in response.headers.get("Transfer-Encoding", "").lower() or "Content-Length" in response.headers
 
 
@@ -374,7 +433,11 @@ def hold_key(limit: str, url: httpx.URL) -> str:
 
 
 class BombError(Exception):
-    """What was received is compressed as no honest body is."""
+    """What was received is longer than any honest body, or compressed as none is."""
+
+
+class TooSlowError(Exception):
+    """What is being received takes too long."""
 
 
 class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py

@@ -1,36 +1,29 @@
-"""Send one POST to the source and save its answer in a file, whole or not at all.
+"""Send one POST to the source and read the report that it answers.
 
 `requests.py` and `interactions.py` say what is requested, `tables.py` reads the bytes.
 """
 
-import fcntl
-import hashlib
-import os
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
+import pyarrow as pa
 
 from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.client import (
     BombError,
+    Received,
     SourceClient,
-    is_framed,
+    TooSlowError,
     raise_if_account_unknown,
     start_of,
-    unpacked,
 )
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.tables import parse_report
 
 MAX_BYTES: Final = 8 << 30
 MAX_SECONDS: Final = 3600.0
-_PREFIX: Final = "ringcx-answers-"
-_JUST_MADE_S: Final = 60  # between being made and being locked
 _CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 
 
@@ -46,34 +39,30 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
-class PulledBody:
-    """An answer in a file.
-
-    Attributes:
-        path: the file.
-        size: bytes.
-        sha256: of the bytes, in hexadecimal.
-        framed: whether HTTP said where the body ends. If not, a connection that broke looks like the end.
+class Answer:
+    """A whole report: its rows, as `parse_report` gives them, and its size in bytes and SHA-256 (hex) as it was sent,
+    out of its gzip.
     """
 
-    path: Path
+    rows: pa.Table
     size: int
     sha256: str
-    framed: bool
 
 
 def pull_body(
     client: SourceClient,
     url: str,
+    report: ReportName,
     *,
     limit: str,
     account_id: str,
     auth: httpx.Auth,
     request: dict[str, object],
     advice: Advice,
-    into: Path,
-) -> PulledBody:
-    """Send `request` as JSON, and save the answer in `into`: replaced if it exists, gone if the pull fails.
+) -> Answer:
+    """Send `request` as JSON, and read the answer.
+
+    The answer holds personal data: it is kept in a file without a name, of which a killed process leaves nothing.
 
     Raises:
         CredentialsRefused: 401 or 403.
@@ -83,9 +72,12 @@ def pull_body(
         ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
         ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
             times its size, or is a 2xx without a body.
+        NotAReport: the answer is not the report that was asked for.
     """
 
-    def attempt() -> PulledBody:
+    def attempt() -> Received:
+        file.seek(0)
+        file.truncate()
         with client.stream(
             "POST",
             url,
@@ -97,19 +89,25 @@ def pull_body(
         ) as response:
             if response.status_code != 200:
                 raise _refusal(response, auth, advice)
-            return _save(client, response, into)
+            received = client.receive(response, file, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+            file.flush()
+            return received
 
-    try:
-        return client.retry(attempt)
-    except BodyBroken:
-        into.unlink(missing_ok=True)
-        raise ReportInvalid(
-            f"POST {shown_url(url)} broke off each time while the report was read; run the date again,"
-            f" {advice.smaller}."
-        ) from None
-    except BaseException:  # an interrupt too: half a report must not be left behind
-        into.unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryFile() as file:
+        try:
+            received = client.retry(attempt)
+        except BodyBroken:
+            problem = f"broke off each time while the report was read; run the date again, {advice.smaller}"
+        except BombError:
+            problem = (
+                f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
+                f" report does; run the date again, {advice.smaller}"
+            )
+        except TooSlowError:
+            problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
+        else:
+            return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
+    raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
 
 
 def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> SourceError:
@@ -126,66 +124,3 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> Sour
         f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}.",
         status=status,
     )
-
-
-def _save(client: SourceClient, response: httpx.Response, into: Path) -> PulledBody:
-    request = f"POST {shown_url(response.request.url)}"
-    digest = hashlib.sha256()
-    size = 0
-    started = time.monotonic()
-
-    def check() -> None:
-        client.check_stop()
-        if size > MAX_BYTES:
-            raise ReportInvalid(f"{request} sent more than {MAX_BYTES >> 20} MiB; ask for a shorter period.")
-        if time.monotonic() - started > MAX_SECONDS:
-            raise ReportInvalid(
-                f"{request} was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster."
-            )
-
-    try:
-        with into.open("wb") as file:
-            for block in unpacked(response, check):
-                size += len(block)
-                check()
-                digest.update(block)
-                file.write(block)
-    except BombError:
-        raise ReportInvalid(
-            f"{request} sent a body that unpacks to hundreds of times its size, as no report does; run the date again."
-        ) from None
-    return PulledBody(path=into, size=size, sha256=digest.hexdigest(), framed=is_framed(response))
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder for answers and remove it at the end, as they hold personal data.
-
-    Folders that killed processes left behind are removed too: a folder is locked while it is in use, and the system
-    releases the lock of a process however it ends.
-    """
-    _remove_leftovers()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        lock = os.open(name, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield Path(name)
-        finally:
-            os.close(lock)
-
-
-def _remove_leftovers() -> None:
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            old = time.time() - folder.stat().st_mtime > _JUST_MADE_S
-            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:  # gone meanwhile, or another user's
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if old:
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # in use
-            continue
-        finally:
-            os.close(lock)

@@ -10,14 +10,13 @@ import mmap
 import re
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from pipelines.ringcx.reports.encoding import NotWholeError
+from pipelines.ringcx.reports.encoding import NotWholeError, text_of
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_FIELD_CHARACTERS: Final = 512 << 20
@@ -34,11 +33,11 @@ _MAY_ADJOIN_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.u
 _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""[^"]*+)*+"')
 
 
-def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -> tuple[list[str], pa.Table, int]:
+def read_csv_body(body: IO[bytes], *, framed: bool, block_bytes: int = BLOCK_BYTES) -> tuple[list[str], pa.Table, int]:
     """Read a CSV with a heading; blank lines and totals are skipped.
 
     Args:
-        path: the body in UTF-8: comma-separated, rows end in LF, CRLF or CR, quotes as in RFC 4180; stray quotes inside
+        body: in UTF-8: comma-separated, rows end in LF, CRLF or CR, quotes as in RFC 4180; stray quotes inside
             a field that does not start with one are text. With or without a byte order mark.
         framed: whether HTTP said where the body ends. If not, it must end in a line break.
         block_bytes: how much pyarrow reads at a time.
@@ -50,15 +49,15 @@ def read_csv_body(path: Path, *, framed: bool, block_bytes: int = BLOCK_BYTES) -
         NotWholeError: the body is cut off, or a row has another width than the heading.
     """
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body:
-        if not framed and body[-1:] not in {b"\n", b"\r"}:
+    with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not framed and content[-1:] not in {b"\n", b"\r"}:
             raise NotWholeError("it does not end in a line break, and HTTP did not say where it ends")
-        is_regular = _quotes_are_regular(body)
-        if not is_regular and _has_text_after_lines(body):
+        is_regular = _quotes_are_regular(content)
+        if not is_regular and _has_text_after_lines(content):
             raise NotWholeError("text follows the closing quote of a field of several lines, so rows may be hidden")
-        has_nul = body.find(b"\0") >= 0  # pyarrow (26.0) overlooks what follows within a few bytes
-    read = _read_with_pyarrow(path, block_bytes) if is_regular and not has_nul else None
-    return read or _read_with_csv_module(path)
+        has_nul = content.find(b"\0") >= 0  # pyarrow (26.0) overlooks what follows within a few bytes
+    read = _read_with_pyarrow(body, block_bytes) if is_regular and not has_nul else None
+    return read or _read_with_csv_module(body)
 
 
 def _quotes_are_regular(body: mmap.mmap) -> bool:
@@ -95,9 +94,9 @@ def _has_text_after_lines(body: mmap.mmap) -> bool:
     return False
 
 
-def _read_with_pyarrow(path: Path, block_bytes: int) -> tuple[list[str], pa.Table, int] | None:
+def _read_with_pyarrow(body: IO[bytes], block_bytes: int) -> tuple[list[str], pa.Table, int] | None:
     """Return what `read_csv_body` returns, or None where a row has another width or is longer than a block."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with text_of(body) as file:
         headings = next(filter(None, csv.reader(file)), [])
     names = [str(n) for n in range(len(headings))]
     skipped: list[int] = []
@@ -109,13 +108,12 @@ def _read_with_pyarrow(path: Path, block_bytes: int) -> tuple[list[str], pa.Tabl
         return "skip"
 
     try:
-        with _Blocks(path) as blocks:
-            table = pa_csv.read_csv(
-                blocks,
-                read_options=pa_csv.ReadOptions(block_size=block_bytes, column_names=names),
-                parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_or_fail),
-                convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
+        table = pa_csv.read_csv(
+            cast("IO[bytes]", _Blocks(body)),
+            read_options=pa_csv.ReadOptions(block_size=block_bytes, column_names=names),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_or_fail),
+            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
     except pa.ArrowInvalid:
         return None
     if not table.num_rows or [column[0].as_py() for column in table.itercolumns()] != headings:
@@ -123,24 +121,30 @@ def _read_with_pyarrow(path: Path, block_bytes: int) -> tuple[list[str], pa.Tabl
     return headings, table.slice(1), len(skipped)
 
 
-class _Blocks(io.FileIO):
+class _Blocks(io.BufferedIOBase):
     """Reads blocks that never part a CR from its LF.
 
     At the start of a block pyarrow (26.0) skips an LF whose CR ended the block before, also inside quotes, where it is
     text; and when the block is nothing else, it takes it for the end and drops what follows without an error.
     """
 
-    _kept = b""
+    def __init__(self, body: IO[bytes]) -> None:
+        body.seek(0)
+        self._body = body
+        self._kept = b""
+
+    def readable(self) -> bool:
+        return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = -1 if size is None or size < 0 else max(2, size) - len(self._kept)
-        block = self._kept + (super().read(wanted) or b"")
+        block = self._kept + self._body.read(wanted)
         self._kept = b"\r" if len(block) > 1 and block.endswith(b"\r") else b""
         return block[:-1] if self._kept else block
 
 
-def _read_with_csv_module(path: Path) -> tuple[list[str], pa.Table, int]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+def _read_with_csv_module(body: IO[bytes]) -> tuple[list[str], pa.Table, int]:
+    with text_of(body) as file:
         # The line that we put after the body must come out as a row: inside an open quote it would be text.
         rows = filter(None, csv.reader(chain(file, ["\n", _END])))
         try:

@@ -6,9 +6,11 @@ Latin-1 where that has a hole), so that it does not change how the rest reads.
 """
 
 import codecs
-import shutil
-from pathlib import Path
-from typing import Final
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Final, TextIO
 
 _REPAIR: Final = "ringcx-windows-1252"
 _BOMS: Final = (  # that of UTF-32 begins as that of UTF-16 does
@@ -40,36 +42,47 @@ def _byte_as_text(byte: int) -> str:
         return chr(byte)
 
 
-def as_utf8(body: Path) -> Path:
-    """Return `body` if it is UTF-8, else a copy next to it that is: of UTF-16, UTF-32, or with its bytes repaired.
+@contextmanager
+def as_utf8(body: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Yield `body` if it is UTF-8, else a file that is: of UTF-16, UTF-32, or with its bytes repaired.
 
     Raises:
         NotWholeError: a body in UTF-16 or UTF-32 is cut off.
     """
-    with body.open("rb") as file:
-        start = file.read(4)
+    body.seek(0)
+    start = body.read(4)
     encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "")
     if not encoding and 0 in start[:2]:  # without a mark, as the first character of a report is ASCII
         encoding = "utf-16-be" if start[0] == 0 else "utf-16-le"
     if not encoding and _is_utf8(body):
-        return body
-    copy = body.with_name(f"{body.name}.utf-8")
-    errors = "strict" if encoding else repair_handler()
-    try:
-        with (
-            body.open(encoding=encoding or "utf-8", errors=errors, newline="") as source,
-            copy.open("w", encoding="utf-8", newline="") as target,
-        ):
-            shutil.copyfileobj(source, target)
-    except UnicodeError:
-        raise NotWholeError(f"its {encoding.upper()} is cut off or damaged") from None
-    return copy
-
-
-def _is_utf8(body: Path) -> bool:
-    with body.open(encoding="utf-8", newline="") as file:
+        yield body
+        return
+    with tempfile.TemporaryFile() as copy:
         try:
-            while file.read(1 << 20):
+            with text_of(body, encoding or "utf-8", "strict" if encoding else repair_handler()) as source:
+                while text := source.read(1 << 20):
+                    copy.write(text.encode())
+        except UnicodeError:
+            raise NotWholeError(f"its {encoding.upper()} is cut off or damaged") from None
+        copy.flush()
+        yield copy
+
+
+@contextmanager
+def text_of(body: IO[bytes], encoding: str = "utf-8-sig", errors: str = "strict") -> Iterator[TextIO]:
+    """Yield a reader of the text of a file from its start, and leave the file open."""
+    body.seek(0)
+    text = io.TextIOWrapper(body, encoding=encoding, errors=errors, newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+def _is_utf8(body: IO[bytes]) -> bool:
+    with text_of(body) as text:
+        try:
+            while text.read(1 << 20):
                 continue
         except UnicodeDecodeError:
             return False

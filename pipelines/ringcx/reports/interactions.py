@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -19,7 +18,7 @@ import httpx
 
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import SourceClient, origin_of
-from pipelines.ringcx.reports.bodies import Advice, PulledBody, pull_body
+from pipelines.ringcx.reports.bodies import Advice, Answer, pull_body
 from pipelines.ringcx.reports.requests import Period
 
 DOWNLOAD_LIMIT: Final = "download"
@@ -56,29 +55,34 @@ def interaction_request(window: Period) -> dict[str, object]:
     }
 
 
-def pull_interactions(
-    client: SourceClient,
-    *,
-    base_url: str,
-    rc_account_id: str,
-    auth: httpx.Auth,
-    account_id: str,
-    window: Period,
-    into: Path,
-    version: str = "v1",
-) -> PulledBody:
-    """Fetch the interaction metadata of one window into a file.
+@dataclass(frozen=True, slots=True)
+class InteractionSource:
+    """Where interaction metadata comes from: a client, the API's base address, the RingCentral account, the log-in.
 
-    `window` must be over, and at most as long as the source takes (RINGCX_METADATA_WINDOW). `version` is of this
-    part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
-
-    Raises: as `bodies.pull_body`.
+    `version` is of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
     """
-    url = f"{_account_url(base_url, rc_account_id, account_id, version)}/interaction-metadata"
-    request = interaction_request(window)
-    return pull_body(
-        client, url, limit="metadata", account_id=account_id, auth=auth, request=request, advice=_ADVICE, into=into
-    )
+
+    client: SourceClient
+    base_url: str
+    rc_account_id: str
+    auth: httpx.Auth
+    version: str = "v1"
+
+    def pull(self, account_id: str, window: Period) -> Answer:
+        """Fetch the interaction metadata of a window, which is over and as long as RINGCX_METADATA_WINDOW at the most.
+
+        Raises: as `bodies.pull_body`.
+        """
+        return pull_body(
+            self.client,
+            f"{_account_url(self.base_url, self.rc_account_id, account_id, self.version)}/interaction-metadata",
+            "interaction_metadata",
+            limit="metadata",
+            account_id=account_id,
+            auth=self.auth,
+            request=interaction_request(window),
+            advice=_ADVICE,
+        )
 
 
 def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:

@@ -8,13 +8,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO
 
 import pyarrow as pa
 
 from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_name
-from pipelines.ringcx.reports.encoding import NotWholeError
+from pipelines.ringcx.reports.encoding import NotWholeError, text_of
 
 MAX_ROW_CHARACTERS: Final = 64 << 20
 _BATCH_ROWS: Final = 5_000
@@ -28,7 +27,7 @@ class _Digits(str):
     __slots__ = ()
 
 
-def read_json_body(report: ReportName, path: Path) -> pa.Table:
+def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     """Read a JSON array of objects in UTF-8 into columns of text under our names; null and absent are null.
 
     Two spellings of one column (`recordingUrl`, `recording_url`) are one column; a row that has both with different
@@ -39,7 +38,7 @@ def read_json_body(report: ReportName, path: Path) -> pa.Table:
     """
     names: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with text_of(body) as file:
             rows = _Reader(file).rows()
             batches = iter(lambda: list(islice(rows, _BATCH_ROWS)), [])
             tables = [_table(report, batch, names) for batch in batches]

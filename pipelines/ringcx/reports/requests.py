@@ -8,14 +8,13 @@ Requests go to `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import quote
 
 import httpx
 
 from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import Advice, PulledBody, pull_body
+from pipelines.ringcx.reports.bodies import Advice, Answer, pull_body
 
 Direction = Literal["inbound", "outbound"]
 
@@ -91,25 +90,30 @@ def global_call_type_request(period: Period) -> dict[str, object]:
     }
 
 
-def pull_report(
-    client: SourceClient,
-    *,
-    base_url: str,
-    auth: httpx.Auth,
-    account_id: str,
-    period: Period,
-    into: Path,
-    direction: Direction | None = None,
-) -> PulledBody:
-    """Fetch one direction of the Agent Segment Metadata report, or without one the Global Call Type Detail report.
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """Where the legacy reports come from: a client, the API's base address and the log-in for it."""
 
-    `period` should have ended at least 5 minutes ago. Raises: as `bodies.pull_body`.
-    """
-    request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
-    url = f"{base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
-    return pull_body(
-        client, url, limit="reports", account_id=account_id, auth=auth, request=request, advice=_ADVICE, into=into
-    )
+    client: SourceClient
+    base_url: str
+    auth: httpx.Auth
+
+    def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
+        """Fetch one direction of Agent Segment Metadata, or without one Global Call Type Detail.
+
+        `period` should have ended at least 5 minutes ago. Raises: as `bodies.pull_body`.
+        """
+        request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
+        return pull_body(
+            self.client,
+            f"{self.base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming",
+            "global_call_type_detail" if direction is None else "agent_segment_metadata",
+            limit="reports",
+            account_id=account_id,
+            auth=self.auth,
+            request=request,
+            advice=_ADVICE,
+        )
 
 
 def _second_before(moment: datetime) -> datetime:

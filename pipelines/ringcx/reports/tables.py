@@ -5,13 +5,12 @@ report is accepted, however it is written: what came back decides, never what wa
 """
 
 import re
-from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ringcx.errors import ReportInvalid
+from pipelines.ringcx.errors import NotAReport
 from pipelines.ringcx.links import NO_LINK
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.reports.csv_body import TOTALS, read_csv_body
@@ -27,13 +26,13 @@ _GUARD: Final = re.compile('(?s)^="(.*)"$')
 _SKIPPED: Final = b"lines_skipped"
 
 
-def parse_report(report: ReportName, body: Path, *, framed: bool = True) -> pa.Table:
+def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) -> pa.Table:
     """Read a report as CSV or JSON, by its first byte.
 
     Args:
         report: which report was asked for.
-        body: the file that holds the answer; UTF-8, single bytes that are not are read as Windows-1252. One in UTF-16
-            or UTF-32 is written again next to it, as UTF-8.
+        body: the file that holds the answer, in UTF-8, UTF-16 or UTF-32; single bytes that are not UTF-8 are read as
+            Windows-1252.
         framed: whether HTTP said where the body ends (length or chunks). A CSV that is not must end in a line break.
 
     Returns:
@@ -44,14 +43,15 @@ def parse_report(report: ReportName, body: Path, *, framed: bool = True) -> pa.T
         alone, or `[]`) is a table without rows. Blank lines and totals of a CSV are no rows: see `lines_skipped`.
 
     Raises:
-        ReportInvalid: empty, HTML, a JSON error, cut off, a row of another width than the heading, or a column that the
+        NotAReport: empty, HTML, a JSON error, cut off, a row of another width than the heading, or a column that the
             report cannot do without is missing. The text never holds content.
     """
     try:
-        return _read(report, as_utf8(body), framed=framed)
+        with as_utf8(body) as text:
+            return _read(report, text, framed=framed)
     except NotWholeError as error:
         problem = str(error)
-    raise ReportInvalid(  # outside `except`: the error's context may hold content of the report
+    raise NotAReport(  # outside `except`: the error's context may hold content of the report
         f"The answer to {report} is not the whole report: {problem}; run the date again, and if it stays so look at "
         "the same report in the RingCX administration."
     )
@@ -62,7 +62,7 @@ def lines_skipped(table: pa.Table) -> int:
     return int((table.schema.metadata or {}).get(_SKIPPED, 0))
 
 
-def _read(report: ReportName, body: Path, *, framed: bool) -> pa.Table:
+def _read(report: ReportName, body: IO[bytes], *, framed: bool) -> pa.Table:
     start = _first_byte(body)
     if problem := {b"": "empty", b"<": "HTML or XML", b"{": "a JSON object, as errors are"}.get(start):
         raise NotWholeError(f"the body is {problem}")
@@ -82,11 +82,11 @@ def _read(report: ReportName, body: Path, *, framed: bool) -> pa.Table:
     return _arranged(report, rows).replace_schema_metadata({_SKIPPED: str(skipped)})
 
 
-def _first_byte(body: Path) -> bytes:
-    with body.open("rb") as file:
-        block = file.read(1 << 16).removeprefix(_BOM)
-        while block and not block.lstrip(_BLANKS):
-            block = file.read(1 << 16)
+def _first_byte(body: IO[bytes]) -> bytes:
+    body.seek(0)
+    block = body.read(1 << 16).removeprefix(_BOM)
+    while block and not block.lstrip(_BLANKS):
+        block = body.read(1 << 16)
     return block.lstrip(_BLANKS)[:1]
 
 

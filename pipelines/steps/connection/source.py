@@ -11,17 +11,13 @@ import httpx
 
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
 from pipelines.ringcx.errors import shown_url
-from pipelines.ringcx.reports.bodies import scratch_folder
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.ringcx.reports.interactions import SegmentLinks, is_segment_link, pull_interactions
-from pipelines.ringcx.reports.requests import Period, pull_report
-from pipelines.ringcx.reports.tables import parse_report
+from pipelines.ringcx.reports.interactions import InteractionSource, SegmentLinks, is_segment_link
+from pipelines.ringcx.reports.requests import Direction, Period, ReportSource
 from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
 from pipelines.steps.connection.result import Outcome, Result, check, compare_clocks
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
-from pipelines.steps.pull.reports import ReportSource
-from pipelines.steps.pull.windows import InteractionSource
 
 # Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.
 PERIOD = timedelta(minutes=5)
@@ -83,29 +79,11 @@ class SourceCheck:
     def _report(self, report: ReportName, account_id: str) -> Outcome:
         end = (self.clock() - _AGO).replace(microsecond=0)
         period, ours = Period(end - PERIOD, end), self.interactions
-        with scratch_folder() as folder:
-            if report == INTERACTIONS and ours is not None:
-                body = pull_interactions(
-                    ours.client,
-                    base_url=ours.base_url,
-                    rc_account_id=ours.rc_account_id,
-                    auth=ours.auth,
-                    account_id=account_id,
-                    window=period,
-                    version=ours.version,
-                    into=folder / report,
-                )
-            else:
-                body = pull_report(
-                    self.source.client,
-                    base_url=self.source.base_url,
-                    auth=self.source.auth,
-                    account_id=account_id,
-                    direction="inbound" if report == "agent_segment_metadata" else None,
-                    period=period,
-                    into=folder / report,
-                )
-            table = parse_report(report, body.path, framed=body.framed)
+        if report == INTERACTIONS and ours is not None:
+            table = ours.pull(account_id, period).rows
+        else:
+            direction: Direction | None = "inbound" if report == "agent_segment_metadata" else None
+            table = self.source.pull(account_id, period, direction).rows
         needed = ROWS[report].needed
         for row in table.select([name for name in needed if name in table.column_names]).to_pylist():
             cells = dict.fromkeys(needed) | row | {"account_id": account_id}

@@ -23,8 +23,9 @@ from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.ledger.states import Layout, RecordingState, RetryRules
 from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.http.client import Received
 from pipelines.ringcx.limits.limiter import check_stop
-from pipelines.ringcx.media import Fetched, MediaClient, MediaFault
+from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.steps.fetch.outcomes import Fault, Outcome, may_be_last
 from pipelines.steps.fetch.work_queue import WorkItem, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
@@ -66,7 +67,7 @@ class Recorders:
     links: MediaClient
     segments: MediaClient | None = None
 
-    def fetch(self, state: RecordingState, sink: BinaryIO) -> Fetched:
+    def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
         """Write `state`'s recording into `sink`; raises as `MediaClient.fetch`.
 
         Raises:
@@ -162,7 +163,7 @@ class Attempt:
                 stored = store(self.bucket, replace(upload, key=apart), body)
             return self._archived(state, stored, wav, doubt, silent)
 
-    def _is_believed(self, state: RecordingState, fetched: Fetched, doubt: str) -> bool:
+    def _is_believed(self, state: RecordingState, fetched: Received, doubt: str) -> bool:
         """Say whether to keep a body whose length is in doubt: HTTP framed it and it came twice; or this may be the
         last attempt, and no longer body came before.
         """

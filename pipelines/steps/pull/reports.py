@@ -7,24 +7,22 @@ nothing behind.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
-import httpx
 import pyarrow as pa
 
 from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import ReportInvalid, SourceError
-from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import PulledBody, scratch_folder
+from pipelines.ringcx.errors import NotAReport, SourceError
+from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.requests import Direction, Period, pull_report
-from pipelines.ringcx.reports.tables import lines_skipped, parse_report
+from pipelines.ringcx.reports.requests import Direction, Period, ReportSource
+from pipelines.ringcx.reports.tables import lines_skipped
 from pipelines.wording import number
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
@@ -57,15 +55,6 @@ class PullFailed(Exception):  # noqa: N818 - the verdict on a pull, as in ringcx
         super().__init__(f"{report} of {day} could not be pulled for {number(len(failures), 'account')}. {reasons}")
         self.failures = failures
         self.pulls = tuple(pulls)
-
-
-@dataclass(frozen=True, slots=True)
-class ReportSource:
-    """Where reports come from: a client, the API's base address and the log-in for it."""
-
-    client: SourceClient
-    base_url: str
-    auth: httpx.Auth
 
 
 def settled_period(
@@ -106,22 +95,18 @@ def pull_each(
     return pulls
 
 
-def whole_answer(
-    report: ReportName, request: Callable[[], PulledBody], log: logging.Logger
-) -> tuple[PulledBody, pa.Table]:
-    """Return one request's answer and its rows; request it again while it is not a report.
+def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
+    """Return the answer of one request; request it again while it is not a report.
 
     Raises:
-        ReportInvalid: the last of three answers is not a report either.
+        NotAReport: the last of three answers is not a report either.
     """
-    for attempt in range(1, _ATTEMPTS):
-        body = request()
+    for attempt in range(2, _ATTEMPTS + 1):
         try:
-            return body, parse_report(report, body.path, framed=body.framed)
-        except ReportInvalid as error:
-            log.warning("%s Requesting it again, attempt %d of %d.", error, attempt + 1, _ATTEMPTS)
-    body = request()
-    return body, parse_report(report, body.path, framed=body.framed)
+            return request()
+        except NotAReport as error:
+            log.warning("%s Requesting it again, attempt %d of %d.", error, attempt, _ATTEMPTS)
+    return request()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +134,13 @@ class ReportPull:
         pulled_at = self.clock()
         # Before the pull, so that the memory for reading the ledger's rows does not add to that of the pulled rows.
         stored = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
-        bodies, tables = zip(*self._answers(account_id), strict=True)
-        rows = with_row_identity(self.report, pa.concat_tables(tables, promote_options="default"), account_id)
-        skipped = sum(map(lines_skipped, tables))
-        del tables  # as much memory as the rows
+        requests = [partial(self.source.pull, account_id, self.period, part) for part in PARTS[self.report]]
+        answers = [whole_answer(request, self.log) for request in requests]
+        skipped = sum(lines_skipped(answer.rows) for answer in answers)
+        size, sha256 = sum(answer.size for answer in answers), "+".join(answer.sha256 for answer in answers)
+        table = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
+        rows = with_row_identity(self.report, table, account_id)
+        del answers, table  # as much memory as the rows
         difference = diff_rows(rows, stored)
         self.ledger.append_rows(
             self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
@@ -165,8 +153,8 @@ class ReportPull:
             period_end=self.period.end,
             pulled_at=pulled_at,
             run_id=self.run_id,
-            size=sum(body.size for body in bodies),
-            sha256="+".join(body.sha256 for body in bodies),
+            size=size,
+            sha256=sha256,
             rows=rows.num_rows,
             new=difference.new,
             changed=difference.changed,
@@ -182,18 +170,3 @@ class ReportPull:
             record.with_link,
         )
         return record
-
-    def _answers(self, account_id: str) -> Iterator[tuple[PulledBody, pa.Table]]:
-        for direction in PARTS[self.report]:
-            with scratch_folder() as scratch:
-                request = partial(
-                    pull_report,
-                    self.source.client,
-                    base_url=self.source.base_url,
-                    auth=self.source.auth,
-                    account_id=account_id,
-                    direction=direction,
-                    period=self.period,
-                    into=scratch / "rows",
-                )
-                yield whole_answer(self.report, request, self.log)

@@ -19,16 +19,13 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
-import httpx
 import pyarrow as pa
 
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
-from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import PulledBody, scratch_folder
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import pull_interactions, windows
+from pipelines.ringcx.reports.interactions import InteractionSource, windows
 from pipelines.ringcx.reports.requests import Period
 from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, has_link, is_flag_unknown
@@ -59,17 +56,6 @@ def is_fresh(pull: PullRecord, now: datetime) -> bool:
     """
     age = pull.pulled_at - pull.period_end
     return now - pull.pulled_at < min(max(age, FRESH_LEAST), FRESH_MOST)
-
-
-@dataclass(frozen=True, slots=True)
-class InteractionSource:
-    """Where interaction metadata comes from: a client, the API's base, the RingCentral account, the log-in."""
-
-    client: SourceClient
-    base_url: str
-    rc_account_id: str
-    auth: httpx.Auth
-    version: str = "v1"
 
 
 class WrongWindow(ReportInvalid):
@@ -106,10 +92,11 @@ class WindowedPull:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One answer. `ends`: when the segments of its rows ended, sorted."""
+    """One answer, `size` bytes long. `ends`: when the segments of its rows ended, sorted."""
 
     window: Period
-    body: PulledBody
+    size: int
+    sha256: str
     rows: pa.Table
     ends: Sequence[datetime]
 
@@ -198,8 +185,8 @@ class _AccountPull:
             period_end=window.end,
             pulled_at=pulled_at,
             run_id=self._pull.run_id,
-            size=sum(answer.body.size for answer in answers),
-            sha256="+".join(answer.body.sha256 for answer in answers),
+            size=sum(answer.size for answer in answers),
+            sha256="+".join(answer.sha256 for answer in answers),
             with_link=with_link,
             largest_window=max(answer.rows.num_rows for answer in answers),
             cap_suspected=int(is_capped),
@@ -283,22 +270,9 @@ class _AccountPull:
         return True
 
     def _request(self, window: Period) -> _Answer:
-        source = self._pull.source
-        with scratch_folder() as scratch:
-            request = partial(
-                pull_interactions,
-                source.client,
-                base_url=source.base_url,
-                rc_account_id=source.rc_account_id,
-                auth=source.auth,
-                account_id=self._account_id,
-                window=window,
-                into=scratch / "rows",
-                version=source.version,
-            )
-            body, table = whole_answer(INTERACTIONS, request, self._pull.log)
-        rows = with_row_identity(INTERACTIONS, table, self._account_id)
-        return _Answer(window, body, rows, _ends_within(rows, window))
+        answer = whole_answer(partial(self._pull.source.pull, self._account_id, window), self._pull.log)
+        rows = with_row_identity(INTERACTIONS, answer.rows, self._account_id)
+        return _Answer(window, answer.size, answer.sha256, rows, _ends_within(rows, window))
 
     def _sum(self, records: Sequence[PullRecord]) -> PullRecord:
         """Return the windows as one pull of the date."""
