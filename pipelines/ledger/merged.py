@@ -1,4 +1,4 @@
-"""Read and prove merged parts, which version 0.1.0 made of the small parts of old dates. Nothing is merged any more.
+"""Read merged parts, which version 0.1.0 made of the small parts of old dates. Nothing is merged any more.
 
 A merged part holds all lines of the parts it replaces, one part after the other. Its Parquet metadata lists them: name,
 SHA-256 and number of lines of each. The replaced parts may still be there, and are then not read. A merged part that
@@ -10,18 +10,14 @@ that part's position in the order of writing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from pipelines.ledger.schema import decode
 
 RECORD_KEY = b"ringcx-archive/merged/1"
 """The name of the list in the file's metadata, where it is JSON."""
@@ -32,8 +28,7 @@ Slices: TypeAlias = "list[tuple[int, int]] | None"
 """The lines of a part to use, as (start, length); None means all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
+class Replaced(NamedTuple):
     """A part as it was when it was merged: its name in the ledger, SHA-256 in hex, number of lines."""
 
     name: str
@@ -41,36 +36,37 @@ class Replaced:
     lines: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a merged part replaces. `parts`: those that a run wrote, in the order of their lines here; `between`: merged
     parts that were merged again.
     """
 
-    parts: tuple[Replaced, ...]
-    between: tuple[Replaced, ...]
+    parts: list[Replaced]
+    between: list[Replaced]
 
-    @classmethod
-    def of(cls, data: bytes) -> Record:
-        """Read it from a merged part's bytes.
 
-        Raises:
-            ValueError, pa.ArrowException, OSError: it is missing, or does not fit the lines.
-        """
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            metadata, lines = file.metadata.metadata or {}, file.metadata.num_rows
-        try:
-            stored = json.loads(metadata.get(RECORD_KEY, b"null"))
-            parts, between = (
-                tuple(Replaced(str(part["name"]), str(part["sha256"]), int(part["lines"])) for part in stored[name])
-                for name in ("parts", "between")
+def record_of(data: bytes) -> Record:
+    """Return what a merged part replaces, from its bytes.
+
+    Raises:
+        ValueError, pa.ArrowException, OSError: the list is missing, or does not fit the lines.
+    """
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        metadata, lines = file.metadata.metadata or {}, file.metadata.num_rows
+    try:
+        stored = json.loads(metadata.get(RECORD_KEY, b"null"))
+        record = Record(
+            *(
+                [Replaced(str(it["name"]), str(it["sha256"]), int(it["lines"])) for it in stored[name]]
+                for name in Record._fields
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError("its list of the parts it replaces is missing or damaged") from error
-        counts = [part.lines for part in parts]
-        if not counts or min(counts) < 0 or sum(counts) != lines:
-            raise ValueError("it has not as many lines as the parts it says to replace")
-        return cls(parts, between)
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError("its list of the parts it replaces is missing or damaged") from error
+    counts = [part.lines for part in record.parts]
+    if not counts or min(counts) < 0 or sum(counts) != lines:
+        raise ValueError("it has not as many lines as the parts it says to replace")
+    return record
 
 
 def parts_replaced(name: str) -> int:
@@ -99,34 +95,3 @@ def parts_to_read(names: Iterable[str], record_of: Callable[[str], Record]) -> l
         covered.update(part.name for part in (*record.parts, *record.between))
     wanted |= {name: None for name in names if not parts_replaced(name) and name not in covered}
     return [(name, wanted[name]) for name in names if name in wanted]
-
-
-def compare_with_originals(
-    data: bytes, record: Record, original: Callable[[str], bytes | None]
-) -> tuple[str | None, bool]:
-    """Compare a merged part with the parts it replaces. `original` returns a part's bytes, None where it is gone.
-
-    Returns:
-        The first part whose lines are not in their place, and whether every part was there to be compared, with the
-        SHA-256 that the record names.
-
-    Raises:
-        pa.ArrowException, OSError: a part is not a whole file.
-    """
-    merged, start, all_there = decode(data), 0, True
-    for part in record.parts:
-        body = original(part.name)
-        if body is None or hashlib.sha256(body).hexdigest() != part.sha256:
-            all_there = False
-        elif not _equal(merged.slice(start, part.lines), decode(body)):
-            return part.name, all_there
-        start += part.lines
-    return None, all_there
-
-
-def _equal(merged: pa.Table, table: pa.Table) -> bool:
-    """Whether both have the same lines; columns that only the merged part has must be empty."""
-    padded = pa.concat_tables([merged.schema.empty_table(), table], promote_options="default")
-    return padded.column_names == merged.column_names and all(
-        padded[name].equals(merged[name]) for name in merged.column_names
-    )

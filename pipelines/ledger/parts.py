@@ -12,7 +12,7 @@ import pyarrow as pa
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged
-from pipelines.ledger.merged import Record, parts_to_read
+from pipelines.ledger.merged import Record, parts_to_read, record_of
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
@@ -88,7 +88,7 @@ class LedgerParts:
         """
         data = self.read(name)
         with damage(name):
-            return Record.of(data)
+            return record_of(data)
 
 
 def read_parts(files: Files, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

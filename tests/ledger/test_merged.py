@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import Files, LedgerDamaged, LocalFiles
-from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
-from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.merged import parts_replaced, record_of
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from tests.merging import RECORD, merged_part
@@ -80,7 +79,7 @@ def merge(files: Files, names: list[str]) -> str:
 
 
 def replaced_by(files: Files, name: str) -> set[str]:
-    record = Record.of(files.read(name))
+    record = record_of(files.read(name))
     return {one.name for one in (*record.parts, *record.between)}
 
 
@@ -141,10 +140,8 @@ def test_columns_of_older_and_newer_versions_are_all_kept(tmp_path: Path) -> Non
         pulled_at = NOON + timedelta(minutes=number)
         ledger.append_rows(REPORT, DAY, table, account_id="0015", pulled_at=pulled_at, run_id="r")
     before = ledger.latest_rows(REPORT, DAY).to_pylist()
-    name = merge(files, files.list(ROWS))
+    merge(files, files.list(ROWS))
     assert ledger.latest_rows(REPORT, DAY).to_pylist() == before
-    data = files.read(name)
-    assert compare_with_originals(data, Record.of(data), LedgerParts(files).read_if_there) == (None, True)
 
 
 def test_a_part_that_is_gone_and_that_no_merged_part_replaces_is_an_error(
@@ -173,25 +170,3 @@ def test_a_merged_part_that_lost_a_line_or_its_record_is_damaged_for_every_reade
         pq.write_table(kept.replace_schema_metadata(record), path)
         with pytest.raises(LedgerDamaged, match=name):
             ledger.states([DAY])
-
-
-@pytest.mark.parametrize("gone", [(), (0,), (1, 3)])
-def test_a_merged_part_is_proved_line_by_line_against_what_is_still_there(
-    old: tuple[LocalFiles, Ledger, Counter[str]], tmp_path: Path, gone: tuple[int, ...]
-) -> None:
-    files, _, _ = old
-    parts, names = LedgerParts(files), files.list(STATES)
-    data = files.read(merge(files, names))
-    for number in gone:
-        (tmp_path / names[number]).unlink()
-    assert compare_with_originals(data, Record.of(data), parts.read_if_there) == (None, not gone)
-    with pq.ParquetFile(pa.BufferReader(data)) as file:
-        metadata, table = file.metadata.metadata, file.read()
-    sink = pa.BufferOutputStream()
-    twice = pa.concat_tables([table.slice(0, 2), table.slice(1, 1), table.slice(3)])  # the second line for the third
-    pq.write_table(twice.replace_schema_metadata(metadata), sink)
-    forged = sink.getvalue().to_pybytes()
-    assert compare_with_originals(forged, Record.of(forged), parts.read_if_there) == (
-        names[2],
-        0 not in gone and 1 not in gone,
-    )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
-from pipelines.ledger.merged import Record, compare_with_originals, parts_replaced
+from pipelines.ledger.merged import Record, parts_replaced, record_of
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
 from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from, values
 from pipelines.ledger.store import current_lines
@@ -78,7 +78,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     runs = decode(data, ["run_id"])
                     arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
                 if parts_replaced(name):
-                    merged[name] = Record.of(data)
+                    merged[name] = record_of(data)
                 if kind == "recording_states":
                     newer.append(_states(name, data))
                     if sum(table.num_rows for table in newer) > states.num_rows:
@@ -88,7 +88,6 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
             except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
                 sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is not a complete merged part"
                 flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
-        proven = {name for name, record in merged.items() if _check_merged(parts, name, record, attested, flag)}
         gone = sorted(attested.keys() - there.keys())
         # Attestations were read after the listing: what came between the two is there now.
         came = set(parts.names(day)[kind]) if gone else set()
@@ -104,7 +103,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or "
                     "an earlier version of the object",
                 )
-        fresh[kind] = [name for name in there if name not in attested and name not in proven]
+        fresh[kind] = [name for name in there if name not in attested]
     for kind, names in fresh.items():
         for is_arriving in (False, True):
             found = [name for name in names if (name in arriving.parts) is is_arriving]
@@ -136,38 +135,3 @@ def _names_as_attested(record: Record, name: str, attested: Attested) -> bool:
     """Whether the record names the part with the SHA-256 that every attestation of it has."""
     named = {part.sha256 for part in (*record.parts, *record.between) if part.name == name}
     return bool(named) and named == {seen.sha256 for seen in attested.get(name, ())}
-
-
-def _check_merged(parts: LedgerParts, name: str, record: Record, attested: Attested, flag: Flag) -> bool:
-    """Compare a merged part with the attestations of what it replaces, and with that itself if it is still there.
-
-    Return whether that alone proves it: version 0.1.0 may have been killed before it wrote the attestation.
-    """
-    replaced = sorted(part.name for part in (*record.parts, *record.between)) if attested else []
-    others = [part for part in replaced if not _names_as_attested(record, part, attested)]
-    if strange := [part for part in others if part in attested]:
-        flag(
-            "ledger_part_altered",
-            name,
-            f"The merged ledger part {name} gives another SHA-256 for {strange[0]} than its attestation: one of the "
-            "two was made by hand; restore both from an earlier version",
-        )
-    if unseen := [part for part in others if part not in attested]:
-        flag(
-            "unwitnessed",
-            name,
-            f"The merged ledger part {name} replaces {unseen[0]}, which no attestation names: the attestation "
-            "was removed, or the merged part was made by hand; find out who wrote it",
-        )
-    try:
-        wrong, all_there = compare_with_originals(parts.read(name), record, parts.read_if_there)
-    except (LedgerDamaged, pa.ArrowException, OSError):
-        return False  # the damaged part is reported itself
-    if wrong:
-        flag(
-            "ledger_part_altered",
-            name,
-            f"The merged ledger part {name} does not hold the lines of {wrong}, which it says to replace; move it out "
-            "of the ledger",
-        )
-    return all_there and not others and not wrong
