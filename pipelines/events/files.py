@@ -26,11 +26,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from botocore.exceptions import BotoCoreError, ClientError
 from ulid import ULID
 
-from pipelines.aws import as_base64, error_code, md5_of, reason, split_s3_url, status
-from pipelines.ledger.files import make_folders, sync_folder
+from pipelines.aws import split_s3_url
+from pipelines.ledger.files import S3Files, make_folders, sync_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -219,9 +218,7 @@ class S3Events:
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
-        self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._url = f"s3://{self._bucket}/{self._prefix}"
+        self._files = S3Files(client, bucket, prefix, named_by="EVENTS_URL", unavailable=EventsUnavailable)
 
     def write(self, lines: Iterable[Line]) -> None:
         """Put new objects; the server checks the bytes by their MD5.
@@ -229,13 +226,12 @@ class S3Events:
         When it raises, at least one line is not durable, so none may be acknowledged.
         """
         for folder, data in _by_folder(lines).items():
-            with _errors("write", self._url):
-                self._put(f"{self._prefix}{folder}{ULID()}{_SUFFIX}", data)
+            with _errors("write", self._files):
+                self._files.put(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
 
     def probe(self) -> None:
-        """List one key. The first event shows whether the right to put exists as well."""
-        with _errors("reach", self._url):
-            self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        """List the dates. The first event shows whether the right to put exists as well."""
+        self.days()
 
     def close(self) -> None:
         """Close the connections."""
@@ -243,45 +239,16 @@ class S3Events:
 
     def days(self) -> list[date]:
         """Return the dates that have events, sorted: one request per 1000."""
-        pages = self._pages(Prefix=self._prefix + _DATE, Delimiter="/")
-        return _dates(
-            item["Prefix"].rstrip("/").rpartition("/")[2] for page in pages for item in page.get("CommonPrefixes", [])
-        )
+        return _dates(self._files.folders(""))
 
     def files(self, folder: str) -> list[StoredFile]:
         """Return the objects of a folder, sorted: one request per 1000."""
-        return sorted(
-            StoredFile(item["Key"].removeprefix(self._prefix), item["Size"])
-            for page in self._pages(Prefix=self._prefix + folder)
-            for item in page.get("Contents", [])
-            if item["Key"].endswith(_SUFFIX)
-        )
+        return [StoredFile(name, size) for name, size in self._files.sizes(folder).items() if name.endswith(_SUFFIX)]
 
     def read(self, name: str, start: int = 0) -> bytes:
         """Return an object's bytes; objects never grow, so `start` spares no request."""
-        with _errors("read", self._url):
-            return self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()[start:]
-
-    def _pages(self, **query: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
-        with _errors("list", self._url):
-            yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, **query)
-
-    def _put(self, key: str, data: bytes) -> None:
-        try:
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=data,
-                ContentMD5=as_base64(md5_of(data)),
-                ContentType="application/octet-stream",
-                IfNoneMatch="*",
-            )
-        except ClientError as error:
-            # A name of 80 random bits is nobody else's: after an answer that was lost botocore met its own object.
-            if status(error) != 412:
-                raise
-            if self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read() != data:
-                raise
+        with _errors("read", self._files):
+            return self._files.read(name)[start:]
 
 
 Events: TypeAlias = LocalEvents | S3Events
@@ -295,15 +262,12 @@ def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
 
 @contextmanager
 def _errors(verb: str, where: object) -> Iterator[None]:
-    """Turn the errors of a disk or a bucket into EventsUnavailable: `cannot write /data/events: No space left …`."""
+    """Turn the errors of files into EventsUnavailable: `cannot write /data/events: No space left …`."""
     try:
         yield
-    except (ClientError, BotoCoreError, OSError) as error:
-        why = None if isinstance(error, OSError) else reason(error)
-        if not why:
-            code = error_code(error) if isinstance(error, ClientError) else getattr(error, "strerror", None)
-            why = f"{code or type(error).__name__}; check EVENTS_URL, its rights and its space, and the AWS credentials"
-        raise EventsUnavailable(f"cannot {verb} {where}: {why}.") from error
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        raise EventsUnavailable(f"cannot {verb} {where}: {why}; check EVENTS_URL, its rights and its space.") from error
 
 
 def _record(line: bytes) -> Mapping[str, Any] | None:

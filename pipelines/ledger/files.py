@@ -5,19 +5,17 @@ A file appears whole or not at all, and is never changed or removed.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.aws import error_code, reason, status
+from pipelines.aws import as_base64, error_code, md5_of, reason, status
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -114,32 +112,46 @@ class LocalFiles:
 class S3Files:
     """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
 
-    Needs s3:ListBucket, s3:GetObject and s3:PutObject. `named_by` is the variable that names the bucket.
+    `named_by` is the variable that names the bucket; `unavailable` is raised with a sentence when S3 does not serve.
     """
 
-    def __init__(self, client: S3Client, bucket: str, prefix: str, *, named_by: str = "LEDGER_URL") -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        prefix: str,
+        *,
+        named_by: str = "LEDGER_URL",
+        unavailable: type[Exception] = LedgerUnavailable,
+    ) -> None:
         self._client = client
         self._bucket = bucket
         self._named_by = named_by
+        self._unavailable = unavailable
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def __repr__(self) -> str:
         return f"S3Files('s3://{self._bucket}/{self._prefix}')"
 
     def list(self, prefix: str) -> Names:
-        """Return the names that begin with `prefix`: one request per 1000 names."""
-        with self._errors("list", prefix):
-            paginator = self._client.get_paginator("list_objects_v2")
-            pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return sorted(key.removeprefix(self._prefix) for key in keys if not key.endswith("/"))
+        """Return the names that begin with `prefix`, sorted: one request per 1000 names."""
+        return list(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the same names with their bytes."""
+        items = [item for page in self._pages(prefix) for item in page.get("Contents", [])]
+        found = {item["Key"].removeprefix(self._prefix): item["Size"] for item in items}
+        return {name: found[name] for name in sorted(found) if not name.endswith("/")}
 
     def folders(self, prefix: str) -> Names:
         """Return the folders directly under `prefix`: one request per 1000 folders, however much they hold."""
+        pages = self._pages(prefix, Delimiter="/")
+        return sorted(item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", []))
+
+    def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
         with self._errors("list", prefix):
             paginator = self._client.get_paginator("list_objects_v2")
-            pages = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/")
-            return sorted(item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", []))
+            yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, **options)
 
     def read(self, name: str) -> bytes:
         """Return an object's bytes. A body that is cut off is requested again: botocore retries only the request."""
@@ -153,12 +165,17 @@ class S3Files:
             return self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
 
     def create(self, name: str, data: bytes) -> None:
-        """Put a new object. Looks first, because some servers ignore `IfNoneMatch`; sends the MD5, because some check
-        nothing else.
-        """
-        if self._exists(name):
-            raise FileExistsError(f"the ledger file {name} exists already")
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        """Put a new object. Looks first, because some servers ignore `IfNoneMatch`."""
+        try:
+            with self._errors("write", name):
+                self._client.head_object(Bucket=self._bucket, Key=self._key(name))
+        except FileNotFoundError:
+            self.put(name, data, "application/vnd.apache.parquet")
+        else:
+            raise FileExistsError(f"the file {name} exists already")
+
+    def put(self, name: str, data: bytes, content_type: str) -> None:
+        """Put an object under a name of its own. Sends the MD5, because some servers check nothing else."""
         with self._errors("write", name):
             for tries_left in reversed(range(_CONFLICTED_PUTS)):
                 try:
@@ -166,30 +183,19 @@ class S3Files:
                         Bucket=self._bucket,
                         Key=self._key(name),
                         Body=data,
-                        ContentMD5=md5,
-                        ContentType="application/vnd.apache.parquet",
+                        ContentMD5=as_base64(md5_of(data)),
+                        ContentType=content_type,
                         IfNoneMatch="*",
                     )
                 except ClientError as error:
                     if status(error) == 409 and tries_left:  # another writer is at the same name just now
                         continue
                     # After an answer that was lost on its way botocore puts again, and meets its own object.
-                    if status(error) == 412 and self.read(name) == data:
-                        return
-                    if status(error) == 412:
-                        raise FileExistsError(f"the ledger file {name} exists already") from error
-                    raise
+                    if status(error) == 412 and self.read(name) != data:
+                        raise FileExistsError(f"the file {name} exists already") from error
+                    if status(error) != 412:
+                        raise
                 return
-
-    def _exists(self, name: str) -> bool:
-        with self._errors("write", name):
-            try:
-                self._client.head_object(Bucket=self._bucket, Key=self._key(name))
-            except ClientError as error:
-                if status(error) == 404:
-                    return False
-                raise
-            return True
 
     def _key(self, name: str) -> str:
         return self._prefix + _checked(name)
@@ -198,24 +204,15 @@ class S3Files:
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except ClientError as error:
-            if error_code(error) == "NoSuchKey":
-                raise FileNotFoundError(f"the ledger file {name} is not there") from error
-            raise self._unavailable(verb, name, error, error_code(error)) from error
-        except BotoCoreError as error:
-            raise self._unavailable(verb, name, error, type(error).__name__) from error
-
-    def _unavailable(self, verb: str, name: str, error: Exception, said: str) -> LedgerUnavailable:
-        what = f"cannot {verb} {name or 'the ledger'} in the bucket {self._bucket}"
-        if said == "NoSuchBucket":
-            return LedgerUnavailable(
-                f"{what}: there is no such bucket (NoSuchBucket); create it, or correct {self._named_by}."
-            )
-        if why := reason(error):
-            return LedgerUnavailable(f"{what}: {why}.")
-        return LedgerUnavailable(
-            f"{what}: {said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject."
-        )
+        except (ClientError, BotoCoreError) as error:
+            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+            if said in {"NoSuchKey", "404"}:
+                raise FileNotFoundError(f"the file {name} is not there") from error
+            why = f"{said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
+            if said == "NoSuchBucket":
+                why = f"there is no such bucket (NoSuchBucket); create it, or correct {self._named_by}"
+            what = f"cannot {verb} {name or 'the files'} in the bucket {self._bucket}"
+            raise self._unavailable(f"{what}: {reason(error) or why}.") from error
 
 
 Files: TypeAlias = LocalFiles | S3Files

@@ -229,7 +229,7 @@ def test_a_bucket_gets_one_object_a_batch_and_date(s3: Any) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_said_in_a_sentence(s3: Any) -> None:
-    with pytest.raises(EventsUnavailable, match="NoSuchBucket; check EVENTS_URL"):
+    with pytest.raises(EventsUnavailable, match=r"NoSuchBucket.*correct EVENTS_URL"):
         S3Events(s3, "no-such-bucket", "p").write(lines(1))
-    with pytest.raises(EventsUnavailable, match="cannot list s3://no-such-bucket/p/"):
+    with pytest.raises(EventsUnavailable, match=r"cannot list .* in the bucket no-such-bucket"):
         S3Events(s3, "no-such-bucket", "p").files(FOLDER)
