@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
+from itertools import chain
 from typing import IO, Self, TypeVar, cast
 
 import httpx
@@ -210,7 +211,7 @@ class SourceClient:
         clock: Callable[[], float] = time.monotonic,
         inspect: Callable[[bytes], None] = lambda _: None,
     ) -> Received:
-        """Write the body of a response into `sink`. `inspect` gets its first bytes as soon as there are 512, or all.
+        """Write the body of a response into `sink`; before, `inspect` gets its first bytes, 512 if it has as many.
 
         Raises:
             BombError: it is longer than `max_bytes`, or unpacks to hundreds of times its size.
@@ -226,19 +227,20 @@ class SourceClient:
                 raise TooSlowError
 
         digest, size, start = hashlib.sha256(), 0, b""
-        for block in unpacked(response, check):
+        blocks = unpacked(response, check)
+        for block in blocks:
             check()
-            if len(start) < _SNIFFED:
-                start += block[:_SNIFFED]
-                if len(start) >= _SNIFFED:
-                    inspect(start[:_SNIFFED])
+            start += block
+            if len(start) >= _SNIFFED:
+                break
+        inspect(start[:_SNIFFED])
+        for block in chain([start], blocks):
+            check()
             size += len(block)
             if size > max_bytes:
                 raise BombError
             digest.update(block)
             sink.write(block)
-        if len(start) < _SNIFFED:
-            inspect(start)
         return Received(size, digest.hexdigest(), _is_framed(response))
 
     def pause(self, seconds: float) -> None:
