@@ -123,6 +123,7 @@ EVENT_READ_SCHEMA = _required(name=_TEXT, read_to=pa.int64(), run_id=_TEXT, read
 STATE_SCHEMA = _schema_of(RecordingState, attempts=pa.int32(), epoch=pa.int32())
 PULL_SCHEMA = _schema_of(PullRecord)
 ACCEPTANCE_SCHEMA = _schema_of(Acceptance, epoch=pa.int32())
+_SCHEMAS = {RecordingState: STATE_SCHEMA, PullRecord: PULL_SCHEMA, Acceptance: ACCEPTANCE_SCHEMA}
 
 
 def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
@@ -218,7 +219,7 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
 
 def states_table(states: Sequence[RecordingState]) -> pa.Table:
     """Return states as lines of STATE_SCHEMA."""
-    return _table_of(states, RecordingState, STATE_SCHEMA)
+    return table_of(RecordingState, states)
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:
@@ -252,40 +253,26 @@ def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
     return pa.chunked_array([list(RANKS.values())], pa.int8()).take(index)
 
 
-def pulls_table(pulls: Sequence[PullRecord]) -> pa.Table:
-    """Return pulls as lines of PULL_SCHEMA."""
-    return _table_of(pulls, PullRecord, PULL_SCHEMA)
+def table_of(kind: type, records: Sequence[object]) -> pa.Table:
+    """Return records of a dataclass of the ledger as lines of its schema.
 
-
-def pulls_from(table: pa.Table) -> list[PullRecord]:
-    """Read lines of PULL_SCHEMA back."""
-    return _records_from(table, PullRecord, PULL_SCHEMA)
-
-
-def acceptances_table(acceptances: Sequence[Acceptance]) -> pa.Table:
-    """Return acceptances as lines of ACCEPTANCE_SCHEMA."""
-    return _table_of(acceptances, Acceptance, ACCEPTANCE_SCHEMA)
-
-
-def acceptances_from(table: pa.Table) -> list[Acceptance]:
-    """Read lines of ACCEPTANCE_SCHEMA back."""
-    return _records_from(table, Acceptance, ACCEPTANCE_SCHEMA)
-
-
-def _records_from(table: pa.Table, kind: type[_R], schema: pa.Schema) -> list[_R]:
-    names = get_type_hints(kind)
-    columns = [values(table[name]) for name in schema.names]
-    return [kind(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
-
-
-def _table_of(records: Sequence[object], kind: type, schema: pa.Schema) -> pa.Table:
-    columns = []
+    Raises:
+        ValueError: a time has no zone.
+    """
+    schema, columns = _SCHEMAS[kind], []
     for name, column in zip(get_type_hints(kind), schema, strict=True):
         values = [getattr(record, name) for record in records]
         if column.type == _TIME:
             _require_zones(values, name)
         columns.append(pa.array(values, column.type))
     return conform(pa.table(columns, names=schema.names), schema)
+
+
+def records_of(kind: type[_R], table: pa.Table) -> list[_R]:
+    """Read such lines back; states with `states_from`."""
+    names = get_type_hints(kind)
+    columns = [values(table[name]) for name in _SCHEMAS[kind].names]
+    return [kind(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
 
 
 def _require_zones(times: Iterable[datetime | None], name: str) -> None:

@@ -42,16 +42,14 @@ from pipelines.ledger.schema import (
     STATE_SCHEMA,
     Acceptance,
     PullRecord,
-    acceptances_from,
-    acceptances_table,
     encode,
-    pulls_from,
-    pulls_table,
+    records_of,
     rows_table,
     state_ranks,
     states_by_id,
     states_from,
     states_table,
+    table_of,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
@@ -134,12 +132,14 @@ class Ledger:
 
     def append_pull(self, pull: PullRecord) -> None:
         """Append the trace of one fetch, whatever it brought."""
-        self._append(_folder("report_pulls", pull.day, pull.report), [pulls_table([pull])])
+        self._append(_folder("report_pulls", pull.day, pull.report), [table_of(PullRecord, [pull])])
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, in the order of pulling."""
         tables = read_parts(self._files, [_folder("report_pulls", day, report)])
-        return sorted((pull for table in tables for pull in pulls_from(table)), key=lambda pull: pull.pulled_at)
+        return sorted(
+            (pull for table in tables for pull in records_of(PullRecord, table)), key=lambda pull: pull.pulled_at
+        )
 
     def pull_days(self, report: str) -> list[date]:
         """Return the dates for which the report was ever asked for, sorted."""
@@ -169,13 +169,13 @@ class Ledger:
         """Append decisions on lost recordings: a part for each date among them."""
         for day in sorted({acceptance.day for acceptance in acceptances}):
             of_day = [acceptance for acceptance in acceptances if acceptance.day == day]
-            self._append(_folder("accepted_losses", day), [acceptances_table(of_day)])
+            self._append(_folder("accepted_losses", day), [table_of(Acceptance, of_day)])
 
     def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
         """Return the latest decisions on recordings of those dates, by recording id."""
         folders = [_folder("accepted_losses", day) for day in sorted(set(days))]
         lines = pa.concat_tables([ACCEPTANCE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
-        latest = acceptances_from(_latest(lines, "recording_id", lines.select(["at"])))
+        latest = records_of(Acceptance, _latest(lines, "recording_id", lines.select(["at"])))
         return {acceptance.recording_id: acceptance for acceptance in latest}
 
     def append_states(self, states: Iterable[RecordingState]) -> None:

@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -381,21 +380,6 @@ RateLimiter({str(where)!r}, clock=lambda: {fake.now}, sleep=sleep).acquire("repo
     waiting.stdout.close()
     assert 10 <= limiter.acquire("reports", "1", [Rate(1, 10)]) <= 30
     assert limiter.acquire("reports", "1", [Rate(1, 10)]) == pytest.approx(10)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_shares_the_permits_and_not_the_connection(limiter: RateLimiter, fake: FakeTime) -> None:
-    limiter.acquire("reports", "1", [Rate(2, 60)])
-    child = os.fork()
-    if child == 0:
-        try:
-            waited = limiter.acquire("reports", "1", [Rate(2, 60)])
-            os._exit(0 if waited == 0 else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert limiter.acquire("reports", "1", [Rate(2, 60)]) == pytest.approx(60)
 
 
 def test_a_file_that_is_no_database_is_reported_with_its_remedy(tmp_path: Path) -> None:

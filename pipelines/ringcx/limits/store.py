@@ -7,9 +7,7 @@ locks (`sqlite.py`, `postgres.py`).
 # ruff: noqa: ANN401, N818, S608 - cursors of two libraries; verdicts, as in errors.py; no value is part of a statement
 
 import json
-import os
 import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -89,7 +87,8 @@ class LimitState:
 class LimitStore(ABC):
     """What outlives a process: permits, silences and queues.
 
-    A process has one connection, opened when first needed, used by one thread at a time, never shared with a child.
+    A process has one connection, opened when first needed and used by one thread at a time. No process of ours forks
+    while it has one.
 
     Args:
         clock: seconds since the epoch; without one the database's own is taken.
@@ -104,10 +103,6 @@ class LimitStore(ABC):
         self._clock = clock
         self._lock = threading.Lock()
         self._connection: Any = None
-        self._inherited: list[Any] = []
-        if hasattr(os, "register_at_fork"):
-            start_anew = weakref.WeakMethod(self._start_anew_in_child)
-            os.register_at_fork(after_in_child=lambda: (this := start_anew()) and this())
 
     def silences(self) -> list[tuple[str, str, float]]:
         """Return every silence that lasts now: limit, account, seconds left. It takes no lock."""
@@ -187,12 +182,6 @@ class LimitStore(ABC):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def _start_anew_in_child(self) -> None:
-        """After a fork: neither the parent's lock (perhaps held) nor its connection is ours; keep it, unused."""
-        self._lock = threading.Lock()
-        self._inherited.append(self._connection)  # closing it here would break the parent's
-        self._connection = None
 
     def _run(self, connection: Any, statement: str, *values: object) -> Any:
         """Run a statement written as for PostgreSQL; return its cursor."""
