@@ -12,7 +12,6 @@ import pyarrow as pa
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged
-from pipelines.ledger.merged import Record, parts_to_read, record_of
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
@@ -34,7 +33,8 @@ READERS = 8
 """How many threads read or list in parallel."""
 
 _BY_REPORT = ("report_pulls", "report_rows")
-# A ULID that begins with a 7 may stand for a time after the year 9999. With a count and a hash: `merged.py`.
+# A ULID that begins with a 7 may stand for a time after the year 9999. A part with a count and a hash in its name was
+# merged by version 0.1.0: it has the ULID of the last part it replaces, and what it replaces may be there too.
 _NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.parquet")
 
 
@@ -74,21 +74,11 @@ class LedgerParts:
         return data
 
     def read_if_there(self, name: str) -> bytes | None:
-        """Return a part's bytes; None if it is not there, as a part that was merged may be."""
+        """Return a part's bytes; None if it is not there."""
         try:
             return self._files.read(name)
         except FileNotFoundError:
             return None
-
-    def record(self, name: str) -> Record:
-        """Return what a merged part replaces.
-
-        Raises:
-            LedgerDamaged: it is gone, or not a whole merged part.
-        """
-        data = self.read(name)
-        with damage(name):
-            return record_of(data)
 
 
 def read_parts(files: Files, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -99,12 +89,10 @@ def read_parts(files: Files, folders: Iterable[str], columns: Sequence[str] | No
     """
     parts = LedgerParts(files)
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
-        listed = [[name for name in names if is_part(name)] for names in pool.map(files.list, folders)]
-        wanted = [part for names in listed for part in parts_to_read(names, parts.record)]
+        names = [name for listed in pool.map(files.list, folders) for name in listed if is_part(name)]
         # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
-        for (name, slices), data in zip(wanted, pool.map(parts.read, [name for name, _ in wanted]), strict=True):
-            table = decode_part(name, data, columns)
-            yield table if slices is None else pa.concat_tables([table.slice(*lines) for lines in slices])
+        for name, data in zip(names, pool.map(parts.read, names), strict=True):
+            yield decode_part(name, data, columns)
 
 
 def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -147,7 +135,7 @@ def date_of(folder: str) -> date | None:
 
 
 def written_at(name: str) -> datetime:
-    """Return when a part was written; of a merged part, when the last of those it replaces was."""
+    """Return when a part was written."""
     return ULID.from_str(name.rpartition("/")[2][:26]).datetime
 
 

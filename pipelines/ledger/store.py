@@ -9,7 +9,7 @@ accepted_losses/date=<recording's date>/<ulid>.parquet          one line per dec
 ```
 
 Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed one leaves nothing half done.
-What version 0.1.0 merged is read, too (`merged.py`). Reading a date costs by what that date holds. Columns:
+Reading a date costs by what that date holds. Columns:
 `schema.py`; bytes on disk or in S3: `files.py`.
 """
 
@@ -135,11 +135,10 @@ class Ledger:
         self._append(_folder("report_pulls", pull.day, pull.report), [table_of(PullRecord, [pull])])
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
-        """Return the fetches of a report for a date, in the order of pulling."""
+        """Return the fetches of a report for a date, each once, in the order of pulling."""
         tables = read_parts(self._files, [_folder("report_pulls", day, report)])
-        return sorted(
-            (pull for table in tables for pull in records_of(PullRecord, table)), key=lambda pull: pull.pulled_at
-        )
+        found = dict.fromkeys(pull for table in tables for pull in records_of(PullRecord, table))
+        return sorted(found, key=lambda pull: pull.pulled_at)
 
     def pull_days(self, report: str) -> list[date]:
         """Return the dates for which the report was ever asked for, sorted."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
-from pipelines.ledger.merged import Record, parts_replaced, record_of
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
 from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from, values
 from pipelines.ledger.store import current_lines
@@ -61,7 +62,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
         attested, damaged = read_attestations(bucket, kind, day)
         flag_damaged_attestations(damaged, flag)
         there: dict[str, ObservedObject] = {}
-        merged: dict[str, Record] = {}
+        replaced: dict[str, str] = {}
         for name, data in map_in_order(parts.read_if_there, names, threads=threads):
             if data is None:  # removed since it was listed
                 continue
@@ -73,30 +74,28 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     f"The ledger part {name} is not what its attestation says it was when {day} was sealed; restore "
                     "its first version",
                 )
+            elif name in attested:
+                replaced |= _replaced(data)
             try:
                 if name not in attested:
-                    runs = decode(data, ["run_id"])
+                    with damage(name):
+                        runs = decode(data, ["run_id"])
                     arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
-                if parts_replaced(name):
-                    merged[name] = record_of(data)
                 if kind == "recording_states":
                     newer.append(_states(name, data))
                     if sum(table.num_rows for table in newer) > states.num_rows:
                         states, newer = current_lines(pa.concat_tables([states, *newer])), []
                 elif kind == "accepted_losses":
                     decode_part(name, data)
-            except (LedgerDamaged, ValueError, pa.ArrowException, OSError) as error:
-                sentence = str(error) if isinstance(error, LedgerDamaged) else f"{name} is not a complete merged part"
+            except LedgerDamaged as error:
+                sentence = str(error)
                 flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
         gone = sorted(attested.keys() - there.keys())
         # Attestations were read after the listing: what came between the two is there now.
         came = set(parts.names(day)[kind]) if gone else set()
         for name in gone:
-            replaced = any(
-                attested.get(by) == frozenset({there[by]}) and _names_as_attested(record, name, attested)
-                for by, record in merged.items()
-            )
-            if not replaced and name not in came:
+            is_replaced = {replaced.get(name)} == {seen.sha256 for seen in attested[name]}
+            if not is_replaced and name not in came:
                 flag(
                     "ledger_part_removed",
                     name,
@@ -131,7 +130,8 @@ def _states(name: str, data: bytes) -> pa.Table:
     return table
 
 
-def _names_as_attested(record: Record, name: str, attested: Attested) -> bool:
-    """Whether the record names the part with the SHA-256 that every attestation of it has."""
-    named = {part.sha256 for part in (*record.parts, *record.between) if part.name == name}
-    return bool(named) and named == {seen.sha256 for seen in attested.get(name, ())}
+def _replaced(data: bytes) -> dict[str, str]:
+    """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part."""
+    metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
+    record = json.loads(metadata.get(b"ringcx-archive/merged/1", b"{}"))
+    return {part["name"]: part["sha256"] for parts in ("parts", "between") for part in record.get(parts, ())}
