@@ -4,17 +4,7 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 
-from dagster import (
-    AssetChecksDefinition,
-    AssetCheckSpec,
-    AssetSpec,
-    DailyPartitionsDefinition,
-    Definitions,
-    FreshnessPolicy,
-    PreviewWarning,
-    definitions,
-    in_process_executor,
-)
+import dagster as dg
 
 from assets import checks
 from assets.acceptance import accept_losses
@@ -44,15 +34,15 @@ _ASSETS = (
 )
 
 
-@definitions
-def defs() -> Definitions:
+@dg.definitions
+def defs() -> dg.Definitions:
     """Return what Dagster loads: the definitions of the environment's settings, in a process that is tuned for runs."""
     tune_allocator()
     tune_gc()
     return build_defs(calendar=load(DagsterSettings))
 
 
-def build_defs(*, calendar: Calendar | None = None, environment: Environment | None = None) -> Definitions:
+def build_defs(*, calendar: Calendar | None = None, environment: Environment | None = None) -> dg.Definitions:
     """Return fresh definitions; tests give their own `calendar` and `environment`."""
     days = calendar or load(Calendar)
     partitions = daily_partitions(days)
@@ -68,17 +58,17 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         link = f"\n\n[What to do when something is wrong]({days.archive_docs_url}/operations.md#{section})"
         return f"{text}{link}" if days.archive_docs_url else text
 
-    def of_a_date(spec: AssetSpec) -> AssetSpec:
+    def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
             description=described(spec.description, "what-the-metadata-says"),
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
             owners=[days.archive_owner] if days.archive_owner else [],
             # The night's run starts at 04:30: at noon something of today's must be there.
-            freshness_policy=FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone),
+            freshness_policy=dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone),
         )
 
-    return Definitions(
+    return dg.Definitions(
         assets=[asset.map_asset_specs(of_a_date) for asset in assets],
         asset_checks=[
             *(_with(check, partitions, described) for check in of_date),
@@ -94,23 +84,23 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         ],
         resources=all_resources(environment),
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
-        executor=in_process_executor,
+        executor=dg.in_process_executor,
     )
 
 
 def _with(
-    check: AssetChecksDefinition,
-    partitions: DailyPartitionsDefinition | None,
+    check: dg.AssetChecksDefinition,
+    partitions: dg.DailyPartitionsDefinition | None,
     described: Callable[[str | None, str], str | None],
-) -> AssetChecksDefinition:
+) -> dg.AssetChecksDefinition:
     """Return `check` with partitions and a description; Dagster has no call for it, as it has for assets."""
     ((output, spec),) = check.check_specs_by_output_name.items()
     description = described(spec.description, "the-checks")
     with warnings.catch_warnings():
         # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
-        warnings.simplefilter("ignore", PreviewWarning)
-        dated = AssetCheckSpec(spec.name, asset=spec.asset_key, description=description, partitions_def=partitions)
-    made: AssetChecksDefinition = AssetChecksDefinition.create(
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        dated = dg.AssetCheckSpec(spec.name, asset=spec.asset_key, description=description, partitions_def=partitions)
+    made: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
         keys_by_input_name=check.keys_by_input_name,
         node_def=check.op,
         check_specs_by_output_name={output: dated},

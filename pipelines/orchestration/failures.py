@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dagster import DagsterExecutionInterruptedError, Failure
+import dagster as dg
 
 from pipelines.archive.errors import StorageError
 from pipelines.events.files import EventsUnavailable
@@ -42,7 +42,7 @@ EXPECTED = (
 )
 
 
-class PermanentFailure(Failure):
+class PermanentFailure(dg.Failure):
     """A failure that no automatic retry repeats."""
 
     def __init__(self, description: str, metadata: Mapping[str, Any] | None = None) -> None:
@@ -59,8 +59,8 @@ def as_permanent_failure() -> Iterator[None]:
     except EXPECTED as error:
         # `from None`: a chained cause would carry addresses and bodies of the underlying libraries into the event log.
         raise PermanentFailure(str(error)) from None
-    except DagsterExecutionInterruptedError:
+    except dg.DagsterExecutionInterruptedError:
         # As itself, so that the steps after it do not begin, and without the trace of what the step was doing.
-        raise DagsterExecutionInterruptedError(
+        raise dg.DagsterExecutionInterruptedError(
             "The run was stopped. What it stored is kept, and the next run of the date continues from there."
         ) from None

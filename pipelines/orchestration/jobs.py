@@ -1,26 +1,26 @@
 """The one partition axis, and the jobs that schedules, sensors and the launchpad run over it."""
 
-from dagster import AssetCheckKey, AssetKey, AssetSelection, DailyPartitionsDefinition, define_asset_job
+import dagster as dg
 
 from pipelines.settings import Calendar
 
-_STANDING = AssetSelection.checks(AssetCheckKey(AssetKey("recordings"), "no_overdue_recordings"))
+_STANDING = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("recordings"), "no_overdue_recordings"))
 
 # The assets bring the partitions.
-ARCHIVE_DAY = define_asset_job(
+ARCHIVE_DAY = dg.define_asset_job(
     "archive_day",
-    selection=AssetSelection.all() - _STANDING,
+    selection=dg.AssetSelection.all() - _STANDING,
     description="Pull the reports of one date, archive every recording they name, seal the date's manifest.",
 )
-STANDING = define_asset_job(
+STANDING = dg.define_asset_job(
     "standing_check",
     selection=_STANDING,
     description="Look over all dates: what is missing now, and what the source will purge soon.",
 )
 
 
-def daily_partitions(calendar: Calendar) -> DailyPartitionsDefinition:
+def daily_partitions(calendar: Calendar) -> dg.DailyPartitionsDefinition:
     """One partition a local day from `ARCHIVE_START_DATE` on; `end_offset=1` makes today exist."""
-    return DailyPartitionsDefinition(
+    return dg.DailyPartitionsDefinition(
         start_date=calendar.archive_start_date.isoformat(), timezone=calendar.archive_timezone, end_offset=1
     )

@@ -8,56 +8,49 @@ each one that is wrong.
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from dagster import (
-    ConfigurableResource,
-    InitResourceContext,
-    ResourceDefinition,
-    ResourceDependency,
-    ResourceParam,
-    get_dagster_logger,
-)
+import dagster as dg
 
 from pipelines.orchestration import priority
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.source import Source
 
-EnvironmentParam = ResourceParam[Environment]
-SourceParam = ResourceParam[Source]
-LedgerParam = ResourceParam[LedgerStore]
-ArchiveParam = ResourceParam[ArchiveStore]
+EnvironmentParam = dg.ResourceParam[Environment]
+SourceParam = dg.ResourceParam[Source]
+LedgerParam = dg.ResourceParam[LedgerStore]
+ArchiveParam = dg.ResourceParam[ArchiveStore]
 
 
-class LedgerResource(ConfigurableResource[LedgerStore]):
+class LedgerResource(dg.ConfigurableResource[LedgerStore]):
     """The ledger at LEDGER_URL: every row and every state of a recording."""
 
-    environment: ResourceDependency[Environment]
+    environment: dg.ResourceDependency[Environment]
 
-    def create_resource(self, context: InitResourceContext) -> LedgerStore:  # noqa: ARG002 - Dagster's signature
+    def create_resource(self, context: dg.InitResourceContext) -> LedgerStore:  # noqa: ARG002 - Dagster's signature
         """Return the ledger, not opened yet."""
         return LedgerStore(self.environment)
 
 
-class ArchiveResource(ConfigurableResource[ArchiveStore]):
+class ArchiveResource(dg.ConfigurableResource[ArchiveStore]):
     """The bucket ARCHIVE_BUCKET: recordings, manifests and the keys that sign them."""
 
-    environment: ResourceDependency[Environment]
+    environment: dg.ResourceDependency[Environment]
 
-    def create_resource(self, context: InitResourceContext) -> ArchiveStore:  # noqa: ARG002 - Dagster's signature
+    def create_resource(self, context: dg.InitResourceContext) -> ArchiveStore:  # noqa: ARG002 - Dagster's signature
         """Return the archive, not connected yet."""
         return ArchiveStore(self.environment)
 
 
-class SourceResource(ConfigurableResource[Source]):
+class SourceResource(dg.ConfigurableResource[Source]):
     """RingCX: its reports and recordings, within its rate limits, and the End Call Events that it sent."""
 
-    environment: ResourceDependency[Environment]
+    environment: dg.ResourceDependency[Environment]
 
     @contextmanager
-    def yield_for_execution(self, context: InitResourceContext) -> Iterator[Source]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Source]:
         """Yield the source as a run of its date uses it; its connections are closed when the run or tick ends."""
         day = priority.day_of(context.run.tags) if context.run else None
         # Unlike the log of `context`, this one belongs to the step that is running when it waits.
-        with closing(Source(self.environment, get_dagster_logger().info, day)) as source:
+        with closing(Source(self.environment, dg.get_dagster_logger().info, day)) as source:
             yield source
 
 
@@ -66,7 +59,7 @@ def all_resources(environment: Environment | None = None) -> dict[str, object]:
     # Made for each run and tick, so that a changed setting applies to the next. Dagster warns of a
     # `ConfigurableResource` that has neither configuration nor dependencies, so this is a plain definition.
     description = "The settings, from the environment (.env.example), and the clock."
-    shared = environment or ResourceDefinition(lambda _: Environment(), description=description)
+    shared = environment or dg.ResourceDefinition(lambda _: Environment(), description=description)
     return {
         "environment": shared,
         "source": SourceResource(environment=shared),

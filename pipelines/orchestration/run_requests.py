@@ -8,15 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from dagster import (
-    AssetKey,
-    AssetRecordsFilter,
-    DagsterInstance,
-    DagsterRunStatus,
-    DailyPartitionsDefinition,
-    RunRequest,
-    RunsFilter,
-)
+import dagster as dg
 
 from pipelines.calendar import local_day
 from pipelines.orchestration import priority
@@ -25,18 +17,18 @@ from pipelines.settings import Calendar
 
 RUN_KEY_TAG = "dagster/run_key"
 RUNS_PER_TICK = 20
-MANIFEST = AssetKey("daily_manifest")
-_WITH_MANIFEST = (MANIFEST, AssetKey("calls"))
-AFTER_LINKS = (AssetKey("recordings"), *_WITH_MANIFEST)
-AFTER_REPORTS = (AssetKey("recording_links"), *AFTER_LINKS)
+MANIFEST = dg.AssetKey("daily_manifest")
+_WITH_MANIFEST = (MANIFEST, dg.AssetKey("calls"))
+AFTER_LINKS = (dg.AssetKey("recordings"), *_WITH_MANIFEST)
+AFTER_REPORTS = (dg.AssetKey("recording_links"), *AFTER_LINKS)
 # A manifest lists its whole day, so one a minute of a day that still grows would outgrow the recordings' own list.
 SEALED_EVERY = timedelta(hours=1)
 UNFINISHED = (
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
 )
 _AT_ONCE = 100
 
@@ -45,54 +37,54 @@ _AT_ONCE = 100
 class RunRequests:
     """Makes the run requests of one tick at `now`."""
 
-    instance: DagsterInstance
+    instance: dg.DagsterInstance
     calendar: Calendar
-    partitions: DailyPartitionsDefinition
+    partitions: dg.DailyPartitionsDefinition
     now: datetime
 
-    def where_idle(self, wanted: Mapping[str, str], assets: Sequence[AssetKey] = ()) -> list[RunRequest]:
+    def where_idle(self, wanted: Mapping[str, str], assets: Sequence[dg.AssetKey] = ()) -> list[dg.RunRequest]:
         """Return requests for `wanted` (partition -> run key), in its order, at most `RUNS_PER_TICK`.
 
         Left out are dates without a partition or with an unfinished run, and keys that a run was asked for under.
         Dagster would refuse these keys itself, but only after they have taken the places of other dates.
         """
-        found: list[RunRequest] = []
+        found: list[dg.RunRequest] = []
         left = [key for key in wanted if self.partitions.has_partition_key(key)]
         while left and len(found) < RUNS_PER_TICK:
             some, left = left[:_AT_ONCE], left[_AT_ONCE:]
             busy = unfinished_dates(self.instance, some)
-            asked = _tags(self.instance, RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]}), RUN_KEY_TAG)
+            asked = _tags(self.instance, dg.RunsFilter(tags={RUN_KEY_TAG: [wanted[key] for key in some]}), RUN_KEY_TAG)
             found += [
                 self.request(key, wanted[key], assets) for key in some if key not in busy and wanted[key] not in asked
             ]
         return found[:RUNS_PER_TICK]
 
-    def request(self, partition: str, run_key: str, assets: Sequence[AssetKey]) -> RunRequest:
+    def request(self, partition: str, run_key: str, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
         """Return a request for `assets` of a date, of all that the job has if there are none."""
         today = local_day(self.now, self.calendar.zone)
-        return RunRequest(
+        return dg.RunRequest(
             run_key=run_key,
             partition_key=partition,
             asset_selection=self._selection(assets, partition, today) or None,
             tags=priority.run_tags(date.fromisoformat(partition), today, self.calendar),
         )
 
-    def _selection(self, assets: Sequence[AssetKey], partition: str, today: date) -> list[AssetKey]:
+    def _selection(self, assets: Sequence[dg.AssetKey], partition: str, today: date) -> list[dg.AssetKey]:
         """Return `assets` without the manifest of a day that is not over and was sealed within the hour."""
         if MANIFEST not in assets or date.fromisoformat(partition) < today:
             return list(assets)
-        lately = AssetRecordsFilter(
+        lately = dg.AssetRecordsFilter(
             asset_key=MANIFEST, asset_partitions=[partition], after_timestamp=(self.now - SEALED_EVERY).timestamp()
         )
         sealed = self.instance.fetch_materializations(lately, limit=1).records
         return [asset for asset in assets if asset not in _WITH_MANIFEST or not sealed]
 
 
-def unfinished_dates(instance: DagsterInstance, among: Sequence[str] | None = None) -> set[str]:
+def unfinished_dates(instance: dg.DagsterInstance, among: Sequence[str] | None = None) -> set[str]:
     """Return the partitions that an unfinished run works on or waits for; `among` limits what is asked for."""
     tags = {} if among is None else {PARTITION_TAG: list(among)}
-    return _tags(instance, RunsFilter(statuses=list(UNFINISHED), tags=tags), PARTITION_TAG)
+    return _tags(instance, dg.RunsFilter(statuses=list(UNFINISHED), tags=tags), PARTITION_TAG)
 
 
-def _tags(instance: DagsterInstance, wanted: RunsFilter, name: str) -> set[str]:
+def _tags(instance: dg.DagsterInstance, wanted: dg.RunsFilter, name: str) -> set[str]:
     return {value for record in instance.get_run_records(wanted) if (value := record.dagster_run.tags.get(name))}

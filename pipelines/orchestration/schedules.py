@@ -7,7 +7,7 @@ network call and no ledger read happens inside a tick.
 from collections.abc import Iterator
 from datetime import timedelta
 
-from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, ScheduleEvaluationContext, schedule
+import dagster as dg
 
 from pipelines.calendar import local_day
 from pipelines.orchestration import priority
@@ -15,49 +15,49 @@ from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.settings import Calendar
 
 
-def all_schedules(calendar: Calendar) -> list[ScheduleDefinition]:
+def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
     """Return the schedules, in the time zone of the archive."""
 
-    @schedule(
+    @dg.schedule(
         cron_schedule="30 4 * * *",
         job=ARCHIVE_DAY,
         execution_timezone=calendar.archive_timezone,
-        default_status=DefaultScheduleStatus.RUNNING,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
             f"04:30: archives yesterday and the {calendar.archive_look_back_days} days before it, because rows and "
             "links arrive late."
         ),
     )
-    def daily_archive(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
+    def daily_archive(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         today = local_day(context.scheduled_execution_time, calendar.zone)
         for back in range(1, calendar.archive_look_back_days + 2):
             day = today - timedelta(days=back)
             if day >= calendar.archive_start_date:
                 tags = priority.run_tags(day, today, calendar)
-                yield RunRequest(run_key=f"{today}:{day}", partition_key=day.isoformat(), tags=tags)
+                yield dg.RunRequest(run_key=f"{today}:{day}", partition_key=day.isoformat(), tags=tags)
 
-    @schedule(
+    @dg.schedule(
         cron_schedule="*/15 * * * *",
         job=ARCHIVE_DAY,
         execution_timezone=calendar.archive_timezone,
-        default_status=DefaultScheduleStatus.STOPPED,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Every 15 minutes: archives what today has so far. Off by default, since it costs requests.",
     )
-    def intraday_archive(context: ScheduleEvaluationContext) -> Iterator[RunRequest]:
+    def intraday_archive(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         now = context.scheduled_execution_time
         # Just after midnight no report covers the new day yet; the night's run takes the old one.
         day = local_day(now - timedelta(minutes=10), calendar.zone)
         tags = priority.run_tags(day, day, calendar)
-        yield RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
+        yield dg.RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
     # Long after the night's runs, and each by itself.
     of_no_date = [
-        ScheduleDefinition(
+        dg.ScheduleDefinition(
             name=name,
             cron_schedule=f"0 {hour} * * *",
             job_name=job_name,
             execution_timezone=calendar.archive_timezone,
-            default_status=DefaultScheduleStatus.RUNNING,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
             description=f"{hour}:00: {does}",
         )
         for name, hour, job_name, does in (

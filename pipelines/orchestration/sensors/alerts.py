@@ -13,21 +13,7 @@ from datetime import datetime
 from functools import partial
 from urllib.parse import quote, urlencode
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckSeverity,
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    DefaultSensorStatus,
-    RunStatusChangeRecordsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SkipReason,
-    sensor,
-)
+import dagster as dg
 
 from pipelines.calendar import utc_now
 from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, Severity, problem_key
@@ -60,29 +46,33 @@ CHECK_TODO = {
     "no_overdue_recordings": "run the dates that the check names, those with the fewest days left first.",
 }
 OTHER_CHECK_TODO = "open the check: its description says what it compares, its tables show what it found."
-_ENDS = (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
-_RESULTS = {DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SUCCESS, DagsterEventType.ASSET_CHECK_EVALUATION}
+_ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
+_RESULTS = {
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+}
 _STATE = "ringcx_archive/alerts"
 _OLD_RUNS, _OLD_CHECKS = "ringcx_archive/alert_run_failures", "ringcx_archive/alert_failing_checks"
 
 
-def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
+def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
     """Return the sensor that sends alerts about failed runs and failing checks."""
 
-    @sensor(
+    @dg.sensor(
         name="alerts",
         minimum_interval_seconds=60,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Sends alerts about failed runs and failing checks to ALERT_URLS.",
     )
-    def tick(context: SensorEvaluationContext) -> SkipReason:
+    def tick(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         settings = load(AlertSettings)
         try:
             destinations = Destinations(settings.alert_urls)
         except ValueError as error:
             raise SettingsError(str(error)) from None
         if not destinations:
-            return SkipReason("No alert was sent: ALERT_URLS is not set (see .env.example).")
+            return dg.SkipReason("No alert was sent: ALERT_URLS is not set (see .env.example).")
         storage = context.instance.daemon_cursor_storage
         stored = storage.get_cursor_values({_STATE, _OLD_RUNS, _OLD_CHECKS})
         state = AlertState.model_validate_json(stored[_STATE]) if _STATE in stored else _from_0_1_0(stored)
@@ -95,7 +85,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> SensorDefinition:
         keep()
         delivered = destinations.deliver(state, keep)
         waiting = f", {len(state.outbox)} waiting" if state.outbox else ""
-        return SkipReason(
+        return dg.SkipReason(
             f"{composed} messages composed, {delivered} delivered{waiting}; {len(state.open_problems)} problems open."
         )
 
@@ -119,7 +109,7 @@ def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
     return state
 
 
-def _news(instance: DagsterInstance, state: AlertState, ui_url: str | None) -> dict[str, Problem | None]:
+def _news(instance: dg.DagsterInstance, state: AlertState, ui_url: str | None) -> dict[str, Problem | None]:
     """Return the last result of each step and check in the runs that ended since the last tick.
 
     The first tick looks at the checks of the newest runs: what failed before it is in the UI. A tick that takes too
@@ -129,7 +119,7 @@ def _news(instance: DagsterInstance, state: AlertState, ui_url: str | None) -> d
     ended: dict[int, str] = {}
     last = math.inf
     for end in _ENDS:
-        after = RunStatusChangeRecordsFilter(end, after_storage_id=state.position)  # type: ignore[arg-type]  # a Literal
+        after = dg.RunStatusChangeRecordsFilter(end, after_storage_id=state.position)  # type: ignore[arg-type]  # a Literal
         limit = FIRST_PAGE if first else PAGE
         page = instance.fetch_run_status_changes(after, limit=limit, ascending=not first).records
         ended |= {record.storage_id: record.run_id for record in page}
@@ -148,7 +138,9 @@ def _news(instance: DagsterInstance, state: AlertState, ui_url: str | None) -> d
     return found
 
 
-def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> Iterator[tuple[str, Problem | None]]:
+def _results(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str | None
+) -> Iterator[tuple[str, Problem | None]]:
     """Yield the key and the problem, None for success, of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
     where = f"run {run.run_id} in the Dagster UI"
@@ -160,13 +152,13 @@ def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> 
     problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
-        if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             check = _of_check(evaluation, run.run_id, ui_url)
             # A date that waits, or is not over, is nobody's problem.
-            waits = "verdict" in evaluation.metadata and evaluation.severity is AssetCheckSeverity.WARN
+            waits = "verdict" in evaluation.metadata and evaluation.severity is dg.AssetCheckSeverity.WARN
             yield check.key, None if evaluation.passed or waits else check
-        elif event.event_type is DagsterEventType.STEP_SUCCESS:
+        elif event.event_type is dg.DagsterEventType.STEP_SUCCESS:
             yield problem_key(f"{STEP}{event.step_key}", date), None
         else:
             failed = True
@@ -174,9 +166,9 @@ def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> 
                 sentence, todo = _sentences(event)
                 problem = problem_of(subject=f"{STEP}{event.step_key}", sentence=sentence, todo=todo)
                 yield problem.key, problem
-    if run.status is DagsterRunStatus.SUCCESS:
+    if run.status is dg.DagsterRunStatus.SUCCESS:
         yield problem_key(of_run, date), None
-    elif run.status is DagsterRunStatus.FAILURE and not failed and not will_retry:
+    elif run.status is dg.DagsterRunStatus.FAILURE and not failed and not will_retry:
         problem = problem_of(
             subject=of_run,
             sentence="The run ended before any step said why: its process was killed, or could not start.",
@@ -185,7 +177,7 @@ def _results(instance: DagsterInstance, run: DagsterRun, ui_url: str | None) -> 
         yield problem.key, problem
 
 
-def _sentences(event: DagsterEvent) -> tuple[str, str]:
+def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
     """Return why a step failed, and what to do about it."""
     failure = event.step_failure_data
     if failure.user_failure_data and failure.user_failure_data.description:
@@ -195,7 +187,7 @@ def _sentences(event: DagsterEvent) -> tuple[str, str]:
     return f"The step failed with an unexpected error ({error.cls_name if error else 'unknown'}).", DEFECT_TODO
 
 
-def _of_check(evaluation: AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:
+def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:
     asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
     if ui_url:
         query = urlencode({"view": "checks", "checkDetail": name})
@@ -205,14 +197,14 @@ def _of_check(evaluation: AssetCheckEvaluation, run_id: str, ui_url: str | None)
     return Problem(
         subject=f"{CHECK}{asset}/{name}",
         date=evaluation.partition or "",
-        severity=Severity.error if evaluation.severity is AssetCheckSeverity.ERROR else Severity.warning,
+        severity=Severity.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.warning,
         sentence=_with_counts(evaluation),
         todo=CHECK_TODO.get(name, OTHER_CHECK_TODO),
         where=where,
     )
 
 
-def _with_counts(evaluation: AssetCheckEvaluation) -> str:
+def _with_counts(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return the check's sentence and its counts above zero. Its tables of examples stay in the UI."""
     values = {name: value.value for name, value in evaluation.metadata.items()}
     counts = [f"{name} {value}" for name, value in sorted(values.items()) if type(value) is int and value]

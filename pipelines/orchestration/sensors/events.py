@@ -8,19 +8,7 @@ import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from dagster import (
-    AssetKey,
-    DagsterInstance,
-    DagsterRunStatus,
-    DailyPartitionsDefinition,
-    DefaultSensorStatus,
-    RunsFilter,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    SkipReason,
-    sensor,
-)
+import dagster as dg
 
 from pipelines.calendar import local_day
 from pipelines.events.files import Events, EventsUnavailable, day_folder
@@ -30,27 +18,27 @@ from pipelines.orchestration.run_requests import AFTER_REPORTS, RUN_KEY_TAG, Run
 from pipelines.settings import Calendar
 from pipelines.steps.link.rows import EVENTS
 
-AFTER_EVENTS = (AssetKey(EVENTS), *AFTER_REPORTS)
+AFTER_EVENTS = (dg.AssetKey(EVENTS), *AFTER_REPORTS)
 # A call may have begun yesterday, and a clock may be a day ahead.
 _NOW = (-1, 0, 1)
 OTHERS_PER_TICK = 3
 
 
-def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
     """Starts a run for each date that has events no run was asked to take, and no unfinished run."""
 
-    @sensor(
+    @dg.sensor(
         name="end_call_events_arrived",
         job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes End Call Events as they arrive: at most one run a minute and date.",
     )
     def tick(
-        context: SensorEvaluationContext, environment: EnvironmentParam, source: SourceParam
-    ) -> SensorResult | SkipReason:
+        context: dg.SensorEvaluationContext, environment: EnvironmentParam, source: SourceParam
+    ) -> dg.SensorResult | dg.SkipReason:
         if source.events is None:
-            return SkipReason("EVENTS_URL is not set.")
+            return dg.SkipReason("EVENTS_URL is not set.")
         # Date -> the key under which a run was last asked for; and the last of the other dates that was looked at.
         cursor = {"asked": {}, "turn": "", **json.loads(context.cursor or "{}")}
         now, asked = environment.clock(), cursor["asked"]
@@ -58,7 +46,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefin
             near, others = _to_look_at(source.events.days(), local_day(now, calendar.zone), cursor["turn"])
             there = {day.isoformat(): _there(source.events, day) for day in (*near, *others)}
         except EventsUnavailable as error:
-            return SkipReason(str(error))
+            return dg.SkipReason(str(error))
         wanted = {}
         for key, found in there.items():
             # A run that failed is asked for again, but once an hour.
@@ -69,9 +57,11 @@ def end_call_events_arrived(calendar: Calendar, partitions: DailyPartitionsDefin
         requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
         asked |= {request.partition_key: request.run_key for request in requests}
         turn = others[-1].isoformat() if others else cursor["turn"]
-        return SensorResult(
+        return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else SkipReason("No new End Call Events: every date that has any has a run."),
+            skip_reason=None
+            if requests
+            else dg.SkipReason("No new End Call Events: every date that has any has a run."),
             cursor=json.dumps({"asked": asked, "turn": turn}, sort_keys=True),
         )
 
@@ -92,7 +82,7 @@ def _there(stored: Events, day: date) -> str:
     return f"{day}:{len(files)}:{sum(file.size for file in files)}:"
 
 
-def _failed(instance: DagsterInstance, run_key: str) -> bool:
+def _failed(instance: dg.DagsterInstance, run_key: str) -> bool:
     """Whether the run that was asked for under this key, or its last retry, came to nothing."""
-    newest = instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
-    return bool(newest) and newest[0].dagster_run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+    newest = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
+    return bool(newest) and newest[0].dagster_run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

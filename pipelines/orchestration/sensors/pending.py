@@ -9,18 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime
 from functools import cache
 
-from dagster import (
-    DailyPartitionsDefinition,
-    DefaultSensorStatus,
-    RunFailureSensorContext,
-    RunRequest,
-    SensorDefinition,
-    SensorEvaluationContext,
-    SensorResult,
-    SkipReason,
-    run_failure_sensor,
-    sensor,
-)
+import dagster as dg
 
 from pipelines.calendar import utc_now
 from pipelines.ledger.files import LedgerDamaged, LedgerError
@@ -37,17 +26,19 @@ from pipelines.steps.pull.changes import Position, changed_dates
 TICK_SECONDS = 7.0
 
 
-def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
     """Starts a run for each date that has due pending recordings and no unfinished run."""
 
-    @sensor(
+    @dg.sensor(
         name="pending_recordings",
         job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
     )
-    def tick(context: SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam) -> SensorResult:
+    def tick(
+        context: dg.SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam
+    ) -> dg.SensorResult:
         now, rows, cursor = environment.clock(), ledger.open(), json.loads(context.cursor or "{}")
         # Version 0.1.0 had the position at the top level.
         position = Position.model_validate(
@@ -81,9 +72,9 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
             requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
             pending = len({partition for of_day in due.values() for partition in of_day})
             skip = f"{pending} dates have pending recordings; none of them needs a new run now."
-        return SensorResult(
+        return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else SkipReason(skip),
+            skip_reason=None if requests else dg.SkipReason(skip),
             cursor=json.dumps({"position": position.model_dump(mode="json"), "due": due}, sort_keys=True),
         )
 
@@ -91,7 +82,7 @@ def pending_recordings(calendar: Calendar, partitions: DailyPartitionsDefinition
 
 
 def _earliest(
-    ledger: Ledger, partitions: DailyPartitionsDefinition, day: date, pulled: Callable[[], Collection[date]]
+    ledger: Ledger, partitions: dg.DailyPartitionsDefinition, day: date, pulled: Callable[[], Collection[date]]
 ) -> dict[str, str]:
     """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time.
 
@@ -120,22 +111,22 @@ def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, s
     return dict(sorted(come.items(), reverse=True))
 
 
-def archive_despite_failed_report(calendar: Calendar, partitions: DailyPartitionsDefinition) -> SensorDefinition:
+def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
     """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
 
-    @run_failure_sensor(
+    @dg.run_failure_sensor(
         name="archive_despite_failed_report",
         request_job=ARCHIVE_DAY,
-        default_status=DefaultSensorStatus.RUNNING,
+        default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description="After a run whose report failed: fetches the recordings that the date's other rows link to.",
     )
-    def tick(context: RunFailureSensorContext) -> Iterator[RunRequest | SkipReason]:
+    def tick(context: dg.RunFailureSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         run = context.dagster_run
         partition = run.tags.get(PARTITION_TAG, "")
         failed = {event.step_key for event in context.get_step_failure_events()}
         if failed.isdisjoint(REPORTS) or not partitions.has_partition_key(partition):
-            yield SkipReason("No report of a date failed in that run.")
+            yield dg.SkipReason("No report of a date failed in that run.")
         else:
             requests = RunRequests(context.instance, calendar, partitions, utc_now())
             yield requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
