@@ -97,7 +97,6 @@ class Bucket:
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
         self._finding_out = threading.Lock()
         self._capabilities = AMAZON if self.is_amazon else None
-        self._part_checksums = True
         # While another create-only put of the same key is in flight S3 says 409, which botocore does not retry; once
         # that one has ended it says 412. Waits of 0.2, 0.4 … 6.4 s.
         self._when_free = Retrying(
@@ -294,19 +293,21 @@ class Bucket:
         return Put(etag, answer.get("VersionId"), proven)
 
     def _put_in_parts(self, key: str, body: BinaryIO, sha256: str, fields: dict[str, Any]) -> Put:
-        server, checksums = self.capabilities, self._part_checksums and self.capabilities.checksums != "refused"
+        server = self.capabilities
         try:
             return put_in_parts(
-                self._client, self.name, key, body,
-                sha256=sha256, checksums=checksums, trusted=server.checksums == "checked",
-                create_only=server.create_only, fields=fields,
-            )  # fmt: skip
+                self._client,
+                self.name,
+                key,
+                body,
+                sha256=sha256,
+                checksums=server.checksums == "checked",
+                create_only=server.create_only,
+                fields=fields,
+            )
         except StorageRefused as error:
             if self.is_amazon or error.status not in NO_PARTS:
                 raise
-            if not checksums:  # some know no uploads in parts
-                body.seek(0)
-                condition = {"IfNoneMatch": "*"} if server.create_only else {}
-                return self._put(key, body.read(), sha256, {**fields, **condition})
-            self._part_checksums = False  # some know the checksum of a whole object, and not that of a part
-            return self._put_in_parts(key, body, sha256, fields)
+            body.seek(0)  # some know no uploads in parts
+            condition = {"IfNoneMatch": "*"} if server.create_only else {}
+            return self._put(key, body.read(), sha256, {**fields, **condition})

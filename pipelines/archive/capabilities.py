@@ -101,7 +101,7 @@ class Probes:
         try:
             put_in_parts(
                 self._client, self._bucket, self._create_only_key, io.BytesIO(_BODY),
-                sha256=hashlib.sha256(_BODY).hexdigest(), checksums=False, trusted=False, create_only=True, fields={},
+                sha256=hashlib.sha256(_BODY).hexdigest(), checksums=False, create_only=True, fields={},
             )  # fmt: skip
         except KeyExists:
             return True

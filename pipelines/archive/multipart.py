@@ -45,15 +45,14 @@ def put_in_parts(
     *,
     sha256: str,
     checksums: bool,
-    trusted: bool,
     create_only: bool,
     fields: Mapping[str, Any],
 ) -> Put:
     """Store a seekable stream under a key, where the caller has found no object.
 
     `sha256` is of what was received, in hex; nothing is stored when the body is another by now. `checksums`: the store
-    takes the SHA-256 of a part; else its MD5 is sent. `trusted`: it is known to check them; else the ETag must prove
-    the bytes. `create_only`: it honours `If-None-Match`. `fields`: the rest of `create_multipart_upload`.
+    checks the SHA-256 of a part; else its MD5 is sent, and the ETag must prove the bytes. `create_only`: it honours
+    `If-None-Match`. `fields`: the rest of `create_multipart_upload`.
 
     Raises:
         KeyExists: an object is stored there by now.
@@ -89,7 +88,7 @@ def put_in_parts(
             client.abort_multipart_upload(**target)
         raise
     etag = done.get("ETag", "").strip('"')
-    if checksums and trusted:
+    if checksums:
         proven = done.get("ChecksumSHA256") == f"{as_base64(hashlib.sha256(digests).digest())}-{len(parts)}"
     else:
         proven = etag == f"{md5_of(md5s).hex()}-{len(parts)}"
