@@ -1,9 +1,6 @@
 """What a bucket and its server do and allow, found out with tiny objects under `probes/`: for runs and for the check.
 
-`{prefix}probes/create-only` is put twice on the condition that nothing is stored there: the second put must be refused.
-`{prefix}probes/checksum` is put with a SHA-256 that is not its own. A server that checks refuses it and stores nothing;
-one that does not stores it, and from then on the object's presence says so. Where an answer is not plain, the weaker
-capability is assumed.
+docs/storage.md says what is put there. Where an answer is not plain, the weaker capability is assumed.
 """
 
 from __future__ import annotations
@@ -49,19 +46,8 @@ class Capabilities:
 AMAZON: Final = Capabilities(create_only=True, checksums="checked")
 
 
-@dataclass(frozen=True, slots=True)
-class Locking:
-    """Object Lock of a bucket: whether it is on, and its default retention in words, empty when there is none."""
-
-    enabled: bool
-    default: str
-
-
 class Probes:
-    """Requests to one bucket that are sent for their answers alone.
-
-    Every method raises StorageUnavailable or StorageRefused where it does not say otherwise.
-    """
+    """Requests to one bucket that are sent for their answers alone."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
@@ -70,11 +56,7 @@ class Probes:
         self._checksum_key = probe_key(prefix, "checksum")
 
     def capabilities(self) -> Capabilities:
-        """Ask the server what it checks of a put.
-
-        Raises:
-            StorageUnavailable: it does not answer; nothing is known then.
-        """
+        """Ask the server what it checks of a put; StorageUnavailable when it does not answer."""
         for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
             try:
                 for _ in range(1 + is_conditional):
@@ -128,14 +110,14 @@ class Probes:
         except StorageRefused:
             return None
 
-    def locking(self) -> Locking | None:
-        """The bucket's Object Lock; None where that may not be read."""
+    def locking(self) -> tuple[bool, str] | None:
+        """Whether Object Lock is on, and its default retention in words or empty; None where that may not be read."""
         try:
             with storage_errors(self._bucket, "s3:GetBucketObjectLockConfiguration", ""):
                 found = self._client.get_object_lock_configuration(Bucket=self._bucket)
         except StorageError as error:
             if error.code == "ObjectLockConfigurationNotFoundError":
-                return Locking(enabled=False, default="")
+                return False, ""
             if isinstance(error, StorageRefused):
                 return None
             raise
@@ -143,7 +125,7 @@ class Probes:
         kept = settings.get("Rule", {}).get("DefaultRetention", {})
         length = f"{kept['Days']} days" if "Days" in kept else f"{kept.get('Years', 0)} years"
         default = f"{length}, {str(kept.get('Mode', '')).lower()}" if kept else ""
-        return Locking(settings.get("ObjectLockEnabled") == "Enabled", default)
+        return settings.get("ObjectLockEnabled") == "Enabled", default
 
     def _put(self, key: str, checksum_of: bytes | None, *, create_only: bool) -> None:
         """Put the tiny object, with the SHA-256 of these bytes, or with its MD5 for None."""

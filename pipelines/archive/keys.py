@@ -1,16 +1,15 @@
-"""The keys of objects. Pure text: how an object is named, never what it contains.
+"""The keys of objects.
 
 File paths and account ids come from the source and are hostile: what is not plainly harmless is replaced by a hash of
-itself, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input.
-
-Prefixes are used as they are: give them with their last slash, or empty.
+itself, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input. A `prefix`
+has its last slash, or is empty.
 """
 
 import hashlib
 import re
 from datetime import date
 from posixpath import splitext
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote
 
 Layout = Literal["mono", "stereo"]
@@ -22,14 +21,12 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
 
 
-def recording_key(prefix: str, day: date, account_id: str, layout: str, file_path: str) -> str:
+def recording_key(prefix: str, day: date, account_id: str, layout: Layout, file_path: str) -> str:
     """The key of a recording: `{prefix}recordings/date=…/account_id=…/layout=…/<name>`.
 
-    `day` is the local day on which the recording itself starts, `layout` `mono` or `stereo` (else ValueError). Of the
-    source's `file_path` only the last segment is used, and only when it is harmless.
+    `day` is the local day on which the recording itself starts. Of the source's `file_path` only the last segment is
+    used, and only when it is harmless.
     """
-    if layout not in get_args(Layout):
-        raise ValueError("A recording's layout is mono or stereo; correct the caller")
     name = file_path.rpartition("/")[2]
     # The hash is of the whole path: two harmful names in two folders then differ without help from apart_key.
     harmless = _harmless(name, _NAME, file_path)
@@ -47,14 +44,8 @@ def apart_key(key: str, recording_id: str) -> str:
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
     """Where other bytes of the recording under `key` are kept, or bytes that were refused for good and would have gone
     there: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
-
-    Raises:
-        ValueError: `key` is not a recording's key under `prefix`.
     """
-    start = f"{prefix}recordings/"
-    if not key.startswith(start):
-        raise ValueError(f"{key} is not the key of a recording under {start}; build it with recording_key")
-    path, slash, name = key.removeprefix(start).rpartition("/")
+    path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
     return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
 
 

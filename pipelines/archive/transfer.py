@@ -1,13 +1,9 @@
-"""Bytes into the archive: never twice, never over something, never believed unproven.
+"""Put recordings into the archive: never twice, never over something.
 
-A put counts when the store is proven to hold what was received (`bucket`). A killed run, a lost answer and a second run
-next to this one all end in the same place: an object is stored there, it is read, and equal bytes are adopted.
-
-Nothing is ever deleted or overwritten, so the credentials need no such right. Not for deciding what a recording is
-(`wav`), nor for names (`keys`).
+A killed run, a lost answer and a second run next to this one all end in the same place: an object is stored under the
+key, it is read, and equal bytes are adopted. Nothing is ever deleted or overwritten.
 """
 
-import os
 import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -58,11 +54,7 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
             conflict key.
         StoreDamaged: the object stored by the put is not what was sent. It does not count as archived.
         StorageUnavailable, StorageRefused: later, or never with these settings.
-        ValueError: the body's length is not `upload.size`.
     """
-    size = body.seek(0, os.SEEK_END)
-    if size != upload.size:
-        raise ValueError(f"The body for {upload.key} has {size} bytes, not the {upload.size} announced; fetch it again")
     for _ in range(3):
         try:
             put = _put(bucket, upload.key, upload, body)

@@ -218,12 +218,6 @@ def test_no_rows_write_no_part(ledger: Ledger, rows: Rows) -> None:
     assert ledger.row_days(REPORT) == []
 
 
-@pytest.mark.parametrize("report", ["../x", "A", "", "a/b", "a=b"])
-def test_a_report_name_that_would_leave_its_folder_is_refused(ledger: Ledger, report: str) -> None:
-    with pytest.raises(ValueError, match="report's name"):
-        ledger.latest_rows(report, DAY)
-
-
 # Pulls
 
 

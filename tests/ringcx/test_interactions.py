@@ -67,11 +67,6 @@ def test_a_window_is_asked_for_in_utc_whatever_zone_it_is_given_in() -> None:
     assert interaction_request(window) == wanted
 
 
-def test_a_window_of_half_a_second_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole seconds"):
-        interaction_request(Period(NIGHT.start, NIGHT.start + timedelta(seconds=1.5)))
-
-
 @pytest.fixture
 def client_of(tmp_path: Path) -> Iterator[Callable[..., SourceClient]]:
     limiter = RateLimiter(tmp_path / "limits.sqlite")

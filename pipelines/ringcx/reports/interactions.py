@@ -40,17 +40,12 @@ def windows(period: Period, seconds: int) -> Iterator[Period]:
 
 
 def interaction_request(window: Period) -> dict[str, object]:
-    """Return the body that requests the segments that ended in a window, which runs forward from `segmentEndTime`.
-
-    Raises:
-        ValueError: the window does not begin and end at whole seconds.
+    """Return the body that requests the segments that ended in a window of whole seconds, which runs forward from
+    `segmentEndTime`.
     """
-    length = window.end - window.start
-    if window.start.microsecond or length % timedelta(seconds=1):
-        raise ValueError("A window begins and ends at whole seconds.")
     return {
         "segmentEndTime": window.start.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
-        "timeInterval": length // timedelta(seconds=1),
+        "timeInterval": (window.end - window.start) // timedelta(seconds=1),
         "timeZone": "UTC",
     }
 

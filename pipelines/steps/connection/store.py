@@ -122,9 +122,10 @@ class BucketCheck:
         found = self.probes.locking()
         if found is None:
             return "ok", _UNREADABLE
-        if found.enabled and found.default:
-            return "ok", f"on, by default for {found.default}"
-        if found.enabled:
+        is_on, default = found
+        if is_on and default:
+            return "ok", f"on, by default for {default}"
+        if is_on:
             return "warning", "on, but without a default retention nothing is locked: set one for the bucket"
         return "warning", "off: archived recordings can be deleted by anyone with that right; switch it on"
 
