@@ -1,16 +1,10 @@
-"""The bucket: the few calls that the archive makes, typed, with errors people can act on.
+"""The bucket: the few calls that the archive makes, with errors people can act on.
 
-What is stored and whether it may be believed is decided in `transfer`; here are the calls, and how servers differ:
-
-* What a server checks of a put is found out once (`capabilities`). Where it does not honour `IfNoneMatch='*'`, a
-  create-only put looks first, one put per key at a time in this process; two processes can still overtake each other on
-  that server. An upload in parts always looks first, since some honour the condition for single puts alone.
-* A put counts when the server is known to check the SHA-256 that it was given, or when the bytes had that SHA-256 as
-  they were sent and the returned ETag is their MD5; else the object is read again and hashed.
-* Metadata keys come back in another case from some, and ETags without their quotes in listings.
-* A checksum in an answer may be an echo of what was sent, never computed (`rclone serve s3`, `moto_server`): it proves
-  nothing there.
-* Object metadata can be lost while the bytes stay (`rclone serve s3` keeps it in memory only).
+A put counts when the server is known to check the SHA-256 that it was given (`capabilities`), or when the bytes had
+that SHA-256 as they were sent and the returned ETag is their MD5; else the object is read again and hashed. How servers
+differ: docs/storage.md. Also: metadata keys come back in another case from some, and ETags without their quotes in
+listings; a checksum in an answer may be an echo of what was sent (`rclone serve s3`, `moto_server`), and object
+metadata can be lost while the bytes stay (`rclone serve s3` keeps it in memory only).
 """
 
 import hashlib
@@ -44,10 +38,8 @@ _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"}
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What the store says about an object.
-
-    `sha256` (hex) and `recording_id` are our own metadata, None where they are missing; `recording_id` is in the form
-    of `keys.metadata_text`: compare with `is_recording`.
+    """What the store says about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) are our own
+    metadata, None where they are missing.
     """
 
     size: int
@@ -156,7 +148,7 @@ class Bucket:
 
         Raises:
             KeyMissing: nothing is stored there.
-            StorageUnavailable: the stream broke off before the object's length.
+            StorageUnavailable: the stream broke off.
         """
         with (
             storage_errors(self.name, "s3:GetObject", key),
@@ -206,11 +198,7 @@ class Bucket:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server checks of a put; found out on the first use.
-
-        Raises:
-            StorageUnavailable: it does not answer.
-        """
+        """What the server checks of a put, found out on the first use; StorageUnavailable when it does not answer."""
         with self._finding_out:
             if self._capabilities is None:
                 self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
@@ -246,11 +234,7 @@ class Bucket:
         return self._proven(key, self._put_new(key, body, sha256, fields), sha256)
 
     def put(self, key: str, body: bytes, *, content_type: str) -> Put:
-        """Store an object in place of what is there, only for what can be derived again; prove that it arrived.
-
-        Raises:
-            StoreDamaged: the bucket holds other bytes than were sent.
-        """
+        """Store an object in place of what is there, only for what can be derived again; prove that it arrived."""
         sha256 = hashlib.sha256(body).hexdigest()
         return self._proven(key, self._put(key, body, sha256, {"ContentType": content_type}), sha256)
 

@@ -53,10 +53,7 @@ def make_s3_client(
 ) -> S3Client:
     """Build one client for the whole process, shared by its threads (building one costs 0.25 s of CPU).
 
-    Args:
-        max_connections: at least the number of threads that use it.
-        endpoint_url: instead of boto3's own.
-        options: from the settings.
+    `max_connections`: at least the number of threads that use it. `endpoint_url`: instead of boto3's own.
 
     Raises:
         StorageRefused: a variable of boto3 is wrong.

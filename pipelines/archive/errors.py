@@ -1,13 +1,4 @@
-"""What can go wrong between us and S3, in as few types as callers can act on.
-
-* `StorageUnavailable`: try again later; botocore has retried already.
-* `StorageRefused`: a setting or a right is wrong; trying again does not help.
-* `StoreDamaged`: the bucket does not hold what was received. Such an object never counts.
-* `KeyExists`, `KeyMissing`: a create-only put found an object; a read found none.
-* `Conflict`, `NameTaken`: results of `transfer.store`.
-
-Not for the source's errors. No message quotes content: keys are ours and hold no personal data.
-"""
+"""What can go wrong between us and S3. No message quotes content: keys are ours and hold no personal data."""
 
 # ruff: noqa: N818 - these names say what happened; "Error" at the end of each would add nothing
 
@@ -29,7 +20,7 @@ class StorageError(Exception):
 
 
 class StorageUnavailable(StorageError):
-    """The store does not answer, or asks to come back later."""
+    """The store does not answer, or asks to come back later; botocore has retried already."""
 
 
 class StorageRefused(StorageError):
@@ -37,7 +28,7 @@ class StorageRefused(StorageError):
 
 
 class StoreDamaged(StorageError):
-    """The bytes in the bucket, or on the way to it, are not the bytes that were received."""
+    """The bytes in the bucket, or on the way to it, are not the bytes that were received; they never count."""
 
 
 class _AboutKey(StorageError):
@@ -98,15 +89,8 @@ _BY_CODE: Final = {
 
 @contextmanager
 def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
-    """Turn botocore's errors into ours.
-
-    Args:
-        bucket: the bucket's name, for the sentence.
-        action: the IAM action the call needs, for example `s3:PutObject`.
-        key: the key or prefix it is about; empty for the bucket itself.
-
-    Raises:
-        KeyMissing, KeyExists, StorageRefused, StorageUnavailable, StoreDamaged: by what the store said.
+    """Turn botocore's errors into ours. `action` is the IAM action that the call needs, such as `s3:PutObject`; `key`
+    the key or prefix it is about, empty for the bucket itself.
     """
     where = f"{key} in the bucket {bucket}" if key else f"the bucket {bucket}"
     try:

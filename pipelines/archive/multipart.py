@@ -57,7 +57,6 @@ def put_in_parts(
     Raises:
         KeyExists: an object is stored there by now.
         StoreDamaged: the body is not the one that was hashed, or a part was altered on the way.
-        StorageUnavailable, StorageRefused: later, or never with these settings.
     """
     algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
     target: dict[str, Any] = {"Bucket": bucket, "Key": key}

@@ -1,8 +1,7 @@
 """Which channels of a WAV hold nothing but silence.
 
-Cheap enough for every recording on its way into the archive: a few short windows are read, and only a recording that
-is silent in all of them is read through (20 s of stereo: 13 microseconds where both speak, 0.3 ms where one is
-silent; its SHA-256 takes 0.4 ms). Not for judging quality, and not for deciding what a recording is (`wav`).
+A few short windows are read, and only a recording that is silent in all of them is read through (20 s of stereo: 13
+microseconds where both speak, 0.3 ms where one is silent; its SHA-256 takes 0.4 ms).
 """
 
 from itertools import chain
@@ -24,14 +23,8 @@ _PCM = 0x0001
 
 
 def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
-    """Return the channels, counted from 1, in which no sample is louder than -60 dBFS.
-
-    Args:
-        stream: seekable, holding the WAV from position 0; its position afterwards is undefined.
-        wav: the headers, as `inspect_wav` returns them.
-
-    Returns:
-        Empty as well for what is not judged: under `MIN_SECONDS`, or not 16-bit PCM.
+    """Return the channels, counted from 1, in which no sample is louder than -60 dBFS; none for what is not judged:
+    under `MIN_SECONDS`, or not 16-bit PCM. `stream` is seekable; its position afterwards is undefined.
     """
     if wav.format_tag != _PCM or wav.bits_per_sample != 16 or (wav.duration_s or 0.0) < MIN_SECONDS:
         return ()

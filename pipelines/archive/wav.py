@@ -73,11 +73,7 @@ class _Format(NamedTuple):
 
 
 def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
-    """Walk the chunks of a WAV.
-
-    Args:
-        stream: seekable, holding the file from position 0; its position afterwards is undefined.
-        size: the number of bytes received.
+    """Walk the chunks of a WAV of `size` bytes. `stream` is seekable; its position afterwards is undefined.
 
     Raises:
         NotARecording: with the reason.
@@ -139,11 +135,7 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
 
 
 def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
-    """Return the byte order, and where the RIFF chunk ends by its size, None for a streaming one.
-
-    Raises:
-        NotARecording: it is no WAV by its first bytes.
-    """
+    """Return the byte order, and where the RIFF chunk ends by its size, None for a streaming one."""
     if size == 0:
         raise NotARecording("empty_body", "The source sent an empty body")
     head = _read_exactly(stream, 0, min(size, 12))
