@@ -1,7 +1,6 @@
 """What every use of AWS shares: the boto3 session, and one sentence for each thing that can be wrong around a request.
 
 The archive, the ledger and the events add their own words to `reason`: which object, which setting named it.
-Not here: requests.
 """
 
 from __future__ import annotations

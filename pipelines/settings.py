@@ -1,8 +1,7 @@
 """Every environment variable of the product, read into one typed object.
 
-Here: names, defaults, what a value must look like, and the sentence a person gets when it does not. Not here:
-anything that uses a setting. `Calendar` holds what the asset graph itself needs (no secret), so that definitions load
-without credentials.
+Here: names, defaults, what a value must look like, and the sentence a person gets when it does not. `Calendar` holds
+what the asset graph itself needs (no secret), so that definitions load without credentials.
 """
 
 from __future__ import annotations

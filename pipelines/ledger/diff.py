@@ -41,15 +41,10 @@ class RowDiff:
 
 
 def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
-    """Compare by `row_key` and `row_hash`; neither table's order matters.
+    """Compare by `row_key` and `row_hash`, of which a table has one and the other any row; no order matters.
 
-    Args:
-        pulled: these two columns and any others; one row per `row_key`.
-        stored: the latest rows of the same report, date and account, one per `row_key`; no other column is read.
-
-    Raises:
-        KeyError: if either table lacks one of the two columns.
-        ValueError: if either has a null in one of them.
+    `stored`: the latest rows of the same report, date and account. KeyError or ValueError if a column or value is
+    missing.
     """
     now, before = _identity(pulled), _identity(stored)
     both = now.merge(before, on="row_key", how="left", suffixes=("", "_stored"))

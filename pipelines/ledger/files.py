@@ -1,7 +1,4 @@
-"""Store the ledger's files in a local folder or under an S3 prefix, behind one small interface.
-
-A file appears whole or not at all, and is never changed or removed.
-"""
+"""Store files in a local folder or under an S3 prefix: each appears whole or not at all, and is never changed."""
 
 from __future__ import annotations
 

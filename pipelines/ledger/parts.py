@@ -1,4 +1,4 @@
-"""The ledger's parts: how the files are named, listed and read. What their lines mean is `store.py`'s business."""
+"""The ledger's parts: how the files are named, listed and read."""
 
 from __future__ import annotations
 

@@ -89,10 +89,7 @@ def _required(**kinds: pa.DataType) -> pa.Schema:
 
 
 def _schema_of(record: type, **kinds: pa.DataType) -> pa.Schema:
-    """Return a column for each field of a dataclass, nullable where the field may be None or empty.
-
-    `kinds`: columns of another type than the one that usually goes with the field's.
-    """
+    """Return a column for each field of a dataclass, nullable where it may be None or empty. `kinds`: unusual types."""
     usual: dict[Any, pa.DataType] = {
         str: _TEXT,
         Status: _TEXT,
@@ -139,10 +136,8 @@ def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, only `columns` where it has them, and verify every page that is read.
-
-    Raises:
-        pa.ArrowException, OSError: if the bytes are not the file that was written.
+    """Read a Parquet file, only `columns` where it has them, and verify every page that is read; pa.ArrowException or
+    OSError if the bytes are not the file that was written.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         there = file.schema_arrow.names
@@ -223,11 +218,7 @@ def states_table(states: Sequence[RecordingState]) -> pa.Table:
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:
-    """Read lines of STATE_SCHEMA back.
-
-    Raises:
-        ValueError: if a line is no state, for instance because a newer version wrote it.
-    """
+    """Read lines of STATE_SCHEMA back; ValueError if a line is no state, as one that a newer version wrote."""
     state_ranks(table)
     columns = {name: values(table[name]) for name in STATE_SCHEMA.names}
     statuses = {str(status): status for status in Status}  # a third of the time of calling Status
@@ -242,11 +233,7 @@ def states_by_id(table: pa.Table) -> dict[str, RecordingState]:
 
 
 def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
-    """Return each line's rank (`states.RANKS`).
-
-    Raises:
-        ValueError: if a line has a status that this version does not know.
-    """
+    """Return each line's rank (`states.RANKS`); ValueError if a status is unknown to this version."""
     index = pc.index_in(table["status"], value_set=pa.array([str(status) for status in RANKS], _TEXT))
     if index.null_count:
         raise ValueError("a line has a status that this version of the archive does not know")
@@ -254,11 +241,7 @@ def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 def table_of(kind: type, records: Sequence[object]) -> pa.Table:
-    """Return records of a dataclass of the ledger as lines of its schema.
-
-    Raises:
-        ValueError: a time has no zone.
-    """
+    """Return records of a dataclass of the ledger as lines of its schema; ValueError if a time has no zone."""
     schema, columns = _SCHEMAS[kind], []
     for name, column in zip(get_type_hints(kind), schema, strict=True):
         values = [getattr(record, name) for record in records]

@@ -55,8 +55,7 @@ rank, so that reopening can. Everything after `written_at` only makes the order 
 class RecordingState:
     """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds.
 
-    Raises:
-        ValueError: if the fields contradict each other, so that no such line is ever written.
+    ValueError if the fields contradict each other, so that no such line is ever written.
     """
 
     recording_id: str
@@ -129,9 +128,6 @@ class RetryRules:
         give_up: the age at which "not yet" may become "never".
         final_after: the least time from the first attempt to the one that may be the last.
         kept_for: how long the source keeps a recording.
-
-    Raises:
-        ValueError: if there is no wait, or one below zero.
     """
 
     minutes: Sequence[float]

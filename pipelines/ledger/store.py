@@ -89,10 +89,8 @@ class Ledger:
     ) -> None:
         """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text. No rows, no part.
 
-        Of many rows give slices, of the same columns: only one is held next to what is written.
-
-        Raises:
-            ValueError: if a row has no identity, or a column is not text or bears one of the ledger's own names.
+        Of many rows give slices, of the same columns: only one is held next to what is written. ValueError as
+        `rows_table`.
         """
         slices = [rows] if isinstance(rows, pa.Table) else rows
         tables = (rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id) for rows in slices)
@@ -231,7 +229,7 @@ class Ledger:
         return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
     def recording_days(self) -> list[date]:
-        """Return the dates that have recordings, sorted, at the cost of listing folders and not files."""
+        """Return the dates that have recordings, sorted."""
         return self._days("recording_states/")
 
     def _rows(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:

@@ -53,14 +53,11 @@ _KINDS = {
 
 
 class Problem(BaseModel, frozen=True):
-    """Something wrong with one date. The texts are not remembered.
+    """Something wrong with one date, or with none (an empty `date`). The texts are not remembered.
 
     Attributes:
         subject: what failed, the same for every date: `check recordings/audio_is_true`, `step recordings`.
-        date: the affected date; empty where there is none.
-        severity: how bad.
         sentence: what is wrong, with the counts. No personal data.
-        todo: what a person does about it.
         where: where to look: an address of the UI, or words.
         alerted_at: when the last message about it was composed.
     """
@@ -105,11 +102,8 @@ class AlertState(BaseModel):
     entries: int = 0
 
     def update(self, found: Mapping[str, Problem | None], now: datetime) -> int:
-        """Add to the outbox the messages that `found` calls for; return how many.
-
-        Args:
-            found: by key, the current problem, or None where there is none any more.
-            now: aware.
+        """Add to the outbox the messages that `found` calls for (by key the current problem, None where it is over);
+        return how many.
         """
         before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
         ended = [before.pop(key) for key, problem in found.items() if problem is None and key in before]
@@ -186,9 +180,7 @@ class Destinations:
         return len(self._services)
 
     def deliver(self, state: AlertState, keep: Callable[[], None]) -> int:
-        """Send the messages of the outbox; `keep` is called whenever one was taken.
-
-        Returns: how many messages every entry has taken.
+        """Send the messages of the outbox, and return how many every entry has taken; `keep` is called at each.
 
         Raises:
             AlertsFailed: some entry did not take one; it is kept for the next time.

@@ -1,7 +1,6 @@
 """Run requests: what every sensor that starts runs has in common.
 
 A date gets a run only if it has a partition, no run of it is unfinished, and none was asked for under the same key.
-Not here: which dates have something to do.
 """
 
 from collections.abc import Mapping, Sequence

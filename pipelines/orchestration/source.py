@@ -57,11 +57,7 @@ class Source:
 
     @cached_property
     def interactions(self) -> InteractionSource:
-        """The interaction metadata of the current API.
-
-        Raises:
-            SettingsError: the RingCentral account is not set.
-        """
+        """The interaction metadata of the current API; SettingsError without the RingCentral account."""
         account = self._settings.ringcx_rc_account_id
         if account is None:
             raise SettingsError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")

@@ -1,11 +1,8 @@
 """Log-ins: how a request to RingCX gets its token, and a fresh one in time.
 
-Each is an `httpx.Auth` for one origin; a request to any other gets no token. One object is shared by all threads: the
-first that finds the token old renews it, and the others wait for the new token. Recordings behind HTTP basic auth use
-`httpx.BasicAuth`.
-
-A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; exchange and refresh count against the
-client's limit `auth`, whose permits all processes share.
+Each is an `httpx.Auth` for one origin, and shared by all threads: the first that finds the token old renews it, and the
+others wait for the new one. A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; exchange and
+refresh count against the client's limit `auth`, whose permits all processes share.
 """
 
 import base64
@@ -46,13 +43,10 @@ class _Token:
 
 
 class OriginAuth(httpx.Auth):
-    """Puts a token on the requests to one origin: the API's scheme, host and port.
-
-    Attributes:
-        variables: the settings that hold the credentials, for the sentence of an error.
-    """
+    """Puts a token on the requests to one origin, the API's scheme, host and port, and on no other."""
 
     variables: tuple[str, ...] = ()
+    """The settings that hold the credentials, for the sentence of an error."""
     _header = "Authorization"
     _scheme = "Bearer "
 
@@ -101,9 +95,7 @@ class TokenAuth(OriginAuth, Renewing):
         """Put a token that does not run out soon on a request to its origin; log in if necessary.
 
         Raises:
-            CredentialsRefused: the log-in was refused.
-            SourceUnavailable: the log-in is not available now.
-            SourceError: its answer holds no token.
+            SourceError: the log-in was refused, is not available now, or its answer holds no token.
         """
         if self._serves(request):
             request.headers[self._header] = self._scheme + self._fresh().value
@@ -175,8 +167,7 @@ class TokenAuth(OriginAuth, Renewing):
 
         Raises:
             CredentialsRefused: HTTP 400, 401 or 403.
-            SourceRefused: another status than 200.
-            SourceError: the answer holds no token.
+            SourceError: another status than 200, or the answer holds no token.
         """
         asked_at, request = self._clock(), f"POST {shown_url(url)}"
         status, answer = self._client.retry(lambda: self._post(url, form, app), attempts=attempts)
@@ -209,8 +200,7 @@ class TokenAuth(OriginAuth, Renewing):
 class RingCentralJwt(TokenAuth):
     """The default log-in: RingCentral JWT, exchanged for a RingCX token that is refreshed every few minutes.
 
-    `ringcentral_url` is the base of RingCentral's OAuth, `auth_url` that of RingCX's exchange and refresh; the token is
-    sent to the origin of `api_url` only.
+    `ringcentral_url` is the base of RingCentral's OAuth, `auth_url` that of RingCX's exchange and refresh.
     """
 
     variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
@@ -267,10 +257,7 @@ class RingCentralJwt(TokenAuth):
 
 
 class LegacyPassword(TokenAuth):
-    """The legacy log-in: user name and password for a token of an hour, which every use renews.
-
-    User name, password and token are sent to the origin of `api_url` only.
-    """
+    """The legacy log-in: user name and password for a token of an hour, which every use renews."""
 
     variables = ("RINGCX_USERNAME", "RINGCX_PASSWORD")
     _header = "X-Auth-Token"

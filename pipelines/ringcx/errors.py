@@ -1,8 +1,7 @@
-"""What can go wrong at the source, as types. Which of them is worth another try is decided here, once.
+"""What can go wrong at the source.
 
 An error's text is one sentence with the method, the address without its query, the verdict and the remedy. It never
-holds a token, a body or a value from a report: error texts end in logs and in the UI. The verdict of one recording
-(`MediaFault`) is not here but next to the code that raises it, in `media.py`.
+holds a token, a body or a value from a report: error texts end in logs and in the UI.
 """
 # ruff: noqa: N818 - the names are verdicts, read as "if the source refused"; a suffix would only repeat "Error"
 
@@ -18,11 +17,7 @@ class SourceUnavailable(SourceError):
 
 
 class BodyBroken(SourceUnavailable):
-    """The last answer broke off while it was read.
-
-    Attributes:
-        slow: nothing more came in time, rather than the connection being closed.
-    """
+    """The last answer broke off while it was read; `slow`: nothing more came in time."""
 
     def __init__(self, message: str, *, slow: bool = False) -> None:
         super().__init__(message)
@@ -30,11 +25,7 @@ class BodyBroken(SourceUnavailable):
 
 
 class SourceRefused(SourceError):
-    """A 4xx that another try does not change.
-
-    Attributes:
-        status: the HTTP status of the answer.
-    """
+    """A 4xx that another try does not change."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:  # a copy sets the status afterwards
         super().__init__(message)
@@ -65,11 +56,7 @@ class NotAReport(ReportInvalid):
 
 
 class LinkRefused(ValueError):
-    """A recording link that must not be requested.
-
-    Attributes:
-        reason: a code in snake case, such as `host_not_allowed` or `credentials_in_url`.
-    """
+    """A recording link that must not be requested; `reason` is a code such as `host_not_allowed`."""
 
     def __init__(self, reason: str, message: str | None = None) -> None:
         super().__init__(message or f"The link of a recording was refused ({reason}); see the row in the report.")

@@ -113,12 +113,8 @@ def _decoded(value: str) -> str:
 class HostList:
     """The hosts that recordings may be fetched from.
 
-    Args:
-        entries: `host`, `host:port`, `*.domain` (its sub-domains at any depth, not itself), `[::1]:8080`. Without a
-            port an entry means the scheme's own one, except that on this machine it means any.
-
-    Raises:
-        ValueError: an entry is none of these.
+    An entry is `host`, `host:port`, `*.domain` (its sub-domains at any depth, not itself) or `[::1]:8080`, else
+    ValueError. Without a port it means the scheme's own one, on this machine any.
     """
 
     def __init__(self, entries: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """Fetch recordings: from a link that may be requested to a body that arrived whole, or to the reason why there is none.
 
-`archive.wav` decides whether the bytes are a good WAV, the caller whether to try again. Here every hop is checked
-against the allow-list, and what is plainly no recording is recognised.
+Every hop is checked against the allow-list, and what is plainly no recording is recognised.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 

@@ -70,8 +70,7 @@ def system_resolve(host: str, port: int) -> list[str]:
 def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
     """Return the numeric addresses that a host may be connected at, in the order in which to try them.
 
-    An address is taken as it is. With `public_only` a name leads to public addresses only, `localhost` to loopback ones
-    only.
+    With `public_only` a name leads to public addresses only, `localhost` to loopback ones only.
 
     Raises:
         LinkRefused: `address_not_public`: the name leads to private addresses only.
@@ -100,10 +99,7 @@ def connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.soc
     """Return a connection to the first of these addresses that answers.
 
     Each but the last gets `FALLBACK_S` seconds, so that an IPv6 address that nobody answers at costs no more than that;
-    the last gets `timeout_s`.
-
-    Raises:
-        OSError: none answers; the failure of the last one.
+    the last gets `timeout_s`, and its failure is raised.
     """
     for address in addresses[:-1]:
         with suppress(OSError):

@@ -82,7 +82,6 @@ class SourceClient:
         priority: of its permits, log-ins too; lower goes first.
         stop: ends every wait at once when set.
         transport: for tests; takes every request, also those that may go to public addresses only.
-        resolve: returns the addresses of a name.
         attempts: of one request, the first included.
         backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
         read_timeout_s: seconds without a byte.
@@ -445,9 +444,7 @@ class TooSlowError(Exception):
 class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
     """A request failed in a way that may pass. The text is the same for every request to a host.
 
-    Attributes:
-        error: what to raise when there is no other attempt.
-        asked_s: seconds of silence that the source asked for.
+    `error` is what to raise when there is no other attempt, `asked_s` the seconds of silence that the source asked for.
     """
 
     def __init__(

@@ -77,8 +77,7 @@ class Transport(httpx.BaseTransport):
         Raises:
             LinkRefused: `address_not_public`.
             ConnectionNotAllowed: a certificate, the proxy or a setting does not allow the connection.
-            httpx.LocalProtocolError: the request cannot be written as HTTP.
-            httpx.TransportError: there is no connection, or no answer that is HTTP.
+            httpx.TransportError: there is no connection, no answer that is HTTP, or the request cannot be written.
         """
         url, timeout = request.url, request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]

@@ -1,7 +1,6 @@
-"""Staying inside the source's limits, over all threads, processes and hosts, and over restarts.
+"""Stay inside the source's limits, over all threads, processes and hosts, and over restarts.
 
-Here: when a request may be sent, and who comes first. Not here: where that is stored (`store.py`), how many requests
-run at once, and retries.
+Here: when a request may be sent, and who comes first. Where that is stored: `store.py`.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
@@ -45,11 +44,7 @@ class Rate:
 
 
 class HeldOff(Exception):
-    """The source asked for a silence longer than the caller wants to wait.
-
-    Attributes:
-        seconds: how much of it is left.
-    """
+    """The source asked for a silence longer than the caller wants to wait; `seconds` of it are left."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The source asked for silence for another {seconds:.0f} s.")
@@ -73,11 +68,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 
 
 def is_database(where: str) -> bool:
-    """Whether a RATE_LIMIT_URL names a database rather than a file.
-
-    Raises:
-        ValueError: it is an address of another kind.
-    """
+    """Whether a RATE_LIMIT_URL names a database rather than a file; ValueError for an address of another kind."""
     if where.startswith(_DATABASES):
         return True
     if "://" in where and not where.startswith(_SQLITE):

@@ -38,12 +38,7 @@ _IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf ent
 
 
 class PostgresStore(LimitStore):
-    """Two small tables in the database's default schema, made where they do not exist.
-
-    Args:
-        url: `postgresql://user:password@host/database`, with any of libpq's parameters. No error shows it.
-        clock: seconds since the epoch, for tests; without one the database's is taken.
-    """
+    """Two small tables in the database's default schema, made where they do not exist. No error shows the `url`."""
 
     _now = "coalesce(%s::float8, extract(epoch FROM clock_timestamp())::float8)"
 

@@ -16,11 +16,7 @@ _LOCK_TIMEOUT_S = 60.0
 
 
 class SqliteStore(LimitStore):
-    """A file on a local disk, as SQLite's locks need; its folder is made.
-
-    Args:
-        clock: seconds since the epoch, the same for all processes.
-    """
+    """A file on a local disk, as SQLite's locks need; its folder is made."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
         super().__init__(clock or time.time)

@@ -1,8 +1,7 @@
 """What the limiter stores, and the SQL for it, which is the same for SQLite and PostgreSQL.
 
 Stored are the times of the last hour's permits and, for each limit of each account, the silence that the source asked
-for and the queue of those who wait. Not here: when a permit is free (`limiter.py`), and how each database connects and
-locks (`sqlite.py`, `postgres.py`).
+for and the queue of those who wait.
 """
 # ruff: noqa: ANN401, N818, S608 - cursors of two libraries; verdicts, as in errors.py; no value is part of a statement
 
@@ -90,11 +89,8 @@ class LimitStore(ABC):
     A process has one connection, opened when first needed and used by one thread at a time. No process of ours forks
     while it has one.
 
-    Args:
-        clock: seconds since the epoch; without one the database's own is taken.
-
-    Raises:
-        LimiterBroken: from every method, when the store cannot be used.
+    Every method raises LimiterBroken when the store cannot be used. `clock` returns seconds since the epoch, or None
+    for the database's own time.
     """
 
     _now: ClassVar[str] = "%s"  # the time, in SQL, from what the clock says

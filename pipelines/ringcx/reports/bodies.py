@@ -1,7 +1,4 @@
-"""Send one POST to the source and read the report that it answers.
-
-`requests.py` and `interactions.py` say what is requested, `tables.py` reads the bytes.
-"""
+"""Send one POST to the source and read the report that it answers."""
 
 import tempfile
 from dataclasses import dataclass
@@ -71,8 +68,7 @@ def pull_body(
         SourceUnavailable: no answer until the client's tries were used up.
         ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
         ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
-            times its size, or is a 2xx without a body.
-        NotAReport: the answer is not the report that was asked for.
+            times its size, is a 2xx without a body, or is not the report that was asked for.
     """
 
     def attempt() -> Received:

@@ -1,8 +1,7 @@
 """The current API: request interaction metadata, and make the addresses of segments' recordings.
 
 Windows are requested in UTC, so that no hour is ambiguous or missing. A row belongs to the window in which its segment
-ended; the caller knows when a window may be requested. Addresses are made from ids and settings, never from a row.
-`tables.py` reads the answer, `media.py` fetches the recordings.
+ended. Addresses are made from ids and settings, never from a row.
 
 Requests go to `POST {base}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata`.
 """
@@ -102,11 +101,7 @@ class SegmentLinks:
         return origin_of(self.base_url)
 
     def link(self, account_id: str, dialog_id: str, segment_id: str) -> str:
-        """Return the address of a segment's recording.
-
-        Raises:
-            LinkRefused: as `segment_recording_id`.
-        """
+        """Return the address of a segment's recording; LinkRefused as `segment_recording_id`."""
         account_url = _account_url(self.base_url, self.rc_account_id, account_id)
         return f"{account_url}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
 

@@ -1,7 +1,6 @@
 """Read a JSON body into a table of text: all of it or nothing, in batches, so that memory follows the table.
 
-Numbers keep their digits (an id of 19 digits is no float), and what is nested becomes canonical JSON text. `tables.py`
-decides which columns must be there.
+Numbers keep their digits (an id of 19 digits is no float), and what is nested becomes canonical JSON text.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Request the two legacy reports; `tables.py` reads the answer.
-
-Periods are requested in UTC, so that no hour is ambiguous or missing. The caller decides which period makes a day, and
-requests it again later for rows that come late.
+"""Request the two legacy reports, in UTC, so that no hour is ambiguous or missing.
 
 Requests go to `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
 """
