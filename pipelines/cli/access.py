@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, timedelta
+from pathlib import Path
 
 import click
 
-from pipelines.cli.options import Command, Outside, check_range, date_range, example, pass_outside
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    check_range,
+    date_range,
+    example,
+    json_file,
+    pass_outside,
+    write_json,
+)
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
 
+FORMAT = "ringcx-archive/access-list/1"
 _DAYS = 30
 
 
@@ -27,7 +37,7 @@ _DAYS = 30
 @click.option("--call", "uii", metavar="UII", help="Only what was done with this call.")
 @click.option("--user", help="Only what this person did.")
 @date_range(required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print each entry as a line of JSON.")
+@json_file("the entries")
 @pass_outside
 def command(
     outside: Outside,
@@ -37,7 +47,7 @@ def command(
     user: str | None,
     first: date | None,
     last: date | None,
-    as_json: bool,
+    file: Path | None,
 ) -> int:
     """Show who searched, looked at, heard or downloaded what, when and from where. Dates are days of UTC.
 
@@ -58,20 +68,24 @@ def command(
             and (user is None or entry.user == user)
         )
 
-    count = damaged = 0
+    shown: list[Access] = []
+    damaged: list[str] = []
     for entry in log.read(first, last, wanted=wanted):
-        count += 1
         if isinstance(entry, DamagedAccess):
-            damaged += 1
+            damaged.append(entry.key)
             click.echo(
                 f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.key} is a damaged or altered entry of the access log; restore "
                 "its first version",
                 err=True,
             )
-            continue
-        click.echo(json.dumps(entry_fields(entry), ensure_ascii=False) if as_json else _line(entry))
-    said = f"{number(count, 'entry', 'entries')} from {first} to {last}"
-    click.echo(f"{said}, {damaged} of them damaged." if damaged else f"{said}.", err=True)
+        else:
+            shown.append(entry)
+            click.echo(_line(entry))
+    sentence = f"{number(len(shown) + len(damaged), 'entry', 'entries')} from {first} to {last}"
+    sentence += f", {len(damaged)} of them damaged." if damaged else "."
+    click.echo(sentence, err=True)
+    entries = [entry_fields(entry) for entry in shown]
+    write_json(file, {"format": FORMAT, "sentence": sentence, "damaged": damaged, "entries": entries})
     return 1 if damaged else 0
 
 

@@ -1,13 +1,14 @@
 """`ringcx-archive find`: looks for calls, and says where their recordings are and why others are not held.
 
 Reads only the table `calls`, which holds personal data; what it finds is shown and written to the named files, and
-nowhere else. Needs no log-in to RingCX and no Dagster.
+nowhere else. What is looked for is written to the access log before. Needs no log-in to RingCX and no Dagster.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from pipelines.cli.options import (
     pass_outside,
     whole_file,
 )
+from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
 from pipelines.steps.calls.search import CallSearch, Query
@@ -97,8 +99,8 @@ def command(
 ) -> int:
     """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
 
-    Without --from and --to: all dates up to yesterday. Exit code 0: something was found; 1: nothing was; 3: some of the
-    dates have no table of calls, so the answer may lack calls.
+    Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
+    something was found; 1: nothing was; 3: some of the dates have no table of calls, so the answer may lack calls.
     """
     settings, now = load(StorageSettings), outside.clock()
     today = local_day(now, settings.zone)
@@ -122,7 +124,10 @@ def command(
         longest_s=longest,
     )
     client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
-    search = CallSearch(Bucket(client, settings.archive_bucket, settings.archive_prefix), settings)
+    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    looked_for = {name: str(value) for name, value in asdict(query).items() if value not in {"", None}}
+    AccessLog(bucket).record(Access.of_command(now, "search", looked_for))
+    search = CallSearch(bucket, settings)
     found = search.find(query, limit=limit + 1)
     more, found = found.num_rows > limit, found.slice(0, limit)
     lacking = search.not_indexed(first, last)

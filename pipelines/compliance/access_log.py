@@ -10,10 +10,13 @@ and never the other way round. Entries hold personal data (names, addresses, wha
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import math
+import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -40,8 +43,8 @@ class Access:
 
     Attributes:
         at: aware.
-        user: as signed in; of a failed attempt, the name that was given.
-        address: where the request came from.
+        user: as signed in; of a failed attempt, the name that was given; of a command, the operating system's user.
+        address: where the request came from; for a command, the name of its host.
         account_id, uii: the call, for an action about one.
         recording_id: the recording, for an action about one.
         from_s, to_s: for `play`: the seconds of audio that were sent.
@@ -60,6 +63,15 @@ class Access:
     to_s: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
+
+    @classmethod
+    def of_command(cls, at: datetime, action: Action, details: Mapping[str, str], why: str = "") -> Access:
+        """Return the entry of an action on the command line."""
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError):  # in a container a user may have no name
+            user = f"uid {os.getuid()}"
+        return cls(at=at, user=user, address=socket.gethostname(), action=action, details=details, why=why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

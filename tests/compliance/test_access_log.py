@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_no_two_entries_have_one_key_and_no_key_names_anybody(bucket: Bucket) ->
 
 
 def test_the_command_shows_what_was_done_with_a_recording_and_by_whom(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ARCHIVE_BUCKET", bucket.name)
     monkeypatch.setenv("ARCHIVE_PREFIX", bucket.prefix)
@@ -114,5 +115,7 @@ def test_the_command_shows_what_was_done_with_a_recording_and_by_whom(
     assert "\x1b" not in line
     assert len(shown("--call", "u1")) == 2
     assert shown("--user", "nobody") == []
-    assert json.loads(shown("--user", "ava", "--json")[0])["to_s"] == 60.0
+    shown("--user", "ava", "--json", str(tmp_path / "entries.json"))
+    document = json.loads((tmp_path / "entries.json").read_text())
+    assert (document["entries"][0]["to_s"], document["damaged"]) == (60.0, [])
     assert shown("--from", "2026-11-23", "--to", "2026-11-23") == []

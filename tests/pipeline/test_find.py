@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import io
 import json
+import socket
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -19,6 +21,7 @@ from pipelines.steps.calls.csv_file import csv_cell, write_csv
 from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
 from tests.commands import run
+from tests.pipeline.test_check_connection import answering
 
 
 def test_find_shows_writes_and_counts_what_it_finds(
@@ -69,6 +72,27 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(
     assert f"materialize `calls` of {recent[0]} again" in capsys.readouterr().err
     assert it.metadata(it.run(recent[0], select=["calls"]), "calls")["is_new"] is True
     assert run("find", ["--from", str(recent[0]), "--to", str(recent[0])], it.s3) == 0
+
+
+def test_a_search_is_in_the_access_log_or_does_not_happen(
+    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    it = world()
+    assert it.run(recent[0]).success
+    around = ["--from", str(recent[0]), "--to", str(recent[0])]
+    assert run("find", [*around, "--number", "602-555-0142"], it.s3) in {0, 1}
+    log = tmp_path / "access.json"
+    assert run("access", ["--user", getpass.getuser(), "--json", str(log)], it.s3) == 0
+    (entry,) = json.loads(log.read_text())["entries"]
+    assert entry["action"] == "search"
+    assert entry["address"] == socket.gethostname()
+    assert entry["details"] == {"first": str(recent[0]), "last": str(recent[0]), "number": "602-555-0142"}
+    capsys.readouterr()
+    with answering(it.s3, "PUT", 403, "AccessDenied"):
+        assert run("find", around, it.s3) == 2
+    printed = capsys.readouterr()
+    assert "access/date=" in printed.err
+    assert printed.out == ""
 
 
 @given(st.text(st.one_of(st.sampled_from("=+-@＝＋－＠;\t\r\n \xa0\ufeffa'"), st.characters())))
