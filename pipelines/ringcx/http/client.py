@@ -240,7 +240,8 @@ class SourceClient:
                 raise BombError
             digest.update(block)
             sink.write(block)
-        return Received(size, digest.hexdigest(), _is_framed(response))
+        is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        return Received(size, digest.hexdigest(), is_chunked or "Content-Length" in response.headers)
 
     def pause(self, seconds: float) -> None:
         """Wait; raise Stopped as soon as the stop event is set."""
@@ -385,10 +386,6 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
         yield block
     if not unpacker.eof:
         raise httpx.DecodingError("the gzip ends early")
-
-
-def _is_framed(response: httpx.Response) -> bool:
-    return "chunked" in response.headers.get("Transfer-Encoding", "").lower() or "Content-Length" in response.headers
 
 
 def first_bytes(response: httpx.Response, most: int) -> bytes:

@@ -92,16 +92,13 @@ def _first_byte(body: IO[bytes]) -> bytes:
 
 def _require_columns(report: ReportName, table: pa.Table) -> None:
     missing = [name for name in required(report) if name not in table.column_names]
-    # Messages have no recording, so a source that leaves nulls out has nothing to say of one; others name the file.
-    if missing == [LINK_COLUMN["interaction_metadata"]] and (_is_digital(table) or _LINKS & set(table.column_names)):
-        return
+    if missing == [LINK_COLUMN["interaction_metadata"]]:
+        # Messages have no recording, so a source that leaves nulls out has nothing to say of one; others name the file.
+        columns = set(table.column_names)
+        if _LINKS & columns or ("channel_class" in columns and set(table["channel_class"].to_pylist()) == {"DIGITAL"}):
+            return
     if missing:
         raise NotWholeError(f"the column {' and the column '.join(missing)} is missing")
-
-
-def _is_digital(table: pa.Table) -> bool:
-    """Whether every row is a message."""
-    return "channel_class" in table.column_names and set(table["channel_class"].unique().to_pylist()) == {"DIGITAL"}
 
 
 def _without_guards(table: pa.Table) -> pa.Table:
