@@ -35,7 +35,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nConnection: close\r\n"
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[SourceClient]:
     limiter = RateLimiter(tmp_path / "limits")
-    transport = Transport(max_kept=8, public_only=True, headers_s=1.0, exchange_s=6.0)
+    transport = Transport(max_kept=8, public_only=True, answer_s=1.0)
     with SourceClient(
         limiter=limiter, limits={}, transport=transport, attempts=2, read_timeout_s=0.6, sleep=lambda _: None
     ) as made:
@@ -138,7 +138,7 @@ def test_headers_that_trickle_for_ever_end_when_their_time_is_up(client: SourceC
 def test_interim_answers_without_end_end_when_the_exchange_is_over(tmp_path: Path, serve: Serve) -> None:
     server = serve(forever(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause_s=0.05))
     limiter = RateLimiter(tmp_path / "limits")
-    transport = Transport(max_kept=2, public_only=True, headers_s=1.0, exchange_s=1.5)
+    transport = Transport(max_kept=2, public_only=True, answer_s=1.0)
     with SourceClient(limiter=limiter, limits={}, transport=transport, attempts=1) as client:
         began = time.monotonic()
         assert fault_of(client, server.port) == ("unavailable", "source_unavailable")

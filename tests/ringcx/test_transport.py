@@ -541,7 +541,7 @@ def test_a_head_that_trickles_ends_when_its_time_is_up(raw: Serve, part: bytes) 
                     time.sleep(0.05)
 
         threading.Thread(target=run, daemon=True).start()
-        transport = Transport(max_kept=1, public_only=False, headers_s=0.5)
+        transport = Transport(max_kept=1, public_only=False, answer_s=0.5)
         began = time.monotonic()
         with pytest.raises(httpx.TransportError):
             transport.handle_request(httpx.Request("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/"))
@@ -561,7 +561,7 @@ def test_a_body_that_trickles_ends_when_the_exchange_has_taken_too_long(head: by
                     time.sleep(0.05)
 
         threading.Thread(target=run, daemon=True).start()
-        transport = Transport(max_kept=1, public_only=False, exchange_s=0.7)
+        transport = Transport(max_kept=1, public_only=False, answer_s=0.7)
         began = time.monotonic()
         response = transport.handle_request(httpx.Request("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/"))
         with pytest.raises(httpx.TransportError):

@@ -1,9 +1,9 @@
 """HTTP/1.1 to the source: httpx's requests and answers, sent and received by urllib3.
 
 urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and brings proxies,
-TLS and kept connections. Added here: only checked addresses are connected to (`addresses.py`); an exchange has a limit
-as a whole, as have its headers, since a timeout is for each read alone and a source that sends a byte a minute would
-hold a thread for ever; and an answer whose end is in doubt is refused. No redirects, no retries, no decoding.
+TLS and kept connections. Added here: only checked addresses are connected to (`addresses.py`); an answer has a limit as
+a whole, since a timeout is for each read alone and a source that sends a byte a minute would hold a thread for ever;
+and an answer whose end is in doubt is refused. No redirects, no retries, no decoding.
 """
 
 # ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through
@@ -13,6 +13,7 @@ import email.errors
 import http.client
 import io
 import logging
+import math
 import os
 import re
 import socket
@@ -33,8 +34,7 @@ from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
 from pipelines.ringcx.http.addresses import Resolve, connect, fit_addresses, system_resolve
 from pipelines.ringcx.http.proxies import Proxy, proxy_for
 
-HEADERS_S: Final = 120.0
-EXCHANGE_S: Final = 7200.0  # above the limits of reports and media: theirs end with a sentence of their own
+ANSWER_S: Final = 120.0
 _BLOCK: Final = 1 << 20
 _KEPT_S: Final = 60.0  # a firewall forgets an idle connection without a word
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -47,8 +47,8 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTAL
 class Transport(httpx.BaseTransport):
     """Sends requests directly, or through the proxy that the environment names; share it over all threads.
 
-    Up to `max_kept` connections of a host are kept open. `headers_s` is the time from the request to the end of the
-    answer's headers, `exchange_s` to the end of the answer.
+    Up to `max_kept` connections of a host are kept open. `answer_s` is the time from the request to the end of the
+    answer; of a recording or report, to the end of its headers (`Body.fill_blocks`).
     """
 
     def __init__(
@@ -57,15 +57,13 @@ class Transport(httpx.BaseTransport):
         max_kept: int,
         public_only: bool,
         resolve: Resolve = system_resolve,
-        headers_s: float = HEADERS_S,
-        exchange_s: float = EXCHANGE_S,
+        answer_s: float = ANSWER_S,
     ) -> None:
         # Each log of a request would show the whole link.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         options: dict[str, Any] = {
             "addresses": partial(fit_addresses, public_only=public_only, resolve=resolve),
-            "headers_s": headers_s,
-            "exchange_s": exchange_s,
+            "answer_s": answer_s,
         }
         self._pools = {"http": partial(_Pool, **options), "https": partial(_TlsPool, **options)}
         self._max_kept = max_kept
@@ -144,10 +142,11 @@ class Body(httpx.SyncByteStream):
         self._read: Callable[[int], bytes] = answer.read1
 
     def fill_blocks(self, check: Callable[[], None]) -> None:
-        """Give whole blocks from now on, which cost a third less CPU; `check`, which raises, is asked before each read
-        of the socket, since a body that trickles takes hours to fill one.
+        """Give whole blocks from now on, which cost a third less CPU, until `check` raises. It is asked before each
+        read of the socket, since a body that trickles takes hours to fill a block.
         """
-        self._answer._original_response.reads.check = check
+        reads = self._answer._original_response.reads
+        reads.check, reads.deadline = check, math.inf
         self._read = self._answer.read
 
     def __iter__(self) -> Iterator[bytes]:
@@ -166,7 +165,7 @@ class Body(httpx.SyncByteStream):
 
 
 class _Reads(io.RawIOBase):
-    """The bytes of a socket, until `check` raises and to `deadline`, however many reads an answer takes."""
+    """The bytes of a socket, until `check` raises or to `deadline`, however many reads an answer takes."""
 
     check: Callable[[], None] | None = None
 
@@ -196,12 +195,11 @@ class _Reads(io.RawIOBase):
 class _Answer(http.client.HTTPResponse):
     """An answer whose end is certain, or which is refused. urllib3 overrides the same private methods."""
 
-    def __init__(self, sock: socket.socket, *args: Any, headers_s: float, exchange_s: float, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, answer_s: float, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self._socket = sock
         self._timeout = sock.gettimeout()
-        self._exchange_s = exchange_s - headers_s
-        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + headers_s)
+        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + answer_s)
         self.fp = io.BufferedReader(self.reads)
 
     def begin(self) -> None:
@@ -220,7 +218,6 @@ class _Answer(http.client.HTTPResponse):
             if self.length is None:  # two equal lengths in one header
                 self.length, self.will_close = int(length), self._check_close()
         self._socket.settimeout(self._timeout)
-        self.reads.deadline += self._exchange_s
 
     def _read_status(self) -> tuple[str, int, str]:
         """Skip interim answers."""
@@ -260,13 +257,12 @@ class _Connection(HTTPConnection):
         self,
         *args: Any,
         addresses: Callable[[str, int], Sequence[str]],
-        headers_s: float,
-        exchange_s: float,
+        answer_s: float,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._addresses = addresses
-        self.response_class: Any = partial(_Answer, headers_s=headers_s, exchange_s=exchange_s)
+        self.response_class: Any = partial(_Answer, answer_s=answer_s)
 
     def _new_conn(self) -> socket.socket:
         try:
