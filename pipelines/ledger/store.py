@@ -20,7 +20,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
 from typing import Any
@@ -53,17 +52,6 @@ from pipelines.ledger.schema import (
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
 _LINES_PER_PART = 50_000  # of states: all bytes of a part are in memory while it is read
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many recordings of one account and source are in a state, and the bytes of those that are held."""
-
-    account_id: str
-    source: str
-    status: Status
-    recordings: int
-    size: int
 
 
 class Ledger:
@@ -207,13 +195,13 @@ class Ledger:
         table = self.current([day])
         return list(states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending))))))
 
-    def tally(self, day: date) -> list[Tally]:
-        """Count the date's recordings by account, source and state; costs no object a recording."""
+    def tally(self, day: date) -> list[tuple[str, str, Status, int, int]]:
+        """Return account, source, state, the number of such recordings of the date and the bytes held of them."""
         groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
         counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
         lines: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
         return [
-            Tally(account_id, source, Status(status), recordings, size or 0)
+            (account_id, source, Status(status), recordings, size or 0)
             for account_id, source, status, recordings, size in zip(*lines, strict=True)
         ]
 

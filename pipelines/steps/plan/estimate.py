@@ -156,15 +156,15 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
 
     def rows(day: date) -> list[dict[str, Any]]:
         counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
-        for tally in ledger.tally(day) if day in stated else ():
-            if (of_account := counts.get(tally.account_id)) is not None:
-                of_account["recordings_known"] += tally.recordings
-                if tally.status is Status.archived:
-                    of_account["recordings_held"] += tally.recordings
-                    of_account["bytes_held"] += tally.size
-                elif tally.status is Status.pending:
-                    limit = "download" if tally.source == INTERACTIONS else "media"
-                    of_account[f"pending_{limit}"] += tally.recordings
+        for account_id, source, status, recordings, size in ledger.tally(day) if day in stated else ():
+            if (of_account := counts.get(account_id)) is not None:
+                of_account["recordings_known"] += recordings
+                if status is Status.archived:
+                    of_account["recordings_held"] += recordings
+                    of_account["bytes_held"] += size
+                elif status is Status.pending:
+                    limit = "download" if source == INTERACTIONS else "media"
+                    of_account[f"pending_{limit}"] += recordings
         pending = any(row["pending_media"] or row["pending_download"] for row in counts.values())
         of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
