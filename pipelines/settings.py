@@ -246,7 +246,7 @@ class S3Settings(Calendar):
 
 
 class AlertSettings(Calendar):
-    """Whom alerts go to, by themselves: people are told too when nothing else is set as it should be."""
+    """Whom alerts go to. Loaded by itself, so that alerts arrive when other settings are wrong."""
 
     alert_urls: SecretStr | None = None
     alert_ui_url: PageUrl | None = None

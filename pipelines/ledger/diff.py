@@ -41,10 +41,9 @@ class RowDiff:
 
 
 def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
-    """Compare by `row_key` and `row_hash`, of which a table has one and the other any row; no order matters.
+    """Compare two tables with one row per `row_key` by its `row_hash`; their order does not matter.
 
-    `stored`: the latest rows of the same report, date and account. KeyError or ValueError if a column or value is
-    missing.
+    `stored`: the latest rows of the same report, date and account. A missing column is a KeyError, a null a ValueError.
     """
     now, before = _identity(pulled), _identity(stored)
     both = now.merge(before, on="row_key", how="left", suffixes=("", "_stored"))

@@ -1,4 +1,4 @@
-"""Read the links of reports, which nobody vouches for, and decide whether they may be requested.
+"""Read the links of reports, which are not trusted, and decide whether they may be requested.
 
 `media.py` sends the requests, and asks the allow-list at every hop.
 """

@@ -179,7 +179,7 @@ class RateLimiter:
             raise
 
     def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
-        """Let nobody, in any process, have a permit of this limit and account for so long; the longest wins."""
+        """Give nobody, in any process, a permit of this limit and account for `seconds`; the longest pause wins."""
         seconds = min(seconds, LONGEST_HOLD_S)
         if not seconds > 0:
             return

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final
 
-GONE_AFTER_S: Final = 15.0  # a waiter that has not come back for so long was killed: it loses its turn
+GONE_AFTER_S: Final = 15.0  # a waiter that has not come back for this long was killed, and loses its turn
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS ringcx_limit_permits (
         name text NOT NULL, account_id text NOT NULL, at float8 NOT NULL)""",

@@ -59,7 +59,7 @@ def pull_body(
 ) -> Answer:
     """Send `request` as JSON, and read the answer.
 
-    The answer holds personal data: it is kept in a file without a name, of which a killed process leaves nothing.
+    The answer holds personal data, so it is kept in a file without a name: a killed process leaves nothing behind.
 
     Raises:
         CredentialsRefused: 401 or 403.

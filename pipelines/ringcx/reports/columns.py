@@ -71,7 +71,7 @@ CURRENT: Final[tuple[ReportName, ...]] = ("interaction_metadata",)
 REPORTS: Final = (*LEGACY, *CURRENT)
 """The reports that are pulled. No date is complete by End Call Events, which may be lost on their way."""
 FULL_SOURCES: Final = (LEGACY, CURRENT)
-"""The sets of reports each of which, by itself, tells of every recording of a date."""
+"""The sets of reports each of which names every recording of a date by itself."""
 
 LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
 """Names of columns that the ledger adds to a report's own, or has in its folders' names.
