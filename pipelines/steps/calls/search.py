@@ -180,12 +180,15 @@ class CallSearch:
             hits: Any = cursor.sql(sql, params=list(values)).fetchnumpy()
         passed = min(offset, len(hits["row"]))
         hits = {name: column[passed:] for name, column in hits.items()}
-        found = [CALLS_SCHEMA.empty_table()]
-        for place in np.unique(hits["place"]):
-            day, body = files[int(place)]
+
+        def rows_of(place: int) -> pa.Table:
+            day, body = files[place]
             rows = self._decoded(day, body, CALLS_FILE_SCHEMA.names, hits["row"][hits["place"] == place])
-            found.append(rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32())))
-        return passed, pa.concat_tables(found)
+            return rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32()))
+
+        places: list[int] = np.unique(hits["place"]).tolist()
+        found = [rows for _, rows in map_in_order(rows_of, places, threads=_THREADS)]
+        return passed, pa.concat_tables([CALLS_SCHEMA.empty_table(), *found])
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
