@@ -28,7 +28,7 @@ from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
 from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import Status
-from pipelines.orchestration.date_run import NotStarted, running
+from pipelines.orchestration.date_run import AnotherRun, NotStarted, running
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
@@ -91,13 +91,6 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
             )
         for at, day in enumerate(days):
             log, run_id = logs / f"run-{day}.log", ""
-            if unfinished_dates(instance, [str(day)]):  # the schedule or a sensor can be first
-                succeeded = False
-                click.echo(
-                    f"{day}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date "
-                    "again afterwards"
-                )
-                continue
             try:
                 with Progress(console, day) as progress, running(instance, day, log) as started:
                     run_id, progress.steps = started.run.run_id, started.steps
@@ -106,6 +99,13 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                 if started.status is DagsterRunStatus.CANCELED:
                     raise KeyboardInterrupt  # noqa: TRY301 - terminated in the UI: as if it was here
                 row = _verdict(environment, day)
+            except AnotherRun:  # the schedule, a sensor or another terminal was first
+                succeeded = False
+                click.echo(
+                    f"{day}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date "
+                    "again afterwards"
+                )
+                continue
             except NotStarted as error:
                 raise click.ClickException(str(error)) from None
             except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """A run of one date in a process of its own, recorded as one that was launched in the UI.
 
-It starts at once, without a daemon. It counts towards Dagster's limit on runs, and its steps keep the limits of pools.
-The sensors for alerts and for failed reports ignore a run without a code location, so it gets one here.
+It starts at once, without a daemon, unless an older run of the date has not ended; the daemon then starts no other one.
+It counts towards Dagster's limit on runs, and its steps keep the limits of pools. The sensors for alerts and for failed
+reports ignore a run without a code location, so it gets one here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, EventLogEntry
+from dagster import (
+    DagsterEvent,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    EventLogEntry,
+    RunsFilter,
+)
 
 # Private, and pinned by requirements.lock: Dagster has no public call for a run with the origin that the UI gives it,
 # which is started at once. tests/dagster has a real UI and daemon deal with such a run.
@@ -28,6 +37,7 @@ from dagster._serdes import serialize_value
 
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.run_requests import UNFINISHED
 
 # As in workspace.yaml.
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
@@ -37,6 +47,10 @@ _STOP_SECONDS = 30.0
 
 class NotStarted(Exception):  # noqa: N818 - says more than NotStartedError
     """The run of a date could not be started; the text says why."""
+
+
+class AnotherRun(NotStarted):
+    """An older run of the date has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,7 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
     """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does.
 
     Raises:
+        AnotherRun: an older run of the date has not ended. No run is left.
         NotStarted: the log cannot be written, or there can be no process. No unfinished run is left.
     """
     repository = ReconstructableRepository.for_module(_MODULE, "defs")
@@ -86,13 +101,18 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
     location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
     run = None
     try:
-        with log.open("w") as output:
+        with log.open("a") as output:  # it is another run's until this one is sure to be the date's only one
             run = instance.create_run_for_job(
                 definition,
                 tags={**definition.tags, PARTITION_TAG: str(day)},
                 remote_job_origin=RemoteJobOrigin(location, definition.name),
                 job_code_origin=origin,
             )
+            _require_first(instance, run, day)
+            output.truncate(0)
+            # As if launched: the daemon counts a run from here on, not one that is merely recorded.
+            starting = DagsterEvent(DagsterEventType.RUN_STARTING.value, run.job_name)
+            instance.report_dagster_event(starting, run.run_id)
             arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
             # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
             process = subprocess.Popen(
@@ -122,6 +142,19 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
             process.kill()
             process.wait()
             _require_end(started)
+
+
+def _require_first(instance: DagsterInstance, run: DagsterRun, day: date) -> None:
+    """Take the run back unless it is the oldest of its date: of two that begin at once, the second sees the first.
+
+    Raises:
+        AnotherRun: it is not.
+    """
+    unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
+    oldest, *_ = instance.get_run_records(unfinished, ascending=True)
+    if oldest.dagster_run.run_id != run.run_id:
+        instance.delete_run(run.run_id)
+        raise AnotherRun(f"Another run of {day} is under way")
 
 
 def _require_end(started: DateRun) -> None:

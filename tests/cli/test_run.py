@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -147,7 +149,10 @@ def test_a_date_whose_run_began_meanwhile_gets_no_second_one(monkeypatch: pytest
     ran = []
 
     @contextmanager
-    def running(instance: DagsterInstance, day: date, _log: Path) -> Iterator[Any]:
+    def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[Any]:
+        if str(day) == DAY:
+            with date_run.running(instance, day, log) as started:
+                yield started
         ran.append(day)
         instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
         run = SimpleNamespace(run_id="run")
@@ -165,6 +170,35 @@ def test_a_date_whose_run_began_meanwhile_gets_no_second_one(monkeypatch: pytest
         f"{DAY}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date again "
         "afterwards\n"
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_two_that_start_a_date_at_once_one_does_and_the_daemon_counts_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = home / "program"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    DagsterInstance.get().dispose()  # makes the database
+    at_once, both_tried = Barrier(2), Barrier(2)
+
+    def start(number: int) -> str:
+        with DagsterInstance.get() as instance:
+            at_once.wait(60)
+            try:
+                with date_run.running(instance, date(2026, 11, 18), home / "log") as started:
+                    both_tried.wait(60)
+                    return str(number) + started.status.value
+            except date_run.AnotherRun:
+                both_tried.wait(60)
+                return "refused"
+
+    with ThreadPoolExecutor(2) as pool:
+        refused, started = sorted(pool.map(start, range(2)), key=lambda how: how != "refused")
+    assert (refused, started[1:]) == ("refused", "STARTING")
+    with DagsterInstance.get() as instance:
+        assert len(instance.get_runs()) == 1
 
 
 @pytest.mark.filterwarnings("ignore")
