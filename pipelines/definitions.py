@@ -23,7 +23,11 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.orchestration.schedules import all_schedules
 from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.orchestration.sensors.events import end_call_events_arrived
-from pipelines.orchestration.sensors.pending import archive_despite_failed_report, pending_recordings
+from pipelines.orchestration.sensors.pending import (
+    archive_despite_failed_report,
+    continue_stopped_runs,
+    pending_recordings,
+)
 from pipelines.ringcx.reports.columns import CURRENT, LEGACY
 from pipelines.settings import Calendar, DagsterSettings, load
 from pipelines.steps.link.rows import EVENTS
@@ -80,6 +84,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
             pending_recordings(days, partitions),
             *([end_call_events_arrived(days, partitions)] if events else []),
             archive_despite_failed_report(days, partitions),
+            continue_stopped_runs(days, partitions),
             alerts(),
         ],
         resources=all_resources(environment),

@@ -27,8 +27,7 @@ from pipelines.cli.options import (
 from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
 from pipelines.ledger.files import LedgerError
-from pipelines.ledger.states import Status
-from pipelines.orchestration.date_run import AnotherRun, NotStarted, running
+from pipelines.orchestration.date_run import AnotherRun, NotStarted, running, stored_by
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
@@ -127,9 +126,7 @@ def _verdict(environment: Environment, day: date) -> dict[str, Any]:
 
 
 def _what_is_stored(environment: Environment, day: date, run_id: str) -> str:
-    try:
-        states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
-    except (StorageError, LedgerError):  # stopped because it is unavailable, perhaps
+    count = stored_by(environment, run_id, day)
+    if count is None:
         return f"Stopped: what the run of {day} has stored is kept, and nothing is lost."
-    count = sum(state.run_id == run_id and state.status is Status.archived for state in states)
     return f"Stopped after the run of {day} had stored {number(count, 'recording')}; nothing is lost."

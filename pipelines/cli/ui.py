@@ -11,20 +11,31 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
+from typing import IO
 
 import click
+import dagster as dg
 
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
+from pipelines.orchestration.date_run import require_end, stored_by
+from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, env_file, load
+from pipelines.wording import number
 
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
 POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
 STOP_SECONDS = 30.0
+# Dagster sets it on a run that its own launcher started, so not on one of `ringcx-archive run`.
+_LAUNCHED_TAG = ".dagster/grpc_info"
 
 
 @click.command(cls=Command, epilog=example("ui", "ui --port 3001"))
@@ -151,22 +162,69 @@ def _serve(workspace: Path, port: int) -> None:
     """
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
     child = subprocess.Popen(  # noqa: S603 - a fixed command
-        [*command, "--host", "127.0.0.1", "--port", str(port)], start_new_session=True
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
+    stopping = Event()
+    Thread(target=_show, args=(child.stdout, stopping), daemon=True).start()
     try:
         raise click.ClickException(f"Dagster stopped by itself with exit code {child.wait()}; see its output above")
     except KeyboardInterrupt:
-        click.echo("Stopping Dagster. A run in progress is stopped too, and nothing that it stored is lost.")
-        # All of them: a run's worker is not told by the others, and would go on without them.
-        os.killpg(child.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(STOP_SECONDS)
-            _wait_for_workers(child.pid)
+        stopping.set()
+        click.echo("Stopping Dagster, which takes a few seconds.")
+        with dagster_history() as instance:
+            runs = _cancel(instance)
+            # All of them: a run's worker is not told by the others, and would go on without them.
+            os.killpg(child.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(STOP_SECONDS)
+                _wait_for_workers(child.pid)
+            _kill(child)
+            for run in runs:
+                require_end(instance, run)
+            click.echo(_what_was_stopped(runs))
         raise
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        _kill(child)
+
+
+def _show(output: IO[bytes], stopping: Event) -> None:
+    """Show what Dagster prints, except the traces of all that is interrupted in the end."""
+    for line in output:
+        if not stopping.is_set():
+            with suppress(OSError):  # the terminal is gone
+                click.echo(line, nl=False)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _cancel(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Mark the runs in progress of this UI as canceled, so that they do not end as failed, and return them."""
+    going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]))
+    runs = [run for run in going_on if _LAUNCHED_TAG in run.tags]
+    for run in runs:
+        instance.add_run_tags(run.run_id, {STOPPED_TAG: "true"})
+        instance.report_run_canceling(run)
+    return runs
+
+
+def _what_was_stopped(runs: Sequence[dg.DagsterRun]) -> str:
+    """Return the last sentence: what the runs had stored, and how they go on."""
+    if not runs:
+        return "Stopped. No run was in progress."
+    environment, stopped = Environment(), []
+    for run in runs:
+        day = run.tags.get(PARTITION_TAG)
+        count = stored_by(environment, run.run_id, date.fromisoformat(day)) if day else None
+        stored = "" if count is None else f", which had stored {number(count, 'recording')}"
+        stopped.append(f"the run of {day or run.job_name}{stored}")
+    return f"Stopped {'; '.join(stopped)}. Nothing is lost: runs of dates go on when the UI runs again."
 
 
 def _wait_for_workers(group: int) -> None:

@@ -15,18 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
-from dagster import (
-    DagsterEvent,
-    DagsterEventType,
-    DagsterInstance,
-    DagsterRun,
-    DagsterRunStatus,
-    EventLogEntry,
-    RunsFilter,
-)
+import dagster as dg
 
 # Private, and pinned by requirements.lock: Dagster has no public call for a run with the origin that the UI gives it,
 # which is started at once. tests/dagster has a real UI and daemon deal with such a run.
@@ -35,13 +27,17 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
+from pipelines.archive.errors import StorageError
+from pipelines.ledger.files import LedgerError
+from pipelines.ledger.states import Status
+from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import UNFINISHED
 
 # As in workspace.yaml.
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
-_CANCELED = {DagsterEventType.RUN_CANCELING, DagsterEventType.RUN_CANCELED}
+_CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
 _STOP_SECONDS = 30.0
 
 
@@ -57,11 +53,11 @@ class AnotherRun(NotStarted):
 class DateRun:
     """A run and its process."""
 
-    instance: DagsterInstance
-    run: DagsterRun
+    instance: dg.DagsterInstance
+    run: dg.DagsterRun
     process: subprocess.Popen[bytes]
 
-    def events(self) -> Iterator[EventLogEntry]:
+    def events(self) -> Iterator[dg.EventLogEntry]:
         """Yield what the run writes into Dagster's event log, until it has ended. Terminate it when the UI asks."""
         cursor, ended = None, False
         while not ended:
@@ -81,14 +77,14 @@ class DateRun:
         return self.run.step_keys_to_execute or ()
 
     @property
-    def status(self) -> DagsterRunStatus:
+    def status(self) -> dg.DagsterRunStatus:
         """The run's status now."""
         run = self.instance.get_run_by_id(self.run.run_id)
-        return run.status if run else DagsterRunStatus.FAILURE
+        return run.status if run else dg.DagsterRunStatus.FAILURE
 
 
 @contextmanager
-def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
+def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
     """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does.
 
     Raises:
@@ -111,7 +107,7 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
             _require_first(instance, run, day)
             output.truncate(0)
             # As if launched: the daemon counts a run from here on, not one that is merely recorded.
-            starting = DagsterEvent(DagsterEventType.RUN_STARTING.value, run.job_name)
+            starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
             instance.report_dagster_event(starting, run.run_id)
             arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
             # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
@@ -141,26 +137,38 @@ def running(instance: DagsterInstance, day: date, log: Path) -> Iterator[DateRun
         finally:
             process.kill()
             process.wait()
-            _require_end(started)
+            require_end(instance, run)
 
 
-def _require_first(instance: DagsterInstance, run: DagsterRun, day: date) -> None:
+def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
+    """Return how many recordings a run of `day` has stored; None if the ledger cannot be read."""
+    try:
+        # A call over midnight is stored under the next date.
+        states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
+    except (StorageError, LedgerError):  # stopped because it is unavailable, perhaps
+        return None
+    return sum(state.run_id == run_id and state.status is Status.archived for state in states)
+
+
+def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) -> None:
     """Take the run back unless it is the oldest of its date: of two that begin at once, the second sees the first.
 
     Raises:
         AnotherRun: it is not.
     """
-    unfinished = RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
+    unfinished = dg.RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
     oldest, *_ = instance.get_run_records(unfinished, ascending=True)
     if oldest.dagster_run.run_id != run.run_id:
         instance.delete_run(run.run_id)
         raise AnotherRun(f"Another run of {day} is under way")
 
 
-def _require_end(started: DateRun) -> None:
+def require_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Record an end for a run whose process died without one: it would stay unfinished, and keep its date."""
-    status = started.status
-    if status is DagsterRunStatus.CANCELING:
-        started.instance.report_run_canceled(started.run, "The run was stopped; the next run continues from there.")
-    elif status in {DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}:
-        started.instance.report_run_failed(started.run, "The run's process ended too early; run the date again.")
+    now = instance.get_run_by_id(run.run_id)
+    if now is None:
+        return
+    if now.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(now, "The run was stopped; the next run continues from there.")
+    elif now.status in {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED}:
+        instance.report_run_failed(now, "The run's process ended too early; run the date again.")

@@ -15,6 +15,8 @@ from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.settings import Calendar
 
 RUN_KEY_TAG = "dagster/run_key"
+# On a run that was canceled because `ringcx-archive ui` stopped: it goes on when the UI runs again.
+STOPPED_TAG = "archive/stopped_with_the_ui"
 RUNS_PER_TICK = 20
 MANIFEST = dg.AssetKey("daily_manifest")
 _WITH_MANIFEST = (MANIFEST, dg.AssetKey("calls"))

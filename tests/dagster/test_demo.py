@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.dagster.conftest import clean_environment, free_port, in_its_own_session, until
+from tests.dagster.conftest import Dagster, back, clean_environment, free_port, in_its_own_session, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
 STATES = ("found", "pending", "archived", "missing", "rejected", "denied")
@@ -87,15 +89,12 @@ def test_ctrl_c_ends_the_demo_with_what_was_stored_and_how_to_go_on(tmp_path: Pa
     assert re.fullmatch(sentence, log.read_text().splitlines()[-1])
 
 
-def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
-    home = tmp_path / "ui"
-    variables = environment(home)
+@contextmanager
+def ui(variables: dict[str, str], log: Path) -> Iterator[tuple[subprocess.Popen[bytes], Dagster]]:
+    """The UI, once it answers."""
+    command = [sys.executable, "-m", "pipelines.cli.main", "ui"]
     url = f"http://127.0.0.1:{variables['UI_PORT']}"
-    log = tmp_path / "log"
-    with (
-        httpx.Client(trust_env=False, timeout=30) as http,
-        in_its_own_session([sys.executable, "-m", "pipelines.cli.main", "ui"], log, env=variables) as process,
-    ):
+    with httpx.Client(trust_env=False, timeout=30) as http, in_its_own_session(command, log, env=variables) as process:
 
         def answers() -> bool:
             assert process.poll() is None, log.read_text()[-3000:]
@@ -106,6 +105,17 @@ def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
 
         until("the UI", answers, seconds=90)
         assert "Find a call" in http.get(f"http://127.0.0.1:{variables['BROWSE_PORT']}/").text
+        yield process, Dagster(url, Path(), None, None, variables, http=http)  # type: ignore[arg-type]  # GraphQL alone
+
+
+def test_a_ui_that_is_stopped_cancels_its_runs_says_what_they_stored_and_goes_on_with_them(tmp_path: Path) -> None:
+    home, log = tmp_path / "ui", tmp_path / "log"
+    variables = environment(home)
+    day = back(4)
+    bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
+    with ui(variables, log) as (process, dagster):
+        run_id = dagster.launch(day)
+        until("a recording in S3", lambda: list(bucket.rglob("*.WAV")), seconds=150)
         shown = subprocess.run(
             ["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
         ).stdout
@@ -117,4 +127,11 @@ def test_the_ui_stops_on_sigterm_and_leaves_no_process(tmp_path: Path) -> None:
         assert processes_of(process.pid) == {}
         assert processes_of(dagster_dev) == {}
         assert processes_of(page) == {}
-    assert (home / "data" / "dagster" / "history" / "runs.db").is_file()
+    _, said = log.read_text().split("Stopping Dagster, which takes a few seconds.\n")
+    stored = rf"the run of {day}, which had stored \d+ recordings?"
+    assert re.fullmatch(rf"Stopped {stored}\. Nothing is lost: runs of dates go on when the UI runs again\.\n", said)
+
+    with ui(variables, log) as (_, dagster):
+        assert dagster.status(run_id) == "CANCELED"
+        until("the run after it", lambda: dagster.runs_of(day)[1:], seconds=150)
+        assert dagster.ended(dagster.runs_of(day)[1]["runId"]) == "SUCCESS"

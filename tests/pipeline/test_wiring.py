@@ -72,6 +72,7 @@ def test_the_graph_jobs_schedules_and_sensors_have_their_public_names() -> None:
     assert {one.name for one in repository.sensor_defs} == {
         "pending_recordings",
         "archive_despite_failed_report",
+        "continue_stopped_runs",
         "alerts",
     }
 

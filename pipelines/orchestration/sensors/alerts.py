@@ -18,6 +18,7 @@ import dagster as dg
 from pipelines.calendar import utc_now
 from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, Severity, problem_key
 from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
 
 WILL_RETRY_TAG = "dagster/will_retry"
@@ -147,7 +148,7 @@ def _results(
     if ui_url:
         checks = f"; the checks: {ui_url}/assets/recordings?view=checks" if date else ""
         where = f"{ui_url}/runs/{run.run_id}{checks}"
-    will_retry = run.tags.get(WILL_RETRY_TAG) == "true"
+    will_retry = run.tags.get(WILL_RETRY_TAG) == "true" or STOPPED_TAG in run.tags
     of_run, failed = f"{RUN}{run.job_name}", False
     problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:

@@ -1,4 +1,4 @@
-"""What starts runs between the scheduled ones: recordings that have become due, and reports that failed.
+"""What starts runs between the scheduled ones: recordings that have become due, reports that failed, a UI that stopped.
 
 A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
 that changed since the last tick. It ends after `TICK_SECONDS` and keeps its position; the next one goes on from there.
@@ -17,7 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
-from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, RunRequests
+from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, STOPPED_TAG, RunRequests
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
 from pipelines.steps.pull.changes import Position, changed_dates
@@ -130,5 +130,29 @@ def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartit
         else:
             requests = RunRequests(context.instance, calendar, partitions, utc_now())
             yield requests.request(partition, f"despite:{run.run_id}", AFTER_REPORTS)
+
+    return tick
+
+
+def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
+    """Runs a date again whose run was stopped together with the UI."""
+
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.CANCELED,
+        name="continue_stopped_runs",
+        request_job=ARCHIVE_DAY,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="After a start of the UI: goes on with the dates whose runs were stopped together with it.",
+    )
+    def tick(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        run = context.dagster_run
+        partition = run.tags.get(PARTITION_TAG, "")
+        if STOPPED_TAG not in run.tags or not partitions.has_partition_key(partition):
+            yield dg.SkipReason("That run was not stopped together with the UI.")
+        else:
+            requests = RunRequests(context.instance, calendar, partitions, utc_now())
+            request = requests.request(partition, f"after:{run.run_id}", list(run.asset_selection or ()))
+            yield request.with_replaced_attrs(run_config=run.run_config)
 
     return tick
