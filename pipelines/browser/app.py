@@ -41,7 +41,6 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
 from pipelines.browser.guard import HEALTH, AtOnce, Guard, RateLimit
-from pipelines.browser.integrity import Checked, SealedRecordings, check_recording, is_recording_key
 from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
@@ -53,6 +52,7 @@ from pipelines.browser.sign_in import SignIn, address_of
 from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
+from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final
+from typing import Any, Final
 
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.presentation import STATES
@@ -77,7 +77,7 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
     return Query(
         first=first,
         last=last,
-        **{name: text[name] for name in _TEXTS},
+        **dict[str, Any]((name, text[name]) for name in _TEXTS),
         shortest_s=_length(text["shortest"]),
         longest_s=_length(text["longest"]),
     )

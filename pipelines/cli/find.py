@@ -7,11 +7,11 @@ nowhere else. What is looked for is written to the access log before. Needs no l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import pyarrow as pa
@@ -51,6 +51,46 @@ _COLUMNS = {
     "uii": ("uii", 30),
 }
 _RANGES = 5
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def filters(command: _F) -> _F:
+    """Add the options that say which calls are meant; `query_of` takes what they give."""
+    options = (
+        date_range(required=False),
+        click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
+        click.option("--agent", default="", help="An agent's id or login, or a part of the name."),
+        click.option("--queue", default="", help="The id of a queue or campaign, or a part of its name."),
+        click.option("--account", default="", help="A sub-account's id."),
+        click.option(
+            "--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction."
+        ),
+        click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least so many seconds long."),
+        click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most so many seconds long."),
+        click.option("--disposition", default="", help="A part of the disposition."),
+        click.option("--notes", default="", help="A part of the notes."),
+        click.option("--uii", default="", help="The call's UII."),
+        click.option(
+            "--state", default="", type=click.Choice(["", *STATES]), help="Of the recording; `none`: there is none."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def query_of(settings: StorageSettings, now: datetime, *, first: date | None, last: date | None, **asked: Any) -> Query:  # noqa: ANN401 - fields of a query
+    """Return what the options of `filters` ask for; without dates, all dates up to yesterday.
+
+    Raises:
+        UsageError: the dates are no range.
+    """
+    today = local_day(now, settings.zone)
+    yesterday = today - timedelta(days=1)
+    last = last or max(yesterday, first or yesterday)
+    first = first or min(settings.archive_start_date, last)
+    check_range(first, last, today)
+    return Query(first=first, last=last, **asked)
 
 
 @click.command(
@@ -61,84 +101,35 @@ _RANGES = 5
         "find --uii 202611211915400151600000000029 --json found.json",
     ),
 )
-@date_range(required=False)
-@click.option("--number", "phone", default="", help="A number of either side, in any format, or a part of one.")
-@click.option("--agent", default="", help="An agent's id or login, or a part of the name.")
-@click.option("--queue", default="", help="The id of a queue or campaign, or a part of its name.")
-@click.option("--account", default="", help="A sub-account's id.")
-@click.option("--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction.")
-@click.option("--shortest", type=click.FloatRange(min=0), help="At least so many seconds long.")
-@click.option("--longest", type=click.FloatRange(min=0), help="At most so many seconds long.")
-@click.option("--disposition", default="", help="A part of the disposition.")
-@click.option("--notes", default="", help="A part of the notes.")
-@click.option("--uii", default="", help="The call's UII.")
-@click.option("--state", default="", type=click.Choice(["", *STATES]), help="Of the recording; `none`: there is none.")
+@filters
 @click.option("--limit", default=200, type=click.IntRange(1, 1_000_000), help="At most so many rows; default 200.")
 @json_file("what was found")
 @file_option("--csv", "csv_file", "what was found, as a table for a spreadsheet,")
 @pass_outside
-def command(
-    outside: Outside,
-    *,
-    first: date | None,
-    last: date | None,
-    phone: str,
-    agent: str,
-    queue: str,
-    account: str,
-    direction: str,
-    shortest: float | None,
-    longest: float | None,
-    disposition: str,
-    notes: str,
-    uii: str,
-    state: str,
-    limit: int,
-    file: Path | None,
-    csv_file: Path | None,
-) -> int:
+def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
     """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
     something was found; 1: nothing was; 3: some of the dates have no table of calls, so the answer may lack calls.
     """
     settings, now = load(StorageSettings), outside.clock()
-    today = local_day(now, settings.zone)
-    yesterday = today - timedelta(days=1)
-    last = last or max(yesterday, first or yesterday)
-    first = first or min(settings.archive_start_date, last)
-    check_range(first, last, today)
-    query = Query(
-        first=first,
-        last=last,
-        number=phone,
-        agent=agent,
-        queue=queue,
-        account=account,
-        direction=direction,
-        uii=uii,
-        disposition=disposition,
-        notes=notes,
-        state=state,
-        shortest_s=shortest,
-        longest_s=longest,
-    )
+    query = query_of(settings, now, **asked)
     client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
     bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
-    looked_for = {name: str(value) for name, value in asdict(query).items() if value not in {"", None}}
+    looked_for = {name: str(value) for name, value in asdict(query).items() if value not in {"", None, ()}}
     AccessLog(bucket).record(Access.of_command(now, "search", looked_for))
     search = CallSearch(bucket, settings)
     found = search.find(query, limit=limit + 1)
     more, found = found.num_rows > limit, found.slice(0, limit)
-    lacking = search.not_indexed(first, last)
+    lacking = search.not_indexed(query.first, query.last)
     for line in _lines(found):
         click.echo(line)
     sentence = _sentence(found, more=more, limit=limit)
     click.echo(sentence)
     if lacking:
-        click.echo(_sentence_of_lacking(lacking))
+        click.echo(sentence_of_lacking(lacking))
     if file is not None:
-        head = {"format": FORMAT, "from": str(first), "to": str(last), "asked_at": now.isoformat()}
+        head = {"format": FORMAT, "from": str(query.first), "to": str(query.last), "asked_at": now.isoformat()}
         document = {
             **head,
             "sentence": sentence,
@@ -181,7 +172,7 @@ def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
     return f"{sentence} There are more: narrow the search, or set --limit above {limit}." if more else sentence
 
 
-def _sentence_of_lacking(days: Sequence[date]) -> str:
+def sentence_of_lacking(days: Sequence[date]) -> str:
     """Name dates without a table as ranges, and what to do."""
     ranges: list[list[date]] = []
     for day in days:

@@ -22,6 +22,8 @@ _COMMANDS = MappingProxyType(
         "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
         "run": "Archive dates now, one after another.",
         "find": "Find calls by number, agent, queue, text or UII.",
+        "export": "Hand recordings over, with proof of each, as one ZIP.",
+        "verify-package": "Prove what such a ZIP holds.",
         "status": "Show which dates are complete, and what the others lack.",
         "metrics": "Write what `status` says for Prometheus.",
         "verify": "Prove that the archive of some dates is as it was sealed.",
@@ -46,7 +48,7 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         try:
-            command: click.Command = import_module(f"pipelines.cli.{cmd_name}").command
+            command: click.Command = import_module(f"pipelines.cli.{cmd_name.replace('-', '_')}").command
         except ModuleNotFoundError as error:
             raise click.ClickException(
                 f"{cmd_name} needs the package {error.name}, which is not installed"

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -31,9 +31,12 @@ from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import canonical_json
 
 FORMAT: Final = "ringcx-archive/access/1"
-Action = Literal["sign_in", "sign_in_failed", "search", "view", "waveform", "play", "check", "download", "refused"]
+Action = Literal[
+    "sign_in", "sign_in_failed", "search", "view", "waveform", "play", "check", "download", "export", "refused"
+]
 _NAME: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([0-9a-f]{16}))?\.json", re.ASCII)
 _READERS: Final = 8
+_WRITERS: Final = 8
 _TEXTS: Final = ("user", "address", "account_id", "uii", "recording_id", "why")
 
 
@@ -106,6 +109,11 @@ class AccessLog:
         key = f"{access_prefix(self._bucket.prefix, day)}{ULID.from_datetime(access.at)}{call}.json"
         self._bucket.put_new(key, canonical_json(document), content_type="application/json")
         return key
+
+    def record_all(self, accesses: Iterable[Access]) -> None:
+        """Store entries, several at a time; raises as `record`, when at least one is not stored."""
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            list(writers.map(self.record, accesses))
 
     def read(
         self,

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from argon2 import PasswordHasher
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import access_prefix, calls_key, recording_key
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import CATALOG_SCHEMA, ManifestEntry, catalog_table, seal
+from pipelines.archive.proof.signature import Signer, Verifier, sign_manifest
 from pipelines.browser.app import Browser
 from pipelines.browser.sign_in import way_to_sign_in
 from pipelines.settings import BrowseSettings
@@ -63,14 +65,21 @@ def tone(seconds: float, *pitches: float, rate: int = 8000) -> bytes:
 
 @dataclass
 class Site:
-    """`settings` are variables of the page, without their prefix; `moment`: what the page's clock says."""
+    """`settings` are variables of the page, without their prefix; `moment`: what the page's clock says; `key`: what
+    manifests are signed with.
+    """
 
     bucket: Bucket
     folder: Path
     settings: dict[str, Any] = field(default_factory=dict)
     moment: datetime = NOW
     rows: list[dict[str, Any]] = field(default_factory=list)
-    entries: list[ManifestEntry] = field(default_factory=list)
+    key: Ed25519PrivateKey | None = None
+
+    @property
+    def verifier(self) -> Verifier | None:
+        """What proves the signatures."""
+        return None if self.key is None else Verifier([self.key.public_key()])
 
     def add(self, body: bytes | None, *, uii: str = "2026112219154001516000000001", **fields: Any) -> dict[str, Any]:
         """Add a call with a recording, stored as it would be; `body` None: one that is not held."""
@@ -137,6 +146,8 @@ class Site:
         size = len(self.bucket.get_bytes(sealed.key))
         seen = ObservedObject(sealed.key.removeprefix(self.bucket.prefix), size, sealed.sha256)
         write_attestation(self.bucket, MANIFESTS, DAY, [seen], now=NOW)
+        if self.key is not None:
+            sign_manifest(self.bucket, Signer(self.key.public_key, self.key.sign), sealed)
         for row in self.rows:
             row |= {"manifest_number": sealed.number, "manifest_sha256": sealed.sha256}
         self.store_calls()
@@ -182,7 +193,14 @@ class Site:
         if settings.browse_auth != "open" and not (self.folder / "access.toml").exists():
             self.rules()
         search = CallSearch(self.bucket, settings)
-        return Browser(self.bucket, search, way_to_sign_in(settings), settings, clock=lambda: self.moment)
+        return Browser(
+            self.bucket,
+            search,
+            way_to_sign_in(settings),
+            settings,
+            verifier=self.verifier,
+            clock=lambda: self.moment,
+        )
 
     def client(self, name: str | None = None, **options: Any) -> TestClient:
         """Return a browser's requests, signed in as `name`."""

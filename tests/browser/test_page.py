@@ -13,8 +13,8 @@ import pytest
 
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import attestation_prefix, manifest_key
-from pipelines.browser.integrity import check_recording
 from pipelines.browser.tokens import LINK_SECONDS
+from pipelines.evidence.integrity import check_recording
 from pipelines.steps.seal.manifest import MANIFESTS
 from tests.browser.site import DAY, HOSTILE_NAME, SUPPORT, Site, fields_of, path_of, samples, tone
 

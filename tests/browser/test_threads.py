@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from pipelines.browser import app as app_module
-from pipelines.browser.integrity import Checked
 from pipelines.browser.sign_in import ByPassword
+from pipelines.evidence.integrity import Checked
 from tests.browser.site import ORIGIN, PASSWORD, Site, fields_of, path_of, tone
 from tests.browser.test_page import audio_of
 

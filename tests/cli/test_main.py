@@ -16,7 +16,7 @@ from pipelines.cli.options import Outside
 from tests.commands import ROOT, run
 
 SUBCOMMANDS = sorted(
-    path.stem
+    path.stem.replace("_", "-")
     for path in (ROOT / "pipelines/cli").glob("*.py")
     if path.stem not in {"__init__", "history", "main", "options", "progress", "stores"}
 )
@@ -109,7 +109,7 @@ def test_a_shell_completes_subcommands_and_options() -> None:
         environment = {**os.environ, **variables}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False).stdout
 
-    assert completed("ringcx-archive ver", 1) == "plain,verify\n"
+    assert completed("ringcx-archive ver", 1) == "plain,verify-package\nplain,verify\n"
     assert "plain,--require-complete" in completed("ringcx-archive verify --re", 2)
 
 

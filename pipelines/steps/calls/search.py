@@ -49,6 +49,7 @@ class Query:
         queue: of a queue or campaign, its id or a part of its name.
         uii: with or without the apostrophe of a spreadsheet.
         disposition, notes: a part of the text.
+        recordings: ids, of which the recording has one.
         shortest_s, longest_s: of the recorded part, in seconds; of the whole call where that is unknown.
     """
 
@@ -63,6 +64,7 @@ class Query:
     disposition: str = ""
     notes: str = ""
     state: str = ""
+    recordings: tuple[str, ...] = ()
     shortest_s: float | None = None
     longest_s: float | None = None
 
@@ -283,6 +285,8 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
             parts.append((_contains(name), [text.lower()]))
     if query.state:
         parts.append(("state = ?", [query.state]))
+    if query.recordings:
+        parts.append((f"recording_id IN ({', '.join('?' * len(query.recordings))})", list(query.recordings)))
     if query.shortest_s is not None:
         parts.append(("coalesce(segment_s, call_s) >= ?", [query.shortest_s]))
     if query.longest_s is not None:

@@ -1,0 +1,117 @@
+"""`ringcx-archive export`: recordings with a proof for each, as one ZIP for somebody who does not believe us.
+
+What is in it: `evidence/package`. Needs no log-in to RingCX and no Dagster. Nothing is written before the access log
+says who exports what, and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines import storage
+from pipelines.cli.find import filters, query_of, sentence_of_lacking
+from pipelines.cli.options import (
+    Command,
+    Outside,
+    example,
+    file_option,
+    json_file,
+    pass_outside,
+    stop_like_ctrl_c,
+    whole_file,
+    write_json,
+)
+from pipelines.cli.stores import open_stores
+from pipelines.compliance.access_log import Access, AccessLog
+from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.settings import StorageSettings, load
+from pipelines.steps.calls.search import CallSearch
+from pipelines.steps.calls.table import NO_RECORDING
+from pipelines.wording import number
+
+_ALL = 1 << 40
+_SHOWN = 50
+
+
+@click.command(
+    cls=Command,
+    epilog=example(
+        "export --uii 202611211915400151600000000029 --why 'case 4711' --output case-4711.zip",
+        "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
+    ),
+)
+@filters
+@click.option("--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given again.")
+@click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
+@click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
+@file_option("--output", "output", "the package, a new ZIP,")
+@json_file("what was exported and what was not")
+@pass_outside
+def command(
+    outside: Outside,
+    /,
+    *,
+    recordings: tuple[str, ...],
+    why: str,
+    by: str,
+    output: Path | None,
+    file: Path | None,
+    **asked: Any,  # noqa: ANN401 - the options of `filters`
+) -> int:
+    """Export recordings of calls with a proof of each, as a ZIP that anybody can verify.
+
+    Say which calls as with `find`, or give recording ids. Exit code 0: everything that was asked for is in the package;
+    1: a recording is not, and the package says why, or nothing was found; 3: some of the dates have no table of calls,
+    so the package may lack calls.
+    """
+    why, by = " ".join(why.split()), " ".join(by.split())
+    if output is None or not why:
+        raise click.UsageError("Give --output FILE.zip and --why, neither of them empty")
+    if output.exists():
+        raise click.UsageError(f"The file {output} exists: name another one for --output, or remove it")
+    wanted = {name: str(value) for name, value in asked.items() if value}
+    if not wanted and not recordings:
+        raise click.UsageError("Say what to export: --uii, --recording, --from and --to, or another filter of `find`")
+    stop_like_ctrl_c()
+    settings, now = load(StorageSettings), outside.clock()
+    query = query_of(settings, now, recordings=recordings, **asked)
+    bucket, _, _ = open_stores(settings, outside)
+    verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
+    rows = search.find(query, limit=_ALL).to_pylist()
+    lacking = search.not_indexed(query.first, query.last)
+    if lacking:
+        click.echo(sentence_of_lacking(lacking))
+    if not rows:
+        click.echo("No call was found, so nothing was exported.")
+        return 3 if lacking else 1
+    access = Access.of_command(now, "export", {"by": by} if by else {}, why)
+    AccessLog(bucket).record_all(
+        replace(access, account_id=row["account_id"], uii=row["uii"], recording_id=row["recording_id"] or "")
+        for row in rows
+    )
+    if recordings:
+        wanted["recordings"] = ", ".join(recordings)
+    order = Order(by=by or access.user, at=now, why=why, asked_for=wanted)
+    package = EvidencePackage(bucket, verifier, rows, order, ids=recordings)
+    with whole_file(output) as into:
+        for block in package.blocks():
+            into.buffer.write(block)
+    for lost in package.not_included[:_SHOWN]:
+        said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
+        click.echo(f"Not included: {lost['recording_id'] or lost['uii']} ({said})")
+    if len(package.not_included) > _SHOWN:
+        click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
+    held = number(len(package.included), "recording")
+    click.echo(f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB).")
+    if verifier is None:
+        click.echo(
+            "Note: ARCHIVE_VERIFY_KEY_FILE is not set, so no signature was checked, and no key is in the package."
+        )
+    write_json(file, package.listing())
+    if any(lost["state"] != NO_RECORDING for lost in package.not_included):
+        return 1
+    return 3 if lacking else 0

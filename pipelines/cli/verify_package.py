@@ -1,0 +1,59 @@
+"""`ringcx-archive verify-package`: proves what a package of `export` holds, as the verify.py in it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipelines.cli.options import Command, example, json_file, write_json
+from pipelines.evidence.verify import Wrong, read_keys, verify
+from pipelines.settings import Calendar, LocalPath, load
+
+FORMAT = "ringcx-archive/package-verification/1"
+
+
+class _Keys(Calendar):
+    archive_verify_key_file: LocalPath | None = None
+
+
+@click.command(
+    cls=Command, epilog=example("verify-package case-4711.zip", "verify-package case-4711.zip --key public.pem")
+)
+@click.argument("package", type=click.Path(exists=True, path_type=Path), metavar="FILE")
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The archive's public key; default: ARCHIVE_VERIFY_KEY_FILE, if it is set.",
+)
+@json_file("what was found")
+def command(package: Path, *, key: Path | None, file: Path | None) -> int:
+    """Prove what an exported package holds: a ZIP, or the folder into which it was unpacked.
+
+    Needs no access to the archive. With the archive's key, a package that was signed with another one is refused.
+    Exit code 0: every recording in it is proved; 1: something is not as it was sealed, or a recording that was asked
+    for is altered; 3: nothing is wrong, but no signature that was checked vouches for a recording.
+    """
+    key = key or load(_Keys).archive_verify_key_file
+    try:
+        trusted = read_keys(key.read_text("utf-8")) if key else None
+    except (Wrong, ValueError):
+        raise click.ClickException(f"{key} holds something other than Ed25519 public keys in PEM") from None
+    report = verify(package, trusted)
+    for line in report.lines():
+        click.echo(line)
+    if trusted is None and report.keys:
+        click.echo("Compare the fingerprint with the one that you know, or give the archive's key with --key.")
+    write_json(
+        file,
+        {
+            "format": FORMAT,
+            "sentence": report.lines()[-1],
+            "proved": report.proved,
+            "unsigned": report.unsigned,
+            "problems": report.problems,
+            "notes": report.notes,
+            "keys": sorted(report.keys),
+        },
+    )
+    return report.exit_code

@@ -1,0 +1,217 @@
+"""What was sealed of a recording, and whether its bytes still are: rows of the table `calls` are sealed by nothing.
+
+A recording is served only if the latest manifest of its date seals it as the row has it, so that an altered table
+cannot give away another recording under this call's rights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, BinaryIO, Final
+
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.keys import manifest_key, manifest_number, manifest_prefix
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations
+from pipelines.archive.proof.manifest import Entry, ManifestHead, canonical_json, manifest_numbers, read_manifest
+from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
+from pipelines.archive.proof.signature import Verifier
+from pipelines.ledger.states import Status
+from pipelines.steps.seal.manifest import MANIFESTS
+
+Row = Mapping[str, Any]
+"""A row of the table `calls`."""
+
+_IDENTITY: Final = ("recording_id", "account_id", "uii", "key", "size", "sha256")
+_DATES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found: `as_sealed`, in a sentence, when; `sha256` of the bytes that were read, empty for none."""
+
+    as_sealed: bool
+    sentence: str
+    at: datetime
+    sha256: str = ""
+
+
+class SealedRecordings:
+    """Knows which recordings the latest manifests hold, of the dates that were asked for last: 100 bytes for each.
+    Safe to share between threads.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._lock = threading.Lock()
+        self._dates: OrderedDict[tuple[str, str], frozenset[bytes]] = OrderedDict()
+
+    def has(self, day: date, recording: Mapping[str, Any]) -> bool:
+        """Whether the latest manifest of a date holds a recording of this id, call, key, size and SHA-256.
+
+        Raises:
+            StoreDamaged: the manifest is not what was sealed.
+        """
+        listed = self._bucket.list_keys(manifest_prefix(self._bucket.prefix, day))
+        found = [(number, key, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
+        if not found:
+            return False
+        number, key, etag = max(found)
+        with self._lock:
+            held = self._dates.get((key, etag))
+        if held is None:
+            held = self._read(day, number)
+        with self._lock:
+            self._dates[key, etag] = held
+            self._dates.move_to_end((key, etag))
+            if len(self._dates) > _DATES:
+                self._dates.popitem(last=False)
+        return _fingerprint(recording) in held
+
+    def _read(self, day: date, number: int) -> frozenset[bytes]:
+        held: set[bytes] = set()
+
+        def keep(entry: Entry) -> None:
+            if entry["status"] == Status.archived:
+                held.add(_fingerprint(entry))
+
+        read_manifest(self._bucket, day, number, keep)
+        return frozenset(held)
+
+
+class SealedDate:
+    """What the latest manifest of a date says of some recordings, and whether it is the one that was sealed last.
+
+    With `tree` it can prove them: then every entry of the date is hashed.
+
+    Attributes:
+        manifest: the latest one; None when there is none that was sealed.
+        tree: of its entries.
+
+    Raises:
+        StorageUnavailable, StorageRefused: the bucket does not answer.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        verifier: Verifier | None,
+        day: date,
+        recording_ids: Collection[str],
+        *,
+        tree: bool = False,
+    ) -> None:
+        self.manifest: ManifestHead | None = None
+        self._bucket, self._verifier, self._day = bucket, verifier, day
+        self._entries: dict[str, tuple[int, Entry]] = {}
+        self._problem = ""
+        self._attested: Mapping[str, frozenset[ObservedObject]] = {}
+        leaves: list[bytes] = []
+        count = 0
+
+        def keep(entry: Entry) -> None:
+            nonlocal count
+            if entry["recording_id"] in recording_ids:
+                self._entries[entry["recording_id"]] = count, entry
+            if tree:
+                leaves.append(leaf_hash(canonical_json(entry).rstrip(b"\n")))
+            count += 1
+
+        try:
+            numbers = manifest_numbers(bucket, day)
+            if numbers:
+                self.manifest = read_manifest(bucket, day, numbers[-1], keep)
+                self._attested, damaged = read_attestations(bucket, MANIFESTS, day)
+                self._problem = f"{damaged[0]}." if damaged else self._problem_of_signature(self.manifest)
+            else:
+                self._problem = f"{day} was never sealed, or its manifests were removed: there is nothing to compare."
+        except KeyMissing:
+            self._problem = f"The latest manifest of {day} is not signed: run the date again."
+        except StoreDamaged as error:
+            self._problem = f"{error}."
+        self.tree = MerkleTree(leaves)
+
+    def _problem_of_signature(self, manifest: ManifestHead) -> str:
+        problem = self._verifier.problem(self._bucket, manifest) if self._verifier else None
+        return f"The signature of manifest {manifest.number} of {self._day} is not good: {problem}." if problem else ""
+
+    def place(self, recording_id: str) -> tuple[int, Entry]:
+        """Return which of the manifest's entries, from 0, is a recording's, and the entry; KeyError if none is."""
+        return self._entries[recording_id]
+
+    def check(self, row: Row, *, now: datetime, into: BinaryIO | None = None) -> Checked:
+        """Read a recording through, and compare it with its entry, its row, the manifest, attestation and signature.
+
+        Its bytes are written to `into`, if given.
+        """
+
+        def differs(sentence: str, sha256: str = "") -> Checked:
+            return Checked(as_sealed=False, sentence=sentence, at=now, sha256=sha256)
+
+        manifest, day = self.manifest, self._day
+        if self._problem or manifest is None:
+            return differs(self._problem)
+        if altered := self._problem_of_row(manifest, row):
+            return differs(altered)
+        where = f"manifest {manifest.number} of {day}"
+        _, entry = self._entries.get(row["recording_id"], (0, {"sha256": None}))
+        if entry["sha256"] is None or not is_recording_key(self._bucket, entry["key"]):
+            return differs(f"{where.capitalize()} does not hold this recording.")
+        if _fingerprint(entry) != _fingerprint(row):
+            return differs(
+                f"The table of calls and {where} disagree about this recording: materialize calls for {day} again "
+                "and find out who altered the table."
+            )
+        try:
+            found = self._bucket.hash_object(entry["key"], into)
+        except KeyMissing:
+            return differs("The recording was sealed, and nothing is stored there now.")
+        if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
+            return differs(f"The bytes are not those of {where}.", found.sha256)
+        signed = "and its signature is good" if self._verifier else "whose signature was not checked: no key is set"
+        return Checked(
+            as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", at=now, sha256=found.sha256
+        )
+
+    def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
+        """Return why the latest manifest that is there is not the one that was sealed last; empty if it is."""
+        day, attested = self._day, self._attested
+        names = {name: manifest_number(f"{self._bucket.prefix}{name}") or 0 for name in attested}
+        sealed_last = max((*names.values(), row["manifest_number"] or 0))
+        if sealed_last > latest.number:
+            return f"Manifest {sealed_last} of {day} was sealed and is gone: restore it from an earlier version."
+        witnessed = attested.get(manifest_key("", day, latest.number), frozenset())
+        known = {seen.sha256 for seen in witnessed}
+        if row["manifest_number"] == latest.number:
+            known.add(row["manifest_sha256"])
+        if known - {latest.sha256}:
+            return f"Manifest {latest.number} of {day} was altered after it was sealed: restore its first version."
+        if not witnessed:
+            return f"No attestation names manifest {latest.number} of {day}: run it again, and find out who wrote it."
+        return ""
+
+
+def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row, *, now: datetime) -> Checked:
+    """Read the recording of a row of the table `calls` through, and compare it with the latest manifest of its date,
+    and that manifest with its attestation and its signature; raises as `SealedDate`.
+    """
+    return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row, now=now)
+
+
+def is_recording_key(bucket: Bucket, key: str | None) -> bool:
+    """Whether a key is one under which recordings are stored: a table may have been altered to name another object."""
+    return (
+        key is not None
+        and key.startswith(f"{bucket.prefix}recordings/date=")
+        and not {"", ".", ".."} & set(key.removeprefix(bucket.prefix).split("/"))
+    )
+
+
+def _fingerprint(recording: Mapping[str, Any]) -> bytes:
+    said = repr([recording[name] for name in _IDENTITY])
+    return hashlib.blake2b(said.encode("utf-8", "backslashreplace"), digest_size=16).digest()

@@ -1,0 +1,279 @@
+"""An evidence package: recordings with a proof for each, as a ZIP that is made while it is sent.
+
+What is in it, in this order: `verify.py`; for each recording `recordings/<number>_<date>_<name>` and `proofs/<the
+same>.json`; `keys/<id>.pem`; `calls.csv`; `SHA256SUMS`; `HOW-TO-VERIFY.txt`; `package.json`, which lists all of it and
+is written last. The number is the line in calls.csv. Nothing is compressed. A recording is included only if it is as it
+was sealed; any other is listed with its state and the reason.
+
+Not here: who may export what, the access log, and where the ZIP goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import shlex
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from itertools import groupby
+from string import Template
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Final, cast
+from zipfile import ZipFile, ZipInfo
+
+import pyarrow as pa
+
+from pipelines import __version__
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.proof.manifest import ManifestHead
+from pipelines.archive.proof.signature import Verifier, read_signature, signed_statement
+from pipelines.evidence import verify
+from pipelines.evidence.integrity import Row, SealedDate
+from pipelines.ledger.states import Status
+from pipelines.steps.calls.csv_file import write_csv
+from pipelines.steps.calls.table import CALLS_SCHEMA
+from pipelines.wording import number
+
+_COLUMNS: Final = (
+    "date", "started_local", "started_at", "account_id", "uii", "session", "direction", "ani", "dnis", "agent_id",
+    "agent_name", "queue_id", "queue_name", "disposition", "notes", "call_s", "segment_s", "hold_s", "wrap_s", "layout",
+    "agent_channel", "recording_id", "state", "reason",
+)  # fmt: skip
+_BLOCK: Final = 1 << 20
+_IN_MEMORY: Final = 8 << 20
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Who exports, when (aware) and why, and what was asked for."""
+
+    by: str
+    at: datetime
+    why: str
+    asked_for: Mapping[str, str]
+
+
+class EvidencePackage:
+    """A package of calls.
+
+    Args:
+        bucket: of the archive.
+        verifier: the keys that manifests must be signed with; None where they are not signed.
+        rows: of the table `calls`, in CALLS_SCHEMA.
+        order: who asked for it.
+        ids: recordings that were asked for by their id, which must be listed also when no row has them.
+        may_include: whether a row's recording may be given out; it is listed as withheld if not.
+        shown: a row as calls.csv may have it.
+
+    Attributes:
+        included, not_included: what package.json says of recordings; complete when `blocks` has ended.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        verifier: Verifier | None,
+        rows: Sequence[Row],
+        order: Order,
+        *,
+        ids: Sequence[str] = (),
+        may_include: Callable[[Row], bool] = lambda _: True,
+        shown: Callable[[Row], Row] = lambda row: row,
+    ) -> None:
+        self._bucket, self._verifier, self._order = bucket, verifier, order
+        self._rows = sorted(rows, key=_in_time)
+        self._may_include, self._shown = may_include, shown
+        self._sink = _Sink()
+        self._zip = ZipFile(self._sink, "w")
+        self._files: list[dict[str, Any]] = []
+        self._signatures: dict[str, Mapping[str, Any] | None] = {}
+        self._signed: tuple[str, Mapping[str, Any]] | None = None
+        self._names: list[str | None] = [None] * len(rows)
+        self.included: list[dict[str, Any]] = []
+        unknown = sorted(set(ids) - {row["recording_id"] for row in rows})
+        self.not_included: list[dict[str, Any]] = [
+            {"recording_id": each, "state": "unknown", "reason": "No call was found that has it."} for each in unknown
+        ]
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """Yield the ZIP, of any size; one recording at a time is spooled, to disk above 8 MiB.
+
+        Raises:
+            StorageUnavailable, StorageRefused: the bucket does not answer: what was yielded so far is no package.
+        """
+        yield from self._add("verify.py", files("pipelines.evidence").joinpath("verify.py").read_bytes())
+        for day, numbered in groupby(enumerate(self._rows), lambda each: each[1]["date"]):
+            of_day = list(numbered)
+            ids = {row["recording_id"] for _, row in of_day if row["state"] == Status.archived}
+            date = SealedDate(self._bucket, self._verifier, day, ids, tree=True) if ids else None
+            for place, row in of_day:
+                yield from self._recording(date, place, row)
+        for key_id in sorted({signature["key_id"] for signature in self._signatures.values() if signature}):
+            if self._verifier is not None and (pem := self._verifier.pem(key_id)) is not None:
+                yield from self._add(f"keys/{key_id}.pem", pem)
+        with self._spool() as spool:
+            text = io.TextIOWrapper(spool, "utf-8", "backslashreplace", newline="")
+            write_csv(self._calls(), text)
+            text.detach()
+            yield from self._add("calls.csv", spool)
+        sums = (f"{file['sha256']}  {file['name']}\n" for file in self._files if file["name"].startswith("recordings/"))
+        yield from self._add("SHA256SUMS", "".join(sums).encode())
+        yield from self._add("HOW-TO-VERIFY.txt", self._how_to().encode("utf-8", "backslashreplace"))
+        yield from self._add(verify.LAST, _json(self.listing()))
+        self._zip.close()
+        yield self._sink.take()
+
+    def _recording(self, date: SealedDate | None, place: int, row: Row) -> Iterator[bytes]:
+        """Yield a row's recording and its proof, or note why they are not included."""
+        if row["state"] != Status.archived or date is None:
+            self._leave_out(row, row["state"], row["reason"])
+            return
+        if not self._may_include(row):
+            self._leave_out(row, "withheld", "The person who exported this may not hear it.")
+            return
+        with self._spool() as spool:
+            checked = date.check(row, now=self._order.at, into=spool)
+            manifest = date.manifest
+            if not checked.as_sealed or manifest is None:
+                self._leave_out(row, "altered" if checked.sha256 else "not proved", checked.sentence)
+                return
+            if "merkle_root" not in manifest.document:
+                said = f"Manifest {manifest.number} of {row['date']} has no Merkle root: run that date again."
+                self._leave_out(row, "not proved", said)
+                return
+            name = f"{place + 1:05}_{row['date']}_{_UNSAFE.sub('_', row['key'].rpartition('/')[2])[-128:]}"
+            recording, proof = f"recordings/{name}", f"proofs/{name}.json"
+            yield from self._add(recording, spool)
+        self._names[place] = recording
+        index, entry = date.place(row["recording_id"])
+        signature = self._signature(manifest)
+        document = {
+            "format": verify.PROOF,
+            "recording": recording,
+            "entry": entry,
+            "leaf_index": index,
+            "tree_size": date.tree.size,
+            "path": date.tree.path(index),
+            "merkle_root": date.tree.root,
+            "manifest": {
+                "key": manifest.key.removeprefix(self._bucket.prefix),
+                "number": manifest.number,
+                "sha256": manifest.sha256,
+            },
+            "signature": signature,
+        }
+        yield from self._add(proof, _json(document))
+        if signature is not None and self._signed is None:
+            self._signed = proof, signature
+        self.included.append(_identity(row) | {"file": recording, "proof": proof})
+
+    def _signature(self, manifest: ManifestHead) -> Mapping[str, Any] | None:
+        """Return the signature of a manifest; None where there is none, or something else is stored there."""
+        if manifest.key not in self._signatures:
+            found = read_signature(self._bucket, manifest.key)
+            statement = signed_statement(self._bucket.prefix, manifest, found).decode()
+            is_one = found.get("statement") == statement and isinstance(found.get("key_id"), str)
+            self._signatures[manifest.key] = found if is_one else None
+        return self._signatures[manifest.key]
+
+    def _leave_out(self, row: Row, state: str, reason: str | None) -> None:
+        self.not_included.append(_identity(row) | {"state": state, "reason": reason})
+
+    def _add(self, name: str, content: bytes | BinaryIO) -> Iterator[bytes]:
+        stream = io.BytesIO(content) if isinstance(content, bytes) else content
+        info = ZipInfo(name, self._order.at.astimezone(UTC).timetuple()[:6])
+        info.file_size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        digest = hashlib.sha256()
+        with self._zip.open(info, "w") as into:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                into.write(block)
+                yield self._sink.take()
+        self._files.append({"name": name, "size": info.file_size, "sha256": digest.hexdigest()})
+
+    @staticmethod
+    def _spool() -> BinaryIO:
+        return cast("BinaryIO", SpooledTemporaryFile(_IN_MEMORY))
+
+    def _calls(self) -> pa.Table:
+        table = pa.Table.from_pylist([dict(self._shown(row)) for row in self._rows], CALLS_SCHEMA)
+        return table.select(list(_COLUMNS)).add_column(0, "file", pa.array(self._names, pa.string()))
+
+    def listing(self) -> dict[str, Any]:
+        """Return what package.json says, once `blocks` has ended."""
+        return {
+            "format": verify.PACKAGE,
+            "exported_by": self._order.by,
+            "exported_at": self._order.at.astimezone(UTC).isoformat(timespec="seconds"),
+            "why": self._order.why,
+            "asked_for": self._order.asked_for,
+            "tool": f"RingCX Archive {__version__}",
+            "recordings": self.included,
+            "not_included": self.not_included,
+            "files": self._files,
+        }
+
+    def _how_to(self) -> str:
+        lost = number(len(self.not_included), "recording or call", "recordings or calls")
+        lacks = f"{lost} that were asked for are not in it: package.json says which, and why."
+        template = Template(files("pipelines.evidence").joinpath("how_to_verify.txt").read_text("utf-8"))
+        return template.substitute(
+            exported_at=f"{self._order.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",
+            exported_by=self._order.by,
+            why=self._order.why,
+            recordings=number(len(self.included), "recording"),
+            not_included=lacks if self.not_included else "Nothing that was asked for is missing.",
+            by_hand=_by_hand(*self._signed) if self._signed else "There is no signature in this package.",
+        )
+
+
+def _by_hand(proof: str, signature: Mapping[str, Any]) -> str:
+    """Return how one signature is verified without Python."""
+    lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
+    key = f"keys/{signature['key_id']}.pem"
+    return f"""Is the seal signed with the archive's key? Here for {proof};
+"statement" and "signature" of each other proof are verified in the same way:
+
+    printf '%s\\n' {lines} > /tmp/statement
+    echo '{signature["signature"]}' | openssl base64 -d -A > /tmp/signature
+    openssl pkeyutl -verify -pubin -inkey {key} -rawin -in /tmp/statement -sigfile /tmp/signature
+
+This needs OpenSSL 3.0 or later, and must print "Signature Verified Successfully". The last line of the statement
+is "merkle_root" in the proof. The fingerprint of the public key:
+
+    openssl pkey -pubin -in {key} -outform DER | sha256sum"""
+
+
+def _in_time(row: Row) -> tuple[str, str, str]:
+    return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
+
+
+def _identity(row: Row) -> dict[str, str]:
+    return {name: str(row[name] or "") for name in ("recording_id", "account_id", "uii", "date")}
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    # Half of a surrogate pair, as a hostile source may send it, stays readable as JSON writes it.
+    return f"{json.dumps(document, indent=1)}\n".encode()
+
+
+class _Sink(io.RawIOBase):
+    """Where ZipFile writes, and cannot seek. What it wrote is taken away block by block."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - bytes
+        self._written += data
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = bytes(self._written)
+        self._written.clear()
+        return taken

@@ -1,0 +1,423 @@
+"""Verify an evidence package of RingCX Archive, as a ZIP or unpacked.
+
+    python3 verify.py                          the folder in which this file is
+    python3 verify.py package.zip              a package that is not unpacked
+    python3 verify.py --key archive.pem ...    with the archive's public key, which somebody gave you by another way
+
+It needs Python 3.9 or later and nothing else: no network, no package. It reads, and changes nothing. Exit code 0: every
+recording is proved; 1: something is not as it was sealed, or a recording that was asked for is altered; 2: there is no
+such file; 3: nothing is wrong, but no signature that was checked vouches for some recording.
+
+What is proved: each recording is, byte for byte, the one that its entry names; the entry was sealed in its manifest,
+since hashes lead from it to the manifest's Merkle root (RFC 6962); and the holder of the private key signed that root
+(Ed25519, RFC 8032). calls.csv and package.json are what the person who exported says: nothing seals them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+PACKAGE = "ringcx-archive/package/1"
+PROOF = "ringcx-archive/proof/1"
+SIGNED = "ringcx-archive/manifest-signature/2"
+SIGNED_WITHOUT_ROOT = "ringcx-archive/manifest-signature/1"
+LAST = "package.json"  # it is written last, and lists the others
+_OTHERS = ("calls.csv", "verify.py", "HOW-TO-VERIFY.txt", "SHA256SUMS")
+_NAME = re.compile(r"(recordings|proofs|keys)/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_BLOCK = 1 << 20
+_LARGEST_JSON = 1 << 28
+_SHOWN = 100
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError,
+    MemoryError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+
+
+class Wrong(Exception):  # noqa: N818 - its name says what happened
+    """Something is not as it should be; the text is one sentence."""
+
+
+class Report:
+    """What was found. `problems` and `notes` are sentences; `proved` and `unsigned` count recordings."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.proved = 0
+        self.unsigned = 0
+        self.altered = 0
+        self.keys: set[str] = set()
+
+    @property
+    def exit_code(self) -> int:
+        """As the first lines of this file say."""
+        return 1 if self.problems or self.altered else 0 if self.proved and not self.unsigned else 3
+
+    def lines(self) -> list[str]:
+        """Return everything as lines of text; the last one is the result."""
+        count = self.proved + self.unsigned
+        said = [_printable(note) for note in self.notes]
+        said += [f"WRONG: {_printable(problem)}" for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            said.append(f"WRONG: and {len(self.problems) - _SHOWN} more.")
+        said += [f"Signed with the key whose fingerprint (SHA-256) is {key}." for key in sorted(self.keys)]
+        if self.problems:
+            said.append("This package is NOT as it was exported: do not rely on it.")
+        elif not count:
+            said.append("There is no recording in this package.")
+        elif self.unsigned:
+            said.append(
+                f"{self.unsigned} of {count} recordings agree with their proofs, but no signature that was checked "
+                "vouches for these proofs: compare the manifests' SHA-256 with the archive's certificate."
+            )
+        else:
+            said.append(f"Proved: {count} of {count} recordings are, byte for byte, as they were sealed and signed.")
+        if self.altered:
+            said.append(
+                f"NOT whole: {self.altered} that were asked for are altered in the archive, and not in this package."
+            )
+        return said
+
+
+def verify(path: Path, trusted: dict[str, bytes] | None = None) -> Report:
+    """Verify a package, a ZIP or a folder.
+
+    Args:
+        path: where it is.
+        trusted: the archive's public keys by their id, as `read_keys` returns them; without them those in the package
+            are taken, and their fingerprints must be compared by a person.
+    """
+    report = Report()
+    try:
+        with ExitStack() as stack:
+            if path.is_dir():
+                files = _Files.of_folder(path)
+            else:
+                files = _Files.of_zip(stack.enter_context(zipfile.ZipFile(path)), path.stat().st_size)
+            _verify(files, trusted, report)
+    except Wrong as error:
+        report.problems.append(str(error))
+    except _UNREADABLE as error:
+        report.problems.append(
+            f"The package cannot be read: it is damaged, cut off or no package ({type(error).__name__})."
+        )
+    return report
+
+
+def read_keys(pem: str) -> dict[str, bytes]:
+    """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER.
+
+    Raises:
+        Wrong: something in it is no such key.
+    """
+    keys = {}
+    for block in re.findall("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", pem, re.DOTALL):
+        der = base64.b64decode("".join(block.split()))
+        if len(der) != 44 or not der.startswith(bytes.fromhex("302a300506032b6570032100")):
+            raise Wrong("A public key is not an Ed25519 key in PEM.")
+        keys[hashlib.sha256(der).hexdigest()] = der[12:]
+    if not keys:
+        raise Wrong("A file of keys holds no Ed25519 public key in PEM.")
+    return keys
+
+
+class _Files:
+    """The files of a package by name: their sizes, and their bytes."""
+
+    def __init__(self, read: Callable[[str], IO[bytes]]) -> None:
+        self.sizes: dict[str, int] = {}
+        self._read = read
+        self._hashes: dict[str, str] = {}
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> _Files:
+        files = cls(lambda name: (folder / name).open("rb"))
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                raise Wrong(f"{_shown(name)} is a link, and no file of a package.")
+            if not path.is_dir():
+                files.sizes[name] = path.stat().st_size
+        return files
+
+    @classmethod
+    def of_zip(cls, package: zipfile.ZipFile, size: int) -> _Files:
+        files = cls(package.open)
+        for info in package.infolist():
+            if info.filename in files.sizes:
+                raise Wrong(f"{_shown(info.filename)} is in the package twice.")
+            files.sizes[info.filename] = info.file_size
+        if sum(files.sizes.values()) > size:
+            raise Wrong(
+                "The files in the package claim to be larger than the package, as in a ZIP bomb: a package is never "
+                "compressed. If somebody packed it again, unpack it and verify the folder."
+            )
+        return files
+
+    def sha256(self, name: str) -> str:
+        if name not in self._hashes:
+            digest = hashlib.sha256()
+            with self._read(name) as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+            self._hashes[name] = digest.hexdigest()
+        return self._hashes[name]
+
+    def text(self, name: str) -> str:
+        with self._read(name) as file:
+            body = file.read(_LARGEST_JSON + 1)
+        if len(body) > _LARGEST_JSON:
+            raise Wrong(f"{name} is larger than such a file can be.")
+        return str(body, "utf-8")
+
+    def json(self, name: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
+        def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+            found = dict(pairs)
+            if len(found) < len(pairs):
+                raise Wrong(f"{name} says something twice.")
+            return found
+
+        return json.loads(self.text(name), object_pairs_hook=once)
+
+
+def _verify(files: _Files, trusted: dict[str, bytes] | None, report: Report) -> None:
+    if LAST not in files.sizes:
+        raise Wrong(f"There is no {LAST}, which is written last: this is no whole package.")
+    listing = files.json(LAST)
+    if listing["format"] != PACKAGE:
+        raise Wrong(f"{LAST} is not of the format {PACKAGE}: use the verify.py of its own version.")
+    report.notes.append(f"Exported by {listing['exported_by']} at {listing['exported_at']}: {listing['why']}")
+    listed = {file["name"]: (file["size"], file["sha256"]) for file in listing["files"]}
+    if len(listed) < len(listing["files"]):
+        raise Wrong(f"{LAST} lists a file twice.")
+    for name in sorted({*listed, *files.sizes} - {LAST}):
+        if not (_NAME.fullmatch(name) or name in _OTHERS):
+            report.problems.append(f"{_shown(name)} is not a name that a file of a package has.")
+        elif name not in listed:
+            report.problems.append(f"{name} is not listed in {LAST}: it was added.")
+        elif name not in files.sizes:
+            report.problems.append(f"{name} is listed in {LAST} and missing.")
+        elif (files.sizes[name], files.sha256(name)) != listed[name]:
+            report.problems.append(f"{name} is not as it was exported: its bytes were altered.")
+    if report.problems:
+        return
+    _verify_recordings(files, listing["recordings"], trusted, report)
+    for lost in listing["not_included"]:
+        report.altered += lost["state"] == "altered"
+        said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
+        report.notes.append(f"Not in it: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
+
+
+def _verify_recordings(
+    files: _Files, recordings: list[dict[str, str]], trusted: dict[str, bytes] | None, report: Report
+) -> None:
+    keys = trusted or {}
+    for name in sorted(files.sizes) if trusted is None else ():
+        if name.startswith("keys/"):
+            keys.update(read_keys(files.text(name)))
+    used = [name for recording in recordings for name in (recording["file"], recording["proof"])]
+    there = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
+    if sorted(used) != sorted(there):
+        raise Wrong(f"{LAST} does not name one proof for each recording.")
+    checked: dict[tuple[str, ...], bool] = {}
+    for recording in recordings:
+        name = recording["file"]
+        try:
+            proof = files.json(recording["proof"])
+            _check_entry(files, recording, proof)
+            signature = proof["signature"]
+            if not _is_signed(proof, checked, keys, is_trusted=trusted is not None):
+                report.unsigned += 1
+                report.notes.append(f"{name}: {_why_unsigned(signature)}")
+            else:
+                report.proved += 1
+                report.keys.add(signature["key_id"])
+        except Wrong as error:
+            report.problems.append(f"{name}: {error}")
+        except _UNREADABLE:
+            report.problems.append(f"{name}: its proof {recording['proof']} is not one that an archive writes.")
+
+
+def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]) -> None:
+    entry, manifest = proof["entry"], proof["manifest"]
+    if (proof["format"], proof["recording"], entry["recording_id"]) != (
+        PROOF, recording["file"], recording["recording_id"],
+    ):  # fmt: skip
+        raise Wrong("its proof is about another recording.")
+    if (entry["size"], entry["sha256"]) != (files.sizes[recording["file"]], files.sha256(recording["file"])):
+        raise Wrong("its bytes are not those that were sealed.")
+    root = root_of(canonical(entry), proof["leaf_index"], proof["tree_size"], proof["path"])
+    if root != proof["merkle_root"]:
+        raise Wrong("its entry does not lead to the Merkle root of the manifest: the proof was altered.")
+    if not all(_HASH.fullmatch(text) for text in (root, manifest["sha256"])):
+        raise Wrong("its proof names a hash that is none.")
+
+
+def _is_signed(
+    proof: dict[str, Any],
+    checked: dict[tuple[str, ...], bool],
+    keys: dict[str, bytes],
+    *,
+    is_trusted: bool,
+) -> bool:
+    """Return whether a known key signed the root of a proof; raise Wrong where its signature is not good."""
+    signature, manifest = proof["signature"], proof["manifest"]
+    if signature is None:
+        return False
+    has_root = signature["format"] == SIGNED
+    lines = [SIGNED if has_root else SIGNED_WITHOUT_ROOT, manifest["key"], manifest["sha256"]]
+    lines += [proof["merkle_root"]] if has_root else []
+    if signature["statement"] != "".join(f"{line}\n" for line in lines):
+        raise Wrong("what was signed is not its manifest and Merkle root.")
+    key_id = signature["key_id"]
+    if key_id not in keys:
+        if is_trusted:
+            raise Wrong(f"it is signed with another key than the one that was given: {_shown(key_id)}.")
+        return False
+    known = (signature["statement"], signature["signature"], key_id)
+    if known not in checked:
+        signed = base64.b64decode(signature["signature"], validate=True)
+        checked[known] = is_signature(keys[key_id], signature["statement"].encode(), signed)
+    if not checked[known]:
+        raise Wrong("the signature of its manifest is not good.")
+    return bool(has_root)
+
+
+def _why_unsigned(signature: dict[str, str] | None) -> str:
+    if signature is None:
+        return "its manifest is not signed."
+    if signature["format"] == SIGNED_WITHOUT_ROOT:
+        return "the signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
+    return "its signature was not checked: the public key is not in the package. Give it with --key."
+
+
+def canonical(entry: dict[str, object]) -> bytes:
+    """Return an entry as its manifest has it: keys sorted, no blanks, UTF-8."""
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def root_of(leaf: bytes, index: int, size: int, path: list[str]) -> str:
+    """Return the root, in hex, to which a path leads from the leaf of that index (from 0) in a tree of that size.
+
+    RFC 9162, section 2.1.3.2.
+    """
+    if not 0 <= index < size:
+        raise Wrong("its place is not in the Merkle tree.")
+    at, last = index, size - 1
+    found = hashlib.sha256(b"\x00" + leaf).digest()
+    for text in path:
+        sibling = bytes.fromhex(text)
+        if last == 0 or len(sibling) != 32:
+            raise Wrong("its path through the Merkle tree has the wrong length.")
+        if at & 1 or at == last:
+            found = hashlib.sha256(b"\x01" + sibling + found).digest()
+            while at and not at & 1:
+                at, last = at >> 1, last >> 1
+        else:
+            found = hashlib.sha256(b"\x01" + found + sibling).digest()
+        at, last = at >> 1, last >> 1
+    if last:
+        raise Wrong("its path through the Merkle tree has the wrong length.")
+    return found.hex()
+
+
+# Ed25519, RFC 8032: points of the curve are (X, Y, Z, T) with x = X/Z, y = Y/Z and x * y = T/Z. Nothing here is secret.
+
+_P = 2**255 - 19
+_ORDER = 2**252 + 27742317777372353535851937790883648493
+_D = -121665 * pow(121666, -1, _P) % _P
+_ROOT = pow(2, (_P - 1) // 4, _P)
+_NEUTRAL = (0, 1, 1, 0)
+_Point = tuple[int, int, int, int]
+
+
+def is_signature(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Return whether an Ed25519 signature (64 bytes) of a message was made with a key (32 bytes)."""
+    key, scalar = _decompressed(public), int.from_bytes(signature[32:], "little")
+    if key is None or len(signature) != 64 or scalar >= _ORDER:
+        return False
+    digest = hashlib.sha512(signature[:32] + public + message).digest()
+    challenge = int.from_bytes(digest, "little") % _ORDER
+    minus = (_P - key[0], key[1], key[2], _P - key[3])
+    x, y, z, _ = _sum(_times(scalar, _BASE), _times(challenge, minus))
+    x, y = x * pow(z, -1, _P) % _P, y * pow(z, -1, _P) % _P
+    return (y | (x & 1) << 255).to_bytes(32, "little") == signature[:32]
+
+
+def _sum(one: _Point, other: _Point) -> _Point:
+    a = (one[1] - one[0]) * (other[1] - other[0]) % _P
+    b = (one[1] + one[0]) * (other[1] + other[0]) % _P
+    c, d = 2 * one[3] * other[3] * _D % _P, 2 * one[2] * other[2] % _P
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return (e * f % _P, g * h % _P, f * g % _P, e * h % _P)
+
+
+def _times(count: int, point: _Point) -> _Point:
+    result = _NEUTRAL
+    while count:
+        if count & 1:
+            result = _sum(result, point)
+        point, count = _sum(point, point), count >> 1
+    return result
+
+
+def _decompressed(encoded: bytes) -> _Point | None:
+    y = int.from_bytes(encoded, "little")
+    sign, y = y >> 255, y & (1 << 255) - 1
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    if x * x % _P != square:
+        x = x * _ROOT % _P
+    if len(encoded) != 32 or y >= _P or x * x % _P != square or (x == 0 and sign):
+        return None
+    x = x if x & 1 == sign else _P - x
+    return (x, y, 1, x * y % _P)
+
+
+_BASE = _decompressed((4 * pow(5, -1, _P) % _P).to_bytes(32, "little")) or _NEUTRAL
+
+
+def _shown(name: object) -> str:
+    return ascii(name)[:120]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Verify what the command line names; return the exit code."""
+    parser = argparse.ArgumentParser(description="Verify an evidence package of RingCX Archive.")
+    parser.add_argument("package", nargs="?", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--key", type=Path, help="the archive's public key (PEM), from elsewhere than this package")
+    given = parser.parse_args(arguments)
+    try:
+        trusted = read_keys(given.key.read_text("ascii")) if given.key else None
+        given.package.stat()
+    except (OSError, ValueError) as error:
+        parser.error(f"a file cannot be read: {error}")
+    except Wrong as error:
+        parser.error(str(error))
+    report = verify(given.package, trusted)
+    sys.stdout.write("".join(f"{line}\n" for line in report.lines()))
+    if trusted is None and report.keys:
+        sys.stdout.write("Compare the fingerprint with the one that the archive's owner gave you by another way.\n")
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

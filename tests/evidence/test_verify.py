@@ -1,0 +1,312 @@
+"""What verifies a package, against packages that somebody has altered or made."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
+from pipelines.evidence.verify import Wrong, canonical, is_signature, main, read_keys, root_of, verify
+from tests.evidence.conftest import Exported
+
+Files = dict[str, bytes]
+Write = Callable[..., Path]
+
+# RFC 8032, section 7.1: public key, message, and the two halves of the signature.
+VECTORS = {
+    "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a": (
+        "",
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155",
+        "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+    ),
+    "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c": (
+        "72",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da",
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+    ),
+    "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025": (
+        "af82",
+        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac",
+        "18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+    ),
+}
+
+
+@pytest.mark.parametrize("public", VECTORS)
+def test_the_signatures_of_the_standard_are_good_and_any_other_is_not(public: str) -> None:
+    message, *halves = VECTORS[public]
+    key, text, signed = (bytes.fromhex(part) for part in (public, message, "".join(halves)))
+    assert is_signature(key, text, signed)
+    assert not is_signature(key, text + b"x", signed)
+    order = 2**252 + 27742317777372353535851937790883648493
+    larger = (int.from_bytes(signed[32:], "little") + order).to_bytes(32, "little")
+    assert not is_signature(key, text, signed[:32] + larger), "a signature has one form"
+    for wrong in (b"", signed[:63], signed + b"\0", bytes(64)):
+        assert not is_signature(key, text, wrong)
+    for wrong in (b"", b"\xff" * 32, bytes(31) + b"\x80", (2).to_bytes(32, "little")):
+        assert not is_signature(wrong, text, signed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200), st.integers(0, 511))
+def test_a_signature_is_good_when_openssls_own_is_and_not_with_any_bit_changed(
+    seed: bytes, message: bytes, bit: int
+) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    public, signed = key.public_key().public_bytes_raw(), bytearray(key.sign(message))
+    assert is_signature(public, message, bytes(signed))
+    signed[bit // 8] ^= 1 << bit % 8
+    assert not is_signature(public, message, bytes(signed))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 70), st.data())
+def test_every_path_of_a_tree_proves_its_leaf_and_no_other(size: int, data: Any) -> None:
+    leaves = [b"leaf %d" % place for place in range(size)]
+    tree = MerkleTree(map(leaf_hash, leaves))
+    for index, leaf in enumerate(leaves):
+        assert root_of(leaf, index, size, tree.path(index)) == tree.root
+    index = data.draw(st.integers(0, size - 1))
+    path = tree.path(index)
+
+    def is_refused(leaf: bytes, index: int, size: int, path: list[str]) -> bool:
+        try:
+            return root_of(leaf, index, size, path) != tree.root
+        except Wrong:
+            return True
+
+    assert is_refused(leaves[index] + b"x", index, size, path)
+    other = data.draw(st.integers(-1, size + 1).filter(lambda place: place != index))
+    assert is_refused(leaves[index], other, size, path)
+    assert is_refused(leaves[index], index, size, [*path, "00" * 32])
+    if path:
+        place = data.draw(st.integers(0, len(path) - 1))
+        assert is_refused(leaves[index], index, size, path[:place] + path[place + 1 :])
+        altered = hashlib.sha256(bytes.fromhex(path[place])).hexdigest()
+        assert is_refused(leaves[index], index, size, [*path[:place], altered, *path[place + 1 :]])
+
+
+def test_a_node_of_the_tree_is_no_leaf() -> None:
+    tree = MerkleTree(map(leaf_hash, (b"a", b"b", b"c", b"d")))
+    node = b"".join(map(leaf_hash, (b"a", b"b")))
+    assert root_of(node, 0, 2, tree.path(0)[1:]) != tree.root
+    assert MerkleTree([]).root == hashlib.sha256(b"").hexdigest()
+
+
+def listed(files: Files, **changed: Any) -> Files:
+    """Return files with a package.json that lists them as they are now."""
+    listing = json.loads(files["package.json"])
+    others = {name: body for name, body in files.items() if name != "package.json"}
+    listing["files"] = [
+        {"name": name, "size": len(body), "sha256": hashlib.sha256(body).hexdigest()} for name, body in others.items()
+    ]
+    return others | {"package.json": json.dumps(listing | changed).encode()}
+
+
+def names(files: Files, folder: str) -> list[str]:
+    return sorted(name for name in files if name.startswith(folder))
+
+
+def edited(files: Files, change: Callable[[Any], None], place: int = 0) -> Files:
+    """Return files with an altered proof, listed as it is then."""
+    name = names(files, "proofs/")[place]
+    proof = json.loads(files[name])
+    change(proof)
+    return listed(files | {name: json.dumps(proof).encode()})
+
+
+def altered_audio(files: Files) -> Files:
+    name = names(files, "recordings/")[0]
+    return files | {name: files[name][:-1] + b"\x55"}
+
+
+def swapped_proofs(files: Files) -> Files:
+    one, other = names(files, "proofs/")
+    return listed(files | {one: files[other], other: files[one]})
+
+
+def swapped_recordings(files: Files) -> Files:
+    listing = json.loads(files["package.json"])["recordings"]
+    listing[0]["file"], listing[1]["file"] = listing[1]["file"], listing[0]["file"]
+    return listed(files, recordings=listing)
+
+
+def other_key(files: Files) -> Files:
+    """Sign everything with another key, which takes the place of the archive's."""
+    key = Ed25519PrivateKey.generate()
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (key_id,) = read_keys(pem.decode())
+    files = {name: body for name, body in files.items() if not name.startswith("keys/")} | {f"keys/{key_id}.pem": pem}
+
+    def sign(proof: Any) -> None:
+        signed = base64.b64encode(key.sign(proof["signature"]["statement"].encode())).decode()
+        proof["signature"] |= {"key_id": key_id, "signature": signed}
+
+    return edited(edited(files, sign), sign, 1)
+
+
+def forged_root(proof: Any) -> None:
+    """Let an altered entry lead to a root of its own."""
+    proof["entry"]["uii"] = "4711"
+    proof["merkle_root"] = root_of(canonical(proof["entry"]), proof["leaf_index"], proof["tree_size"], proof["path"])
+
+
+def restated(proof: Any) -> None:
+    """Name the forged root in the statement too, which the signature does not sign then."""
+    forged_root(proof)
+    lines = proof["signature"]["statement"].splitlines()
+    proof["signature"]["statement"] = "".join(f"{line}\n" for line in [*lines[:3], proof["merkle_root"]])
+
+
+def proof_with(change: Callable[[Any], None]) -> Callable[[Files], Files]:
+    return lambda files: edited(files, change)
+
+
+def with_file(name: str, body: bytes = b"x") -> Callable[[Files], Files]:
+    return lambda files: listed(files | {name: body})
+
+
+def without(start: str) -> Callable[[Files], Files]:
+    return lambda files: {name: body for name, body in files.items() if not name.startswith(start)}
+
+
+NO_NAME = "is not a name that a file of a package has"
+NO_PROOF = "is not one that an archive writes"
+NO_ROOT = "does not lead to the Merkle root"
+CASES: list[tuple[Callable[[Files], Files], str]] = [
+    (without("package.json"), "There is no package.json"),
+    (altered_audio, "its bytes were altered"),
+    (lambda files: listed(altered_audio(files)), "its bytes are not those that were sealed"),
+    (without("keys/"), "is listed in package.json and missing"),
+    (lambda files: files | {"recordings/x.WAV": b"RIFF"}, "it was added"),
+    (with_file("recordings/x.WAV"), "one proof for each recording"),
+    (with_file("../outside"), NO_NAME),
+    (with_file("recordings/../../x"), NO_NAME),
+    (with_file("/etc/passwd"), NO_NAME),
+    (with_file("recordings/\u202evaw.exe"), NO_NAME),
+    (swapped_proofs, "its proof is about another recording"),
+    (swapped_recordings, "its proof is about another recording"),
+    (proof_with(forged_root), "what was signed is not its manifest and Merkle root"),
+    (proof_with(restated), "the signature of its manifest is not good"),
+    (proof_with(lambda proof: proof["entry"].update(started_at=None)), NO_ROOT),
+    (proof_with(lambda proof: proof.update(leaf_index=8)), NO_ROOT),
+    (proof_with(lambda proof: proof["path"].pop()), "has the wrong length"),
+    (proof_with(lambda proof: proof.update(tree_size=2)), "its place is not in the Merkle tree"),
+    (proof_with(lambda proof: proof.update(path=7)), NO_PROOF),
+    (proof_with(lambda proof: proof["signature"].update(signature="?")), NO_PROOF),
+    (proof_with(lambda proof: proof["manifest"].update(sha256="0" * 64)), "what was signed is not its manifest"),
+    (lambda files: listed(files | {names(files, "keys/")[0]: b"no key"}), "holds no Ed25519 public key"),
+    (lambda files: listed(files | {names(files, "proofs/")[0]: b'{"format":1,"format":2}'}), "says something twice"),
+    (lambda files: listed(files | {names(files, "proofs/")[0]: b"[" * 100_000}), NO_PROOF),
+    (lambda files: files | {"package.json": b"{}"}, "damaged, cut off or no package"),
+    (lambda files: listed(files, format="ringcx-archive/package/9"), "use the verify.py of its own version"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), CASES)
+def test_what_was_altered_is_named_in_a_sentence(
+    package: Exported, repacked: Write, tmp_path: Path, change: Callable[[Files], Files], sentence: str
+) -> None:
+    files = change(package.files)
+    paths = [repacked(files)]
+    if not any(".." in name or name.startswith("/") for name in files):  # which no folder can have
+        paths.append(tmp_path / "unpacked")
+        for name, body in files.items():
+            (paths[-1] / name).parent.mkdir(parents=True, exist_ok=True)
+            (paths[-1] / name).write_bytes(body)
+    for path in paths:
+        report = verify(path)
+        assert report.exit_code == 1
+        assert sentence in " ".join(report.problems)
+        assert "NOT as it was exported" in report.lines()[-1]
+
+
+def test_a_package_of_another_key_is_named_by_whoever_has_the_right_one(
+    package: Exported, repacked: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own,) = names(package.files, "keys/")
+    (tmp_path / "own.pem").write_bytes(package.files[own])
+    path = repacked(other_key(package.files))
+    assert main([str(path)]) == 0, "by itself it is consistent"
+    said = capsys.readouterr().out
+    assert own[5:-4] not in said
+    assert "Compare the fingerprint" in said
+    assert main([str(path), "--key", str(tmp_path / "own.pem")]) == 1
+    assert "it is signed with another key than the one that was given" in capsys.readouterr().out
+    assert main([str(package.save(tmp_path / "true.zip")), "--key", str(tmp_path / "own.pem")]) == 0
+
+
+def test_a_package_without_its_key_is_not_called_proved(package: Exported, repacked: Write) -> None:
+    files = listed({name: body for name, body in package.files.items() if not name.startswith("keys/")})
+    report = verify(repacked(files))
+    assert (report.exit_code, report.proved, report.unsigned) == (3, 0, 2)
+    assert "Give it with --key" in " ".join(report.notes)
+
+
+def test_a_bomb_and_a_package_packed_again_are_refused_unread(package: Exported, repacked: Write) -> None:
+    for files in (package.files, {"package.json": bytes(200 << 20)}):
+        (problem,) = verify(repacked(files, zipfile.ZIP_DEFLATED)).problems
+        assert "claim to be larger than the package" in problem
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_that_is_there_twice_is_named(package: Exported, tmp_path: Path) -> None:
+    path = package.save(tmp_path / "package.zip")
+    with zipfile.ZipFile(path, "a") as into:
+        into.writestr("calls.csv", "other")
+    assert "'calls.csv' is in the package twice." in verify(path).problems
+
+
+def test_a_link_in_a_folder_is_not_followed(package: Exported, tmp_path: Path) -> None:
+    folder = package.unpack(tmp_path / "package")
+    (folder / "calls.csv").unlink()
+    (folder / "calls.csv").symlink_to("/etc/hostname")
+    assert "'calls.csv' is a link, and no file of a package." in verify(folder).problems
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damage_to_a_package_passes_or_ends_in_anything_but_sentences(
+    package: Exported, tmp_path: Path, data: Any
+) -> None:
+    body = bytearray(package.body)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body) - 1))
+        kind = data.draw(st.sampled_from(["byte", "cut", "add"]))
+        if kind == "byte":
+            body[place] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            del body[place : place + data.draw(st.integers(1, 5000))]
+        else:
+            body[place:place] = data.draw(st.binary(min_size=1, max_size=50))
+        if not body:
+            break
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(body)
+    report = verify(path)
+    if report.exit_code != 1:
+        # What differs is nothing that anybody unpacks: all files are as they were.
+        with zipfile.ZipFile(io.BytesIO(body)) as opened:
+            assert {name: opened.read(name) for name in opened.namelist()} == package.files
+
+
+@pytest.mark.parametrize("arguments", [["there-is-none.zip"], ["--key", "/etc/hostname"], ["--key", "there-is-none"]])
+def test_a_mistake_on_the_command_line_ends_with_a_sentence_and_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
