@@ -1,5 +1,6 @@
 """The End Call Events that a receiver stored: rows of their date, minutes before any report has them."""
 
+from collections import Counter
 from datetime import date
 
 from dagster import AssetExecutionContext, MaterializeResult, asset
@@ -9,7 +10,7 @@ from pipelines.ledger.schema import ROW_SCHEMA
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
 from pipelines.settings import SettingsError
-from pipelines.steps.pull.events import EventsTaken, take_events
+from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 
 
@@ -40,43 +41,33 @@ def end_call_events(
             now=environment.clock(),
             run_id=context.run.run_id,
         )
-    _warn(context, found)
-    of_others = {"of other accounts": found.foreign, "damaged": found.damaged}
-    what = counted({"new": found.new, "changed": found.changed, "known": found.known, **of_others}, "nothing new")
+    counts = found.counts
+    _warn(context, counts)
+    names = {"new": "events_new", "changed": "events_changed", "known": "events_known"}
+    names |= {"of other accounts": "events_of_other_accounts", "damaged": "damaged_lines"}
+    what = counted({says: counts[name] for says, name in names.items()}, "nothing new")
     return MaterializeResult(
         metadata={
-            "summary": f"{number(found.read, 'event')} read for {context.partition_key} from "
-            f"{number(found.files, 'file')}; {what}. Only the reports show whether an event is missing.",
-            "events_read": found.read,
-            "events_with_link": found.with_link,
-            "events_new": found.new,
-            **without_zeros(
-                {
-                    "events_changed": found.changed,
-                    "events_known": found.known,
-                    "events_of_other_accounts": found.foreign,
-                    "start_disagrees": found.start_disagrees,
-                    "malformed_requests": found.malformed,
-                    "damaged_lines": found.damaged,
-                    "files_read": found.files,
-                }
-            ),
-            "by_account": table(("account", "new"), sorted(found.account.items())),
+            "summary": f"{number(counts['events_read'], 'event')} read for {context.partition_key} from "
+            f"{number(counts['files_read'], 'file')}; {what}. Only the reports show whether an event is missing.",
+            **{name: counts[name] for name in ("events_read", "events_with_link", "events_new")},
+            **without_zeros(counts),
+            "by_account": table(("account", "new"), sorted(found.new.items())),
         }
     )
 
 
-def _warn(context: AssetExecutionContext, found: EventsTaken) -> None:
-    if found.start_disagrees:
+def _warn(context: AssetExecutionContext, counts: Counter[str]) -> None:
+    if counts["start_disagrees"]:
         context.log.warning(
             "%d of %d events have a call_start that their UII contradicts: EVENTS_TIMEZONE names another zone than the "
             "source writes; the UII's time was taken",
-            found.start_disagrees,
-            found.read,
+            counts["start_disagrees"],
+            counts["events_read"],
         )
-    if found.damaged:
+    if counts["damaged_lines"]:
         context.log.warning(
             "%d lines of the stored events are not what was written; the reports name those calls too. Restore the "
             "files from a backup, or look at the disk",
-            found.damaged,
+            counts["damaged_lines"],
         )

@@ -5,7 +5,7 @@ from functools import partial
 
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
-from assets.presentation import counts, not_held, place, share_held, uri
+from assets.presentation import counts_by_state, not_held, place, share_held, uri
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
@@ -47,7 +47,7 @@ def daily_manifest(
     return MaterializeResult(
         metadata={
             "verdict": f"{sealed.verdict.verdict}: {sealed.verdict.sentence}",
-            **counts(sealed.recordings.by_status(), sealed.verdict),
+            **counts_by_state(sealed.recordings.by_status(), sealed.verdict),
             **share_held(sealed.verdict),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,

@@ -70,7 +70,7 @@ def counted(numbers: Mapping[str, int], otherwise: str) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or otherwise
 
 
-def counts(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
+def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
     """Return how many recordings have each state, under constant names so that the UI plots them over dates.
 
     `found` is absent while it is unknown what the date should hold.

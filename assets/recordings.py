@@ -13,7 +13,7 @@ from assets.presentation import (
     calls_page,
     column_schema,
     counted,
-    counts,
+    counts_by_state,
     listing,
     not_held,
     place,
@@ -81,27 +81,16 @@ def recording_links(
             now=environment.clock(),
             run_id=context.run.run_id,
         )
-    recordings, refused = number(found.found, "recording"), sum(found.refused.values())
-    what = counted({"new": found.new, "known": found.known, "with a refused link": refused}, "none so far")
+    counts = found.counts
+    names = {"new": "recordings_new", "known": "recordings_known", "with a refused link": "links_refused"}
+    what = counted({says: counts[name] for says, name in names.items()}, "none so far")
+    recordings = number(counts["recordings_found"], "recording")
     return MaterializeResult(
         metadata={
             "summary": f"The rows of {context.partition_key} link to {recordings}; {what}.",
-            "dagster/partition_row_count": found.found,
-            "recordings_found": found.found,
-            "recordings_new": found.new,
-            **without_zeros(
-                {
-                    "recordings_known": found.known,
-                    "links_in_rows": found.links,
-                    "mono": found.by_layout.get("mono", 0),
-                    "stereo": found.by_layout.get("stereo", 0),
-                    "links_changed": found.relinked,
-                    "links_refused": refused,
-                    "of_both_sources": found.joined,
-                    "ambiguous": len(found.ambiguous),
-                    "held_twice": found.held_twice,
-                }
-            ),
+            "dagster/partition_row_count": counts["recordings_found"],
+            **{name: counts[name] for name in ("recordings_found", "recordings_new")},
+            **without_zeros(counts),
             **({"refused": table(("reason", "links"), sorted(found.refused.items()))} if found.refused else {}),
             **({"named_by_several_calls": _ids(found.shared)} if found.shared else {}),
             **({"ambiguous_sample": _ids(found.ambiguous)} if found.ambiguous else {}),
@@ -146,7 +135,7 @@ def recordings(  # noqa: PLR0917 - what it touches
     return MaterializeResult(
         metadata={
             "verdict": f"{verdict.verdict}: {verdict.sentence}",
-            **counts(matched.by_status(), verdict),
+            **counts_by_state(matched.by_status(), verdict),
             "archived_now": result.archived,
             "megabytes_now": round(result.size / 1e6, 3),
             **without_zeros(

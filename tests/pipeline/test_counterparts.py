@@ -124,7 +124,8 @@ def test_where_more_than_one_fits_or_the_agent_is_not_said_both_are_kept_and_it_
     new = {sources.current(1, NOON + timedelta(seconds=3))}
     assert sources.pairs() == Pairs({}, frozenset(old | new))
     found = sources.register()
-    assert (found.found, found.new, found.joined) == (3, 3, 0)
+    counts = found.counts
+    assert (counts["recordings_found"], counts["recordings_new"], counts["of_both_sources"]) == (3, 3, 0)
     assert set(found.ambiguous) == old | new
     states = sources.ledger.states([DAY])
     assert {one.status for one in states.values()} == {Status.pending}
@@ -138,14 +139,15 @@ def test_an_agent_that_is_not_said_leaves_the_match_open(sources: Sources) -> No
 
 def test_whoever_is_known_first_is_the_recording_and_the_other_its_name(sources: Sources, tmp_path: Path) -> None:
     old = sources.legacy(2, NOON)
-    assert sources.register().new == 1
+    assert sources.register().counts["recordings_new"] == 1
     new = sources.current(1, NOON)  # the other source, a day later
-    found = sources.register(now=NOW + timedelta(days=1))
-    assert (found.found, found.new, found.joined, found.known) == (1, 1, 1, 1)
+    counts = sources.register(now=NOW + timedelta(days=1)).counts
+    assert [counts[f"recordings_{name}"] for name in ("found", "new", "known")] == [1, 1, 1]
+    assert counts["of_both_sources"] == 1
     assert sources.ledger.states([DAY]).keys() == {old}
     assert sources.ledger.names([DAY])[new].same_as == old
     assert sources.ledger.pending(DAY)[0].recording_id == old
-    assert sources.register(now=NOW + timedelta(days=2)).joined == 1
+    assert sources.register(now=NOW + timedelta(days=2)).counts["of_both_sources"] == 1
     assert len(history(LedgerParts(LocalFiles(tmp_path / "ledger")), DAY, new)) == 1
 
 

@@ -109,8 +109,8 @@ class TestDates:
     ) -> None:
         for report in START:
             book.add(report, a_row(report, start), GOOD[report])
-        found = book.register(zone=zone)
-        assert found.found == found.new == 6  # both mono reports name the same two
+        counts = book.register(zone=zone).counts
+        assert counts["recordings_found"] == counts["recordings_new"] == 6  # both mono reports name the same two
         odd = [one for one in book.states() if "no-time" in one.recording_id]
         assert {(one.date, one.started_at) for one in odd} == {(DAY, None)}
         assert DAY in linked_days(book.ledger, DAY, ZoneInfo(zone), FIRST)
@@ -131,7 +131,7 @@ class TestDates:
     )
     def test_the_date_in_a_path_is_bounded_too(self, book: Book, path: str, stored: date) -> None:
         book.add(GLOBAL, a_row(GLOBAL, None, recording_url=linked(path)), GOOD[GLOBAL])
-        assert book.register().new == 2
+        assert book.register().counts["recordings_new"] == 2
         assert book.dates()[f"1/{path}"] == stored
 
     @settings(max_examples=60, deadline=None)
@@ -159,10 +159,10 @@ class TestDates:
         sign, minutes = "-+"[offset >= 0], abs(offset)
         text = f"{start.isoformat()}{sign}{minutes // 60:02d}:{minutes % 60:02d}"
         book.add(report, a_row(report, text, uii=uii or "x"), GOOD[report])
-        assert book.register(zone=zone, first=first).new == 2
+        assert book.register(zone=zone, first=first).counts["recordings_new"] == 2
         before = book.dates()
         assert all(min(first, DAY) <= stored <= DAY + timedelta(days=2) for stored in before.values())
-        assert book.register(zone=zone, first=first).new == 0
+        assert book.register(zone=zone, first=first).counts["recordings_new"] == 0
         assert book.dates() == before
 
     @pytest.mark.parametrize("start", ["2026-11-10T12:00:00Z", "2019-06-01T12:00:00Z", "2026-11-16T23:59:00Z"])
@@ -174,7 +174,7 @@ class TestDates:
         book.register(first=moved[0])
         before = book.dates()
         again = book.register(first=moved[1])
-        assert (again.new, again.known) == (0, 1)
+        assert (again.counts["recordings_new"], again.counts["recordings_known"]) == (0, 1)
         assert book.dates() == before
         assert set(before.values()) <= {DAY} | linked_days(book.ledger, DAY, ZoneInfo("UTC"), moved[1])
 
@@ -206,7 +206,7 @@ class TestLinks:
         rows = [a_row(GLOBAL, None, uii=f"u{n}", recording_url=BASE + form.format(n)) for n in range(4)]
         book.add(GLOBAL, *rows)
         found = book.register()
-        assert (found.links, found.found) == (4, 1 if form == "#{}" else 4)
+        assert (found.counts["links_in_rows"], found.counts["recordings_found"]) == (4, 1 if form == "#{}" else 4)
         assert len(found.shared) == (form == "#{}")
 
     @pytest.mark.parametrize(
@@ -221,20 +221,20 @@ class TestLinks:
     def test_one_link_written_in_two_ways_is_one_recording(self, book: Book, one: str, other: str) -> None:
         book.add(GLOBAL, *(a_row(GLOBAL, None, recording_url=BASE + form) for form in (one, other)))
         found = book.register()
-        assert (found.links, found.found, found.shared) == (2, 1, ())
+        assert (found.counts["links_in_rows"], found.counts["recordings_found"], found.shared) == (2, 1, [])
 
     @pytest.mark.parametrize("word", ["null", "NULL", "N/A", "n/a", "-", "--", "none", "None", " ", "", "undefined"])
     def test_a_word_for_nothing_is_no_link(self, book: Book, word: str) -> None:
         for report in (AGENT, GLOBAL, EVENTS):
             book.add(report, a_row(report, None, **{LINK_COLUMN[report]: word}))
         book.add(INTERACTIONS, a_row(INTERACTIONS, None, has_recording=word, interaction_recording_location=word))
-        assert book.register().found == 0
+        assert book.register().counts["recordings_found"] == 0
 
     @pytest.mark.parametrize("between", [" ", ", ", ",", ";", "; ", "|", " | ", "\n", "\r\n", "\t"])
     def test_of_two_links_in_one_cell_both_are_recordings(self, book: Book, between: str) -> None:
         cell = f"{linked('1/a.WAV')}{between}{linked('1/b.WAV')}"
         book.add(GLOBAL, a_row(GLOBAL, None, recording_url=cell))
-        assert book.register().found == 2
+        assert book.register().counts["recordings_found"] == 2
         assert sorted(book.dates()) == ["1/1/a.WAV", "1/1/b.WAV"]
         assert {one.status for one in book.states()} == {Status.pending}
 
@@ -262,7 +262,8 @@ class TestInteractions:
             dialog_duration_ms="90000",
         )
         book.add(INTERACTIONS, row | {"has_recording": flag})
-        assert book.register().by_layout == {"mono": 1} | ({"stereo": 1} if flag == "true" else {})
+        counts = book.register().counts
+        assert (counts["mono"], counts["stereo"]) == (1, flag == "true")
         (mono,) = (one for one in book.states() if one.layout == "mono")
         assert mono.started_at == datetime(2026, 11, 17, 12, tzinfo=UTC)
         assert mono.expected_duration_s == 90
@@ -271,7 +272,7 @@ class TestInteractions:
         link = linked("1/202611/17/call-1.WAV")
         book.add(GLOBAL, a_row(GLOBAL, "2026-11-17T12:00:00Z", recording_url=link))
         book.add(INTERACTIONS, a_row(INTERACTIONS, None, has_recording="false", interaction_recording_location=link))
-        assert book.register().found == 1
+        assert book.register().counts["recordings_found"] == 1
 
     def test_one_leg_whose_uii_has_another_letter_case_in_the_other_source_is_one_recording(self, book: Book) -> None:
         at = "2026-11-17T12:00:00Z"
@@ -280,5 +281,5 @@ class TestInteractions:
         row = a_row(INTERACTIONS, at, uii="2026111707000001Ef01", segment_participant_id="agent7")
         book.add(INTERACTIONS, row)
         found = book.register()
-        assert (found.found, found.joined) == (1, 1)
+        assert (found.counts["recordings_found"], found.counts["of_both_sources"]) == (1, 1)
         assert {one.uii for one in book.states()} <= {"2026111707000001ef01", "2026111707000001Ef01"}

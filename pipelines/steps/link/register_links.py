@@ -6,7 +6,7 @@ Links that must not be requested become `rejected` at once, so that they are exp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -58,24 +58,17 @@ class AllowedLinks:
 
 @dataclass(frozen=True, slots=True)
 class LinksFound:
-    """What a date's rows link to: counts of recordings; `refused`: counts of refused links by reason.
+    """What a date's rows link to: `counts` of recordings; `refused`: counts of refused links by reason.
 
-    `joined`: ids of the date's rows that are another name of a recording. `ambiguous`: recordings that may or may not
-    be one of the other source's; `held_twice`: those archived under both names. `links`: how many links the rows hold;
-    `shared`: ids of recordings that rows of more than one call name.
+    In `counts`, `of_both_sources`: ids of the date's rows that are another name of a recording; `held_twice`: those
+    archived under both names; `links_in_rows` and `links_changed` count links. `ambiguous`: recordings that may or may
+    not be one of the other source's; `shared`: ids of recordings that rows of more than one call name.
     """
 
-    found: int
-    new: int
-    relinked: int
-    known: int
-    refused: Mapping[str, int]
-    by_layout: Mapping[str, int]
-    joined: int
-    ambiguous: tuple[str, ...]
-    held_twice: int
-    links: int
-    shared: tuple[str, ...]
+    counts: Mapping[str, int]
+    refused: Counter[str]
+    ambiguous: Sequence[str]
+    shared: Sequence[str]
 
 
 def register_links(
@@ -103,20 +96,24 @@ def register_links(
         ledger.append_states(join(pairs, after, now=now, run_id=run_id).lines)
         names |= {key: state.same_as for key, state in after.items() if state.same_as is not None}
     layouts = dict(zip(links.column("recording_id"), links.column("layout"), strict=True))
+    by_layout = Counter(layout for key, layout in layouts.items() if key not in names)
     reasons = (states[key].reason for key in added)
-    return LinksFound(
-        found=len({names.get(key, key) for key in layouts}),
-        new=len(added),
-        relinked=len(states) - len(added),
-        known=len(layouts) - len(states),
-        refused=Counter(reason.removeprefix(LINK_REFUSED) for reason in reasons if reason is not None),
-        by_layout=Counter(layout for key, layout in layouts.items() if key not in names),
-        joined=len(names.keys() & layouts.keys()),
-        ambiguous=tuple(sorted(pairs.ambiguous & layouts.keys())),
-        held_twice=joined.held_twice,
-        links=links.table.num_rows,
-        shared=tuple(shared_ids(links)),
-    )
+    refused = Counter(reason.removeprefix(LINK_REFUSED) for reason in reasons if reason is not None)
+    ambiguous = sorted(pairs.ambiguous & layouts.keys())
+    counts = {
+        "recordings_found": len({names.get(key, key) for key in layouts}),
+        "recordings_new": len(added),
+        "recordings_known": len(layouts) - len(states),
+        "links_in_rows": links.table.num_rows,
+        "mono": by_layout["mono"],
+        "stereo": by_layout["stereo"],
+        "links_changed": len(states) - len(added),
+        "links_refused": refused.total(),
+        "of_both_sources": len(names.keys() & layouts.keys()),
+        "ambiguous": len(ambiguous),
+        "held_twice": joined.held_twice,
+    }
+    return LinksFound(counts, refused, ambiguous, shared_ids(links))
 
 
 def rejoin(ledger: Ledger, recordings: RecordingsTable, day: date, *, now: datetime, run_id: str) -> bool:

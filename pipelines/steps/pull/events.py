@@ -6,13 +6,15 @@ read is recorded after its rows, and only saves reading. What a row links to is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
-from itertools import chain
-from typing import Any
+from itertools import chain, groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -33,26 +35,16 @@ _READERS = 8
 _IDENTITY = ("row_key", "row_hash")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventsTaken:
-    """What a run found in the stored events of a date. Counts of events; `account`: new ones by account id.
+class EventsTaken(NamedTuple):
+    """What a run found in the stored events of a date: `new` events by account id, and counts.
 
-    `known`: repeated by the source, or read before. `foreign`: of accounts that are not archived. `start_disagrees`:
-    `call_start` and UII give different times. `damaged`: lines that cannot be read. `malformed`: requests of that UTC
-    day that were no event.
+    `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of those that are not archived.
+    `start_disagrees`: `call_start` and UII give different times. `damaged_lines` cannot be read. `malformed_requests`
+    of that UTC day were no event.
     """
 
-    files: int
-    read: int
-    new: int
-    changed: int
-    known: int
-    foreign: int
-    with_link: int
-    start_disagrees: int
-    damaged: int
-    malformed: int
-    account: Mapping[str, int]
+    new: Counter[str]
+    counts: Counter[str]
 
 
 def take_events(
@@ -74,18 +66,26 @@ def take_events(
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
     events = [_Event.of(record, zone) for read in frames for record in read.records]
-    versions = _Versions(ledger, EVENTS, day)
-    new = changed = with_link = 0
-    by_account: dict[str, int] = {}
     own = [event for event in events if event.account in accounts]
-    for account, rows in [*_rows_by_account(own), *_adopted(ledger, day, accounts)]:
-        kept, its_new, its_changed = versions.add(rows)
-        ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
-        new, changed = new + its_new, changed + its_changed
-        with_link += kept.num_rows - kept["recording_url"].null_count
-        by_account[account] = by_account.get(account, 0) + its_new
-    versions = _Versions(ledger, FOREIGN, day)
     foreign = [event for event in events if event.account not in accounts]
+    counts = Counter(
+        files_read=len(fresh),
+        events_read=len(events),
+        events_of_other_accounts=len(foreign),
+        start_disagrees=sum(event.disagrees for event in events),
+        damaged_lines=sum(read.damaged for read in frames),
+        malformed_requests=sum(len(read.records) for read in _read(stored, stored.files(malformed_folder(day)), {})),
+    )
+    new_by_account = Counter[str]()
+    versions = _Versions(ledger, EVENTS, day)
+    for account, rows in [*_rows_by_account(own), *_adopted(ledger, day, accounts)]:
+        kept, new = versions.add(rows)
+        ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
+        with_link = kept.num_rows - kept["recording_url"].null_count
+        counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
+        new_by_account[account] += new
+    counts["events_known"] = max(0, len(own) - counts["events_new"] - counts["events_changed"])
+    versions = _Versions(ledger, FOREIGN, day)
     for account, rows in _rows_by_account(foreign):
         ledger.append_rows(FOREIGN, day, versions.add(rows)[0], account_id=account, pulled_at=now, run_id=run_id)
     ends = {
@@ -94,19 +94,7 @@ def take_events(
         if read.settled
     }
     ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
-    return EventsTaken(
-        files=len(fresh),
-        read=len(events),
-        new=new,
-        changed=changed,
-        known=max(0, len(own) - new - changed),
-        foreign=len(foreign),
-        with_link=with_link,
-        start_disagrees=sum(event.disagrees for event in events),
-        damaged=sum(read.damaged for read in frames),
-        malformed=sum(len(read.records) for read in _read(stored, stored.files(malformed_folder(day)), {})),
-        account=by_account,
-    )
+    return EventsTaken(new_by_account, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +136,8 @@ def _frames(stored: Events, file: StoredFile, start: int) -> Frames:
 
 
 def _rows_by_account(events: Iterable[_Event]) -> list[tuple[str, pa.Table]]:
-    groups: dict[str, list[_Event]] = {}
-    for event in sorted(events, key=lambda event: event.received_at):
-        groups.setdefault(event.account, []).append(event)
-    return [(account, _rows(account, group)) for account, group in sorted(groups.items())]
+    by_account = sorted(events, key=lambda event: (event.account, event.received_at))
+    return [(account, _rows(account, list(group))) for account, group in groupby(by_account, attrgetter("account"))]
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
@@ -177,15 +163,8 @@ def _adopted(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple
     """Return the rows kept aside for accounts that have been added to RINGCX_ACCOUNT_IDS since."""
     aside = ledger.all_rows(FOREIGN, day)
     own = set(accounts).intersection(aside["account_id"].to_pylist())
-    return [
-        (
-            account,
-            aside.filter(pc.equal(aside["account_id"], pa.scalar(account))).drop_columns(
-                ["account_id", "pulled_at", "run_id"]
-            ),
-        )
-        for account in sorted(own)
-    ]
+    rows = aside.drop_columns(["account_id", "pulled_at", "run_id"])
+    return [(account, rows.filter(pc.equal(aside["account_id"], pa.scalar(account)))) for account in sorted(own)]
 
 
 class _Versions:
@@ -195,8 +174,8 @@ class _Versions:
         self._versions = set(_identities(ledger.all_rows(report, day, columns=list(_IDENTITY))))
         self._keys = {key for key, _ in self._versions}
 
-    def add(self, rows: pa.Table) -> tuple[pa.Table, int, int]:
-        """Add rows. Return those that are not in the ledger, how many of them are new, and how many changed."""
+    def add(self, rows: pa.Table) -> tuple[pa.Table, int]:
+        """Add rows. Return those that are not in the ledger, and how many of them are new and not changed."""
         fresh = []
         for version in _identities(rows):
             fresh.append(version not in self._versions)
@@ -205,7 +184,7 @@ class _Versions:
         keys: list[Any] = kept["row_key"].to_pylist()
         new = len(set(keys) - self._keys)
         self._keys.update(keys)
-        return kept, new, len(keys) - new
+        return kept, new
 
 
 def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:
