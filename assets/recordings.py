@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import AssetExecutionContext, Config, MarkdownMetadataValue, MaterializeResult, asset
 from pydantic import Field
@@ -157,7 +158,7 @@ def recordings(  # noqa: PLR0917 - what it touches
 
 def _event_latency(ledger: Ledger, matched: RecordingsTable, day: date, run_id: str) -> dict[str, float]:
     """Return how long the recordings that the run archived took from their End Call Event; empty if none had one."""
-    archived = matched.held_by(run_id)
+    archived = matched.held.filter(pc.equal(matched.held["run_id"], pa.scalar(run_id)))
     days = {day, *values(pc.unique(archived["found_on"]))}
     at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
     seconds = seconds_to_archive(ledger, days, at)

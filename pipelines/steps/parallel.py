@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from pipelines.ledger.files import LedgerDamaged
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,3 +32,17 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int) ->
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def map_readable(
+    read: Callable[[T], R], items: Iterable[T], *, threads: int = 8
+) -> Iterator[tuple[T, R | LedgerDamaged]]:
+    """Yield the same, with the error of an item whose part of the ledger is damaged: the others are still read."""
+
+    def read_if_whole(item: T) -> R | LedgerDamaged:
+        try:
+            return read(item)
+        except LedgerDamaged as error:
+            return error
+
+    return map_in_order(read_if_whole, items, threads=threads)

@@ -6,10 +6,9 @@ Reads every date, once a day: nothing is remembered from one check to the next, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
 from itertools import pairwise
-from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -26,12 +25,10 @@ from pipelines.settings import PlanSettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
 from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
-from pipelines.steps.parallel import map_in_order
+from pipelines.steps.parallel import map_readable
 from pipelines.steps.pull.coverage import unpulled
 from pipelines.wording import number
 
-_T = TypeVar("_T")
-_READERS = 8
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
 _PULLED_WITHIN = timedelta(hours=12)
 _ONE_DAY = timedelta(days=1)
@@ -80,7 +77,11 @@ def no_overdue_recordings(
         return known.rest.select(columns).append_column("is_accepted", accepted)
 
     tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
-    tables += [table for _, table in _readable(missing_of, ledger.recording_days(), damaged)]
+    for _, read in map_readable(missing_of, ledger.recording_days()):
+        if isinstance(read, LedgerDamaged):
+            damaged.append(str(read))
+        else:
+            tables.append(read)
     missing = pa.concat_tables(tables).to_pandas()
     accepted, missing = missing["is_accepted"].sum(), missing[~missing["is_accepted"]]
     gaps = _never_pulled(ledger, settings, now, damaged)
@@ -139,22 +140,6 @@ def no_overdue_recordings(
     )
 
 
-def _readable(read: Callable[[date], _T], days: Iterable[date], damaged: list[str]) -> Iterator[tuple[date, _T]]:
-    """Yield each date with what `read` returns; a damaged one is added to `damaged`, and the others are still read."""
-
-    def tried(day: date) -> _T | LedgerDamaged:
-        try:
-            return read(day)
-        except LedgerDamaged as error:
-            return error
-
-    for day, made in map_in_order(tried, days, threads=_READERS):
-        if isinstance(made, LedgerDamaged):
-            damaged.append(str(made))
-        else:
-            yield day, made
-
-
 def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged: list[str]) -> list[date]:
     """Return the dates since the first one archived, within the retention, of which no source was pulled whole; those
     whose record of pulls is damaged are added to `damaged`.
@@ -170,7 +155,9 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
         return bool(unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports))
 
     dates = (first + after * _ONE_DAY for after in range((last - first).days + 1))
-    return [day for day, gap in _readable(is_gap, dates, damaged) if gap]
+    read = list(map_readable(is_gap, dates))
+    damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]
+    return [day for day, gap in read if gap is True]
 
 
 def _by_days_left(days_left: pd.Series, settings: PlanSettings) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
@@ -357,7 +358,7 @@ def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime
         at, same, wrong = last
         if abs(now - at) < _COMPARED_FOR and same.equals(held):
             return wrong
-    wrong = _compare_with_bucket(bucket, held, known.held_dates())
+    wrong = _compare_with_bucket(bucket, held, values(pc.unique(known.held["date"])))
     _last_compared.clear()
     _last_compared[bucket, run_id] = now, held, wrong
     return wrong

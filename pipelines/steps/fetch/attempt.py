@@ -195,7 +195,7 @@ class Attempt:
         self, state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()
     ) -> Outcome:
         is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
-        mono_segment = is_segment(state) and state.layout == "stereo" and wav.channels == 1
+        mono_segment = is_segment(state.source, state.link) and state.layout == "stereo" and wav.channels == 1
         odd = {
             AMBIGUOUS: AMBIGUOUS in state.warnings,
             "duration_differs": duration_differs(state.expected_duration_s, wav.duration_s),

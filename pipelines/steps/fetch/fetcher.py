@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.transfer import Stored
+from pipelines.ledger.schema import values
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
@@ -122,7 +123,8 @@ class Fetcher:
     def _attempt_all(self, queue: WorkQueue, pool: ThreadPoolExecutor) -> None:
         """Attempt each recording; only what is in flight is held."""
         if len(queue):
-            self._gave_before = {_log_in(state) for state in queue.recordings.of_each_origin()}
+            held = queue.recordings.held
+            self._gave_before = set(map(_log_in, values(held["source"]), values(held["link"])))
         bucket, items = self.attempt.bucket, iter(queue)
         prefixes = [day_prefix(bucket.prefix, date) for date in queue.dates()]
         existing = frozenset(key for prefix in prefixes for key, _ in bucket.list_keys(prefix))
@@ -156,7 +158,7 @@ class Fetcher:
         Raises:
             FetchFailed: too many outcomes in a row say nothing about their recordings.
         """
-        result, log_in = outcome.result, _log_in(outcome.state)
+        result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
             if not result.adopted:
                 self._given.add(log_in)
@@ -189,7 +191,7 @@ class Fetcher:
         state, now, rules = outcome.state, outcome.at, self.attempt.rules
         if fault.kind in {"unavailable", "not_allowed", "conflict"}:
             return False
-        is_known = _log_in(state) in self._given | self._gave_before
+        is_known = _log_in(state.source, state.link) in self._given | self._gave_before
         if fault.kind == "refused":
             is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
             return not (is_known and is_old(state, now) and rules.is_patient(state, now))
@@ -241,7 +243,7 @@ def _what_to_check(state: RecordingState, fault: Fault) -> str:
     if fault.reason == FIREWALL:
         return "a firewall in front of the source refuses our requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
     if fault.kind == "refused":
-        return _check_log_in(is_segment(state))
+        return _check_log_in(is_segment(state.source, state.link))
     return (
         "no recording could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
         "recording is activated for the account"
@@ -258,5 +260,5 @@ def _check_log_in(is_current: bool) -> str:
     return "check RINGCX_MEDIA_USERNAME and RINGCX_MEDIA_PASSWORD"
 
 
-def _log_in(state: RecordingState) -> LogIn:
-    return is_segment(state), urlsplit(state.link).netloc.lower().rpartition("@")[2]
+def _log_in(source: str, link: str) -> LogIn:
+    return is_segment(source, link), urlsplit(link).netloc.lower().rpartition("@")[2]

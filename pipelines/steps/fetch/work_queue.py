@@ -112,7 +112,7 @@ def _states(rows: pa.Table, order: pa.Array[Any]) -> Iterator[RecordingState]:
 def plain_key(prefix: str, state: RecordingState) -> str:
     """Return the key of a recording whose file name no other recording has."""
     path = state.recording_id.removeprefix(f"{state.account_id}/")
-    path = f"{path.replace('/', '_')}.wav" if is_segment(state) else path
+    path = f"{path.replace('/', '_')}.wav" if is_segment(state.source, state.link) else path
     return keys.recording_key(prefix, state.date, state.account_id, state.layout, path)
 
 
@@ -122,6 +122,6 @@ def possible_keys(prefix: str, item: WorkItem) -> set[str]:
     return taken | {keys.apart_key(key, item.state.recording_id) for key in taken}
 
 
-def is_segment(state: RecordingState) -> bool:
-    """Say whether the recording is identified by dialog and segment, as the current API knows it."""
-    return state.source == INTERACTIONS and is_segment_link(state.link)
+def is_segment(source: str, link: str) -> bool:
+    """Say whether a recording is identified by dialog and segment, as the current API knows it."""
+    return source == INTERACTIONS and is_segment_link(link)

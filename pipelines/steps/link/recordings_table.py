@@ -44,10 +44,6 @@ class RecordingsTable:
         """All lines, without a copy."""
         return pa.concat_tables([self.held, self.rest])
 
-    def pending(self) -> pa.Table:
-        """Return the lines of those that will be tried again."""
-        return self.rest.filter(pc.equal(self.rest["status"], str(Status.pending)))
-
     def final(self) -> pa.Table:
         """Return the lines of those that are not held and not tried any more."""
         return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))
@@ -77,24 +73,9 @@ class RecordingsTable:
         lines = self.lines
         return states_by_id(lines.filter(_has_id(lines, ids)))
 
-    def of_each_origin(self) -> list[RecordingState]:
-        """Return one of the held ones for each source and beginning of a link, up to what differs in every link."""
-        begins = pc.replace_substring_regex(self.held["link"], r"(?s)^([^/?#]*//[^/?#]*(?:/[a-z]+)?).*$", r"\1")
-        origins = self.held.select(["source", "recording_id"]).append_column("begins", begins)
-        first = origins.group_by(["source", "begins"]).aggregate([("recording_id", "min")])
-        return list(self.states(values(first["recording_id_min"])).values())
-
     def dated_otherwise(self, day: date) -> int:
         """Count those that are stored under another date."""
         return pc.sum(pc.not_equal(self.lines["date"], day)).as_py() or 0
-
-    def held_by(self, run_id: str) -> pa.Table:
-        """Return the lines of those that this run archived."""
-        return self.held.filter(pc.equal(self.held["run_id"], run_id))
-
-    def held_dates(self) -> list[date]:
-        """Return the dates under which the held ones are stored."""
-        return values(pc.unique(self.held["date"]))
 
     def found_on(self) -> set[date]:
         """Return the dates whose pulls found them."""

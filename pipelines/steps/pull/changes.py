@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
-from pipelines.steps.parallel import map_in_order
+from pipelines.steps.parallel import map_readable
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Writers on other machines have other clocks: parts this much older than the position are read again.
@@ -60,12 +60,6 @@ def changed_dates(
     )
     todo = [change for change in changed if position.after is None or change > position.after]
 
-    def read_if_whole(change: tuple[datetime, date]) -> _T | LedgerDamaged:
-        try:
-            return read(change[1])
-        except LedgerDamaged as error:
-            return error
-
     begun = 0
 
     def in_time() -> Iterator[tuple[datetime, date]]:
@@ -77,7 +71,7 @@ def changed_dates(
             begun += 1
             yield change
 
-    for change, result in map_in_order(read_if_whole, in_time(), threads=_READERS):
+    for change, result in map_readable(lambda change: read(change[1]), in_time(), threads=_READERS):
         day = change[1]
         position.damaged = position.damaged | {day} if isinstance(result, LedgerDamaged) else position.damaged - {day}
         position.after = change

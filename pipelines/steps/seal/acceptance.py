@@ -24,12 +24,11 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.link.extract_links import near
-from pipelines.steps.parallel import map_in_order
+from pipelines.steps.parallel import map_readable
 from pipelines.steps.pull.coverage import Unpulled, unpulled
 from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
 from pipelines.wording import number
 
-_READERS = 8
 _LONGEST = 500
 
 
@@ -245,14 +244,8 @@ def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[Reco
     missing = set(ids)
     found: dict[str, RecordingState] = {}
     damaged = ""
-
-    def of_day(day: date) -> dict[str, RecordingState] | LedgerDamaged:
-        try:
-            return states_by_id(ledger.current([day], missing))
-        except LedgerDamaged as error:
-            return error
-
-    for _, states in map_in_order(of_day, reversed(ledger.recording_days()), threads=_READERS):
+    newest_first = reversed(ledger.recording_days())
+    for _, states in map_readable(lambda day: states_by_id(ledger.current([day], missing)), newest_first):
         if isinstance(states, LedgerDamaged):
             damaged = f" Not all of it could be read: {states}"
             continue
