@@ -1,7 +1,6 @@
-"""The checks that show, per date and over all dates, whether the archive is complete. What they judge is in the steps.
+"""The checks that show, per date and over all dates, whether the archive is complete; what they judge is in the steps.
 
-None of them blocks or fails a run: a gap is shown, and what can still be archived is archived. `definitions.py` gives
-those of a date their partitions.
+None of them blocks or fails a run: a gap is shown, and what can still be archived is archived.
 """
 
 from collections.abc import Callable
@@ -167,10 +166,7 @@ def _shown(
 def _result(
     name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, MetadataValue]] = dict
 ) -> AssetCheckResult:
-    """Return the result as the UI shows it, with what to do where it fails, and the run that made it.
-
-    A check that cannot judge does not pass, and does not fail the run, which archives what it can.
-    """
+    """Return the result as the UI shows it. A check that cannot judge does not pass, and does not fail the run."""
     made_by = {"run": MetadataValue.dagster_run(run_id)}
     try:
         result, linked = check(), links()

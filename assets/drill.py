@@ -1,7 +1,4 @@
-"""The restore drill: every day some recordings, chosen at random, are read back and verified.
-
-A job, not an asset, because it makes no data.
-"""
+"""The restore drill: a job, not an asset, because it makes no data."""
 
 import io
 import random

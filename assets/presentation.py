@@ -31,10 +31,7 @@ Cell = str | int | float
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetadataValue:
-    """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`.
-
-    A column is `float` if any of its values is, else `int` or `string` by its values.
-    """
+    """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`."""
     types = [_type([row[index] for row in rows]) for index in range(len(columns))]
     return MetadataValue.table(
         records=[TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
@@ -71,9 +68,8 @@ def counted(numbers: Mapping[str, int], otherwise: str) -> str:
 
 
 def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
-    """Return how many recordings have each state, under constant names so that the UI plots them over dates.
-
-    `found` is absent while it is unknown what the date should hold.
+    """Return counts by state, under constant names so that the UI plots them over dates; `found` only where it is
+    known.
     """
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
     archived = {"archived": by_status[Status.archived]}

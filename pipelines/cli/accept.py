@@ -1,7 +1,4 @@
-"""`ringcx-archive accept`: accepts losses that somebody has reviewed, or revokes acceptances.
-
-What may be accepted: `steps/seal/acceptance`. Needs no log-in to RingCX and no Dagster.
-"""
+"""`ringcx-archive accept`: accepts losses that somebody has reviewed, or revokes acceptances."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`ringcx-archive certificate`: the certificate of dates as one HTML page that needs nothing else, and as JSON.
-
-What it says: `steps/verify/certificate`. Every text is escaped, and the page has no script.
-"""
+"""`ringcx-archive certificate`: the certificate of dates as one HTML page that needs nothing else, and as JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`ringcx-archive check`: checks everything that a run needs before the first one, each with what to do.
-
-Asks for reports of five minutes for each account, and for the first bytes of one recording, each with a permit of its
-limit. Keeps nothing but tiny objects under `probes/`. What is checked, and how: `steps/connection`.
-"""
+"""`ringcx-archive check`: checks everything that a run needs before the first one, each with what to do."""
 
 from __future__ import annotations
 
@@ -46,10 +42,8 @@ _INDENT = 11
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
-    """Run every check, one after another; give each result as soon as it is known.
-
-    Raises:
-        SettingsError: the log-in cannot even be made.
+    """Run every check, one after another; give each result as soon as it is known. Raises SettingsError without a
+    log-in.
     """
     settings = environment.settings
     try:

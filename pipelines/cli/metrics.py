@@ -1,7 +1,4 @@
-"""`ringcx-archive metrics`: what `status` says, as text for Prometheus; the ledger is its only source.
-
-Numbers alone: no recording, no call and no person is in them.
-"""
+"""`ringcx-archive metrics`: what `status` says, as text for Prometheus, without any recording, call or person."""
 
 from __future__ import annotations
 
@@ -59,13 +56,7 @@ def command(outside: Outside, file: Path | None) -> int:
 
 
 def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime) -> str:
-    """Return the text for Prometheus.
-
-    Args:
-        rows: of `status`.
-        waiting: limit, account and how many requests wait for a permit.
-        now: when that was so.
-    """
+    """Return the text for Prometheus, from rows of `status` and from limit, account and number of waiting requests."""
     rows, registry = list(rows), CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, says: str, value: float) -> None:
@@ -93,11 +84,7 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
 
 
 def _waiting(store: Path | str) -> list[tuple[str, str, int]]:
-    """Return how many requests wait; none while nothing was ever requested.
-
-    Raises:
-        ClickException: the limiter's store cannot be read.
-    """
+    """Return how many requests wait; none while nothing was ever requested."""
     if isinstance(store, Path) and not store.exists():
         return []
     limiter = RateLimiter(store)

@@ -1,7 +1,4 @@
-"""What the subcommands share: dates and files on the command line, and errors that people can expect.
-
-Exit codes: docs/operations.md. Not here: what a subcommand does.
-"""
+"""What the subcommands share: dates and files on the command line, and errors that people can expect."""
 
 from __future__ import annotations
 
@@ -139,11 +136,7 @@ def one_date_or_range(day: date | None, first: date | None, last: date | None) -
 
 
 def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -> None:
-    """Require a range that has a date, none before `start` and none in the future.
-
-    Raises:
-        UsageError: it has not.
-    """
+    """Require a range that has a date, none before `start` and none in the future; else raise UsageError."""
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if first < FIRST_DAY:
@@ -157,11 +150,7 @@ def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -
 
 
 def check_dagster_home() -> None:
-    """Require that runs go into the history that the Dagster UI shows.
-
-    Raises:
-        ClickException: DAGSTER_HOME is not set, or the history is elsewhere.
-    """
+    """Require that runs go into the history that the Dagster UI shows; else raise ClickException."""
     home, here = os.environ.get("DAGSTER_HOME", ""), Path.cwd()
     remedy = "set it to the absolute path of the folder that holds dagster.yaml, as for the Dagster UI"
     if not home:
@@ -193,11 +182,7 @@ def stop_like_ctrl_c() -> None:
 
 
 def from_sandbox(name: str) -> ModuleType:
-    """Import a module of the sandbox, which the wheel does not contain.
-
-    Raises:
-        ClickException: there is no sandbox.
-    """
+    """Import a module of the sandbox, which the wheel does not contain: ClickException there."""
     try:
         return import_module(f"sandbox.{name}")
     except ModuleNotFoundError as error:

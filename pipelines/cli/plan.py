@@ -1,7 +1,4 @@
-"""`ringcx-archive plan`: says what a backfill of some dates would take before it runs, and how to launch it.
-
-Reads the ledger and changes nothing; asks RingCX nothing and needs no log-in to it, and no Dagster.
-"""
+"""`ringcx-archive plan`: says what a backfill of some dates would take before it runs, and how to launch it."""
 
 from __future__ import annotations
 

@@ -29,12 +29,7 @@ def command(*, count: bool) -> None:
 
 
 def _print_counts(settings: S3Settings) -> None:
-    """Print how many events are stored, a line a date, and the sum; no field is shown.
-
-    Raises:
-        SettingsError: no EVENTS_URL is set.
-        EventsUnavailable: the events cannot be read.
-    """
+    """Print how many events are stored, a line a date, and the sum; no field is shown."""
     if settings.events_url is None:
         raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
     stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))

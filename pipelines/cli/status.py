@@ -1,7 +1,4 @@
-"""`ringcx-archive status`: answers the morning's question: which dates are complete, and what do the others lack?
-
-Reads the ledger and the names and sizes of the objects; changes nothing, needs no log-in to RingCX and no Dagster.
-"""
+"""`ringcx-archive status`: answers the morning's question: which dates are complete, and what do the others lack?"""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not believe us.
-
-Reads the bucket and the ledger again, writes to neither, needs no log-in to RingCX and no Dagster. What is proved, and
-how: `steps/verify`; which date is complete: `steps/check/verdict`.
-"""
+"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not believe us."""
 
 from __future__ import annotations
 
@@ -170,11 +166,7 @@ def command(
 
 
 def open_archive(settings: VerifySettings, outside: Outside) -> Archive:
-    """Open the archive of the settings.
-
-    Raises:
-        StorageRefused, KeyUnusable: settings or rights are wrong.
-    """
+    """Open the archive of the settings; raises StorageRefused or KeyUnusable."""
     stores = open_stores(settings, outside, max_connections=2 * settings.archive_concurrency)
     return Archive(*stores, settings, storage.verifier(settings), outside.clock)
 

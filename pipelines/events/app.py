@@ -45,12 +45,8 @@ _CLOCK_SKEW = timedelta(days=1)
 def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Sequence[bytes]) -> bool:
     """Return whether `headers` hold the header `name` once, with an accepted value; none accepted lets everybody in.
 
-    SHA-256 digests are compared, all of them each time, also when the header is missing: the time says nothing of them.
-
-    Args:
-        headers: as ASGI has them, names in lower case.
-        name: of the header.
-        accepted: the digests of its accepted values.
+    `accepted` are SHA-256 digests, all compared each time, also when the header is missing: the time says nothing of
+    them.
     """
     if not accepted:
         return True
@@ -84,8 +80,7 @@ class TokenBucket:
 class Receiver(Collector):
     """Takes requests, and answers when their events are durable.
 
-    `counts`: answers since the start, by what became of their requests. `trouble`: why no event can be stored now, or
-    empty.
+    `counts`: requests since the start, by what became of them. `trouble`: why no event can be stored now, or empty.
     """
 
     def __init__(self, events: Events, settings: ReceiverSettings) -> None:

@@ -39,9 +39,7 @@ class GroupCommit:
     async def store(self, line: Line) -> None:
         """Return once the line is durable.
 
-        Raises:
-            EventsUnavailable: it is not stored, or that is unknown.
-            Overloaded: it was not taken.
+        Raises EventsUnavailable where it is not stored or that is unknown, Overloaded where it was not taken.
         """
         if self.waiting_bytes > MOST_WAITING_BYTES:
             raise Overloaded

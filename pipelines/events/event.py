@@ -36,10 +36,8 @@ class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for th
 
 
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
-    """The fields of an event, by the names that they came with; those of the body win over the query string's.
-
-    Raises:
-        NotAnEvent: neither holds one.
+    """Return an event's fields, by the names that they came with; the body's win over the query string's. Raises
+    NotAnEvent.
     """
     fields = _from_form(query, "query string")
     content = body.removeprefix(_BOM).strip(_BLANKS)
@@ -63,10 +61,7 @@ def field(fields: Mapping[str, str], name: str) -> str:
 
 
 def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | None, bool]:
-    """When the call began (UTC), by `call_start` in `zone` or by the UII; and whether the two plainly disagree.
-
-    Where they disagree the UII counts, whose zone is documented.
-    """
+    """Return when the call began (UTC), and whether `call_start` (in `zone`) and the UII disagree; then that counts."""
     by_field = parse_report_time(field(fields, "call_start"), zone)
     by_uii = uii_time(field(fields, "call_id"))
     if by_field is None or by_uii is None:

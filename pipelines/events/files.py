@@ -211,9 +211,8 @@ class LocalEvents:
 
 
 class S3Events:
-    """Events in a bucket: a new object for each folder of a batch, and nothing is ever replaced.
-
-    Needs s3:ListBucket, and s3:PutObject to write or s3:GetObject to read.
+    """Events in a bucket: a new object for each folder of a batch. Needs s3:ListBucket, and s3:PutObject or
+    s3:GetObject.
     """
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:

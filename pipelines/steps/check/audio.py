@@ -27,10 +27,7 @@ _NOT_COUNTED = ("duration_differs", "mono_segment", AMBIGUOUS)
 
 
 def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
-    """Compare what was received with what the report says of it: length, empty recordings, silent channels.
-
-    Of the recordings dated `day`; one that its pull found and that is dated another day is judged there.
-    """
+    """Compare what was received of the recordings dated `day` with what the report says of it."""
     known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
     held, rest = known.held.to_pandas(), known.rest.to_pandas()
     flagged = _flagged(held, rest)

@@ -1,7 +1,7 @@
 """Check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call.
 
-An event may be lost on its way; the report is the remedy, and knows what was lost. The reverse, an event whose call the
-report lacks, is a report that is not whole. Reads rows only, and says nothing about whether a recording is held.
+A lost event is remedied by the report; an event whose call the report lacks shows that the report is not whole. Reads
+rows only, and says nothing about whether a recording is held.
 """
 
 from __future__ import annotations
@@ -34,10 +34,7 @@ _ONE_DAY = timedelta(days=1)
 
 
 def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
-    """Name the calls with a recording that are in the report and have no event, and the reverse: never an error.
-
-    A call without a readable time belongs to the date; one that is younger than an hour is not judged.
-    """
+    """Name the calls with a recording that have no event, and the reverse, but for calls younger than an hour."""
     days_of_events = ledger.row_days(EVENTS)
     if not days_of_events or day < days_of_events[0]:
         since = f"the first one is of {days_of_events[0]}" if days_of_events else "none was ever stored"

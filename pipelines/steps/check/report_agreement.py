@@ -1,8 +1,7 @@
 """Check that the two reports of a date name the same calls, and that each call has the recordings it should have.
 
-Calls are matched by account and UII over every row ever seen. The one report names the mono recording of a call, the
-other the stereo recording of each agent leg: what only one of them has was left out by the other. Reads report rows
-only; whether a recording is held is `completeness.py`.
+The one report names the mono recording of a call, the other the stereo recording of each agent leg: what only one of
+them has was left out by the other. Whether a recording is held is judged by `verdict.py`.
 """
 
 from __future__ import annotations
@@ -38,10 +37,9 @@ _LEG = [*_CALL, "session_id"]
 class Compared:
     """Two reports of one date, next to each other. Calls that began or were taken on another date are left to that one.
 
-    `calls`: by account and UII, a column of true and false for each of `in_agent`, `reached` (the global report says
-    that an agent took the call), `known`, `without_mono`, `unrecorded` (without mono, and no leg has a recording
-    either), `not_in_global`, `not_in_agent`. `legs`: by account, UII and session id, likewise `without_stereo`.
-    `accounts`: those of which both reports were pulled; no other is judged.
+    `calls`: by account and UII, columns of true and false: `in_agent`, `reached` (an agent took the call, by the global
+    report), `known`, `without_mono`, `unrecorded` (no recording of any leg either), `not_in_global`, `not_in_agent`.
+    `legs`: by account, UII and session id, `without_stereo`. `accounts`: those of which both reports were pulled.
     """
 
     calls: pd.DataFrame

@@ -26,11 +26,8 @@ class Level(StrEnum):
 class CheckResult:
     """The answer of a check, without personal data.
 
-    Attributes:
-        verdict: of the date, in one word, where the check gives one.
-        counts: exact ones.
-        tables: of at most four short columns.
-        lists: what is listed line by line, at most `LISTED` each.
+    `verdict`: of the date, where the check gives one. `tables` have at most four short columns, `lists` at most
+    `LISTED` rows.
     """
 
     verdict: str = ""
@@ -53,9 +50,7 @@ def examples(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 def problem_sentences(texts: Mapping[str, str], counts: Mapping[str, int], **facts: object) -> list[str]:
-    """Return the sentence of each count that is not zero, from `what one does|what others do|the rest`, where the rest
-    names `facts` in braces.
-    """
+    """Return a sentence for each count that is not zero, from `what one does|what others do|the rest, with {facts}`."""
     sentences = []
     for name, text in texts.items():
         singular, plural, rest = text.split("|")

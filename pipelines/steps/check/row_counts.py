@@ -1,8 +1,8 @@
-"""Check that a pulled report looks like its whole day. One that answers half its rows is well-formed all the same.
+"""Check that a pulled report looks like its whole day: one that answers half its rows is well-formed all the same.
 
-It is compared with what is usual on such a day, with earlier pulls of the same date, with the rows that vanished since,
-and with the calls that only the other report has. None of them is proof, so the result is never worse than `warning`.
-What is usual has limits too, and the sentence says them: what share of the rows could be missing unnoticed.
+It is compared with what is usual on such a day, earlier pulls of the date, the rows that vanished, and the calls that
+only the other report has. None of them is proof, so the result is never worse than `warning`; the sentence says what
+share of the rows could be missing unnoticed.
 """
 
 from __future__ import annotations
@@ -181,10 +181,7 @@ def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: Zon
 
 
 def _calls(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime) -> pd.DataFrame:
-    """Return by account the calls that only the other report has (`lacking`), and all that the other has (`others`).
-
-    None for interaction metadata, which is whole by itself.
-    """
+    """Return by account the calls that only the other report has (`lacking`), and all that the other has (`others`)."""
     if report == INTERACTIONS:
         return pd.DataFrame(columns=["lacking", "others"])
     lacking, others = ("not_in_global", "in_agent") if report == GLOBAL else ("not_in_agent", "reached")

@@ -106,13 +106,9 @@ def sentence_of(verdicts: Iterable[Verdict], with_accepted: int = 0) -> str:
 class DateVerdict:
     """The verdict of a date and its reasons.
 
-    Attributes:
-        counts: recordings by state and by problem.
-        accepted: the acceptances that hold, by recording id, sorted.
-        not_pulled: the reports that no pull covers to the end of the day.
-        is_over: whether the local day has ended.
-        recordings: a row for each known recording; `matter` is `held`, `waiting`, `accepted`, or the problem.
-        damage: why the ledger or the archive could not be read, empty where it could.
+    `counts`: recordings by state and by problem. `accepted`: the acceptances that hold, by recording id, sorted.
+    `not_pulled`: the reports that no pull covers to the end of the day. `recordings`: a row for each known recording,
+    whose `matter` is `held`, `waiting`, `accepted` or the problem. `damage`: why ledger or archive could not be read.
     """
 
     date: date
@@ -267,9 +263,7 @@ def judge_or_unknown(
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
-    """Return the verdict as a check: waiting is a warning, and so is a day that is not over; gaps and unknown are
-    errors.
-    """
+    """Return the verdict as a check: waiting is a warning, and so is a day that is not over."""
     levels = {Verdict.complete: Level.ok, Verdict.waiting: Level.warning}
     if of_date.verdict is Verdict.unknown and not of_date.is_over:
         levels[Verdict.unknown] = Level.warning

@@ -1,7 +1,4 @@
-"""Check one recording: may the log-in fetch it, and may anyone who has its link?
-
-Its first bytes are read and thrown away. Links come from the reports just read, else from the ledger.
-"""
+"""Check one recording by its first bytes: may the log-in fetch it, and may anyone who has its link?"""
 
 from __future__ import annotations
 
@@ -53,10 +50,9 @@ class _FirstBytes(io.BytesIO):
 
 @dataclass(slots=True)
 class RecordingCheck:
-    """Asks for a recording with the log-in that runs use, and without any (`anonymous`).
+    """Asks for a recording with the log-in that runs use, if they do (`has_log_in`), and without any (`anonymous`).
 
-    `has_log_in`: whether runs use one. `subject` and `plural` name the recordings in the results; `remedy` says what to
-    do where they are refused.
+    `subject` and `plural` name the recordings in the results; `remedy` says what to do where they are refused.
     """
 
     media: MediaClient
@@ -127,9 +123,8 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
-    """Return links of the newest dates of the ledger, those of archived recordings if there are any.
-
-    None where the ledger cannot be read, which has a check of its own. `segments`: those of the current API.
+    """Return links of the ledger's newest dates, of archived recordings if there are any; `segments`: of the current
+    API.
     """
     others: list[RecordingState] = []
     with suppress(LedgerError):

@@ -31,9 +31,8 @@ _LOG_INS: tuple[tuple[type[httpx.Auth], str], ...] = (
 
 @dataclass(slots=True)
 class SourceCheck:
-    """Checks the source. `links` collects the links of the reports that were read.
-
-    `interactions` and `segments`: None where the current API is not used.
+    """Checks the source. `links` collects the links of the reports; `interactions` and `segments` are the current
+    API's.
     """
 
     source: ReportSource

@@ -1,7 +1,4 @@
-"""One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it.
-
-Returns what happened; what that means for the recording's state is decided in `outcomes.py`.
-"""
+"""One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it."""
 
 from __future__ import annotations
 
@@ -68,10 +65,8 @@ class Recorders:
     segments: MediaClient | None = None
 
     def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
-        """Write `state`'s recording into `sink`; raises as `MediaClient.fetch`.
-
-        Raises:
-            LinkRefused: also where the settings no longer allow it.
+        """Write `state`'s recording into `sink`; raises as `MediaClient.fetch`, and LinkRefused by the present
+        settings.
         """
         self.allowed.require(state)
         segments = self.segments if self.allowed.is_segment(state) else None
@@ -80,9 +75,8 @@ class Recorders:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What every attempt of a run needs; thread-safe.
-
-    `quarantine_bytes`: the most that is kept of a body that is refused for good.
+    """What every attempt of a run needs; thread-safe. `quarantine_bytes`: the most that is kept of a body refused for
+    good.
     """
 
     bucket: Bucket
@@ -219,8 +213,7 @@ def duration_differs(expected: float | None, measured: float | None) -> bool:
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
     """Return why some of a recording may be missing; None if HTTP or the header proves that all of it is there.
 
-    Raises:
-        NotARecording: some of it is missing.
+    Raises NotARecording where some of it is missing.
     """
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None

@@ -50,14 +50,7 @@ class FetchFailed(Exception):  # noqa: N818 - the sentence that the run ends wit
 
 @dataclass(slots=True)
 class FetchResult:
-    """What a run did so far, in numbers; the ledger has the rest.
-
-    Attributes:
-        due: recordings to attempt.
-        settled: those that have a new state.
-        archived: those that are held now; `adopted` of them were already in the bucket.
-        size: bytes of the archived ones.
-    """
+    """What a run did so far: recordings `due`, `settled` by a new state, `archived`, of these `adopted`; bytes."""
 
     due: int = 0
     settled: int = 0
@@ -155,8 +148,7 @@ class Fetcher:
     def _take(self, outcome: Outcome) -> None:
         """Settle an outcome, or hold it back until a recording is given to the same log-in.
 
-        Raises:
-            FetchFailed: too many outcomes in a row say nothing about their recordings.
+        Raises FetchFailed where too many outcomes in a row say nothing about their recordings.
         """
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
@@ -185,8 +177,7 @@ class Fetcher:
         A refusal always may, unless the log-in was given other recordings and the refusal lasts: a 403 longer than
         `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps the recording, since a password
         may have been changed, and a firewall objects to how often we ask. Any other answer may if the log-in was never
-        given a recording of the date, as when the account is wrong; but not a 202, nor a 404 for a recording that the
-        source may still be making.
+        given a recording of the date; but not a 202, nor a 404 for a recording that the source may still be making.
         """
         state, now, rules = outcome.state, outcome.at, self.attempt.rules
         if fault.kind in {"unavailable", "not_allowed", "conflict"}:

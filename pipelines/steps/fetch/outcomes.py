@@ -43,10 +43,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended, and when.
-
-    `state` is the one before the attempt; of a body that was not archived it has the hash, the size and the quarantine.
-    """
+    """How an attempt ended, and when. `state`: before it, with the hash, size and quarantine of a body not archived."""
 
     state: RecordingState
     at: datetime
@@ -66,9 +63,8 @@ def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
-    """Return the state after an attempt.
-
-    `believed`: a refusal is known to be about the recording, and not about the log-in or about how often we ask.
+    """Return the state after an attempt. `believed`: a refusal is about the recording, not the log-in or how often we
+    ask.
     """
     state, at, result = outcome.state, outcome.at, outcome.result
     if isinstance(result, Stored):

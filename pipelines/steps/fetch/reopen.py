@@ -42,11 +42,8 @@ def reopen(
 ) -> Reopened:
     """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
-    A named recording may also be `archived`, for instance when its object was lost: what is in the bucket is adopted,
-    else it is fetched again. One that is `pending` becomes due at once.
-
-    Raises:
-        UnknownRecording: a named recording is not known; nothing was written.
+    A named one may also be `archived`: what is in the bucket is adopted, else it is fetched again. One that is
+    `pending` becomes due at once. Raises UnknownRecording where one is not known; nothing was written.
     """
     if not (all_final or recording_ids):
         return Reopened()

@@ -1,8 +1,4 @@
-"""The work queue of a date: its due recordings, in which order, and the key that each is stored under.
-
-A date may have a hundred thousand due recordings; a thousand at a time become objects. How a recording is fetched:
-`attempt.py`.
-"""
+"""The work queue of a date: its due recordings in their order, each with the key that it is stored under."""
 
 from __future__ import annotations
 
@@ -37,10 +33,9 @@ class WorkItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """The due ones of a date's `recordings`; yields a `WorkItem` for each.
+    """The due ones of a date's `recordings`; yields a `WorkItem` for each, a thousand at a time.
 
-    `order` holds indices into `rows` (STATE_SCHEMA) and no rows of its own: most rows of a new date are due, and a copy
-    of them is large. `keys` is parallel to `order`.
+    `order` holds indices into `rows` (STATE_SCHEMA), since a copy of most rows is large. `keys` is parallel to it.
     """
 
     recordings: RecordingsTable

@@ -122,9 +122,8 @@ class _Dates:
 def extract_links(
     ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, segments: SegmentLinks | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that the rows of `day` name. `first`: ARCHIVE_START_DATE.
-
-    Without `segments` the links of the current API are empty.
+    """Return the recordings that the rows of `day` name. `first`: ARCHIVE_START_DATE. Without `segments` links are
+    empty.
     """
     key = _key(ledger, day, zone, first)
     dates = _Dates(day, first, zone)

@@ -1,7 +1,4 @@
-"""The ledger's current lines of a date's recordings, as tables.
-
-A date may have a hundred thousand recordings that are held: each becomes an object only if it is needed as one.
-"""
+"""The ledger's current lines of a date's recordings, as tables: of 100,000 that are held, few are needed as objects."""
 
 from __future__ import annotations
 
@@ -61,9 +58,7 @@ class RecordingsTable:
         return dict(zip(values(own["key"]), values(own["recording_id"]), strict=True))
 
     def reasons(self) -> pa.Table:
-        """Count those that are not held by state and reason: a line for each `status` and `reason`, with the number of
-        `recordings`, when the first is tried again (`next_attempt_at`), and one of them (`example`).
-        """
+        """Count those not held by `status` and `reason`, with the first `next_attempt_at` and an `example`."""
         groups = self.rest.group_by(["status", "reason"])
         found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")])
         return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
@@ -87,11 +82,7 @@ class RecordingsTable:
 
 
 class LedgerSnapshot:
-    """Current lines of the ledger (`Ledger.current`).
-
-    Attributes:
-        names: other name -> the recording it is one of.
-    """
+    """Current lines of the ledger (`Ledger.current`). `names`: other name -> the recording it is one of."""
 
     def __init__(self, lines: pa.Table) -> None:
         self._lines = lines

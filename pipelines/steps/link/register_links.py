@@ -42,11 +42,7 @@ class AllowedLinks:
         return ours and state.source == INTERACTIONS
 
     def require(self, state: RecordingState) -> None:
-        """Check that the recording's link may be requested under the present settings.
-
-        Raises:
-            LinkRefused: it may not; with the reason.
-        """
+        """Raise LinkRefused, with the reason, if the present settings do not allow the recording's link."""
         if self.is_segment(state):
             return
         link = parse_link(state.link, state.account_id)

@@ -1,7 +1,4 @@
-"""Read from a row which recordings it names: their ids, links, layouts, starts and durations.
-
-`register_links.py` decides what becomes of a recording, `matching.py` which two ids are one recording.
-"""
+"""Read from a row which recordings it names: their ids, links, layouts, starts and durations."""
 
 from __future__ import annotations
 

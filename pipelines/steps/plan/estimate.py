@@ -70,11 +70,7 @@ class Plan:
 
 
 def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, now: datetime) -> Plan:
-    """Plan the dates from `first` to `last`, both included. Reads the ledger, and changes nothing.
-
-    Raises:
-        LedgerUnavailable, LedgerDamaged: the ledger cannot be read.
-    """
+    """Plan the dates from `first` to `last`, both included. Reads the ledger, and changes nothing."""
     in_range = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     read = _read(ledger, settings, in_range, now)
     newest_first = read[read["state"].isin(_PULLED)].sort_values("date", ascending=False)

@@ -57,8 +57,7 @@ def gaps(
 ) -> list[Unpulled]:
     """Return the `reports` that were not pulled for the whole day, account by account.
 
-    An account has no gap where any full source covers the day, also one that is no longer asked: both legacy reports,
-    or interaction metadata.
+    An account has no gap where any full source covers the day: both legacy reports, or interaction metadata.
     """
     covered = coverage(pulls, bounds)
     whole = set(covered.index[covered["whole"]])

@@ -59,8 +59,7 @@ def take_events(
 ) -> EventsTaken:
     """Append what the stored events of `day` hold and the ledger does not. `zone`: that of `call_start`.
 
-    Raises:
-        EventsUnavailable: a file cannot be listed or read; nothing was appended.
+    Raises EventsUnavailable where a file cannot be read; nothing was appended.
     """
     read_to = ledger.event_reads(day)
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]

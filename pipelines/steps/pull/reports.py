@@ -41,12 +41,7 @@ class DayNotOver(Exception):  # noqa: N818 - nobody's error: the day has hardly 
 
 
 class PullFailed(Exception):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
-    """The report of at least one account could not be pulled; the others' rows are kept.
-
-    Attributes:
-        failures: account id -> the error of that account.
-        pulls: those of the accounts that answered.
-    """
+    """The report of some accounts (`failures`) could not be pulled; what the others gave (`pulls`) is kept."""
 
     def __init__(
         self, report: ReportName, day: date, failures: dict[str, SourceError], pulls: Sequence[PullRecord]
@@ -60,11 +55,7 @@ class PullFailed(Exception):  # noqa: N818 - the verdict on a pull, as in ringcx
 def settled_period(
     bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta = SETTLING
 ) -> Period:
-    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`.
-
-    Raises:
-        DayNotOver: the day began less than `settling` ago, or has not begun.
-    """
+    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`; raises DayNotOver."""
     start, end = bounds
     settled = (now - settling).replace(microsecond=0)
     if settled <= start:
@@ -78,11 +69,7 @@ def settled_period(
 def pull_each(
     report: ReportName, day: date, account_ids: Sequence[str], pull: Callable[[str], PullRecord]
 ) -> list[PullRecord]:
-    """Pull the report of each account; one that fails does not keep the others from theirs.
-
-    Raises:
-        PullFailed: some accounts' reports were refused or unavailable; what the others gave is kept.
-    """
+    """Pull the report of each account. Raises PullFailed at the end if some failed; what the others gave is kept."""
     pulls: list[PullRecord] = []
     failures: dict[str, SourceError] = {}
     for account_id in account_ids:
@@ -96,11 +83,7 @@ def pull_each(
 
 
 def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
-    """Return the answer of one request; request it again while it is not a report.
-
-    Raises:
-        NotAReport: the last of three answers is not a report either.
-    """
+    """Return the answer of one request, requested again while it is no report; raises NotAReport after three."""
     for attempt in range(2, _ATTEMPTS + 1):
         try:
             return request()
@@ -123,11 +106,7 @@ class ReportPull:
     log: logging.Logger
 
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull the report of each account and append its new and changed rows to the ledger.
-
-        Raises:
-            PullFailed: some accounts' reports were refused or unavailable; what the others gave is kept.
-        """
+        """Pull the report of each account and append its new and changed rows to the ledger; raises as `pull_each`."""
         return pull_each(self.report, self.day, account_ids, self._account)
 
     def _account(self, account_id: str) -> PullRecord:

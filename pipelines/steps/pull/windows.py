@@ -82,11 +82,7 @@ class WindowedPull:
     afresh: bool = False
 
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull each account's windows and append their new and changed rows to the ledger.
-
-        Raises:
-            PullFailed: some accounts' windows were refused or unavailable; what the others gave is kept.
-        """
+        """Pull each account's windows and append their new and changed rows to the ledger; raises as `pull_each`."""
         return pull_each(INTERACTIONS, self.day, account_ids, lambda account_id: _AccountPull(self, account_id).run())
 
 
@@ -244,10 +240,8 @@ class _AccountPull:
     def _prove(self, whole: _Answer, answers: list[_Answer]) -> bool:
         """Request the halves of a window whose answer may be capped, add theirs to `answers`; return whether it was.
 
-        An answer is whole when its rows fall into both halves, and these hold no others.
-
-        Raises:
-            ReportInvalid: it cannot be shown that the answers hold the whole window.
+        An answer is whole when its rows fall into both halves, and these hold no others. Raises ReportInvalid where
+        that cannot be shown.
         """
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
@@ -303,8 +297,7 @@ def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     """Return when the rows' segments ended, sorted; times days away from the window are errors of their rows.
 
-    Raises:
-        WrongWindow: some ended outside the window.
+    Raises WrongWindow where some ended outside the window.
     """
     times = (end for _, end in _versions(rows).values())
     ends = sorted(end for end in times if end and abs(end - window.start) <= _BELIEVED)

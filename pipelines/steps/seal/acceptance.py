@@ -39,10 +39,7 @@ class DecisionIncomplete(Exception):  # noqa: N818 - the sentence for the person
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What somebody decided: to accept the loss of these recordings, or of those of `days` that were lost for `reason`;
-    or, with `revoke`, no longer to.
-
-    Raises:
-        DecisionIncomplete: it does not say which, why, or by whom.
+    or, with `revoke`, no longer to. Raises DecisionIncomplete where it does not say which, why, or by whom.
     """
 
     recording_ids: Sequence[str] = ()

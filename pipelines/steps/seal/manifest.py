@@ -68,11 +68,11 @@ def seal_day(
 ) -> SealedDay:
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
 
-    Totals name the date's verdict. While it is unknown they name the reports that were not pulled for the whole day, or
-    the damage of the ledger, and not how many recordings should be `found`.
+    While the verdict is unknown the totals name the reports that were not pulled for the whole day, or the damage of
+    the ledger, and not how many recordings should be `found`.
 
-    A run of another date may append to this one and seal it too. Each seals after its own appending, so the last one
-    to seal must not be one that read before the other appended: a run that finds new parts after sealing seals again.
+    A run of another date may append to this one and seal it too. Each seals after its own appending; a run that finds
+    new parts after sealing seals again, so that the last one to seal has read what the others appended.
 
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
     no attestation names yet get one.
@@ -113,11 +113,8 @@ def seal_day(
 
 def neighbours_to_seal(parts: LedgerParts, bucket: Bucket, days: Iterable[date], first: date) -> list[date]:
     """Return the other dates that a run appended to and must seal too: those that were sealed before or come before the
-    `first` partition.
-
-    A call over midnight is found by one day's pull and stored under another date: without this that date's manifest
-    would be out of date until its own next run, and a date before the first partition would never get one. Any
-    other date that was never sealed waits for its own first run.
+    `first` partition. A call over midnight is found by one day's pull and stored under another date, whose manifest
+    would be out of date otherwise. Any other date waits for its own first run.
     """
     return [
         day for day in sorted(days) if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))

@@ -31,11 +31,7 @@ _COUNTS = ("found", "held", "pending", "lost", "accepted_losses", "bytes")
 
 
 def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any]]:
-    """Yield the certificate of each date from `first` to `last`, both included.
-
-    Raises:
-        StorageRefused: settings or rights are wrong.
-    """
+    """Yield the certificate of each date from `first` to `last`, both included; raises as `verify_days`."""
     found: list[Discrepancy] = []
     sealed: dict[str, tuple[ManifestHead, list[dict[str, Any]]]] = {}
 
@@ -80,9 +76,7 @@ def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any
 def _signature(
     archive: Archive, head: ManifestHead, stored: Mapping[str, Any], discrepancies: list[Discrepancy]
 ) -> dict[str, str]:
-    """Return the key of the signature and its state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or
-    `valid`.
-    """
+    """Return its key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
     key = signature_key(head.key)
     kinds = {one.kind.removeprefix("signature_") for one in discrepancies if one.subject == key}
     if kinds:

@@ -71,11 +71,8 @@ def verify_days(
     """Verify the dates from `first` to `last`, both included; `add` gets a date's discrepancies before its result, and
     `sealed` its latest manifest with the entries, where that is good.
 
-    The days before and after the range are asked only what they and the range's own manifests say of each other.
-    Memory grows with the recordings of one date, and not with dates or discrepancies.
-
-    Raises:
-        StorageRefused: the settings or rights are wrong, so nothing can be said.
+    The days before and after the range are asked only what they and the range's own manifests say of each other. Memory
+    grows with the recordings of one date. Raises StorageRefused where settings or rights are wrong.
     """
     current = _Day(archive, first, add)
     current.check_next_day(first - _DAY, current.read_chain(first - _DAY), current.chain)

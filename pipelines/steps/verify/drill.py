@@ -1,7 +1,6 @@
 """The restore drill: some of the archive's dates and recordings, chosen at random, verified with their bytes.
 
-What is never restored is not known to be there. A little every day reaches everything in time, and finds a fault that
-touches many recordings at once on the first day.
+A little every day reaches everything in time, and finds a fault of many recordings on the first day.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ def sealed_dates(bucket: Bucket) -> list[date]:
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
     """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all, or ARCHIVE_DRILL_SHARE of all of them.
 
-    A share is taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth. Everything else about
-    a chosen date is verified as well, without reading bytes.
+    A share is taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth.
     """
     share, left = archive.settings.archive_drill_share, archive.settings.archive_drill_recordings
     order = sorted(days)

@@ -65,10 +65,7 @@ def check_objects(
     flag: Flag,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Verify every recording that should be held, and name the other objects; count what was read in `result`.
-
-    `progress` takes how many recordings of the date were verified, and of how many.
-    """
+    """Verify what should be held, and name the other objects; `progress` takes how many were verified, of how many."""
     held = evidence.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:

@@ -46,12 +46,9 @@ class Discrepancy(NamedTuple):
 class DayResult:
     """What was found of one date (ISO 8601), under the names of the JSON document.
 
-    `verdict` and its `reason`: whether the date is complete (`steps/check/verdict`). A date may be as it was sealed
-    and lack recordings. `accepted_losses` are those that the verdict counts.
-
-    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
-    discrepancies by kind, `arriving` what a run that is under way may have written; the others are the manifest's own
-    figures, or the ledger's if there is no good manifest.
+    `verdict` and its `reason`: by `steps/check/verdict`; a date may be as it was sealed and lack recordings. `objects`
+    counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the discrepancies by
+    kind, `arriving` what a run under way may have written; the others are the manifest's figures, or else the ledger's.
     """
 
     date: str
