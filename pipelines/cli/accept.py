@@ -12,15 +12,13 @@ from ulid import ULID
 from pipelines import storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
-    Command,
     Outside,
     check_range,
     date_option,
     date_range,
-    example,
     json_file,
     one_date_or_range,
-    pass_outside,
+    subcommand,
     write_json,
 )
 from pipelines.cli.stores import open_stores
@@ -30,12 +28,9 @@ from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
 FORMAT = "ringcx-archive/acceptance/1"
 
 
-@click.command(
-    cls=Command,
-    epilog=example(
-        "accept --date 2026-11-18 --reason not_found --why TICKET-123 --by 'head of compliance'",
-        "accept 15300002/15300002/202611/18/1-1.WAV --why TICKET-124 --by 'shift lead'",
-    ),
+@subcommand(
+    "accept --date 2026-11-18 --reason not_found --why TICKET-123 --by 'head of compliance'",
+    "accept 15300002/15300002/202611/18/1-1.WAV --why TICKET-124 --by 'shift lead'",
 )
 @click.argument("recording_ids", nargs=-1)
 @date_option("--date", "day", "Accept the losses of this date, instead of --from and --to.")
@@ -45,7 +40,6 @@ FORMAT = "ringcx-archive/acceptance/1"
 @click.option("--by", "accepted_by", required=True, help="By whom: a role, not a name. It is sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @json_file("what was decided and refused")
-@pass_outside
 def command(
     outside: Outside,
     *,

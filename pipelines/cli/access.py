@@ -7,16 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    check_range,
-    date_range,
-    example,
-    json_file,
-    pass_outside,
-    write_json,
-)
+from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
@@ -26,19 +17,15 @@ FORMAT = "ringcx-archive/access-list/1"
 _DAYS = 30
 
 
-@click.command(
-    cls=Command,
-    epilog=example(
-        "access --recording 15300002/202611/22/202611221915400151600000000029-1.WAV",
-        "access --user m.weber --from 2026-11-01 --to 2026-11-22",
-    ),
+@subcommand(
+    "access --recording 15300002/202611/22/202611221915400151600000000029-1.WAV",
+    "access --user m.weber --from 2026-11-01 --to 2026-11-22",
 )
 @click.option("--recording", metavar="ID", help="Only what was done with this recording.")
 @click.option("--call", "uii", metavar="UII", help="Only what was done with this call.")
 @click.option("--user", help="Only what this person did.")
 @date_range(required=False)
 @json_file("the entries")
-@pass_outside
 def command(
     outside: Outside,
     *,

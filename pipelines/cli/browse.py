@@ -9,11 +9,11 @@ import click
 from argon2 import PasswordHasher
 
 from pipelines.browser.server import run
-from pipelines.cli.options import Command, example
+from pipelines.cli.options import subcommand
 from pipelines.settings import BrowseSettings, load
 
 
-@click.command(cls=Command, epilog=example("browse", "browse --hash-password"))
+@subcommand("browse", "browse --hash-password", takes_outside=False)
 @click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash for the access file, and end.")
 def command(*, hash_password: bool) -> None:
     """Serve the page on which people find and hear calls, in the foreground, until SIGTERM or Ctrl-C.

@@ -11,16 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pipelines import __version__
 from pipelines.calendar import local_day
 from pipelines.cli.options import (
-    Command,
     Outside,
     check_range,
     date_option,
     date_range,
-    example,
     file_option,
     json_file,
     one_date_or_range,
-    pass_outside,
+    subcommand,
     whole_file,
     write_json,
 )
@@ -31,12 +29,11 @@ from pipelines.steps.verify.certificate import FORMAT, certify
 from pipelines.steps.verify.objects import find_strays
 
 
-@click.command(cls=Command, epilog=example("certificate --date 2026-11-18 --html certificate.html"))
+@subcommand("certificate --date 2026-11-18 --html certificate.html")
 @date_option("--date", "day", "The date, instead of --from and --to.")
 @date_range(required=False)
 @file_option("--html", "html", "the certificate as a page")
 @json_file("the certificate as JSON")
-@pass_outside
 def command(
     outside: Outside, *, day: date | None, first: date | None, last: date | None, html: Path | None, file: Path | None
 ) -> int:

@@ -20,7 +20,7 @@ from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.archive.errors import StorageRefused
 from pipelines.calendar import local_day
-from pipelines.cli.options import Command, Outside, example, pass_outside
+from pipelines.cli.options import Outside, subcommand
 from pipelines.ledger.files import LocalFiles
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.source import Source
@@ -79,8 +79,7 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
     yield check("ledger", partial(ledger_works, files, environment.clock()), not_tried=why)
 
 
-@click.command(cls=Command, epilog=example("check"))
-@pass_outside
+@subcommand("check")
 def command(outside: Outside) -> int:
     """Check everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import click
-
-from pipelines.cli.options import Command, example, from_sandbox
+from pipelines.cli.options import from_sandbox, subcommand
 
 
-@click.command(cls=Command, epilog=example("demo", "ui"))
+@subcommand("demo", "ui", takes_outside=False)
 def command() -> int:
     """Archive two dates of a sandbox RingCX into a local S3, and show the result. Needs no account.
 

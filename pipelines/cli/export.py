@@ -14,17 +14,7 @@ import click
 
 from pipelines import storage
 from pipelines.cli.find import filters, query_of, sentence_of_lacking
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    example,
-    file_option,
-    json_file,
-    pass_outside,
-    stop_like_ctrl_c,
-    whole_file,
-    write_json,
-)
+from pipelines.cli.options import Outside, file_option, json_file, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
@@ -37,12 +27,9 @@ _ALL = 1 << 40
 _SHOWN = 50
 
 
-@click.command(
-    cls=Command,
-    epilog=example(
-        "export --uii 202611211915400151600000000029 --why 'case 4711' --output case-4711.zip",
-        "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
-    ),
+@subcommand(
+    "export --uii 202611211915400151600000000029 --why 'case 4711' --output case-4711.zip",
+    "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
 )
 @filters
 @click.option("--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given again.")
@@ -50,7 +37,6 @@ _SHOWN = 50
 @click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
 @file_option("--output", "output", "the package, a new ZIP,")
 @json_file("what was exported and what was not")
-@pass_outside
 def command(
     outside: Outside,
     /,

@@ -19,17 +19,7 @@ import pyarrow as pa
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    check_range,
-    date_range,
-    example,
-    file_option,
-    json_file,
-    pass_outside,
-    whole_file,
-)
+from pipelines.cli.options import Outside, check_range, date_range, file_option, json_file, subcommand, whole_file
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
@@ -93,19 +83,15 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
     return Query(first=first, last=last, **asked)
 
 
-@click.command(
-    cls=Command,
-    epilog=example(
-        "find --number '(602) 555-0142'",
-        "find --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --longest 60",
-        "find --uii 202611211915400151600000000029 --json found.json",
-    ),
+@subcommand(
+    "find --number '(602) 555-0142'",
+    "find --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --longest 60",
+    "find --uii 202611211915400151600000000029 --json found.json",
 )
 @filters
 @click.option("--limit", default=200, type=click.IntRange(1, 1_000_000), help="At most so many rows; default 200.")
 @json_file("what was found")
 @file_option("--csv", "csv_file", "what was found, as a table for a spreadsheet,")
-@pass_outside
 def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
     """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
 

@@ -13,7 +13,7 @@ import click
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from pipelines.calendar import local_day
-from pipelines.cli.options import Command, Outside, example, file_option, pass_outside, whole_file
+from pipelines.cli.options import Outside, file_option, subcommand, whole_file
 from pipelines.cli.status import kept_dates, status
 from pipelines.cli.stores import open_stores
 from pipelines.ringcx.limits.limiter import RateLimiter
@@ -32,9 +32,8 @@ _SUMS = {
 }
 
 
-@click.command(cls=Command, epilog=example("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom"))
+@subcommand("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom")
 @file_option("--file", "file", "the metrics")
-@pass_outside
 def command(outside: Outside, file: Path | None) -> int:
     """Write what `status` says of the dates that RingCX still keeps, as text for Prometheus.
 

@@ -38,10 +38,7 @@ class Outside:
     backoff_s: float | None = None
 
 
-pass_outside = click.make_pass_decorator(Outside, ensure=True)
-
-
-class Command(click.Command):
+class _Command(click.Command):
     """A subcommand whose expected errors end in one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
@@ -60,6 +57,18 @@ class Command(click.Command):
             reason = error.strerror or type(error).__name__
             which = f"{error.filename} could" if error.filename else "A file could"
             raise click.ClickException(f"{which} not be read or written ({reason})") from None
+
+
+def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a subcommand of a function, with examples at the end of its help. It takes an `Outside` first."""
+    epilog = "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in examples)
+    pass_outside = click.make_pass_decorator(Outside, ensure=True)
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        command = click.command(cls=_Command, epilog=epilog)
+        return command(pass_outside(function) if takes_outside else function)
+
+    return decorate
 
 
 class Date(click.ParamType[date]):
@@ -190,8 +199,3 @@ def from_sandbox(name: str) -> ModuleType:
             f"No account is set, and the sandbox is not installed ({error.name} is missing): write .env, or clone the "
             "project and run `make demo` in it"
         ) from None
-
-
-def example(*lines: str) -> str:
-    """Return the end of a subcommand's help, with its example as it is written."""
-    return "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in lines)

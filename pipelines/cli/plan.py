@@ -8,26 +8,16 @@ from pathlib import Path
 import click
 
 from pipelines.calendar import local_day
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    check_range,
-    date_range,
-    example,
-    json_file,
-    pass_outside,
-    whole_file,
-)
+from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, whole_file
 from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
 
 
-@click.command(cls=Command, epilog=example("plan --from 2026-08-01 --to 2026-10-31"))
+@subcommand("plan --from 2026-08-01 --to 2026-10-31")
 @date_range()
 @json_file("the whole plan, every date included,")
-@pass_outside
 def command(outside: Outside, first: date, last: date, file: Path | None) -> None:
     """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
     settings, now = load(PlanSettings), outside.clock()

@@ -9,14 +9,14 @@ from datetime import date
 import click
 
 from pipelines.archive.client import make_s3_client
-from pipelines.cli.options import Command, example
+from pipelines.cli.options import subcommand
 from pipelines.events.event import field
 from pipelines.events.files import Events, day_folder, events_at, read_frames
 from pipelines.events.server import run
 from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
 
-@click.command(cls=Command, epilog=example("receiver", "receiver --count"))
+@subcommand("receiver", "receiver --count", takes_outside=False)
 @click.option("--count", is_flag=True, help="Print how many events are stored, by date, and end.")
 def command(*, count: bool) -> None:
     """Receive End Call Events from RingCX, in the foreground, until SIGTERM or Ctrl-C."""

@@ -14,15 +14,13 @@ from pipelines.archive.errors import StorageError
 from pipelines.calendar import local_day
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
-    Command,
     Date,
     Outside,
     check_dagster_home,
     check_range,
     date_range,
-    example,
-    pass_outside,
     stop_like_ctrl_c,
+    subcommand,
 )
 from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
@@ -43,10 +41,9 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
         self.left = left
 
 
-@click.command(cls=Command, epilog=example("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07"))
+@subcommand("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07")
 @click.argument("dates", nargs=-1, type=Date())
 @date_range(required=False)
-@pass_outside
 def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.
 

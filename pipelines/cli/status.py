@@ -12,16 +12,7 @@ import click
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StoreDamaged
 from pipelines.calendar import local_day
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    check_range,
-    date_range,
-    example,
-    json_file,
-    pass_outside,
-    write_json,
-)
+from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
@@ -38,10 +29,9 @@ _WIDTHS = (10, 10, 10, 10, 18, 8, 8, 10, 11)
 _LATE = ("overdue", "stuck")
 
 
-@click.command(cls=Command, epilog=example("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json"))
+@subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")
 @date_range(required=False)
 @json_file("the whole answer, every date included,")
-@pass_outside
 def command(outside: Outside, first: date | None, last: date | None, file: Path | None) -> int:
     """Show which dates are complete, and what the others lack. Reads, and changes nothing.
 

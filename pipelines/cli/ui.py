@@ -23,7 +23,7 @@ import click
 import dagster as dg
 
 from pipelines.cli.history import dagster_history
-from pipelines.cli.options import Command, check_dagster_home, example, from_sandbox, stop_like_ctrl_c
+from pipelines.cli.options import check_dagster_home, from_sandbox, stop_like_ctrl_c, subcommand
 from pipelines.orchestration.date_run import require_end, stored_by
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.priority import PARTITION_TAG
@@ -38,7 +38,7 @@ STOP_SECONDS = 30.0
 _LAUNCHED_TAG = ".dagster/grpc_info"
 
 
-@click.command(cls=Command, epilog=example("ui", "ui --port 3001"))
+@subcommand("ui", "ui --port 3001", takes_outside=False)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),

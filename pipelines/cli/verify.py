@@ -13,16 +13,7 @@ import click
 
 from pipelines import storage
 from pipelines.calendar import local_day, utc_now
-from pipelines.cli.options import (
-    Command,
-    Outside,
-    check_range,
-    date_range,
-    example,
-    json_file,
-    pass_outside,
-    whole_file,
-)
+from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, whole_file
 from pipelines.cli.stores import open_stores
 from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
@@ -81,12 +72,9 @@ class Screen:
         self._shown = 0
 
 
-@click.command(
-    cls=Command,
-    epilog=example(
-        "verify --from 2026-11-01 --to 2026-11-22",
-        "verify --from 2026-11-22 --to 2026-11-22 --read-data 10% --json verify.json",
-    ),
+@subcommand(
+    "verify --from 2026-11-01 --to 2026-11-22",
+    "verify --from 2026-11-22 --to 2026-11-22 --read-data 10% --json verify.json",
 )
 @date_range()
 @click.option(
@@ -103,7 +91,6 @@ class Screen:
 )
 @click.option("--seed", help="Choose the same share again as an earlier run, which printed it.")
 @json_file("the whole result, every discrepancy included,")
-@pass_outside
 def command(
     outside: Outside,
     *,

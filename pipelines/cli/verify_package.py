@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import Command, example, json_file, write_json
+from pipelines.cli.options import json_file, subcommand, write_json
 from pipelines.evidence.verify import Wrong, read_keys, verify
 from pipelines.settings import Calendar, LocalPath, load
 
@@ -17,9 +17,7 @@ class _Keys(Calendar):
     archive_verify_key_file: LocalPath | None = None
 
 
-@click.command(
-    cls=Command, epilog=example("verify-package case-4711.zip", "verify-package case-4711.zip --key public.pem")
-)
+@subcommand("verify-package case-4711.zip", "verify-package case-4711.zip --key public.pem", takes_outside=False)
 @click.argument("package", type=click.Path(exists=True, path_type=Path), metavar="FILE")
 @click.option(
     "--key",
