@@ -24,10 +24,7 @@ from pipelines.steps.pull.coverage import covers
 from pipelines.wording import number
 
 _COUNTS = (
-    "calls_with_recording",
-    "events_with_recording",
-    "calls_without_event",
-    "events_without_call",
+    *("calls_with_recording", "events_with_recording", "calls_without_event", "events_without_call"),
     "accounts_not_compared",
 )
 _ONE_DAY = timedelta(days=1)
@@ -62,9 +59,7 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
     without_call = settled(unreported - _recorded(ledger, GLOBAL, near) if unreported else ())
     not_compared = len(accounts - whole)
     figures = (len(reported), len(events), len(without_event), len(without_call), not_compared)
-    shares = pd.DataFrame(
-        {"matter": _COUNTS[2:4], "calls": [len(without_event), len(without_call)], "of": [len(reported), len(events)]}
-    )
+    shares = pd.DataFrame({"matter": _COUNTS[2:4], "calls": figures[2:4], "of": figures[:2]})
     shares["percent"] = (100 * shares["calls"] / shares["of"]).fillna(0.0).round(2)
     # Half of the sample for the rarer matter.
     sample = [("without_call", *call) for call in without_call[: max(LISTED // 2, LISTED - len(without_event))]]
@@ -91,10 +86,6 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
 
 def _recorded(ledger: Ledger, report: ReportName, days: list[date]) -> set[Call]:
     """Return the calls of which any row version has a link."""
-    found: set[Call] = set()
-    for day in days:
-        table = ledger.all_rows(report, day, columns=["account_id", "uii", LINK_COLUMN[report]])
-        for account, uii, link in zip(*(column.to_pylist() for column in table.itercolumns()), strict=True):
-            if account and uii and link:
-                found.add(call_of(account, uii))
-    return found
+    columns = ["account_id", "uii", LINK_COLUMN[report]]
+    rows = pd.concat([ledger.all_rows(report, day, columns=columns).to_pandas() for day in days]).replace("", None)
+    return {call_of(account, uii) for account, uii, _ in rows.dropna().itertuples(index=False)}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-import pandas as pd
-
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
@@ -39,19 +37,6 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
-def coverage(pulls: Pulls, bounds: tuple[datetime, datetime]) -> pd.DataFrame:
-    """Return a row per account and report that was ever asked for: `whole`, and `to`, the end of what was asked for."""
-    asked = pd.DataFrame(
-        [
-            (pull.account_id, report, covers(pull, bounds), pull.period_end)
-            for report, of_report in pulls.items()
-            for pull in of_report
-        ],
-        columns=["account_id", "report", "whole", "to"],
-    )
-    return asked.groupby(["account_id", "report"]).agg({"whole": "any", "to": "max"})
-
-
 def gaps(
     pulls: Pulls, accounts: Iterable[str], bounds: tuple[datetime, datetime], reports: Sequence[ReportName]
 ) -> list[Unpulled]:
@@ -59,10 +44,14 @@ def gaps(
 
     An account has no gap where any full source covers the day: both legacy reports, or interaction metadata.
     """
-    covered = coverage(pulls, bounds)
-    whole = set(covered.index[covered["whole"]])
+    whole = {(pull.account_id, report) for report, made in pulls.items() for pull in made if covers(pull, bounds)}
+
+    def to(report: ReportName, account: str) -> datetime | None:
+        ends = (pull.period_end for pull in pulls.get(report, ()) if pull.account_id == account)
+        return max(ends, default=None)
+
     return [
-        Unpulled(report, account, covered["to"].get((account, report)))
+        Unpulled(report, account, to(report, account))
         for account in accounts
         if not any(all((account, name) in whole for name in source) for source in FULL_SOURCES)
         for report in reports
