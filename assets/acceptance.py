@@ -15,6 +15,7 @@ from pipelines.orchestration.failures import PermanentFailure, as_permanent_fail
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
+from pipelines.steps.seal.manifest import Stores
 
 _SHOWN = 5
 _DESCRIPTION = (
@@ -48,24 +49,10 @@ def decide_on_losses(
         days = [date_of("date", config.date)] if config.date else []
         if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):
             raise PermanentFailure(f"{days[0]} is before {FIRST_DAY} or in the future: give a date with recordings.")
-        decision = Decision(
-            recording_ids=config.recording_ids,
-            days=days,
-            reason=config.reason,
-            why=config.why,
-            accepted_by=config.accepted_by,
-            revoke=config.revoke,
-        )
-        decided = decide(
-            ledger.open(),
-            ledger.parts(),
-            archive.bucket,
-            decision,
-            settings=environment.settings,
-            now=environment.clock(),
-            run_id=context.run.run_id,
-            signer=archive.signer,
-        )
+        decision = Decision(days=days, **config.model_dump(exclude={"date"}))
+        stores = Stores(archive.bucket, ledger.open(), ledger.parts(), environment.settings)
+        now, run_id = environment.clock(), context.run.run_id
+        decided = decide(stores, decision, now=now, run_id=run_id, signer=archive.signer)
     for day, found in decided.verdicts.items():
         if day >= environment.settings.archive_start_date:  # earlier ones have no partition
             yield evaluation(found, context.run.run_id)

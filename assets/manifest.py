@@ -9,7 +9,7 @@ from assets.presentation import counts_by_state, not_held, place, share_held, ur
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
-from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
+from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
 
 
 @asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
@@ -24,16 +24,14 @@ def daily_manifest(
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():
-        settings, states, parts, bucket = environment.settings, ledger.open(), ledger.parts(), archive.bucket
-        signer, first = archive.signer, settings.archive_start_date
-        seal = partial(
-            seal_day, states, parts, bucket, settings=settings, now=environment.clock(), run_id=run_id, signer=signer
-        )
+        settings, states, bucket, signer = environment.settings, ledger.open(), archive.bucket, archive.signer
+        stores = Stores(bucket, states, ledger.parts(), settings)
+        seal = partial(seal_day, stores, now=environment.clock(), run_id=run_id, signer=signer)
         sealed = seal(day)
         # The dates that found its recordings too: their verdict may wait for what this run archived.
         found_on = sealed.recordings.found_on()
-        others = (linked_days(states, day, settings.zone, first) | found_on) - {day}
-        neighbours = {other: seal(other) for other in neighbours_to_seal(parts, bucket, others, first)}
+        others = (linked_days(states, day, settings.zone, settings.archive_start_date) | found_on) - {day}
+        neighbours = {other: seal(other) for other in neighbours_to_seal(stores, others)}
     for sealed_day, result in {day: sealed, **neighbours}.items():
         if result.outdated:
             context.log.warning(

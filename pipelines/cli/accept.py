@@ -24,6 +24,7 @@ from pipelines.cli.options import (
 from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
+from pipelines.steps.seal.manifest import Stores
 
 FORMAT = "ringcx-archive/acceptance/1"
 
@@ -70,17 +71,8 @@ def command(
         )
     except DecisionIncomplete as error:
         raise click.UsageError(str(error)) from None
-    bucket, ledger, parts = open_stores(settings, outside)
-    decided = decide(
-        ledger,
-        parts,
-        bucket,
-        decision,
-        settings=settings,
-        now=now,
-        run_id=f"accept-{ULID.from_datetime(now)}",
-        signer=storage.signer(settings),
-    )
+    stores, run_id = Stores(*open_stores(settings, outside), settings), f"accept-{ULID.from_datetime(now)}"
+    decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(settings))
     for sentence in decided.refused:
         click.echo(f"refused: {sentence}")
     for sealed, found in decided.verdicts.items():

@@ -117,15 +117,14 @@ class Stores:
     def decide(self, *ids: str, **changed: Any) -> Decided:
         decision = Decision(recording_ids=ids, **{"why": "TICKET-1", "accepted_by": "compliance", **changed})
         self.now += timedelta(minutes=1)
-        stores = self.ledger, self.parts, self.bucket
-        return decide(*stores, decision, settings=self.settings, now=self.now, run_id="command")
+        return decide(self.archive(), decision, now=self.now, run_id="command")
 
     def verdict(self, day: date = DAY) -> DateVerdict:
         return judge_date(self.ledger, self.bucket, day, self.settings, now=self.now)
 
     def seal(self, day: date = DAY) -> None:
         self.now += timedelta(minutes=1)
-        seal_day(self.ledger, self.parts, self.bucket, day, settings=self.settings, now=self.now, run_id="seal")
+        seal_day(self.archive(), day, now=self.now, run_id="seal")
 
     def manifest(self, day: date = DAY) -> dict[str, Any]:
         found = latest_manifest(self.bucket, day)

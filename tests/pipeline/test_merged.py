@@ -15,7 +15,7 @@ from dagster import DagsterInstance, JobDefinition
 
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.orchestration.environment import Environment
-from pipelines.steps.seal.manifest import seal_day
+from pipelines.steps.seal.manifest import Stores, seal_day
 from sandbox.config import Limits, SandboxConfig
 from sandbox.s3 import LocalS3
 from tests.commands import an_hour_later, run
@@ -134,8 +134,8 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
     assert old.lines() == lines
     assert old.doubts() == set()
     services = old.services()
-    stores = (services.ledger, services.ledger_parts, services.bucket)
-    sealed = seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again")
+    stores = Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+    sealed = seal_day(stores, old.day, now=old.now, run_id="again")
     assert sealed.manifest.unchanged
     assert sealed.attested == 0
 
@@ -162,8 +162,8 @@ def test_a_merged_part_without_an_attestation_accounts_for_nothing_until_the_dat
     gone = originals[0].removeprefix("ledger/")
     assert ("ledger_part_removed", gone) in old.doubts()
     services = old.services()
-    stores = (services.ledger, services.ledger_parts, services.bucket)
-    assert seal_day(*stores, old.day, settings=services.settings, now=old.now, run_id="again").attested == 1
+    stores = Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+    assert seal_day(stores, old.day, now=old.now, run_id="again").attested == 1
     assert old.doubts() == set()
 
 

@@ -49,8 +49,8 @@ class Stores:
         self.ledger, self.parts = Ledger(files, clock=lambda: NOW), LedgerParts(files)
         self.settings = VerifySettings(archive_bucket=name, ringcx_account_ids=("1",), archive_start_date=FIRST)
 
-    def all(self) -> tuple[Ledger, LedgerParts, Bucket]:
-        return self.ledger, self.parts, self.bucket
+    def all(self) -> seal.Stores:
+        return seal.Stores(self.bucket, self.ledger, self.parts, self.settings)
 
 
 @pytest.fixture
@@ -63,11 +63,8 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     stores.ledger.append_states([pending(day) for day in (BEFORE, after)])
 
     def neighbours() -> dict[date, bool]:
-        days = neighbours_to_seal(stores.parts, stores.bucket, [nothing, BEFORE, after], FIRST)
-        return {
-            day: seal_day(*stores.all(), day, settings=stores.settings, now=NOW, run_id="r").manifest.unchanged
-            for day in days
-        }
+        days = neighbours_to_seal(stores.all(), [nothing, BEFORE, after])
+        return {day: seal_day(stores.all(), day, now=NOW, run_id="r").manifest.unchanged for day in days}
 
     assert neighbours() == {BEFORE: False}  # the other waits for its own first run
     manifest = latest_manifest(stores.bucket, BEFORE)
@@ -86,7 +83,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     )
     (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
     assert (result.doubts.total(), result.found, found) == (0, 1, [])
-    seal_day(*stores.all(), after, settings=stores.settings, now=NOW, run_id="r")
+    seal_day(stores.all(), after, now=NOW, run_id="r")
     assert neighbours() == {BEFORE: True, after: True}
 
 
@@ -118,10 +115,10 @@ def verified(stores: Stores, day: date) -> tuple[DayResult, list[Discrepancy]]:
 
 def test_the_catalog_has_the_verdict_of_its_date_and_the_clock_alone_changes_nothing(stores: Stores) -> None:
     stores.ledger.append_states([pending(FIRST)])
-    sealed = [seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")]
+    sealed = [seal_day(stores.all(), FIRST, now=NOW, run_id="r")]
     pulled(stores, FIRST)
     sealed += [
-        seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW + later, run_id="another")
+        seal_day(stores.all(), FIRST, now=NOW + later, run_id="another")
         for later in (timedelta(0), A_DAY, 40 * A_DAY)  # waiting, late, and asked for longer than ARCHIVE_GIVE_UP_DAYS
     ]
     assert [one.manifest.unchanged for one in sealed] == [False, False, True, True]
@@ -141,7 +138,7 @@ def test_verify_names_a_sealed_verdict_that_is_not_that_of_the_ledger(
     monkeypatch.setattr(
         seal, "judge_or_unknown", lambda *args, **more: replace(judge(*args, **more), verdict=Verdict.complete)
     )
-    seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     result, (difference,) = verified(stores, FIRST)
     assert (difference.kind, difference.arriving, result.verdict) == ("verdict_differs", False, "gaps")
     assert "is complete, but the ledger says waiting" in difference.sentence
@@ -155,7 +152,7 @@ def test_a_manifest_sealed_on_a_damaged_ledger_says_what_is_damaged(stores: Stor
     )
     part.parent.mkdir(parents=True)
     part.write_bytes(b"PAR1")
-    sealed = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    sealed = seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     assert sealed.verdict.verdict == "unknown"
     manifest = latest_manifest(stores.bucket, FIRST)
     assert manifest is not None
@@ -176,10 +173,10 @@ def test_a_sealing_that_another_run_overtakes_every_time_says_that_it_may_be_out
         return found
 
     monkeypatch.setattr(seal, "seal", overtaken)
-    outdated = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    outdated = seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     assert outdated.outdated
     monkeypatch.undo()
-    again = seal_day(*stores.all(), FIRST, settings=stores.settings, now=NOW, run_id="r")
+    again = seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     assert not again.outdated
     latest = latest_manifest(stores.bucket, FIRST)
     assert latest is not None

@@ -27,7 +27,7 @@ from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
 from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import register_links
-from pipelines.steps.seal.manifest import seal_day
+from pipelines.steps.seal.manifest import Stores, seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 
@@ -299,6 +299,10 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
     assert sorted(found) == [one.recording_id for one in mine]
 
 
+def stores_of(services: Any) -> Stores:
+    return Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+
+
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
@@ -311,26 +315,10 @@ def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and
     def meanwhile(path: str) -> None:
         if "catalog" in path and next(left, False):  # our manifest says `pending` already; the other run overtakes us
             fetched(other, *states.values())
-            seal_day(
-                other.ledger,
-                other.ledger_parts,
-                other.bucket,
-                day,
-                settings=other.settings,
-                now=datetime.now(UTC),
-                run_id="other",
-            )
+            seal_day(stores_of(other), day, now=datetime.now(UTC), run_id="other")
 
     with at_each(services.bucket._client, "PutObject", meanwhile):
-        seal_day(
-            services.ledger,
-            services.ledger_parts,
-            services.bucket,
-            day,
-            settings=services.settings,
-            now=datetime.now(UTC),
-            run_id="slow",
-        )
+        seal_day(stores_of(services), day, now=datetime.now(UTC), run_id="slow")
     assert next(left, None) is None
     sealed = latest_manifest(services.bucket, day)
     assert sealed is not None

@@ -216,7 +216,7 @@ def test_an_entry_of_the_access_log_that_is_altered_or_removed_after_sealing_is_
     parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
     now = datetime.now(UTC)
-    sealed = seal.seal_day(copy.ledger(), parts, bucket, FIRST, settings=settings, now=now, run_id="again")
+    sealed = seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
     assert sealed.attested >= 3
     later = log.record(entry)
     assert copy.doubts() == set()
@@ -239,7 +239,7 @@ def test_any_sealing_attests_the_access_log_of_the_last_three_utc_days(copy: Cop
         AccessLog(bucket).record(Access(at=at, **entry))  # type: ignore[arg-type]
     parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
-    seal.seal_day(copy.ledger(), parts, bucket, FIRST, settings=settings, now=now, run_id="again")
+    seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
     attested = [len(read_attestations(bucket, seal.ACCESS, at.date())[0]) for at in times]
     assert attested == [0, 1, 1, 1, 0]
 

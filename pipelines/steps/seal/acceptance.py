@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
 
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageError
 from pipelines.archive.proof.signature import Signer
 from pipelines.ledger.files import LedgerDamaged, LedgerError
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import Acceptance, states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.link.extract_links import near
 from pipelines.steps.parallel import map_readable
 from pipelines.steps.pull.coverage import Unpulled, unpulled
-from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
+from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
 from pipelines.wording import number
 
 _LONGEST = 500
@@ -84,24 +81,14 @@ class Decided:
         return f"{'; '.join(said)}."
 
 
-def decide(
-    ledger: Ledger,
-    parts: LedgerParts,
-    bucket: Bucket,
-    decision: Decision,
-    *,
-    settings: VerifySettings,
-    now: datetime,
-    run_id: str,
-    signer: Signer | None = None,
-) -> Decided:
+def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, signer: Signer | None = None) -> Decided:
     """Write the decision to the ledger where it is allowed, and seal the dates that it touches.
 
     What is refused stops nothing else. The same decision again writes no line, and seals what was not sealed yet.
     """
-    decided = Decided(decision.revoke)
+    decided, ledger, settings = Decided(decision.revoke), stores.ledger, stores.settings
     if decision.days:
-        states = _lost_for_reason(ledger, decision, settings, now, decided)
+        states = _lost_for_reason(stores, decision, now, decided)
     else:
         states = _with_ids(ledger, decision.recording_ids, decided)
     by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
@@ -138,10 +125,10 @@ def decide(
         decided.unchanged += len(allowed) - len(lines)
         touched.update(*((state.date, state.found_on) for state in allowed))
     # Rows of the dates next to them may name these recordings too, and count them.
-    others = neighbours_to_seal(parts, bucket, near(touched) - touched, settings.archive_start_date)
+    others = neighbours_to_seal(stores, near(touched) - touched)
     for day in sorted(touched | set(others)):
         try:
-            sealed = seal_day(ledger, parts, bucket, day, settings=settings, now=now, run_id=run_id, signer=signer)
+            sealed = seal_day(stores, day, now=now, run_id=run_id, signer=signer)
             if day in touched or not sealed.manifest.unchanged:
                 decided.verdicts[day] = sealed.verdict
         except (LedgerError, StorageError) as error:
@@ -205,16 +192,14 @@ def _refusal(
     return ""
 
 
-def _lost_for_reason(
-    ledger: Ledger, decision: Decision, settings: VerifySettings, now: datetime, decided: Decided
-) -> list[RecordingState]:
+def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided: Decided) -> list[RecordingState]:
     """Return the recordings that the verdicts of the dates count as lost for the reason, accepted or not."""
     found: dict[str, RecordingState] = {}
     reasons: Counter[str] = Counter()
     refused = len(decided.refused)
     for day in decision.days:
         try:
-            of_date = judge_date(ledger, None, day, settings, now=now)
+            of_date = judge_date(stores.ledger, None, day, stores.settings, now=now)
         except LedgerDamaged as error:
             decided.refused.append(f"No decision was recorded for {day}: {error}")
             continue
@@ -223,10 +208,10 @@ def _lost_for_reason(
             continue
         lost = of_date.recordings[of_date.recordings["matter"].isin(["accepted", "lost", "conflict"])]
         if decision.revoke:
-            lost = lost[lost["recording_id"].isin(list(ledger.acceptances(lost["date"])))]
+            lost = lost[lost["recording_id"].isin(list(stores.ledger.acceptances(lost["date"])))]
         reasons.update(map(str, lost["reason"]))
         lost = lost[lost["reason"] == decision.reason]
-        found |= states_by_id(ledger.current(lost["date"], lost["recording_id"]))
+        found |= states_by_id(stores.ledger.current(lost["date"], lost["recording_id"]))
     if not found and len(decided.refused) == refused:
         dates = " to ".join(dict.fromkeys(map(str, (decision.days[0], decision.days[-1]))))
         others = ", ".join(f"{count:,} `{reason}`" for reason, count in reasons.most_common())

@@ -40,6 +40,16 @@ _BATCH = 5000
 
 
 @dataclass(frozen=True, slots=True)
+class Stores:
+    """What a date is sealed from, and where it is sealed."""
+
+    bucket: Bucket
+    ledger: Ledger
+    parts: LedgerParts
+    settings: VerifySettings
+
+
+@dataclass(frozen=True, slots=True)
 class SealedDay:
     """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
 
@@ -55,17 +65,7 @@ class SealedDay:
     outdated: bool
 
 
-def seal_day(
-    ledger: Ledger,
-    parts: LedgerParts,
-    bucket: Bucket,
-    day: date,
-    *,
-    settings: VerifySettings,
-    now: datetime,
-    run_id: str,
-    signer: Signer | None = None,
-) -> SealedDay:
+def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: Signer | None = None) -> SealedDay:
     """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
 
     While the verdict is unknown the totals name the reports that were not pulled for the whole day, or the damage of
@@ -77,6 +77,7 @@ def seal_day(
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
     no attestation names yet get one.
     """
+    bucket, ledger, parts = stores.bucket, stores.ledger, stores.parts
     names = sealed_names = parts.names(day)
     for _ in range(_ROUNDS):
         sealed_names = names
@@ -84,7 +85,7 @@ def seal_day(
         known = RecordingsTable.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         by_status = known.by_status()
-        verdict = judge_or_unknown(ledger, bucket, day, settings, now=now, run_id=run_id)
+        verdict = judge_or_unknown(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
         totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
         if verdict.verdict is Verdict.unknown:
             totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})
@@ -111,11 +112,12 @@ def seal_day(
     return SealedDay(manifest, catalog_at, known, verdict, attested, outdated=outdated)
 
 
-def neighbours_to_seal(parts: LedgerParts, bucket: Bucket, days: Iterable[date], first: date) -> list[date]:
+def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
     """Return the other dates that a run appended to and must seal too: those that were sealed before or come before the
     `first` partition. A call over midnight is found by one day's pull and stored under another date, whose manifest
     would be out of date otherwise. Any other date waits for its own first run.
     """
+    bucket, parts, first = stores.bucket, stores.parts, stores.settings.archive_start_date
     return [
         day for day in sorted(days) if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))
     ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.proof.attestation import read_attestations
@@ -15,11 +14,10 @@ from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
-from pipelines.ledger.parts import LedgerParts, written_at
-from pipelines.ledger.store import Ledger
-from pipelines.settings import VerifySettings
+from pipelines.ledger.parts import written_at
 from pipelines.steps.check.verdict import Verdict, judge_or_unknown
 from pipelines.steps.pull.coverage import Pulls, pulls_of
+from pipelines.steps.seal.manifest import Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import (
@@ -45,15 +43,11 @@ TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(Stores):
     """What is verified. Without `ringcx_account_ids` in the settings the accounts of the pulls are believed; without a
     `verifier` signatures are not checked.
     """
 
-    bucket: Bucket
-    ledger: Ledger
-    parts: LedgerParts
-    settings: VerifySettings
     verifier: Verifier | None
     clock: Callable[[], datetime]
 
