@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import dagster as dg
 import pandas as pd
-from dagster import AssetCheckEvaluation, Config, OpExecutionContext, Output, job, op
 from pydantic import Field
 
 from assets.checks import evaluation
@@ -25,7 +25,7 @@ _DESCRIPTION = (
 )
 
 
-class AcceptConfig(Config):
+class AcceptConfig(dg.Config):
     """Which losses to accept, why, and by whom."""
 
     recording_ids: list[str] = Field(default=[], description="As listed in the check of the date.")
@@ -36,14 +36,14 @@ class AcceptConfig(Config):
     revoke: bool = Field(default=False, description="Revoke acceptances instead.")
 
 
-@op
+@dg.op
 def decide_on_losses(
-    context: OpExecutionContext,
+    context: dg.OpExecutionContext,
     config: AcceptConfig,
     environment: EnvironmentParam,
     ledger: LedgerParam,
     archive: ArchiveParam,
-) -> Iterator[AssetCheckEvaluation | Output[None]]:
+) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
     """Accept the losses that the config names, or revoke that, and fail with a sentence if anything was refused."""
     with as_permanent_failure():
         days = [date_of("date", config.date)] if config.date else []
@@ -66,10 +66,10 @@ def decide_on_losses(
     if decided.refused:
         raise PermanentFailure(f"{decided.sentence} {' '.join(decided.refused[:_SHOWN])}", metadata)
     context.log.info(decided.sentence)
-    yield Output(None, metadata=metadata)
+    yield dg.Output(None, metadata=metadata)
 
 
-@job(description=_DESCRIPTION)
+@dg.job(description=_DESCRIPTION)
 def accept_losses() -> None:
     """Decide on losses, and do nothing else."""
     decide_on_losses()

@@ -2,8 +2,8 @@
 
 from datetime import date
 
+import dagster as dg
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext, MaterializeResult, asset
 
 from assets.presentation import calls_page, column_schema, place, uri, without_zeros
 from pipelines.orchestration.failures import as_permanent_failure
@@ -11,7 +11,7 @@ from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, Le
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
 
 
-@asset(
+@dg.asset(
     deps=["daily_manifest"],
     group_name="search",
     kinds={"s3", "parquet"},
@@ -22,8 +22,8 @@ from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summar
     ),
 )
 def calls(
-    context: AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
-) -> MaterializeResult[None]:
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+) -> dg.MaterializeResult[None]:
     """Write the calls of the date, and of the dates next to it that calls over midnight belong to as well."""
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
@@ -32,7 +32,7 @@ def calls(
         stored = {other: write_calls(states, parts, bucket, other, settings=settings) for other in days}
     of_day = stored[day]
     written = [str(other) for other, file in stored.items() if other != day and not file.unchanged]
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "summary": f"{day}: {summary(of_day.table)}",
             "dagster/partition_row_count": of_day.table.num_rows,

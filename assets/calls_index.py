@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dagster import OpExecutionContext, job, op
+import dagster as dg
 
 from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import as_permanent_failure
@@ -16,8 +16,8 @@ _DESCRIPTION = (
 )
 
 
-@op
-def index_calls(context: OpExecutionContext, environment: EnvironmentParam, archive: ArchiveParam) -> None:
+@dg.op
+def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveParam) -> None:
     """Index the months that changed."""
     with as_permanent_failure():
         today = local_day(environment.clock(), environment.settings.zone)
@@ -26,7 +26,7 @@ def index_calls(context: OpExecutionContext, environment: EnvironmentParam, arch
     context.add_output_metadata({"summary": sentence, "months": ", ".join(written) or "none"})
 
 
-@job(description=_DESCRIPTION)
+@dg.job(description=_DESCRIPTION)
 def calls_index() -> None:
     """Index, and do nothing else."""
     index_calls()

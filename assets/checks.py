@@ -7,16 +7,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from dagster import (
-    AssetCheckEvaluation,
-    AssetCheckExecutionContext,
-    AssetCheckResult,
-    AssetChecksDefinition,
-    AssetCheckSeverity,
-    AssetKey,
-    MetadataValue,
-    asset_check,
-)
+import dagster as dg
 
 from assets.presentation import calls_page, listing, table, without_zeros
 from pipelines.orchestration.environment import Environment
@@ -29,17 +20,17 @@ from pipelines.steps.check import audio, event_delivery, overdue, report_agreeme
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import EVENTS
 
-RECORDINGS = AssetKey("recordings")
+RECORDINGS = dg.AssetKey("recordings")
 VERDICT = "verdict"
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 
 
-def _plausibility(report: ReportName) -> AssetChecksDefinition:
-    @asset_check(asset=AssetKey(report), name="report_is_plausible", op_tags=LAST)
+def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=dg.AssetKey(report), name="report_is_plausible", op_tags=LAST)
     def check(
-        context: AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-    ) -> AssetCheckResult:
+        context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+    ) -> dg.AssetCheckResult:
         """The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the
         date, rows that vanished, and the calls that the other report has.
         """
@@ -55,10 +46,10 @@ global_call_type_detail_is_plausible = _plausibility("global_call_type_detail")
 interaction_metadata_is_plausible = _plausibility("interaction_metadata")
 
 
-@asset_check(asset=RECORDINGS, op_tags=LAST)
+@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
 def every_recording_is_accounted_for(
-    context: AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
-) -> AssetCheckResult:
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+) -> dg.AssetCheckResult:
     """Every recording that the date's reports name is archived, or the reason is known: found = archived + explained.
 
     Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
@@ -75,16 +66,16 @@ def every_recording_is_accounted_for(
     )
 
 
-@asset_check(asset=RECORDINGS, op_tags=LAST)
-def audio_is_true(context: AssetCheckExecutionContext, ledger: LedgerParam) -> AssetCheckResult:
+@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
+def audio_is_true(context: dg.AssetCheckExecutionContext, ledger: LedgerParam) -> dg.AssetCheckResult:
     """The audio is what the report says: its length agrees, it is not empty, no channel is silent."""
     return _shown(context, lambda: audio.audio_is_true(ledger.open(), date.fromisoformat(context.partition_key)))
 
 
-@asset_check(asset=RECORDINGS, op_tags=LAST)
+@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
 def mono_and_stereo_agree(
-    context: AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-) -> AssetCheckResult:
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+) -> dg.AssetCheckResult:
     """Each connected call has a mono recording and each agent leg a stereo one, where the account has those recordings;
     and both reports have the same calls.
     """
@@ -93,20 +84,20 @@ def mono_and_stereo_agree(
     )
 
 
-@asset_check(asset=AssetKey(EVENTS), op_tags=LAST)
+@dg.asset_check(asset=dg.AssetKey(EVENTS), op_tags=LAST)
 def every_event_arrived(
-    context: AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-) -> AssetCheckResult:
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+) -> dg.AssetCheckResult:
     """Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs
     time and no recording: the report names it too.
     """
     return _shown(context, lambda: event_delivery.every_event_arrived(ledger.open(), **_of_date(context, environment)))
 
 
-@asset_check(asset=RECORDINGS, op_tags=LAST)
+@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
 def no_overdue_recordings(
-    context: AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-) -> AssetCheckResult:
+    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
+) -> dg.AssetCheckResult:
     """Over all dates: what is missing now, and which pending recordings the source will purge soon
     (`RINGCX_RETENTION_DAYS`).
 
@@ -132,11 +123,11 @@ OF_A_DATE = (
 )
 
 
-def evaluation(of_date: verdict.DateVerdict, run_id: str) -> AssetCheckEvaluation:
+def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvaluation:
     """Return what the check `every_recording_is_accounted_for` would say, for a job that changed the verdict."""
     name = every_recording_is_accounted_for.check_key.name
     result = _result(name, run_id, lambda: verdict.every_recording_is_accounted_for(of_date))
-    return AssetCheckEvaluation(
+    return dg.AssetCheckEvaluation(
         RECORDINGS,
         name,
         passed=result.passed,
@@ -147,36 +138,38 @@ def evaluation(of_date: verdict.DateVerdict, run_id: str) -> AssetCheckEvaluatio
     )
 
 
-def _of_date(context: AssetCheckExecutionContext, environment: Environment) -> dict[str, Any]:
+def _of_date(context: dg.AssetCheckExecutionContext, environment: Environment) -> dict[str, Any]:
     """Return what the checks of a date have in common."""
     day = date.fromisoformat(context.partition_key)
     return {"day": day, "settings": environment.settings, "now": environment.clock()}
 
 
 def _shown(
-    context: AssetCheckExecutionContext,
+    context: dg.AssetCheckExecutionContext,
     check: Callable[[], CheckResult],
-    links: Callable[[], dict[str, MetadataValue]] = dict,
-) -> AssetCheckResult:
+    links: Callable[[], dict[str, dg.MetadataValue]] = dict,
+) -> dg.AssetCheckResult:
     """Return the result of the check that the context runs, as the UI shows it, with `links`."""
     (key,) = context.selected_asset_check_keys
     return _result(key.name, context.run.run_id, check, links)
 
 
 def _result(
-    name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, MetadataValue]] = dict
-) -> AssetCheckResult:
+    name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
+) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot judge does not pass, and does not fail the run."""
-    made_by = {"run": MetadataValue.dagster_run(run_id)}
+    made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     try:
         result, linked = check(), links()
     except EXPECTED as error:
         sentence = f"This could not be checked: {error}"
-        return AssetCheckResult(passed=False, severity=AssetCheckSeverity.ERROR, description=sentence, metadata=made_by)
+        return dg.AssetCheckResult(
+            passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence, metadata=made_by
+        )
     to_do = {} if result.level is Level.ok else {"to_do": CHECK_TODO.get(name, OTHER_CHECK_TODO)}
-    return AssetCheckResult(
+    return dg.AssetCheckResult(
         passed=result.level is Level.ok,
-        severity=AssetCheckSeverity.ERROR if result.level is Level.error else AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if result.level is Level.error else dg.AssetCheckSeverity.WARN,
         description=result.sentence,
         metadata={
             **({VERDICT: str(result.verdict)} if result.verdict else {}),

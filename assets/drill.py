@@ -5,7 +5,7 @@ import random
 from contextlib import ExitStack
 from itertools import islice
 
-from dagster import OpExecutionContext, job, op
+import dagster as dg
 
 from assets.presentation import place, table
 from pipelines.calendar import local_day
@@ -25,9 +25,9 @@ _DESCRIPTION = (
 )
 
 
-@op
+@dg.op
 def prove_sample(
-    context: OpExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+    context: dg.OpExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> None:
     """Read recordings back, store the result, and fail with its sentence if there are discrepancies."""
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
@@ -81,7 +81,7 @@ def prove_sample(
     context.add_output_metadata(metadata)
 
 
-@job(description=_DESCRIPTION)
+@dg.job(description=_DESCRIPTION)
 def restore_drill() -> None:
     """Read some recordings back, chosen at random over all dates, and prove them."""
     prove_sample()

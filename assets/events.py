@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import date
 
-from dagster import AssetExecutionContext, MaterializeResult, asset
+import dagster as dg
 
 from assets.presentation import column_schema, counted, table, without_zeros
 from pipelines.ledger.schema import ROW_SCHEMA
@@ -14,14 +14,14 @@ from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 
 
-@asset(
+@dg.asset(
     group_name="reports",
     kinds={"ringcx", "parquet"},
     metadata=column_schema(ROW_SCHEMA),
 )
 def end_call_events(
-    context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
-) -> MaterializeResult[None]:
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+) -> dg.MaterializeResult[None]:
     """End Call Events: what RingCX sent about each call 1 to 3 seconds after it ended, with the link to its **mono**
     recording (`recording_url`).
 
@@ -46,7 +46,7 @@ def end_call_events(
     names = {"new": "events_new", "changed": "events_changed", "known": "events_known"}
     names |= {"of other accounts": "events_of_other_accounts", "damaged": "damaged_lines"}
     what = counted({says: counts[name] for says, name in names.items()}, "nothing new")
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "summary": f"{number(counts['events_read'], 'event')} read for {context.partition_key} from "
             f"{number(counts['files_read'], 'file')}; {what}. Only the reports show whether an event is missing.",
@@ -57,7 +57,7 @@ def end_call_events(
     )
 
 
-def _warn(context: AssetExecutionContext, counts: Counter[str]) -> None:
+def _warn(context: dg.AssetExecutionContext, counts: Counter[str]) -> None:
     if counts["start_disagrees"]:
         context.log.warning(
             "%d of %d events have a call_start that their UII contradicts: EVENTS_TIMEZONE names another zone than the "

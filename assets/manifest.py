@@ -3,7 +3,7 @@
 from datetime import date
 from functools import partial
 
-from dagster import AssetExecutionContext, MaterializeResult, asset
+import dagster as dg
 
 from assets.presentation import counts_by_state, not_held, place, share_held, uri
 from pipelines.orchestration.failures import as_permanent_failure
@@ -12,10 +12,10 @@ from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
 
 
-@asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
+@dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
 def daily_manifest(
-    context: AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
-) -> MaterializeResult[None]:
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
+) -> dg.MaterializeResult[None]:
     """The sealed list of the recordings dated this day, each with its state and reason, and with key, size and SHA-256
     if it is archived.
 
@@ -42,7 +42,7 @@ def daily_manifest(
             )
     new = [sealed_day.isoformat() for sealed_day, result in neighbours.items() if not result.manifest.unchanged]
     manifest = sealed.manifest
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "verdict": f"{sealed.verdict.verdict}: {sealed.verdict.sentence}",
             **counts_by_state(sealed.recordings.by_status(), sealed.verdict),

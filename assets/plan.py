@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from dagster import Config, MetadataValue, OpExecutionContext, job, op
+import dagster as dg
 from pydantic import Field
 
 from pipelines.calendar import local_day
@@ -18,16 +18,16 @@ _DESCRIPTION = (
 )
 
 
-class PlanConfig(Config):
+class PlanConfig(dg.Config):
     """Which dates to plan; without config all of them up to yesterday."""
 
     first_date: str = Field(default="", description="YYYY-MM-DD; empty: ARCHIVE_START_DATE.")
     last_date: str = Field(default="", description="YYYY-MM-DD, included; empty: yesterday.")
 
 
-@op
+@dg.op
 def plan_dates(
-    context: OpExecutionContext, config: PlanConfig, environment: EnvironmentParam, ledger: LedgerParam
+    context: dg.OpExecutionContext, config: PlanConfig, environment: EnvironmentParam, ledger: LedgerParam
 ) -> None:
     """Plan the dates of the config."""
     with as_permanent_failure():
@@ -41,10 +41,10 @@ def plan_dates(
                 f"(ARCHIVE_START_DATE) to {yesterday}, the earlier one first."
             )
         plan = make_plan(ledger.open(), settings, first, last, now)
-    context.add_output_metadata({"plan": MetadataValue.md(render.text(plan)), **plan.totals})
+    context.add_output_metadata({"plan": dg.MetadataValue.md(render.text(plan)), **plan.totals})
 
 
-@job(description=_DESCRIPTION)
+@dg.job(description=_DESCRIPTION)
 def backfill_plan() -> None:
     """Plan, and do nothing else."""
     plan_dates()

@@ -5,17 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 
+import dagster as dg
 import pandas as pd
 import pyarrow as pa
-from dagster import (
-    AssetExecutionContext,
-    MarkdownMetadataValue,
-    MetadataValue,
-    TableColumn,
-    TableMetadataValue,
-    TableRecord,
-    TableSchema,
-)
 
 from pipelines.archive.bucket import Bucket
 from pipelines.ledger.states import Status
@@ -30,12 +22,12 @@ PROGRESS_SHARE = 0.1
 Cell = str | int | float
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableMetadataValue:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`."""
     types = [_type([row[index] for row in rows]) for index in range(len(columns))]
-    return MetadataValue.table(
-        records=[TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=TableSchema([TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
     )
 
 
@@ -44,7 +36,7 @@ def _type(values: Sequence[Cell]) -> str:
     return "string" if not kinds or str in kinds else "float" if float in kinds else "int"
 
 
-def listing(rows: pd.DataFrame) -> MarkdownMetadataValue:
+def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
     """Return rows as a list, which the UI opens in a window of its own: a line for each, without its empty values."""
     # In a code span nothing that the source wrote is Markdown.
     texts = rows.astype(str).replace("`", "'", regex=True).to_dict("records")
@@ -54,7 +46,7 @@ def listing(rows: pd.DataFrame) -> MarkdownMetadataValue:
             f"Only the first {LISTED} are listed here. For a page with all of them: `ringcx-archive certificate --date "
             "<date> --html all.html`."
         )
-    return MetadataValue.md("\n".join(f"- {line}" for line in lines))
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
 
 
 def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
@@ -82,7 +74,7 @@ def share_held(verdict: DateVerdict) -> dict[str, float]:
     return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
 
 
-def not_held(reasons: pa.Table) -> TableMetadataValue:
+def not_held(reasons: pa.Table) -> dg.TableMetadataValue:
     """Return how many recordings are not archived, by state and reason, and when the first of them is tried again."""
     rows = []
     for row in reasons.to_pylist():
@@ -92,18 +84,18 @@ def not_held(reasons: pa.Table) -> TableMetadataValue:
     return table(("state", "reason", "recordings", "next_try_utc"), sorted(rows))
 
 
-def place(bucket: Bucket, prefix: str) -> MetadataValue:
+def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:
     """Return a link into the AWS console, or the `s3://` address where the store is not Amazon's."""
     if bucket.is_amazon:
-        return MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
-    return MetadataValue.path(f"s3://{bucket.name}/{prefix}")
+        return dg.MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
+    return dg.MetadataValue.path(f"s3://{bucket.name}/{prefix}")
 
 
-def calls_page(settings: Settings, day: date) -> dict[str, MetadataValue]:
+def calls_page(settings: Settings, day: date) -> dict[str, dg.MetadataValue]:
     """Return a link to the page that lists every call and recording of a date; none where BROWSE_URL is not set."""
     if settings.browse_url is None:
         return {}
-    return {"calls_page": MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
+    return {"calls_page": dg.MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
 
 
 def uri(bucket: Bucket, key: str) -> dict[str, str]:
@@ -111,16 +103,16 @@ def uri(bucket: Bucket, key: str) -> dict[str, str]:
     return {"dagster/uri": f"s3://{bucket.name}/{key}"}
 
 
-def column_schema(schema: pa.Schema) -> dict[str, TableSchema]:
+def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
     """Return the metadata by which the catalog of the UI shows the columns of a table in the ledger."""
-    columns = [TableColumn(field.name, str(field.type)) for field in schema]
-    return {"dagster/column_schema": TableSchema(columns)}
+    columns = [dg.TableColumn(field.name, str(field.type)) for field in schema]
+    return {"dagster/column_schema": dg.TableSchema(columns)}
 
 
 class ProgressReporter:
     """Logs how far a long step is: every 30 s or 10 %, with its rate and the time left."""
 
-    def __init__(self, context: AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = context.log
         self._clock = clock
         self._began = self._reported_at = clock()

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date
 
+import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext, Config, MarkdownMetadataValue, MaterializeResult, asset
 from pydantic import Field
 
 from assets.presentation import (
@@ -41,11 +41,11 @@ from pipelines.steps.pull.events import seconds_to_archive
 from pipelines.wording import number
 
 
-def _ids(recording_ids: Sequence[str]) -> MarkdownMetadataValue:
+def _ids(recording_ids: Sequence[str]) -> dg.MarkdownMetadataValue:
     return listing(pd.DataFrame({"recording": recording_ids[:LISTED]}))
 
 
-class RetryConfig(Config):
+class RetryConfig(dg.Config):
     """What can be requested of a single run in the launchpad; a run without config tries nothing that is final."""
 
     retry_final: bool = Field(
@@ -61,7 +61,7 @@ class RetryConfig(Config):
     )
 
 
-@asset(
+@dg.asset(
     deps=[*REPORTS, EVENTS],
     group_name="recordings",
     kinds={"parquet"},
@@ -69,8 +69,8 @@ class RetryConfig(Config):
     description="The recordings that the date's rows link to. Each new recording becomes `pending`.",
 )
 def recording_links(
-    context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
-) -> MaterializeResult[None]:
+    context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+) -> dg.MaterializeResult[None]:
     """Register the recordings that the rows of the date link to."""
     with as_permanent_failure():
         found = register_links(
@@ -86,7 +86,7 @@ def recording_links(
     names = {"new": "recordings_new", "known": "recordings_known", "with a refused link": "links_refused"}
     what = counted({says: counts[name] for says, name in names.items()}, "none so far")
     recordings = number(counts["recordings_found"], "recording")
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "summary": f"The rows of {context.partition_key} link to {recordings}; {what}.",
             "dagster/partition_row_count": counts["recordings_found"],
@@ -99,7 +99,7 @@ def recording_links(
     )
 
 
-@asset(
+@dg.asset(
     deps=[recording_links],
     group_name="recordings",
     kinds={"s3", "wav"},
@@ -110,13 +110,13 @@ def recording_links(
     ),
 )
 def recordings(  # noqa: PLR0917 - what it touches
-    context: AssetExecutionContext,
+    context: dg.AssetExecutionContext,
     config: RetryConfig,
     environment: EnvironmentParam,
     source: SourceParam,
     ledger: LedgerParam,
     archive: ArchiveParam,
-) -> MaterializeResult[None]:
+) -> dg.MaterializeResult[None]:
     """Fetch the due recordings of the date and record the state of each."""
     day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, environment.clock()
     with as_permanent_failure():
@@ -133,7 +133,7 @@ def recordings(  # noqa: PLR0917 - what it touches
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
         verdict = judge_or_unknown(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "verdict": f"{verdict.verdict}: {verdict.sentence}",
             **counts_by_state(matched.by_status(), verdict),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import date
 
-from dagster import AssetExecutionContext, AssetsDefinition, Config, MaterializeResult, MetadataValue, asset
+import dagster as dg
 from pydantic import Field
 
 from assets.presentation import column_schema, counted, table, without_zeros
@@ -19,7 +19,7 @@ from pipelines.wording import number
 _SUMS = ("rows", "new", "changed", "with_link")
 
 
-class WindowConfig(Config):
+class WindowConfig(dg.Config):
     """What somebody may ask of one run in the launchpad."""
 
     ask_for_every_window: bool = Field(
@@ -30,16 +30,18 @@ class WindowConfig(Config):
 
 def _report_asset(
     report: ReportName, pool: str, description: str | None = None
-) -> Callable[[Callable[..., MaterializeResult[None]]], AssetsDefinition]:
+) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
     columns, kinds = column_schema(ROW_SCHEMA), {"ringcx", "parquet"}
-    return asset(name=report, group_name="reports", kinds=kinds, metadata=columns, pool=pool, description=description)
+    return dg.asset(
+        name=report, group_name="reports", kinds=kinds, metadata=columns, pool=pool, description=description
+    )
 
 
-def _legacy_report(report: ReportName, description: str) -> AssetsDefinition:
+def _legacy_report(report: ReportName, description: str) -> dg.AssetsDefinition:
     @_report_asset(report, "ringcx_reports", description)
     def pull(
-        context: AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
-    ) -> MaterializeResult[None]:
+        context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
+    ) -> dg.MaterializeResult[None]:
         day = date.fromisoformat(context.partition_key)
         with as_permanent_failure():
             settings = environment.settings
@@ -75,12 +77,12 @@ global_call_type_detail = _legacy_report(
 # A pool of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
 @_report_asset("interaction_metadata", "ringcx_metadata")
 def interaction_metadata(
-    context: AssetExecutionContext,
+    context: dg.AssetExecutionContext,
     config: WindowConfig,
     environment: EnvironmentParam,
     source: SourceParam,
     ledger: LedgerParam,
-) -> MaterializeResult[None]:
+) -> dg.MaterializeResult[None]:
     """Interaction metadata of the current API: a row for each segment of a call or message, asked for in windows of
     `RINGCX_METADATA_WINDOW`. Where it has a recording (`hasRecording`), that is fetched by dialog and segment.
 
@@ -107,7 +109,7 @@ def interaction_metadata(
     return _result(pulls, day, whole_day=period.end == bounds[1])
 
 
-def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> MaterializeResult[None]:
+def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.MaterializeResult[None]:
     rows, new, changed, with_link = (sum(getattr(pull, name) for pull in pulls) for name in _SUMS)
     how_far = "whole day"
     if not whole_day:
@@ -115,7 +117,7 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> Materiali
     what = counted({"new": new, "changed": changed}, "none new or changed")
     accounts = number(len(pulls), "account")
     period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
-    return MaterializeResult(
+    return dg.MaterializeResult(
         metadata={
             "summary": f"{number(rows, 'row')} pulled for {day} from {accounts}, {how_far}; {what}.",
             "dagster/partition_row_count": rows,
@@ -132,7 +134,7 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> Materiali
             ),
             **_oddities(pulls),
             "period": period,
-            "whole_day": MetadataValue.bool(whole_day),
+            "whole_day": dg.MetadataValue.bool(whole_day),
             "by_account": table(
                 ("account", "rows", "new", "with_link"),
                 [(pull.account_id, pull.rows, pull.new, pull.with_link) for pull in pulls],

@@ -16,7 +16,7 @@ from pipelines.cli.options import (
     check_range,
     date_option,
     date_range,
-    json_file,
+    file_option,
     one_date_or_range,
     subcommand,
     write_json,
@@ -40,7 +40,7 @@ FORMAT = "ringcx-archive/acceptance/1"
 @click.option("--why", required=True, help="Why: a ticket, without personal data. It is sealed.")
 @click.option("--by", "accepted_by", required=True, help="By whom: a role, not a name. It is sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
-@json_file("what was decided and refused")
+@file_option("what was decided and refused")
 def command(
     outside: Outside,
     *,

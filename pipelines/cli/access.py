@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, write_json
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
@@ -25,7 +25,7 @@ _DAYS = 30
 @click.option("--call", "uii", metavar="UII", help="Only what was done with this call.")
 @click.option("--user", help="Only what this person did.")
 @date_range(required=False)
-@json_file("the entries")
+@file_option("the entries")
 def command(
     outside: Outside,
     *,

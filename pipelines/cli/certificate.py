@@ -16,7 +16,6 @@ from pipelines.cli.options import (
     date_option,
     date_range,
     file_option,
-    json_file,
     one_date_or_range,
     subcommand,
     whole_file,
@@ -32,8 +31,8 @@ from pipelines.steps.verify.objects import find_strays
 @subcommand("certificate --date 2026-11-18 --html certificate.html")
 @date_option("--date", "day", "The date, instead of --from and --to.")
 @date_range(required=False)
-@file_option("--html", "html", "the certificate as a page")
-@json_file("the certificate as JSON")
+@file_option("the certificate as a page", "--html", "html")
+@file_option("the certificate as JSON")
 def command(
     outside: Outside, *, day: date | None, first: date | None, last: date | None, html: Path | None, file: Path | None
 ) -> int:

@@ -14,7 +14,7 @@ import click
 
 from pipelines import storage
 from pipelines.cli.find import filters, query_of, sentence_of_lacking
-from pipelines.cli.options import Outside, file_option, json_file, stop_like_ctrl_c, subcommand, whole_file, write_json
+from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
@@ -35,8 +35,8 @@ _SHOWN = 50
 @click.option("--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given again.")
 @click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
 @click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
-@file_option("--output", "output", "the package, a new ZIP,")
-@json_file("what was exported and what was not")
+@file_option("the package, a new ZIP,", "--output", "output")
+@file_option("what was exported and what was not")
 def command(
     outside: Outside,
     /,

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, json_file, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
@@ -90,8 +90,8 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
 )
 @filters
 @click.option("--limit", default=200, type=click.IntRange(1, 1_000_000), help="At most so many rows; default 200.")
-@json_file("what was found")
-@file_option("--csv", "csv_file", "what was found, as a table for a spreadsheet,")
+@file_option("what was found")
+@file_option("what was found, as a table for a spreadsheet,", "--csv", "csv_file")
 def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
     """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
 

@@ -33,7 +33,7 @@ _SUMS = {
 
 
 @subcommand("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom")
-@file_option("--file", "file", "the metrics")
+@file_option("the metrics", "--file", "file")
 def command(outside: Outside, file: Path | None) -> int:
     """Write what `status` says of the dates that RingCX still keeps, as text for Prometheus.
 

@@ -96,8 +96,8 @@ def date_range(*, required: bool = True) -> Callable[[_F], _F]:
     return lambda function: first(last(function))
 
 
-def file_option(name: str, argument: str, what: str) -> Callable[[_F], _F]:
-    """Add an option that names the file into which the subcommand writes `what`."""
+def file_option(what: str, name: str = "--json", argument: str = "file") -> Callable[[_F], _F]:
+    """Add `--json`, or the option `name`: the file into which the subcommand writes `what`."""
 
     def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and not file.parent.is_dir():
@@ -106,11 +106,6 @@ def file_option(name: str, argument: str, what: str) -> Callable[[_F], _F]:
 
     kind = click.Path(dir_okay=False, writable=True, path_type=Path)
     return click.option(name, argument, type=kind, metavar="FILE", callback=check, help=f"Write {what} to this file.")
-
-
-def json_file(what: str) -> Callable[[_F], _F]:
-    """Add `--json`, as `file`."""
-    return file_option("--json", "file", what)
 
 
 @contextmanager

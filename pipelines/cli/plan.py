@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
 from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
@@ -17,7 +17,7 @@ from pipelines.steps.plan.estimate import make_plan
 
 @subcommand("plan --from 2026-08-01 --to 2026-10-31")
 @date_range()
-@json_file("the whole plan, every date included,")
+@file_option("the whole plan, every date included,")
 def command(outside: Outside, first: date, last: date, file: Path | None) -> None:
     """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
     settings, now = load(PlanSettings), outside.clock()

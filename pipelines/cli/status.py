@@ -12,7 +12,7 @@ import click
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StoreDamaged
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, write_json
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
@@ -31,7 +31,7 @@ _LATE = ("overdue", "stuck")
 
 @subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")
 @date_range(required=False)
-@json_file("the whole answer, every date included,")
+@file_option("the whole answer, every date included,")
 def command(outside: Outside, first: date | None, last: date | None, file: Path | None) -> int:
     """Show which dates are complete, and what the others lack. Reads, and changes nothing.
 

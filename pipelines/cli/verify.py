@@ -13,7 +13,7 @@ import click
 
 from pipelines import storage
 from pipelines.calendar import local_day, utc_now
-from pipelines.cli.options import Outside, check_range, date_range, json_file, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
 from pipelines.cli.stores import open_stores
 from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
@@ -90,7 +90,7 @@ class Screen:
     help="Exit with 0 only if every date is complete, and not already if what is held is as it was sealed.",
 )
 @click.option("--seed", help="Choose the same share again as an earlier run, which printed it.")
-@json_file("the whole result, every discrepancy included,")
+@file_option("the whole result, every discrepancy included,")
 def command(
     outside: Outside,
     *,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli.options import json_file, subcommand, write_json
+from pipelines.cli.options import file_option, subcommand, write_json
 from pipelines.evidence.verify import Wrong, read_keys, verify
 from pipelines.settings import Calendar, LocalPath, load
 
@@ -24,7 +24,7 @@ class _Keys(Calendar):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The archive's public key; default: ARCHIVE_VERIFY_KEY_FILE, if it is set.",
 )
-@json_file("what was found")
+@file_option("what was found")
 def command(package: Path, *, key: Path | None, file: Path | None) -> int:
     """Prove what an exported package holds: a ZIP, or the folder into which it was unpacked.
 

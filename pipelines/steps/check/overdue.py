@@ -101,10 +101,7 @@ def no_overdue_recordings(
     counts = {
         "missing_now": len(missing),
         "pending": len(pending),
-        "overdue": int(pending["overdue"].sum()),
-        "stuck": int(pending["stuck"].sum()),
-        "without_partition": int(pending["without_partition"].sum()),
-        "at_risk": int(pending["at_risk"].sum()),
+        **{problem: int(pending[problem].sum()) for problem in _PROBLEMS},
         "lost": len(lost),
         "lost_within_retention": retrievable,
         "accepted_losses": int(accepted),
