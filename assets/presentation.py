@@ -24,16 +24,12 @@ Cell = str | int | float
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`."""
-    types = [_type([row[index] for row in rows]) for index in range(len(columns))]
+    kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
+    types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
     return dg.MetadataValue.table(
         records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
         schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
     )
-
-
-def _type(values: Sequence[Cell]) -> str:
-    kinds = {type(value) for value in values}
-    return "string" if not kinds or str in kinds else "float" if float in kinds else "int"
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:

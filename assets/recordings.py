@@ -141,7 +141,7 @@ def recordings(  # noqa: PLR0917 - what it touches
             "megabytes_now": round(result.size / 1e6, 3),
             **without_zeros(
                 {
-                    "of_other_dates": matched.dated_otherwise(day),
+                    "of_other_dates": len(matched) - values(matched.lines["date"]).count(day),
                     "adopted_now": result.adopted,
                     "reopened_now": again.reopened,
                     "still_not_allowed": again.not_allowed,

@@ -32,8 +32,9 @@ class GroupCommit:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
-        self._waiting: list[tuple[Line, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._lines: list[Line] = []
+        self._batch: asyncio.Task[None] | None = None  # that will write these lines
         self.waiting_bytes = 0
 
     async def store(self, line: Line) -> None:
@@ -43,12 +44,13 @@ class GroupCommit:
         """
         if self.waiting_bytes > MOST_WAITING_BYTES:
             raise Overloaded
-        stored = asyncio.get_running_loop().create_future()
-        self._waiting.append((line, stored))
+        self._lines.append(line)
         self.waiting_bytes += len(line[1])
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        await stored
+        if self._batch is None:
+            self._batch = asyncio.create_task(self._write())
+            # Also where every request of the batch was cancelled somebody asks for its error.
+            self._batch.add_done_callback(lambda batch: batch.cancelled() or batch.exception())
+        await asyncio.shield(self._batch)
 
     async def in_turn(self, act: Callable[[], _T]) -> _T:
         """Call a method of the events' storage between two batches."""
@@ -56,27 +58,19 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Wait until everything taken is durable, then close the storage."""
-        if self._writer is not None:
-            await self._writer
-        await self.in_turn(self._events.close)
+        if self._batch is not None:
+            await asyncio.wait([self._batch])
+        async with self._turn:
+            await self.in_turn(self._events.close)
         self._thread.shutdown()
 
     async def _write(self) -> None:
-        """Write batch after batch, until nothing waits."""
-        while self._waiting:
-            if len(self._waiting) < FULL_BATCH:
+        """Write what gathers until the batch before is durable."""
+        async with self._turn:
+            if len(self._lines) < FULL_BATCH:
                 await asyncio.sleep(GATHER_SECONDS)
-            batch, self._waiting = self._waiting, []
-            failure: Exception | None = None
+            lines, self._lines, self._batch = self._lines, [], None
             try:
-                await self.in_turn(partial(self._events.write, [line for line, _ in batch]))
-            except Exception as error:  # noqa: BLE001 - raised in every request of the batch
-                failure = error
-            for (_, text), stored in batch:
-                self.waiting_bytes -= len(text)
-                if stored.done():  # the request was cancelled
-                    continue
-                if failure:
-                    stored.set_exception(failure)
-                else:
-                    stored.set_result(None)
+                await self.in_turn(partial(self._events.write, lines))
+            finally:
+                self.waiting_bytes -= sum(len(text) for _, text in lines)

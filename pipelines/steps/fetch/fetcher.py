@@ -103,7 +103,9 @@ class Fetcher:
         finally:
             for outcome in chain.from_iterable(self._undecided.values()):
                 # What the source says while it fails is no verdict on a recording.
-                self._settle(_as_unavailable(outcome) if was_broken_off else outcome, believed=False)
+                fault = was_broken_off and outcome.fault
+                unsaid = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
+                self._settle(unsaid, believed=False)
             self._write()
             pool.shutdown(wait=False)
             # A cancelled future never tells its waiters: they would wait their full time for it.
@@ -239,10 +241,6 @@ def _what_to_check(state: RecordingState, fault: Fault) -> str:
         "no recording could be fetched: check RINGCX_RC_ACCOUNT_ID and RINGCX_ACCOUNT_IDS, and ask RingCentral whether "
         "recording is activated for the account"
     )
-
-
-def _as_unavailable(outcome: Outcome) -> Outcome:
-    return replace(outcome, result=Fault("unavailable", outcome.fault.reason)) if outcome.fault else outcome
 
 
 def _check_log_in(is_current: bool) -> str:

@@ -68,10 +68,6 @@ class RecordingsTable:
         lines = self.lines
         return states_by_id(lines.filter(_has_id(lines, ids)))
 
-    def dated_otherwise(self, day: date) -> int:
-        """Count those that are stored under another date."""
-        return pc.sum(pc.not_equal(self.lines["date"], day)).as_py() or 0
-
     def found_on(self) -> set[date]:
         """Return the dates whose pulls found them."""
         return set(values(pc.unique(self.lines["found_on"])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -74,14 +74,6 @@ class Evidence:
         entries = self.expected.values()
         counts = dict.fromkeys(map(str, Status), 0) | Counter(entry.status for entry in entries)
         return {"found": len(entries), "bytes": sum(entry.size or 0 for entry in entries), **counts}
-
-    def differences(self) -> Iterator[tuple[str, ManifestEntry | None, ManifestEntry | None]]:
-        """Yield id, sealed entry and ledger entry of each recording on which manifest and ledger disagree."""
-        sealed = self.sealed or {}
-        for recording_id in sorted(sealed.keys() | self.ledger.keys()):
-            pair = sealed.get(recording_id), self.ledger.get(recording_id)
-            if pair[0] != pair[1]:
-                yield recording_id, *pair
 
 
 def read_entry(entry: Mapping[str, Any]) -> ManifestEntry:
@@ -191,7 +183,11 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
     if wrong:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
     at, changed = sealed_at(document.get("sealed_at")), 0
-    for recording_id, sealed, held in evidence.differences():
+    entries = evidence.sealed or {}
+    for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
+        sealed, held = entries.get(recording_id), evidence.ledger.get(recording_id)
+        if sealed == held:
+            continue
         changed_at = evidence.changed_at.get(recording_id)
         # A run writes its states up to a minute after it found them, and another may have sealed in between.
         if at and changed_at and (changed_at > at or (arriving.is_young(changed_at) and arriving.under_way)):
