@@ -23,7 +23,6 @@ class Upload:
 
     key: str
     recording_id: str
-    account_id: str
     uii: str
     layout: str
     source: str

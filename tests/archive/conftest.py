@@ -345,7 +345,6 @@ def upload_of(prefix: str) -> Callable[..., Upload]:
         return Upload(
             key=recording_key(prefix, DAY, "15300002", "mono", "15300002/202007/30/a-1.WAV") if key is None else key,
             recording_id=recording_id,
-            account_id="15300002",
             uii="202007302136360132130000036446",
             layout="mono",
             source="global_call_type_detail",

@@ -284,7 +284,7 @@ PROGRAM = textwrap.dedent(
             return block
 
     bucket = Bucket(make_s3_client(max_connections=2, endpoint_url=url), name, prefix)
-    upload = Upload(key, "1/x", "1", "1", "mono", "r", hashlib.sha256(body).hexdigest(), len(body))
+    upload = Upload(key, "1/x", "1", "mono", "r", hashlib.sha256(body).hexdigest(), len(body))
     print("ready", flush=True)
     if slow != "slow":
         sys.stdin.readline()

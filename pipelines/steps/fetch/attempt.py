@@ -141,7 +141,6 @@ class Attempt:
             upload = Upload(
                 key=item.key,
                 recording_id=state.recording_id,
-                account_id=state.account_id,
                 uii=state.uii,
                 layout=state.layout,
                 source=state.source,
