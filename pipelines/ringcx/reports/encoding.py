@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import IO, Final, TextIO
 
 _REPAIR: Final = "ringcx-windows-1252"
+_OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
 _BOMS: Final = (  # that of UTF-32 begins as that of UTF-16 does
     *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
     *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
@@ -32,14 +33,7 @@ def repair_handler() -> str:
 def _repair(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return "".join(map(_byte_as_text, error.object[error.start : error.end])), error.end
-
-
-def _byte_as_text(byte: int) -> str:
-    try:
-        return bytes((byte,)).decode("cp1252")
-    except UnicodeDecodeError:
-        return chr(byte)
+    return "".join(_OF_BYTE[byte] for byte in error.object[error.start : error.end]), error.end
 
 
 @contextmanager
