@@ -18,9 +18,8 @@ from pipelines.ringcx.http.client import (
     Received,
     SourceClient,
     TooSlowError,
+    explanation_of,
     origin_of,
-    raise_if_account_unknown,
-    start_of,
 )
 from pipelines.ringcx.links import HostList
 
@@ -189,8 +188,7 @@ class MediaClient:
 
 def _refusal(response: httpx.Response) -> MediaFault:
     status = response.status_code
-    explanation = start_of(response)
-    raise_if_account_unknown(response, explanation)
+    explanation = explanation_of(response)
     kind, reason = _REFUSALS.get(status, ("not_there", f"http_{status}"))
     by_firewall = status in {401, 403} and _is_by_firewall(response, explanation)
     return MediaFault(kind, reason, status, url=response.url, by_firewall=by_firewall)

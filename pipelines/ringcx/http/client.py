@@ -145,7 +145,9 @@ class SourceClient:
             # `Retry-After: 0` does not mean at once.
             wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)
             self._limiter.announce(f"another attempt, because {reason}", wait_s)
-            self.pause(wait_s)
+            check_stop(self._stop)
+            (self._sleep or self._stop.wait)(wait_s)
+            check_stop(self._stop)
 
     @contextmanager
     def stream(
@@ -221,7 +223,7 @@ class SourceClient:
         started = clock()
 
         def check() -> None:
-            self.check_stop()
+            check_stop(self._stop)
             if clock() - started > max_seconds:
                 raise TooSlowError
 
@@ -243,16 +245,6 @@ class SourceClient:
         is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         return Received(size, digest.hexdigest(), is_chunked or "Content-Length" in response.headers)
 
-    def pause(self, seconds: float) -> None:
-        """Wait; raise Stopped as soon as the stop event is set."""
-        self.check_stop()
-        (self._sleep or self._stop.wait)(seconds)
-        self.check_stop()
-
-    def check_stop(self) -> None:
-        """Raise Stopped when the stop event is set."""
-        check_stop(self._stop)
-
     def close(self) -> None:
         """Close all connections."""
         self._anywhere.close()
@@ -272,7 +264,7 @@ class SourceClient:
             if isinstance(auth, Renewing):
                 auth.sign(request)
 
-        self.check_stop()
+        check_stop(self._stop)
         if not limit:
             sign()
             return
@@ -398,16 +390,16 @@ def first_bytes(response: httpx.Response, most: int) -> bytes:
     return bytes(start[:most])
 
 
-def start_of(response: httpx.Response) -> bytes:
-    """The first bytes of a refusal's body, to tell what it is about; empty where none can be read."""
+def explanation_of(response: httpx.Response) -> bytes:
+    """Return the first bytes of a refusal's body, which tell what it is about; empty where none can be read.
+
+    Raises:
+        AccountUnknown: it is the 404 that RingCX gives when it does not know the RingCentral account.
+    """
     try:
-        return first_bytes(response, _EXPLAINED)
+        explanation = first_bytes(response, _EXPLAINED)
     except (httpx.TransportError, httpx.DecodingError, BombError):
         return b""  # the status alone must do
-
-
-def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> None:
-    """Raise AccountUnknown for the 404 that RingCX gives when it does not know the RingCentral account."""
     if response.status_code == 404 and _UNKNOWN_ACCOUNT.search(explanation):
         raise AccountUnknown(
             f"{_named(response.request)} was answered with HTTP 404: RingCX does not know"
@@ -415,6 +407,7 @@ def raise_if_account_unknown(response: httpx.Response, explanation: bytes) -> No
             " metadata and recordings of this account are activated.",
             status=404,
         )
+    return explanation
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:

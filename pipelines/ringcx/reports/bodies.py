@@ -8,14 +8,7 @@ import httpx
 import pyarrow as pa
 
 from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, shown_url
-from pipelines.ringcx.http.client import (
-    BombError,
-    Received,
-    SourceClient,
-    TooSlowError,
-    raise_if_account_unknown,
-    start_of,
-)
+from pipelines.ringcx.http.client import BombError, Received, SourceClient, TooSlowError, explanation_of
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.tables import parse_report
 
@@ -108,7 +101,7 @@ def pull_body(
 
 def _refusal(response: httpx.Response, auth: httpx.Auth, advice: Advice) -> SourceError:
     status, request = response.status_code, f"POST {shown_url(response.request.url)}"
-    raise_if_account_unknown(response, start_of(response))
+    explanation_of(response)  # raises AccountUnknown
     if status in {401, 403}:
         variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
         return CredentialsRefused(
