@@ -6,6 +6,7 @@ Here: when a request may be sent, and who comes first. Where that is stored: `st
 
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ _KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made 
 _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
 _DATABASES = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
+_RATE = re.compile(r"(\d{1,9}) */ *(\d{1,9}(?:\.\d*)?)", re.ASCII)
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -37,10 +39,6 @@ class Rate:
 
     limit: int
     seconds: float
-
-    def __post_init__(self) -> None:
-        if self.limit < 1 or not (0 < self.seconds < math.inf):
-            raise ValueError("A rate is a number of requests and a number of seconds, both above zero.")
 
 
 class HeldOff(Exception):
@@ -55,16 +53,11 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
     """Read `requests/seconds[,requests/seconds…]`, such as `3/60,9/900`; `none` or nothing means no limit."""
     if text.strip().lower() in {"", "none"}:
         return ()
-    rates = []
-    for part in text.split(","):
-        requests, slash, seconds = part.partition("/")
-        try:
-            if not slash:
-                raise ValueError  # noqa: TRY301 - one sentence for every way to get it wrong
-            rates.append(Rate(int(requests), float(seconds)))
-        except ValueError:
-            raise ValueError("A limit reads requests/seconds, such as 3/60 or 3/60,9/900, or none.") from None
-    return tuple(rates)
+    found = [_RATE.fullmatch(part.strip()) for part in text.split(",")]
+    rates = tuple(Rate(int(rate[1]), float(rate[2])) for rate in found if rate)
+    if len(rates) < len(found) or not all(rate.limit and rate.seconds for rate in rates):
+        raise ValueError("A limit reads requests/seconds, such as 3/60 or 3/60,9/900, or none.")
+    return rates
 
 
 def is_database(where: str) -> bool:
