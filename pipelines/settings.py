@@ -108,14 +108,14 @@ _zones = cache(available_timezones)  # walks the zones' folders, tens of millise
 _without_slash = AfterValidator(lambda url: url.rstrip("/"))
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Minutes = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_split), Field(min_length=1)]
+Amount = Annotated[float, Field(ge=0, le=1_000_000)]
+Minutes = Annotated[tuple[Amount, ...], BeforeValidator(_split), Field(min_length=1)]
 Rates = Annotated[
     tuple[Rate, ...], BeforeValidator(lambda value: parse_rates(value) if isinstance(value, str) else value)
 ]
 Source = Literal["legacy", "current", "both"]
 Location = Annotated[str, AfterValidator(_location)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
-Price = Annotated[float, Field(ge=0)]
 Prefix = Annotated[str, AfterValidator(lambda text: f"{text.strip('/')}/".lstrip("/"))]
 Zone = Annotated[
     str, _valid(lambda name: name in _zones(), "is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
@@ -388,7 +388,7 @@ class VerifySettings(StorageSettings):
 
     ringcx_account_ids: Texts = ()
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
-    archive_give_up_days: Annotated[float, Field(ge=0)] = 7
+    archive_give_up_days: Amount = 7
 
 
 class LimiterSettings(Calendar):
@@ -420,8 +420,8 @@ class PlanSettings(VerifySettings):
     ringcx_metadata_window: Annotated[int, Field(ge=60, le=10800)] = 10800
     ringcx_metadata_version: Literal["v1", "v2"] = "v1"
     ringcx_retention_margin_days: Annotated[int, Field(ge=0)] = 14
-    plan_price_put_per_1000: Price = 0.005
-    plan_price_gb_month: Price = 0.023
+    plan_price_put_per_1000: Amount = 0.005
+    plan_price_gb_month: Amount = 0.023
     plan_currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
     @property
@@ -461,7 +461,7 @@ class Settings(PlanSettings, AlertSettings, LimiterSettings):
     ringcx_media_username: SecretStr | None = None
     ringcx_media_password: SecretStr | None = None
     ringcx_media_hosts: Hosts = ("*.virtualacd.biz", "*.vacd.biz")
-    archive_final_after_hours: Annotated[float, Field(ge=0)] = 24
+    archive_final_after_hours: Amount = 24
     archive_quarantine_max_mb: Annotated[int, Field(ge=0)] = 64
     archive_retry_minutes: Minutes = (2, 5, 15, 60)
     browse_url: BrowseUrl | None = None

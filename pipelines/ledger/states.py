@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -124,7 +123,7 @@ class RetryRules:
     """When to ask again for a recording that is not ready, and when to stop asking.
 
     Attributes:
-        minutes: the waits after the first, second, … attempt.
+        minutes: the waits after the first, second, … attempt; at least one.
         give_up: the age at which "not yet" may become "never".
         final_after: the least time from the first attempt to the one that may be the last.
         kept_for: how long the source keeps a recording.
@@ -134,13 +133,6 @@ class RetryRules:
     give_up: timedelta
     final_after: timedelta = _DAY
     kept_for: timedelta = timedelta(days=90)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "minutes", tuple(self.minutes))
-        if not self.minutes or not all(math.isfinite(wait) and wait >= 0 for wait in self.minutes):
-            raise ValueError("ARCHIVE_RETRY_MINUTES must be one or more numbers from 0 up, such as 2,5,15,60.")
-        if self.give_up < timedelta(0):
-            raise ValueError("ARCHIVE_GIVE_UP_DAYS must not be below 0.")
 
     def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime, is_old: bool = False) -> datetime:
         """Return when attempt number `attempts + 1` is due, attempt number `attempts` having failed at `now`.
