@@ -53,6 +53,7 @@ from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
 from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
+from pipelines.evidence.package import EvidencePackage, Order
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch
 
@@ -66,6 +67,8 @@ _STREAMS_AT_ONCE: Final = 6  # of a person: as many as browsers ask for
 _ACCESS_DAYS: Final = 30
 _ACCESS_SHOWN: Final = 50
 _SHORTEST_REASON: Final = 5
+_LONGEST_REASON: Final = 1000
+_MOST_EXPORTED: Final = 500  # rows of a search
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 PersonHandler = Callable[[Request, Person], Response | Reading]
@@ -154,6 +157,7 @@ class Browser:
                 Route("/calls/{day}/{account}/{uii:path}", self._page(self._call)),
                 Route("/check", self._form(self._check), methods=["POST"]),
                 Route("/download", self._form(self._download), methods=["POST"]),
+                Route("/export", self._form(self._export), methods=["POST"]),
                 Route("/link", self._page(self._fresh_link)),
                 Route("/audio/{token}", self._page(self._audio)),
                 Route("/peaks/{token}", self._page(self._waveform)),
@@ -213,7 +217,7 @@ class Browser:
             request, "find.html", person, status,
             fields=fields, states=STATES, sentence=sentence, found=found, calls=calls, token=token, page=page,
             said=found_sentence(len(calls), more=bool(found and (found.more or page)), not_held=not_held),
-            today=today,
+            today=today, most_exported=_MOST_EXPORTED,
         )  # fmt: skip
 
     def _found(
@@ -273,13 +277,11 @@ class Browser:
 
     def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         _, row = self._recording(request, person, form)
-        why = form.get("why", "").strip()
         if not person.has(Role.export) or not person.may_hear(row):
             self._refuse(request, person, row, "download")
-        if len(why) < _SHORTEST_REASON:
-            raise HTTPException(400, "Say why you download it, in a few words.")
+        why = _reason(form)
         self._must_be_sealed(_link(row))
-        self._record(request, person.name, "download", row, why=why[:1000])
+        self._record(request, person.name, "download", row, why=why)
         key, size = row["key"], row["size"]
         starts = range(0, size, _BLOCK)
         blocks = (self._bucket.read_range(key, start, min(start + _BLOCK, size), size) for start in starts)
@@ -288,6 +290,55 @@ class Browser:
         name = _UNSAFE.sub("_", key.rpartition("/")[2])
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
         return _Stream(first, body, 200, headers)
+
+    def _export(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
+        if "q" in form:
+            found, asked_for = self._found_to_export(person, form["q"])
+            rows, not_searched = list(found.rows), found.not_indexed
+        else:
+            not_searched = ()
+            asked_for = {name: form.get(name, "") for name in ("day", "account", "uii")}
+            rows = self._rows(request, person, *asked_for.values())
+        if not any(self._may_export(request, row) and _is_held(self._bucket, row) for row in rows):
+            self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "export"})
+            raise HTTPException(
+                403, "There is no recording here that you may export. The attempt is in the access log."
+            )
+        why, now = _reason(form), self._clock()
+        self._access.record_all([self._entry(request, person.name, "export", row, why=why) for row in rows])
+        package = EvidencePackage(
+            self._bucket,
+            self._verifier,
+            rows,
+            Order(by=person.name, at=now, why=why, asked_for=asked_for, not_searched=not_searched),
+            may_include=lambda row: self._may_export(request, row),
+            shown=person.shown,
+        )
+        body = self._streamed(person, package.blocks())
+        first = next(body)
+        # Without a length, so that one which breaks off is not taken for a whole one.
+        headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
+        return _Stream(first, body, 200, headers, media_type="application/zip")
+
+    def _found_to_export(self, person: Person, token: str) -> tuple[Found, dict[str, str]]:
+        fields = self._tokens.read_search(token, person.name)
+        if fields is None:
+            raise HTTPException(404, "That search is no longer known: search again.")
+        try:
+            query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
+        except WrongField as error:
+            raise HTTPException(400, str(error)) from None
+        found = find(self._search, query, person, 0, _MOST_EXPORTED)
+        if found.more or found.stopped:
+            raise HTTPException(
+                400, f"These are more than {_MOST_EXPORTED} recordings: choose fewer, and export again."
+            )
+        return found, {name: value for name, value in fields.items() if value}
+
+    def _may_export(self, request: Request, row: Row) -> bool:
+        """Whether the person may now: a long export ends with the right to it."""
+        person = self._sign_in.person(request)
+        return person is not None and person.has(Role.export) and person.may_hear(row)
 
     # What the player asks for.
 
@@ -432,6 +483,21 @@ class Browser:
         details: Mapping[str, str] | None = None,
         why: str = "",
     ) -> None:
+        entry = self._entry(request, name, action, about, details=details, why=why)
+        if seconds is not None:
+            entry = replace(entry, from_s=round(seconds[0], 3), to_s=round(seconds[1], 3))
+        self._access.record(entry)
+
+    def _entry(
+        self,
+        request: Request,
+        name: str,
+        action: Action,
+        about: Row | Link | None,
+        *,
+        details: Mapping[str, str] | None = None,
+        why: str = "",
+    ) -> Access:
         entry = Access(
             at=self._clock(),
             user=name,
@@ -445,9 +511,7 @@ class Browser:
         elif about is not None:
             recording_id = about["recording_id"] if action != "view" else None
             entry = replace(entry, account_id=about["account_id"], uii=about["uii"], recording_id=recording_id or "")
-        if seconds is not None:
-            entry = replace(entry, from_s=round(seconds[0], 3), to_s=round(seconds[1], 3))
-        self._access.record(entry)
+        return entry
 
     def _page(self, handler: PersonHandler) -> Endpoint:
         def in_thread(request: Request) -> Response | Reading:
@@ -517,12 +581,17 @@ class Browser:
 
 
 class _Stream(StreamingResponse):
-    """Sends audio whose first block was made already, and ends what makes the rest, also when nobody reads on."""
+    """Sends what has its first block made already, and ends what makes the rest, also when nobody reads on."""
 
     def __init__(
-        self, first: bytes, rest: Generator[bytes, None, None], status: int, headers: Mapping[str, str]
+        self,
+        first: bytes,
+        rest: Generator[bytes, None, None],
+        status: int,
+        headers: Mapping[str, str],
+        media_type: str = "audio/wav",
     ) -> None:
-        super().__init__(chain([first], rest), status, headers, media_type="audio/wav")
+        super().__init__(chain([first], rest), status, headers, media_type)
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -555,6 +624,13 @@ def _link(row: Row) -> Link:
     )
 
 
+def _reason(form: Mapping[str, str]) -> str:
+    why = " ".join(form.get("why", "").split())[:_LONGEST_REASON]
+    if len(why) < _SHORTEST_REASON:
+        raise HTTPException(400, "Say why, in a few words: it is written to the access log.")
+    return why
+
+
 def _page_number(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 5 else 0
 
@@ -565,6 +641,7 @@ _DONE: Final[Mapping[Action, str]] = {
     "play": "listened to",
     "check": "checked the bytes",
     "download": "downloaded",
+    "export": "exported",
     "refused": "was refused",
 }
 

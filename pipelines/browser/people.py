@@ -22,6 +22,8 @@ from pipelines.steps.calls.table import SEPARATOR
 Row = Mapping[str, Any]
 _FEWEST_DIGITS: Final = 3  # that are masked in free text
 _SHOWN_DIGITS: Final = 2
+_NUMBERS: Final = ("ani", "dnis", "ani_e164", "dnis_e164")
+_TEXTS: Final = ("agent_login", "agent_name", "queue_name", "session", "disposition", "notes")  # that people wrote
 
 
 class Role(StrEnum):
@@ -40,11 +42,11 @@ class Role(StrEnum):
     compliance = "compliance"
 
 
-def _texts(value: object) -> object:
+def _as_texts(value: object) -> object:
     return tuple(str(each) for each in value) if isinstance(value, list) else value
 
 
-_Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
 
 
 class _Part(BaseModel):
@@ -79,7 +81,7 @@ class Team(_Part):
 class Grant(_Part):
     """What a person or a group is given; `password`: an Argon2 hash, for BROWSE_AUTH=password."""
 
-    roles: Annotated[tuple[Role, ...], BeforeValidator(_texts)] = ()
+    roles: Annotated[tuple[Role, ...], BeforeValidator(_as_texts)] = ()
     teams: _Texts = ()
     password: Annotated[str, Field(pattern=r"^\$argon2id\$")] | None = Field(default=None, repr=False)
 
@@ -114,6 +116,13 @@ class Person:
         """Whether they may hear the recording of a row."""
         own = self.has(Role.listen_own_team) and any(team.owns(row) for team in self.teams)
         return own or self.has(Role.listen_all)
+
+    def shown(self, row: Row) -> Row:
+        """A row of the table `calls` as they may see it."""
+        masked = {name: self.number(row[name]) for name in _NUMBERS} | {
+            name: self.free_text(row[name]) for name in _TEXTS
+        }
+        return {**row, **masked}
 
     def number(self, text: str | None) -> str:
         """A telephone number as they may see it."""

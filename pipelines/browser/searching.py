@@ -83,18 +83,18 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
     )
 
 
-def find(search: CallSearch, query: Query, person: Person, page: int) -> Found:
-    """Return a page of what a person may see; raises as `CallSearch.find`."""
-    start = page * PAGE
+def find(search: CallSearch, query: Query, person: Person, page: int, size: int = PAGE) -> Found:
+    """Return a page of what a person may see, of `size` rows; raises as `CallSearch.find`."""
+    start = page * size
     if person.sees_all:
-        table = search.find(query, limit=PAGE + 1, offset=start)
-        rows, stopped, more = table.to_pylist(), False, table.num_rows > PAGE
+        table = search.find(query, limit=size + 1, offset=start)
+        rows, stopped, more = table.to_pylist(), False, table.num_rows > size
     else:
         table = search.find(query, limit=_SCANNED)
         own = [row for row in table.to_pylist() if person.may_see(row)]
-        rows, stopped, more = own[start : start + PAGE], table.num_rows == _SCANNED, len(own) > start + PAGE
+        rows, stopped, more = own[start : start + size], table.num_rows == _SCANNED, len(own) > start + size
     return Found(
-        rows=tuple(rows[:PAGE]),
+        rows=tuple(rows[:size]),
         more=more,
         stopped=stopped,
         not_indexed=tuple(search.not_indexed(query.first, query.last)),

@@ -81,7 +81,7 @@ def command(
     )
     if recordings:
         wanted["recordings"] = ", ".join(recordings)
-    order = Order(by=by or access.user, at=now, why=why, asked_for=wanted)
+    order = Order(by=by or access.user, at=now, why=why, asked_for=wanted, not_searched=lacking)
     package = EvidencePackage(bucket, verifier, rows, order, ids=recordings)
     with whole_file(output) as into:
         for block in package.blocks():

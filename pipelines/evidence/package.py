@@ -17,7 +17,7 @@ import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.resources import files
 from itertools import groupby
 from string import Template
@@ -50,12 +50,13 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Who exports, when (aware) and why, and what was asked for."""
+    """Who exports, when (aware) and why, what was asked for, and the dates of it that could not be searched."""
 
     by: str
     at: datetime
     why: str
     asked_for: Mapping[str, str]
+    not_searched: Sequence[date] = ()
 
 
 class EvidencePackage:
@@ -89,7 +90,7 @@ class EvidencePackage:
         self._rows = sorted(rows, key=_in_time)
         self._may_include, self._shown = may_include, shown
         self._sink = _Sink()
-        self._zip = ZipFile(self._sink, "w")
+        self._zip: ZipFile
         self._files: list[dict[str, Any]] = []
         self._signatures: dict[str, Mapping[str, Any] | None] = {}
         self._signed: tuple[str, Mapping[str, Any]] | None = None
@@ -106,13 +107,18 @@ class EvidencePackage:
         Raises:
             StorageUnavailable, StorageRefused: the bucket does not answer: what was yielded so far is no package.
         """
+        with ZipFile(self._sink, "w") as self._zip:  # which ends what is open also when nobody reads on
+            yield from self._contents()
+        yield self._sink.take()
+
+    def _contents(self) -> Iterator[bytes]:
         yield from self._add("verify.py", files("pipelines.evidence").joinpath("verify.py").read_bytes())
         for day, numbered in groupby(enumerate(self._rows), lambda each: each[1]["date"]):
             of_day = list(numbered)
             ids = {row["recording_id"] for _, row in of_day if row["state"] == Status.archived}
-            date = SealedDate(self._bucket, self._verifier, day, ids, tree=True) if ids else None
+            sealed = SealedDate(self._bucket, self._verifier, day, ids, tree=True) if ids else None
             for place, row in of_day:
-                yield from self._recording(date, place, row)
+                yield from self._recording(sealed, place, row)
         for key_id in sorted({signature["key_id"] for signature in self._signatures.values() if signature}):
             if self._verifier is not None and (pem := self._verifier.pem(key_id)) is not None:
                 yield from self._add(f"keys/{key_id}.pem", pem)
@@ -125,20 +131,18 @@ class EvidencePackage:
         yield from self._add("SHA256SUMS", "".join(sums).encode())
         yield from self._add("HOW-TO-VERIFY.txt", self._how_to().encode("utf-8", "backslashreplace"))
         yield from self._add(verify.LAST, _json(self.listing()))
-        self._zip.close()
-        yield self._sink.take()
 
-    def _recording(self, date: SealedDate | None, place: int, row: Row) -> Iterator[bytes]:
+    def _recording(self, sealed: SealedDate | None, place: int, row: Row) -> Iterator[bytes]:
         """Yield a row's recording and its proof, or note why they are not included."""
-        if row["state"] != Status.archived or date is None:
+        if row["state"] != Status.archived or sealed is None:
             self._leave_out(row, row["state"], row["reason"])
             return
         if not self._may_include(row):
             self._leave_out(row, "withheld", "The person who exported this may not hear it.")
             return
         with self._spool() as spool:
-            checked = date.check(row, now=self._order.at, into=spool)
-            manifest = date.manifest
+            checked = sealed.check(row, now=self._order.at, into=spool)
+            manifest = sealed.manifest
             if not checked.as_sealed or manifest is None:
                 self._leave_out(row, "altered" if checked.sha256 else "not proved", checked.sentence)
                 return
@@ -150,16 +154,16 @@ class EvidencePackage:
             recording, proof = f"recordings/{name}", f"proofs/{name}.json"
             yield from self._add(recording, spool)
         self._names[place] = recording
-        index, entry = date.place(row["recording_id"])
+        index, entry = sealed.place(row["recording_id"])
         signature = self._signature(manifest)
         document = {
             "format": verify.PROOF,
             "recording": recording,
             "entry": entry,
             "leaf_index": index,
-            "tree_size": date.tree.size,
-            "path": date.tree.path(index),
-            "merkle_root": date.tree.root,
+            "tree_size": sealed.tree.size,
+            "path": sealed.tree.path(index),
+            "merkle_root": sealed.tree.root,
             "manifest": {
                 "key": manifest.key.removeprefix(self._bucket.prefix),
                 "number": manifest.number,
@@ -213,6 +217,7 @@ class EvidencePackage:
             "exported_at": self._order.at.astimezone(UTC).isoformat(timespec="seconds"),
             "why": self._order.why,
             "asked_for": self._order.asked_for,
+            "not_searched": [str(day) for day in self._order.not_searched],
             "tool": f"RingCX Archive {__version__}",
             "recordings": self.included,
             "not_included": self.not_included,
@@ -221,7 +226,7 @@ class EvidencePackage:
 
     def _how_to(self) -> str:
         lost = number(len(self.not_included), "recording or call", "recordings or calls")
-        lacks = f"{lost} that were asked for are not in it: package.json says which, and why."
+        lacks = f"Asked for and not in it: {lost}. package.json says which, and why."
         template = Template(files("pipelines.evidence").joinpath("how_to_verify.txt").read_text("utf-8"))
         return template.substitute(
             exported_at=f"{self._order.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",

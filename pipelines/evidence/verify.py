@@ -215,6 +215,8 @@ def _verify(files: _Files, trusted: dict[str, bytes] | None, report: Report) -> 
     if report.problems:
         return
     _verify_recordings(files, listing["recordings"], trusted, report)
+    if dates := listing["not_searched"]:
+        report.notes.append(f"Not searched, without a table of calls: {dates[0]} to {dates[-1]} ({len(dates)} in all)")
     for lost in listing["not_included"]:
         report.altered += lost["state"] == "altered"
         said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]

@@ -1,4 +1,4 @@
-"""What a person does in a real browser: signs in, finds a call, hears it, mutes a channel, follows a link."""
+"""What a person does in a real browser: signs in, finds a call, hears it, mutes a channel, exports it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
 
 from tests.archive.conftest import build_wav, free_port
 from tests.browser.site import HOSTILE_NAME, PASSWORD, Site, path_of, tone
+from tests.commands import run
 
 FLAGS = [
     "--no-sandbox",
@@ -65,6 +67,7 @@ def serving(site: Site) -> Iterator[str]:
 @pytest.fixture
 def full(site: Site) -> Iterator[tuple[Site, str]]:
     site.moment = datetime.now(UTC)
+    site.key = Ed25519PrivateKey.generate()
     site.add(tone(LONG, 300, 500), notes="Asked for the invoice again.")
     site.add(tone(SHORT, 400), layout="mono", agent_channel=None)
     site.add(None, uii="2026112219154001516000000002", agent_name=HOSTILE_NAME, disposition="Refund promised\nsee 4711")
@@ -109,7 +112,9 @@ def wait_until_heard(page: Page, seconds: float) -> None:
         page.wait_for_timeout(50)
 
 
-def test_a_call_is_found_heard_muted_and_linked_to(full: tuple[Site, str], chromium: Browser) -> None:
+def test_a_call_is_found_heard_muted_linked_to_and_exported(
+    full: tuple[Site, str], chromium: Browser, tmp_path: Path
+) -> None:
     site, url = full
     with opened(chromium, url, "officer") as page:
         page.get_by_label("From", exact=True).fill("2026-11-22")
@@ -138,6 +143,15 @@ def test_a_call_is_found_heard_muted_and_linked_to(full: tuple[Site, str], chrom
         expect(first.get_by_role("button", name="Play")).to_be_visible()
         first.get_by_role("button", name="Copy link").click()
         assert "#t=" in page.url
+        page.get_by_text("Export this call, with proof").click()
+        export = page.locator('form[action="/export"]')
+        export.get_by_label("Why").fill("case 4711")
+        with page.expect_download() as download:
+            export.get_by_role("button", name="Export").click()
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+    (package,) = tmp_path.glob("calls-*.zip")
+    assert run("verify-package", [str(package)]) == 0
+    assert {entry["recording_id"] for entry in site.log("export")} == {row["recording_id"] for row in site.rows[:2]}
     assert {entry["user"] for entry in site.log("play")} == {"officer"}
 
 

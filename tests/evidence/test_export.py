@@ -145,6 +145,8 @@ def test_dates_without_a_table_are_named_and_end_with_3(archive: Site, capsys: p
     assert not Path("case.zip").exists()
     uii = archive.rows[0]["uii"]
     assert export(archive, *around, "--uii", uii, "--why", "case", "--output", "case.zip") == 3
+    assert run("verify-package", ["case.zip"]) == 0
+    assert "Not searched, without a table of calls: 2026-11-21" in capsys.readouterr().out
 
 
 def test_a_package_of_a_foreign_key_is_refused_by_who_has_the_archives(

@@ -117,7 +117,7 @@ def test_the_commands_of_how_to_verify_work_with_openssl_and_sha256sum(package: 
     proof = package.proof()
     assert (tmp_path / "statement").read_text().splitlines()[-1] == proof["merkle_root"]
     assert proof["signature"]["key_id"] in done.stdout
-    assert "1 recording or call that were asked for are not in it" in text
+    assert "Asked for and not in it: 1 recording or call." in text
     assert "$" not in text
 
 
