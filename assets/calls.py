@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import pyarrow.compute as pc
 
-from assets.presentation import calls_page, column_schema, place, uri, without_zeros
+from assets.presentation import calls_page, column_schema, stored_at, without_zeros
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
@@ -39,8 +39,7 @@ def calls(
             **without_zeros({"recordings": pc.count(of_day.table["recording_id"]).as_py()}),
             "is_new": not of_day.unchanged,
             "other_dates_written": ", ".join(written) or "none",
-            **uri(bucket, of_day.key),
-            "calls": place(bucket, of_day.key),
+            **stored_at(bucket, "calls", of_day.key),
             **calls_page(settings, day),
         }
     )

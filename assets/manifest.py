@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import counts_by_state, not_held, place, share_held, uri
+from assets.presentation import counts_by_state, not_held, place, share_held, stored_at
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
@@ -53,8 +53,7 @@ def daily_manifest(
             "manifest_sha256": manifest.sha256,
             "manifest_is_signed": signer is not None,
             "manifests_of_neighbours": ", ".join(new) or "none new",
-            **uri(bucket, manifest.key),
-            "manifest": place(bucket, manifest.key),
+            **stored_at(bucket, "manifest", manifest.key),
             "catalog": place(bucket, sealed.catalog),
             "not_held": not_held(sealed.recordings.reasons()),
         }

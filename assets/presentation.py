@@ -94,9 +94,9 @@ def calls_page(settings: Settings, day: date) -> dict[str, dg.MetadataValue]:
     return {"calls_page": dg.MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
 
 
-def uri(bucket: Bucket, key: str) -> dict[str, str]:
-    """Return the metadata by which the catalog of the UI shows where an asset of a date is stored."""
-    return {"dagster/uri": f"s3://{bucket.name}/{key}"}
+def stored_at(bucket: Bucket, name: str, key: str) -> dict[str, dg.MetadataValue]:
+    """Return where an asset of a date is stored: the address for the UI's catalog, and a link called `name`."""
+    return {"dagster/uri": dg.MetadataValue.text(f"s3://{bucket.name}/{key}"), name: place(bucket, key)}
 
 
 def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:

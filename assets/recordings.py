@@ -17,9 +17,8 @@ from assets.presentation import (
     counts_by_state,
     listing,
     not_held,
-    place,
+    stored_at,
     table,
-    uri,
     without_zeros,
 )
 from pipelines.archive import keys
@@ -150,8 +149,7 @@ def recordings(  # noqa: PLR0917 - what it touches
             **event_latency,
             "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
-            **uri(bucket, keys.day_prefix(bucket.prefix, day)),
-            "archive": place(bucket, keys.day_prefix(bucket.prefix, day)),
+            **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day)),
         }
     )
 

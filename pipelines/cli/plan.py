@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
@@ -25,6 +25,4 @@ def command(outside: Outside, first: date, last: date, file: Path | None) -> Non
     _, ledger, _ = open_stores(settings, outside)
     plan = make_plan(ledger, settings, first, last, now)
     click.echo(render.text(plan))
-    if file is not None:
-        with whole_file(file) as into:
-            into.write(f"{render.document(plan, now)}\n")
+    write_json(file, render.document(plan, now))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from itertools import chain
 from typing import NamedTuple
 
-from pipelines.ledger.schema import states_from
-from pipelines.ledger.states import FINAL, RecordingState, reopened
+from pipelines.ledger.schema import STATE_SCHEMA, states_from
+from pipelines.ledger.states import FINAL, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
+from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, judged
 
 REASON = "retry_requested"
@@ -57,7 +57,9 @@ def reopen(
             "they are shown under. Nothing was tried."
         )
     count = not_allowed = 0
-    others = _final_states(recordings, named) if all_final else ()
+    final = recordings.final() if all_final else STATE_SCHEMA.empty_table()
+    chunks = (states_from(final.slice(start, _AT_ONCE)) for start in range(0, final.num_rows, _AT_ONCE))
+    others = ([state for state in chunk if state.recording_id not in named] for chunk in chunks)
     for states in chain([list(named.values())], others):
         pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
         rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
@@ -65,10 +67,3 @@ def reopen(
         count += len(rows)
         not_allowed += len(pairs) - len(rows)
     return Reopened(count, not_allowed)
-
-
-def _final_states(recordings: RecordingsTable, named: Container[str]) -> Iterator[list[RecordingState]]:
-    rows = recordings.final()
-    for start in range(0, rows.num_rows, _AT_ONCE):
-        states = states_from(rows.slice(start, _AT_ONCE))
-        yield [state for state in states if state.recording_id not in named]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from datetime import datetime
 from typing import Any
@@ -59,11 +58,11 @@ def sentence(plan: Plan) -> str:
     )
 
 
-def document(plan: Plan, made_at: datetime) -> str:
+def document(plan: Plan, made_at: datetime) -> dict[str, Any]:
     """Return the whole plan for `--json`: totals, limits, cost, the dates it is estimated from, backfills, dates."""
     names = list(_LIMITS)
     requests = [{name: count for name, count in row.items() if count} for row in _records(plan.dates[names])]
-    content = {
+    return {
         "format": "ringcx-archive/plan/2",
         "from": plan.dates["date"].iloc[0],
         "to": plan.dates["date"].iloc[-1],
@@ -79,7 +78,6 @@ def document(plan: Plan, made_at: datetime) -> str:
         ],
         "dates": _records(plan.dates.drop(columns=names).assign(requests=pd.Series(requests))),
     }
-    return json.dumps(content, indent=1, default=str)
 
 
 def _ranges_table(plan: Plan) -> pd.DataFrame:

@@ -117,9 +117,8 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
             continue
         decided.refused += filter(None, refusals)
         allowed = [state for state, refusal in zip(of_day, refusals, strict=True) if not refusal]
-        lines = [
-            line for state in allowed for line in _lines(decision, state, latest.get(state.recording_id), now, run_id)
-        ]
+        found = (_line(decision, state, latest.get(state.recording_id), now, run_id) for state in allowed)
+        lines = [line for line in found if line is not None]
         ledger.append_acceptances(lines)
         decided.written += lines
         decided.unchanged += len(allowed) - len(lines)
@@ -136,30 +135,26 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
     return decided
 
 
-def _lines(
+def _line(
     decision: Decision, state: RecordingState, latest: Acceptance | None, now: datetime, run_id: str
-) -> list[Acceptance]:
-    """Return the line to write; none if that was decided before."""
+) -> Acceptance | None:
+    """Return the line to write; None if that was decided before."""
     seen = latest if decision.revoke and latest is not None else state
-    is_accepted = latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)
-    # The latest line counts, also if another machine's clock is ahead of this one's.
-    at = max(now, latest.at + timedelta(microseconds=1)) if latest else now
-    if is_accepted != decision.revoke:
-        return []
-    return [
-        Acceptance(
-            recording_id=state.recording_id,
-            day=state.date,
-            status=str(seen.status),
-            reason=seen.reason or "",
-            epoch=seen.epoch,
-            accepted=not decision.revoke,
-            accepted_by=decision.accepted_by,
-            why=decision.why,
-            at=at,
-            run_id=run_id,
-        )
-    ]
+    if (latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)) != decision.revoke:
+        return None
+    return Acceptance(
+        recording_id=state.recording_id,
+        day=state.date,
+        status=str(seen.status),
+        reason=seen.reason or "",
+        epoch=seen.epoch,
+        accepted=not decision.revoke,
+        accepted_by=decision.accepted_by,
+        why=decision.why,
+        # The latest line counts, also if another machine's clock is ahead of this one's.
+        at=max(now, latest.at + timedelta(microseconds=1)) if latest else now,
+        run_id=run_id,
+    )
 
 
 def _refusal(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.archive.proof.attestation import ObservedObject, read_attestations
+from pipelines.archive.proof.attestation import ObservedObject
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
@@ -20,7 +20,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Pulls, gaps
 from pipelines.steps.verify.arriving import Arriving
-from pipelines.steps.verify.manifests import flag_damaged_attestations
+from pipelines.steps.verify.manifests import attestations
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
 
@@ -59,8 +59,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
     states = STATE_SCHEMA.empty_table()
     newer: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
     for kind, names in parts.names(day).items():
-        attested, damaged = read_attestations(bucket, kind, day)
-        flag_damaged_attestations(damaged, flag)
+        attested = attestations(bucket, kind, day, flag)
         there: dict[str, ObservedObject] = {}
         replaced: dict[str, str] = {}
         for name, data in map_in_order(parts.read_if_there, names, threads=threads):

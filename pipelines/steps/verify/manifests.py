@@ -14,7 +14,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, signature_key
 from pipelines.archive.listing import Listed
-from pipelines.archive.proof.attestation import read_attestations
+from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.archive.proof.chain import Chain
 from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
 from pipelines.ledger.schema import values
@@ -88,8 +88,7 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
     for problem in chain.problems:
         is_arriving = problem.kind == "signature_missing" and problem.subject == unsigned
         flag(problem.kind, problem.subject, problem.sentence, arriving=is_arriving)
-    attested, damaged = read_attestations(bucket, MANIFESTS, day)
-    flag_damaged_attestations(damaged, flag)
+    attested = attestations(bucket, MANIFESTS, day, flag)
     numbers = {manifest_key(bucket.prefix, day, number): number for number in chain.numbers}
     for name, seen in attested.items():
         key = f"{bucket.prefix}{name}"
@@ -111,10 +110,12 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
             )
 
 
-def flag_damaged_attestations(sentences: tuple[str, ...], flag: Flag) -> None:
-    """Report each damaged attestation; its sentence begins with its key."""
-    for sentence in sentences:
-        flag("witness_altered", sentence.partition(" ")[0], sentence)
+def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> Mapping[str, frozenset[ObservedObject]]:
+    """Return what the attestations say of each object by its name; report the damaged ones."""
+    attested, damaged = read_attestations(bucket, kind, day)
+    for sentence in damaged:
+        flag("witness_altered", sentence.partition(" ")[0], sentence)  # it begins with the key
+    return attested
 
 
 def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:

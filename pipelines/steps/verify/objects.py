@@ -17,12 +17,11 @@ from datetime import date
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
-from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger import parts
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal.manifest import ACCESS
-from pipelines.steps.verify.manifests import Evidence, flag_damaged_attestations
+from pipelines.steps.verify.manifests import Evidence, attestations
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
 _DATED_FOLDERS = (
@@ -149,8 +148,7 @@ def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Fla
 
 def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> None:
     """Read every attested entry of the UTC day and compare it. Entries that none names came after the last sealing."""
-    attested, damaged = read_attestations(bucket, ACCESS, day)
-    flag_damaged_attestations(damaged, flag)
+    attested = attestations(bucket, ACCESS, day, flag)
     if not attested:
         return
     there = {key.removeprefix(bucket.prefix) for key, _ in bucket.list_keys(access_prefix(bucket.prefix, day))}
