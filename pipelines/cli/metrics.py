@@ -22,6 +22,7 @@ from pipelines.settings import MetricsSettings, load
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
+_TWICE = "one that a date finds and the next one holds counts for both"
 _SUMS = {
     "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
     "held": ("recordings_held", "Recordings archived and still as they were stored"),
@@ -69,11 +70,13 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
     verdicts = Counter(row["verdict"] for row in rows)
     labelled("dates", "Dates by verdict", ["verdict"], {(one,): verdicts[one] for one in Verdict})
     for name, (metric, says) in _SUMS.items():
-        gauge(metric, says, sum(row[name] or 0 for row in rows))
+        gauge(metric, f"{says}; {_TWICE}", sum(row[name] or 0 for row in rows))
     lost: Counter[str] = Counter()
     for row in rows:
         lost.update(row["lost"])
-    labelled("recordings_lost", "Recordings lost, by reason", ["reason"], {(one,): lost[one] for one in lost})
+    labelled(
+        "recordings_lost", f"Recordings lost, by reason; {_TWICE}", ["reason"], {(one,): lost[one] for one in lost}
+    )
     if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
         gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", min(left))
     requests = {(limit, account): count for limit, account, count in waiting}
