@@ -21,6 +21,14 @@ from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import EVENTS
 
 RECORDINGS = dg.AssetKey("recordings")
+ARCHIVE_TOTALS = dg.AssetSpec(
+    "archive_totals",
+    group_name="upkeep",
+    description=(
+        "How many recordings and GB the archive holds in all: plotted over time under *Metadata*, *Plots*.\n\n"
+        "The check `no_overdue_recordings` writes it, daily at 12:00. It belongs to no date and cannot be materialized."
+    ),
+)
 VERDICT = "verdict"
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
@@ -107,7 +115,10 @@ def no_overdue_recordings(
 
     def check() -> CheckResult:
         parts = ledger.open(), ledger.parts(), environment.settings
-        return overdue.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
+        result = overdue.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
+        if result.totals:
+            context.op_execution_context.log_event(dg.AssetMaterialization(ARCHIVE_TOTALS.key, metadata=result.totals))
+        return result
 
     return _shown(context, check)
 

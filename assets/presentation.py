@@ -70,14 +70,17 @@ def share_held(verdict: DateVerdict) -> dict[str, float]:
     return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
 
 
-def not_held(reasons: pa.Table) -> dg.TableMetadataValue:
-    """Return how many recordings are not archived, by state and reason, and when the first of them is tried again."""
-    rows = []
-    for row in reasons.to_pylist():
+def not_held(reasons: pa.Table) -> str:
+    """Return how many recordings are not archived, by state and reason, and when the first of them is tried again.
+
+    In words: a table here would be wider than its place on the asset's page, and cut off the verdict above it.
+    """
+    groups = []
+    for row in sorted(reasons.to_pylist(), key=lambda row: (row["status"], row["reason"] or "")):
         soonest = row["next_attempt_at"]
-        next_try = f"{soonest:%Y-%m-%d %H:%M}" if soonest else "final"
-        rows.append((row["status"], row["reason"] or "new", row["recordings"], next_try))
-    return table(("state", "reason", "recordings", "next_try_utc"), sorted(rows))
+        next_try = f"next try {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
+        groups.append(f"{row['recordings']:,} {row['status']} ({row['reason'] or 'new'}), {next_try}")
+    return "; ".join(groups) or "none"
 
 
 def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:

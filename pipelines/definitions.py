@@ -73,7 +73,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         )
 
     return dg.Definitions(
-        assets=[asset.map_asset_specs(of_a_date) for asset in assets],
+        assets=[*(asset.map_asset_specs(of_a_date) for asset in assets), checks.ARCHIVE_TOTALS],
         asset_checks=[
             *(_with(check, partitions, described) for check in of_date),
             _with(checks.no_overdue_recordings, None, described),

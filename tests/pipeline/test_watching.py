@@ -246,13 +246,15 @@ def test_the_error_of_a_damaged_date_is_handed_on(watched: Watched) -> None:
 
 def test_a_strange_file_in_the_ledger_stops_nothing_and_is_named_by_the_standing_check(watched: Watched) -> None:
     watched.ledger().append_states([pending(date(2026, 11, 17), due=NOW + timedelta(hours=1))])
-    assert watched.check().level is Level.ok
+    whole = watched.check()
+    assert (whole.level, whole.totals) == (Level.ok, {"recordings_held_in_all": 0, "gb_held_in_all": 0.0})
     strange = watched.root / "ledger" / "recording_states" / "date=202-11-17" / "01JCXXXXXXXXXXXXXXXXXXXXXX.parquet"
     strange.parent.mkdir()
     strange.write_bytes(b"PAR1")
     assert watched.tick().cursor
     said = watched.check()
     assert (said.level, said.counts["strange_files"]) == (Level.warning, 1)
+    assert said.totals == {}, "a sum that lacks a part would look like a loss"
     assert "date=202-11-17" in said.lists["strange_files"]["file"][0]
     assert "1 file in the ledger is not a part of it" in said.sentence
 

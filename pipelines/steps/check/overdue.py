@@ -71,8 +71,11 @@ def no_overdue_recordings(
     damaged: list[str] = []
     columns = [*COLUMNS, "started_at"]
 
+    held: list[tuple[int, int]] = []  # the recordings and bytes of each date: read anyway, so their sum costs nothing
+
     def missing_of(day: date) -> pa.Table:
         known = RecordingsTable.of(ledger.current([day]))
+        held.append((known.held.num_rows, pc.sum(known.held["size"]).as_py() or 0))
         accepted = pc.is_in(known.rest["recording_id"], value_set=pa.array(accepted_losses(ledger, known), pa.string()))
         return known.rest.select(columns).append_column("is_accepted", accepted)
 
@@ -133,6 +136,12 @@ def no_overdue_recordings(
             "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
             "strange_files": pd.DataFrame(strange[:LISTED], columns=["file", "why"]),
             "damaged": pd.DataFrame({"problem": damaged[:LISTED]}),
+        },
+        totals={}
+        if damaged or strange
+        else {
+            "recordings_held_in_all": sum(recordings for recordings, _ in held),
+            "gb_held_in_all": round(sum(size for _, size in held) / 1e9, 3),
         },
     )
 

@@ -27,7 +27,7 @@ class CheckResult:
     """The answer of a check, without personal data.
 
     `verdict`: of the date, where the check gives one. `tables` have at most four short columns, `lists` at most
-    `LISTED` rows.
+    `LISTED` rows. `totals`: of the whole archive, to plot over time; empty where the check did not see all of it.
     """
 
     verdict: str = ""
@@ -36,6 +36,7 @@ class CheckResult:
     counts: Mapping[str, int]
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     lists: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
 
 
 def examples(recordings: pd.DataFrame) -> pd.DataFrame:
