@@ -396,7 +396,7 @@ def test_acceptances_are_sealed_and_a_manifest_without_any_is_as_it_always_was(s
     assert (result.verdict, result.accepted_losses, doubts) == (Verdict.gaps, 0, set())
 
 
-def test_the_loss_of_a_call_over_midnight_is_sealed_under_both_dates(stores: Stores) -> None:
+def test_the_loss_of_a_call_over_midnight_is_sealed_under_both_dates(stores: Stores, tmp_path: Path) -> None:
     stores.pulled(DAY, NEXT)
     stores.ledger.append_states([stores.over_midnight("a")])
     for day in (DAY, NEXT):
@@ -409,6 +409,13 @@ def test_the_loss_of_a_call_over_midnight_is_sealed_under_both_dates(stores: Sto
         assert (result.verdict, result.accepted_losses, doubts) == (Verdict.complete, 1, set())
     assert "accepted_losses" not in stores.manifest(DAY)
     assert len(stores.manifest(NEXT)["accepted_losses"]) == 1
+    one, other = certify(stores.archive(), DAY, NEXT)
+    assert (one["counts"]["accepted_losses"], one["accepted_losses"]) == (1, [])
+    assert (one["accepted_elsewhere"], other["accepted_elsewhere"]) == ({"1/a": str(NEXT)}, {})
+    page = tmp_path / "certificate.html"
+    options = ["--date", str(DAY), "--html", str(page)]
+    assert run("certificate", options, stores.client, clock=lambda: stores.now) == 0
+    assert f"<span class=data>1/a</span> is on the certificate of {NEXT}" in page.read_text()
 
 
 @pytest.mark.parametrize("tampering", ["edited", "removed", "added", "damaged"])

@@ -3,8 +3,10 @@
 `format`: `ringcx-archive/certificate/1`; `date`; `verdict` and `sentence`; `counts`; `manifest` (`key`, `number`,
 `sha256`, `sealed_at`, `totals`, `previous_sha256`, `previous_day`, `signature`: `key` and `state`), null where none can
 be relied on; `recordings`: id, state, reason, start, key, size and SHA-256 of each, as sealed; `accepted_losses`: who
-accepted which of them, when and why, as sealed; `discrepancies`; `commands`. The verdict is that of `verify`: a date
-that is not as it was sealed is never complete. The bytes of the recordings are not read. Not here: how it is shown.
+accepted which of them, when and why, as sealed; `accepted_elsewhere`: recordings that the date expects and whose
+accepted loss another date's manifest lists, with that date; `discrepancies`; `commands`. The verdict is that of
+`verify`: a date that is not as it was sealed is never complete. The bytes of the recordings are not read. Not here:
+how it is shown.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
             "manifest": None if head is None else _manifest(head, _signature(archive, head, signature, of_date)),
             "recordings": recordings,
             "accepted_losses": [] if head is None else head.document.get("accepted_losses", []),
+            "accepted_elsewhere": result.accepted_elsewhere,
             "discrepancies": [{"kind": one.kind, "subject": one.subject, "sentence": one.sentence} for one in of_date],
             "commands": [] if head is None else list(_commands(archive.bucket, head, signature, recordings)),
         }

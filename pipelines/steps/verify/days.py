@@ -183,6 +183,9 @@ class _Day:
         found = judge_or_unknown(archive.ledger, None, day, archive.settings, now=self._now)
         self.result.verdict, self.result.reason = found.verdict, found.sentence
         self.result.accepted_losses = len(found.accepted)
+        self.result.accepted_elsewhere = {
+            key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != day
+        }
         evidence.verdict = None if found.damage else found
         pulls: Pulls = {}
         try:

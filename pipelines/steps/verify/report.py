@@ -49,6 +49,7 @@ class DayResult:
     `verdict` and its `reason`: by `steps/check/verdict`; a date may be as it was sealed and lack recordings. `objects`
     counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the discrepancies by
     kind, `arriving` what a run under way may have written; the others are the manifest's figures, or else the ledger's.
+    `accepted_elsewhere`: recordings whose accepted loss the manifest of another date lists, which is theirs, by id.
     """
 
     date: str
@@ -61,6 +62,7 @@ class DayResult:
     pending: int = 0
     lost: int = 0
     accepted_losses: int = 0
+    accepted_elsewhere: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
     objects: int = 0
     read: int = 0
