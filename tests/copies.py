@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from dagster import DagsterInstance, JobDefinition
 
-from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
 from sandbox.config import SandboxConfig
-from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
+from tests.memory_s3 import MemoryS3
 
 
 @dataclass
 class Copies:
-    """Buckets with the same archive, one for each test, and the variables with which commands and runs find them."""
+    """Makes buckets with the same archive, one for each test, and has the variables with which it is found."""
 
-    client: Any
-    buckets: Iterator[str]
+    client: MemoryS3
+    original: str
     variables: dict[str, str]
 
     def take(self, monkeypatch: pytest.MonkeyPatch) -> str:
-        """Set the variables for the next bucket and return its name."""
-        bucket = next(self.buckets)
+        """Set the variables for another bucket and return its name."""
+        bucket = f"copy-{uuid.uuid4().hex[:12]}"
+        self.client.copy_bucket(self.original, bucket)
+        self.client.serve(monkeypatch)
         for name, value in (self.variables | {"ARCHIVE_BUCKET": bucket}).items():
             monkeypatch.setenv(name, value)
         return bucket
@@ -37,25 +36,23 @@ class Copies:
 
 @contextmanager
 def copies_of_an_archive(
-    s3: LocalS3,
     temporary: pytest.TempPathFactory,
     config: SandboxConfig,
     archive: Callable[[JobDefinition, DagsterInstance], None],
-    *,
-    number: int,
     **settings: str,
 ) -> Iterator[Copies]:
-    """Let `archive` run the job `archive_day` against a sandbox, and copy its bucket `number` times."""
-    original = f"sample-{uuid.uuid4().hex[:12]}"
-    s3.make_bucket(original)
+    """Let `archive` run the job `archive_day` against a sandbox, and keep the bucket to copy it."""
+    original, client = "original", MemoryS3()
+    client.create_bucket(Bucket=original)
     with (
         RunningSandbox(config) as source,
         pytest.MonkeyPatch.context() as patch,
         DagsterInstance.ephemeral() as instance,
     ):
+        client.serve(patch)
         variables = {
             **source.environment(),
-            **s3.environment(),
+            **client.environment(),
             "ARCHIVE_BUCKET": original,
             "RINGCX_LIMIT_REPORTS": "none",
             "RINGCX_LIMIT_AUTH": "none",
@@ -66,12 +63,4 @@ def copies_of_an_archive(
             patch.setenv(name, value)
         patch.chdir(temporary.mktemp("cwd"))
         archive(build_defs().resolve_job_def("archive_day"), instance)
-    # Copied on disk before the server that shows them starts: ten times as fast as through S3.
-    folder = temporary.mktemp("copies")
-    names = [f"copy-{count:02}" for count in range(number)]
-    for name in names:
-        shutil.copytree(s3.folder / original, folder / name)
-    with LocalS3(folder, bucket="unused") as served, pytest.MonkeyPatch.context() as patch:
-        for name, value in served.environment().items():
-            patch.setenv(name, value)
-        yield Copies(make_s3_client(max_connections=8), iter(names), variables | served.environment())
+    yield Copies(client, original, variables)

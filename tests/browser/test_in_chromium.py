@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -16,37 +15,22 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.archive.conftest import build_wav, free_port
 from tests.browser.site import HOSTILE_NAME, PASSWORD, Site, path_of, tone
+from tests.chromium import chromium
 from tests.commands import run
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--autoplay-policy=no-user-gesture-required",
-]
 SHORT, LONG = 30, 90
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, or playwright's own. Without one the tests are skipped, except in CI."""
-    system = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=system, args=FLAGS)
-        except Error as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no Chromium: install `chromium`, or run `playwright install chromium` ({error.message[:80]})")
+def browser() -> Iterator[Browser]:
+    with chromium("--autoplay-policy=no-user-gesture-required") as opened:
         yield opened
-        opened.close()
 
 
 @contextmanager
@@ -77,9 +61,9 @@ def full(site: Site) -> Iterator[tuple[Site, str]]:
 
 
 @contextmanager
-def opened(chromium: Browser, url: str, name: str, **options: object) -> Iterator[Page]:
+def signed_in(browser: Browser, url: str, name: str, **options: object) -> Iterator[Page]:
     """A page of somebody who is signed in; what the browser complains of fails the test."""
-    context = chromium.new_context(**options)  # type: ignore[arg-type]
+    context = browser.new_context(**options)  # type: ignore[arg-type]
     page = context.new_page()
     complaints: list[str] = []
 
@@ -113,10 +97,10 @@ def wait_until_heard(page: Page, seconds: float) -> None:
 
 
 def test_a_call_is_found_heard_muted_linked_to_and_exported(
-    full: tuple[Site, str], chromium: Browser, tmp_path: Path
+    full: tuple[Site, str], browser: Browser, tmp_path: Path
 ) -> None:
     site, url = full
-    with opened(chromium, url, "officer") as page:
+    with signed_in(browser, url, "officer") as page:
         page.get_by_label("From", exact=True).fill("2026-11-22")
         page.get_by_label("To", exact=True).fill("2026-11-22")
         page.get_by_label("Number").fill("602 555 0142")
@@ -156,10 +140,10 @@ def test_a_call_is_found_heard_muted_linked_to_and_exported(
 
 
 def test_a_link_to_a_second_plays_from_there_also_when_its_first_link_has_expired(
-    full: tuple[Site, str], chromium: Browser
+    full: tuple[Site, str], browser: Browser
 ) -> None:
     site, url = full
-    with opened(chromium, url, "officer") as page:
+    with signed_in(browser, url, "officer") as page:
         page.goto(f"{url}{path_of(site.rows[0])}#t=72")
         player = page.locator(".player").first
         expect(player.locator(".clock")).to_have_text("1:12 / 1:30")
@@ -169,9 +153,9 @@ def test_a_link_to_a_second_plays_from_there_also_when_its_first_link_has_expire
     assert any(entry["to_s"] > 72 for entry in site.log("play"))
 
 
-def test_the_first_sound_comes_within_half_a_second(full: tuple[Site, str], chromium: Browser) -> None:
+def test_the_first_sound_comes_within_half_a_second(full: tuple[Site, str], browser: Browser) -> None:
     site, url = full
-    with opened(chromium, url, "officer") as page:
+    with signed_in(browser, url, "officer") as page:
         page.goto(f"{url}{path_of(site.rows[0])}")
         expect(page.locator(".player").first).to_have_attribute("data-waveform", "2")
         took = page.evaluate(
@@ -187,12 +171,12 @@ def test_the_first_sound_comes_within_half_a_second(full: tuple[Site, str], chro
         assert took < 2000  # the goal is 500 ms; a busy machine is no fault of what is tested
 
 
-def test_silence_is_skipped(site: Site, chromium: Browser) -> None:
+def test_silence_is_skipped(site: Site, browser: Browser) -> None:
     site.moment = datetime.now(UTC)
     quiet, loud = tone(8, 0, 0)[44:], tone(2, 300, 500)[44:]
     site.add(build_wav(channels=2, audio=loud + quiet + loud))
     site.seal()
-    with serving(site) as url, opened(chromium, url, "officer") as page:
+    with serving(site) as url, signed_in(browser, url, "officer") as page:
         page.goto(f"{url}{path_of(site.rows[0])}")
         expect(page.locator(".player").first).to_have_attribute("data-waveform", "2")
         page.get_by_label("Skip silence").check()
@@ -205,12 +189,12 @@ def test_silence_is_skipped(site: Site, chromium: Browser) -> None:
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_fit_their_window(
-    full: tuple[Site, str], chromium: Browser, width: int, scheme: str, tmp_path: Path
+    full: tuple[Site, str], browser: Browser, width: int, scheme: str, tmp_path: Path
 ) -> None:
     site, url = full
     shots = Path(os.environ.get("UI_SHOTS") or tmp_path)
     window = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
-    with opened(chromium, url, "officer", **window) as page:
+    with signed_in(browser, url, "officer", **window) as page:
         page.get_by_label("From", exact=True).fill("2026-11-20")
         page.get_by_label("To", exact=True).fill("2026-11-22")
         page.get_by_role("button", name="Find").click()
@@ -227,9 +211,9 @@ def test_the_pages_fit_their_window(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(full: tuple[Site, str], chromium: Browser, scheme: str) -> None:
+def test_axe_finds_nothing_serious(full: tuple[Site, str], browser: Browser, scheme: str) -> None:
     site, url = full
-    with opened(chromium, url, "officer", color_scheme=scheme) as page:
+    with signed_in(browser, url, "officer", color_scheme=scheme) as page:
         page.get_by_label("From", exact=True).fill("2026-11-20")
         page.get_by_label("To", exact=True).fill("2026-11-22")
         page.get_by_role("button", name="Find").click()
@@ -256,9 +240,9 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-def test_without_script_a_call_is_found_and_heard(full: tuple[Site, str], chromium: Browser) -> None:
+def test_without_script_a_call_is_found_and_heard(full: tuple[Site, str], browser: Browser) -> None:
     site, url = full
-    with opened(chromium, url, "officer", java_script_enabled=False) as page:
+    with signed_in(browser, url, "officer", java_script_enabled=False) as page:
         page.goto(f"{url}{path_of(site.rows[0])}")
         assert page.locator("audio[controls]").count() == 2
         link = page.locator("audio").first.get_attribute("src")

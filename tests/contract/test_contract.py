@@ -26,9 +26,8 @@ from sandbox.config import Limits
 from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import (  # noqa: F401 - fixtures
     _clean_environment,
-    rclone,
+    memory,
     recent,
-    s3,
     world,
 )
 

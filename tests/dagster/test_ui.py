@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from sandbox.faults import Faults, Where
 from sandbox.server import RunningSandbox
+from tests.chromium import chromium
 from tests.dagster.conftest import Dagster, back
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 
 GROUPS = {
     "reports": ("agent_segment_metadata", "global_call_type_detail"),
@@ -39,17 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium: the system's, or playwright's own. Without one the tests are skipped, except in CI."""
-    system = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=system, args=FLAGS)
-        except Error as error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(f"no Chromium: install `chromium`, or run `playwright install chromium` ({error.message[:80]})")
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

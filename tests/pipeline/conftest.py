@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
+from dagster._core.storage.event_log import in_memory as event_log_in_memory
+from dagster._core.storage.runs import in_memory as runs_in_memory
 
 from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
@@ -31,6 +33,7 @@ from sandbox.faults import Faults
 from sandbox.s3 import LocalS3
 from sandbox.server import RunningSandbox
 from sandbox.strict_s3 import StrictS3
+from tests.memory_s3 import MemoryS3
 from tests.services import Services
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
@@ -55,6 +58,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(OURS):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)  # no .env of the developer's, and data/ in a folder of the test's own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_history_of_migrations() -> Iterator[None]:
+    """An instance in memory is new; to write its revision down, Dagster would read each migration there ever was."""
+    with pytest.MonkeyPatch.context() as patch:
+        for storage in (event_log_in_memory, runs_in_memory):
+            patch.setattr(storage, "stamp_alembic_rev", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +94,16 @@ class Store:
             return cls(environment, make_s3_client(max_connections=32))
 
 
+@pytest.fixture
+def memory() -> Store:
+    """Where the store is not the subject: an S3 that is asked without HTTP, and only by this process."""
+    client = MemoryS3()
+    return Store(client.environment(), client)
+
+
 @pytest.fixture(scope="session")
 def rclone(s3: LocalS3) -> Store:
-    """Ignores `IfNoneMatch`."""
+    """Keeps its objects on disk, under `s3.folder`; ignores `IfNoneMatch`."""
     return Store.of(s3.environment())
 
 
@@ -120,7 +139,6 @@ class World:
 
     sandbox: RunningSandbox
     bucket: str
-    folder: Path
     instance: DagsterInstance
     s3: Any
     variables: dict[str, str]
@@ -140,9 +158,9 @@ class World:
 
     def run_until_final(self, *days: date) -> None:
         """Three runs of each date within 26 hours: what has one answer in each is final if it is old enough."""
-        for _ in range(3):
+        for assets in (None, ["recordings"], None):
             for day in days:
-                self.run(day)
+                self.run(day, select=assets)
             self.passed += timedelta(hours=13)
 
     def run(self, day: date, *, select: list[str] | None = None) -> ExecuteInProcessResult:
@@ -198,9 +216,7 @@ class World:
 
 
 @pytest.fixture
-def world(
-    s3: LocalS3, rclone: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[..., World]]:
+def world(memory: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make a world: `world(faults=…, sandbox={…}, ARCHIVE_TIMEZONE="Europe/Berlin")`."""
     opened: list[RunningSandbox] = []
     with DagsterInstance.ephemeral() as instance:
@@ -209,7 +225,7 @@ def world(
             *,
             faults: Faults | None = None,
             sandbox: dict[str, Any] | None = None,
-            store: Store = rclone,
+            store: Store = memory,
             bucket: str = "",
             **variables: str,
         ) -> World:
@@ -242,7 +258,9 @@ def world(
             }
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
-            return World(source, bucket, s3.folder / bucket, instance, store.client, environment, store.own_client)
+            if isinstance(store.client, MemoryS3):
+                store.client.serve(monkeypatch)
+            return World(source, bucket, instance, store.client, environment, store.own_client)
 
         yield make
         for source in opened:

@@ -38,6 +38,7 @@ from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from tests import states
 from tests.commands import run
+from tests.memory_s3 import MemoryS3
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = date(2026, 11, 18)
@@ -165,8 +166,8 @@ class Stores:
 
 
 @pytest.fixture
-def stores(rclone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
-    made = Stores(rclone.client, tmp_path / "ledger", lambda: made.now)
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
+    made = Stores(MemoryS3(), tmp_path / "ledger", lambda: made.now)
     variables = {
         "ARCHIVE_BUCKET": made.bucket.name,
         "ARCHIVE_START_DATE": str(made.settings.archive_start_date),

@@ -95,6 +95,7 @@ def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
 def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
+    days = recent[:2]
     shares = {
         "late_rows": Where(share=0.05, first=1),
         "late_links": Where(share=0.1, first=1),
@@ -127,21 +128,21 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     }
     # Shares take what they take on these dates; two of each final kind are named, so that no date lacks one.
     sandbox = {"calls_per_day": (14, 18)}
-    paths = [one["recording_id"].partition("/")[2] for one in world(sandbox=sandbox).truth(recent[0])]
+    paths = [one["recording_id"].partition("/")[2] for one in world(sandbox=sandbox).truth(days[0])]
     shares["forbidden"] = Where(share=0.04, paths=tuple(paths[:2]))
     shares["link_evil_host"] = Where(share=0.03, paths=tuple(paths[2:4]))
     it = world(faults=Faults(seed=7, **shares), sandbox=sandbox)
-    truth = it.truth(*recent)
+    truth = it.truth(*days)
 
     def converged(day: date) -> bool:
-        states = it.states(*recent)
+        states = it.states(*days)
         of_day = it.truth(day)
         return all(
             one["recording_id"] in states and states[one["recording_id"]].status == one["expected"] for one in of_day
         )
 
     for _ in range(5):
-        for day in recent:
+        for day in days:
             if not converged(day):
                 it.run(day)
         it.passed += timedelta(days=3)
@@ -149,7 +150,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     assert expected["archived"] > 20
     assert expected["rejected"]
     assert expected["denied"]
-    states = it.states(*recent)
+    states = it.states(*days)
     assert [
         (one["recording_id"], one["faults"], one["expected"], states.get(one["recording_id"]))
         for one in truth
@@ -163,7 +164,7 @@ def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     counters = it.sandbox.counters()
     assert counters["leaked_credentials"] == []
     it.sandbox.reset()
-    assert it.run(recent[1]).success
+    assert it.run(days[1]).success
     assert it.sandbox.counters()["requests"].get("media", 0) == 0
 
 
@@ -487,8 +488,9 @@ def test_the_first_row_of_each_asset_of_a_date_is_one_sentence_that_says_how_far
     world: Callable[..., Any],
 ) -> None:
     now = datetime.now(UTC)
-    # A zone in which it is about noon: the day of its reports is not over.
-    it = world(ARCHIVE_TIMEZONE=f"Etc/GMT{now.hour - 12:+d}")
+    # A zone in which it is about noon: the day of its reports is not over, and has had calls.
+    zone = f"Etc/GMT{now.hour - 12:+d}"
+    it = world(ARCHIVE_TIMEZONE=zone, sandbox={"timezone": zone, "calls_per_day": (14, 14)})
     for day, how_far in ((now.date(), "only up to"), (now.date() - timedelta(days=1), "whole day")):
         result = it.run(day)
         assert result.success

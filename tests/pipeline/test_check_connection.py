@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -72,6 +73,12 @@ class Check:
 
     def sentence(self, subject: str) -> str:
         return self.said[subject][1]
+
+
+@pytest.fixture
+def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+    """With a store that is spoken to by HTTP, and has a clock."""
+    return partial(world, store=rclone)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import date
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -125,6 +126,12 @@ class Gate:
         self.reached.set()
         if not self._go_on.wait(LOOK_S) or self._closed:
             raise ConnectionAbortedError  # its sender is dead, and half a body must not become a whole one
+
+
+@pytest.fixture
+def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+    """With a store that other processes reach."""
+    return partial(world, store=rclone)
 
 
 @pytest.fixture

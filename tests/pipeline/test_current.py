@@ -158,9 +158,9 @@ def test_a_pull_that_broke_off_goes_on_with_the_window_at_which_it_broke_off(
 
 
 def test_a_killed_run_does_not_ask_for_its_finished_windows_again(
-    current: Callable[..., Any], nursery: Any, recent: list[date]
+    current: Callable[..., Any], rclone: Any, nursery: Any, recent: list[date]
 ) -> None:
-    it, day = current(), recent[0]
+    it, day = current(store=rclone), recent[0]
     run = nursery.start(it, day, RINGCX_LIMIT_METADATA="3/3600")  # three windows, then it waits for an hour
     deadline = time.monotonic() + 60
     while len(it.services().ledger.pulls(TRACES, day)) < 3:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from sandbox.config import Limits
 SILENCE_S = 3
 # What was under way when the source asked for silence still arrives.
 UNDER_WAY_S = 0.5
+
+
+@pytest.fixture
+def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+    """With a store that other processes reach."""
+    return partial(world, store=rclone)
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])

@@ -17,7 +17,6 @@ from pipelines.archive.proof.attestation import ObservedObject, write_attestatio
 from pipelines.orchestration.environment import Environment
 from pipelines.steps.seal.manifest import Stores, seal_day
 from sandbox.config import Limits, SandboxConfig
-from sandbox.s3 import LocalS3
 from tests.commands import an_hour_later, run
 from tests.copies import Copies, copies_of_an_archive
 from tests.merging import merged_part
@@ -94,7 +93,7 @@ class Old:
 
 
 @pytest.fixture(scope="module")
-def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """One date archived for real and run again twice, as a bucket for each test."""
     limits = Limits(reports="none", exchange="none")
     config = SandboxConfig(same_around=DAY, calls_per_day=(4, 5), talk_seconds=(1, 2), limits=limits)
@@ -112,7 +111,7 @@ def copies(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
         assert job.execute_in_process(partition_key=str(DAY), instance=instance, op_selection=steps[-1:]).success
 
     settings = {"ARCHIVE_LOOK_BACK_DAYS": "0"}
-    with copies_of_an_archive(s3, tmp_path_factory, config, archive, number=10, **settings) as made:
+    with copies_of_an_archive(tmp_path_factory, config, archive, **settings) as made:
         yield made
 
 

@@ -29,10 +29,7 @@ REPORTS = {
 
 @pytest.fixture
 def account(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A world, and `run_as(source, day)`, which switches it.
-
-    The ledger is a folder: runs then take a third less CPU. A ledger in the bucket is what test_archive is about.
-    """
+    """A world, and `run_as(source, day)`, which switches it."""
 
     def make(**arguments: Any) -> Any:
         free = Limits(reports="none", exchange="none", metadata="none", download="none")
@@ -40,7 +37,6 @@ def account(world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Calla
         variables = {
             "RINGCX_LIMIT_METADATA": "none",
             "RINGCX_LIMIT_MEDIA": "none",
-            "LEDGER_URL": "ledger",
             **arguments,
         }
         it = world(sandbox=sandbox, **variables)

@@ -29,6 +29,7 @@ from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from tests import states
+from tests.memory_s3 import MemoryS3
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 A_DAY = timedelta(days=1)
@@ -54,8 +55,8 @@ class Stores:
 
 
 @pytest.fixture
-def stores(rclone: Any, tmp_path: Path) -> Stores:
-    return Stores(rclone.client, tmp_path / "ledger")
+def stores(tmp_path: Path) -> Stores:
+    return Stores(MemoryS3(), tmp_path / "ledger")
 
 
 def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it(stores: Stores) -> None:

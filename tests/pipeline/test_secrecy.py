@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ def materialized(it: Any, day: date, home: Path) -> subprocess.CompletedProcess[
         check=False,
         timeout=120,
     )
+
+
+@pytest.fixture
+def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+    """With a store that other processes reach."""
+    return partial(world, store=rclone)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ class Dates:
 
     def ask(self, *options: str, first: date | None = None, last: date | None = None) -> tuple[int, dict[str, Any]]:
         """Run the command; return its exit code and its JSON document."""
-        file = self.it.folder.parent / "status.json"
+        file = Path("status.json")
         around = ["--from", str(first or self.complete), "--to", str(last or first or self.unknown)]
         code = run("status", [*around, "--json", str(file), *options], self.it.s3)
         return code, json.loads(file.read_text())

