@@ -69,7 +69,9 @@ class Report:
     def lines(self) -> list[str]:
         """Return everything as lines of text; the last one is the result."""
         count = self.proved + self.unsigned
-        said = [_printable(note) for note in self.notes]
+        said = [_printable(note) for note in self.notes[:_SHOWN]]
+        if len(self.notes) > _SHOWN:
+            said.append(f"And {len(self.notes) - _SHOWN} more such notes.")
         said += [f"WRONG: {_printable(problem)}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             said.append(f"WRONG: and {len(self.problems) - _SHOWN} more.")
@@ -235,6 +237,7 @@ def _verify_recordings(
     if sorted(used) != sorted(there):
         raise Wrong(f"{LAST} does not name one proof for each recording.")
     checked: dict[tuple[str, ...], bool] = {}
+    unsigned: dict[str, int] = {}
     for recording in recordings:
         name = recording["file"]
         try:
@@ -243,7 +246,8 @@ def _verify_recordings(
             signature = proof["signature"]
             if not _is_signed(proof, checked, keys, is_trusted=trusted is not None):
                 report.unsigned += 1
-                report.notes.append(f"{name}: {_why_unsigned(signature)}")
+                why = _why_unsigned(signature)
+                unsigned[why] = unsigned.get(why, 0) + 1
             else:
                 report.proved += 1
                 report.keys.add(signature["key_id"])
@@ -251,6 +255,7 @@ def _verify_recordings(
             report.problems.append(f"{name}: {error}")
         except _UNREADABLE:
             report.problems.append(f"{name}: its proof {recording['proof']} is not one that an archive writes.")
+    report.notes += [f"{why} Recordings of which this is so: {count}." for why, count in unsigned.items()]
 
 
 def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]) -> None:
@@ -300,10 +305,10 @@ def _is_signed(
 
 def _why_unsigned(signature: dict[str, str] | None) -> str:
     if signature is None:
-        return "its manifest is not signed."
+        return "The manifest is not signed."
     if signature["format"] == SIGNED_WITHOUT_ROOT:
-        return "the signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
-    return "its signature was not checked: the public key is not in the package. Give it with --key."
+        return "The signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
+    return "The signature was not checked: the public key is not in the package. Give it with --key."
 
 
 def canonical(entry: dict[str, object]) -> bytes:

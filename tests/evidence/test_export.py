@@ -107,14 +107,16 @@ def test_nothing_is_exported_without_the_access_log(
     assert not Path("case.zip").exists()
 
 
+@pytest.mark.parametrize(("error", "code"), [(StorageUnavailable("S3 does not answer"), 2), (KeyboardInterrupt(), 130)])
 def test_an_export_that_breaks_off_leaves_no_file(
-    archive: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    archive: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, code: int
 ) -> None:
-    def refuse(*_: Any) -> str:
-        raise StorageUnavailable("S3 does not answer")
+    def fail(*_: Any) -> str:
+        assert list(tmp_path.glob("case.zip*")) == [tmp_path / "case.zip.partial"]
+        raise error
 
-    monkeypatch.setattr(Bucket, "hash_object", refuse)
-    assert export(archive, *AROUND, "--why", "case", "--output", "case.zip") == 2
+    monkeypatch.setattr(Bucket, "hash_object", fail)
+    assert export(archive, *AROUND, "--why", "case", "--output", "case.zip") == code
     assert [path.name for path in tmp_path.iterdir()] == ["public.pem"]
 
 
