@@ -24,8 +24,10 @@ import struct
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -236,25 +238,22 @@ def _verify_recordings(
     there = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
     if sorted(used) != sorted(there):
         raise Wrong(f"{LAST} does not name one proof for each recording.")
-    checked: dict[tuple[str, ...], bool] = {}
-    unsigned: dict[str, int] = {}
+    unsigned: Counter[str] = Counter()
     for recording in recordings:
         name = recording["file"]
         try:
             proof = files.json(recording["proof"])
             _check_entry(files, recording, proof)
-            signature = proof["signature"]
-            if not _is_signed(proof, checked, keys, is_trusted=trusted is not None):
-                report.unsigned += 1
-                why = _why_unsigned(signature)
-                unsigned[why] = unsigned.get(why, 0) + 1
+            if why := _why_unsigned(proof, keys, is_trusted=trusted is not None):
+                unsigned[why] += 1
             else:
                 report.proved += 1
-                report.keys.add(signature["key_id"])
+                report.keys.add(proof["signature"]["key_id"])
         except Wrong as error:
             report.problems.append(f"{name}: {error}")
         except _UNREADABLE:
             report.problems.append(f"{name}: its proof {recording['proof']} is not one that an archive writes.")
+    report.unsigned = sum(unsigned.values())
     report.notes += [f"{why} Recordings of which this is so: {count}." for why, count in unsigned.items()]
 
 
@@ -273,17 +272,11 @@ def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]
         raise Wrong("its proof names a hash that is none.")
 
 
-def _is_signed(
-    proof: dict[str, Any],
-    checked: dict[tuple[str, ...], bool],
-    keys: dict[str, bytes],
-    *,
-    is_trusted: bool,
-) -> bool:
-    """Return whether a known key signed the root of a proof; raise Wrong where its signature is not good."""
+def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: bool) -> str:
+    """Return why no known key vouches for the root of a proof, empty if one does; raise Wrong for a bad signature."""
     signature, manifest = proof["signature"], proof["manifest"]
     if signature is None:
-        return False
+        return "The manifest is not signed."
     has_root = signature["format"] == SIGNED
     lines = [SIGNED if has_root else SIGNED_WITHOUT_ROOT, manifest["key"], manifest["sha256"]]
     lines += [proof["merkle_root"]] if has_root else []
@@ -293,22 +286,12 @@ def _is_signed(
     if key_id not in keys:
         if is_trusted:
             raise Wrong(f"it is signed with another key than the one that was given: {_shown(key_id)}.")
-        return False
-    known = (signature["statement"], signature["signature"], key_id)
-    if known not in checked:
-        signed = base64.b64decode(signature["signature"], validate=True)
-        checked[known] = is_signature(keys[key_id], signature["statement"].encode(), signed)
-    if not checked[known]:
+        return "The signature was not checked: the public key is not in the package. Give it with --key."
+    signed = base64.b64decode(signature["signature"], validate=True)
+    if not is_signature(keys[key_id], signature["statement"].encode(), signed):
         raise Wrong("the signature of its manifest is not good.")
-    return bool(has_root)
-
-
-def _why_unsigned(signature: dict[str, str] | None) -> str:
-    if signature is None:
-        return "The manifest is not signed."
-    if signature["format"] == SIGNED_WITHOUT_ROOT:
-        return "The signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
-    return "The signature was not checked: the public key is not in the package. Give it with --key."
+    earlier = "The signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
+    return "" if has_root else earlier
 
 
 def canonical(entry: dict[str, object]) -> bytes:
@@ -352,6 +335,7 @@ _NEUTRAL = (0, 1, 1, 0)
 _Point = tuple[int, int, int, int]
 
 
+@lru_cache
 def is_signature(public: bytes, message: bytes, signature: bytes) -> bool:
     """Return whether an Ed25519 signature (64 bytes) of a message was made with a key (32 bytes)."""
     key, scalar = _decompressed(public), int.from_bytes(signature[32:], "little")
