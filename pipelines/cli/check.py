@@ -42,9 +42,7 @@ _INDENT = 11
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
-    """Run every check, one after another; give each result as soon as it is known. Raises SettingsError without a
-    log-in.
-    """
+    """Run every check, one after another; give each result as soon as it is known. Raises SettingsError."""
     settings = environment.settings
     try:
         reports = source.reports

@@ -110,9 +110,7 @@ def file_option(what: str, name: str = "--json", argument: str = "file") -> Call
 
 @contextmanager
 def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error. `newline`:
-    as of `open`.
-    """
+    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error."""
     partial = file.with_name(f"{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline=newline) as into:

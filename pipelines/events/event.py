@@ -36,9 +36,7 @@ class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for th
 
 
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
-    """Return an event's fields, by the names that they came with; the body's win over the query string's. Raises
-    NotAnEvent.
-    """
+    """Return an event's fields by the names they came with; the body's win over the query's. Raises NotAnEvent."""
     fields = _from_form(query, "query string")
     content = body.removeprefix(_BOM).strip(_BLANKS)
     if content:

@@ -211,9 +211,7 @@ class LocalEvents:
 
 
 class S3Events:
-    """Events in a bucket: a new object for each folder of a batch. Needs s3:ListBucket, and s3:PutObject or
-    s3:GetObject.
-    """
+    """Events in a bucket, an object for each folder of a batch. Needs s3:ListBucket, s3:PutObject or s3:GetObject."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client

@@ -28,10 +28,7 @@ _BACKLOG = 1024
 
 
 def run(settings: ReceiverSettings) -> None:
-    """Receive events until SIGTERM or SIGINT.
-
-    Raises SettingsError where the address cannot be listened on, EventsUnavailable where nothing can be stored.
-    """
+    """Receive events until SIGTERM or SIGINT; raises SettingsError or EventsUnavailable before any was taken."""
     events = events_at(
         settings.events_url or "", lambda: make_s3_client(max_connections=4, options=settings.s3_options)
     )

@@ -123,9 +123,7 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
-    """Return links of the ledger's newest dates, of archived recordings if there are any; `segments`: of the current
-    API.
-    """
+    """Return links of the ledger's newest dates, if possible of archived recordings; `segments`: of the current API."""
     others: list[RecordingState] = []
     with suppress(LedgerError):
         for day in ledger.recording_days()[: -_DATES - 1 : -1]:

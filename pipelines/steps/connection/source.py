@@ -31,9 +31,7 @@ _LOG_INS: tuple[tuple[type[httpx.Auth], str], ...] = (
 
 @dataclass(slots=True)
 class SourceCheck:
-    """Checks the source. `links` collects the links of the reports; `interactions` and `segments` are the current
-    API's.
-    """
+    """Checks the source. `links` collects those of the reports; `interactions` and `segments` are the current API's."""
 
     source: ReportSource
     settings: PlanSettings

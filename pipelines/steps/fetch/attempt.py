@@ -65,9 +65,7 @@ class Recorders:
     segments: MediaClient | None = None
 
     def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
-        """Write `state`'s recording into `sink`; raises as `MediaClient.fetch`, and LinkRefused by the present
-        settings.
-        """
+        """Write a recording into `sink`; raises as `MediaClient.fetch`, and LinkRefused by the present settings."""
         self.allowed.require(state)
         segments = self.segments if self.allowed.is_segment(state) else None
         return (segments or self.links).fetch(state.link, state.account_id, sink)
@@ -75,9 +73,7 @@ class Recorders:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What every attempt of a run needs; thread-safe. `quarantine_bytes`: the most that is kept of a body refused for
-    good.
-    """
+    """What every attempt of a run needs; thread-safe. `quarantine_bytes`: the most that is kept of a refused body."""
 
     bucket: Bucket
     media: Recorders
@@ -210,9 +206,8 @@ def duration_differs(expected: float | None, measured: float | None) -> bool:
 
 
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
-    """Return why some of a recording may be missing; None if HTTP or the header proves that all of it is there.
-
-    Raises NotARecording where some of it is missing.
+    """Return why some of a recording may be missing, None if all is proven to be there; raises NotARecording if some
+    is.
     """
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None

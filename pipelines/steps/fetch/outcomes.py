@@ -63,9 +63,7 @@ def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
-    """Return the state after an attempt. `believed`: a refusal is about the recording, not the log-in or how often we
-    ask.
-    """
+    """Return the state after an attempt. `believed`: a refusal is about the recording, not about us."""
     state, at, result = outcome.state, outcome.at, outcome.result
     if isinstance(result, Stored):
         return archived(

@@ -122,9 +122,7 @@ class _Dates:
 def extract_links(
     ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, segments: SegmentLinks | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that the rows of `day` name. `first`: ARCHIVE_START_DATE. Without `segments` links are
-    empty.
-    """
+    """Return the recordings that `day`'s rows name. `first`: ARCHIVE_START_DATE. Without `segments` links are empty."""
     key = _key(ledger, day, zone, first)
     dates = _Dates(day, first, zone)
     tables = [_SCHEMA.empty_table()]

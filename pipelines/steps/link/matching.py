@@ -62,8 +62,8 @@ class _Leg:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """`partners`: recording id of either source -> that of the other. `ambiguous`: ids with more than one candidate,
-    or of which a field is missing.
+    """`partners`: recording id of either source -> the other's. `ambiguous`: ids with several candidates or too few
+    fields.
     """
 
     partners: Mapping[str, str]

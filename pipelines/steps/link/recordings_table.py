@@ -112,10 +112,7 @@ class LedgerSnapshot:
 
 
 def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> RecordingsTable:
-    """Return the recordings that concern a run of `day`, whose rows link to recordings dated `linked`.
-
-    A call over midnight is found by one day's pull and stored under the next.
-    """
+    """Return the recordings that concern a run of `day`, whose rows link to recordings dated `linked`."""
     return LedgerSnapshot(ledger.current({day, *linked})).concerning(day)
 
 

@@ -185,9 +185,7 @@ def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
 
 
 def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """Return a row per limit. Limits count for each account, and accounts do not wait for each other: the one with
-    most requests takes longest.
-    """
+    """Return a row per limit. Accounts do not wait for each other: the one with most requests takes longest."""
     limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
     limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
     limits["seconds"] = [

@@ -57,10 +57,7 @@ def take_events(
     now: datetime,
     run_id: str,
 ) -> EventsTaken:
-    """Append what the stored events of `day` hold and the ledger does not. `zone`: that of `call_start`.
-
-    Raises EventsUnavailable where a file cannot be read; nothing was appended.
-    """
+    """Append what the ledger lacks of `day`'s stored events; raises EventsUnavailable before that. `zone`: of `call_start`."""
     read_to = ledger.event_reads(day)
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
@@ -192,9 +189,7 @@ def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:
 
 
 def seconds_to_archive(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]) -> pd.Series[float]:
-    """Return how long recordings took from their event to the archive. `archived`: when, by recording id. Recordings
-    without an event on one of these days are left out.
-    """
+    """Return how long recordings took from an event of these days to the archive. `archived`: when, by recording id."""
     events: dict[str, datetime] = {}
     columns = ["account_id", "recording_url", "received_at"]
     for row in chain.from_iterable(ledger.all_rows(EVENTS, day, columns=columns).to_pylist() for day in days):

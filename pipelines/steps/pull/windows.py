@@ -295,9 +295,8 @@ def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
 
 
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
-    """Return when the rows' segments ended, sorted; times days away from the window are errors of their rows.
-
-    Raises WrongWindow where some ended outside the window.
+    """Return when the rows' segments ended, sorted; times days away from the window are errors of their rows. Raises
+    WrongWindow where some ended outside the window.
     """
     times = (end for _, end in _versions(rows).values())
     ends = sorted(end for end in times if end and abs(end - window.start) <= _BELIEVED)

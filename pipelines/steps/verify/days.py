@@ -126,8 +126,8 @@ class _Day:
             self._unreadable(error)
 
     def finish(self) -> DayResult:
-        """Return the result: a date that is not as it was sealed has gaps, whatever the ledger says. While
-        something is arriving, the date is not proved complete.
+        """Return the result: a date not as it was sealed has gaps; while something is arriving, it is not proved
+        complete.
         """
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()

@@ -34,9 +34,7 @@ _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Whose bytes are read: a `share` from 0 to 1 of the recordings, at most `limit` (None: no limit), chosen
-    by `seed`.
-    """
+    """Whose bytes are read: a `share` (0 to 1) of the recordings, at most `limit`, chosen by `seed`."""
 
     share: float = 0.0
     limit: int | None = None
