@@ -24,6 +24,11 @@ def local_day(instant: datetime, zone: ZoneInfo) -> date:
     return instant.astimezone(zone).date()
 
 
+def dates_between(first: date, last: date) -> list[date]:
+    """Return the dates from `first` to `last`, both included."""
+    return [first + timedelta(days=after) for after in range((last - first).days + 1)]
+
+
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     # fold=0: where midnight happens twice the day begins at the first one; where it is skipped, at the jump.
     return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import click
 from ulid import ULID
 
 from pipelines import storage
-from pipelines.calendar import local_day
+from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import (
     Outside,
     check_range,
@@ -64,7 +64,7 @@ def command(
     days: list[date] = []
     if given := one_date_or_range(day, first, last):
         check_range(*given, local_day(now, settings.zone))
-        days = [given[0] + timedelta(days=after) for after in range((given[1] - given[0]).days + 1)]
+        days = dates_between(*given)
     try:
         decision = Decision(
             recording_ids=recording_ids, days=days, reason=reason, why=why, accepted_by=accepted_by, revoke=revoke

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from dagster import DagsterRunStatus
 from rich.console import Console
 
 from pipelines.archive.errors import StorageError
-from pipelines.calendar import local_day
+from pipelines.calendar import dates_between, local_day
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
     Date,
@@ -56,7 +56,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     environment = Environment(clock=outside.clock, s3_client=outside.s3)
     settings, start = environment.settings, load(DagsterSettings).archive_start_date
     check_range(first, last, local_day(outside.clock(), settings.zone), start)
-    days = sorted(set(dates)) or [first + timedelta(days=after) for after in range((last - first).days + 1)]
+    days = sorted(set(dates)) or dates_between(first, last)
     check_dagster_home()
     next(ArchiveStore(environment).bucket.list_keys("probes/"), None)  # a wrong bucket ends here, without a failed run
     try:

@@ -11,7 +11,7 @@ import click
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StoreDamaged
-from pipelines.calendar import local_day
+from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.ledger.files import LedgerDamaged
@@ -91,8 +91,7 @@ def status(
             "days_left": max(settings.ringcx_retention_days - (today - day).days, 0),
         }
 
-    days = (first + timedelta(days=after) for after in range((last - first).days + 1))
-    for _, row in map_in_order(of_date, days, threads=_READERS):
+    for _, row in map_in_order(of_date, dates_between(first, last), threads=_READERS):
         yield row
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.calendar import local_day
+from pipelines.calendar import dates_between, local_day
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import STATE_SCHEMA
@@ -160,8 +160,7 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
     def is_gap(day: date) -> bool:
         return bool(unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports))
 
-    dates = (first + after * _ONE_DAY for after in range((last - first).days + 1))
-    read = list(map_readable(is_gap, dates))
+    read = list(map_readable(is_gap, dates_between(first, last)))
     damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]
     return [day for day, gap in read if gap is True]
 

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import pandas as pd
 
-from pipelines.calendar import day_bounds, local_day
+from pipelines.calendar import dates_between, day_bounds, local_day
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
@@ -71,8 +71,7 @@ class Plan:
 
 def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, now: datetime) -> Plan:
     """Plan the dates from `first` to `last`, both included. Reads the ledger, and changes nothing."""
-    in_range = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    read = _read(ledger, settings, in_range, now)
+    read = _read(ledger, settings, dates_between(first, last), now)
     newest_first = read[read["state"].isin(_PULLED)].sort_values("date", ascending=False)
     history = newest_first.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
     usual = history.groupby(["weekday", "account_id"])["recordings_known"].median().round().rename("usual")

@@ -57,7 +57,7 @@ def take_events(
     now: datetime,
     run_id: str,
 ) -> EventsTaken:
-    """Append what the ledger lacks of `day`'s stored events; raises EventsUnavailable before that. `zone`: of `call_start`."""
+    """Append what the ledger lacks of `day`'s events; raises EventsUnavailable before that. `zone`: of `call_start`."""
     read_to = ledger.event_reads(day)
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
