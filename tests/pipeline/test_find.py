@@ -11,9 +11,11 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -21,7 +23,6 @@ from pipelines.steps.calls.csv_file import csv_cell, write_csv
 from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
 from tests.commands import run
-from tests.pipeline.test_check_connection import answering
 
 
 def test_find_shows_writes_and_counts_what_it_finds(
@@ -75,7 +76,11 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(
 
 
 def test_a_search_is_in_the_access_log_or_does_not_happen(
-    world: Callable[..., Any], recent: list[date], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: Callable[..., Any],
+    recent: list[date],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     it = world()
     assert it.run(recent[0]).success
@@ -88,8 +93,9 @@ def test_a_search_is_in_the_access_log_or_does_not_happen(
     assert entry["address"] == socket.gethostname()
     assert entry["details"] == {"first": str(recent[0]), "last": str(recent[0]), "number": "602-555-0142"}
     capsys.readouterr()
-    with answering(it.s3, "PUT", 403, "AccessDenied"):
-        assert run("find", around, it.s3) == 2
+    refusal = ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
+    monkeypatch.setattr(it.s3, "put_object", Mock(side_effect=refusal))
+    assert run("find", around, it.s3) == 2
     printed = capsys.readouterr()
     assert "access/date=" in printed.err
     assert printed.out == ""
