@@ -7,8 +7,10 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from botocore.session import Session
 from hypothesis import settings
 
 from sandbox.postgres import LocalPostgres
@@ -28,6 +30,22 @@ def _environment_as_before() -> Iterator[None]:
     """What a test's `.env` put into the environment is gone before the next test, or the next module's fixtures."""
     with environment({}):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _s3_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """boto3 closes a client with its process; tests make hundreds. One that is kept opens its connections again."""
+    made: list[Any] = []
+    create = Session.create_client
+
+    def create_and_remember(session: Session, *arguments: Any, **options: Any) -> Any:
+        made.append(create(session, *arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(Session, "create_client", create_and_remember)
+    yield
+    for client in made:
+        client.close()
 
 
 @pytest.fixture(autouse=True)

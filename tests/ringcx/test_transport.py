@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipelines.ringcx.errors import ConnectionNotAllowed, SourceUnavailable
+from pipelines.ringcx.errors import ConnectionNotAllowed, SourceUnavailable, Stopped
 from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.http.transport import Transport
+from pipelines.ringcx.http.transport import Body, Transport
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
@@ -567,3 +567,30 @@ def test_a_body_that_trickles_ends_when_the_exchange_has_taken_too_long(head: by
         with pytest.raises(httpx.TransportError):
             response.read()
         assert time.monotonic() - began < 3
+
+
+def test_a_stopped_reader_closes_its_connection(client: SourceClient) -> None:
+    left: list[bytes] = []
+
+    def stop() -> None:
+        raise Stopped
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                connection.settimeout(10)
+                left.append(connection.recv(1))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with client.stream("GET", url, limit="", account_id="") as answer:
+            assert isinstance(answer.stream, Body)
+            answer.stream.fill_blocks(stop)
+            with pytest.raises(Stopped):
+                list(answer.stream)
+        thread.join(15)
+    assert left == [b""]

@@ -101,6 +101,9 @@ class Transport(httpx.BaseTransport):
     def close(self) -> None:
         """Close the connections that nobody uses."""
         for manager in self._managers.values():
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()  # which urllib3 leaves to the garbage collector
             manager.clear()
 
     def _manager(self, proxy: Proxy | None) -> urllib3.PoolManager:
@@ -246,6 +249,7 @@ class _Answer(http.client.HTTPResponse):
 
     def _close_conn(self) -> None:
         if not self.will_close:
+            self.reads.check = None  # a run that is stopped would raise here, and leave the connection open
             self._socket.settimeout(0)
             with contextlib.suppress(OSError, ValueError):
                 if self.fp.peek(1):  # more than the answer: no other one must be read from this connection
