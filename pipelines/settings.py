@@ -537,7 +537,7 @@ def env_file() -> dict[str, str]:
             raise SettingsError(f"{where} cannot be read: write NAME=value, with both quotation marks or none")
         name = str(line.key).upper()
         if name not in ours and (near := get_close_matches(name, ours, n=1, cutoff=0.85)):
-            raise SettingsError(f"{where} sets {name}, which is not a setting: did you mean {near[0]}?")
+            raise SettingsError(f"{where} sets {name}, which is not a setting: correct it to {near[0]}, or take it out")
     return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
 
 

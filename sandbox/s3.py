@@ -135,7 +135,9 @@ def rclone() -> Path:
     """
     binary = Path(sys.executable).parent / "rclone"
     if not binary.exists():
-        raise FileNotFoundError(f"{binary} is missing: install the project with its extra `sandbox`.")
+        raise FileNotFoundError(
+            f"{binary} is missing: for the demo, run `make demo`, which installs it; for your account, write .env"
+        )
     return binary
 
 

@@ -54,6 +54,8 @@ class _Command(click.Command):
         except BrokenPipeError:  # `… | head`: click ends quietly
             raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and error.errno is None and error.args:  # a sentence of ours
+                raise click.ClickException(str(error)) from None
             reason = error.strerror or type(error).__name__
             which = f"{error.filename} could" if error.filename else "A file could"
             raise click.ClickException(f"{which} not be read or written ({reason})") from None

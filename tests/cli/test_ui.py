@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 
 from pipelines.cli import ui
 from pipelines.cli.main import main
+from pipelines.cli.options import Command
+from sandbox.s3 import rclone
 from tests.cli.stubborn import ignores_ctrl_c, is_gone
 
 
@@ -125,6 +129,14 @@ def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
     assert said.out.endswith("Stopping Dagster, which takes a few seconds.\nStopped. No run was in progress.\n")
     assert said.err == ""
     assert is_gone(tmp_path)
+
+
+def test_without_an_account_and_without_the_programs_of_the_demo_both_ways_on_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.s3.sys", SimpleNamespace(executable=str(tmp_path / "python")))
+    with pytest.raises(click.ClickException, match=r"rclone is missing: for the demo, run `make demo`.*write \.env$"):
+        Command("ui", callback=rclone).main([], standalone_mode=False)
 
 
 @pytest.mark.parametrize("port", ["taken", "abc"])
