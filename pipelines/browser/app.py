@@ -136,6 +136,7 @@ class Browser:
         self._rate = RateLimit(settings.browse_rate)
         self._readings = Readings()
         self._streams = AtOnce(_STREAMS_AT_ONCE)
+        self._exports = AtOnce(1)
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
         self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
@@ -314,11 +315,17 @@ class Browser:
             may_include=lambda row: self._may_export(request, row),
             shown=person.shown,
         )
-        body = self._streamed(person, package.blocks())
+        body = self._exported(person, package.blocks())
         first = next(body)
         # Without a length, so that one which breaks off is not taken for a whole one.
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
         return _Stream(first, body, 200, headers, media_type="application/zip")
+
+    def _exported(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
+        with self._exports.one(person.name) as may:
+            if not may:
+                raise HTTPException(429, "You are already exporting: wait until that has ended.", {"Retry-After": "30"})
+            yield from blocks
 
     def _found_to_export(self, person: Person, token: str) -> tuple[Found, dict[str, str]]:
         fields = self._tokens.read_search(token, person.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,25 @@ def test_an_export_that_breaks_off_is_no_whole_answer(full: Site, monkeypatch: p
             received.extend(answer.iter_bytes())
     assert len(b"".join(received)) > 1000
     assert not zipfile.is_zipfile(io.BytesIO(b"".join(received)))
+
+
+def test_a_person_exports_once_at_a_time(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed, goes_on = Bucket.hash_object, threading.Event()
+
+    def slow(bucket: Bucket, key: str, into: Any = None) -> Any:
+        assert goes_on.wait(60)
+        return hashed(bucket, key, into)
+
+    monkeypatch.setattr(Bucket, "hash_object", slow)
+    form = call_of(full.rows[0])
+    with serving(full) as url, httpx.Client(base_url=url, headers={"Origin": url}, timeout=60) as client:
+        client.post("/sign-in", data={"name": "quality", "password": PASSWORD})
+        with client.stream("POST", "/export", data=form) as answer:
+            second = client.post("/export", data=form)
+            goes_on.set()
+            assert zipfile.is_zipfile(io.BytesIO(answer.read()))
+        assert (second.status_code, "already exporting" in second.text) == (429, True)
+        assert client.post("/export", data=form).status_code == 200
 
 
 def test_a_right_that_is_taken_away_ends_an_export(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:

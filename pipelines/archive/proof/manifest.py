@@ -159,7 +159,7 @@ def seal(
     """
     documents = _documents(entries)
     listed = b",".join(_json(batch)[1:-1] for batch in iter(lambda: list(islice(documents, _BATCH)), []))
-    merkle_root = _merkle_root(listed)
+    merkle_root = _merkle_root(_pieces(listed, 0, len(listed)))
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:
         content["accepted_losses"] = [loss.document() for loss in accepted]
@@ -333,7 +333,7 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     body = bucket.get_bytes(key)
     try:
         start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
-        listed, around = body[start:end], body[:start] + body[end:]
+        listed, around = memoryview(body)[start:end], body[:start] + body[end:]
         head = json.loads(around)
         accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
         content = {**accepted, "date": head["date"], "totals": head["totals"]}
@@ -344,13 +344,13 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
             and canonical_json(head) == around
             and _are_accepted_losses(head.get("accepted_losses", []))
         )
-        if whole and "merkle_root" in head and head["merkle_root"] != _merkle_root(listed):
+        if whole and "merkle_root" in head and head["merkle_root"] != _merkle_root(_pieces(body, start, end)):
             raise StoreDamaged(
                 f"{key} in the bucket {bucket.name} names a Merkle root that is not that of its entries: it was "
                 "altered; restore its first version"
             )
         if whole and entry is not None:
-            for found in _entries(listed):
+            for found in _entries(_pieces(body, start, end)):
                 entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
@@ -370,24 +370,23 @@ def _are_accepted_losses(found: object) -> bool:
     )
 
 
-def _pieces(listed: bytes) -> Iterator[bytes]:
-    """Yield the entries of a list one by one, as they are written there."""
-    start = 0
-    while start < len(listed):
-        end = listed.find(_BETWEEN, start)
-        end = len(listed) if end < 0 else end
-        yield listed[start:end]
-        start = end + 1
+def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
+    """Yield the entries of the list between two places of a manifest one by one, as they are written there."""
+    while start < end:
+        stop = body.find(_BETWEEN, start, end)
+        stop = end if stop < 0 else stop
+        yield body[start:stop]
+        start = stop + 1
 
 
-def _merkle_root(listed: bytes) -> str:
-    return MerkleTree(map(leaf_hash, _pieces(listed))).root
+def _merkle_root(pieces: Iterable[bytes]) -> str:
+    return MerkleTree(map(leaf_hash, pieces)).root
 
 
-def _entries(listed: bytes) -> Iterator[Entry]:
+def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
     """Yield the entries of a list one by one, each compared with its canonical form."""
     before = None
-    for piece in _pieces(listed):
+    for piece in pieces:
         entry = _decoder.decode(str(piece, "utf-8"))
         if not isinstance(entry, dict) or _json(entry) != piece:
             raise ValueError("an entry is not canonical")
