@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.cli import ui
 from pipelines.cli.main import main
-from pipelines.cli.options import Command
+from pipelines.cli.options import subcommand
 from sandbox.s3 import rclone
 from tests.cli.stubborn import ignores_ctrl_c, is_gone
 
@@ -136,7 +136,7 @@ def test_without_an_account_and_without_the_programs_of_the_demo_both_ways_on_ar
 ) -> None:
     monkeypatch.setattr("sandbox.s3.sys", SimpleNamespace(executable=str(tmp_path / "python")))
     with pytest.raises(click.ClickException, match=r"rclone is missing: for the demo, run `make demo`.*write \.env$"):
-        Command("ui", callback=rclone).main([], standalone_mode=False)
+        subcommand("ui", takes_outside=False)(rclone).main([], standalone_mode=False)
 
 
 @pytest.mark.parametrize("port", ["taken", "abc"])
