@@ -34,6 +34,14 @@ class Screen:
         self._live = live if live.isatty() else None
         self._limit = limit
         self._shown = 0
+        self._has_begun = False
+
+    def _row(self, text: str) -> None:
+        """Write a line of the table, the first one below its head: an archive that cannot be opened has none."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
+        self.line(text)
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
@@ -55,7 +63,7 @@ class Screen:
             return
         self._shown += 1
         if self._limit is None or self._shown <= self._limit:
-            self.line(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
+            self._row(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
 
     def result(self, day: DayResult) -> None:
         """Show a date's line."""
@@ -63,12 +71,12 @@ class Screen:
         manifest = "-" if day.manifest is None else day.manifest
         cells = (day.verdict, manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
         if self._limit is not None and self._shown > self._limit:
-            self.line(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
+            self._row(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
         said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
         if day.accepted_losses:
             said += f", with {number(day.accepted_losses, 'accepted loss', 'accepted losses')}"
         said += f", {day.arriving:,} arriving" if day.arriving else ""
-        self.line(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
+        self._row(f"{day.date:<12}" + "".join(f"{cell!s:>10}" for cell in cells) + f"  {said}")
         self._shown = 0
 
 
@@ -133,7 +141,6 @@ def command(
     if 0 < reading.share < 1:
         share = f"{reading.share:.4%} of the recordings"
         screen.line(f"Reading a random {share}; the same again with --seed {reading.seed}")
-    screen.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
     for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
         report.dates.append(result)
         screen.result(result)
