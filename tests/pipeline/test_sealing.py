@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.manifest import latest_manifest
@@ -182,3 +183,21 @@ def test_a_sealing_that_another_run_overtakes_every_time_says_that_it_may_be_out
     latest = latest_manifest(stores.bucket, FIRST)
     assert latest is not None
     assert len(json.loads(stores.bucket.get_bytes(latest.key))["entries"]) == 1 + next(written)
+
+
+@pytest.mark.parametrize("body", [b"", b"PAR1 half a file", "a list"], ids=["empty", "half", "wrong list"])
+@pytest.mark.parametrize("kind", ["report_rows/report=global_call_type_detail", "event_reads", "accepted_losses"])
+def test_a_damaged_part_that_was_sealed_as_it_is_is_named_and_stops_no_verification(
+    stores: Stores, tmp_path: Path, kind: str, body: bytes | str
+) -> None:
+    stores.ledger.append_states([pending(FIRST)])
+    part = tmp_path / "ledger" / kind / f"date={FIRST}" / f"{ULID.from_datetime(NOW)}.parquet"
+    part.parent.mkdir(parents=True)
+    if isinstance(body, str):
+        merged = pa.schema([], {b"ringcx-archive/merged/1": b'["no record"]'}).empty_table()
+        pq.write_table(merged, part)
+    else:
+        part.write_bytes(body)
+    seal_day(stores.all(), FIRST, now=NOW, run_id="r")
+    _, found = verified(stores, FIRST)
+    assert str(part.relative_to(tmp_path / "ledger")) in {one.subject for one in found}

@@ -5,10 +5,11 @@ import io
 import json
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, NoReturn
 
 import pyarrow as pa
 import pytest
@@ -104,6 +105,28 @@ def read_blocks(path: Path, size: int) -> tuple[list[str], pa.Table]:
     with path.open("rb") as file:
         headings, table, _ = read_csv_body(file, framed=False, block_bytes=size)
     return headings, table
+
+
+def test_a_thread_of_pyarrow_that_reads_on_after_an_error_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "body"
+    path.write_text(as_csv(["a", "b"], [[str(number), "x" * 50] for number in range(20_000)]), encoding="utf-8")
+    ahead: list[threading.Thread] = []
+
+    def fail_and_read_on(stream: IO[bytes], **_: object) -> NoReturn:
+        def read_on() -> None:
+            while stream.read(1000):
+                time.sleep(0)
+
+        ahead.append(threading.Thread(target=read_on))
+        ahead[0].start()
+        raise pa.ArrowInvalid("a row is longer than a block")
+
+    monkeypatch.setattr("pyarrow.csv.read_csv", fail_and_read_on)
+    _, table = read_blocks(path, 1 << 20)
+    ahead[0].join()
+    assert table["0"].to_pylist() == [str(number) for number in range(20_000)]
 
 
 def as_csv(heading: Sequence[str], rows: Sequence[Sequence[str]], quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> str:

@@ -129,18 +129,20 @@ class _Blocks(io.BufferedIOBase):
     """
 
     def __init__(self, body: IO[bytes]) -> None:
-        body.seek(0)
-        self._body = body
-        self._kept = b""
+        # A view of its own: after an error a thread of pyarrow goes on reading, also while the csv module reads.
+        self._content = mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
+        self._at = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        wanted = -1 if size is None or size < 0 else max(2, size) - len(self._kept)
-        block = self._kept + self._body.read(wanted)
-        self._kept = b"\r" if len(block) > 1 and block.endswith(b"\r") else b""
-        return block[:-1] if self._kept else block
+        end = len(self._content) if size is None or size < 0 else self._at + max(2, size)
+        block = self._content[self._at : end]
+        if len(block) > 1 and block.endswith(b"\r"):
+            block = block[:-1]
+        self._at += len(block)
+        return block
 
 
 def _read_with_csv_module(body: IO[bytes]) -> tuple[list[str], pa.Table, int]:

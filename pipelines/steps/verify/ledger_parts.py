@@ -73,13 +73,14 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     f"The ledger part {name} is not what its attestation says it was when {day} was sealed; restore "
                     "its first version",
                 )
-            elif name in attested:
-                replaced |= _replaced(data)
             try:
                 if name not in attested:
                     with damage(name):
                         runs = decode(data, ["run_id"])
                     arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
+                elif attested[name] == frozenset({there[name]}):
+                    with damage(name):
+                        replaced |= _replaced(data)
                 if kind == "recording_states":
                     newer.append(_states(name, data))
                     if sum(table.num_rows for table in newer) > states.num_rows:
@@ -130,7 +131,14 @@ def _states(name: str, data: bytes) -> pa.Table:
 
 
 def _replaced(data: bytes) -> dict[str, str]:
-    """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part."""
+    """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part.
+
+    Raises:
+        ValueError, pa.ArrowException, OSError: it cannot be read.
+    """
     metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
     record = json.loads(metadata.get(b"ringcx-archive/merged/1", b"{}"))
-    return {part["name"]: part["sha256"] for parts in ("parts", "between") for part in record.get(parts, ())}
+    try:
+        return {part["name"]: part["sha256"] for parts in ("parts", "between") for part in record.get(parts, ())}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("its list of the parts it replaces is damaged") from error
