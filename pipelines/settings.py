@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
-from dotenv import dotenv_values
+from dotenv.main import DotEnv
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -538,7 +538,9 @@ def env_file() -> dict[str, str]:
         name = str(line.key).upper()
         if name not in ours and (near := get_close_matches(name, ours, n=1, cutoff=0.85)):
             raise SettingsError(f"{where} sets {name}, which is not a setting: correct it to {near[0]}, or take it out")
-    return {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
+    # In a value's ${NAME}, too, the environment comes first.
+    values = DotEnv(None, StringIO(text), override=False).dict()
+    return {name: value for name, value in values.items() if value is not None}
 
 
 @cache

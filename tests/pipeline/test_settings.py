@@ -157,6 +157,18 @@ def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest
     assert known.ledger == "s3://archive/calls/ledger"
 
 
+@pytest.mark.parametrize(("outside", "prefix"), [("b", "b/y"), (None, "a/y")])
+def test_a_variable_in_a_value_of_the_env_file_is_the_environments_first(
+    outside: str | None, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("BASE=a\nARCHIVE_PREFIX=${BASE}/y\n")
+    monkeypatch.setenv("BASE", outside or "")
+    if outside is None:
+        monkeypatch.delenv("BASE")
+    assert settings.env_file()["ARCHIVE_PREFIX"] == prefix
+
+
 def test_the_calendar_needs_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(Calendar).zone.key == "UTC"
 
