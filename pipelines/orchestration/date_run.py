@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 
@@ -95,11 +96,12 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
     job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
     definition, origin = job.get_definition(), job.get_python_origin()
     location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
-    run = None
+    run, run_id = None, str(uuid4())
     try:
         with log.open("a") as output:  # it is another run's until this one is sure to be the date's only one
             run = instance.create_run_for_job(
                 definition,
+                run_id=run_id,
                 tags={**definition.tags, PARTITION_TAG: str(day)},
                 remote_job_origin=RemoteJobOrigin(location, definition.name),
                 job_code_origin=origin,
@@ -124,6 +126,10 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
         if run:
             instance.report_run_failed(run, sentence)
         raise NotStarted(sentence) from error
+    except BaseException:  # Ctrl-C: nobody else would end the run, and it keeps its date
+        if left := instance.get_run_by_id(run_id):
+            instance.report_run_canceled(left, "The run was stopped before it began.")
+        raise
     started = DateRun(instance, run, process)
     try:
         yield started

@@ -243,6 +243,24 @@ def test_a_run_that_cannot_be_started_does_not_keep_its_date(
         assert [run.status for run in instance.get_runs()] == statuses
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("where", ["_require_first", "serialize_value", "subprocess.Popen"])
+def test_ctrl_c_while_a_run_starts_cancels_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, where: str
+) -> None:
+    def ctrl_c(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"pipelines.orchestration.date_run.{where}", ctrl_c)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="archive")
+        assert run(DAY, s3=s3) == 130
+    assert capsys.readouterr().out.endswith(f" Continue with: ringcx-archive run {DAY}\n")
+    with DagsterInstance.get() as instance:
+        assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.CANCELED]
+
+
 def _a_damaged_database(home: Path) -> None:
     (home / "data/dagster/history").mkdir(parents=True)
     (home / "data/dagster/history/runs.db").write_text("not what SQLite writes")
