@@ -209,7 +209,7 @@ def _cancel(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]))
     runs = [run for run in going_on if _LAUNCHED_TAG in run.tags]
     for run in runs:
-        instance.add_run_tags(run.run_id, {STOPPED_TAG: "true"})
+        instance.add_run_tags(run.run_id, {STOPPED_TAG: run.run_id})
         instance.report_run_canceling(run)
     return runs
 

@@ -15,7 +15,8 @@ from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.settings import Calendar
 
 RUN_KEY_TAG = "dagster/run_key"
-# On a run that was canceled because `ringcx-archive ui` stopped: it goes on when the UI runs again.
+# On a run that was canceled because `ringcx-archive ui` stopped: it goes on when the UI runs again. The value is the
+# run's own id, because a run that is executed again inherits the tag.
 STOPPED_TAG = "archive/stopped_with_the_ui"
 RUNS_PER_TICK = 20
 MANIFEST = dg.AssetKey("daily_manifest")

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from dagster import (
@@ -325,6 +326,27 @@ def test_a_run_that_dagster_runs_again_by_itself_is_not_told(watch: Watch, hook:
     watch.run(DAYS[0], tags={"dagster/will_retry": "true"})
     assert watch.tick().startswith("0 messages composed")
     assert hook.posts == []
+
+
+@pytest.mark.parametrize(
+    ("own", "canceled", "told"), [(True, True, 0), (True, False, 1), (False, True, 1), (False, False, 1)]
+)
+def test_only_a_run_that_the_end_of_the_ui_canceled_itself_is_not_told(
+    watch: Watch, hook: Hook, own: bool, canceled: bool, told: int
+) -> None:
+    watch.tick()
+    watch.broken = Failure("stopped")
+    job = watch.defs.resolve_implicit_global_asset_job_def()
+    run_id = str(uuid4())
+    tags = {"archive/stopped_with_the_ui": run_id if own else "another run, which this one repeats"}
+    job.execute_in_process(
+        partition_key=DAYS[0], instance=watch.instance, raise_on_error=False, run_id=run_id, tags=tags
+    )
+    if canceled:
+        watch.instance.report_run_canceled(watch.instance.get_runs()[0])
+    watch.tick()
+    assert len(hook.posts) == told
+    assert all(DAYS[0] in post["title"] for post in hook.posts)
 
 
 def test_a_run_that_died_before_any_step_spoke_is_told(watch: Watch, hook: Hook) -> None:

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 from dagster import (
+    AssetCheckKey,
     AssetKey,
+    DagsterEvent,
+    DagsterEventType,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     Definitions,
     ExecuteInProcessResult,
@@ -325,6 +330,55 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent
     states = it.states(recent[0])
     assert {one.source for one in states.values()} == {"agent_segment_metadata"}
     assert {str(one.status) for one in states.values()} == {"archived"}
+
+
+def _continued(run: DagsterRun) -> RunRequest | SkipReason:
+    """What `continue_stopped_runs` asks for after this canceled run."""
+    with DagsterInstance.ephemeral() as instance:
+        context = build_run_status_sensor_context(
+            sensor_name="continue_stopped_runs",
+            dagster_event=DagsterEvent(DagsterEventType.RUN_CANCELED.value, run.job_name),
+            dagster_instance=instance,
+            dagster_run=run,
+        )
+        (request,) = build_defs().resolve_sensor_def("continue_stopped_runs")(context)
+    assert isinstance(request, RunRequest | SkipReason)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("asset", "checks", "steps"),
+    [
+        (None, ["audio_is_true"], {"recordings_audio_is_true"}),
+        ("recordings", [], {"recordings"}),
+        ("agent_segment_metadata", None, {"agent_segment_metadata", "agent_segment_metadata_report_is_plausible"}),
+    ],
+)
+def test_a_run_that_was_stopped_with_the_ui_goes_on_with_the_checks_it_had(
+    recent: list[date], asset: str | None, checks: list[str] | None, steps: set[str]
+) -> None:
+    run_id = str(uuid4())
+    keys = None if checks is None else frozenset(AssetCheckKey(AssetKey("recordings"), name) for name in checks)
+    run = DagsterRun(
+        "archive_day",
+        run_id,
+        asset_selection=frozenset([AssetKey(asset)] if asset else []),
+        asset_check_selection=keys,
+        tags={"dagster/partition": str(recent[1]), "archive/stopped_with_the_ui": run_id},
+    )
+    request = _continued(run)
+    assert isinstance(request, RunRequest)
+    job = build_defs().resolve_job_def("archive_day")
+    subset = job.get_subset(
+        asset_selection=frozenset(request.asset_selection or ()),
+        asset_check_selection=None if request.asset_check_keys is None else frozenset(request.asset_check_keys),
+    )
+    assert {node.name for node in subset.nodes} == steps
+
+
+def test_a_run_that_repeats_a_stopped_one_and_is_terminated_does_not_go_on(recent: list[date]) -> None:
+    tags = {"dagster/partition": str(recent[1]), "archive/stopped_with_the_ui": str(uuid4())}
+    assert isinstance(_continued(DagsterRun("archive_day", str(uuid4()), tags=tags)), SkipReason)
 
 
 def test_the_instance_has_the_settings_that_the_design_relies_on(

@@ -148,7 +148,8 @@ def _results(
     if ui_url:
         checks = f"; the checks: {ui_url}/assets/recordings?view=checks" if date else ""
         where = f"{ui_url}/runs/{run.run_id}{checks}"
-    will_retry = run.tags.get(WILL_RETRY_TAG) == "true" or STOPPED_TAG in run.tags
+    stopped = run.status is dg.DagsterRunStatus.CANCELED and run.tags.get(STOPPED_TAG) == run.run_id
+    will_retry = stopped or run.tags.get(WILL_RETRY_TAG) == "true"
     of_run, failed = f"{RUN}{run.job_name}", False
     problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:

@@ -148,11 +148,14 @@ def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefi
     def tick(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         run = context.dagster_run
         partition = run.tags.get(PARTITION_TAG, "")
-        if STOPPED_TAG not in run.tags or not partitions.has_partition_key(partition):
+        if run.tags.get(STOPPED_TAG) != run.run_id or not partitions.has_partition_key(partition):
             yield dg.SkipReason("That run was not stopped together with the UI.")
         else:
             requests = RunRequests(context.instance, calendar, partitions, utc_now())
             request = requests.request(partition, f"after:{run.run_id}", list(run.asset_selection or ()))
-            yield request.with_replaced_attrs(run_config=run.run_config)
+            checks = run.asset_check_selection  # None: those of its assets
+            yield request.with_replaced_attrs(
+                run_config=run.run_config, asset_check_keys=None if checks is None else list(checks)
+            )
 
     return tick
