@@ -5,6 +5,7 @@ Next to it the page on which calls are found and heard: in the demo, and where B
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -80,6 +81,7 @@ def command(port: int, browse_port: int | None) -> None:
         workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
         if not workspace.is_file():
             raise click.ClickException(f"There is no {workspace}: copy it from the project")
+        _hold(workspace.parent, stack)
         stop_like_ctrl_c()
         with dagster_history() as instance:
             for pool, limit in POOLS.items():
@@ -95,6 +97,20 @@ def command(port: int, browse_port: int | None) -> None:
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             _serve(workspace, port)
+
+
+def _hold(home: Path, stack: ExitStack) -> None:
+    """Keep other UIs from `home`: Dagster wants one daemon for a history, and each UI would stop the other's runs.
+
+    Raises:
+        ClickException: another UI has it.
+    """
+    folder = os.open(home, os.O_RDONLY)
+    stack.callback(os.close, folder)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise click.ClickException(f"Another UI of {home} is running: use that one, or stop it first") from None
 
 
 def _need(port: int, option: str) -> None:

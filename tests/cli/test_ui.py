@@ -86,6 +86,30 @@ def test_a_dagster_home_without_a_workspace_is_named(
     assert capsys.readouterr().err == f"There is no {tmp_path}/workspace.yaml: copy it from the project.\n"
 
 
+def test_a_second_ui_of_a_dagster_home_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / "workspace.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = str(probe.getsockname()[1])
+    second = []
+
+    def serve(*_: object) -> None:
+        second.append(main(["ui", "--port", free]))
+
+    monkeypatch.setattr(ui, "_serve", serve)
+    assert main(["ui", "--port", free]) == 0
+    assert second == [2]
+    assert capsys.readouterr().err == f"Another UI of {tmp_path} is running: use that one, or stop it first.\n"
+    monkeypatch.setattr(ui, "_serve", lambda *_: None)
+    assert main(["ui", "--port", free]) == 0
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
