@@ -25,8 +25,9 @@ ARCHIVE_TOTALS = dg.AssetSpec(
     "archive_totals",
     group_name="upkeep",
     description=(
-        "How many recordings and GB the archive holds in all: plotted over time under *Metadata*, *Plots*.\n\n"
-        "The check `no_overdue_recordings` writes it, daily at 12:00. It belongs to no date and cannot be materialized."
+        "How many recordings and GB the archive holds over all dates: plotted over time under *Metadata*, *Plots*.\n\n"
+        "The check `no_overdue_recordings` writes these numbers, daily at 12:00. The asset belongs to no date and "
+        "cannot be materialized."
     ),
 )
 VERDICT = "verdict"

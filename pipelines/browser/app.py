@@ -303,7 +303,7 @@ class Browser:
         if not any(self._may_export(request, row) and _is_held(self._bucket, row) for row in rows):
             self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "export"})
             raise HTTPException(
-                403, "There is no recording here that you may export. The attempt is in the access log."
+                403, "There is no recording here that you may export. Your attempt is in the access log."
             )
         why, now = _reason(form), self._clock()
         self._access.record_all([self._entry(request, person.name, "export", row, why=why) for row in rows])
@@ -324,7 +324,9 @@ class Browser:
     def _exported(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
         with self._exports.one(person.name) as may:
             if not may:
-                raise HTTPException(429, "You are already exporting: wait until that has ended.", {"Retry-After": "30"})
+                raise HTTPException(
+                    429, "An export of yours is running: wait until it has ended.", {"Retry-After": "30"}
+                )
             yield from blocks
 
     def _found_to_export(self, person: Person, token: str) -> tuple[Found, dict[str, str]]:
@@ -336,10 +338,13 @@ class Browser:
         except WrongField as error:
             raise HTTPException(400, str(error)) from None
         found = find(self._search, query, person, 0, _MOST_EXPORTED)
-        if found.more or found.stopped:
+        if found.more:
             raise HTTPException(
-                400, f"These are more than {_MOST_EXPORTED} recordings: choose fewer, and export again."
+                400,
+                f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again.",
             )
+        if found.stopped:
+            raise HTTPException(400, "There are too many calls to look through: choose fewer dates, and export again.")
         return found, {name: value for name, value in fields.items() if value}
 
     def _may_export(self, request: Request, row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""`ringcx-archive access`: shows the access log: who searched, looked at, heard or downloaded what."""
+"""`ringcx-archive access`: shows the access log: who searched, looked at, heard, downloaded or exported what."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(
     last: date | None,
     file: Path | None,
 ) -> int:
-    """Show who searched, looked at, heard or downloaded what, when and from where. Dates are days of UTC.
+    """Show who searched, looked at, heard, downloaded or exported what, when and from where. Dates are days of UTC.
 
     Without --from and --to: the last 30 days. Exit code 0: shown, also when there is no entry; 1: an entry is damaged.
     """

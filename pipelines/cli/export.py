@@ -1,7 +1,7 @@
 """`ringcx-archive export`: recordings with a proof for each, as one ZIP for somebody who does not believe us.
 
-What is in it: `evidence/package`. Needs no log-in to RingCX and no Dagster. Nothing is written before the access log
-says who exports what, and why.
+What is in the ZIP: `evidence/package`. Needs no log-in to RingCX and no Dagster. Nothing is exported before the access
+log says who exports what, and why.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _SHOWN = 50
     "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
 )
 @filters
-@click.option("--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given again.")
+@click.option(
+    "--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given several times."
+)
 @click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
 @click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
 @file_option("the package, a new ZIP,", "--output", "output")
@@ -50,9 +52,9 @@ def command(
 ) -> int:
     """Export recordings of calls with a proof of each, as a ZIP that anybody can verify.
 
-    Say which calls as with `find`, or give recording ids. Exit code 0: everything that was asked for is in the package;
-    1: a recording is not, and the package says why, or nothing was found; 3: some of the dates have no table of calls,
-    so the package may lack calls.
+    Choose the calls as with `find`, or give recording ids. The export is written to the access log first. Exit code 0:
+    everything that was asked for is in the package; 1: a recording is not in it, and the package says why, or nothing
+    was found; 3: some of the dates have no table of calls, so calls may be missing from the package.
     """
     why, by = " ".join(why.split()), " ".join(by.split())
     if output is None or not why:

@@ -1,7 +1,7 @@
 """`ringcx-archive find`: looks for calls, and says where their recordings are and why others are not held.
 
 Reads only the table `calls`, which holds personal data; what it finds is shown and written to the named files, and
-nowhere else. What is looked for is written to the access log before. Needs no log-in to RingCX and no Dagster.
+nowhere else. The search is written to the access log first. Needs no log-in to RingCX and no Dagster.
 """
 
 from __future__ import annotations
@@ -55,13 +55,16 @@ def filters(command: _F) -> _F:
         click.option(
             "--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction."
         ),
-        click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least so many seconds long."),
-        click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most so many seconds long."),
+        click.option("--shortest", "shortest_s", type=click.FloatRange(min=0), help="At least this many seconds long."),
+        click.option("--longest", "longest_s", type=click.FloatRange(min=0), help="At most this many seconds long."),
         click.option("--disposition", default="", help="A part of the disposition."),
         click.option("--notes", default="", help="A part of the notes."),
         click.option("--uii", default="", help="The call's UII."),
         click.option(
-            "--state", default="", type=click.Choice(["", *STATES]), help="Of the recording; `none`: there is none."
+            "--state",
+            default="",
+            type=click.Choice(["", *STATES]),
+            help="The recording's state; `none`: the call has no recording.",
         ),
     )
     for option in reversed(options):
@@ -89,14 +92,17 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
     "find --uii 202611211915400151600000000029 --json found.json",
 )
 @filters
-@click.option("--limit", default=200, type=click.IntRange(1, 1_000_000), help="At most so many rows; default 200.")
+@click.option(
+    "--limit", default=200, type=click.IntRange(1, 1_000_000), help="Show at most this many rows; default 200."
+)
 @file_option("what was found")
 @file_option("what was found, as a table for a spreadsheet,", "--csv", "csv_file")
 def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
     """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
-    something was found; 1: nothing was; 3: some of the dates have no table of calls, so the answer may lack calls.
+    something was found; 1: nothing was; 3: some of the dates have no table of calls, so calls may be missing from the
+    answer.
     """
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)

@@ -22,7 +22,7 @@ from pipelines.settings import MetricsSettings, load
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
-_TWICE = "one that a date finds and the next one holds counts for both"
+_TWICE = "a recording that one date finds and the next one holds counts for both"
 _SUMS = {
     "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
     "held": ("recordings_held", "Recordings archived and still as they were stored"),

@@ -57,7 +57,8 @@ _LAUNCHED_TAG = ".dagster/grpc_info"
 def command(port: int, browse_port: int | None) -> None:
     """Run the Dagster UI and daemon on 127.0.0.1 until Ctrl-C, for the account in .env or for the demo.
 
-    Next to it, find and hear calls: always in the demo, else where BROWSE_AUTH says who may sign in.
+    It also serves the page on which people find and hear calls: always in the demo, otherwise only if BROWSE_AUTH is
+    set.
 
     The daemon runs the schedules and sensors. Exit code 0: it was stopped.
     """
@@ -233,14 +234,14 @@ def _cancel(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 def _what_was_stopped(runs: Sequence[dg.DagsterRun]) -> str:
     """Return the last sentence: what the runs had stored, and how they go on."""
     if not runs:
-        return "Stopped. No run was in progress."
+        return "Stopped. The UI had no run in progress."
     environment, stopped = Environment(), []
     for run in runs:
         day = run.tags.get(PARTITION_TAG)
         count = stored_by(environment, run.run_id, date.fromisoformat(day)) if day else None
         stored = "" if count is None else f", which had stored {number(count, 'recording')}"
         stopped.append(f"the run of {day or run.job_name}{stored}")
-    return f"Stopped {'; '.join(stopped)}. Nothing is lost: runs of dates go on when the UI runs again."
+    return f"Stopped {'; '.join(stopped)}. Nothing is lost: start the UI again, and the runs of dates continue."
 
 
 def _wait_for_workers(group: int) -> None:

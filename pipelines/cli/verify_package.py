@@ -28,20 +28,26 @@ class _Keys(Calendar):
 def command(package: Path, *, key: Path | None, file: Path | None) -> int:
     """Prove what an exported package holds: a ZIP, or the folder into which it was unpacked.
 
-    Needs no access to the archive. With the archive's key, a package that was signed with another one is refused.
-    Exit code 0: every recording in it is proved; 1: something is not as it was sealed, or a recording that was asked
-    for is altered; 3: nothing is wrong, but no signature that was checked vouches for a recording.
+    Needs no access to the archive. With the archive's key, a package that was signed with another key is refused.
+    Exit code 0: every recording in the package is proved; 1: something is not as it was sealed, or a recording that
+    was asked for is altered in the archive; 3: nothing is wrong, but no signature that was checked covers some of the
+    recordings, or the package holds none.
     """
     key = key or load(_Keys).archive_verify_key_file
     try:
         trusted = read_keys(key.read_text("utf-8")) if key else None
     except (Wrong, ValueError):
-        raise click.ClickException(f"{key} holds something other than Ed25519 public keys in PEM") from None
+        raise click.ClickException(
+            f"{key} holds something other than Ed25519 public keys in PEM: give the archive's public key"
+        ) from None
     report = verify(package, trusted)
     for line in report.lines():
         click.echo(line)
     if trusted is None and report.keys:
-        click.echo("Compare the fingerprint with the one that you know, or give the archive's key with --key.")
+        click.echo(
+            "Compare the fingerprint with the one that the archive's owner gave you, or give the archive's key "
+            "with --key."
+        )
     write_json(
         file,
         {

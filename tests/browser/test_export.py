@@ -218,7 +218,7 @@ def test_a_person_exports_once_at_a_time(full: Site, monkeypatch: pytest.MonkeyP
             second = client.post("/export", data=form)
             goes_on.set()
             assert zipfile.is_zipfile(io.BytesIO(answer.read()))
-        assert (second.status_code, "already exporting" in second.text) == (429, True)
+        assert (second.status_code, "An export of yours is running" in second.text) == (429, True)
         assert client.post("/export", data=form).status_code == 200
 
 

@@ -150,7 +150,7 @@ def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
         free = probe.getsockname()[1]
     assert main(["ui", "--port", str(free)]) == 0
     said = capsys.readouterr()
-    assert said.out.endswith("Stopping Dagster, which takes a few seconds.\nStopped. No run was in progress.\n")
+    assert said.out.endswith("Stopping Dagster, which takes a few seconds.\nStopped. The UI had no run in progress.\n")
     assert said.err == ""
     assert is_gone(tmp_path)
 

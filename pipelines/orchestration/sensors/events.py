@@ -61,7 +61,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
             run_requests=requests,
             skip_reason=None
             if requests
-            else dg.SkipReason("No new End Call Events: every date that has any has a run."),
+            else dg.SkipReason("No new End Call Events: every date with events has had a run."),
             cursor=json.dumps({"asked": asked, "turn": turn}, sort_keys=True),
         )
 

@@ -1,4 +1,4 @@
-"""What starts runs between the scheduled ones: recordings that have become due, reports that failed, a UI that stopped.
+"""Starts runs between the scheduled ones: for recordings that are due, reports that failed, and a UI that stopped.
 
 A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
 that changed since the last tick. It ends after `TICK_SECONDS` and keeps its position; the next one goes on from there.
@@ -143,7 +143,7 @@ def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefi
         request_job=ARCHIVE_DAY,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="After a start of the UI: goes on with the dates whose runs were stopped together with it.",
+        description="After the UI has started again: runs the dates whose runs were stopped together with the UI.",
     )
     def tick(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         run = context.dagster_run
