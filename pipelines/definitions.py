@@ -62,18 +62,22 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         link = f"\n\n[What to do when something is wrong]({days.archive_docs_url}/operations.md#{section})"
         return f"{text}{link}" if days.archive_docs_url else text
 
-    def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
+    def owned(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.replace_attributes(
             description=described(spec.description, "what-the-metadata-says"),
+            owners=[days.archive_owner] if days.archive_owner else [],
+        )
+
+    def of_a_date(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return owned(spec).replace_attributes(
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
-            owners=[days.archive_owner] if days.archive_owner else [],
             # The night's run starts at 04:30: at noon something of today's must be there.
             freshness_policy=dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone),
         )
 
     return dg.Definitions(
-        assets=[*(asset.map_asset_specs(of_a_date) for asset in assets), checks.ARCHIVE_TOTALS],
+        assets=[*(asset.map_asset_specs(of_a_date) for asset in assets), owned(checks.ARCHIVE_TOTALS)],
         asset_checks=[
             *(_with(check, partitions, described) for check in of_date),
             _with(checks.no_overdue_recordings, None, described),
