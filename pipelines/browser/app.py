@@ -577,7 +577,9 @@ class Browser:
 
     def _on_settings_error(self, request: Request, error: Exception) -> Response:
         _log.error("%s", error)
-        return self._failed(request, 503, "The access file cannot be read, so nobody has any right now.")
+        return self._failed(
+            request, 503, "The access file cannot be read, so nobody has any rights: tell the person who keeps it."
+        )
 
     def _failed(self, request: Request, status: int, sentence: str) -> Response:
         if request.url.path.startswith(("/audio/", "/peaks/", "/link")):

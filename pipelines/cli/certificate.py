@@ -38,8 +38,8 @@ def command(
 ) -> int:
     """Certify what is archived of some dates, and say how anybody can check it.
 
-    Reads, and changes nothing; reads no recording. Exit code 0: every date is complete; 1: one has gaps; 3: one waits
-    or is unknown.
+    Reads, and changes nothing. Exit code 0: every date is complete; 1: one has gaps, or an object in the bucket belongs
+    to no date; 3: one waits or is unknown.
     """
     given = one_date_or_range(day, first, last)
     if given is None:

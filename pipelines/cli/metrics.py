@@ -38,7 +38,7 @@ _SUMS = {
 def command(outside: Outside, file: Path | None) -> int:
     """Write what `status` says of the dates that RingCX still keeps, as text for Prometheus.
 
-    With --file for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
+    --file is for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
     metrics are written, whatever they say.
     """
     settings, now = load(MetricsSettings), outside.clock()

@@ -39,7 +39,7 @@ def _print_counts(settings: S3Settings) -> None:
         counts = _counts(stored, day)
         total += counts
         click.echo(_row(str(day), counts))
-    click.echo(_row("in all", total))
+    click.echo(_row("total", total))
 
 
 def _counts(stored: Events, day: date) -> Counter[str]:
