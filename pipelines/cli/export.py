@@ -94,12 +94,16 @@ def command(
     if len(package.not_included) > _SHOWN:
         click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
     held = number(len(package.included), "recording")
-    click.echo(f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB).")
+    left_out = sum(lost["state"] != NO_RECORDING for lost in package.not_included)
+    click.echo(
+        f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB)"
+        + (f"; {number(left_out, 'recording')} asked for and not in it." if left_out else ".")
+    )
     if verifier is None:
         click.echo(
             "Note: ARCHIVE_VERIFY_KEY_FILE is not set, so no signature was checked, and no key is in the package."
         )
     write_json(file, package.listing())
-    if any(lost["state"] != NO_RECORDING for lost in package.not_included):
+    if left_out:
         return 1
     return 3 if lacking else 0

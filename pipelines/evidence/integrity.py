@@ -159,8 +159,8 @@ class SealedDate:
         if altered := self._problem_of_row(manifest, row):
             return differs(altered)
         where = f"manifest {manifest.number} of {day}"
-        _, entry = self._entries.get(row["recording_id"], (0, {"sha256": None}))
-        if entry["sha256"] is None or not is_recording_key(self._bucket, entry["key"]):
+        _, entry = self._entries.get(row["recording_id"], (0, {"status": None}))
+        if entry["status"] != Status.archived or not is_recording_key(self._bucket, entry["key"]):
             return differs(f"{where.capitalize()} does not hold this recording.")
         if _fingerprint(entry) != _fingerprint(row):
             return differs(

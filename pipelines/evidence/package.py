@@ -46,6 +46,17 @@ _COLUMNS: Final = (
 _BLOCK: Final = 1 << 20
 _IN_MEMORY: Final = 8 << 20
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+_SIGNED: Final = """\
+The seals are signed. Where one is not, or its signature is of an earlier version, verify.py says so, and what to
+do instead."""
+_UNSIGNED: Final = """\
+NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS. By itself it therefore proves none of this: it shows only
+that its parts agree with each other, and anybody can make such a package. Ask the archive's owner for the
+certificate of the date, and compare "merkle_root" in each proof with the Merkle root in the certificate. The
+proof is then as good as the way in which you got the certificate."""
+_COMPARE_ROOTS: Final = """\
+Was it sealed in this archive? No signature in this package says so. "merkle_root" in the proof must be the Merkle
+root in the certificate of that date, which the archive's owner gives you."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +183,7 @@ class EvidencePackage:
             "signature": signature,
         }
         yield from self._add(proof, _json(document))
-        if signature is not None and self._signed is None:
+        if self._signed is None and signature is not None and signature["format"] == verify.SIGNED:
             self._signed = proof, signature
         self.included.append(_identity(row) | {"file": recording, "proof": proof})
 
@@ -234,23 +245,34 @@ class EvidencePackage:
             why=self._order.why,
             recordings=number(len(self.included), "recording"),
             not_included=lacks if self.not_included else "Nothing that was asked for is missing.",
-            by_hand=_by_hand(*self._signed) if self._signed else "There is no signature in this package.",
+            is_signed=_SIGNED if self._signed else _UNSIGNED,
+            by_hand=self._by_hand(*self._signed) if self._signed else _COMPARE_ROOTS,
         )
 
+    def _by_hand(self, proof: str, signature: Mapping[str, Any]) -> str:
+        """Return how one signature is verified without Python."""
+        key = f"keys/{signature['key_id']}.pem"
+        if any(file["name"] == key for file in self._files):
+            return _openssl(proof, signature, key, "")
+        lacks = (
+            "\n\nThe public key is not in this package: ask the archive's owner for it, and save it in this folder as\n"
+            "archive.pem. Give it to verify.py, too: --key archive.pem"
+        )
+        return _openssl(proof, signature, "archive.pem", lacks)
 
-def _by_hand(proof: str, signature: Mapping[str, Any]) -> str:
-    """Return how one signature is verified without Python."""
+
+def _openssl(proof: str, signature: Mapping[str, Any], key: str, lacks: str) -> str:
+    """Return how one signature is verified with the file `key`; `lacks`: a paragraph on how to get that."""
     lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
-    key = f"keys/{signature['key_id']}.pem"
     return f"""Is the seal signed with the archive's key? Here for {proof};
-"statement" and "signature" of each other proof are verified in the same way:
+"statement" and "signature" of each other proof are verified in the same way.{lacks}
 
     printf '%s\\n' {lines} > /tmp/statement
     echo '{signature["signature"]}' | openssl base64 -d -A > /tmp/signature
     openssl pkeyutl -verify -pubin -inkey {key} -rawin -in /tmp/statement -sigfile /tmp/signature
 
 This needs OpenSSL 3.0 or later, and must print "Signature Verified Successfully". The last line of the statement
-is "merkle_root" in the proof. The fingerprint of the public key:
+must be "merkle_root" in the proof. The fingerprint of the public key:
 
     openssl pkey -pubin -in {key} -outform DER | sha256sum"""
 

@@ -1,27 +1,35 @@
 """Verify an evidence package of RingCX Archive, as a ZIP or unpacked.
 
-    python3 verify.py                          the folder in which this file is
-    python3 verify.py package.zip              a package that is not unpacked
-    python3 verify.py --key archive.pem ...    with the archive's public key, which somebody gave you by another way
+    python3 -I verify.py                          the folder in which this file is
+    python3 -I verify.py package.zip              a package that is not unpacked
+    python3 -I verify.py --key archive.pem ...    with the archive's public key, which you were given by another way
 
 It needs Python 3.9 or later and nothing else: no network, no package. It reads, and changes nothing. Exit code 0: every
-recording is proved; 1: something is not as it was sealed, or a recording that was asked for is altered; 2: there is no
-such file; 3: nothing is wrong, but no signature that was checked vouches for some recording.
+recording is proved; 1: something is not as it was sealed, or a recording that was asked for and should be in the
+archive is not in the package; 2: there is no such file; 3: nothing is wrong, but no signature that was checked vouches
+for some recording.
 
 What is proved: each recording is, byte for byte, the one that its entry names; the entry was sealed in its manifest,
 since hashes lead from it to the manifest's Merkle root (RFC 6962); and the holder of the private key signed that root
-(Ed25519, RFC 8032). calls.csv and package.json are what the person who exported says: nothing seals them.
+(Ed25519, RFC 8032). That calls.csv and package.json give each recording the id, the call, the account and the date of
+its entry is compared. What else they say, the person who exported says: nothing seals it.
 """
 
-from __future__ import annotations
+import sys
+
+# Nothing that lies next to this file is imported, not even __future__, which annotations would need.
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]
 
 import argparse
 import base64
+import csv
 import hashlib
+import io
 import json
 import re
+import stat
 import struct
-import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -38,13 +46,17 @@ SIGNED_WITHOUT_ROOT = "ringcx-archive/manifest-signature/1"
 LAST = "package.json"  # it is written last, and lists the others
 _OTHERS = ("calls.csv", "verify.py", "HOW-TO-VERIFY.txt", "SHA256SUMS")
 _NAME = re.compile(r"(recordings|proofs|keys)/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_OF_COMPUTERS = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", "__pycache__"}
+_IDENTITY = ("recording_id", "account_id", "uii")
+_NOT_HANDED_OVER = ("altered", "not proved", "withheld")
 _BLOCK = 1 << 20
 _LARGEST_JSON = 1 << 28
 _SHOWN = 100
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError,
-    MemoryError, zipfile.BadZipFile, zlib.error, struct.error,
+    MemoryError, zipfile.BadZipFile, zlib.error, struct.error, csv.Error,
 )  # fmt: skip
 
 
@@ -53,24 +65,26 @@ class Wrong(Exception):  # noqa: N818 - its name says what happened
 
 
 class Report:
-    """What was found. `problems` and `notes` are sentences; `proved` and `unsigned` count recordings."""
+    """What was found. `problems` and `notes` are sentences; `proved`, `unsigned` and `left_out` count recordings: the
+    last those that were asked for, should be in the archive and are not in the package.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.proved = 0
         self.unsigned = 0
-        self.altered = 0
+        self.left_out = 0
         self.keys: set[str] = set()
 
     @property
     def exit_code(self) -> int:
         """As the first lines of this file say."""
-        return 1 if self.problems or self.altered else 0 if self.proved and not self.unsigned else 3
+        return 1 if self.problems or self.left_out else 0 if self.proved and not self.unsigned else 3
 
     def lines(self) -> list[str]:
         """Return everything as lines of text; the last one is the result."""
-        count = self.proved + self.unsigned
+        count = self.proved + self.unsigned + self.left_out
         said = [_printable(note) for note in self.notes[:_SHOWN]]
         if len(self.notes) > _SHOWN:
             said.append(f"And {len(self.notes) - _SHOWN} more such notes.")
@@ -79,24 +93,26 @@ class Report:
             said.append(f"WRONG: and {len(self.problems) - _SHOWN} more.")
         said += [f"Signed with the key whose fingerprint (SHA-256) is {key}." for key in sorted(self.keys)]
         if self.problems:
-            said.append("This package is NOT as it was exported: do not rely on it.")
-        elif not count:
-            said.append("There is no recording in this package.")
+            result = "This package is NOT as it was exported: do not rely on it."
+        elif not self.proved + self.unsigned:
+            result = "There is no recording in this package."
         elif self.unsigned:
-            said.append(
-                f"{self.unsigned} of {count} recordings agree with their proofs, but no signature that was checked "
-                "vouches for these proofs: compare the manifests' SHA-256 with the archive's certificate."
+            result = (
+                f"NOT proved: {self.unsigned} of {count} recordings. They agree with the proofs in this package, but "
+                "anybody can make such proofs, and no signature that was checked vouches for these: compare each "
+                "Merkle root above with the one in the archive's certificate of that date."
             )
         else:
-            said.append(f"Proved: {count} of {count} recordings are, byte for byte, as they were sealed and signed.")
-        if self.altered:
-            said.append(
-                f"NOT whole: {self.altered} that were asked for are altered in the archive, and not in this package."
+            result = f"Proved: {self.proved} of {count} recordings are, byte for byte, as they were sealed and signed."
+        if self.left_out:
+            result += (
+                " NOT whole: recordings that were asked for, should be in the archive and are not in this package: "
+                f"{self.left_out}."
             )
-        return said
+        return [*said, result]
 
 
-def verify(path: Path, trusted: dict[str, bytes] | None = None) -> Report:
+def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
     """Verify a package, a ZIP or a folder.
 
     Args:
@@ -108,7 +124,7 @@ def verify(path: Path, trusted: dict[str, bytes] | None = None) -> Report:
     try:
         with ExitStack() as stack:
             if path.is_dir():
-                files = _Files.of_folder(path)
+                files = _Files.of_folder(path, report)
             else:
                 files = _Files.of_zip(stack.enter_context(zipfile.ZipFile(path)), path.stat().st_size)
             _verify(files, trusted, report)
@@ -147,27 +163,36 @@ class _Files:
         self._hashes: dict[str, str] = {}
 
     @classmethod
-    def of_folder(cls, folder: Path) -> _Files:
+    def of_folder(cls, folder: Path, report: Report) -> "_Files":
         files = cls(lambda name: (folder / name).open("rb"))
-        for path in folder.rglob("*"):
+        for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
-            if path.is_symlink():
+            if any(part.casefold() in _OF_COMPUTERS or part.startswith("._") for part in name.split("/")):
+                report.notes.append(f"Ignored, as computers put it there by themselves: {_shown(name)}")
+            elif path.is_symlink():
                 raise Wrong(f"{_shown(name)} is a link, and no file of a package.")
-            if not path.is_dir():
+            elif not path.is_dir():
                 files.sizes[name] = path.stat().st_size
         return files
 
     @classmethod
-    def of_zip(cls, package: zipfile.ZipFile, size: int) -> _Files:
+    def of_zip(cls, package: zipfile.ZipFile, size: int) -> "_Files":
         files = cls(package.open)
         for info in package.infolist():
             if info.filename in files.sizes:
                 raise Wrong(f"{_shown(info.filename)} is in the package twice.")
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                raise Wrong(f"{_shown(info.filename)} is a link or a folder, and no file of a package.")
             files.sizes[info.filename] = info.file_size
         if sum(files.sizes.values()) > size:
             raise Wrong(
                 "The files in the package claim to be larger than the package, as in a ZIP bomb: a package is never "
                 "compressed. If somebody packed it again, unpack it and verify the folder."
+            )
+        if not _is_nothing_but_its_files(package, size):
+            raise Wrong(
+                "The package has bytes before, between or after its files, where another ZIP may be hidden. If "
+                "somebody packed it again, unpack it and verify the folder."
             )
         return files
 
@@ -197,7 +222,19 @@ class _Files:
         return json.loads(self.text(name), object_pairs_hook=once)
 
 
-def _verify(files: _Files, trusted: dict[str, bytes] | None, report: Report) -> None:
+def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
+    """Whether a ZIP is as `export` writes it, or another writer that adds nothing: files, their list, its end."""
+    infos = sorted(package.infolist(), key=lambda info: info.header_offset)
+    starts = [*(info.header_offset for info in infos), package.start_dir]
+    gaps = {  # after the least that a file has: nothing, its sizes after the data, a large one's before it, or both
+        end - info.header_offset - 30 - len(_encoded(info)) - info.compress_size
+        for info, end in zip(infos, starts[1:])  # noqa: B905 - Python 3.9 has no strict
+    }
+    listed = sum(46 + len(_encoded(info)) + len(info.extra) + len(info.comment) for info in infos)
+    return starts[0] == 0 and gaps <= {0, 16, 20, 44} and size - package.start_dir - listed in {22, 98}
+
+
+def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Report) -> None:
     if LAST not in files.sizes:
         raise Wrong(f"There is no {LAST}, which is written last: this is no whole package.")
     listing = files.json(LAST)
@@ -222,13 +259,13 @@ def _verify(files: _Files, trusted: dict[str, bytes] | None, report: Report) -> 
     if dates := listing["not_searched"]:
         report.notes.append(f"Not searched, without a table of calls: {dates[0]} to {dates[-1]} ({len(dates)} in all)")
     for lost in listing["not_included"]:
-        report.altered += lost["state"] == "altered"
+        report.left_out += lost["state"] in _NOT_HANDED_OVER
         said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
         report.notes.append(f"Not in it: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
 
 
 def _verify_recordings(
-    files: _Files, recordings: list[dict[str, str]], trusted: dict[str, bytes] | None, report: Report
+    files: _Files, recordings: list[dict[str, str]], trusted: "dict[str, bytes] | None", report: Report
 ) -> None:
     keys = trusted or {}
     for name in sorted(files.sizes) if trusted is None else ():
@@ -238,14 +275,22 @@ def _verify_recordings(
     there = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
     if sorted(used) != sorted(there):
         raise Wrong(f"{LAST} does not name one proof for each recording.")
-    unsigned: Counter[str] = Counter()
+    if len({recording["recording_id"] for recording in recordings}) < len(recordings):
+        raise Wrong(f"{LAST} names a recording twice.")
+    csv.field_size_limit(_LARGEST_JSON)
+    lines = list(csv.DictReader(io.StringIO(files.text("calls.csv"), newline="")))
+    calls = {line["file"]: (number, line) for number, line in enumerate(lines, 1) if line["file"]}
+    if sorted(line["file"] for line in lines if line["file"]) != sorted(each["file"] for each in recordings):
+        raise Wrong("calls.csv does not name each recording once.")
+    unsigned: Counter[tuple[str, str, str]] = Counter()
     for recording in recordings:
         name = recording["file"]
         try:
             proof = files.json(recording["proof"])
             _check_entry(files, recording, proof)
+            _check_identity(recording, proof, *calls[name])
             if why := _why_unsigned(proof, keys, is_trusted=trusted is not None):
-                unsigned[why] += 1
+                unsigned[why, proof["manifest"]["key"], proof["merkle_root"]] += 1
             else:
                 report.proved += 1
                 report.keys.add(proof["signature"]["key_id"])
@@ -254,7 +299,28 @@ def _verify_recordings(
         except _UNREADABLE:
             report.problems.append(f"{name}: its proof {recording['proof']} is not one that an archive writes.")
     report.unsigned = sum(unsigned.values())
-    report.notes += [f"{why} Recordings of which this is so: {count}." for why, count in unsigned.items()]
+    report.notes += [
+        f"{why} Merkle root of {key}: {root}. Recordings of which this is so: {count}."
+        for (why, key, root), count in unsigned.items()
+    ]
+
+
+def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: int, call: dict[str, str]) -> None:
+    """Raise Wrong where the listing, the line of calls.csv or the file's name gives a recording to another call."""
+    entry, manifest, day = proof["entry"], proof["manifest"], recording["date"]
+    name = f"recordings/{number:05}_{day}_{_UNSAFE.sub('_', entry['key'].rpartition('/')[2])[-128:]}"
+    if recording["file"] != name or manifest["key"] != f"manifests/date={day}/manifest-{manifest['number']}.json":
+        raise Wrong("its name or its date is not that of the recording that was sealed.")
+    for field, sealed in [("date", day), *((field, entry[field] or "") for field in _IDENTITY)]:
+        if recording[field] != sealed:
+            raise Wrong(f"{LAST} gives it another {field} than the one that was sealed.")
+        if _plain(call[field]) != _plain(sealed):
+            raise Wrong(f"line {number} of calls.csv gives it another {field} than the one that was sealed.")
+
+
+def _plain(cell: str) -> bytes:
+    """Return a cell without the apostrophes that keep a spreadsheet from taking it for a formula."""
+    return cell.replace("'", "").replace("\0", "").encode("utf-8", "backslashreplace")
 
 
 def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]) -> None:
@@ -263,6 +329,8 @@ def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]
         PROOF, recording["file"], recording["recording_id"],
     ):  # fmt: skip
         raise Wrong("its proof is about another recording.")
+    if entry["status"] != "archived":
+        raise Wrong("it was not sealed as a recording that is archived.")
     if (entry["size"], entry["sha256"]) != (files.sizes[recording["file"]], files.sha256(recording["file"])):
         raise Wrong("its bytes are not those that were sealed.")
     root = root_of(canonical(entry), proof["leaf_index"], proof["tree_size"], proof["path"])
@@ -290,7 +358,7 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
     signed = base64.b64decode(signature["signature"], validate=True)
     if not is_signature(keys[key_id], signature["statement"].encode(), signed):
         raise Wrong("the signature of its manifest is not good.")
-    earlier = "The signature is of an earlier version: it covers the whole manifest, and not the Merkle root itself."
+    earlier = "The signature is of an earlier version: it names no Merkle root, so it does not vouch for a recording."
     return "" if has_root else earlier
 
 
@@ -366,7 +434,7 @@ def _times(count: int, point: _Point) -> _Point:
     return result
 
 
-def _decompressed(encoded: bytes) -> _Point | None:
+def _decompressed(encoded: bytes) -> "_Point | None":
     y = int.from_bytes(encoded, "little")
     sign, y = y >> 255, y & (1 << 255) - 1
     square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
@@ -386,12 +454,18 @@ def _shown(name: object) -> str:
     return ascii(name)[:120]
 
 
+def _encoded(info: zipfile.ZipInfo) -> bytes:
+    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+
+
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: "list[str] | None" = None) -> int:
     """Verify what the command line names; return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(description="Verify an evidence package of RingCX Archive.")
     parser.add_argument("package", nargs="?", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--key", type=Path, help="the archive's public key (PEM), from elsewhere than this package")

@@ -164,7 +164,7 @@ def test_an_altered_recording_is_left_out_and_said(full: Site, tmp_path: Path) -
     full.overwrite(full.rows[0]["key"], tone(0.3, 300, 501))
     (tmp_path / "calls.zip").write_bytes(full.client("quality").post("/export", data=call_of(full.rows[0])).content)
     report = verify(tmp_path / "calls.zip")
-    assert (report.exit_code, report.proved, report.altered) == (1, 1, 1)
+    assert (report.exit_code, report.proved, report.left_out) == (1, 1, 1)
 
 
 def test_what_cannot_be_logged_is_not_exported(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ NOT_RUN = {
     "curl": "sends to a receiver in the internet; tests/events/test_receiver.py sends what it says",
     "python benchmarks/": "takes minutes; `make bench` runs them",
     "python3": "reads a manifest of the demo; tests/pipeline/test_verify.py has the chain",
-    "python3 verify.py": "is in a package; tests/evidence runs it",
+    "python3 -I verify.py": "is in a package; tests/evidence runs it",
     "sha256sum": "likewise",
     "export": "the fixture sets it",
 }

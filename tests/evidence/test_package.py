@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
@@ -168,8 +169,14 @@ def test_what_is_not_signed_is_said_and_never_called_proved(site: Site, tmp_path
     package = exported(site)
     report = verify(package.save(tmp_path / "package.zip"))
     assert (report.exit_code, report.proved, report.unsigned) == (3, 0, 1)
-    assert "no signature" in report.lines()[-1]
-    assert "There is no signature in this package." in package.files["HOW-TO-VERIFY.txt"].decode()
+    assert not [line for line in report.lines() if line.startswith("Proved")]
+    assert "NOT proved: 1 of 1 recordings" in report.lines()[-1]
+    assert "compare each Merkle root above" in report.lines()[-1]
+    head = read_manifest(site.bucket, DAY, 1)
+    assert f"Merkle root of {manifest_key('', DAY, 1)}: {head.document['merkle_root']}." in report.lines()[1]
+    text = package.files["HOW-TO-VERIFY.txt"].decode()
+    assert "NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS." in text
+    assert "openssl" not in text
 
 
 def test_a_signature_of_an_earlier_version_is_said_not_to_cover_the_root(full: Site, tmp_path: Path) -> None:
@@ -180,9 +187,27 @@ def test_a_signature_of_an_earlier_version_is_said_not_to_cover_the_root(full: S
     document = json.loads(full.bucket.get_bytes(key)) | {"format": FIRST_FORMAT, "statement": text.decode()}
     document["signature"] = base64.b64encode(full.key.sign(text)).decode()
     full.bucket.put(key, canonical_json(document), content_type="application/json")
-    report = verify(exported(full).save(tmp_path / "package.zip"))
+    package = exported(full)
+    report = verify(package.save(tmp_path / "package.zip"))
     assert (report.exit_code, report.proved, report.unsigned) == (3, 0, 2)
-    assert "not the Merkle root itself" in " ".join(report.notes)
+    assert "names no Merkle root, so it does not vouch for a recording" in " ".join(report.notes)
+    assert "NO SIGNATURE IN THIS PACKAGE VOUCHES" in package.files["HOW-TO-VERIFY.txt"].decode()
+
+
+def test_a_package_without_the_public_key_says_how_to_get_it(full: Site, tmp_path: Path) -> None:
+    key, full.key = full.key, None
+    assert key is not None
+    folder = exported(full).unpack(tmp_path / "package")
+    text = (folder / "HOW-TO-VERIFY.txt").read_text()
+    assert "keys/" not in text
+    assert "ask the archive's owner for it, and save it in this folder as\narchive.pem" in text
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "archive.pem").write_bytes(pem)
+    assert verified_alone(folder, "--key", str(tmp_path / "archive.pem"))[0] == 0
+    commands = re.findall(r"^    ((?:printf|echo|openssl) .*)$", text, re.MULTILINE)
+    script = "\n".join(commands).replace("/tmp/", f"{tmp_path}/").replace("archive.pem", f"{tmp_path}/archive.pem")
+    done = subprocess.run(["bash", "-ec", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert "Signature Verified Successfully" in done.stdout
 
 
 def test_with_a_key_a_manifest_that_is_unsigned_or_signed_by_another_proves_nothing(full: Site) -> None:

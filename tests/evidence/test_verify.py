@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
+from pipelines.evidence import verify as verified
 from pipelines.evidence.verify import Wrong, canonical, is_signature, main, read_keys, root_of, verify
 from tests.evidence.conftest import Exported
 
@@ -157,9 +162,48 @@ def other_key(files: Files) -> Files:
     return edited(edited(files, sign), sign, 1)
 
 
+def swapped_audio(files: Files) -> Files:
+    """Give each of two recordings the name of the other, and what belongs to it but for calls.csv."""
+    one, other = names(files, "recordings/")
+    files = files | {one: files[other], other: files[one]}
+    proofs = [f"proofs/{name[11:]}.json" for name in (one, other)]
+    swapped = [json.loads(files[proof]) | {"recording": to} for proof, to in zip(proofs, (other, one), strict=True)]
+    files |= {proof: json.dumps(found).encode() for proof, found in zip(proofs, reversed(swapped), strict=True)}
+    listing = json.loads(files["package.json"])["recordings"]
+    ids = [each["recording_id"] for each in listing]
+    return listed(files, recordings=[each | {"recording_id": of} for each, of in zip(listing, ids[::-1], strict=True)])
+
+
+def counted_twice(files: Files) -> Files:
+    """Let the recording of one call stand for that of another, too."""
+    one, other = names(files, "recordings/")
+    proof = json.loads(files[f"proofs/{one[11:]}.json"]) | {"recording": other}
+    first, second = json.loads(files["package.json"])["recordings"]
+    files = files | {other: files[one], second["proof"]: json.dumps(proof).encode()}
+    return listed(files, recordings=[first, second | {"recording_id": first["recording_id"]}])
+
+
+def relabelled(**changed: str) -> Callable[[Files], Files]:
+    """Let package.json say something else of the first recording."""
+
+    def change(files: Files) -> Files:
+        first, *others = json.loads(files["package.json"])["recordings"]
+        return listed(files, recordings=[first | changed, *others])
+
+    return change
+
+
+def with_calls(old: bytes, new: bytes) -> Callable[[Files], Files]:
+    def change(files: Files) -> Files:
+        assert old in files["calls.csv"]
+        return listed(files | {"calls.csv": files["calls.csv"].replace(old, new, 1)})
+
+    return change
+
+
 def forged_root(proof: Any) -> None:
     """Let an altered entry lead to a root of its own."""
-    proof["entry"]["uii"] = "4711"
+    proof["entry"]["started_at"] = None
     proof["merkle_root"] = root_of(canonical(proof["entry"]), proof["leaf_index"], proof["tree_size"], proof["path"])
 
 
@@ -198,6 +242,17 @@ CASES: list[tuple[Callable[[Files], Files], str]] = [
     (with_file("recordings/\u202evaw.exe"), NO_NAME),
     (swapped_proofs, "its proof is about another recording"),
     (swapped_recordings, "its proof is about another recording"),
+    (swapped_audio, "its name or its date is not that of the recording that was sealed"),
+    (counted_twice, "names a recording twice"),
+    (relabelled(uii="4711"), "gives it another uii than the one that was sealed"),
+    (relabelled(account_id="4711"), "gives it another account_id than the one that was sealed"),
+    (relabelled(date="2026-11-21"), "its name or its date is not that of the recording that was sealed"),
+    (with_calls(b"22/9-1.WAV,", b"22/8-1.WAV,"), "line 1 of calls.csv gives it another recording_id"),
+    (with_calls(b",2026-11-22,", b",2026-11-21,"), "line 1 of calls.csv gives it another date"),
+    (with_calls(b"\r\nrecordings/", b"\r\n,\r\nrecordings/"), "its name or its date is not that of the recording"),
+    (with_calls(b"\r\nrecordings/", b"\r\nx"), "calls.csv does not name each recording once"),
+    (without("calls.csv"), "missing"),
+    (proof_with(lambda proof: proof["entry"].update(status="rejected")), "was not sealed as a recording"),
     (proof_with(forged_root), "what was signed is not its manifest and Merkle root"),
     (proof_with(restated), "the signature of its manifest is not good"),
     (proof_with(lambda proof: proof["entry"].update(started_at=None)), NO_ROOT),
@@ -259,6 +314,106 @@ def test_a_bomb_and_a_package_packed_again_are_refused_unread(package: Exported,
     for files in (package.files, {"package.json": bytes(200 << 20)}):
         (problem,) = verify(repacked(files, zipfile.ZIP_DEFLATED)).problems
         assert "claim to be larger than the package" in problem
+
+
+def test_a_zip_with_anything_but_its_files_is_refused(package: Exported, repacked: Write, tmp_path: Path) -> None:
+    other = repacked(listed(altered_audio(package.files))).read_bytes()
+    hidden = io.BytesIO()
+    with zipfile.ZipFile(hidden, "w") as into:
+        for name, body in package.files.items():
+            into.writestr(name, body)
+            into.writestr(f"hidden/{name}", b"other")
+            if name != "verify.py":
+                del into.filelist[-1], into.NameToInfo[f"hidden/{name}"]
+        into.filelist = [info for info in into.filelist if not info.filename.startswith("hidden/")]
+    for body in (
+        b"MZ" + package.body,
+        other + package.body,
+        package.body + other,
+        package.body + b"\0",
+        hidden.getvalue(),
+    ):
+        path = tmp_path / "around.zip"
+        path.write_bytes(body)
+        report = verify(path)
+        assert report.exit_code == 1
+        assert report.problems
+    path.write_bytes(other + package.body)
+    assert "where another ZIP may be hidden" in verify(path).problems[0]
+    assert verify(repacked(package.files)).exit_code == 0
+
+
+def test_a_link_in_a_zip_is_named(package: Exported, tmp_path: Path) -> None:
+    path = tmp_path / "link.zip"
+    with zipfile.ZipFile(path, "w") as into:
+        for name, body in package.files.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = (0o120777 if name == "calls.csv" else 0o100644) << 16
+            into.writestr(info, body)
+    assert verify(path).problems == ["'calls.csv' is a link or a folder, and no file of a package."]
+
+
+def test_what_computers_leave_in_a_folder_is_no_alarm(package: Exported, tmp_path: Path) -> None:
+    folder = package.unpack(tmp_path / "package")
+    left = (".DS_Store", "recordings/Thumbs.db", "Desktop.ini", "__MACOSX/._x", "__pycache__/x.pyc", "keys/._x")
+    for name in left:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    report = verify(folder)
+    assert (report.exit_code, report.proved) == (0, 2)
+    said = "Ignored, as computers put it there by themselves: "
+    assert {f"{said}{name!r}" for name in left} <= set(report.notes)
+
+
+@pytest.mark.parametrize("flags", [[], ["-I"]])
+def test_verify_py_imports_nothing_that_lies_next_to_it(package: Exported, tmp_path: Path, flags: list[str]) -> None:
+    folder = package.unpack(tmp_path / "package")
+    for name in ("__future__", "argparse", "json", "zipfile", "sitecustomize", "typing"):
+        (folder / f"{name}.py").write_text("import os\nprint('Proved: 9 of 9')\nos._exit(0)\n")
+    done = subprocess.run(
+        [sys.executable, *flags, "verify.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Proved" in done.stdout, done.stderr) == (1, False, "")
+    assert "'json.py' is not a name that a file of a package has." in done.stdout
+
+
+def test_verify_py_is_also_for_python_3_9() -> None:
+    source = Path(verified.__file__).read_text()
+    tree = ast.parse(source, feature_version=(3, 9))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    annotations = [each.annotation for node in functions for each in node.args.args] + [
+        each.returns for each in functions
+    ]
+    evaluated = [each for part in annotations if part is not None for each in ast.walk(part)]
+    assert not [each for each in evaluated if isinstance(each, ast.BinOp)], "quote it: 3.9 has no X | Y"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_name_that_the_terminal_cannot_show_is_no_alarm(package: Exported, tmp_path: Path, encoding: str) -> None:
+    folder = package.unpack(tmp_path / "package")
+    listing = json.loads(package.files["package.json"])
+    (folder / "package.json").write_text(json.dumps(listing | {"exported_by": "\u0141ukasz"}))
+    done = subprocess.run(
+        [sys.executable, "verify.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Exported by \\u0141ukasz" in done.stdout
+
+
+@pytest.mark.parametrize("state", ["not proved", "withheld", "altered"])
+def test_a_recording_of_the_archive_that_was_left_out_is_counted(
+    package: Exported, repacked: Write, state: str
+) -> None:
+    lost = {"recording_id": "r9", "uii": "u9", "state": state, "reason": "Nothing is stored there now."}
+    report = verify(repacked(listed(package.files, not_included=[lost])))
+    assert (report.exit_code, report.proved, report.left_out) == (1, 2, 1)
+    assert "Proved: 2 of 3 recordings" in report.lines()[-1]
+    assert "NOT whole" in report.lines()[-1]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -963,7 +963,9 @@ def test_a_certificate_lists_what_is_sealed_and_its_commands_check_it_without_us
     _, document, html = certified(copy, "--date", str(FIRST))
     (of_date,) = document["dates"]
     latest = copy.manifests(FIRST)[-1]
-    entries = json.loads(copy.get(latest))["entries"]
+    entries, root = (json.loads(copy.get(latest))[name] for name in ("entries", "merkle_root"))
+    assert of_date["manifest"]["merkle_root"] == root
+    assert root in html
     assert of_date["manifest"]["sha256"] == hashlib.sha256(copy.get(latest)).hexdigest()
     assert of_date["manifest"]["signature"] == {"key": f"{latest}.sig", "state": "valid"}
     assert [(one["recording_id"], one["state"]) for one in of_date["recordings"]] == [

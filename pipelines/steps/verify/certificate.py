@@ -1,12 +1,12 @@
 """The certificate of a date: what is archived, how far it is proved, and how anybody can check it without us.
 
 `format`: `ringcx-archive/certificate/1`; `date`; `verdict` and `sentence`; `counts`; `manifest` (`key`, `number`,
-`sha256`, `sealed_at`, `totals`, `previous_sha256`, `previous_day`, `signature`: `key` and `state`), null where none can
-be relied on; `recordings`: id, state, reason, start, key, size and SHA-256 of each, as sealed; `accepted_losses`: who
-accepted which of them, when and why, as sealed; `accepted_elsewhere`: recordings that the date expects and whose
-accepted loss another date's manifest lists, with that date; `discrepancies`; `commands`. The verdict is that of
-`verify`: a date that is not as it was sealed is never complete. The bytes of the recordings are not read. Not here:
-how it is shown.
+`sha256`, `merkle_root`, null in those of earlier versions, `sealed_at`, `totals`, `previous_sha256`, `previous_day`,
+`signature`: `key` and `state`), null where none can be relied on; `recordings`: id, state, reason, start, key, size and
+SHA-256 of each, as sealed; `accepted_losses`: who accepted which of them, when and why, as sealed;
+`accepted_elsewhere`: recordings that the date expects and whose accepted loss another date's manifest lists, with that
+date; `discrepancies`; `commands`. The verdict is that of `verify`: a date that is not as it was sealed is never
+complete. The bytes of the recordings are not read. Not here: how it is shown.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
 
 
 def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any]:
-    names = ("sealed_at", "totals", "previous_sha256", "previous_day")
+    names = ("merkle_root", "sealed_at", "totals", "previous_sha256", "previous_day")
     sealed = {name: head.document.get(name) for name in names}
     return {"key": head.key, "number": head.number, "sha256": head.sha256, **sealed, "signature": signature}
 
