@@ -72,14 +72,14 @@ class Guard:
     def _refusal(self, method: str, headers: Headers) -> str:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or _authority(f"{self._scheme}://{hosts[0]}") != self._here:
-            return f"This page is served at {self._origin}; BROWSE_URL names another address if it should be."
+            return f"This page is served at {self._origin} only: open that address, or correct BROWSE_URL."
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if method in _READS:
             navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
             return "" if site not in {"cross-site", "same-site"} or navigates else "Another site's page sent this."
         is_foreign = origin is not None and (urlsplit(origin).scheme, _authority(origin)) != (self._scheme, self._here)
         if is_foreign or site not in {None, "same-origin"} or not (site or origin):
-            return "Another site's page sent this, or none: use the page's own buttons."
+            return "This was not sent by the page itself: use the page's own buttons."
         return ""
 
 
