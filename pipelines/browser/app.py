@@ -14,9 +14,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -294,17 +295,15 @@ class Browser:
 
     def _export(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         if "q" in form:
-            found, asked_for = self._found_to_export(person, form["q"])
+            found, asked_for = self._found_to_export(request, person, form["q"])
             rows, not_searched = list(found.rows), found.not_indexed
         else:
             not_searched = ()
             asked_for = {name: form.get(name, "") for name in ("day", "account", "uii")}
             rows = self._rows(request, person, *asked_for.values())
         if not any(self._may_export(request, row) and _is_held(self._bucket, row) for row in rows):
-            self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "export"})
-            raise HTTPException(
-                403, "There is no recording here that you may export. Your attempt is in the access log."
-            )
+            about = rows[0] if rows else None
+            self._refuse_export(request, person, 403, "There is no recording here that you may export.", about)
         why, now = _reason(form), self._clock()
         self._access.record_all([self._entry(request, person.name, "export", row, why=why) for row in rows])
         package = EvidencePackage(
@@ -329,23 +328,39 @@ class Browser:
                 )
             yield from blocks
 
-    def _found_to_export(self, person: Person, token: str) -> tuple[Found, dict[str, str]]:
+    def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[Found, dict[str, str]]:
+        refuse = partial(self._refuse_export, request, person)
         fields = self._tokens.read_search(token, person.name)
         if fields is None:
-            raise HTTPException(404, "That search is no longer known: search again.")
+            refuse(404, "That search is no longer known: search again.")
+        asked_for = {name: value for name, value in fields.items() if value}
+        if not (person.may_search and person.has(Role.export)):
+            refuse(403, "You may not export what a search finds.", details=asked_for)
         try:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongField as error:
-            raise HTTPException(400, str(error)) from None
+            refuse(400, str(error), details=asked_for)
         found = find(self._search, query, person, 0, _MOST_EXPORTED)
         if found.more:
-            raise HTTPException(
-                400,
-                f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again.",
-            )
+            said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
+            refuse(400, said, details=asked_for)
         if found.stopped:
-            raise HTTPException(400, "There are too many calls to look through: choose fewer dates, and export again.")
-        return found, {name: value for name, value in fields.items() if value}
+            said = "There are too many calls to look through: choose fewer dates, and export again."
+            refuse(400, said, details=asked_for)
+        return found, asked_for
+
+    def _refuse_export(
+        self,
+        request: Request,
+        person: Person,
+        status: int,
+        sentence: str,
+        about: Row | None = None,
+        *,
+        details: Mapping[str, str] | None = None,
+    ) -> NoReturn:
+        self._record(request, person.name, "refused", about, details={**(details or {}), "asked": "export"})
+        raise HTTPException(status, f"{sentence} Your attempt is in the access log.")
 
     def _may_export(self, request: Request, row: Row) -> bool:
         """Whether the person may now: a long export ends with the right to it."""

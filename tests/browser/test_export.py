@@ -156,8 +156,38 @@ def test_more_than_the_stated_number_is_refused(full: Site, monkeypatch: pytest.
     monkeypatch.setattr("pipelines.browser.app._MOST_EXPORTED", 3)
     client = full.client("quality")
     answer = client.post("/export", data=search_of(client))
-    assert (answer.status_code, "more than 3 recordings" in answer.text) == (400, True)
+    assert (answer.status_code, "more than 3 recordings and calls" in answer.text) == (400, True)
     assert full.log("export") == []
+    (refused,) = full.log("refused")
+    assert (refused["user"], refused["details"]) == ("quality", {"from": str(DAY), "to": str(DAY), "asked": "export"})
+
+
+def test_a_search_is_not_exported_without_the_right_and_each_attempt_is_logged(
+    full: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.browser.app.find", lambda *_: pytest.fail("something was looked for"))
+    for name in ("seller", "auditor", "nobody"):
+        client = full.client(name)
+        answer = client.post("/export", data=search_of(client, agent="zzz"))
+        assert (answer.status_code, "You may not export what a search finds." in answer.text) == (403, True)
+    refused = full.log("refused")
+    assert {(entry["user"], entry["details"]["agent"]) for entry in refused} == {
+        (name, "zzz") for name in ("seller", "auditor", "nobody")
+    }
+
+
+def test_who_has_an_own_team_is_told_that_too_much_would_be_looked_through(
+    full: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full.rules()
+    people = full.folder / "access.toml"
+    people.write_text(people.read_text().replace('["listen_own_team"]', '["listen_own_team", "export"]'))
+    monkeypatch.setattr("pipelines.browser.searching._SCANNED", 2)
+    client = full.client("seller")
+    answer = client.post("/export", data=search_of(client))
+    assert (answer.status_code, "There are too many calls to look through" in answer.text) == (400, True)
+    assert "more than" not in answer.text
+    assert [entry["user"] for entry in full.log("refused")] == ["seller"]
 
 
 def test_an_altered_recording_is_left_out_and_said(full: Site, tmp_path: Path) -> None:
