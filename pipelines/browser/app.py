@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -305,7 +305,7 @@ class Browser:
             about = rows[0] if rows else None
             self._refuse_export(request, person, 403, "There is no recording here that you may export.", about)
         why, now = _reason(form), self._clock()
-        self._access.record_all([self._entry(request, person.name, "export", row, why=why) for row in rows])
+        entries = [self._entry(request, person.name, "export", row, why=why) for row in rows]
         package = EvidencePackage(
             self._bucket,
             self._verifier,
@@ -314,18 +314,21 @@ class Browser:
             may_include=lambda row: self._may_export(request, row),
             shown=person.shown,
         )
-        body = self._exported(person, package.blocks())
+        body = self._exported(person, entries, package.blocks())
         first = next(body)
         # Without a length, so that one which breaks off is not taken for a whole one.
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
         return _Stream(first, body, 200, headers, media_type="application/zip")
 
-    def _exported(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
+    def _exported(
+        self, person: Person, entries: Sequence[Access], blocks: Iterator[bytes]
+    ) -> Generator[bytes, None, None]:
         with self._exports.one(person.name) as may:
             if not may:
                 raise HTTPException(
                     429, "An export of yours is running: wait until it has ended.", {"Retry-After": "30"}
                 )
+            self._access.record_all(entries)
             yield from blocks
 
     def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[Found, dict[str, str]]:

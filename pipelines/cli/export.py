@@ -69,6 +69,10 @@ def command(
     query = query_of(settings, now, recordings=recordings, **asked)
     bucket, _, _ = open_stores(settings, outside)
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
+    if recordings:
+        wanted["recordings"] = ", ".join(recordings)
+    log = AccessLog(bucket)
+    log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing
     rows = search.find(query, limit=_ALL).to_pylist()
     lacking = search.not_indexed(query.first, query.last)
     if lacking:
@@ -77,12 +81,10 @@ def command(
         click.echo("No call was found, so nothing was exported.")
         return 3 if lacking else 1
     access = Access.of_command(now, "export", {"by": by} if by else {}, why)
-    AccessLog(bucket).record_all(
+    log.record_all(
         replace(access, account_id=row["account_id"], uii=row["uii"], recording_id=row["recording_id"] or "")
         for row in rows
     )
-    if recordings:
-        wanted["recordings"] = ", ".join(recordings)
     order = Order(by=by or access.user, at=now, why=why, asked_for=wanted, not_searched=lacking)
     package = EvidencePackage(bucket, verifier, rows, order, ids=recordings)
     with whole_file(output) as into:

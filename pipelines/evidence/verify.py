@@ -12,7 +12,8 @@ for some recording.
 What is proved: each recording is, byte for byte, the one that its entry names; the entry was sealed in its manifest,
 since hashes lead from it to the manifest's Merkle root (RFC 6962); and the holder of the private key signed that root
 (Ed25519, RFC 8032). That calls.csv and package.json give each recording the id, the call, the account and the date of
-its entry is compared. What else they say, the person who exported says: nothing seals it.
+its entry is compared. What else they say, the person who exported says: nothing seals it. Nor is it
+proved that nothing was left out: somebody may have made a smaller package of this one.
 """
 
 import sys
@@ -66,7 +67,8 @@ class Wrong(Exception):  # noqa: N818 - its name says what happened
 
 class Report:
     """What was found. `problems` and `notes` are sentences; `proved`, `unsigned` and `left_out` count recordings: the
-    last those that were asked for, should be in the archive and are not in the package.
+    last those that were asked for, should be in the archive and are not in the package. `is_key_given`: the keys are
+    not those of the package.
     """
 
     def __init__(self) -> None:
@@ -76,6 +78,7 @@ class Report:
         self.unsigned = 0
         self.left_out = 0
         self.keys: set[str] = set()
+        self.is_key_given = False
 
     @property
     def exit_code(self) -> int:
@@ -103,7 +106,8 @@ class Report:
                 "Merkle root above with the one in the archive's certificate of that date."
             )
         else:
-            result = f"Proved: {self.proved} of {count} recordings are, byte for byte, as they were sealed and signed."
+            result = f"Proved: {self.proved} of {count} recordings are, byte for byte, as they were sealed and signed"
+            result += "." if self.is_key_given else ", if the archive's owner confirms each key above as the archive's."
         if self.left_out:
             result += (
                 " NOT whole: recordings that were asked for, should be in the archive and are not in this package: "
@@ -121,6 +125,7 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
             are taken, and their fingerprints must be compared by a person.
     """
     report = Report()
+    report.is_key_given = trusted is not None
     try:
         with ExitStack() as stack:
             if path.is_dir():

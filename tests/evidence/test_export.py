@@ -60,7 +60,8 @@ def test_what_is_exported_is_logged_written_whole_and_proved(
     said = json.loads(Path("said.json").read_text())
     assert [one["recording_id"] for one in said["recordings"]] == [row["recording_id"] for row in archive.rows[:2]]
     assert said["asked_for"] == {"first": str(DAY), "last": str(DAY), "uii": uii}
-    entries = logged(archive)
+    search, *entries = logged(archive)
+    assert (search.action, search.details["uii"], search.why) == ("search", uii, "case 4711")
     said_of_each = {(one.action, one.user, one.details["by"], one.uii, one.why) for one in entries}
     assert said_of_each == {("export", getpass.getuser(), "r.adams", uii, "case 4711")}
     assert {one.recording_id for one in entries} == {row["recording_id"] for row in archive.rows[:2]}
@@ -145,6 +146,7 @@ def test_dates_without_a_table_are_named_and_end_with_3(archive: Site, capsys: p
     assert export(archive, *around, "--uii", "none", "--why", "case", "--output", "case.zip") == 3
     assert "no table of calls: 2026-11-21" in capsys.readouterr().out
     assert not Path("case.zip").exists()
+    assert [entry.action for entry in logged(archive)] == ["search"]
     uii = archive.rows[0]["uii"]
     assert export(archive, *around, "--uii", uii, "--why", "case", "--output", "case.zip") == 3
     assert run("verify-package", ["case.zip"]) == 0

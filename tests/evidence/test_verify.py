@@ -296,6 +296,7 @@ def test_a_package_of_another_key_is_named_by_whoever_has_the_right_one(
     path = repacked(other_key(package.files))
     assert main([str(path)]) == 0, "by itself it is consistent"
     said = capsys.readouterr().out
+    assert "sealed and signed, if the archive's owner confirms each key above as the archive's." in said
     assert own[5:-4] not in said
     assert "Compare the fingerprint" in said
     assert main([str(path), "--key", str(tmp_path / "own.pem")]) == 1
