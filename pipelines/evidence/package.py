@@ -255,10 +255,10 @@ class EvidencePackage:
         if any(file["name"] == key for file in self._files):
             return _openssl(proof, signature, key, "")
         lacks = (
-            "\n\nThe public key is not in this package: ask the archive's owner for it, and save it in this folder as\n"
-            "archive.pem. Give it to verify.py, too: --key archive.pem"
+            "\n\nThe public key is not in this package: ask the archive's owner for it, and save it next to this\n"
+            "folder, not in it, as archive.pem. Give it to verify.py, too: --key ../archive.pem"
         )
-        return _openssl(proof, signature, "archive.pem", lacks)
+        return _openssl(proof, signature, "../archive.pem", lacks)
 
 
 def _openssl(proof: str, signature: Mapping[str, Any], key: str, lacks: str) -> str:

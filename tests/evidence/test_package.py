@@ -200,12 +200,12 @@ def test_a_package_without_the_public_key_says_how_to_get_it(full: Site, tmp_pat
     folder = exported(full).unpack(tmp_path / "package")
     text = (folder / "HOW-TO-VERIFY.txt").read_text()
     assert "keys/" not in text
-    assert "ask the archive's owner for it, and save it in this folder as\narchive.pem" in text
+    assert "ask the archive's owner for it, and save it next to this\nfolder, not in it, as archive.pem" in text
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "archive.pem").write_bytes(pem)
-    assert verified_alone(folder, "--key", str(tmp_path / "archive.pem"))[0] == 0
+    assert verified_alone(folder, "--key", "../archive.pem")[0] == 0
     commands = re.findall(r"^    ((?:printf|echo|openssl) .*)$", text, re.MULTILINE)
-    script = "\n".join(commands).replace("/tmp/", f"{tmp_path}/").replace("archive.pem", f"{tmp_path}/archive.pem")
+    script = "\n".join(commands).replace("/tmp/", f"{tmp_path}/")
     done = subprocess.run(["bash", "-ec", script], cwd=folder, capture_output=True, text=True, check=False)
     assert "Signature Verified Successfully" in done.stdout
 
