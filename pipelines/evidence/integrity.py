@@ -170,7 +170,7 @@ class SealedDate:
         try:
             found = self._bucket.hash_object(entry["key"], into)
         except KeyMissing:
-            return differs("The recording was sealed, and nothing is stored there now.")
+            return differs("The recording was sealed, but nothing is stored there now: restore the object.")
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
             return differs(f"The bytes are not those of {where}.", found.sha256)
         signed = "and its signature is good" if self._verifier else "whose signature was not checked: no key is set"
@@ -192,7 +192,10 @@ class SealedDate:
         if known - {latest.sha256}:
             return f"Manifest {latest.number} of {day} was altered after it was sealed: restore its first version."
         if not witnessed:
-            return f"No attestation names manifest {latest.number} of {day}: run it again, and find out who wrote it."
+            return (
+                f"No attestation names manifest {latest.number} of {day}: run the date again, and find out who wrote "
+                "the manifest."
+            )
         return ""
 
 

@@ -47,16 +47,16 @@ _BLOCK: Final = 1 << 20
 _IN_MEMORY: Final = 8 << 20
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _SIGNED: Final = """\
-The seals are signed. Where one is not, or its signature is of an earlier version, verify.py says so, and what to
-do instead."""
+Seals in this package are signed. If one of them is not, or an earlier version signed it, verify.py says so, and
+what to do instead."""
 _UNSIGNED: Final = """\
-NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS. By itself it therefore proves none of this: it shows only
+NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS. So the package alone proves none of this: it shows only
 that its parts agree with each other, and anybody can make such a package. Ask the archive's owner for the
-certificate of the date, and compare "merkle_root" in each proof with the Merkle root in the certificate. The
+certificate of each date, and compare "merkle_root" in each proof with the Merkle root in the certificate. The
 proof is then as good as the way in which you got the certificate."""
 _COMPARE_ROOTS: Final = """\
-Was it sealed in this archive? No signature in this package says so. "merkle_root" in the proof must be the Merkle
-root in the certificate of that date, which the archive's owner gives you."""
+Did the archive seal the recording? No signature in this package says so. "merkle_root" in the proof must be the
+Merkle root in the certificate of that date: ask the archive's owner for the certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class EvidencePackage:
         self.included: list[dict[str, Any]] = []
         unknown = sorted(set(ids) - {row["recording_id"] for row in rows})
         self.not_included: list[dict[str, Any]] = [
-            {"recording_id": each, "state": "unknown", "reason": "No call was found that has it."} for each in unknown
+            {"recording_id": each, "state": "unknown", "reason": "No call has this recording."} for each in unknown
         ]
 
     def blocks(self) -> Generator[bytes, None, None]:
@@ -237,7 +237,7 @@ class EvidencePackage:
 
     def _how_to(self) -> str:
         lost = number(len(self.not_included), "recording or call", "recordings or calls")
-        lacks = f"Asked for and not in it: {lost}. package.json says which, and why."
+        lacks = f"Asked for, but not in this package: {lost}. package.json says which, and why."
         template = Template(files("pipelines.evidence").joinpath("how_to_verify.txt").read_text("utf-8"))
         return template.substitute(
             exported_at=f"{self._order.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",
@@ -264,8 +264,8 @@ class EvidencePackage:
 def _openssl(proof: str, signature: Mapping[str, Any], key: str, lacks: str) -> str:
     """Return how one signature is verified with the file `key`; `lacks`: a paragraph on how to get that."""
     lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
-    return f"""Is the seal signed with the archive's key? Here for {proof};
-"statement" and "signature" of each other proof are verified in the same way.{lacks}
+    return f"""Is the seal signed with the archive's key? The commands below verify it for
+{proof}; verify "statement" and "signature" of every other proof in the same way.{lacks}
 
     printf '%s\\n' {lines} > /tmp/statement
     echo '{signature["signature"]}' | openssl base64 -d -A > /tmp/signature

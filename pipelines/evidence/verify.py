@@ -2,18 +2,18 @@
 
     python3 -I verify.py                          the folder in which this file is
     python3 -I verify.py package.zip              a package that is not unpacked
-    python3 -I verify.py --key archive.pem ...    with the archive's public key, which you were given by another way
+    python3 -I verify.py --key archive.pem ...    with the archive's public key, which you were given separately
 
 It needs Python 3.9 or later and nothing else: no network, no package. It reads, and changes nothing. Exit code 0: every
 recording is proved; 1: something is not as it was sealed, or a recording that was asked for and should be in the
-archive is not in the package; 2: there is no such file; 3: nothing is wrong, but no signature that was checked vouches
-for some recording.
+archive is not in the package; 2: there is no such file; 3: nothing is wrong, but no signature that was checked covers
+some of the recordings, or the package holds none.
 
 What is proved: each recording is, byte for byte, the one that its entry names; the entry was sealed in its manifest,
 since hashes lead from it to the manifest's Merkle root (RFC 6962); and the holder of the private key signed that root
-(Ed25519, RFC 8032). That calls.csv and package.json give each recording the id, the call, the account and the date of
-its entry is compared. What else they say, the person who exported says: nothing seals it. Nor is it
-proved that nothing was left out: somebody may have made a smaller package of this one.
+(Ed25519, RFC 8032). The id, call, account and date of each recording in calls.csv and package.json are compared with
+its entry. Whatever else these two files say is the word of the person who exported them: nothing seals it. Nor is it
+proved that nothing was left out: somebody may have made this package from a larger one.
 """
 
 import sys
@@ -90,7 +90,7 @@ class Report:
         count = self.proved + self.unsigned + self.left_out
         said = [_printable(note) for note in self.notes[:_SHOWN]]
         if len(self.notes) > _SHOWN:
-            said.append(f"And {len(self.notes) - _SHOWN} more such notes.")
+            said.append(f"And {len(self.notes) - _SHOWN} more notes.")
         said += [f"WRONG: {_printable(problem)}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             said.append(f"WRONG: and {len(self.problems) - _SHOWN} more.")
@@ -110,8 +110,8 @@ class Report:
             result += "." if self.is_key_given else ", if the archive's owner confirms each key above as the archive's."
         if self.left_out:
             result += (
-                " NOT whole: recordings that were asked for, should be in the archive and are not in this package: "
-                f"{self.left_out}."
+                " NOT whole: this many recordings that were asked for should be in the archive, and are not in this "
+                f"package: {self.left_out}."
             )
         return [*said, result]
 
@@ -137,7 +137,7 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
         report.problems.append(str(error))
     except _UNREADABLE as error:
         report.problems.append(
-            f"The package cannot be read: it is damaged, cut off or no package ({type(error).__name__})."
+            f"The package cannot be read: it is damaged, cut off or not a package ({type(error).__name__})."
         )
     return report
 
@@ -173,9 +173,9 @@ class _Files:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if any(part.casefold() in _OF_COMPUTERS or part.startswith("._") for part in name.split("/")):
-                report.notes.append(f"Ignored, as computers put it there by themselves: {_shown(name)}")
+                report.notes.append(f"Ignored, because computers add such files by themselves: {_shown(name)}")
             elif path.is_symlink():
-                raise Wrong(f"{_shown(name)} is a link, and no file of a package.")
+                raise Wrong(f"{_shown(name)} is a link, which no package contains.")
             elif not path.is_dir():
                 files.sizes[name] = path.stat().st_size
         return files
@@ -187,7 +187,7 @@ class _Files:
             if info.filename in files.sizes:
                 raise Wrong(f"{_shown(info.filename)} is in the package twice.")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-                raise Wrong(f"{_shown(info.filename)} is a link or a folder, and no file of a package.")
+                raise Wrong(f"{_shown(info.filename)} is a link or a folder, which no package contains.")
             files.sizes[info.filename] = info.file_size
         if sum(files.sizes.values()) > size:
             raise Wrong(
@@ -241,32 +241,34 @@ def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
 
 def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Report) -> None:
     if LAST not in files.sizes:
-        raise Wrong(f"There is no {LAST}, which is written last: this is no whole package.")
+        raise Wrong(f"{LAST} is missing. It is written last, so this package is incomplete.")
     listing = files.json(LAST)
     if listing["format"] != PACKAGE:
-        raise Wrong(f"{LAST} is not of the format {PACKAGE}: use the verify.py of its own version.")
+        raise Wrong(f"{LAST} is not of the format {PACKAGE}: use the verify.py that came with this package.")
     report.notes.append(f"Exported by {listing['exported_by']} at {listing['exported_at']}: {listing['why']}")
     listed = {file["name"]: (file["size"], file["sha256"]) for file in listing["files"]}
     if len(listed) < len(listing["files"]):
         raise Wrong(f"{LAST} lists a file twice.")
     for name in sorted({*listed, *files.sizes} - {LAST}):
         if not (_NAME.fullmatch(name) or name in _OTHERS):
-            report.problems.append(f"{_shown(name)} is not a name that a file of a package has.")
+            report.problems.append(f"{_shown(name)} is not the name of a file that a package contains.")
         elif name not in listed:
             report.problems.append(f"{name} is not listed in {LAST}: it was added.")
         elif name not in files.sizes:
-            report.problems.append(f"{name} is listed in {LAST} and missing.")
+            report.problems.append(f"{name} is listed in {LAST}, but is missing.")
         elif (files.sizes[name], files.sha256(name)) != listed[name]:
             report.problems.append(f"{name} is not as it was exported: its bytes were altered.")
     if report.problems:
         return
     _verify_recordings(files, listing["recordings"], trusted, report)
     if dates := listing["not_searched"]:
-        report.notes.append(f"Not searched, without a table of calls: {dates[0]} to {dates[-1]} ({len(dates)} in all)")
+        report.notes.append(
+            f"Dates not searched, because they have no table of calls: {len(dates)}, from {dates[0]} to {dates[-1]}"
+        )
     for lost in listing["not_included"]:
         report.left_out += lost["state"] in _NOT_HANDED_OVER
         said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
-        report.notes.append(f"Not in it: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
+        report.notes.append(f"Not in this package: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
 
 
 def _verify_recordings(
@@ -302,10 +304,10 @@ def _verify_recordings(
         except Wrong as error:
             report.problems.append(f"{name}: {error}")
         except _UNREADABLE:
-            report.problems.append(f"{name}: its proof {recording['proof']} is not one that an archive writes.")
+            report.problems.append(f"{name}: its proof {recording['proof']} is damaged, or no archive wrote it.")
     report.unsigned = sum(unsigned.values())
     report.notes += [
-        f"{why} Merkle root of {key}: {root}. Recordings of which this is so: {count}."
+        f"{why} Recordings that this concerns: {count}. Merkle root of {key}: {root}."
         for (why, key, root), count in unsigned.items()
     ]
 
@@ -335,14 +337,14 @@ def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]
     ):  # fmt: skip
         raise Wrong("its proof is about another recording.")
     if entry["status"] != "archived":
-        raise Wrong("it was not sealed as a recording that is archived.")
+        raise Wrong("its entry was not sealed as an archived recording.")
     if (entry["size"], entry["sha256"]) != (files.sizes[recording["file"]], files.sha256(recording["file"])):
         raise Wrong("its bytes are not those that were sealed.")
     root = root_of(canonical(entry), proof["leaf_index"], proof["tree_size"], proof["path"])
     if root != proof["merkle_root"]:
         raise Wrong("its entry does not lead to the Merkle root of the manifest: the proof was altered.")
     if not all(_HASH.fullmatch(text) for text in (root, manifest["sha256"])):
-        raise Wrong("its proof names a hash that is none.")
+        raise Wrong("its proof has something else where a SHA-256 should be.")
 
 
 def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: bool) -> str:
@@ -354,7 +356,7 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
     lines = [SIGNED if has_root else SIGNED_WITHOUT_ROOT, manifest["key"], manifest["sha256"]]
     lines += [proof["merkle_root"]] if has_root else []
     if signature["statement"] != "".join(f"{line}\n" for line in lines):
-        raise Wrong("what was signed is not its manifest and Merkle root.")
+        raise Wrong("the signature covers another manifest or another Merkle root.")
     key_id = signature["key_id"]
     if key_id not in keys:
         if is_trusted:
@@ -362,7 +364,7 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
         return "The signature was not checked: the public key is not in the package. Give it with --key."
     signed = base64.b64decode(signature["signature"], validate=True)
     if not is_signature(keys[key_id], signature["statement"].encode(), signed):
-        raise Wrong("the signature of its manifest is not good.")
+        raise Wrong("the signature of its manifest is not valid.")
     earlier = "The signature is of an earlier version: it names no Merkle root, so it does not vouch for a recording."
     return "" if has_root else earlier
 
@@ -473,7 +475,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(description="Verify an evidence package of RingCX Archive.")
     parser.add_argument("package", nargs="?", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--key", type=Path, help="the archive's public key (PEM), from elsewhere than this package")
+    parser.add_argument("--key", type=Path, help="the archive's public key (PEM), not taken from this package")
     given = parser.parse_args(arguments)
     try:
         trusted = read_keys(given.key.read_text("ascii")) if given.key else None
@@ -485,7 +487,7 @@ def main(arguments: "list[str] | None" = None) -> int:
     report = verify(given.package, trusted)
     sys.stdout.write("".join(f"{line}\n" for line in report.lines()))
     if trusted is None and report.keys:
-        sys.stdout.write("Compare the fingerprint with the one that the archive's owner gave you by another way.\n")
+        sys.stdout.write("Compare the fingerprint with the one that the archive's owner gave you separately.\n")
     return report.exit_code
 
 

@@ -78,11 +78,11 @@ def test_recordings_are_exported_by_their_ids_and_an_unknown_one_is_named(
     ids = [part for one in (known, lost, "1/no-such") for part in ("--recording", one)]
     assert export(archive, *AROUND, *ids, "--why", "case 4711", "--output", "case.zip") == 1
     said = capsys.readouterr().out
-    assert "Not included: 1/no-such (unknown: No call was found that has it.)" in said
+    assert "Not included: 1/no-such (unknown: No call has this recording.)" in said
     assert f"Not included: {lost} (missing: not_found)" in said
     assert "Exported 1 recording to case.zip" in said
     assert run("verify-package", ["case.zip"]) == 0
-    assert "Not in it: 1/no-such (unknown" in capsys.readouterr().out
+    assert "Not in this package: 1/no-such (unknown" in capsys.readouterr().out
 
 
 def test_an_altered_recording_is_left_out_said_and_ends_with_1(
@@ -150,7 +150,7 @@ def test_dates_without_a_table_are_named_and_end_with_3(archive: Site, capsys: p
     uii = archive.rows[0]["uii"]
     assert export(archive, *around, "--uii", uii, "--why", "case", "--output", "case.zip") == 3
     assert run("verify-package", ["case.zip"]) == 0
-    assert "Not searched, without a table of calls: 2026-11-21" in capsys.readouterr().out
+    assert "Dates not searched, because they have no table of calls: 1, from 2026-11-21" in capsys.readouterr().out
 
 
 def test_a_package_of_a_foreign_key_is_refused_by_who_has_the_archives(
@@ -167,4 +167,4 @@ def test_a_package_of_a_foreign_key_is_refused_by_who_has_the_archives(
     assert run("verify-package", ["case.zip", "--key", "other.pem"]) == 2
     assert run("verify-package", ["none.zip"]) == 2
     assert run("verify-package", ["other.pem"]) == 1
-    assert "damaged, cut off or no package" in capsys.readouterr().out
+    assert "damaged, cut off or not a package" in capsys.readouterr().out

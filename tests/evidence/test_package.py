@@ -118,7 +118,7 @@ def test_the_commands_of_how_to_verify_work_with_openssl_and_sha256sum(package: 
     proof = package.proof()
     assert (tmp_path / "statement").read_text().splitlines()[-1] == proof["merkle_root"]
     assert proof["signature"]["key_id"] in done.stdout
-    assert "Asked for and not in it: 1 recording or call." in text
+    assert "Asked for, but not in this package: 1 recording or call." in text
     assert "$" not in text
 
 
@@ -257,7 +257,7 @@ def test_a_package_that_breaks_off_is_no_zip(full: Site, monkeypatch: pytest.Mon
     path.write_bytes(sent)
     report = verify(path)
     assert report.exit_code == 1
-    assert "damaged, cut off or no package" in report.problems[0]
+    assert "damaged, cut off or not a package" in report.problems[0]
 
 
 def test_a_long_recording_is_streamed_in_little_memory_and_in_zip64(

@@ -226,14 +226,14 @@ def without(start: str) -> Callable[[Files], Files]:
     return lambda files: {name: body for name, body in files.items() if not name.startswith(start)}
 
 
-NO_NAME = "is not a name that a file of a package has"
-NO_PROOF = "is not one that an archive writes"
+NO_NAME = "is not the name of a file that a package contains"
+NO_PROOF = "is damaged, or no archive wrote it"
 NO_ROOT = "does not lead to the Merkle root"
 CASES: list[tuple[Callable[[Files], Files], str]] = [
-    (without("package.json"), "There is no package.json"),
+    (without("package.json"), "package.json is missing"),
     (altered_audio, "its bytes were altered"),
     (lambda files: listed(altered_audio(files)), "its bytes are not those that were sealed"),
-    (without("keys/"), "is listed in package.json and missing"),
+    (without("keys/"), "is listed in package.json, but is missing"),
     (lambda files: files | {"recordings/x.WAV": b"RIFF"}, "it was added"),
     (with_file("recordings/x.WAV"), "one proof for each recording"),
     (with_file("../outside"), NO_NAME),
@@ -252,21 +252,21 @@ CASES: list[tuple[Callable[[Files], Files], str]] = [
     (with_calls(b"\r\nrecordings/", b"\r\n,\r\nrecordings/"), "its name or its date is not that of the recording"),
     (with_calls(b"\r\nrecordings/", b"\r\nx"), "calls.csv does not name each recording once"),
     (without("calls.csv"), "missing"),
-    (proof_with(lambda proof: proof["entry"].update(status="rejected")), "was not sealed as a recording"),
-    (proof_with(forged_root), "what was signed is not its manifest and Merkle root"),
-    (proof_with(restated), "the signature of its manifest is not good"),
+    (proof_with(lambda proof: proof["entry"].update(status="rejected")), "was not sealed as an archived recording"),
+    (proof_with(forged_root), "the signature covers another manifest"),
+    (proof_with(restated), "the signature of its manifest is not valid"),
     (proof_with(lambda proof: proof["entry"].update(started_at=None)), NO_ROOT),
     (proof_with(lambda proof: proof.update(leaf_index=8)), NO_ROOT),
     (proof_with(lambda proof: proof["path"].pop()), "has the wrong length"),
     (proof_with(lambda proof: proof.update(tree_size=2)), "its place is not in the Merkle tree"),
     (proof_with(lambda proof: proof.update(path=7)), NO_PROOF),
     (proof_with(lambda proof: proof["signature"].update(signature="?")), NO_PROOF),
-    (proof_with(lambda proof: proof["manifest"].update(sha256="0" * 64)), "what was signed is not its manifest"),
+    (proof_with(lambda proof: proof["manifest"].update(sha256="0" * 64)), "the signature covers another manifest"),
     (lambda files: listed(files | {names(files, "keys/")[0]: b"no key"}), "holds no Ed25519 public key"),
     (lambda files: listed(files | {names(files, "proofs/")[0]: b'{"format":1,"format":2}'}), "says something twice"),
     (lambda files: listed(files | {names(files, "proofs/")[0]: b"[" * 100_000}), NO_PROOF),
-    (lambda files: files | {"package.json": b"{}"}, "damaged, cut off or no package"),
-    (lambda files: listed(files, format="ringcx-archive/package/9"), "use the verify.py of its own version"),
+    (lambda files: files | {"package.json": b"{}"}, "damaged, cut off or not a package"),
+    (lambda files: listed(files, format="ringcx-archive/package/9"), "use the verify.py that came with this package"),
 ]
 
 
@@ -351,7 +351,7 @@ def test_a_link_in_a_zip_is_named(package: Exported, tmp_path: Path) -> None:
             info = zipfile.ZipInfo(name)
             info.external_attr = (0o120777 if name == "calls.csv" else 0o100644) << 16
             into.writestr(info, body)
-    assert verify(path).problems == ["'calls.csv' is a link or a folder, and no file of a package."]
+    assert verify(path).problems == ["'calls.csv' is a link or a folder, which no package contains."]
 
 
 def test_what_computers_leave_in_a_folder_is_no_alarm(package: Exported, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_what_computers_leave_in_a_folder_is_no_alarm(package: Exported, tmp_pat
         (folder / name).write_bytes(b"x")
     report = verify(folder)
     assert (report.exit_code, report.proved) == (0, 2)
-    said = "Ignored, as computers put it there by themselves: "
+    said = "Ignored, because computers add such files by themselves: "
     assert {f"{said}{name!r}" for name in left} <= set(report.notes)
 
 
@@ -375,7 +375,7 @@ def test_verify_py_imports_nothing_that_lies_next_to_it(package: Exported, tmp_p
         [sys.executable, *flags, "verify.py"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert (done.returncode, "Proved" in done.stdout, done.stderr) == (1, False, "")
-    assert "'json.py' is not a name that a file of a package has." in done.stdout
+    assert "'json.py' is not the name of a file that a package contains." in done.stdout
 
 
 def test_verify_py_is_also_for_python_3_9() -> None:
@@ -429,7 +429,7 @@ def test_a_link_in_a_folder_is_not_followed(package: Exported, tmp_path: Path) -
     folder = package.unpack(tmp_path / "package")
     (folder / "calls.csv").unlink()
     (folder / "calls.csv").symlink_to("/etc/hostname")
-    assert "'calls.csv' is a link, and no file of a package." in verify(folder).problems
+    assert "'calls.csv' is a link, which no package contains." in verify(folder).problems
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
