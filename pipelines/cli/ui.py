@@ -209,10 +209,11 @@ def _serve(workspace: Path, port: int) -> None:
 
 def _show(output: IO[bytes], stopping: Event) -> None:
     """Show what Dagster prints, except the traces of all that is interrupted in the end."""
-    for line in output:
-        if not stopping.is_set():
-            with suppress(OSError):  # the terminal is gone
-                click.echo(line, nl=False)
+    with output:
+        for line in output:
+            if not stopping.is_set():
+                with suppress(OSError):  # the terminal is gone
+                    click.echo(line, nl=False)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
