@@ -183,5 +183,5 @@ def test_the_count_says_what_is_stored(place: Path) -> None:
         text=True,
         check=True,
     )
-    assert counted.stdout.splitlines()[-1].split() == ["in", "all", *[str(len(load.acknowledged))] * 2, "0"]
+    assert counted.stdout.splitlines()[-1].split() == ["total", *[str(len(load.acknowledged))] * 2, "0"]
     assert json.dumps(event(0)["call_id"]) not in counted.stdout
