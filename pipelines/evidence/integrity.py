@@ -141,7 +141,7 @@ class SealedDate:
         return f"The signature of manifest {manifest.number} of {self._day} is not good: {problem}." if problem else ""
 
     def place(self, recording_id: str) -> tuple[int, Entry]:
-        """Return which of the manifest's entries, from 0, is a recording's, and the entry; KeyError if none is."""
+        """Return a recording's entry in the manifest, after its index (from 0); KeyError if it has no entry."""
         return self._entries[recording_id]
 
     def check(self, row: Row, *, now: datetime, into: BinaryIO | None = None) -> Checked:

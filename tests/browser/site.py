@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import access_prefix, calls_key, recording_key
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import CATALOG_SCHEMA, ManifestEntry, catalog_table, seal
@@ -215,6 +217,18 @@ class Site:
         keys = [key for key, _ in self.bucket.list_keys(access_prefix(self.bucket.prefix, self.moment.date()))]
         found = [json.loads(self.bucket.get_bytes(key)) for key in sorted(keys)]
         return [entry for entry in found if not actions or entry["action"] in actions]
+
+
+def break_at(row: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bucket fail when the recording of this row is read through."""
+    hashed = Bucket.hash_object
+
+    def fails(bucket: Bucket, key: str, into: Any = None) -> Any:
+        if key == row["key"]:
+            raise StorageUnavailable("S3 does not answer")
+        return hashed(bucket, key, into)
+
+    monkeypatch.setattr(Bucket, "hash_object", fails)
 
 
 def path_of(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from pipelines.archive.errors import StorageUnavailable
 from pipelines.browser.app import Browser
 from pipelines.compliance.access_log import AccessLog
 from pipelines.evidence.verify import verify
-from tests.browser.site import ACCOUNT, DAY, PASSWORD, SUPPORT, Site, path_of, tone
+from tests.browser.site import ACCOUNT, DAY, PASSWORD, SUPPORT, Site, break_at, path_of, tone
 from tests.browser.test_in_chromium import serving
 
 WHY = {"why": "case 4711"}
@@ -213,14 +213,7 @@ def test_what_cannot_be_logged_is_not_exported(full: Site, monkeypatch: pytest.M
 
 
 def test_an_export_that_breaks_off_is_no_whole_answer(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed = Bucket.hash_object
-
-    def fails(bucket: Bucket, key: str, into: Any = None) -> Any:
-        if key == full.rows[1]["key"]:
-            raise StorageUnavailable("S3 does not answer")
-        return hashed(bucket, key, into)
-
-    monkeypatch.setattr(Bucket, "hash_object", fails)
+    break_at(full.rows[1], monkeypatch)
     received: list[bytes] = []
     with serving(full) as url, httpx.Client(base_url=url, headers={"Origin": url}) as client:
         client.post("/sign-in", data={"name": "quality", "password": PASSWORD})

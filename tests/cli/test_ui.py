@@ -26,6 +26,16 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def as_account(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a folder the DAGSTER_HOME of an account, and the present folder."""
+    (home / "dagster.yaml").touch()
+    (home / "workspace.yaml").touch()
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+
+
 def test_a_port_that_is_in_use_is_named(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ui", "--port", str(taken)]) == 2
     sentence = f"Port {taken} of 127.0.0.1 is in use, perhaps by another UI: give a free --port.\n"
@@ -75,11 +85,8 @@ def test_another_folder_than_the_accounts_does_not_start_the_demo(
 def test_a_dagster_home_without_a_workspace_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dagster.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    as_account(tmp_path, monkeypatch)
+    (tmp_path / "workspace.yaml").unlink()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = probe.getsockname()[1]
     assert main(["ui", "--port", str(free)]) == 2
@@ -89,12 +96,7 @@ def test_a_dagster_home_without_a_workspace_is_named(
 def test_a_second_ui_of_a_dagster_home_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dagster.yaml").touch()
-    (tmp_path / "workspace.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    as_account(tmp_path, monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = str(probe.getsockname()[1])
     second = []
@@ -114,14 +116,9 @@ def test_a_second_ui_of_a_dagster_home_is_refused(
 def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dagster.yaml").touch()
-    (tmp_path / "workspace.yaml").touch()
+    as_account(tmp_path, monkeypatch)
     (tmp_path / "access.toml").write_text("[users.a]\nroles = ['boss']\n")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     monkeypatch.setenv("BROWSE_AUTH", "password")
     monkeypatch.setenv("BROWSE_ACCESS_FILE", str(tmp_path / "access.toml"))
@@ -138,12 +135,7 @@ def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_start
 def test_ctrl_c_ends_a_dagster_that_does_not_stop_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dagster.yaml").touch()
-    (tmp_path / "workspace.yaml").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
-    monkeypatch.setenv("ARCHIVE_START_DATE", "2026-11-01")
+    as_account(tmp_path, monkeypatch)
     monkeypatch.setattr(ui, "STOP_SECONDS", 0.2)
     monkeypatch.setattr(sys, "executable", str(ignores_ctrl_c(tmp_path)))
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -13,13 +13,11 @@ import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import manifest_key, signature_key
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
@@ -27,7 +25,7 @@ from pipelines.archive.proof.manifest import canonical_json, read_manifest
 from pipelines.archive.proof.signature import FIRST_FORMAT, signed_statement
 from pipelines.evidence.verify import verify
 from pipelines.steps.seal.manifest import MANIFESTS
-from tests.browser.site import DAY, NOW, Site, tone
+from tests.browser.site import DAY, NOW, Site, break_at, tone
 from tests.evidence.conftest import Exported, exported, packaged
 
 
@@ -236,14 +234,7 @@ def test_a_name_of_a_package_is_harmless_whatever_the_table_says(full: Site) -> 
 
 
 def test_a_package_that_breaks_off_is_no_zip(full: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    hashed = Bucket.hash_object
-
-    def fails(bucket: Bucket, key: str, into: Any = None) -> Any:
-        if key == full.rows[1]["key"]:
-            raise StorageUnavailable("S3 does not answer")
-        return hashed(bucket, key, into)
-
-    monkeypatch.setattr(Bucket, "hash_object", fails)
+    break_at(full.rows[1], monkeypatch)
     sent = bytearray()
 
     def send() -> None:

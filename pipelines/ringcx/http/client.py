@@ -424,7 +424,7 @@ def hold_key(limit: str, url: httpx.URL) -> str:
 
 
 class BombError(Exception):
-    """What was received is longer than any honest body, or compressed as none is."""
+    """The body is larger than any report or recording, or unpacks to hundreds of times its size."""
 
 
 class TooSlowError(Exception):
