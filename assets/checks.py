@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from assets.presentation import calls_page, listing, table, without_zeros
+from pipelines.errors import ExpectedError
 from pipelines.orchestration.environment import Environment
-from pipelines.orchestration.failures import EXPECTED
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.orchestration.sensors.alerts import CHECK_TODO, OTHER_CHECK_TODO
@@ -173,7 +173,7 @@ def _result(
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     try:
         result, linked = check(), links()
-    except EXPECTED as error:
+    except ExpectedError as error:
         sentence = f"This could not be checked: {error}"
         return dg.AssetCheckResult(
             passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence, metadata=made_by

@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.archive.client import AddressingStyle, S3Options
 from pipelines.aws import ACCESS_POINT
+from pipelines.errors import ExpectedError
 from pipelines.ringcx.auth import secure_url
 from pipelines.ringcx.limits.limiter import Rate, is_database, parse_rates
 from pipelines.ringcx.links import HostList
@@ -53,7 +54,7 @@ NO_LOG_IN = (
 )
 
 
-class SettingsError(Exception):
+class SettingsError(ExpectedError):
     """A setting is missing or wrong. The text names each variable and what to do, and never shows a value."""
 
 

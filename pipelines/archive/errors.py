@@ -10,9 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from pipelines.aws import error_code, is_transient, reason, status
+from pipelines.errors import ExpectedError
 
 
-class StorageError(Exception):
+class StorageError(ExpectedError):
     """Base of all. `code` and `status` are S3's error code and HTTP status, empty and 0 where S3 gave no answer."""
 
     code: str = ""

@@ -17,7 +17,6 @@ from pipelines.cli.options import Outside, file_option, subcommand, whole_file
 from pipelines.cli.status import kept_dates, status
 from pipelines.cli.stores import open_stores
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.settings import MetricsSettings, load
 from pipelines.steps.check.verdict import Verdict
 
@@ -92,7 +91,5 @@ def _waiting(store: Path | str) -> list[tuple[str, str, int]]:
     limiter = RateLimiter(store)
     try:
         return limiter.waiting()
-    except LimiterBroken as error:
-        raise click.ClickException(str(error)) from None
     finally:
         limiter.close()

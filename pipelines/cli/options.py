@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from pipelines.archive.errors import StorageError
 from pipelines.calendar import FIRST_DAY, utc_now
-from pipelines.events.files import EventsUnavailable
-from pipelines.ledger.files import LedgerError
+from pipelines.errors import ExpectedError
 from pipelines.settings import ENV_FILE, SettingsError
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ class _Command(click.Command):
             is_missing = "is not set" in str(error) and not ENV_FILE.exists()
             hint = f"; there is no {ENV_FILE} in {Path.cwd()}" if is_missing else ""
             raise click.ClickException(f"{error}{hint}") from None
-        except (StorageError, LedgerError, EventsUnavailable) as error:
+        except ExpectedError as error:
             raise click.ClickException(str(error)) from None
         except BrokenPipeError:  # `… | head`: click ends quietly
             raise

@@ -10,7 +10,6 @@ import click
 from dagster import DagsterRunStatus
 from rich.console import Console
 
-from pipelines.archive.errors import StorageError
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
@@ -24,8 +23,8 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
-from pipelines.ledger.files import LedgerError
-from pipelines.orchestration.date_run import AnotherRun, NotStarted, running, stored_by
+from pipelines.errors import ExpectedError
+from pipelines.orchestration.date_run import AnotherRun, running, stored_by
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
@@ -102,8 +101,6 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                     "again afterwards"
                 )
                 continue
-            except NotStarted as error:
-                raise click.ClickException(str(error)) from None
             except KeyboardInterrupt:
                 raise Stopped(_what_is_stored(environment, day, run_id), days[at:]) from None
             if started.status is not DagsterRunStatus.SUCCESS:
@@ -118,7 +115,7 @@ def _verdict(environment: Environment, day: date) -> dict[str, Any]:
     try:
         ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
         return next(status(ledger, bucket, environment.settings, day, day, now=environment.clock()))
-    except (StorageError, LedgerError) as error:  # does not keep the other dates from being archived
+    except ExpectedError as error:  # does not keep the other dates from being archived
         return {"verdict": Verdict.unknown, "sentence": f"It is unknown what {day} holds: {error}"}
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ulid import ULID
 
 from pipelines.aws import split_s3_url
+from pipelines.errors import ExpectedError
 from pipelines.ledger.files import S3Files, make_folders, sync_folder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _DATE = "date="
 _SUFFIX = ".events"
 
 
-class EventsUnavailable(Exception):  # noqa: N818 - says what the matter is, like LedgerUnavailable
+class EventsUnavailable(ExpectedError):  # noqa: N818 - says what the matter is, like LedgerUnavailable
     """The events cannot be written or read now. One sentence: what, where, what to do."""
 
 

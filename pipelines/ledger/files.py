@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.aws import as_base64, error_code, md5_of, reason, status
+from pipelines.errors import ExpectedError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,7 +25,7 @@ _BODY_READS = 3
 _CONFLICTED_PUTS = 3
 
 
-class LedgerError(Exception):
+class LedgerError(ExpectedError):
     """The ledger could not do what it was asked. One sentence: what, where, what to do."""
 
 

@@ -28,8 +28,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
-from pipelines.archive.errors import StorageError
-from pipelines.ledger.files import LedgerError
+from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Status
 from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.orchestration.jobs import ARCHIVE_DAY
@@ -42,7 +41,7 @@ _CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED
 _STOP_SECONDS = 30.0
 
 
-class NotStarted(Exception):  # noqa: N818 - says more than NotStartedError
+class NotStarted(ExpectedError):  # noqa: N818 - says more than NotStartedError
     """The run of a date could not be started; the text says why."""
 
 
@@ -151,7 +150,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
     try:
         # A call over midnight is stored under the next date.
         states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
-    except (StorageError, LedgerError):  # stopped because it is unavailable, perhaps
+    except ExpectedError:  # stopped because it is unavailable, perhaps
         return None
     return sum(state.run_id == run_id and state.status is Status.archived for state in states)
 

@@ -14,32 +14,7 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.archive.errors import StorageError
-from pipelines.events.files import EventsUnavailable
-from pipelines.ledger.files import LedgerError
-from pipelines.ringcx.errors import SourceError
-from pipelines.ringcx.limits.store import LimiterBroken
-from pipelines.settings import SettingsError
-from pipelines.steps.fetch.attempt import TemporaryDiskFull
-from pipelines.steps.fetch.fetcher import FetchFailed
-from pipelines.steps.fetch.reopen import UnknownRecording
-from pipelines.steps.pull.reports import DayNotOver, PullFailed
-from pipelines.steps.seal.acceptance import DecisionIncomplete
-
-EXPECTED = (
-    DayNotOver,
-    DecisionIncomplete,
-    EventsUnavailable,
-    FetchFailed,
-    LedgerError,
-    LimiterBroken,
-    PullFailed,
-    SettingsError,
-    SourceError,
-    StorageError,
-    TemporaryDiskFull,
-    UnknownRecording,
-)
+from pipelines.errors import ExpectedError
 
 
 class PermanentFailure(dg.Failure):
@@ -51,12 +26,12 @@ class PermanentFailure(dg.Failure):
 
 @contextmanager
 def as_permanent_failure() -> Iterator[None]:
-    """Turn the errors that are expected into a `PermanentFailure` with their sentence, without their trace; a
+    """Turn each `ExpectedError` into a `PermanentFailure` with their sentence, without their trace; a
     termination gets a sentence as well.
     """
     try:
         yield
-    except EXPECTED as error:
+    except ExpectedError as error:
         # `from None`: a chained cause would carry addresses and bodies of the underlying libraries into the event log.
         raise PermanentFailure(str(error)) from None
     except dg.DagsterExecutionInterruptedError:

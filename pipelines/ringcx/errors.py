@@ -7,8 +7,10 @@ holds a token, a body or a value from a report: error texts end in logs and in t
 
 import httpx
 
+from pipelines.errors import ExpectedError
 
-class SourceError(Exception):
+
+class SourceError(ExpectedError):
     """The source did not give what was asked for."""
 
 

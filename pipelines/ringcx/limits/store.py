@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Final
 
+from pipelines.errors import ExpectedError
+
 GONE_AFTER_S: Final = 15.0  # a waiter that has not come back for this long was killed, and loses its turn
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS ringcx_limit_permits (
@@ -25,7 +27,7 @@ TABLES: Final = (
 )
 
 
-class LimiterBroken(RuntimeError):
+class LimiterBroken(ExpectedError):
     """The limiter's store cannot be used. Nothing is requested then: without it the limits cannot be kept."""
 
 

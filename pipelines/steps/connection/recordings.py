@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pipelines.errors import ExpectedError
 from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.errors import LinkRefused, SourceError
-from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.media import MediaClient, MediaFault
 from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.connection.result import Outcome, Result, check
@@ -90,7 +90,7 @@ class RecordingCheck:
         try:
             if self._given and self.has_log_in and not _is_wav(self.anonymous, self._given):
                 return "warning", unknown
-        except (LinkRefused, LimiterBroken, MediaFault, SourceError) as error:
+        except (ExpectedError, LinkRefused, MediaFault) as error:
             if isinstance(error, MediaFault) and error.reason in _NO_LOG_IN | _PAGES:
                 return "ok", "are refused without the log-in of the recordings"
             return "warning", unknown

@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from pipelines.archive.errors import StorageError
-from pipelines.ledger.files import LedgerError
-from pipelines.ringcx.errors import LinkRefused, SourceError, SourceUnavailable
-from pipelines.ringcx.limits.store import LimiterBroken
+from pipelines.errors import ExpectedError
+from pipelines.ringcx.errors import LinkRefused, SourceUnavailable
 
 Verdict = Literal["ok", "warning", "failed", "not tried"]
 Outcome = tuple[Verdict, str]
@@ -39,7 +37,7 @@ def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> 
     except SourceUnavailable as error:
         network = "Check the machine's network: name server, firewall, outbound HTTPS, HTTPS_PROXY"
         verdict, sentence = "failed", f"{error} {network}"
-    except (LedgerError, LimiterBroken, LinkRefused, OSError, SourceError, StorageError) as error:
+    except (ExpectedError, LinkRefused, OSError) as error:
         verdict, sentence = "failed", str(error)
     return Result(subject, verdict, f"{sentence.rstrip('.')}.")
 

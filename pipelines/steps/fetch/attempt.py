@@ -18,6 +18,7 @@ from pipelines.archive.errors import Conflict, KeyExists, NameTaken, StorageUnav
 from pipelines.archive.silence import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
+from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Layout, RecordingState, RetryRules
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import Received
@@ -45,7 +46,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
-class TemporaryDiskFull(Exception):  # noqa: N818 - the sentence that the run ends with
+class TemporaryDiskFull(ExpectedError):  # noqa: N818 - the sentence that the run ends with
     """A recording did not fit into the temporary folder. It says nothing about the recording, which stays pending."""
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.transfer import Stored
+from pipelines.errors import ExpectedError
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
@@ -44,7 +45,7 @@ LogIn = tuple[bool, str]
 """What one log-in is good for: segments of the current API or links of the reports, at one host."""
 
 
-class FetchFailed(Exception):  # noqa: N818 - the sentence that the run ends with
+class FetchFailed(ExpectedError):  # noqa: N818 - the sentence that the run ends with
     """Too many attempts in a row failed, or a log-in was refused. What was not archived stays due."""
 
 

@@ -7,6 +7,7 @@ from datetime import date, datetime
 from itertools import chain
 from typing import NamedTuple
 
+from pipelines.errors import ExpectedError
 from pipelines.ledger.schema import STATE_SCHEMA, states_from
 from pipelines.ledger.states import FINAL, reopened
 from pipelines.ledger.store import Ledger
@@ -18,7 +19,7 @@ _SHOWN = 5
 _AT_ONCE = 10_000
 
 
-class UnknownRecording(Exception):  # noqa: N818 - the sentence for the person who typed the ids
+class UnknownRecording(ExpectedError):  # noqa: N818 - the sentence for the person who typed the ids
     """An id that was to be retried is not known on this date."""
 
 

@@ -14,6 +14,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from pipelines.errors import ExpectedError
 from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
@@ -36,11 +37,11 @@ PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {
 }
 
 
-class DayNotOver(Exception):  # noqa: N818 - nobody's error: the day has hardly begun
+class DayNotOver(ExpectedError):  # noqa: N818 - nobody's error: the day has hardly begun
     """The date has no period yet that a report can cover."""
 
 
-class PullFailed(Exception):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
+class PullFailed(ExpectedError):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
     """The report of some accounts (`failures`) could not be pulled; what the others gave (`pulls`) is kept."""
 
     def __init__(

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
 
-from pipelines.archive.errors import StorageError
 from pipelines.archive.proof.signature import Signer
-from pipelines.ledger.files import LedgerDamaged, LedgerError
+from pipelines.errors import ExpectedError
+from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
@@ -29,7 +29,7 @@ from pipelines.wording import number
 _LONGEST = 500
 
 
-class DecisionIncomplete(Exception):  # noqa: N818 - the sentence for the person who decided
+class DecisionIncomplete(ExpectedError):  # noqa: N818 - the sentence for the person who decided
     """A decision does not say what is accepted, why, or by whom."""
 
 
@@ -130,7 +130,7 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
             sealed = seal_day(stores, day, now=now, run_id=run_id, signer=signer)
             if day in touched or not sealed.manifest.unchanged:
                 decided.verdicts[day] = sealed.verdict
-        except (LedgerError, StorageError) as error:
+        except ExpectedError as error:
             decided.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
     return decided
 
