@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files
-from pipelines.ledger.parts import READERS, date_of, is_part, read_parts, written_at
+from pipelines.ledger.parts import READERS, date_of, is_part, part_names, read_parts, written_at
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
@@ -64,6 +64,8 @@ class Ledger:
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
         self._files = files
         self._names = _PartNames(clock)
+        # The steps of a run read the states of its date seven times.
+        self._last_read: tuple[list[str], pa.Table] = ([], STATE_SCHEMA.empty_table())
 
     def append_rows(
         self,
@@ -103,7 +105,7 @@ class Ledger:
 
     def iter_rows(self, report: str, day: date, *, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the same part by part, so that they are never all in memory at once."""
-        for table in read_parts(self._files, [_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
+        for table in self._parts([_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
     def row_parts(self, report: str, day: date) -> list[str]:
@@ -120,7 +122,7 @@ class Ledger:
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, each once, in the order of pulling."""
-        tables = read_parts(self._files, [_folder("report_pulls", day, report)])
+        tables = self._parts([_folder("report_pulls", day, report)])
         found = dict.fromkeys(pull for table in tables for pull in records_of(PullRecord, table))
         return sorted(found, key=lambda pull: pull.pulled_at)
 
@@ -142,7 +144,7 @@ class Ledger:
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
         furthest: dict[str, int] = {}
-        for table in read_parts(self._files, [_folder("event_reads", day)]):
+        for table in self._parts([_folder("event_reads", day)]):
             columns: list[list[Any]] = [table[column].to_pylist() for column in ("name", "read_to")]
             for name, read_to in zip(*columns, strict=True):
                 furthest[name] = max(read_to, furthest.get(name, 0))
@@ -157,7 +159,7 @@ class Ledger:
     def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
         """Return the latest decisions on recordings of those dates, by recording id."""
         folders = [_folder("accepted_losses", day) for day in sorted(set(days))]
-        lines = pa.concat_tables([ACCEPTANCE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
+        lines = pa.concat_tables([ACCEPTANCE_SCHEMA.empty_table(), *self._parts(folders)])
         latest = records_of(Acceptance, _latest(lines, "recording_id", lines.select(["at"])))
         return {acceptance.recording_id: acceptance for acceptance in latest}
 
@@ -184,11 +186,15 @@ class Ledger:
 
         They cost no object.
         """
-        folders = [_folder("recording_states", day) for day in sorted(set(days))]
-        lines = pa.concat_tables([STATE_SCHEMA.empty_table(), *read_parts(self._files, folders)])
-        if ids is not None:
-            lines = lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
-        return current_lines(lines)
+        names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
+        read, lines = self._last_read
+        if names != read:
+            parts = read_parts(self._files, names)
+            lines = current_lines(pa.concat_tables([STATE_SCHEMA.empty_table(), *parts]))
+            self._last_read = names, lines
+        if ids is None:
+            return lines
+        return lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
 
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
@@ -220,9 +226,12 @@ class Ledger:
         """Return the dates that have recordings, sorted."""
         return self._days("recording_states/")
 
+    def _parts(self, folders: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        return read_parts(self._files, part_names(self._files, folders), columns)
+
     def _rows(self, report: str, day: date, columns: Sequence[str] | None) -> pa.Table:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
-        parts = read_parts(self._files, [_folder("report_rows", day, report)], needed)
+        parts = self._parts([_folder("report_rows", day, report)], needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
     def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
