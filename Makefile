@@ -62,9 +62,9 @@ imports: $(READY)
 	$(BIN)/lint-imports
 
 # Two workers for two cores: with a third it was no faster, and files with servers and daemons of their own timed out.
-# A file stays with its worker, and starts its servers once.
+# A file stays with its worker, and starts its servers once; tests/conftest.py puts the slow ones first.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	@for subject in transfer limits ledger events find; do \

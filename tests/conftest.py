@@ -6,12 +6,15 @@ import os
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.session import Session
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from sandbox.postgres import LocalPostgres
 from sandbox.proof import environment
@@ -20,9 +23,31 @@ from sandbox.proof import environment
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+WITH_ONE_DAGSTER = {f"tests/dagster/test_{name}.py" for name in ("daemon", "run", "ui")}
+
 # A busy machine is no fault of what is tested.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+class FilesWithTheirServers(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A file stays with one worker, and the files that share one Dagster stay together: it starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/dagster" if file in WITH_ONE_DAGSTER else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesWithTheirServers:
+    return FilesWithTheirServers(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first: begun last, one of them would keep a worker after all others have ended."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    size = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -size[item.path], item.path))
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,9 @@ def tinyproxy(tmp_path: Path) -> Iterator[Callable[[], tuple[int, Path]]]:
         pytest.skip("tinyproxy is not installed")
     port, log = free_port(), tmp_path / "proxy.log"
     conf = tmp_path / "tinyproxy.conf"
+    # An upload that moto refuses before it has read the body ends only with this timeout, and is tried twice.
     conf.write_text(
-        f'Port {port}\nListen 127.0.0.1\nTimeout 30\nLogFile "{log}"\nLogLevel Connect\nMaxClients 20\n'
+        f'Port {port}\nListen 127.0.0.1\nTimeout 3\nLogFile "{log}"\nLogLevel Connect\nMaxClients 20\n'
         f"BasicAuth {USER} {PASSWORD}\n"
     )
     process = subprocess.Popen(
