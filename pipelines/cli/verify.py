@@ -69,7 +69,8 @@ class Screen:
         """Show a date's line."""
         count = day.doubts.total()
         manifest = "-" if day.manifest is None else day.manifest
-        cells = (day.verdict, manifest, day.found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
+        found = "?" if day.found is None else day.found
+        cells = (day.verdict, manifest, found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
         if self._limit is not None and self._shown > self._limit:
             self._row(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
         said = number(count, "discrepancy", "discrepancies") if count else "as sealed"

@@ -438,6 +438,7 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
     before = FIRST - timedelta(days=30)
     assert copy.verify(first=before, last=before) == 1
     assert [(one["kind"], one["date"]) for one in copy.result["doubts"]] == [("never_pulled", str(before))]
+    assert [(one["verdict"], one["found"]) for one in copy.result["dates"]] == [("unknown", None)]
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", f"{sample.variables['RINGCX_ACCOUNT_IDS']},15300009")
     kinds = copy.doubts()
     assert {kind for _, kind, _ in kinds} == {"never_pulled"}

@@ -178,10 +178,11 @@ class _Day:
             self.result.manifest, self.result.manifest_sha256 = latest.number, latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
-        self._count(evidence)
+        known = self._count(evidence)
         # What is damaged is reported where the part is read.
         found = judge_or_unknown(archive.ledger, None, day, archive.settings, now=self._now)
         self.result.verdict, self.result.reason = found.verdict, found.sentence
+        self.result.found = None if found.verdict is Verdict.unknown else known
         self.result.accepted_losses = len(found.accepted)
         self.result.accepted_elsewhere = {
             key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != day
@@ -198,11 +199,11 @@ class _Day:
                 check_pulls(arriving, pulls, archive.settings, self.flag)
             if latest is not None:
                 compare(evidence, latest, pulls, self.flag)
-        if not chain.numbers and (self.result.found or any(pulls.values())):
+        if not chain.numbers and (known or any(pulls.values())):
             self.flag(
                 "never_sealed",
                 self.result.date,
-                f"{day} has no manifest: what the ledger says of its {number(self.result.found, 'recording')} was "
+                f"{day} has no manifest: what the ledger says of its {number(known, 'recording')} was "
                 "never sealed, or the manifest was removed; run the date again",
                 arriving=arriving.under_way,
             )
@@ -229,12 +230,14 @@ class _Day:
         fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
-    def _count(self, evidence: Evidence) -> None:
+    def _count(self, evidence: Evidence) -> int:
+        """Take the date's figures into the result, and return how many recordings are known."""
         totals, result = evidence.totals(), self.result
         result.objects = len(evidence.objects)
-        result.found, result.held, result.pending = totals["found"], totals["archived"], totals["pending"]
-        result.lost = result.found - result.held - result.pending
+        known, result.held, result.pending = totals["found"], totals["archived"], totals["pending"]
+        result.lost = known - result.held - result.pending
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
+        return known
 
     def _unreadable(self, error: Exception) -> None:
         self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {_sentence(error)}")

@@ -49,6 +49,7 @@ class DayResult:
     `verdict` and its `reason`: by `steps/check/verdict`; a date may be as it was sealed and lack recordings. `objects`
     counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the discrepancies by
     kind, `arriving` what a run under way may have written; the others are the manifest's figures, or else the ledger's.
+    `found` is None while it is unknown what the date should hold.
     `accepted_elsewhere`: recordings whose accepted loss the manifest of another date lists, which is theirs, by id.
     """
 
@@ -57,7 +58,7 @@ class DayResult:
     reason: str = ""
     manifest: int | None = None
     manifest_sha256: str | None = None
-    found: int = 0
+    found: int | None = None
     held: int = 0
     pending: int = 0
     lost: int = 0
