@@ -1,4 +1,4 @@
-"""Reports and ledger, with figures: `python benchmarks/ledger.py [--rows N] [--recordings N] [--json FILE]`.
+"""Reports and ledger, with figures: `python benchmarks/ledger.py [--rows N] [--recordings N] [--dates N]`.
 
 Each line is a process of its own, with Dagster loaded, so that its peak memory is the whole process's. The peer is
 `pandas_script.py`. Never fails on time.
@@ -14,21 +14,25 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import generated
-from dagster import DagsterInstance
+from botocore.awsrequest import AWSPreparedRequest
+from dagster import DagsterInstance, build_sensor_context
 from front import Front
 from machine import describe, peak_mb
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.calendar import day_bounds
-from pipelines.definitions import defs
+from pipelines.definitions import build_defs, defs
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.states import archived
 from pipelines.ledger.store import Ledger
@@ -39,6 +43,7 @@ from pipelines.ringcx.links import HostList
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Period, ReportSource
 from pipelines.ringcx.reports.tables import parse_report
+from pipelines.settings import Calendar
 from pipelines.steps.fetch.fetcher import FLUSH_STATES
 from pipelines.steps.link.register_links import AllowedLinks, register_links
 from pipelines.steps.pull.reports import ReportPull
@@ -47,6 +52,7 @@ from sandbox.s3 import LocalS3
 DAY = date(2026, 11, 18)
 REPORT = "agent_segment_metadata"
 PARTS = 150
+REQUEST_S = 0.03
 _MOST_FOR_PANDAS = 100_000  # a million take it minutes and more memory than the machine has
 
 
@@ -219,6 +225,46 @@ def parts(folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
             say(f"{PARTS} small parts, {where}", figures)
 
 
+def ticks(dates: int, folder: Path, say: Callable[[str, dict[str, Any]], None]) -> None:
+    """Ticks of the sensor of pending recordings over many dates, from the first one to one that finds nothing new."""
+    with LocalS3(folder / "ticks-s3") as s3, DagsterInstance.ephemeral() as instance:
+        os.environ |= s3.environment()
+        client = make_s3_client(max_connections=16)
+        files = S3Files(client, Bucket(client, s3.bucket, "").name, "ledger")
+        days = [DAY - timedelta(days=before) for before in range(dates)]
+
+        def write(day: date) -> None:
+            written = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            Ledger(files, clock=lambda: written).append_states([generated.a_state(f"{day}", day, now())])
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, days))
+        ledger = Ledger(files, clock=now)
+        requests = Counter[str]()
+
+        def slow(request: AWSPreparedRequest, **_: object) -> None:
+            requests.update([request.method])
+            time.sleep(REQUEST_S)
+
+        client.meta.events.register("before-send.s3", slow)
+        repository = build_defs(calendar=Calendar(archive_start_date=days[-1])).get_repository_def()
+        sensor = repository.get_sensor_def("pending_recordings")
+        resources = {"environment": SimpleNamespace(clock=now), "ledger": SimpleNamespace(open=lambda: ledger)}
+        cursor, at_end = "{}", False
+        for number in count(1):
+            requests.clear()
+            was_at_end, started, cpu = at_end, time.perf_counter(), time.process_time()
+            with build_sensor_context(instance, cursor, repository_def=repository, resources=resources) as context:
+                cursor = sensor.evaluate_tick(context).cursor or ""
+            # The peak is this process's, which has generated all that stands above.
+            figures = _figures(started, cpu) | {"peak_mb": "", "requests": requests.total()}
+            kept = json.loads(cursor)
+            say(f"sensor tick {number}, {dates:,} dates", figures | {"dates known": len(kept["due"])})
+            at_end = kept["position"]["after"] is None
+            if was_at_end:
+                break
+
+
 def main() -> int:
     """Run it; returns the exit code."""
     if sys.argv[1:2] == ["--child"]:
@@ -228,6 +274,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large report; the small one has a tenth")
     parser.add_argument("--recordings", type=int, default=100_000, help="of the finished day; 0 leaves it out")
     parser.add_argument("--years", type=int, default=5, help="of ledger behind the day")
+    parser.add_argument("--dates", type=int, default=2500, help="that a sensor looks at; 0 leaves it out")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
@@ -244,6 +291,8 @@ def main() -> int:
         reports(options.rows // 10, options.years, folder / "small", say)
         reports(options.rows, options.years, folder / "large", say)
         parts(folder, say)
+        if options.dates:
+            ticks(options.dates, folder, say)
         if options.recordings:
             finished_day(options.recordings, folder / "finished", say)
     for line, ratio in _ratios(found):
