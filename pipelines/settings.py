@@ -6,6 +6,7 @@ what the asset graph itself needs (no secret), so that definitions load without 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -36,6 +37,8 @@ from pipelines.ringcx.reports.columns import CURRENT, LEGACY, ReportName
 
 ENV_FILE = Path(".env")
 _PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_", "BROWSE_")
+# What the environment says otherwise than `.env`, as JSON.
+_OVERRIDDEN = "_RINGCX_ARCHIVE_ENVIRONMENT"
 _log = logging.getLogger(__name__)
 _reported: set[str] = set()
 
@@ -504,6 +507,7 @@ def load(kind: type[S]) -> S:
     Raises:
         SettingsError: one sentence per variable that is missing or wrong.
     """
+    os.environ.update(json.loads(os.environ.get(_OVERRIDDEN, "{}")))
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
     for name, value in env_file().items():
         os.environ.setdefault(name, value)
@@ -513,6 +517,17 @@ def load(kind: type[S]) -> S:
     except ValidationError as error:
         sentences = (_sentence(wrong["loc"], wrong["msg"], wrong["type"]) for wrong in error.errors())
         raise SettingsError("; ".join(dict.fromkeys(sentences))) from None
+
+
+def environment_for_dagster() -> dict[str, str]:
+    """Return the environment for a process of Dagster, and for those that it starts.
+
+    Each of Dagster's commands puts `.env` of its working folder above the environment. So what the environment says
+    otherwise goes along in a variable, with which `load` puts it right again.
+    """
+    file = env_file()
+    ours = {name: os.environ[name] for name, value in file.items() if os.environ.get(name, value) != value}
+    return {**os.environ, _OVERRIDDEN: json.dumps(ours)}
 
 
 def env_file() -> dict[str, str]:

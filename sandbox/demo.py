@@ -27,14 +27,13 @@ def main() -> int:
     days = [today - timedelta(days=back) for back in DAYS_BACK]
     try:
         with stage() as variables:
-            # Each variable that the demo does not set is emptied: a real account's .env must not leak into it.
+            # Each setting that the demo does not make is emptied: a real account's must not leak into it.
             os.environ.update({name.upper(): "" for name in Settings.model_fields} | variables)
-            DATA.mkdir(parents=True, exist_ok=True)
             _say(f"Sandbox RingCX and local S3 are running. Archiving {days[0]} and {days[1]} through Dagster.\n")
             succeeded, _ = archive(days, Environment())
             _summary(days)
     except (KeyboardInterrupt, Stopped) as stopped:
-        _say(f"{str(stopped) or 'Stopped.'} Continue with: ringcx-archive demo")
+        _say(f"{str(stopped) or 'Stopped.'} Continue with: make demo")
         return 130
     return 0 if succeeded else 1
 
@@ -58,7 +57,7 @@ def _summary(days: list[date]) -> None:
         for (status, reason), number in sorted(explained.items()):
             _say(f"  {number:>4}  {status:<9} {reason}")
     if soonest:
-        who = "by the sensor of `ringcx-archive ui` or by the next run"
+        who = "by the sensor of `make ui` or by the next `make demo`"
         _say(f"Pending recordings are retried from {min(soonest):%H:%M} UTC, {who}.")
     bucket = DATA / "s3" / environment.settings.archive_bucket
     _say(
@@ -66,7 +65,7 @@ def _summary(days: list[date]) -> None:
         f"\nManifests   {_relative(bucket / 'manifests')}/date=…/"
         f"\nCatalog     {_relative(bucket / 'catalog')}/date=…/  (Parquet)"
         f"\nLedger      {_relative(bucket / 'ledger')}/  (Parquet)"
-        "\n\nFind calls and hear them, and see all of it in the Dagster UI:  make ui, or ringcx-archive ui"
+        "\n\nFind calls and hear them, and see all of it in the Dagster UI:  make ui"
     )
 
 

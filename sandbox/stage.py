@@ -2,7 +2,7 @@
 `data/demo/`.
 
 Fixed ports, because links hold the sandbox's address: another port would make every link of the last demo look changed.
-`DEMO_HOME` names another folder than the project's for all of `data/`.
+`DEMO_HOME` names another folder than the project's for `data/`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ S3_PORT = _port("SANDBOX_S3_PORT", "8766")
 
 
 def settle_in() -> None:
-    """Work in `HOME`, with the project's files for Dagster; end on SIGTERM as on Ctrl-C, so that servers end too."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    os.chdir(HOME)
-    if HOME != ROOT:
-        for name in ("dagster.yaml", "workspace.yaml"):
-            shutil.copy(ROOT / name, HOME)
-    os.environ["DAGSTER_HOME"] = str(HOME)
+    """Work in `DATA`, with a history of its own; end on SIGTERM as on Ctrl-C, so that servers end too.
+
+    Never in a folder with an account's `.env`: Dagster's processes put that above all variables that are set here, and
+    would archive that account.
+    """
+    DATA.mkdir(parents=True, exist_ok=True)
+    os.chdir(DATA)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, DATA)
+    os.environ["DAGSTER_HOME"] = str(DATA)
     for number in (signal.SIGTERM, signal.SIGINT):
         # Also where SIGINT is ignored, as in `make ui &`: children inherit that, and Dagster could not be stopped.
         signal.signal(number, _interrupt)

@@ -29,7 +29,15 @@ from pipelines.orchestration.date_run import require_end, stored_by
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
-from pipelines.settings import ENV_FILE, BrowseSettings, DagsterSettings, Settings, env_file, load
+from pipelines.settings import (
+    ENV_FILE,
+    BrowseSettings,
+    DagsterSettings,
+    Settings,
+    env_file,
+    environment_for_dagster,
+    load,
+)
 from pipelines.wording import number
 
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
@@ -180,6 +188,7 @@ def _serve(workspace: Path, port: int) -> None:
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
     child = subprocess.Popen(  # noqa: S603 - a fixed command
         [*command, "--host", "127.0.0.1", "--port", str(port)],
+        env={**environment_for_dagster(), "PYTHONWARNINGS": "ignore::FutureWarning:click.core"},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

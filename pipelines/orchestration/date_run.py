@@ -7,7 +7,6 @@ reports ignore a run without a code location, so it gets one here.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import UNFINISHED
+from pipelines.settings import environment_for_dagster
 
 # As in workspace.yaml.
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
@@ -114,7 +114,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
             # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
             process = subprocess.Popen(
                 [sys.executable, "-m", "dagster", "api", "execute_run"],
-                env={**os.environ, "DAGSTER_EXECUTE_RUN_ARGS": arguments},
+                env={**environment_for_dagster(), "DAGSTER_EXECUTE_RUN_ARGS": arguments},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -55,9 +55,13 @@ def summary(printed: str) -> dict[str, dict[str, int]]:
     return {day: dict(zip(STATES, map(int, numbers.split()), strict=True)) for day, numbers in lines}
 
 
-def test_the_demo_shows_two_dates_and_a_second_demo_fetches_nothing_again(tmp_path: Path) -> None:
+def test_the_demo_shows_two_dates_and_fetches_nothing_again_and_nothing_for_the_account_in_the_same_folder(
+    tmp_path: Path,
+) -> None:
     home = tmp_path / "demo"
     variables = environment(home)
+    home.mkdir()
+    (home / ".env").write_text("ARCHIVE_PREFIX=account/\nARCHIVE_BUCKET=of-the-account\nAWS_SESSION_TOKEN=another\n")
     first = demo(home, variables)
     counts = summary(first)
     bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
@@ -83,9 +87,7 @@ def test_ctrl_c_ends_the_demo_with_what_was_stored_and_how_to_go_on(tmp_path: Pa
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         assert process.wait(60) == 130
         assert processes_of(process.pid) == {}
-    sentence = (
-        r"Stopped after the run of \S+ had stored \d+ recordings?; nothing is lost. Continue with: ringcx-archive demo"
-    )
+    sentence = r"Stopped after the run of \S+ had stored \d+ recordings?; nothing is lost. Continue with: make demo"
     assert re.fullmatch(sentence, log.read_text().splitlines()[-1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from datetime import date
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from dagster import build_resources
+from dagster._cli.utils import _inject_local_env_file
 
 from pipelines import settings
 from pipelines.aws import split_s3_url
 from pipelines.orchestration.resources import all_resources
 from pipelines.ringcx.limits.limiter import Rate
-from pipelines.settings import BrowseSettings, Calendar, Settings, SettingsError, load
+from pipelines.settings import BrowseSettings, Calendar, Settings, SettingsError, environment_for_dagster, load
 
 ROOT = Path(__file__).parents[2]
 GOOD = {
@@ -155,6 +157,22 @@ def test_the_env_file_fills_what_the_environment_leaves_open(monkeypatch: pytest
     monkeypatch.delenv("ARCHIVE_PREFIX")
     assert (known.archive_prefix, known.archive_bucket) == ("calls/", "archive")
     assert known.ledger == "s3://archive/calls/ledger"
+
+
+def test_the_environment_wins_in_a_process_of_dagster_too_which_puts_the_env_file_above_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given(monkeypatch, ARCHIVE_PREFIX="environment/")
+    monkeypatch.delenv("ARCHIVE_BUCKET")
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("ARCHIVE_PREFIX=file/\nARCHIVE_BUCKET=of-the-file\nRINGCX_API_TOKEN=\n")
+    for name, value in environment_for_dagster().items():
+        monkeypatch.setenv(name, value)
+    with _inject_local_env_file(logging.getLogger()):
+        assert os.environ["ARCHIVE_PREFIX"] == "file/"
+        known = load(Settings)
+    assert (known.archive_prefix, known.archive_bucket) == ("environment/", "of-the-file")
+    assert known.ringcx_api_token
 
 
 @pytest.mark.parametrize(("outside", "prefix"), [("b", "b/y"), (None, "a/y")])
