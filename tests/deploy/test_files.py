@@ -34,9 +34,8 @@ def load(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def database() -> Any:
-    with LocalPostgres() as server:
-        yield server.make_database("dagster")
+def database(postgres_server: LocalPostgres) -> str:
+    return postgres_server.make_database("dagster")
 
 
 @pytest.fixture

@@ -82,7 +82,16 @@ def reason_not_to_run(command: str) -> str:
     return max((name for name in NOT_RUN if command.startswith(name)), key=len, default="")
 
 
-RUN = [command for command in COMMANDS if not reason_not_to_run(command)]
+def words_of(command: str) -> tuple[str, ...]:
+    """What is executed for it."""
+    words = [word for word in shlex.split(moved(command)) if word != "2>/dev/null"]
+    if words[:2] == ["ringcx-archive", "run"] and "--from" in words:
+        words = ["ringcx-archive", "run", words[words.index("--to") + 1]]
+    return tuple(words)
+
+
+# Two commands that come to the same one are run once.
+RUN = list({words_of(command): command for command in COMMANDS if not reason_not_to_run(command)}.values())
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +132,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def executed(command: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Run it; return its exit code and what it printed."""
-    words = [word for word in shlex.split(moved(command)) if word != "2>/dev/null"]
-    if words[:2] == ["ringcx-archive", "run"] and "--from" in words:
-        words = ["ringcx-archive", "run", words[words.index("--to") + 1]]
+    words = words_of(command)
     capfd.readouterr()
     if words[0] == "ringcx-archive":
         code = main(words[1:])

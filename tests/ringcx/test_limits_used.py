@@ -186,8 +186,10 @@ REAL = """
 import sys, threading, time
 from pipelines.ringcx.limits.limiter import RateLimiter, parse_rates
 where, account, rates = sys.argv[1], sys.argv[2], parse_rates(sys.argv[3])
-seconds, start = float(sys.argv[4]), float(sys.argv[5])
+seconds = float(sys.argv[4])
 limiter = RateLimiter(where, margin_s=0.3)
+print("ready", flush=True)
+start = float(sys.stdin.readline())
 stop = threading.Event()
 def work():
     time.sleep(max(0, start - time.time()))
@@ -202,12 +204,12 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 
 @pytest.mark.slow
 def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_processes(where: Path | str) -> None:
-    # A tenth of 120/60, so that it is short. The three minutes at full length are benchmarks/limits.py's.
-    start = time.time() + 5
+    # A tenth of 120/60 and less time, so that it is short. The three minutes at full length are benchmarks/limits.py's.
     running = {
         account: [
             subprocess.Popen(
-                [sys.executable, "-c", REAL, str(where), account, "12/6", "20", repr(start)],
+                [sys.executable, "-c", REAL, str(where), account, "12/4", "14"],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -215,11 +217,19 @@ def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_pro
         ]
         for account, processes in (("of-one", 1), ("of-four", 4))
     }
+    for one in (started := [one for processes in running.values() for one in processes]):
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    start = time.time() + 0.5
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write(f"{start!r}\n")
+        one.stdin.flush()
     for processes in running.values():
         sent: list[float] = []
         for one in processes:
             out, _ = one.communicate(timeout=120)
             assert one.returncode == 0
             sent += [float(line) for line in out.split()]
-        assert min(spans(sent, 12)) >= 6
-        assert sum(at < min(sent) + 20 for at in sent) >= 0.98 * 40
+        assert min(spans(sent, 12)) >= 4
+        assert sum(at < min(sent) + 14 for at in sent) >= 0.98 * 42
