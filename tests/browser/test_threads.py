@@ -133,6 +133,7 @@ def test_a_person_hears_few_recordings_at_once_and_others_are_not_kept_waiting(s
     asyncio.run(visit())
 
 
+@pytest.mark.slow
 def test_everything_else_is_served_while_passwords_are_hashed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     row = site.add(tone(1, 300))
     site.seal()

@@ -262,6 +262,7 @@ class HostileSource:
             self.answers.get(file, lambda _: None)(connection)
 
 
+@pytest.mark.slow
 def test_every_hostile_recording_ends_in_a_state_and_takes_nothing_with_it(  # noqa: PLR0917 - fixtures
     archiver: Callable[..., Archiver],
     serve: Callable[[Answer], Any],
@@ -336,6 +337,7 @@ def metadata_of(result: ExecuteInProcessResult) -> str:
     )
 
 
+@pytest.mark.slow
 def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
     archiver: Callable[..., Archiver], serve: Callable[[Answer], Any], speak: Speak, wav: Callable[..., bytes]
 ) -> None:

@@ -49,6 +49,7 @@ def test_bytes_come_back_as_they_were(place: Any, size: int) -> None:
     assert hashlib.sha256(place.files.read("a/x")).digest() == hashlib.sha256(data).digest()
 
 
+@pytest.mark.slow
 def test_more_than_a_page_of_names_is_listed_whole(moto: Any, tmp_path: Path) -> None:
     prefix = f"pages-{tmp_path.name}"
     client = moto.client(max_pool_connections=4)

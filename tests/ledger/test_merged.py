@@ -89,6 +89,7 @@ def old(tmp_path: Path, a_state: Build, a_pull: Any) -> tuple[LocalFiles, Ledger
     return files, ledger, lines
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_line_is_lost_whatever_was_merged_twice_merged_again_and_removed(

@@ -528,6 +528,7 @@ def test_other_readers_see_the_whole_ledger_with_its_dates(
 # Speed
 
 
+@pytest.mark.slow
 def test_the_states_of_a_hundred_thousand_recordings_take_seconds_and_not_minutes(
     ledger: Ledger, a_state: Build
 ) -> None:

@@ -474,6 +474,7 @@ def test_the_products_own_failures_and_checks_reach_people_without_personal_data
     tick()
     it.sandbox.set_faults(Faults(not_found=Where(share=0.5)))
     it.run_until_final(recent[0])
+    it.run(recent[0], checks=True)
     tick()
     titles = " ".join(post["title"] for post in hook.posts)
     assert "check " in titles

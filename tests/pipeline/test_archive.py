@@ -42,7 +42,7 @@ def test_a_date_is_archived_byte_for_byte_under_its_documented_keys(
     it = world()
     day = recent[0]
     for when in (day - timedelta(days=1), day):
-        assert it.run(when).success
+        assert it.run(when, checks=True).success
     truth = it.truth(day)
     assert truth
     objects = it.objects(f"recordings/date={day}/")
@@ -92,6 +92,7 @@ def test_recordings_are_the_wavs_of_the_layout_they_are_filed_under(
     assert seen.total() == len(it.objects())
 
 
+@pytest.mark.slow
 def test_every_fault_at_once_converges_to_the_right_states_and_bytes(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
@@ -479,7 +480,7 @@ def test_more_denied_recordings_than_the_run_bears_failures_in_a_row_still_end_d
     assert not {state.status for state in it.states(day).values()} & FINAL
     for _ in range(8):
         it.passed += timedelta(days=3)
-        it.run(day)
+        it.run(day, select=["recordings"])
     states = it.states(day)
     assert {key: str(state.status) for key, state in states.items() if key in expected} == expected
 

@@ -116,6 +116,7 @@ UIIS = st.sampled_from(["u1", "U1", "20261116235900", "20261117235900", "2026111
 ROW = st.tuples(st.sampled_from([AGENT, GLOBAL, EVENTS]), STARTS, UIIS)
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=20, deadline=None)
 @given(
     st.lists(ROW, min_size=1, max_size=6),

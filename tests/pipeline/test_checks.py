@@ -125,7 +125,7 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
 ) -> None:
     it = world(sandbox=FEW)
     monkeypatch.setenv("BROWSE_URL", "https://calls.example.com")
-    result = it.run(recent[0])
+    result = it.run(recent[0], checks=True)
     assert result.success
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert [one.check_name for one in result.get_asset_check_evaluations()].count("report_is_plausible") == 2
@@ -193,7 +193,7 @@ def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), ARCHIVE_RETRY_MINUTES="30", sandbox=FEW)
-    ran = {one.check_name: one for one in it.run(recent[-1]).get_asset_check_evaluations()}
+    ran = {one.check_name: one for one in it.run(recent[-1], checks=True).get_asset_check_evaluations()}
     found = ran["every_recording_is_accounted_for"]
     assert (found.passed, found.severity, figures(found)["verdict"]) == (False, WARN, "waiting")
     assert len(rows(found, "waiting_recordings")) == figures(found)["waiting"]
@@ -208,10 +208,9 @@ def test_young_pending_recordings_are_a_warning_and_counted_until_nobody_comes(
 def test_lost_recordings_fail_the_check_and_not_the_run_with_reasons_and_their_ids(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox={"calls_per_day": (30, 30)})
     it.run_until_final(OLD)
-    assert it.runs[-1].success
-    found = {one.check_name: one for one in it.runs[-1].get_asset_check_evaluations()}[
-        "every_recording_is_accounted_for"
-    ]
+    ran = it.run(OLD, checks=True)
+    assert ran.success
+    found = {one.check_name: one for one in ran.get_asset_check_evaluations()}["every_recording_is_accounted_for"]
     lost = {one.recording_id for one in states_of(it, OLD, Status.missing)}
     assert (found.passed, found.severity) == (False, ERROR)
     count = figures(found)
@@ -354,7 +353,7 @@ def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
     marks = {"stereo": "*-session-*", "mono": "-[0-9].WAV"}
     hidden = tuple(f"*{uii}{marks[layout]}" for uii in uiis[::2])
     it.sandbox.set_faults(Faults(late_rows=Where(paths=hidden)))
-    ran = it.run(OLD)
+    ran = it.run(OLD, checks=True)
     by_asset = {
         one.asset_key.to_user_string(): one
         for one in ran.get_asset_check_evaluations()

@@ -152,6 +152,7 @@ def held_once(it: Any, day: date) -> None:
         assert objects[states[one["recording_id"]].key] == one["sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "instant",
     [
@@ -209,6 +210,7 @@ def test_states_are_written_though_one_recording_keeps_the_run_waiting(
     assert run.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "moto"])
 def test_runs_of_one_date_side_by_side_end_as_one_would(
     world: Callable[..., Any], nursery: Any, recent: list[date], request: pytest.FixtureRequest, kind: str

@@ -240,10 +240,10 @@ def test_no_date_is_complete_by_its_events_nor_incomplete_without_them(
 ) -> None:
     it, day = world(EVENTS_URL=str(place)), recent[0]
     store(place, day, told(it, calls(it, day)), at=datetime.now(UTC) - timedelta(minutes=5))
-    by_events = it.run(day, select=EVENTS)
+    by_events = it.run(day, select=EVENTS, checks=True)
     assert not check_of(by_events, "every_recording_is_accounted_for").passed
     assert counts_of(by_events, "every_recording_is_accounted_for")["reports_not_pulled"] == 2
-    other = it.run(recent[1])
+    other = it.run(recent[1], checks=True)
     assert check_of(other, "every_recording_is_accounted_for").passed
     assert it.metadata(other, "end_call_events")["events_read"] == 0
 
@@ -256,7 +256,7 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
     events = told(it, recorded[30:])
     invented = events[0] | {"call_id": f"{day:%Y%m%d}120000" + "0" * 14}
     store(place, day, [*events, invented])
-    result = it.run(day)
+    result = it.run(day, checks=True)
     found = counts_of(result, "every_event_arrived")
     assert (found["calls_without_event"], found["events_without_call"]) == (30, 1)
     assert (found["calls_with_recording"], found["events_with_recording"]) == (len(recorded), len(events) + 1)
@@ -266,7 +266,7 @@ def test_the_check_says_both_ways_what_the_other_does_not_know(
     assert [row["matter"] for row in sample] == ["without_call"] + ["without_event"] * 30
     percent = {one.data["matter"]: one.data["percent"] for one in finding.metadata["shares"].records}
     assert percent["calls_without_event"] == round(100 * 30 / len(recorded), 2)
-    before = it.run(recent[0])  # the first event is of a later date
+    before = it.run(recent[0], checks=True)  # the first event is of a later date
     assert check_of(before, "every_event_arrived").passed
 
 

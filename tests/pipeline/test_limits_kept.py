@@ -30,6 +30,7 @@ def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
     return partial(world, store=rclone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_several_processes_with_different_dates_keep_every_limit_and_log_in_once_each(
     world: Callable[..., Any], nursery: Any, recent: list[date], store: str, request: pytest.FixtureRequest
@@ -74,6 +75,7 @@ def test_a_step_that_waits_long_for_a_permit_says_so_in_the_log_of_its_run(
     assert {step for step, _ in waits} <= set(reports)
 
 
+@pytest.mark.slow
 def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
     world: Callable[..., Any], nursery: Any, recent: list[date]
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_429_with_retry_after_silences_every_process_for_as_long_as_it_says(
     assert set(it.objects().values()) >= {one["sha256"] for one in it.truth(*days)}
 
 
+@pytest.mark.slow
 def test_the_requests_of_a_run_wait_with_the_priority_of_its_date(
     world: Callable[..., Any], nursery: Any, recent: list[date]
 ) -> None:

@@ -65,6 +65,7 @@ def catalog(it: Any, day: date) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(body)).to_pylist()
 
 
+@pytest.mark.slow
 def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twice_and_loses_none(
     account: Callable[..., Any], recent: list[date], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +132,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
     assert it.metadata(again, "daily_manifest")["manifest_is_new"] is False
 
 
+@pytest.mark.slow
 def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_lost_no_more(
     account: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

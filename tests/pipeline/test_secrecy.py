@@ -221,11 +221,11 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
     it.services().ledger.append_rows(
         "global_call_type_detail", day, hostile_rows(it), account_id="15300002", pulled_at=datetime.now(UTC), run_id="x"
     )
-    it.run(day)
+    it.run(day, checks=True)
     it.sandbox.set_faults(
         {"report_forbidden": ["agent_segment_metadata*"], "report_json_error_200": ["global*", "inter*"]}
     )
-    it.run(other)
+    it.run(other, checks=True)
     it.sandbox.set_faults(Faults())
     for wrong in (
         {"RINGCENTRAL_JWT": WRONG["RINGCENTRAL_JWT"]},
@@ -239,7 +239,7 @@ def test_no_secret_and_no_personal_data_stands_in_anything_that_a_run_leaves_beh
         with monkeypatch.context() as patch:
             for name, value in wrong.items():
                 patch.setenv(name, value)
-            assert not it.run(other).success, wrong.keys()
+            assert not it.run(other, checks=True).success, wrong.keys()
 
     out, err = capfd.readouterr()
     places = [

@@ -238,7 +238,7 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)))
-    assert it.run(recent[0]).success
+    assert it.run(recent[0], checks=True).success
     found = evaluate(it.instance)
     # Of the calls over midnight, too: the dates that these belong to were never pulled.
     assert [one.partition_key for one in found.run_requests] == [recent[0].isoformat()]
@@ -249,7 +249,9 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
     }
     it.sandbox.set_faults(Faults())
     for one in found.run_requests:
-        assert it.run(date.fromisoformat(one.partition_key), select=["recordings", "daily_manifest"]).success
+        assert it.run(
+            date.fromisoformat(one.partition_key), select=["recordings", "daily_manifest"], checks=True
+        ).success
     later = evaluate(it.instance, found.cursor)
     assert not later.run_requests
     assert isinstance(later.skip_message, str)
@@ -257,7 +259,7 @@ def test_the_sensor_asks_for_dates_with_due_recordings_and_for_no_others(
 
 def test_the_sensor_waits_for_the_time_of_the_next_attempt(world: Callable[..., Any], recent: list[date]) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)), ARCHIVE_RETRY_MINUTES="30")
-    assert it.run(recent[0]).success
+    assert it.run(recent[0], checks=True).success
     assert not evaluate(it.instance).run_requests
 
 
@@ -265,7 +267,7 @@ def test_the_sensor_starts_nothing_beside_an_unfinished_run_of_the_date(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(faults=Faults(not_found=Where(share=1.0)))
-    assert it.run(recent[0]).success
+    assert it.run(recent[0], checks=True).success
     job = build_defs().resolve_job_def("archive_day")
     run = it.instance.create_run_for_job(
         job, tags={"dagster/partition": recent[0].isoformat()}, status=DagsterRunStatus.STARTED
@@ -316,7 +318,7 @@ def test_dates_that_fail_for_ever_do_not_take_every_place_from_the_older_ones(
 
 def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent: list[date]) -> None:
     it = world(faults=Faults(report_html_200=Where(paths=("global_call_type_detail",))))
-    result = it.run(recent[0])
+    result = it.run(recent[0], checks=True)
     assert not result.success
     defs = build_defs()
     event = next(one for one in result.all_events if one.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"))
@@ -329,7 +331,7 @@ def test_a_failed_report_takes_nothing_with_it(world: Callable[..., Any], recent
     (request,) = defs.resolve_sensor_def("archive_despite_failed_report")(context)
     assert not isinstance(request, SkipReason)
     assert request.partition_key == recent[0].isoformat()
-    assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection]).success
+    assert it.run(recent[0], select=[key.to_user_string() for key in request.asset_selection], checks=True).success
     states = it.states(recent[0])
     assert {one.source for one in states.values()} == {"agent_segment_metadata"}
     assert {str(one.status) for one in states.values()} == {"archived"}
