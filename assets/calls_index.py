@@ -11,8 +11,9 @@ from pipelines.steps.calls.month_index import index_months
 from pipelines.wording import number
 
 _DESCRIPTION = (
-    "Writes for each month on which dates a number, an agent or a UII occurs, where dates changed since. A search over "
-    "years then reads few dates; without it, it reads them all, and finds the same. Writes under `calls/` only."
+    "Writes for each month on which dates a number, an agent, a UII or a recording occurs, where dates changed since. "
+    "A search over years then reads few dates; without it, it reads them all, and finds the same. Writes under "
+    "`calls/` only."
 )
 
 

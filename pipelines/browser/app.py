@@ -233,7 +233,7 @@ class Browser:
             return None, str(error), 400
         looked_for = {name: value for name, value in fields.items() if value} | ({"page": str(page)} if page else {})
         self._record(request, person.name, "search", details=looked_for)
-        return find(self._search, query, person, page), "", 200
+        return find(self._search, query, page), "", 200
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
         fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
@@ -255,6 +255,7 @@ class Browser:
         return self._render(
             request, "call.html", person,
             call=call, links=links, checked=checked, history=self._history(request, person, call),
+            problems=dict.fromkeys(filter(None, map(self._sealed.problem, rows))),
             may_see_history=person.has(Role.compliance),
             may_download=person.has(Role.export), days={row["recording_id"]: str(row["date"]) for row in rows},
         )  # fmt: skip
@@ -343,12 +344,9 @@ class Browser:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongField as error:
             refuse(400, str(error), details=asked_for)
-        found = find(self._search, query, person, 0, _MOST_EXPORTED)
+        found = find(self._search, query, 0, _MOST_EXPORTED)
         if found.more:
             said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
-            refuse(400, said, details=asked_for)
-        if found.stopped:
-            said = "There are too many calls to look through: choose fewer dates, and export again."
             refuse(400, said, details=asked_for)
         return found, asked_for
 

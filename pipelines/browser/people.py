@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipelines.settings import SettingsError
+from pipelines.steps.calls.search import Parties
 from pipelines.steps.calls.table import SEPARATOR
 
 Row = Mapping[str, Any]
@@ -107,6 +108,15 @@ class Person:
     def sees_all(self) -> bool:
         """Whether they may find every call."""
         return self.has(Role.metadata) or self.has(Role.listen_all)
+
+    @property
+    def within(self) -> Parties | None:
+        """Of whose calls they may find those in which one of them takes part; None for everybody's."""
+        if self.sees_all:
+            return None
+        own = self.teams if self.has(Role.listen_own_team) else ()
+        agents, queues, accounts = ({one for team in own for one in getattr(team, kind)} for kind in Team.model_fields)
+        return Parties(tuple(agents), tuple(queues), tuple(accounts))
 
     def may_see(self, row: Row) -> bool:
         """Whether they may know of a row of the table `calls`."""

@@ -20,7 +20,6 @@ FIELDS: Final = (
 )  # fmt: skip
 PAGE: Final = 100
 _LONGEST_FIELD: Final = 200
-_SCANNED: Final = 20_000  # rows that are looked through for those of a person's own teams
 _DAYS: Final = 6
 _LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.ASCII)
 
@@ -31,11 +30,10 @@ class WrongField(Exception):  # noqa: N818 - its name says what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of rows. `more`: there are others. `stopped`: only so many rows were looked through."""
+    """A page of rows. `more`: there are others."""
 
     rows: tuple[Row, ...]
     more: bool
-    stopped: bool
     not_indexed: tuple[date, ...]
 
 
@@ -51,7 +49,7 @@ def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
-    """Read the fields of the form.
+    """Read the fields of the form, as a query for what the person may see.
 
     Raises:
         WrongField: one cannot be read, or the person may not look for that.
@@ -80,23 +78,17 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
         **dict[str, Any]((name, text[name]) for name in _TEXTS),
         shortest_s=_length(text["shortest"]),
         longest_s=_length(text["longest"]),
+        within=person.within,
+        digits_in_names=person.has(Role.numbers),
     )
 
 
-def find(search: CallSearch, query: Query, person: Person, page: int, size: int = PAGE) -> Found:
-    """Return a page of what a person may see, of `size` rows; raises as `CallSearch.find`."""
-    start = page * size
-    if person.sees_all:
-        table = search.find(query, limit=size + 1, offset=start)
-        rows, stopped, more = table.to_pylist(), False, table.num_rows > size
-    else:
-        table = search.find(query, limit=_SCANNED)
-        own = [row for row in table.to_pylist() if person.may_see(row)]
-        rows, stopped, more = own[start : start + size], table.num_rows == _SCANNED, len(own) > start + size
+def find(search: CallSearch, query: Query, page: int, size: int = PAGE) -> Found:
+    """Return a page of what is looked for, of `size` rows; raises as `CallSearch.find`."""
+    table = search.find(query, limit=size + 1, offset=page * size)
     return Found(
-        rows=tuple(rows[:size]),
-        more=more,
-        stopped=stopped,
+        rows=tuple(table.slice(0, size).to_pylist()),
+        more=table.num_rows > size,
         not_indexed=tuple(search.not_indexed(query.first, query.last)),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pipelines import storage
-from pipelines.cli.find import filters, query_of, sentence_of_lacking
+from pipelines.cli.find import filters, looked_for, query_of, sentence_of_lacking
 from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
@@ -32,9 +32,6 @@ _SHOWN = 50
     "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
 )
 @filters
-@click.option(
-    "--recording", "recordings", metavar="ID", multiple=True, help="A recording's id; may be given several times."
-)
 @click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
 @click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
 @file_option("the package, a new ZIP,", "--output", "output")
@@ -43,7 +40,6 @@ def command(
     outside: Outside,
     /,
     *,
-    recordings: tuple[str, ...],
     why: str,
     by: str,
     output: Path | None,
@@ -52,7 +48,7 @@ def command(
 ) -> int:
     """Export recordings of calls with a proof of each, as a ZIP that anybody can verify.
 
-    Choose the calls as with `find`, or give recording ids. The export is written to the access log first. Exit code 0:
+    Choose the calls as with `find`. The export is written to the access log first. Exit code 0:
     everything that was asked for is in the package; 1: a recording is not in it, and the package says why, or nothing
     was found; 3: some of the dates have no table of calls, so calls may be missing from the package.
     """
@@ -61,16 +57,14 @@ def command(
         raise click.UsageError("Give --output FILE.zip and --why, neither of them empty")
     if output.exists():
         raise click.UsageError(f"The file {output} exists: name another one for --output, or remove it")
-    wanted = {name: str(value) for name, value in asked.items() if value}
-    if not wanted and not recordings:
+    wanted = looked_for(asked)
+    if not wanted:
         raise click.UsageError("Say what to export: --uii, --recording, --from and --to, or another filter of `find`")
     stop_like_ctrl_c()
     settings, now = load(StorageSettings), outside.clock()
-    query = query_of(settings, now, recordings=recordings, **asked)
+    query = query_of(settings, now, **asked)
     bucket, _, _ = open_stores(settings, outside)
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
-    if recordings:
-        wanted["recordings"] = ", ".join(recordings)
     log = AccessLog(bucket)
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing
     rows = search.find(query, limit=_ALL).to_pylist()
@@ -86,7 +80,7 @@ def command(
         for row in rows
     )
     order = Order(by=by or access.user, at=now, why=why, asked_for=wanted, not_searched=lacking)
-    package = EvidencePackage(bucket, verifier, rows, order, ids=recordings)
+    package = EvidencePackage(bucket, verifier, rows, order, ids=query.recordings)
     with whole_file(output) as into:
         for block in package.blocks():
             into.buffer.write(block)

@@ -7,8 +7,7 @@ nowhere else. The search is written to the access log first. Needs no log-in to 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,8 +48,8 @@ def filters(command: _F) -> _F:
     options = (
         date_range(required=False),
         click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
-        click.option("--agent", default="", help="An agent's id or login, or a part of the name."),
-        click.option("--queue", default="", help="The id of a queue or campaign, or a part of its name."),
+        click.option("--agent", default="", help="An agent's whole id or login, or a part of the name."),
+        click.option("--queue", default="", help="The whole id of a queue or campaign, or a part of its name."),
         click.option("--account", default="", help="A sub-account's id."),
         click.option(
             "--direction", default="", type=click.Choice(["", "inbound", "outbound"]), help="The call's direction."
@@ -60,6 +59,13 @@ def filters(command: _F) -> _F:
         click.option("--disposition", default="", help="A part of the disposition."),
         click.option("--notes", default="", help="A part of the notes."),
         click.option("--uii", default="", help="The call's UII."),
+        click.option(
+            "--recording",
+            "recordings",
+            metavar="ID",
+            multiple=True,
+            help="A recording's id; may be given several times.",
+        ),
         click.option(
             "--state",
             default="",
@@ -86,6 +92,12 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
     return Query(first=first, last=last, **asked)
 
 
+def looked_for(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the options of `filters` ask for, as it is written to the access log."""
+    given = {name: value for name, value in asked.items() if value not in {"", None, ()}}
+    return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
+
+
 @subcommand(
     "find --number '(602) 555-0142'",
     "find --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --longest 60",
@@ -98,7 +110,7 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
 @file_option("what was found")
 @file_option("what was found, as a table for a spreadsheet,", "--csv", "csv_file")
 def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Path | None, **asked: Any) -> int:  # noqa: ANN401
-    """Find calls by number, agent, queue, text or UII: the newest first, a row for each recording.
+    """Find calls by number, agent, queue, text, UII or recording: the newest first, a row for each recording.
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
     something was found; 1: nothing was; 3: some of the dates have no table of calls, so calls may be missing from the
@@ -108,8 +120,8 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     query = query_of(settings, now, **asked)
     client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
     bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
-    looked_for = {name: str(value) for name, value in asdict(query).items() if value not in {"", None, ()}}
-    AccessLog(bucket).record(Access.of_command(now, "search", looked_for))
+    details = looked_for({**asked, "first": query.first, "last": query.last})
+    AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)
     found = search.find(query, limit=limit + 1)
     more, found = found.num_rows > limit, found.slice(0, limit)

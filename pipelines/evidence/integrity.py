@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
@@ -41,6 +41,12 @@ class Checked:
     sha256: str = ""
 
 
+class _Latest(NamedTuple):
+    number: int
+    sha256: str
+    held: frozenset[bytes]
+
+
 class SealedRecordings:
     """Knows which recordings the latest manifests hold, of the dates that were asked for last: 100 bytes for each.
     Safe to share between threads.
@@ -49,7 +55,7 @@ class SealedRecordings:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._lock = threading.Lock()
-        self._dates: OrderedDict[tuple[str, str], frozenset[bytes]] = OrderedDict()
+        self._dates: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
 
     def has(self, day: date, recording: Mapping[str, Any]) -> bool:
         """Whether the latest manifest of a date holds a recording of this id, call, key, size and SHA-256.
@@ -57,31 +63,50 @@ class SealedRecordings:
         Raises:
             StoreDamaged: the manifest is not what was sealed.
         """
+        latest = self._latest(day)
+        return latest is not None and _fingerprint(recording) in latest.held
+
+    def problem(self, row: Row) -> str:
+        """Return in a sentence why a row may not say what is sealed of its date; empty if it was made of that."""
+        day, number = row["date"], row["manifest_number"]
+        try:
+            latest = self._latest(day)
+        except StoreDamaged:
+            return f"The latest manifest of {day} is not what was sealed: verify this date."
+        if (number, row["manifest_sha256"]) == (latest and latest.number, latest and latest.sha256):
+            return ""
+        if latest is not None and (number or 0) < latest.number:
+            return (
+                f"This page is from before manifest {latest.number} of {day} was sealed; materialize calls for {day} "
+                "to bring it up to date."
+            )
+        return f"This page is from a manifest of {day} that is not the latest one stored: verify this date."
+
+    def _latest(self, day: date) -> _Latest | None:
         listed = self._bucket.list_keys(manifest_prefix(self._bucket.prefix, day))
         found = [(number, key, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
         if not found:
-            return False
+            return None
         number, key, etag = max(found)
         with self._lock:
-            held = self._dates.get((key, etag))
-        if held is None:
-            held = self._read(day, number)
+            latest = self._dates.get((key, etag))
+        if latest is None:
+            latest = self._read(day, number)
         with self._lock:
-            self._dates[key, etag] = held
+            self._dates[key, etag] = latest
             self._dates.move_to_end((key, etag))
             if len(self._dates) > _DATES:
                 self._dates.popitem(last=False)
-        return _fingerprint(recording) in held
+        return latest
 
-    def _read(self, day: date, number: int) -> frozenset[bytes]:
+    def _read(self, day: date, number: int) -> _Latest:
         held: set[bytes] = set()
 
         def keep(entry: Entry) -> None:
             if entry["status"] == Status.archived:
                 held.add(_fingerprint(entry))
 
-        read_manifest(self._bucket, day, number, keep)
-        return frozenset(held)
+        return _Latest(number, read_manifest(self._bucket, day, number, keep).sha256, frozenset(held))
 
 
 class SealedDate:

@@ -275,6 +275,28 @@ def test_a_check_is_not_good_when_no_attestation_names_the_manifest(site: Site) 
     assert "No attestation names manifest 1" in site.client("officer").post("/check", data=fields_of(row)).text
 
 
+@pytest.mark.parametrize("person", ["auditor", "officer"])
+def test_a_calls_page_says_when_its_table_is_older_than_the_sealed_manifest(site: Site, person: str) -> None:
+    row = site.add(tone(1, 300))
+    site.seal()
+    client = site.client(person)
+    assert "This page is from" not in client.get(path_of(row)).text
+    older = [dict(one) for one in site.rows]
+    site.add(tone(1, 400), uii="2026112219154001516000000002")
+    site.seal()
+    site.rows[:] = older
+    site.store_calls()
+    said = (
+        f"This page is from before manifest 2 of {DAY} was sealed; materialize calls for {DAY} to bring it up to date."
+    )
+    assert client.get(path_of(row)).text.count(said) == 1
+    site.rows[0] |= {"manifest_number": 2}
+    site.store_calls()
+    assert f"This page is from a manifest of {DAY} that is not the latest one stored" in client.get(path_of(row)).text
+    site.overwrite(manifest_key(site.bucket.prefix, DAY, 2), b"{}")
+    assert f"The latest manifest of {DAY} is not what was sealed: verify this date." in client.get(path_of(row)).text
+
+
 def test_a_check_says_that_no_signature_was_checked(site: Site) -> None:
     row = site.add(tone(1, 300))
     site.seal()

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import html
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipelines.archive.keys import access_prefix
+from pipelines.browser.searching import PAGE
 from pipelines.settings import BrowseSettings, SettingsError, load
-from tests.browser.site import HASHER, ORIGIN, PASSWORD, SALES, SUPPORT, Site, TestClient, fields_of, path_of, tone
+from tests.browser.site import (
+    ACCOUNT,
+    DAY,
+    HASHER,
+    ORIGIN,
+    PASSWORD,
+    SALES,
+    SUPPORT,
+    Site,
+    TestClient,
+    fields_of,
+    path_of,
+    tone,
+)
 from tests.browser.test_page import SEARCH, audio_of
 
 FOREIGN = "2026112219154001516000000099"
@@ -38,6 +54,33 @@ def test_a_supervisor_finds_and_hears_the_own_team_alone(full: Site) -> None:
     assert client.post("/check", data=fields_of(foreign)).status_code == 404
     assert {entry["uii"] for entry in full.log("refused")} == {FOREIGN}
     assert {entry["user"] for entry in full.log("refused")} == {"seller"}
+
+
+def test_a_supervisor_reads_all_pages_of_the_own_teams_calls_between_many_of_others(site: Site) -> None:
+    for place in range(3 * PAGE + 12):
+        mine = place % 3 == 0
+        site.add(None, uii=f"20261122191540015160000{place:05}", agent_id=SALES if mine else SUPPORT)
+    site.seal()
+    client, pages = site.client("seller"), []
+    token = httpx.URL(client.post("/search", data=SEARCH, follow_redirects=False).headers["location"]).params["q"]
+    for page in (0, 1):
+        text = client.get(f"/?q={token}&page={page}").text
+        pages.append(re.findall(rf"/calls/{DAY}/{ACCOUNT}/([0-9]+)", text))
+        assert ("Older calls" in text) == (page == 0)
+    own = [row["uii"] for row in reversed(site.rows) if row["agent_id"] == SALES]
+    assert pages == [own[:PAGE], own[PAGE:]]
+
+
+@pytest.mark.parametrize(("field", "name"), [("agent", "agent_name"), ("queue", "queue_name")])
+def test_no_part_of_a_number_in_a_name_is_looked_for_by_who_may_not_see_numbers(
+    site: Site, field: str, name: str
+) -> None:
+    row = site.add(None, **{name: "Grace 602 555 0142"})
+    site.seal()
+    for person, finds in (("auditor", False), ("quality", True)):
+        client = site.client(person)
+        for part, found in (("602", finds), ("2", finds), ("grace", True), (row[f"{field}_id"], True)):
+            assert ("1 call" in client.post("/search", data=SEARCH | {field: part}).text) == found
 
 
 def test_a_recording_of_a_whole_call_is_heard_when_all_who_spoke_are_the_teams(site: Site) -> None:

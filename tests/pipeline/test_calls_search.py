@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Sequence
 from datetime import date
@@ -10,10 +12,14 @@ from unittest.mock import Mock
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from pipelines.archive.errors import StorageUnavailable
-from pipelines.archive.keys import calls_key
+from pipelines.archive.keys import calls_index_key, calls_key
+from pipelines.browser.people import Person, Role, Team
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls import search as search_module
 from pipelines.steps.calls.month_index import index_months
@@ -35,6 +41,17 @@ def store(bucket: Any, day: date, numbers: Sequence[str], region: str) -> None:
 
 def search_of(bucket: Any, region: str = "US") -> CallSearch:
     return CallSearch(bucket, StorageSettings(archive_bucket="archive", archive_phone_region=region))
+
+
+@pytest.fixture
+def bucket() -> Any:
+    return a_bucket()
+
+
+@pytest.fixture
+def found_in(bucket: Any) -> CallSearch:
+    """A search in the bucket."""
+    return search_of(bucket)
 
 
 @pytest.mark.parametrize("with_index", [False, True])
@@ -68,6 +85,120 @@ def test_a_number_is_found_as_it_may_be_written_and_by_each_part_of_it(
         assert list(index_months(bucket, FIRST, LAST)) == [("2026-11", 2)]
     found = search_of(bucket, region).find(Query(first=FIRST, last=LAST, number=written))
     assert found["ani"].to_pylist() == [number]
+
+
+_DIGITS = st.text("0123456789", min_size=1, max_size=15)
+_AS_SENT = _DIGITS | st.from_regex(r"\+?1?602555[0-9]{4}", fullmatch=True) | st.text("05()+ -x", max_size=12)
+
+
+@given(numbers=st.lists(_AS_SENT, min_size=1, max_size=6), data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_index_hides_no_number_whatever_part_of_it_is_looked_for(
+    found_in: CallSearch, bucket: Any, numbers: list[str], data: st.DataObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
+    last = date(2026, 11, len(numbers))
+    for day, number in enumerate(numbers, start=1):
+        store(bucket, date(2026, 11, day), [number, "anonymous"], "US")
+    chosen = "".join(character for character in data.draw(st.sampled_from(numbers)) if character.isdigit())
+    start = data.draw(st.integers(0, len(chosen)))
+    query = Query(first=FIRST, last=last, number=chosen[start : data.draw(st.integers(start, len(chosen)))])
+    without = found_in.find(query)
+    assert list(index_months(bucket, FIRST, last)) == [("2026-11", len(numbers))]
+    assert found_in.find(query).equals(without)
+    bucket.put(calls_index_key("", "2026-11"), b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"number": "602-555-0117"}, [17]),
+        ({"number": "550117"}, [17]),
+        ({"uii": "2026-11-17-0"}, [17]),
+        ({"recordings": ("1/17.WAV",)}, [17]),
+        ({"recordings": ("1/17.WAV", "1/03.WAV", "1/99.WAV")}, [17, 3]),
+        ({"agent": "1017"}, [17]),
+        ({"agent": "AGENT17@example.com"}, [17]),
+        ({"agent": "Nr. 17"}, [17]),
+        ({"agent": "İbrahim"}, [5]),
+        ({"agent": "ibrahim"}, [5]),
+        ({"agent": "017"}, []),
+    ],
+)
+def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[str, Any], expected: list[int]) -> None:
+    bucket = a_bucket()
+    for day in range(1, 31):
+        name = "İbrahim" if day == 5 else f"Agent Nr. {day}"
+        row = {"account_id": "1", "uii": f"2026-11-{day:02}-0", "ani_e164": f"+160255501{day:02}"}
+        row |= {"agent_id": f"10{day:02}", "agent_login": f"agent{day}@example.com", "agent_name": name}
+        row |= {"recording_id": f"1/{day:02}.WAV"}
+        bucket.put(calls_key("", date(2026, 11, day)), encode(pa.Table.from_pylist([row], CALLS_FILE_SCHEMA)))
+    list(index_months(bucket, FIRST, LAST))
+    bucket.get_bytes.reset_mock()
+    found = search_of(bucket).find(Query(first=FIRST, last=LAST, **asked))
+    assert [day.day for day in found["date"].to_pylist()] == expected
+    read = [call.args[0] for call in bucket.get_bytes.call_args_list if "/_index/" not in call.args[0]]
+    assert read == [calls_key("", date(2026, 11, day)) for day in expected]
+
+
+def test_an_index_of_an_older_version_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
+    bucket = a_bucket()
+    store(bucket, date(2026, 11, 3), ["+16025550142"], "US")
+    key, query = calls_index_key("", "2026-11"), Query(first=FIRST, last=LAST, number="550142")
+    etag = dict(bucket.list_keys(calls_key("", date(2026, 11, 3))))[calls_key("", date(2026, 11, 3))].etag
+    covers = {b"ringcx-archive/covers": json.dumps({"2026-11-03": etag}).encode()}
+    old = pa.table({"key": ["n:+16025550142"], "days": pa.array([1 << 2], pa.uint32())}).replace_schema_metadata(covers)
+    pq.write_table(old, out := io.BytesIO())
+    bucket.put(key, out.getvalue())
+    assert search_of(bucket).find(query).num_rows == 1
+    assert list(index_months(bucket, FIRST, LAST)) == [("2026-11", 1)]
+    assert search_of(bucket).find(query).num_rows == 1
+
+
+_IDS = st.sampled_from([None, "", "7", "70", "07", "7; 8", "8; 7", "8", "7;8", "a; 7", "7 "])
+_TEAM = st.lists(st.sampled_from(["", "7", "8", "a", "7; 8"]), max_size=2).map(tuple)
+
+
+@given(
+    parties=st.lists(st.tuples(_IDS, _IDS, st.sampled_from(["7", "8", "70"])), min_size=1, max_size=12),
+    teams=st.lists(st.builds(Team, agents=_TEAM, queues=_TEAM, accounts=_TEAM), max_size=2).map(tuple),
+    roles=st.sets(st.sampled_from(Role)).map(frozenset),
+)
+@example(parties=[("", None, "7")], teams=(Team(agents=("",)),), roles=frozenset({Role.listen_own_team}))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_search_finds_the_calls_that_a_person_may_see_and_no_others(
+    found_in: CallSearch,
+    bucket: Any,
+    parties: list[tuple[str | None, str | None, str]],
+    teams: tuple[Team, ...],
+    roles: frozenset[Role],
+) -> None:
+    rows = [
+        {"account_id": account, "uii": str(place), "agent_id": agent, "queue_id": queue}
+        for place, (agent, queue, account) in enumerate(parties)
+    ]
+    person = Person("m_weber", roles, teams)
+    bucket.put(calls_key("", FIRST), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
+    found = found_in.find(Query(first=FIRST, last=FIRST, within=person.within))
+    assert found["uii"].to_pylist() == [row["uii"] for row in rows if person.may_see(row)]
+
+
+@pytest.mark.parametrize(("text", "found"), [("grace", 2), ("2001", 1), ("41", 0), ("grace 41", 0), ("٤", 0)])
+def test_digits_are_not_looked_for_in_names_where_the_query_says_so(
+    found_in: CallSearch, bucket: Any, text: str, found: int
+) -> None:
+    names = ["Grace 41", "Grace ٤"]
+    rows = [
+        {"account_id": "1", "uii": name, "agent_id": f"200{place}", "queue_id": f"200{place}"}
+        | {"agent_name": name, "queue_name": name}
+        for place, name in enumerate(names)
+    ]
+    bucket.put(calls_key("", FIRST), encode(pa.Table.from_pylist(rows, CALLS_FILE_SCHEMA)))
+    for asked in ({"agent": text}, {"queue": text}):
+        query = Query(first=FIRST, last=FIRST, digits_in_names=False, **asked)
+        assert found_in.find(query).num_rows == found
+        assert found_in.find(Query(first=FIRST, last=FIRST, **asked)).num_rows > 0
 
 
 def test_pages_of_what_is_found_are_the_whole_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
-"""On which dates of a month a number, an agent or a UII occurs, so that a search over years reads few dates.
+"""On which dates of a month a number, an agent, a UII or a recording occurs: a search over years then reads few dates.
 
 One file a month, `calls/_index/month=YYYY-MM/keys.parquet` (readers of Hive folders leave out names that begin with
-`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups. It names the dates that
-it covers, each with the ETag that its file had: a date whose file is another one now is read itself. So an index may be
-old or missing, and costs time and never a call.
+`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups, each of one kind. It
+names the dates that it covers, each with the ETag that its file had: a date whose file is another one now is read
+itself. So an index may be old or missing, and costs time and never a call.
 
-Keys, in lower case: `n:` and a number (E.164, else as sent), `a:` an agent's id, `l:` a login, `m:` a name, `u:` a UII.
+Keys: `a:` an agent's id, `l:` a login, `m:` a name and `u:` a UII, all in lower case; `n:` each six digits in a row of
+a number (E.164, else as sent); `r:` a recording's id.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
+from itertools import chain
+from operator import and_, or_
 from typing import Any, Final
 
 import numpy as np
@@ -33,18 +37,33 @@ pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the k
 
 _COLUMNS_OF_INDEX: list[pa.Field[Any]] = [pa.field("key", pa.string()), pa.field("days", pa.uint32())]
 _SCHEMA: Final = pa.schema(_COLUMNS_OF_INDEX)
-_COVERS: Final = b"ringcx-archive/covers"
+_COVERS: Final = b"ringcx-archive/covers/2"  # another number for other keys: an older index then covers nothing
 _ROW_GROUP: Final = 20_000
-_COLUMNS: Final = ("ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "uii")
+_DIGITS: Final = 6
+_COLUMNS: Final = (
+    "ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "recording_id", "uii",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key, or a part of one with that beginning (`is_part`); of a number's key only the digits are compared."""
+    """A key: its kind and its text (`in_lower_case`, but for recordings), or a part of that (`is_part`)."""
 
-    start: str
+    kind: str
     text: str
     is_part: bool = False
+
+
+def in_lower_case(text: str) -> str:
+    """Return text in lower case as the index and DuckDB write it: Python does not for some letters, as Turkish İ."""
+    lower: str = pc.utf8_lower(text).as_py()
+    return lower
+
+
+def keys_of_number(digits: str) -> list[Wanted]:
+    """Return keys that a date has on which a number has these digits in a row; none where they are too few."""
+    # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
+    return [Wanted("n:", digits[end - _DIGITS : end]) for end in (len(digits), len(digits) - 1) if end >= _DIGITS]
 
 
 def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]:
@@ -86,24 +105,38 @@ def _write(bucket: Bucket, month: str, etags: Mapping[date, str]) -> None:
     np.bitwise_or.at(days, codes.indices.to_numpy(), np.concatenate(bits))
     table = pa.table([codes.dictionary, pa.array(days)], schema=_SCHEMA).sort_by("key")
     covers = json.dumps({str(day): etag for day, etag in sorted(etags.items())})
-    out = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata({_COVERS: covers.encode()}), out, compression="zstd", row_group_size=_ROW_GROUP,
-        use_dictionary=False, column_encoding={"key": "DELTA_BYTE_ARRAY"}, write_page_checksum=True,
-    )  # fmt: skip
+    table, out = table.replace_schema_metadata({_COVERS: covers.encode()}), io.BytesIO()
+    kinds = pc.utf8_slice_codeunits(table["key"], 0, 1)
+    with pq.ParquetWriter(
+        out, table.schema, compression="zstd", use_dictionary=False, column_encoding={"key": "DELTA_BYTE_ARRAY"},
+        write_page_checksum=True,
+    ) as writer:  # fmt: skip
+        for kind in pc.unique(kinds):
+            writer.write_table(table.filter(pc.equal(kinds, kind)), row_group_size=_ROW_GROUP)
     bucket.put(calls_index_key(bucket.prefix, month), out.getvalue(), content_type="application/vnd.apache.parquet")
 
 
 def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
-    def prefixed(start: str, column: Any) -> Any:  # noqa: ANN401 - an array of any form
-        return pc.binary_join_element_wise(start, pc.utf8_lower(column.drop_null()), "")
+    def split(name: str) -> Any:  # noqa: ANN401 - an array of any form
+        return pc.list_flatten(pc.split_pattern(calls[name], SEPARATOR))
 
-    numbers = [pc.coalesce(calls[f"{side}_e164"], calls[side]) for side in ("ani", "dnis")]
-    parts = [pc.list_flatten(pc.split_pattern(calls[name], SEPARATOR)) for name in ("agent_id", "agent_login")]
-    columns = [("n:", column) for column in numbers]
-    columns += [("a:", parts[0]), ("l:", parts[1]), ("m:", calls["agent_name"]), ("u:", calls["uii"])]
-    found = [prefixed(start, column) for start, column in columns]
-    return pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.string())
+    columns = [
+        ("a:", split("agent_id")),
+        ("l:", split("agent_login")),
+        ("m:", calls["agent_name"]),
+        ("u:", calls["uii"]),
+    ]
+    columns = [(kind, pc.utf8_lower(column)) for kind, column in columns]
+    for side in ("ani", "dnis"):
+        digits = pc.unique(pc.replace_substring_regex(pc.coalesce(calls[f"{side}_e164"], calls[side]), "[^0-9]", ""))
+        longest = pc.max(pc.utf8_length(digits)).as_py() or 0
+        for start in range(longest - _DIGITS + 1):
+            piece = pc.utf8_slice_codeunits(digits, start, start + _DIGITS)
+            columns.append(("n:", piece.filter(pc.equal(pc.utf8_length(piece), _DIGITS))))
+    columns.append(("r:", calls["recording_id"]))
+    found = [pc.binary_join_element_wise(kind, column.drop_null(), "") for kind, column in columns]
+    chunks = [chunk for one in found for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])]
+    return pa.chunked_array(chunks, pa.string())
 
 
 class MonthIndex:
@@ -142,39 +175,42 @@ class MonthIndex:
         except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
             return None
 
-    def days(self, wanted: Sequence[Wanted]) -> set[int] | None:
-        """Return the days of the month on which one of the keys occurs; None if the index cannot be read."""
-        bits = 0
+    def days(self, wanted: Sequence[Sequence[Wanted]]) -> set[int] | None:
+        """Return the days of the month that have all keys of one of the alternatives; None if it cannot be read."""
+        bounds = {one: _bounds_of(one) for one in chain.from_iterable(wanted)}
+        groups = [
+            group
+            for group, (least, most) in enumerate(self._bounds)
+            if any(least <= high and most >= low for low, high in bounds.values())
+        ]
+        if not groups:
+            return set()
         try:
-            for one in wanted:
-                key = one.start + one.text
-                low, high = (one.start, f"{one.start}\U0010ffff") if one.is_part else (key, key)
-                groups = [group for group, (least, most) in enumerate(self._bounds) if least <= high and most >= low]
-                if not groups:
-                    continue
-                with pq.ParquetFile(
-                    pa.PythonFile(self._source.again(), mode="r"), metadata=self._metadata, pre_buffer=True,
-                    page_checksum_verification=True,
-                ) as file:  # fmt: skip
-                    table = file.read_row_groups(groups, use_threads=False)
-                found = np.asarray(table["days"].filter(_matches(table["key"], one)))
-                bits |= int(np.bitwise_or.reduce(found)) if len(found) else 0
+            with pq.ParquetFile(
+                pa.PythonFile(self._source.again(), mode="r"), metadata=self._metadata, pre_buffer=True,
+                page_checksum_verification=True,
+            ) as file:  # fmt: skip
+                table = file.read_row_groups(groups, use_threads=False)
         except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
             return None
+        found = {one: _days_of(table, one) for one in bounds}
+        bits = reduce(or_, (reduce(and_, map(found.__getitem__, keys)) for keys in wanted))
         return {day for day in range(1, 32) if bits >> (day - 1) & 1}
 
 
-def _matches(keys: pa.ChunkedArray[Any], one: Wanted) -> Any:  # noqa: ANN401 - a mask
-    if not one.is_part:
-        return pc.equal(keys, one.start + one.text)
-    is_kind = pc.starts_with(keys, one.start)
-    if one.start == "n:":
-        found = pc.match_substring(keys, one.text)
-        if pc.all(pc.match_substring_regex(keys.filter(is_kind), r"^n:\+?[0-9]*$"), min_count=0).as_py():
-            return pc.and_(is_kind, found)
-        keys = pc.replace_substring_regex(keys, "[^0-9]", "")
-        return pc.and_(is_kind, pc.match_substring(keys, one.text))
-    return pc.and_(is_kind, pc.match_substring(pc.utf8_slice_codeunits(keys, 2), one.text))
+def _bounds_of(one: Wanted) -> tuple[str, str]:
+    return (one.kind, f"{one.kind}\U0010ffff") if one.is_part else (one.kind + one.text, one.kind + one.text)
+
+
+def _days_of(table: pa.Table, one: Wanted) -> int:
+    """Return the bits of the days that have a key."""
+    if one.is_part:
+        is_it = pc.starts_with(table["key"], one.kind)
+        text = pc.utf8_slice_codeunits(table["key"], len(one.kind))
+        is_it = pc.and_(is_it, pc.match_substring(text, one.text))
+    else:
+        is_it = pc.equal(table["key"], one.kind + one.text)
+    return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(is_it))))
 
 
 class _Object(io.RawIOBase):

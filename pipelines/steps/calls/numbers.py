@@ -72,6 +72,12 @@ class NumberQuery:
             text=stripped.lower(),
         )
 
+    @property
+    def alternatives(self) -> list[str]:
+        """Digits of which a number that is meant has one in a row; none for a caller who is no number."""
+        whole = [self.e164.removeprefix("+")] if self.e164 else []
+        return whole if self.is_whole else [*whole, *filter(None, [self.digits])]
+
 
 def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
     longer = phonenumbers.PhoneNumber()

@@ -26,7 +26,7 @@ from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
 from pipelines.archive.listing import Listed
 from pipelines.calendar import FIRST_DAY
 from pipelines.settings import StorageSettings
-from pipelines.steps.calls.month_index import MonthIndex, Wanted, files_between
+from pipelines.steps.calls.month_index import MonthIndex, Wanted, files_between, in_lower_case, keys_of_number
 from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
 from pipelines.steps.link.extract_links import near
@@ -39,17 +39,28 @@ _WORTH_AN_INDEX: Final = 16
 _ALL: Final = 1 << 40
 
 
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Agents, queues or campaigns, and accounts, by their ids."""
+
+    agents: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """What somebody looks for between two dates, both included; what is empty is not looked at.
 
     Attributes:
         number: of either side, in any format, or a part of it.
-        agent: an id, a login, or a part of a name.
-        queue: of a queue or campaign, its id or a part of its name.
+        agent: a whole id or login, or a part of a name.
+        queue: of a queue or campaign, its whole id or a part of its name.
         uii: with or without the apostrophe of a spreadsheet.
         disposition, notes: a part of the text.
+        digits_in_names: an `agent` or a `queue` with digits may also be a part of a name.
         recordings: ids, of which the recording has one.
+        within: only calls in which one of these takes part; None for all calls.
         shortest_s, longest_s: of the recorded part, in seconds; of the whole call where that is unknown.
     """
 
@@ -65,6 +76,8 @@ class Query:
     notes: str = ""
     state: str = ""
     recordings: tuple[str, ...] = ()
+    within: Parties | None = None
+    digits_in_names: bool = True
     shortest_s: float | None = None
     longest_s: float | None = None
 
@@ -107,7 +120,7 @@ class CallSearch:
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
         """Return all rows of one call, which may be dated `day` or a date next to it, in CALLS_SCHEMA."""
         days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
-        return self._matching(days, "account_id = ? AND lower(uii) = ?", [account_id, uii.lower()], 0, _ALL)[1]
+        return self._matching(days, "account_id = ? AND lower(uii) = lower(?)", [account_id, uii], 0, _ALL)[1]
 
     def indexed(self, first: date, last: date) -> set[date]:
         """Return the dates between these two that the table has; calls of the others cannot be found."""
@@ -161,15 +174,15 @@ class CallSearch:
         names = [
             name for name in CALLS_FILE_SCHEMA.names if re.search(rf"\b{name}\b", condition) or name == "started_at"
         ]
-        files: list[tuple[date, bytes]] = []
+        files: list[tuple[date, pq.ParquetFile]] = []
         tables: list[pa.Table] = []
         for day, read in map_in_order(lambda day: self._read(day, names), days, threads=_THREADS):
             if read is not None:
-                body, table = read
+                file, table = read
                 place = pa.array(np.full(table.num_rows, len(files), np.int32))
                 row = pa.array(np.arange(table.num_rows, dtype=np.int32))
                 tables.append(table.append_column("place", place).append_column("row", row))
-                files.append((day, body))
+                files.append((day, file))
         if not files:
             return 0, CALLS_SCHEMA.empty_table()
         with self._cursor() as cursor:
@@ -184,8 +197,9 @@ class CallSearch:
         hits = {name: column[passed:] for name, column in hits.items()}
 
         def rows_of(place: int) -> pa.Table:
-            day, body = files[place]
-            rows = self._decoded(day, body, CALLS_FILE_SCHEMA.names, hits["row"][hits["place"] == place])
+            day, file = files[place]
+            with self._undamaged(day):
+                rows = _rows(file, hits["row"][hits["place"] == place])
             return rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32()))
 
         places: list[int] = np.unique(hits["place"]).tolist()
@@ -205,36 +219,39 @@ class CallSearch:
                 "The search needs more memory than it may use, or was interrupted; search fewer dates at a time"
             ) from None
 
-    def _read(self, day: date, names: Sequence[str]) -> tuple[bytes, pa.Table] | None:
+    def _read(self, day: date, names: Sequence[str]) -> tuple[pq.ParquetFile, pa.Table] | None:
+        """Return the file of a date, in memory, and columns of it; None if there is none."""
         try:
             body = self._bucket.get_bytes(calls_key(self._bucket.prefix, day))
         except KeyMissing:
             return None
-        return body, self._decoded(day, body, names)
+        with self._undamaged(day):
+            file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+            return file, _columns(file, range(file.num_row_groups), names)
 
-    def _decoded(self, day: date, body: bytes, names: Sequence[str], rows: Any = None) -> pa.Table:  # noqa: ANN401 - numpy
-        """Return columns of a date's file: of all rows, or of the numbered `rows` in their order."""
-        schema = pa.schema([CALLS_FILE_SCHEMA.field(name) for name in names])
+    @contextmanager
+    def _undamaged(self, day: date) -> Iterator[None]:
         try:
-            with pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True) as file:
-                groups = list(range(file.num_row_groups))
-                if rows is not None:
-                    sizes = [file.metadata.row_group(group).num_rows for group in groups]
-                    ends = np.cumsum(sizes)
-                    of_rows = np.searchsorted(ends, rows, side="right")
-                    groups = np.unique(of_rows).tolist()
-                    # Where a group begins in the file, less where it begins in what is read.
-                    starts = ends - sizes
-                    read_at = np.cumsum([0, *(sizes[group] for group in groups)])[:-1]
-                    rows = rows - starts[of_rows] + read_at[np.searchsorted(groups, of_rows)]
-                table = file.read_row_groups(groups, columns=list(names), use_threads=False)
-            table = table.select(list(names)).cast(schema)
+            yield
         except (pa.ArrowException, OSError, ValueError, KeyError):
             raise StoreDamaged(
                 f"{calls_key(self._bucket.prefix, day)} in the bucket {self._bucket.name} is not the table that was "
                 f"written there; materialize `calls` of {day} again"
             ) from None
-        return table if rows is None else table.take(pa.array(rows))
+
+
+def _columns(file: pq.ParquetFile, groups: Iterable[int], names: Sequence[str]) -> pa.Table:
+    schema = pa.schema([CALLS_FILE_SCHEMA.field(name) for name in names])
+    return file.read_row_groups(list(groups), columns=list(names), use_threads=False).select(names).cast(schema)
+
+
+def _rows(file: pq.ParquetFile, rows: Any) -> pa.Table:  # noqa: ANN401 - an array of numpy
+    """Return the numbered rows of a file, in their order."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    group_of = np.repeat(np.arange(len(sizes)), sizes)
+    groups = np.unique(group_of[rows])
+    read = np.flatnonzero(np.isin(group_of, groups))
+    return _columns(file, groups.tolist(), CALLS_FILE_SCHEMA.names).take(pa.array(np.searchsorted(read, rows)))
 
 
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:
@@ -245,23 +262,23 @@ def _growing(days: Iterator[date]) -> Iterator[list[date]]:
         size = min(2 * size, _DATES_AT_ONCE)
 
 
-def _wanted(query: Query, region: str) -> list[Wanted]:
-    """Return the keys of the index without one of which no call can be meant; none if the index is of no use."""
+def _wanted(query: Query, region: str) -> list[list[Wanted]]:
+    """Return alternatives: a date without all keys of one of them has no such call; none if the index is of no use."""
+    if query.recordings:
+        return [[Wanted("r:", recording)] for recording in query.recordings]
     if uii := _plain_uii(query):
-        return [Wanted("u:", uii)]
+        return [[Wanted("u:", in_lower_case(uii))]]
     if query.number.strip():
-        number = NumberQuery.of(query.number, region)
-        equal = [Wanted("n:", number.e164)] if number.e164 else []
-        part = [Wanted("n:", number.digits, is_part=True)] if number.digits and not number.is_whole else []
-        if equal or part:
-            return [*equal, *part]
-    if agent := query.agent.strip().lower():
-        return [Wanted("a:", agent), Wanted("l:", agent), Wanted("m:", agent, is_part=True)]
+        keys = [keys_of_number(digits) for digits in NumberQuery.of(query.number, region).alternatives]
+        if keys and all(keys):
+            return keys
+    if agent := in_lower_case(query.agent.strip()):
+        return [[Wanted("a:", agent)], [Wanted("l:", agent)], [Wanted("m:", agent, is_part=True)]]
     return []
 
 
 def _plain_uii(query: Query) -> str:
-    return query.uii.strip().lower().removeprefix("'")
+    return query.uii.strip().removeprefix("'")
 
 
 def _condition(query: Query, region: str) -> tuple[str, list[object]]:
@@ -269,20 +286,28 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
     parts: list[tuple[str, list[object]]] = []
     if query.number.strip():
         parts.append(_number(NumberQuery.of(query.number, region)))
-    if agent := query.agent.strip().lower():
-        sql = f"({_among('agent_id')} OR {_among('agent_login')} OR {_contains('agent_name')})"
-        parts.append((sql, [agent, agent, agent]))
-    if queue := query.queue.strip().lower():
-        parts.append((f"({_among('queue_id')} OR {_contains('queue_name')})", [queue, queue]))
+    for text, whole, name in (
+        (query.agent.strip(), ("agent_id", "agent_login"), "agent_name"),
+        (query.queue.strip(), ("queue_id",), "queue_name"),
+    ):
+        if text:
+            either = [_among(column) for column in whole]
+            if query.digits_in_names or not any(character.isdigit() for character in text):
+                either.append(_contains(name))
+            parts.append((f"({' OR '.join(either)})", [text] * len(either)))
+    if (within := query.within) is not None:
+        has = "list_has_any(string_split(nullif({0}, ''), '" + SEPARATOR + "'), ?::VARCHAR[])"
+        sql = f"({has.format('agent_id')} OR {has.format('queue_id')} OR list_contains(?::VARCHAR[], account_id))"
+        parts.append((sql, [list(within.agents), list(within.queues), list(within.accounts)]))
     if query.account:
         parts.append(("account_id = ?", [query.account]))
     if query.direction:
         parts.append(("direction = ?", [query.direction]))
     if uii := _plain_uii(query):
-        parts.append(("lower(uii) = ?", [uii]))
+        parts.append(("lower(uii) = lower(?)", [uii]))
     for name, text in (("disposition", query.disposition), ("notes", query.notes)):
         if text:
-            parts.append((_contains(name), [text.lower()]))
+            parts.append((_contains(name), [text]))
     if query.state:
         parts.append(("state = ?", [query.state]))
     if query.recordings:
@@ -299,7 +324,7 @@ def _number(number: NumberQuery) -> tuple[str, list[object]]:
     if number.e164:
         parts.append(("{0}_e164 = ?", number.e164))
     if number.digits and not number.is_whole:
-        parts.append(("contains(regexp_replace(coalesce({0}_e164, {0}, ''), '[^0-9]', '', 'g'), ?)", number.digits))
+        parts.append(("contains(coalesce({0}_e164, regexp_replace({0}, '[^0-9]', '', 'g'), ''), ?)", number.digits))
     if parts:
         either = [(sql.format(side), value) for side in ("ani", "dnis") for sql, value in parts]
         return f"({' OR '.join(sql for sql, _ in either)})", [value for _, value in either]
@@ -307,8 +332,8 @@ def _number(number: NumberQuery) -> tuple[str, list[object]]:
 
 
 def _among(column: str) -> str:
-    return f"list_contains(string_split(lower(coalesce({column}, '')), '{SEPARATOR}'), ?)"
+    return f"list_contains(string_split(lower(coalesce({column}, '')), '{SEPARATOR}'), lower(?))"
 
 
 def _contains(column: str) -> str:
-    return f"contains(lower(coalesce({column}, '')), ?)"
+    return f"contains(lower(coalesce({column}, '')), lower(?))"
