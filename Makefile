@@ -3,25 +3,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+# A Python that is new enough, and on Debian the package without which there is no virtual environment.
+USABLE = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	$(PYTHON) -c 'import sys; from importlib.util import find_spec; sys.exit(find_spec("ensurepip") is None)' \
+	|| { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 export DAGSTER_HOME := $(CURDIR)
 
 .PHONY: help install demo ui receiver bench test lint types imports unit dates lock clean
 
 help:
-	@echo "make install  install only what production needs into .venv: the command, the UI, the receiver, the page, the PostgreSQL driver"
-	@echo "make demo   archive two dates of a sandbox RingCX into a local S3, and show the result"
-	@echo "make ui     run the Dagster UI and daemon, for the demo or for the account in .env"
+	@echo "make install   install only what production needs into .venv: the command, the UI, the receiver, the page, the PostgreSQL driver"
+	@echo "make demo      archive two dates of a sandbox RingCX into a local S3, and show the result"
+	@echo "make ui        run the Dagster UI and daemon, for the demo or for the account in .env"
 	@echo "make receiver  take End Call Events from RingCX (docs/events.md)"
-	@echo "make test   lint, types, import rules and the whole test suite"
-	@echo "make dates  the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
-	@echo "make bench  measure transfer, limits, ledger and receiver against their peers; takes about ten minutes"
-	@echo "make lock   pin the newest dependencies that pyproject.toml allows (needs uv)"
-	@echo "make clean  remove .venv and the demo's data; keep the run history and an account's data"
+	@echo "make test      lint, types, import rules and the whole test suite"
+	@echo "make dates     the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
+	@echo "make bench     measure transfer, limits, ledger and receiver against their peers; takes about ten minutes"
+	@echo "make lock      pin the newest dependencies that pyproject.toml allows (needs uv)"
+	@echo "make clean     remove .venv and the demo's data; keep the run history and an account's data"
 
 $(READY): requirements.lock pyproject.toml
-	@$(NEW_ENOUGH)
+	@$(USABLE)
 	@echo "Making .venv and installing the pinned packages; this takes a minute or two the first time."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
@@ -29,22 +32,21 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 install:
-	@$(NEW_ENOUGH)
+	@$(USABLE)
 	@echo "Making .venv and installing the pinned packages of production; this takes a minute or two."
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-install.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@echo "Installed: $$($(BIN)/ringcx-archive --version). Next: copy .env.example to .env, fill it in, then" \
+	@echo "Installed: $$($(BIN)/ringcx-archive --version). Next: install -m 600 .env.example .env, fill it in, then" \
 		"$(BIN)/ringcx-archive check"
 
 demo: $(READY)
 	@$(BIN)/ringcx-archive demo
 
-ui: $(READY)
-	@exec $(BIN)/ringcx-archive ui
-
-receiver: $(READY)
-	@exec $(BIN)/ringcx-archive receiver
+# With what `make install` installed, if that is there: production gets no test tools.
+ui receiver:
+	@test -x $(BIN)/ringcx-archive -a ! -e $(READY) || $(MAKE) --no-print-directory $(READY)
+	@exec $(BIN)/ringcx-archive $@
 
 test: lint types imports unit
 

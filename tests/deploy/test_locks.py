@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,3 +46,42 @@ def test_make_clean_removes_the_environment_and_the_demo_and_keeps_what_an_accou
         "data/dagster/x",
         ".env",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "sentence"),
+    [
+        ("version_info", "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.12\n"),
+        ("ensurepip", "cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv\n"),
+    ],
+)
+@pytest.mark.parametrize("target", ["install", "demo"])
+def test_make_names_the_python_or_the_package_that_is_missing(
+    tmp_path: Path, target: str, fails_at: str, sentence: str
+) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *{fails_at}*) exit 1;; esac\n')
+    python.chmod(0o700)
+    ended = subprocess.run(
+        ["make", "--silent", target, f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first, *rest = ended.stderr.splitlines(keepends=True)
+    assert (ended.returncode, ended.stdout, first.endswith(sentence)) == (2, "", True)
+    assert all(line.startswith("make: ***") for line in rest)
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("target", ["ui", "receiver"])
+def test_make_starts_what_production_installed_and_adds_no_test_tools(tmp_path: Path, target: str) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = tmp_path / ".venv/bin/ringcx-archive"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\necho started $*\n")
+    command.chmod(0o700)
+    ended = subprocess.run(
+        ["make", "--silent", target, "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == f"started {target}\n"

@@ -32,7 +32,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "make install": "asks a package index; tests/deploy/test_locks.py has what it installs",
     "make demo": "tests/dagster/test_demo.py runs it",
-    "make ui": "stays in the foreground; tests/dagster runs what it starts",
     "make receiver": "stays in the foreground; tests/events/test_process.py runs it",
     "ringcx-archive browse": "stays in the foreground; tests/browser serves it",
     "ringcx-archive ui": "stays in the foreground; tests/dagster runs what it starts",
