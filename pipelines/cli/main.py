@@ -51,8 +51,8 @@ class _Commands(click.Group):
             command: click.Command = import_module(f"pipelines.cli.{cmd_name.replace('-', '_')}").command
         except ModuleNotFoundError as error:
             raise click.ClickException(
-                f"{cmd_name} needs the package {error.name}, which is not installed"
-                + (f": pip install '.[{cmd_name}]'" if cmd_name in _EXTRAS else "")
+                f"`ringcx-archive {cmd_name}` needs the package {error.name}, which is not installed"
+                + (f": pip install '.[{cmd_name}]' in the project folder" if cmd_name in _EXTRAS else "")
             ) from None
         return command
 

@@ -45,6 +45,8 @@ class _Command(click.Command):
             return super().invoke(ctx)
         except SettingsError as error:
             is_missing = "is not set" in str(error) and not ENV_FILE.exists()
+            if is_missing:
+                require_no_account_elsewhere()
             hint = f"; there is no {ENV_FILE} in {Path.cwd()}" if is_missing else ""
             raise click.ClickException(f"{error}{hint}") from None
         except ExpectedError as error:
@@ -166,6 +168,19 @@ def check_dagster_home() -> None:
     if relative and here != Path(home).resolve():
         raise click.ClickException(
             f"The working folder is {here}, but the run history is kept in {home}: change to that folder"
+        )
+
+
+def require_no_account_elsewhere() -> None:
+    """Require that no account is set where the run history is, but not here.
+
+    Raises:
+        ClickException: DAGSTER_HOME is another folder, and it has an .env.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd())
+    if home.resolve() != Path.cwd() and (home / ENV_FILE).is_file():
+        raise click.ClickException(
+            f"The working folder is {Path.cwd()}, but {ENV_FILE} is in {home}: change to that folder"
         )
 
 

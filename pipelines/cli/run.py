@@ -41,7 +41,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
 
 
 @subcommand("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07")
-@click.argument("dates", nargs=-1, type=Date())
+@click.argument("dates", nargs=-1, type=Date(), metavar="[DATE]...")
 @date_range(required=False)
 def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.

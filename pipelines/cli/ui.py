@@ -24,13 +24,18 @@ import click
 import dagster as dg
 
 from pipelines.cli.history import dagster_history
-from pipelines.cli.options import check_dagster_home, from_sandbox, stop_like_ctrl_c, subcommand
+from pipelines.cli.options import (
+    check_dagster_home,
+    from_sandbox,
+    require_no_account_elsewhere,
+    stop_like_ctrl_c,
+    subcommand,
+)
 from pipelines.orchestration.date_run import require_end, stored_by
 from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import (
-    ENV_FILE,
     BrowseSettings,
     DagsterSettings,
     Settings,
@@ -71,7 +76,9 @@ def command(port: int, browse_port: int | None) -> None:
     The daemon runs the schedules and sensors. Exit code 0: it was stopped.
     """
     if find_spec("dagster_webserver") is None:
-        raise click.ClickException("The UI needs the package dagster-webserver: pip install '.[ui]'")
+        raise click.ClickException(
+            "The UI needs the package dagster-webserver: pip install '.[ui]' in the project folder"
+        )
     _need(port, "--port")
     with ExitStack() as stack:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or env_file().get("RINGCX_ACCOUNT_IDS"):
@@ -79,7 +86,7 @@ def command(port: int, browse_port: int | None) -> None:
             check_dagster_home()
             click.echo("Using the account in .env.")
         else:
-            _require_no_account_elsewhere()
+            require_no_account_elsewhere()
             stage = from_sandbox("stage")
             stage.settle_in()
             variables = stack.enter_context(stage.stage())
@@ -153,19 +160,6 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             page.kill()
             page.wait()
-
-
-def _require_no_account_elsewhere() -> None:
-    """Require that the demo is meant.
-
-    Raises:
-        ClickException: DAGSTER_HOME is another folder, and it has an .env.
-    """
-    home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd())
-    if home.resolve() != Path.cwd() and (home / ENV_FILE).is_file():
-        raise click.ClickException(
-            f"The working folder is {Path.cwd()}, but {ENV_FILE} is in {home}: change to that folder"
-        )
 
 
 def _is_served(settings: BrowseSettings) -> bool:

@@ -106,6 +106,18 @@ def test_without_an_env_file_its_folder_is_named(home: Path, monkeypatch: pytest
     assert capsys.readouterr().err.endswith(f"; there is no .env in {home}.\n")
 
 
+def test_in_another_working_folder_the_folder_of_the_env_file_is_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (home / ".env").write_text("ARCHIVE_BUCKET=archive\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARCHIVE_BUCKET")
+    assert run(DAY) == 2
+    assert (
+        capsys.readouterr().err == f"The working folder is {tmp_path}, but .env is in {home}: change to that folder.\n"
+    )
+
+
 def test_another_working_folder_starts_no_second_history(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -234,7 +234,7 @@ def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitSt
     except ImportError as error:
         raise LimiterBroken(
             f"RATE_LIMIT_URL names a PostgreSQL database, and psycopg cannot be imported ({error.name or 'libpq'});"
-            " install the extra: pip install '.[postgres]'."
+            " install the extra: pip install '.[postgres]' in the project folder."
         ) from None
     return PostgresStore(where, clock=clock)
 

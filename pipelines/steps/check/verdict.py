@@ -186,7 +186,10 @@ class DateVerdict:
                 f"{archived}." if problems or counts["accepted_losses"] else f"{archived}; none is lost or late."
             )
         sentences += problems
-        if counts["lost"]:
+        refused = sum(count for reason, count in self.lost.items() if reason.startswith("link_refused:"))
+        if refused:
+            sentences.append("A refused link is fetched by the next run of the date once the settings allow it.")
+        if counts["lost"] > refused:
             sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
         if counts["waiting"]:
             when = f", the next at {self.next_at:%Y-%m-%d %H:%M} UTC" if self.next_at else ""
