@@ -140,7 +140,7 @@ def command(
         screen.discrepancy(discrepancy)
 
     if 0 < reading.share < 1:
-        share = f"{reading.share:.4%} of the recordings"
+        share = f"{reading.share * 100:.4g}% of the recordings"
         screen.line(f"Reading a random {share}; the same again with --seed {reading.seed}")
     for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
         report.dates.append(result)
