@@ -419,6 +419,32 @@ def test_the_loss_of_a_call_over_midnight_is_sealed_under_both_dates(stores: Sto
     assert f"<span class=data>1/a</span> is on the certificate of {NEXT}" in page.read_text()
 
 
+def test_a_date_is_not_certified_while_what_it_stored_under_another_date_is_gone(
+    stores: Stores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.pulled(DAY, NEXT)
+    stores.over_midnight("midnight")
+    midnight = stores.held("midnight", day=NEXT)
+    stores.ledger.append_states([stores.held("a"), midnight])
+    stores.seal(DAY)
+    stores.seal(NEXT)
+    assert stores.verify()[0].verdict == "complete"
+    stores.client.delete_object(Bucket=stores.bucket.name, Key=midnight.key)
+    gone = "1 was archived and is no longer in the bucket"
+    (certificate,) = certify(stores.archive(), DAY, DAY)
+    assert (certificate["verdict"], certificate["discrepancies"]) == ("gaps", [])
+    assert f"Of 2 recordings expected for {DAY}, 1 is archived. {gone}" in certificate["sentence"]
+    around = ["--from", str(DAY), "--to", str(DAY), "--require-complete"]
+    assert run("verify", around, stores.client, clock=lambda: stores.now) == 1
+    assert "The date has gaps." in capsys.readouterr().out
+    # The other date is not as it was sealed, and nothing says that it holds everything.
+    (certificate,) = certify(stores.archive(), NEXT, NEXT)
+    assert [one["kind"] for one in certificate["discrepancies"]] == ["object_missing"]
+    assert (certificate["verdict"], certificate["counts"]["held"]) == ("gaps", 0)
+    assert gone in certificate["sentence"]
+    assert "All " not in certificate["sentence"]
+
+
 @pytest.mark.parametrize("tampering", ["edited", "removed", "added", "damaged"])
 def test_verify_names_an_acceptance_that_was_tampered_with(stores: Stores, tampering: str) -> None:
     stores.pulled(DAY)

@@ -156,6 +156,10 @@ def test_several_dates_are_as_good_as_the_worst_of_them() -> None:
     assert worst([]) is Verdict.unknown
     assert sentence_of([Verdict.complete]) == "The date is complete."
     assert sentence_of([Verdict.complete] * 3) == "All 3 dates are complete."
+    assert sentence_of([Verdict.gaps], 1) == "The date has gaps, with accepted losses."
+    # The accepted losses may be on the date that has gaps.
+    both = "Of 2 dates, 1 has gaps, 1 is complete; on 1 of the 2 dates, losses are accepted."
+    assert sentence_of([Verdict.complete, Verdict.gaps], 1) == both
 
 
 def test_the_pages_of_a_date_begin_with_its_verdict_and_never_say_what_was_found_while_that_is_unknown(

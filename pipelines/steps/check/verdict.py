@@ -92,14 +92,15 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 def sentence_of(verdicts: Iterable[Verdict], with_accepted: int = 0) -> str:
     """Return the verdicts of several dates, and on how many of them losses were accepted, as one sentence."""
     counts = Counter(verdicts)
-    suffix = ", with accepted losses" if with_accepted else ""
-    if counts.total() > 1 and with_accepted:
-        suffix += f" on {with_accepted:,} of them"
-    if counts[Verdict.complete] == counts.total():
-        dates = "The date is" if counts.total() == 1 else f"All {counts.total():,} dates are"
-        return f"{dates} complete{suffix}."
+    total = counts.total()
+    if total == 1:
+        (verdict,) = counts
+        return f"The date {_VERBS[verdict][0]}{', with accepted losses' if with_accepted else ''}."
+    suffix = f"; on {with_accepted:,} of the {total:,} dates, losses are accepted" if with_accepted else ""
+    if counts[Verdict.complete] == total:
+        return f"All {total:,} dates are complete{suffix}."
     others = (number(counts[verdict], *_VERBS[verdict]) for verdict in Verdict if counts[verdict])
-    return f"Of {number(counts.total(), 'date')}, {', '.join(others)}{suffix}."
+    return f"Of {number(total, 'date')}, {', '.join(others)}{suffix}."
 
 
 @dataclass(frozen=True, kw_only=True)

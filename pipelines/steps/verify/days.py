@@ -121,7 +121,7 @@ class _Day:
                 sealed(self.day, self.chain.latest, entries.values())
             of_day = partial(progress, self.day)
             check_objects(bucket, evidence, reading, self.result, threads, flag=self.flag, progress=of_day)
-            self._compare_verdict(evidence)
+            self._judge(evidence)
         except _UNREADABLE as error:
             self._unreadable(error)
 
@@ -178,50 +178,56 @@ class _Day:
             self.result.manifest, self.result.manifest_sha256 = latest.number, latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
-        known = self._count(evidence)
-        # What is damaged is reported where the part is read.
-        found = judge_or_unknown(archive.ledger, None, day, archive.settings, now=self._now)
-        self.result.verdict, self.result.reason = found.verdict, found.sentence
-        self.result.found = None if found.verdict is Verdict.unknown else known
-        self.result.accepted_losses = len(found.accepted)
-        self.result.accepted_elsewhere = {
-            key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != day
-        }
-        evidence.verdict = None if found.damage else found
+        self._count(evidence)
         pulls: Pulls = {}
         try:
-            pulls = pulls_of(archive.ledger, day)
+            pulls = evidence.pulls = pulls_of(archive.ledger, day)
         except LedgerDamaged as error:
             self.flag("ledger_part_altered", f"pulls of {day}", _sentence(error))
         else:
             # Recordings dated before the first date with runs were found by the pull of another date.
             if day >= archive.settings.archive_start_date or any(pulls.values()):
                 check_pulls(arriving, pulls, archive.settings, self.flag)
-            if latest is not None:
-                compare(evidence, latest, pulls, self.flag)
-        if not chain.numbers and (known or any(pulls.values())):
+        if not chain.numbers and (evidence.expected or any(pulls.values())):
             self.flag(
                 "never_sealed",
                 self.result.date,
-                f"{day} has no manifest: what the ledger says of its {number(known, 'recording')} was "
-                "never sealed, or the manifest was removed; run the date again",
+                f"{day} has no manifest: what the ledger says of its {number(len(evidence.expected), 'recording')} "
+                "was never sealed, or the manifest was removed; run the date again",
                 arriving=arriving.under_way,
             )
         return evidence
 
-    def _compare_verdict(self, evidence: Evidence) -> None:
-        """Compare the sealed verdict with that of the ledger, where nothing else says why they may differ."""
-        latest, found = evidence.arriving.chain.latest, evidence.verdict
-        if latest is None or found is None or self.result.doubts:
+    def _judge(self, evidence: Evidence) -> None:
+        """Take the verdict, and compare the latest manifest with it and with the ledger."""
+        archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
+        try:
+            found = judge_or_unknown(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
+        except StorageUnavailable as error:
+            self._unreadable(error)
+        else:
+            result.verdict, result.reason = found.verdict, found.sentence
+            result.found = None if found.verdict is Verdict.unknown else len(evidence.expected)
+            result.accepted_losses = len(found.accepted)
+            result.accepted_elsewhere = {
+                key: loss.day.isoformat() for key, loss in found.accepted.items() if loss.day != self.day
+            }
+            evidence.verdict = None if found.damage else found  # damage was reported where the part was read
+        if latest is None or evidence.pulls is None:
             return
-        sealed, own = latest.document["totals"].get("verdict"), found.apart_from_the_clock
-        if sealed is not None and sealed != own:
+        compare(evidence, latest, evidence.pulls, self.flag)
+        own = evidence.verdict
+        # A recording of this date that is stored under another one, and gone there, is a discrepancy of that one.
+        if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.doubts:
+            return
+        sealed, judged = latest.document["totals"].get("verdict"), own.apart_from_the_clock
+        if sealed is not None and sealed != judged:
             self.flag(
                 "verdict_differs",
                 latest.key,
-                f"{latest.key} says that {self.day} is {sealed}, but the ledger says {own}; run the date again, or "
+                f"{latest.key} says that {self.day} is {sealed}, but the ledger says {judged}; run the date again, or "
                 "find out which of the two was altered",
-                arriving=evidence.arriving.under_way or any(map(self._is_written_to, set(found.recordings["date"]))),
+                arriving=evidence.arriving.under_way or any(map(self._is_written_to, set(own.recordings["date"]))),
             )
 
     def _is_written_to(self, day: date) -> bool:
@@ -230,14 +236,12 @@ class _Day:
         fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
-    def _count(self, evidence: Evidence) -> int:
-        """Take the date's figures into the result, and return how many recordings are known."""
+    def _count(self, evidence: Evidence) -> None:
         totals, result = evidence.totals(), self.result
         result.objects = len(evidence.objects)
-        known, result.held, result.pending = totals["found"], totals["archived"], totals["pending"]
-        result.lost = known - result.held - result.pending
+        result.held, result.pending = totals["archived"], totals["pending"]
+        result.lost = totals["found"] - result.held - result.pending
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
-        return known
 
     def _unreadable(self, error: Exception) -> None:
         self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {_sentence(error)}")

@@ -40,8 +40,10 @@ class Evidence:
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
+    pulls: Pulls | None = None
+    """The newest of each report and account; None where the ledger could not be read."""
     verdict: DateVerdict | None = None
-    """By the ledger; None where that could not be read."""
+    """None where ledger or bucket could not be read."""
     awaited: set[str] = field(default_factory=set)
     """Keys under which a run may store what is not archived yet; filled where an object is unexplained."""
 

@@ -87,6 +87,7 @@ def check_objects(
         key, name = str(entry.key), f"{entry.recording_id} of {result.date}"
         version = f" (version {entry.version_id} was the sealed one)" if entry.version_id else ""
         if isinstance(found, KeyMissing):
+            _no_longer_held(entry, result)
             flag("object_missing", key, f"{name} is not in the bucket: {key} is gone{version}; restore it")
         elif isinstance(found, StorageUnavailable):
             flag("unreadable", key, f"{name} could not be read: {found}")
@@ -94,6 +95,7 @@ def check_objects(
             result.read += 1
             result.bytes_read += found.size
             if (found.size, found.sha256) != (entry.size, entry.sha256):
+                _no_longer_held(entry, result)
                 other = ids.get(found.sha256)
                 instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
                 flag(
@@ -117,6 +119,11 @@ def check_objects(
             )
         sentence = f"{key} ({listed.size:,} bytes) is in the bucket and {whose}"
         flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(at))
+
+
+def _no_longer_held(entry: ManifestEntry, result: DayResult) -> None:
+    result.held -= 1
+    result.bytes -= entry.size or 0
 
 
 def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:
