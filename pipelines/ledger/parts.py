@@ -23,10 +23,16 @@ from pipelines.ledger.schema import (
     conform,
     decode,
     state_ranks,
-    with_constants,
 )
 
-KINDS = ("accepted_losses", "event_reads", "recording_states", "report_pulls", "report_rows")
+_SCHEMAS = {
+    "accepted_losses": ACCEPTANCE_SCHEMA,
+    "event_reads": EVENT_READ_SCHEMA,
+    "recording_states": STATE_SCHEMA,
+    "report_pulls": PULL_SCHEMA,
+    "report_rows": ROW_SCHEMA,
+}
+KINDS = tuple(_SCHEMAS)
 """The ledger's folders."""
 
 READERS = 8
@@ -62,18 +68,7 @@ class LedgerParts:
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
-    def read(self, name: str) -> bytes:
-        """Return a part's bytes.
-
-        Raises:
-            LedgerDamaged: it was listed and is gone.
-        """
-        data = self.read_if_there(name)
-        if data is None:
-            raise _damaged(name, "it was listed and is gone")
-        return data
-
-    def read_if_there(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | None:
         """Return a part's bytes; None if it is not there."""
         try:
             return self._files.read(name)
@@ -97,6 +92,8 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
         # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
         for name, data in zip(names, pool.map(parts.read, names), strict=True):
+            if data is None:
+                raise _damaged(name, "it was listed and is gone")
             yield decode_part(name, data, columns)
 
 
@@ -106,22 +103,17 @@ def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) ->
     Raises:
         LedgerDamaged: the bytes are not such a part.
     """
-    folders = dict(folder.split("=", 1) for folder in name.split("/")[1:-1])
-    from_path: dict[str, tuple[object, pa.DataType]] = {"date": (date_of(f"date={folders['date']}"), pa.date32())}
+    kind, *folders, _ = name.split("/")
+    from_path = dict(folder.split("=", 1) for folder in folders)
     with damage(name):
-        table = decode(data, columns)
-        if name.startswith("report_rows/"):
+        table, schema = decode(data, columns), _SCHEMAS[kind]
+        if kind == "report_rows":
             own = (*ROW_COLUMNS, *IN_PATH)
             extra = [pa.field(column, pa.string()) for column in table.column_names if column not in own]
-            return conform(table, pa.schema([*ROW_SCHEMA, *extra]))
-        if name.startswith("event_reads/"):
-            return conform(table, EVENT_READ_SCHEMA)
-        if name.startswith("report_pulls/"):
-            from_path |= {"report": (folders["report"], pa.string())}
-            return conform(with_constants(table, from_path), PULL_SCHEMA)
-        schema = ACCEPTANCE_SCHEMA if name.startswith("accepted_losses/") else STATE_SCHEMA
-        table = conform(with_constants(table, from_path), schema)
-        state_ranks(table)  # a status from a newer version is found here, where the part's name is known
+            schema = pa.schema([*schema, *extra])
+        table = conform(table, schema, {**from_path, "date": date.fromisoformat(from_path["date"])})
+        if kind in {"accepted_losses", "recording_states"}:
+            state_ranks(table)  # a status from a newer version is found here, where the part's name is known
         return table
 
 

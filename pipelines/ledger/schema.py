@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ _R = TypeVar("_R")
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GROUP_ROWS = 32_768  # a group is encoded in memory before it is written
 
 IN_PATH = ("report", "date")
 """Columns that the part's path carries."""
@@ -123,15 +124,10 @@ ACCEPTANCE_SCHEMA = _schema_of(Acceptance, epoch=pa.int32())
 _SCHEMAS = {RecordingState: STATE_SCHEMA, PullRecord: PULL_SCHEMA, Acceptance: ACCEPTANCE_SCHEMA}
 
 
-def encode(schema: pa.Schema, tables: Iterable[pa.Table]) -> bytes:
-    """Return tables of that schema as one Parquet file, with a checksum on every page.
-
-    Each table becomes row groups of its own and is let go, so that a million rows need not be there at once.
-    """
+def encode(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file, with a checksum on every page."""
     sink = io.BytesIO()  # gives its bytes away without a copy
-    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
-        for table in tables:
-            writer.write_table(table)
+    pq.write_table(table, sink, row_group_size=_GROUP_ROWS, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -148,8 +144,9 @@ def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] = MappingProxyType({})) -> pa.Table:
     """Return the schema's columns in its order: ones from after the part was written are null, unknown ones left out.
+    A column in `constants` has that value in every line.
 
     Raises:
         ValueError: if a required column or value is missing or a column has another type. Numbers are never turned
@@ -157,6 +154,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """
     columns: list[pa.Array[Any] | pa.ChunkedArray[Any]] = []
     for field in schema:
+        if field.name in constants:
+            columns.append(pa.array([constants[field.name]] * table.num_rows, field.type))
+            continue
         index = table.schema.get_field_index(field.name)
         if index < 0 and not field.nullable:
             raise ValueError(f"its column {field.name} is missing")
@@ -176,14 +176,6 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def with_constants(table: pa.Table, constants: Mapping[str, tuple[object, pa.DataType]]) -> pa.Table:
-    """Add columns that have one value in every line; they replace columns of the same names."""
-    table = table.select([name for name in table.column_names if name not in constants])
-    for name, (value, kind) in constants.items():
-        table = table.append_column(name, pa.array([value] * table.num_rows, kind))
-    return table
-
-
 def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str) -> pa.Table:
     """Return report rows as lines: `row_key`, `row_hash` and text columns go in, ROW_SCHEMA and the text columns come
     out.
@@ -199,22 +191,13 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
         )
     report_fields = [pa.field(name, _TEXT) for name in rows.column_names if name not in own]
     _require_zones([pulled_at], "pulled_at")
-    added: dict[str, tuple[object, pa.DataType]] = {
-        "account_id": (account_id, _TEXT),
-        "pulled_at": (pulled_at, _TIME),
-        "run_id": (run_id, _TEXT),
-    }
+    added = {"account_id": account_id, "pulled_at": pulled_at, "run_id": run_id}
     try:
-        return conform(with_constants(rows, added), pa.schema([*ROW_SCHEMA, *report_fields]))
+        return conform(rows, pa.schema([*ROW_SCHEMA, *report_fields]), added)
     except ValueError as error:
         raise ValueError(
             f"the report rows cannot be written: {error}; give every row its identity and keep text text."
         ) from error
-
-
-def states_table(states: Sequence[RecordingState]) -> pa.Table:
-    """Return states as lines of STATE_SCHEMA."""
-    return table_of(RecordingState, states)
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:

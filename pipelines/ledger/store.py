@@ -15,7 +15,6 @@ Reading a date costs by what that date holds. Columns:
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,7 +45,6 @@ from pipelines.ledger.schema import (
     state_ranks,
     states_by_id,
     states_from,
-    states_table,
     table_of,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
@@ -63,7 +61,9 @@ class Ledger:
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
         self._files = files
-        self._names = _PartNames(clock)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last_name = 0
         # The steps of a run read the states of its date seven times.
         self._last_read: tuple[list[str], pa.Table] = ([], STATE_SCHEMA.empty_table())
 
@@ -71,20 +71,15 @@ class Ledger:
         self,
         report: str,
         day: date,
-        rows: pa.Table | Iterable[pa.Table],
+        rows: pa.Table,
         *,
         account_id: str,
         pulled_at: datetime,
         run_id: str,
     ) -> None:
-        """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text. No rows, no part.
-
-        Of many rows give slices, of the same columns: only one is held next to what is written. ValueError as
-        `rows_table`.
-        """
-        slices = [rows] if isinstance(rows, pa.Table) else rows
-        tables = (rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id) for rows in slices)
-        self._append(_folder("report_rows", day, report), (table for table in tables if table.num_rows))
+        """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text; raises as `rows_table`."""
+        table = rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
+        self._append(_folder("report_rows", day, report), table)
 
     def latest_rows(
         self, report: str, day: date, *, columns: Sequence[str] | None = None, account_id: str | None = None
@@ -118,7 +113,7 @@ class Ledger:
 
     def append_pull(self, pull: PullRecord) -> None:
         """Append the trace of one fetch, whatever it brought."""
-        self._append(_folder("report_pulls", pull.day, pull.report), [table_of(PullRecord, [pull])])
+        self._append(_folder("report_pulls", pull.day, pull.report), table_of(PullRecord, [pull]))
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
         """Return the fetches of a report for a date, each once, in the order of pulling."""
@@ -131,15 +126,11 @@ class Ledger:
         return self._days(f"report_pulls/report={report}/")
 
     def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
-        """Append how far files of stored events of a date were read, in bytes by name; none, no part."""
-        if read_to:
-            lines: dict[str, list[Any]] = {
-                "name": list(read_to),
-                "read_to": list(read_to.values()),
-                "run_id": [run_id] * len(read_to),
-                "read_at": [read_at] * len(read_to),
-            }
-            self._append(_folder("event_reads", day), [pa.Table.from_pydict(lines, EVENT_READ_SCHEMA)])
+        """Append how far files of stored events of a date were read, in bytes by name."""
+        lines: list[dict[str, Any]] = [
+            {"name": name, "read_to": end, "run_id": run_id, "read_at": read_at} for name, end in read_to.items()
+        ]
+        self._append(_folder("event_reads", day), pa.Table.from_pylist(lines, EVENT_READ_SCHEMA))
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how far each file of stored events of a date has been read, in bytes by name."""
@@ -154,7 +145,7 @@ class Ledger:
         """Append decisions on lost recordings: a part for each date among them."""
         for day in sorted({acceptance.day for acceptance in acceptances}):
             of_day = [acceptance for acceptance in acceptances if acceptance.day == day]
-            self._append(_folder("accepted_losses", day), [table_of(Acceptance, of_day)])
+            self._append(_folder("accepted_losses", day), table_of(Acceptance, of_day))
 
     def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
         """Return the latest decisions on recordings of those dates, by recording id."""
@@ -170,8 +161,8 @@ class Ledger:
             by_day[state.date].append(state)
         for day, of_day in sorted(by_day.items()):
             for start in range(0, len(of_day), _LINES_PER_PART):
-                table = states_table(of_day[start : start + _LINES_PER_PART])
-                self._append(_folder("recording_states", day), [table])
+                table = table_of(RecordingState, of_day[start : start + _LINES_PER_PART])
+                self._append(_folder("recording_states", day), table)
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
@@ -199,7 +190,7 @@ class Ledger:
     def pending(self, day: date) -> list[RecordingState]:
         """Return the current states of the date that are `pending`; the others cost no object."""
         table = self.current([day])
-        return list(states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending))))))
+        return states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending)))))
 
     def tally(self, day: date) -> list[tuple[str, str, Status, int, int]]:
         """Return account, source, state, the number of such recordings of the date and the bytes held of them."""
@@ -234,34 +225,23 @@ class Ledger:
         parts = self._parts([_folder("report_rows", day, report)], needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
-    def _append(self, folder: str, tables: Iterable[pa.Table]) -> None:
-        """Write one part of all the tables; none for none."""
-        stored = (table.select([name for name in table.column_names if name not in IN_PATH]) for table in tables)
-        first = next(stored, None)
-        if first is not None:
-            name = f"{folder}{self._names.next()}.parquet"
+    def _append(self, folder: str, lines: pa.Table) -> None:
+        """Write a part; none of no lines."""
+        if lines.num_rows:
+            name = f"{folder}{self._next_name()}.parquet"
             if not is_part(name):
                 raise ValueError(f"the ledger would not read {name} again, so it was not written; give a plain date.")
-            self._files.create(name, encode(first.schema, chain([first], stored)))
+            self._files.create(name, encode(lines.select([name for name in lines.column_names if name not in IN_PATH])))
+
+    def _next_name(self) -> ULID:
+        """Return ULIDs that grow strictly, also within a millisecond or when the clock is set back: the last counts."""
+        fresh = int.from_bytes(ULID.from_datetime(self._clock()).bytes)
+        with self._lock:
+            self._last_name = max(fresh, self._last_name + 1)
+            return ULID(self._last_name.to_bytes(16))
 
     def _days(self, folder: str) -> list[date]:
         return sorted(day for name in self._files.folders(folder) if (day := date_of(name)))
-
-
-class _PartNames:
-    """ULIDs that grow strictly, even within a millisecond or when the clock is set back: the last part counts."""
-
-    def __init__(self, clock: Callable[[], datetime]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def next(self) -> ULID:
-        milliseconds = int(self._clock().timestamp() * 1000)
-        fresh = milliseconds << 80 | int.from_bytes(os.urandom(10))
-        with self._lock:
-            self._last = max(fresh, self._last + 1)
-            return ULID(self._last.to_bytes(16))
 
 
 def current_lines(lines: pa.Table) -> pa.Table:

@@ -22,7 +22,7 @@ def as_dict(rows: pa.Table) -> dict[str, str]:
 
 
 def fresh(diff: RowDiff) -> dict[str, str]:
-    return {key: row_hash for rows in diff.fresh() for key, row_hash in as_dict(rows).items()}
+    return as_dict(diff.fresh)
 
 
 @settings(deadline=None)
@@ -38,14 +38,12 @@ def test_every_row_is_counted_as_what_it_is(pulled: dict[str, str], seen: dict[s
 
 
 @settings(deadline=None)
-@given(pulled=tables, seen=tables, size=st.integers(1, 5))
-def test_the_fresh_rows_are_the_new_and_the_changed_ones_in_whatever_slices(
-    pulled: dict[str, str], seen: dict[str, str], size: int
+@given(pulled=tables, seen=tables)
+def test_the_fresh_rows_are_the_new_and_the_changed_ones_in_the_order_of_the_pull(
+    pulled: dict[str, str], seen: dict[str, str]
 ) -> None:
     diff = diff_rows(table(pulled), table(seen))
-    slices = list(diff.fresh(size))
-    assert all(0 < rows.num_rows <= size for rows in slices)
-    keys = [key for rows in slices for key in rows["row_key"].to_pylist()]
+    keys = diff.fresh["row_key"].to_pylist()
     assert keys == [key for key, of_key in pulled.items() if seen.get(key) != of_key]
     assert diff.new + diff.changed == len(keys)
 
@@ -78,9 +76,8 @@ def test_after_the_diff_is_applied_nothing_is_new_or_changed(pulled: dict[str, s
 
 def test_the_rows_come_whole_and_in_the_order_of_the_pull() -> None:
     pulled = table({"c": "1", "a": "1", "b": "2"}).append_column("note", pa.array(["x", None, "z"]))
-    (rows,) = diff_rows(pulled, table({"b": "1", "d": "1"})).fresh()
-    assert rows.to_pylist() == pulled.to_pylist()
-    assert list(diff_rows(pulled, pulled).fresh()) == []
+    assert diff_rows(pulled, table({"b": "1", "d": "1"})).fresh.to_pylist() == pulled.to_pylist()
+    assert diff_rows(pulled, pulled).fresh.num_rows == 0
 
 
 @pytest.mark.parametrize("column", ["row_key", "row_hash"])

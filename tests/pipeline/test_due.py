@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.archive.keys import apart_key, recording_key
-from pipelines.ledger.schema import states_table
+from pipelines.ledger.schema import table_of
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened
 from pipelines.ringcx.links import HostList
 from pipelines.steps.fetch.work_queue import WorkItem, possible_keys, work_queue
@@ -63,7 +63,7 @@ states = st.integers(0, 12).flatmap(lambda count: st.tuples(*(a_state(number) fo
 @settings(deadline=None)  # it says what holds, and not how fast
 @given(states)
 def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> None:
-    queue = work_queue(RecordingsTable.of(states_table(known)), ALLOWED, "", now=NOW, run_id="now")
+    queue = work_queue(RecordingsTable.of(table_of(RecordingState, known)), ALLOWED, "", now=NOW, run_id="now")
     found = [item.state for item in queue]
     wanted = [one for one in known if is_due(one)]
     allowed_now = [one for one in known if one.status is Status.rejected and "//good." in one.link]
@@ -74,7 +74,7 @@ def test_what_is_due_and_in_which_order(known: tuple[RecordingState, ...]) -> No
 @settings(deadline=None)  # it says what holds, and not how fast
 @given(states)
 def test_no_two_recordings_get_one_key(known: tuple[RecordingState, ...]) -> None:
-    recordings = RecordingsTable.of(states_table(known))
+    recordings = RecordingsTable.of(table_of(RecordingState, known))
     queue = work_queue(recordings, ALLOWED, "", now=NOW, run_id="now")
     # The rule, one recording after the other: the first by its id takes the plain key, unless another one holds it.
     taken = {state.key: state.recording_id for state in known if state.key}

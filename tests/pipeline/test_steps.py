@@ -21,7 +21,7 @@ from botocore.exceptions import EndpointConnectionError
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.proof.chain import read_chain
 from pipelines.archive.proof.manifest import latest_manifest
-from pipelines.ledger.schema import states_table
+from pipelines.ledger.schema import table_of
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
@@ -59,7 +59,7 @@ def at_each(client: Any, operation: str, act: Callable[[str], None]) -> Iterator
 def fetched(services: Any, *states: RecordingState) -> FetchResult:
     """What a run does that knows these recordings and no other, all of them due."""
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-    known = RecordingsTable.of(states_table([replace(state, next_attempt_at=long_ago) for state in states]))
+    known = RecordingsTable.of(table_of(RecordingState, [replace(state, next_attempt_at=long_ago) for state in states]))
     queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="test")
     assert len(queue) == len(states)
     return Fetcher(services.attempt, services.ledger, 4, "test", lambda _: None).run(queue)
@@ -117,7 +117,7 @@ def test_what_was_never_tried_comes_before_what_fails_for_ever(world: Callable[.
     now = datetime.now(UTC)
     stuck = [some_state(f"15300002/a{number:03d}.WAV", OLD, attempts=9) for number in range(50)]
     fresh = some_state("15300002/z.WAV", OLD + timedelta(days=1))
-    known = RecordingsTable.of(states_table([*stuck, fresh]))
+    known = RecordingsTable.of(table_of(RecordingState, [*stuck, fresh]))
     due = [item.state for item in work_queue(known, it.services().allowed, "", now=now, run_id="test")]
     assert due[0] == fresh
     assert len(due) == 51

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipelines.archive import keys
-from pipelines.ledger.schema import states_from, states_table, values
+from pipelines.ledger.schema import states_from, table_of, values
 from pipelines.ledger.states import RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.interactions import is_segment_link
@@ -79,7 +79,8 @@ def work_queue(
     rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
     again = [reopened(state, "link_allowed_now", now, run_id) for state in states_from(rest.filter(refused))]
-    rows = pa.concat_tables([rest, states_table([state for state in again if judged(state, allowed) is state])])
+    allowed_now = [state for state in again if judged(state, allowed) is state]
+    rows = pa.concat_tables([rest, table_of(RecordingState, allowed_now)])
     due = pc.and_(pc.equal(rows["status"], str(Status.pending)), pc.less_equal(rows["next_attempt_at"], now))
     order = pc.sort_indices(rows.select([name for name, _ in _ORDER]), sort_keys=_ORDER)
     order = order.filter(due.take(order).combine_chunks())

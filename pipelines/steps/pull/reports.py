@@ -123,7 +123,7 @@ class ReportPull:
         del answers, table  # as much memory as the rows
         difference = diff_rows(rows, stored)
         self.ledger.append_rows(
-            self.report, self.day, difference.fresh(), account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
+            self.report, self.day, difference.fresh, account_id=account_id, pulled_at=pulled_at, run_id=self.run_id
         )
         record = PullRecord(
             report=self.report,
