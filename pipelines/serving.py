@@ -1,11 +1,14 @@
-"""Serve an application with uvicorn, until SIGTERM or SIGINT: the receiver of events, and the page."""
+"""Serve an application with uvicorn, until SIGTERM or SIGINT, and limit requests: the receiver of events, the page."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,35 @@ from pipelines.settings import SettingsError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+
+_NAMES = 10_000
+
+
+class RateLimit:
+    """Gives each name so many turns a minute, and after a quiet time `most` at once; by default those of a minute.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, per_minute: int, most: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_minute / 60
+        self._most = float(most or per_minute)
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, name: str) -> int:
+        """Take a turn and return 0, or return the whole seconds after which there is one."""
+        with self._lock:
+            now = self._clock()
+            left, at = self._left.pop(name, (self._most, now))
+            left = min(self._most, left + (now - at) * self._per_second)
+            wait = 0 if left >= 1 else int((1 - left) / self._per_second) + 1
+            self._left[name] = (left if wait else left - 1, now)
+            if len(self._left) > _NAMES:
+                self._left.popitem(last=False)
+            return wait
 
 
 class _Server(uvicorn.Server):

@@ -41,7 +41,7 @@ from starlette.types import Receive, Scope, Send
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
-from pipelines.browser.guard import HEALTH, AtOnce, Guard, RateLimit
+from pipelines.browser.guard import HEALTH, AtOnce, Guard
 from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
@@ -55,6 +55,7 @@ from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
 from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
 from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.serving import RateLimit
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch
 

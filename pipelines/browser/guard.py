@@ -6,9 +6,8 @@ An ASGI middleware: a foreign `Host`, and what another site's page sends, end he
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,7 +32,6 @@ _HEADERS: Final = {
 }
 _READS: Final = frozenset({"GET", "HEAD"})
 _PORTS: Final = {"http": 80, "https": 443}
-_KEYS: Final = 10_000
 
 
 class Guard:
@@ -81,28 +79,6 @@ class Guard:
         if is_foreign or site not in {None, "same-origin"} or not (site or origin):
             return "This was not sent by the page itself: use the page's own buttons."
         return ""
-
-
-class RateLimit:
-    """Gives each name so many turns a minute, all at once after a quiet one. Safe to share between threads."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = float(per_minute)
-        self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def take(self, name: str) -> int:
-        """Take a turn and return 0, or return the whole seconds after which there is one."""
-        with self._lock:
-            now = self._clock()
-            left, at = self._left.pop(name, (self._most, now))
-            left = min(self._most, left + (now - at) * self._most / 60)
-            wait = 0 if left >= 1 else int((1 - left) * 60 / self._most) + 1
-            self._left[name] = (left if wait else left - 1, now)
-            if len(self._left) > _KEYS:
-                self._left.popitem(last=False)
-            return wait
 
 
 class AtOnce:

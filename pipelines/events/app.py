@@ -10,7 +10,7 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
@@ -30,6 +30,7 @@ from pipelines.calendar import local_day
 from pipelines.events.commit import GroupCommit, Overloaded
 from pipelines.events.event import NotAnEvent, call_start, read_event
 from pipelines.events.files import Events, EventsUnavailable, day_folder, frame, malformed_folder
+from pipelines.serving import RateLimit
 from pipelines.settings import ReceiverSettings
 
 PATHS = ("/", "/events", "/events/")
@@ -56,27 +57,6 @@ def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Seq
     return (len(given) == 1) & any(same)
 
 
-class TokenBucket:
-    """Gives `per_second` tokens, and twice as many at once after a quiet second. For one thread."""
-
-    def __init__(self, per_second: int, clock: Callable[[], float]) -> None:
-        self._rate = per_second
-        self._most = 2.0 * per_second
-        self._clock = clock
-        self._tokens = self._most
-        self._at = clock()
-
-    def take(self) -> int:
-        """Take a token and return 0, or return the whole seconds after which there is one."""
-        now = self._clock()
-        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0
-        return max(1, math.ceil((1 - self._tokens) / self._rate))
-
-
 class Receiver(Collector):
     """Takes requests, and answers when their events are durable.
 
@@ -92,14 +72,14 @@ class Receiver(Collector):
         self._commit = GroupCommit(events)
         self._settings = settings
         self._accepted = [sha256(value.encode()).digest() for value in settings.header_values]
-        self._tokens = TokenBucket(settings.events_rate, time.monotonic)
-        self._refusals = TokenBucket(settings.events_rate, time.monotonic)
+        # Twice the rate at once after a quiet second. Who is refused does not use up the others' rate.
+        self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
         self._malformed: tuple[date, int] = (date.min, 0)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
     def app(self) -> Starlette:
-        """Return the application; its lifespan proves and closes the storage."""
+        """Return the application; its lifespan proves the storage, and waits at the end until all is stored."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
         app = Starlette(
             routes=[
@@ -140,10 +120,10 @@ class Receiver(Collector):
         if request.method == "HEAD":  # which Starlette takes for a GET
             return _sentence(405, "Send events by POST or GET.", {"Allow": "GET, POST, PUT"})
         if not is_admitted(request.scope["headers"], self._settings.events_header_name, self._accepted):
-            if wait := self._refusals.take():
+            if wait := self._rate.take("refused"):
                 return _sentence(429, "Too many requests without the right header.", {"Retry-After": str(wait)})
             return _sentence(401, "The header that this receiver expects is missing or wrong.", _CHALLENGE)
-        if wait := self._tokens.take():
+        if wait := self._rate.take("admitted"):
             return _sentence(429, "Too many events a second; send this one again later.", {"Retry-After": str(wait)})
         try:
             async with asyncio.timeout(self._settings.events_timeout_seconds):

@@ -57,12 +57,11 @@ class GroupCommit:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act)
 
     async def close(self) -> None:
-        """Wait until everything taken is durable, then close the storage."""
+        """Wait until everything taken is durable."""
         if self._batch is not None:
             await asyncio.wait([self._batch])
         async with self._turn:
-            await self.in_turn(self._events.close)
-        self._thread.shutdown()
+            self._thread.shutdown()
 
     async def _write(self) -> None:
         """Write what gathers until the batch before is durable."""

@@ -40,7 +40,6 @@ Line = tuple[str, bytes]
 
 FILE_BYTES = 64 << 20
 FILE_SECONDS = 3600.0
-_OPEN_FILES = 16
 _FILE_MODE = 0o600  # events hold telephone numbers
 _DATE = "date="
 _SUFFIX = ".events"
@@ -107,7 +106,6 @@ class _Open:
     """A file being appended to. `size`: the bytes that are known to be durable."""
 
     path: Path
-    handle: int
     opened_at: float
     size: int = 0
 
@@ -137,11 +135,6 @@ class LocalEvents:
                 file.write(b"probe\n")
                 os.fsync(file.fileno())
 
-    def close(self) -> None:
-        """Close all files."""
-        for folder in list(self._open):
-            self._leave(folder)
-
     def days(self) -> list[date]:
         """Return the dates that have events, sorted."""
         return _dates(entry.name for entry in self._entries("") if entry.is_dir())
@@ -168,54 +161,39 @@ class LocalEvents:
     def _append(self, folder: str, data: bytes) -> None:
         file = self._file(folder)
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(file.handle, left) :]
-            os.fdatasync(file.handle)
-            is_removed = os.fstat(file.handle).st_nlink == 0
-        except OSError:
+            with open(file.path, "ab", opener=lambda path, _: os.open(path, os.O_APPEND | os.O_WRONLY)) as appended:
+                appended.write(data)
+                appended.flush()
+                os.fdatasync(appended.fileno())
+                is_removed = os.fstat(appended.fileno()).st_nlink == 0
+            if is_removed:  # what is in a file without a name is lost
+                raise FileNotFoundError
+        except OSError as error:
             # What was not synced may be torn, and a reader may have gone past it: never append behind it.
-            self._leave(folder)
+            del self._open[folder]
+            if isinstance(error, FileNotFoundError):
+                raise FileNotFoundError(errno.ENOENT, "the file being written was removed") from error
             if file.size == 0:
                 file.path.unlink(missing_ok=True)  # holds nothing that was acknowledged; a full disk makes many of them
             raise
         file.size += len(data)
-        if is_removed:
-            # Somebody cleared the folder: what is appended to a file without a name is lost with this process.
-            self._leave(folder)
-            raise FileNotFoundError(errno.ENOENT, "the file being written was removed")
 
     def _file(self, folder: str) -> _Open:
+        """Return the file to append to: a new one where there is none, or it is large or old."""
         file = self._open.get(folder)
-        if file and (file.size >= FILE_BYTES or self._clock() - file.opened_at >= FILE_SECONDS):
-            self._leave(folder)
-            file = None
-        if file is None:
-            if len(self._open) >= _OPEN_FILES:
-                self._leave(next(iter(self._open)))
-            file = self._open[folder] = self._create(folder)
+        if file is None or file.size >= FILE_BYTES or self._clock() - file.opened_at >= FILE_SECONDS:
+            make_folders(self._root / folder)
+            file = _Open(self._root / folder / f"{ULID()}{_SUFFIX}", self._clock())
+            file.path.touch(_FILE_MODE, exist_ok=False)
+            sync_folder(file.path.parent)
+            self._open[folder] = file
         return file
-
-    def _create(self, folder: str) -> _Open:
-        make_folders(self._root / folder)
-        path = self._root / folder / f"{ULID()}{_SUFFIX}"
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, _FILE_MODE)
-        try:
-            sync_folder(path.parent)
-        except OSError:
-            os.close(handle)
-            raise
-        return _Open(path, handle, self._clock())
-
-    def _leave(self, folder: str) -> None:
-        os.close(self._open.pop(folder).handle)
 
 
 class S3Events:
     """Events in a bucket, an object for each folder of a batch. Needs s3:ListBucket, s3:PutObject or s3:GetObject."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
-        self._client = client
         self._files = S3Files(client, bucket, prefix, named_by="EVENTS_URL", unavailable=EventsUnavailable)
 
     def write(self, lines: Iterable[Line]) -> None:
@@ -230,10 +208,6 @@ class S3Events:
     def probe(self) -> None:
         """List the dates. The first event shows whether the right to put exists as well."""
         self.days()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
     def days(self) -> list[date]:
         """Return the dates that have events, sorted: one request per 1000."""
@@ -250,7 +224,7 @@ class S3Events:
 
 
 Events: TypeAlias = LocalEvents | S3Events
-"""Every method but `close` raises EventsUnavailable when the folder or bucket does not answer."""
+"""Every method raises EventsUnavailable when the folder or bucket does not answer."""
 
 
 def events_at(url: str, s3: Callable[[], S3Client]) -> Events:

@@ -68,7 +68,14 @@ class LedgerParts:
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes:
+        """Return a part's bytes; raises LedgerDamaged if it was listed and is gone."""
+        data = self.read_if_there(name)
+        if data is None:
+            raise _damaged(name, "it was listed and is gone")
+        return data
+
+    def read_if_there(self, name: str) -> bytes | None:
         """Return a part's bytes; None if it is not there."""
         try:
             return self._files.read(name)
@@ -92,8 +99,6 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
         # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
         for name, data in zip(names, pool.map(parts.read, names), strict=True):
-            if data is None:
-                raise _damaged(name, "it was listed and is gone")
             yield decode_part(name, data, columns)
 
 

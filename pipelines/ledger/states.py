@@ -217,20 +217,15 @@ def final(
 def archived(
     state: RecordingState,
     *,
-    key: str,
-    size: int,
-    sha256: str,
-    duration_s: float | None,
-    etag: str | None,
-    version_id: str | None,
-    warnings: Sequence[str],
     now: datetime,
     run_id: str,
     attempted: bool = True,
+    **held: Any,  # noqa: ANN401 - fields of many types
 ) -> RecordingState:
-    """Return the state of a recording that is held under `key`; `attempted=False` if it was adopted without a fetch.
+    """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch.
 
-    A final state may still turn into this one: the object is there, whatever was concluded before.
+    `held`: the fields that say what is held and where: `key`, `size`, `sha256` and others. A final state may still turn
+    into this one: the object is there, whatever was concluded before.
     """
     _require(state, "archived", state.status is not Status.archived)
     return replace(
@@ -239,15 +234,9 @@ def archived(
         reason=None,
         attempts=state.attempts + attempted,
         next_attempt_at=None,
-        key=key,
-        size=size,
-        sha256=sha256,
-        duration_s=duration_s,
-        etag=etag,
-        version_id=version_id,
-        warnings=tuple(warnings),
         written_at=now,
         run_id=run_id,
+        **held,
     )
 
 

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.events import app as receiver_app
-from pipelines.events.app import TokenBucket, is_admitted
+from pipelines.events.app import is_admitted
 from pipelines.events.files import EventsUnavailable, Line, LocalEvents, read_frames
+from pipelines.serving import RateLimit
 from pipelines.settings import ReceiverSettings, SettingsError, load
 from tests.events.conftest import stored_calls, stored_fields
 from tests.events.receivers import AUTHORIZATION, event
@@ -161,12 +162,12 @@ def test_senders_without_the_secret_do_not_use_up_the_others_rate(receiver: Make
     assert client.post("/events", json=event(1), headers=GOOD).status_code == 200
 
 
-def test_a_bucket_of_tokens_gives_its_rate_in_the_long_run() -> None:
+def test_a_rate_limit_gives_its_rate_in_the_long_run() -> None:
     now = [0.0]
-    bucket = TokenBucket(10, lambda: now[0])
+    rate = RateLimit(600, 20, lambda: now[0])
     taken = 0
     for _ in range(1000):
-        taken += bucket.take() == 0
+        taken += rate.take("sender") == 0
         now[0] += 0.01
     assert 100 + 19 <= taken <= 100 + 20
 

@@ -30,4 +30,3 @@ def store(place: Path, day: date, events: Iterable[dict[str, Any]], *, at: datet
     received = (at or datetime.now(UTC)).isoformat()
     keeper = LocalEvents(place)
     keeper.write([(day_folder(day), frame({"received_at": received, "fields": one})) for one in events])
-    keeper.close()

@@ -15,7 +15,7 @@ time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -66,19 +66,8 @@ def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: s
     """Return the state after an attempt. `believed`: a refusal is about the recording, not about us."""
     state, at, result = outcome.state, outcome.at, outcome.result
     if isinstance(result, Stored):
-        return archived(
-            state,
-            key=result.key,
-            size=result.size,
-            sha256=result.sha256,
-            duration_s=outcome.duration_s,
-            etag=result.etag,
-            version_id=result.version_id,
-            warnings=outcome.warnings,
-            now=at,
-            run_id=run_id,
-            attempted=not result.adopted,
-        )
+        held = asdict(result) | {"duration_s": outcome.duration_s, "warnings": outcome.warnings}
+        return archived(state, now=at, run_id=run_id, attempted=not held.pop("adopted"), **held)
     if result.kind == "refused":
         is_last = believed and rules.is_patient(state, at)
     else:

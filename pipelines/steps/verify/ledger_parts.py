@@ -62,7 +62,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
         attested = attestations(bucket, kind, day, flag)
         there: dict[str, ObservedObject] = {}
         replaced: dict[str, str] = {}
-        for name, data in map_in_order(parts.read, names, threads=threads):
+        for name, data in map_in_order(parts.read_if_there, names, threads=threads):
             if data is None:  # removed since it was listed
                 continue
             there[name] = ObservedObject(name, len(data), hashlib.sha256(data).hexdigest())
