@@ -15,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
 from itertools import chain
@@ -73,10 +73,11 @@ class Renewing(httpx.Auth, ABC):
         """Put a fresh token on the request."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SourceClient:
     """Sends requests to the source, each with a permit; share one over all threads.
 
-    Args:
+    Attributes:
         limiter: shared by all processes.
         limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). A limit without rates is free.
         priority: of its permits, log-ins too; lower goes first.
@@ -89,37 +90,25 @@ class SourceClient:
         sleep: used for waits instead of a wait on the stop event; for tests.
     """
 
-    def __init__(
-        self,
-        *,
-        limiter: RateLimiter,
-        limits: Mapping[str, Sequence[Rate]],
-        priority: int = 0,
-        stop: threading.Event | None = None,
-        transport: httpx.BaseTransport | None = None,
-        resolve: Resolve = system_resolve,
-        attempts: int = 5,
-        backoff_s: float = 1.0,
-        read_timeout_s: float = 60,
-        max_connections: int = 32,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] | None = None,
-    ) -> None:
-        self._limiter = limiter
-        self._limits = {name: tuple(rates) for name, rates in limits.items()}
-        self._priority = priority
-        self._stop = stop or threading.Event()
-        self._attempts = attempts
-        self._backoff_s = backoff_s
-        self.clock = clock
-        self._sleep = sleep
-        self._timeout = {"connect": _CONNECT_S, "read": read_timeout_s}
-        # Requests that may go to public addresses only have connections of their own: none that was opened without
-        # that check is ever used for them.
-        self._anywhere, self._public = (
-            transport or Transport(max_kept=max_connections, public_only=only, resolve=resolve)
+    limiter: RateLimiter
+    limits: Mapping[str, Sequence[Rate]]
+    priority: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    transport: httpx.BaseTransport | None = None
+    resolve: Resolve = system_resolve
+    attempts: int = 5
+    backoff_s: float = 1.0
+    read_timeout_s: float = 60
+    max_connections: int = 32
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] | None = None
+
+    def __post_init__(self) -> None:
+        # By `public_only`: such requests never use a connection that was opened without the check of addresses.
+        self._transports = {
+            only: self.transport or Transport(max_kept=self.max_connections, public_only=only, resolve=self.resolve)
             for only in (False, True)
-        )
+        }
 
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
         """Return what `work` returns; repeat it while a request that it makes with `stream` may succeed another time.
@@ -131,7 +120,7 @@ class SourceClient:
             BodyBroken: the same, where the last answer broke off.
             Stopped: the stop event was set.
         """
-        allowed, attempt = attempts or self._attempts, 0
+        allowed, attempt = attempts or self.attempts, 0
         while True:
             attempt += 1
             try:
@@ -141,13 +130,13 @@ class SourceClient:
                 last = min(allowed, _BODY_ATTEMPTS) if isinstance(failure.error, BodyBroken) else allowed
                 if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
                     raise failure.error from None
-            wait_s = random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
+            wait_s = random.uniform(0, min(self.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
             # `Retry-After: 0` does not mean at once.
-            wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self._backoff_s)
-            self._limiter.announce(f"another attempt, because {reason}", wait_s)
-            check_stop(self._stop)
-            (self._sleep or self._stop.wait)(wait_s)
-            check_stop(self._stop)
+            wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self.backoff_s)
+            self.limiter.announce(f"another attempt, because {reason}", wait_s)
+            check_stop(self.stop)
+            (self.sleep or self.stop.wait)(wait_s)
+            check_stop(self.stop)
 
     @contextmanager
     def stream(
@@ -187,7 +176,7 @@ class SourceClient:
                     "account_id": account_id,
                     "auth": auth,
                     "public_only": public_only,
-                    "timeout": self._timeout,
+                    "timeout": {"connect": _CONNECT_S, "read": self.read_timeout_s},
                 },
             )
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -223,7 +212,7 @@ class SourceClient:
         started = clock()
 
         def check() -> None:
-            check_stop(self._stop)
+            check_stop(self.stop)
             if clock() - started > max_seconds:
                 raise TooSlowError
 
@@ -247,8 +236,8 @@ class SourceClient:
 
     def close(self) -> None:
         """Close all connections."""
-        self._anywhere.close()
-        self._public.close()
+        for transport in self._transports.values():
+            transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -259,19 +248,16 @@ class SourceClient:
     def _permit(self, request: httpx.Request) -> None:
         """Wait for a permit, and sign with a token that is fresh then."""
         limit, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
-
-        def sign() -> None:
-            if isinstance(auth, Renewing):
-                auth.sign(request)
-
-        check_stop(self._stop)
+        sign = partial(auth.sign, request) if isinstance(auth, Renewing) else None
+        check_stop(self.stop)
         if not limit:
-            sign()
+            if sign is not None:
+                sign()
             return
-        acquire = partial(self._limiter.acquire, account_id=account_id, stop=self._stop, patience_s=PATIENCE_S)
+        acquire = partial(self.limiter.acquire, account_id=account_id, stop=self.stop, patience_s=PATIENCE_S)
         # A host's silence is waited for first: a permit that is taken before it would be lost.
         acquire(hold_key(limit, request.url), rates=())
-        acquire(limit, rates=self._limits.get(limit, ()), priority=self._priority, prepare=sign)
+        acquire(limit, rates=self.limits.get(limit, ()), priority=self.priority, prepare=sign)
 
     def _attempt(self, request: httpx.Request) -> httpx.Response:
         """Send a request once. The exceptions raised here never carry the request, which carries credentials."""
@@ -305,7 +291,7 @@ class SourceClient:
                 "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s",
                 *(request.url.host, asked_s, account_id, held_s),
             )
-            self._limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self._stop)
+            self.limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self.stop)
         if asked_s and asked_s > PATIENCE_S:
             verdict += f", and it asked for a pause of {asked_s:.0f} s"
         raise TryAgain(request, verdict, asked_s)
@@ -317,8 +303,7 @@ class SourceClient:
             request = next(flow)
             while True:
                 self._permit(request)  # also for the one that an auth sends again after a 401
-                transport = self._public if request.extensions["public_only"] else self._anywhere
-                response = transport.handle_request(request)
+                response = self._transports[request.extensions["public_only"]].handle_request(request)
                 response.request = request
                 _log.debug("%s: HTTP %d", _named(request), response.status_code)
                 try:
