@@ -3,8 +3,6 @@
 The archive, the ledger and the events add their own words to `reason`: which object, which setting named it.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

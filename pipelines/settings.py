@@ -4,8 +4,6 @@ Here: names, defaults, what a value must look like, and the sentence a person ge
 what the asset graph itself needs (no secret), so that definitions load without credentials.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

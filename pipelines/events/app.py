@@ -3,8 +3,6 @@
 No answer and no log line holds a field of an event, nor a header. Who may connect and for how long is `server.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import math

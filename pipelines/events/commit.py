@@ -4,8 +4,6 @@ Lines that arrive while a batch is being written form the next batch, so that al
 one sync or one put. No request is answered "stored" before its write has returned.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

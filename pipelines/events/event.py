@@ -4,8 +4,6 @@ The documented JSON body and the URL-encoded form, in the query string or in the
 content type claims. Nothing is dropped: fields that nobody documented are kept, all values as text.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

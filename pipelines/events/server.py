@@ -3,8 +3,6 @@
 On SIGTERM no new request is taken, those under way are answered once their events are durable, then the process ends.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import resource

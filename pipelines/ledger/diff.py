@@ -1,7 +1,5 @@
 """Compare a pull with the rows that the ledger has. Tables in, tables out: no files, no clock."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The ledger's parts: how the files are named, listed and read."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

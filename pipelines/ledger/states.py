@@ -1,7 +1,5 @@
 """The states of a recording, how one follows another, and which of several lines counts. No files, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta

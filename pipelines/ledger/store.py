@@ -13,8 +13,6 @@ Reading a date costs by what that date holds. Columns:
 `schema.py`; bytes on disk or in S3: `files.py`.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 The path to the root names the hashes of others, never the others themselves. Checking a path: `evidence/verify.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from hashlib import sha256
 

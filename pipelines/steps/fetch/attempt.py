@@ -1,7 +1,5 @@
 """One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import tempfile

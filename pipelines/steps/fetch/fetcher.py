@@ -4,8 +4,6 @@ It never waits for a link that is not ready: the state says when to come back. S
 killed run had stored and not written down is found by the next run's listing.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

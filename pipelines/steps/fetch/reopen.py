@@ -1,7 +1,5 @@
 """Try recordings again on request: a new epoch begins, and the old one stays in the ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from itertools import chain

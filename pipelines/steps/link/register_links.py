@@ -3,8 +3,6 @@
 Links that must not be requested become `rejected` at once, so that they are explained and not merely absent.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Read from a row which recordings it names: their ids, links, layouts, starts and durations."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Listings give the time of each date's newest part. The dates are then read in pa
 that the next scan continues where one that ran out of time ended.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta

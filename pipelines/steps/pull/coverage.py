@@ -1,7 +1,5 @@
 """Was the report of a date asked for at all, by whom, and for how much of the day? Reads the traces of pulls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime

@@ -4,8 +4,6 @@ All requests of an account are answered and parsed before a row of it is written
 nothing behind.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

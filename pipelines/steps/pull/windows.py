@@ -10,8 +10,6 @@ requested again in halves, until the halves hold nothing that the whole did not;
 window it was requested for.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
