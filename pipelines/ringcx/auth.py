@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ import httpx
 
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.addresses import is_loopback
-from pipelines.ringcx.http.client import BombError, Renewing, SourceClient, first_bytes, origin_of
+from pipelines.ringcx.http.client import BombError, SourceClient, first_bytes, origin_of
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
@@ -79,7 +79,7 @@ class ApiToken(OriginAuth):
         yield request
 
 
-class TokenAuth(OriginAuth, Renewing):
+class TokenAuth(OriginAuth, ABC):
     """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
 
     def __init__(self, *, client: SourceClient, api_url: str) -> None:
@@ -121,14 +121,10 @@ class TokenAuth(OriginAuth, Renewing):
             self._refused = request.headers[self._header]
 
     def _fresh(self) -> _Token:
-        """Return a token that does not run out soon. Another thread may empty `_token` at any moment."""
-        token = self._token
-        if token is None or self._clock() >= token.renew_at:
-            with self._lock:
-                token = self._token  # another thread may have renewed it while we waited
-                if token is None or self._clock() >= token.renew_at:
-                    token = self._log_in()
-        return token
+        """Return a token that does not run out soon."""
+        with self._lock:
+            token = self._token
+            return self._log_in() if token is None or self._clock() >= token.renew_at else token
 
     def _log_in(self) -> _Token:
         """Get a token; called with the lock held."""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, Stopped
-from pipelines.ringcx.http.client import PATIENCE_S, Renewing, SourceClient, retry_after
+from pipelines.ringcx.http.client import PATIENCE_S, SourceClient, retry_after
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 
 URL = "https://api.example/voice/api/v1/things"
@@ -317,7 +317,7 @@ class Running:
         request.headers["Authorization"] = f"Bearer {self.made_at}"
 
 
-class RunningAuth(Running, Renewing):
+class RunningAuth(Running, httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Any:
         response = yield request
         if response.status_code == 401:

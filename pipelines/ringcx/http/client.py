@@ -12,7 +12,6 @@ import re
 import threading
 import time
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -63,14 +62,6 @@ class Received:
     size: int
     sha256: str
     framed: bool
-
-
-class Renewing(httpx.Auth, ABC):
-    """An auth whose token may run out while its request waits for a permit, so that the client has it sign then."""
-
-    @abstractmethod
-    def sign(self, request: httpx.Request) -> None:
-        """Put a fresh token on the request."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -248,11 +239,11 @@ class SourceClient:
     def _permit(self, request: httpx.Request) -> None:
         """Wait for a permit, and sign with a token that is fresh then."""
         limit, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
-        sign = partial(auth.sign, request) if isinstance(auth, Renewing) else None
+        # A token may run out while its request waits for a permit: an auth that can sign does so then.
+        sign = partial(getattr(auth, "sign", lambda _: None), request)
         check_stop(self.stop)
         if not limit:
-            if sign is not None:
-                sign()
+            sign()
             return
         acquire = partial(self.limiter.acquire, account_id=account_id, stop=self.stop, patience_s=PATIENCE_S)
         # A host's silence is waited for first: a permit that is taken before it would be lost.

@@ -331,7 +331,7 @@ def _recordings(
     are linked to without any state in the ledger; and those that rows of more than one call name.
     """
     links = extracted_ids(ledger, day, zone=settings.zone, first=settings.archive_start_date)
-    linked = set(links.column("recording_id"))
+    linked = set(values(links.table["recording_id"]))
     days = days_of(ledger, links)
     known = LedgerSnapshot(ledger.current(days))
     if not known.ids >= _main_ids(linked, known):

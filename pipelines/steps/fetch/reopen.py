@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from itertools import chain
 from typing import NamedTuple
 
 from pipelines.errors import ExpectedError
-from pipelines.ledger.schema import STATE_SCHEMA, states_from
+from pipelines.ledger.schema import states_by_id
 from pipelines.ledger.states import FINAL, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.steps.link.recordings_table import recordings_of
@@ -14,7 +13,6 @@ from pipelines.steps.link.register_links import AllowedLinks, judged
 
 REASON = "retry_requested"
 _SHOWN = 5
-_AT_ONCE = 10_000
 
 
 class UnknownRecording(ExpectedError):  # noqa: N818 - the sentence for the person who typed the ids
@@ -55,14 +53,8 @@ def reopen(
             f"on {day}: copy the ids from the sample of the check every_recording_is_accounted_for, and run the date "
             "they are shown under. Nothing was tried."
         )
-    count = not_allowed = 0
-    final = recordings.final() if all_final else STATE_SCHEMA.empty_table()
-    chunks = (states_from(final.slice(start, _AT_ONCE)) for start in range(0, final.num_rows, _AT_ONCE))
-    others = ([state for state in chunk if state.recording_id not in named] for chunk in chunks)
-    for states in chain([list(named.values())], others):
-        pairs = [(state, reopened(state, REASON, now, run_id)) for state in states]
-        rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
-        ledger.append_states(rows)
-        count += len(rows)
-        not_allowed += len(pairs) - len(rows)
-    return Reopened(count, not_allowed)
+    states = named | (states_by_id(recordings.final()) if all_final else {})
+    pairs = [(state, reopened(state, REASON, now, run_id)) for state in states.values()]
+    rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
+    ledger.append_states(rows)
+    return Reopened(len(rows), len(pairs) - len(rows))

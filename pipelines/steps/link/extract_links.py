@@ -60,10 +60,6 @@ class ExtractedLinks:
     table: pa.Table
     elsewhere: frozenset[date]
 
-    def column(self, name: str) -> list[Any]:
-        """Return a column's values, line by line."""
-        return self.table[name].to_pylist()
-
     def states(self, ids: pa.Array[Any], *, now: datetime, run_id: str) -> Iterator[RecordingState]:
         """Yield the recordings with these ids as the `pending` states they begin with; one may come twice."""
         lines = self.table.filter(pc.is_in(self.table["recording_id"], value_set=ids))

@@ -69,12 +69,6 @@ class Pairs:
     partners: Mapping[str, str]
     ambiguous: frozenset[str]
 
-    def __bool__(self) -> bool:
-        return bool(self.partners or self.ambiguous)
-
-
-NO_PAIRS = Pairs({}, frozenset())
-
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -91,8 +85,6 @@ class Joined:
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
     """Which recordings of these calls are one, by the rows of `day` and of the neighbouring dates."""
-    if not calls:
-        return NO_PAIRS
     days = [day + step * _DAY for step in (-1, 0, 1)]
     current = _legs(ledger, INTERACTIONS, days, calls)
     legacy = _legs(ledger, AGENT, days, current.keys())

@@ -89,7 +89,7 @@ def register_links(
         after = ledger.names(days)
         ledger.append_states(join(pairs, after, now=now, run_id=run_id).lines)
         names |= {key: state.same_as for key, state in after.items() if state.same_as is not None}
-    layouts = dict(zip(links.column("recording_id"), links.column("layout"), strict=True))
+    layouts = dict(zip(values(links.table["recording_id"]), values(links.table["layout"]), strict=True))
     by_layout = Counter(layout for key, layout in layouts.items() if key not in names)
     reasons = (states[key].reason for key in added)
     refused = Counter(reason.removeprefix(LINK_REFUSED) for reason in reasons if reason is not None)
