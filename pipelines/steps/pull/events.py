@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
@@ -28,6 +27,7 @@ from pipelines.ringcx.reports.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.times import parse_report_time
 from pipelines.steps.link.rows import EVENTS, links_of
+from pipelines.steps.parallel import map_in_order
 
 FOREIGN = "end_call_events_foreign"
 """The report name under which events of accounts that are not in RINGCX_ACCOUNT_IDS are kept until they are."""
@@ -120,8 +120,8 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="events") as pool:
-        return list(pool.map(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files))
+    read = map_in_order(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files, threads=_READERS)
+    return [frames for _, frames in read]
 
 
 def _frames(stored: Events, file: StoredFile, start: int) -> Frames:
