@@ -50,7 +50,7 @@ class ObjectFacts:
     checksum_sha256: str | None
 
     def is_recording(self, recording_id: str) -> bool:
-        """Whether the object's metadata names this recording."""
+        """Return whether the object's metadata names this recording."""
         return self.recording_id == metadata_text(recording_id)
 
 

@@ -76,7 +76,7 @@ class Probes:
         return Capabilities(create_only=False, checksums="ignored")
 
     def refuses_second_multipart(self) -> bool:
-        """Whether an upload in parts is create-only, too: under a key that is stored already.
+        """Return whether an upload in parts is create-only, too: under a key that is stored already.
 
         True where the store knows no uploads in parts, and is sent large bodies whole, on the same condition.
         """
@@ -103,7 +103,7 @@ class Probes:
         return True
 
     def versioning(self) -> bool | None:
-        """Whether the bucket keeps versions; None where that may not be read."""
+        """Return whether the bucket keeps versions; None where that may not be read."""
         try:
             with storage_errors(self._bucket, "s3:GetBucketVersioning", ""):
                 return self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled"
@@ -111,7 +111,7 @@ class Probes:
             return None
 
     def locking(self) -> tuple[bool, str] | None:
-        """Whether Object Lock is on, and its default retention in words or empty; None where that may not be read."""
+        """Return whether Object Lock is on, and its default retention in words, if any; None if it may not be read."""
         try:
             with storage_errors(self._bucket, "s3:GetBucketObjectLockConfiguration", ""):
                 found = self._client.get_object_lock_configuration(Bucket=self._bucket)
@@ -139,7 +139,7 @@ class Probes:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY, ContentType="text/plain", **fields)
 
     def _refuses_wrong_checksum(self) -> bool:
-        """Whether a SHA-256 that does not fit is refused, by a server that takes one that fits."""
+        """Return whether a SHA-256 that does not fit is refused, by a server that takes one that fits."""
         try:
             try:
                 with storage_errors(self._bucket, "s3:GetObject (and s3:ListBucket)", self._checksum_key):

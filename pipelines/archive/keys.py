@@ -22,7 +22,7 @@ _METADATA_LIMIT = 512  # S3 takes 2 KB of metadata in all, for five values
 
 
 def recording_key(prefix: str, day: date, account_id: str, layout: Layout, file_path: str) -> str:
-    """The key of a recording: `{prefix}recordings/date=…/account_id=…/layout=…/<name>`.
+    """Return the key of a recording: `{prefix}recordings/date=…/account_id=…/layout=…/<name>`.
 
     `day` is the local day on which the recording itself starts. Of the source's `file_path` only the last segment is
     used, and only when it is harmless.
@@ -36,42 +36,42 @@ def recording_key(prefix: str, day: date, account_id: str, layout: Layout, file_
 
 
 def apart_key(key: str, recording_id: str) -> str:
-    """A key next to `key` for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
+    """Return a key for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
     stem, suffix = splitext(key)
     return f"{stem}-{_sha256(recording_id)[:8]}{suffix}"
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
-    """Where other bytes of the recording under `key` are kept, or bytes that were refused for good and would have gone
-    there: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
+    """Return where other bytes of the recording under `key` are kept, or bytes that were refused for good and would
+    have gone there: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
     """
     path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
     return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
 
 
 def day_prefix(prefix: str, day: date) -> str:
-    """What all keys of a day's recordings begin with."""
+    """Return what all keys of a day's recordings begin with."""
     return f"{prefix}recordings/date={day.isoformat()}/"
 
 
 def manifest_prefix(prefix: str, day: date) -> str:
-    """What all keys of a day's manifests begin with."""
+    """Return what all keys of a day's manifests begin with."""
     return f"{prefix}manifests/date={day.isoformat()}/"
 
 
 def manifest_key(prefix: str, day: date, number: int) -> str:
-    """The key of one of a day's manifests, which are numbered from 1."""
+    """Return the key of one of a day's manifests, which are numbered from 1."""
     return f"{manifest_prefix(prefix, day)}manifest-{number}.json"
 
 
 def manifest_number(key: str) -> int | None:
-    """The number in a manifest's key, or None for any other object."""
+    """Return the number in a manifest's key, or None for any other object."""
     match = _MANIFEST.fullmatch(key.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def signature_key(key: str) -> str:
-    """The key of a manifest's signature, next to the manifest's own `key`."""
+    """Return the key of a manifest's signature, next to the manifest's own `key`."""
     return f"{key}.sig"
 
 
@@ -81,42 +81,42 @@ def attestation_prefix(prefix: str, kind: str, day: date) -> str:
 
 
 def access_prefix(prefix: str, day: date) -> str:
-    """What all keys of a day's entries of the access log begin with; `day` is the UTC day of the access."""
+    """Return what all keys of a day's entries of the access log begin with; `day` is the UTC day of the access."""
     return f"{prefix}access/date={day.isoformat()}/"
 
 
 def verification_key(prefix: str, day: date, name: str) -> str:
-    """The key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
+    """Return the key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
     return f"{prefix}verifications/date={day.isoformat()}/{name}.json"
 
 
 def probe_key(prefix: str, name: str) -> str:
-    """The key of a tiny object that shows what a store does and allows; `name` unique. It is of no further use."""
+    """Return the key of a tiny object that shows what a store does and allows; `name` unique. It has no other use."""
     return f"{prefix}probes/{name}"
 
 
 def catalog_key(prefix: str, day: date) -> str:
-    """The key of a day's part of the catalog."""
+    """Return the key of a day's part of the catalog."""
     return f"{prefix}catalog/date={day.isoformat()}/recordings.parquet"
 
 
 def calls_prefix(prefix: str) -> str:
-    """What all keys of the table of calls begin with, which have rights of their own: they hold personal data."""
+    """Return what all keys of the table of calls begin with. They have rights of their own: they hold personal data."""
     return f"{prefix}calls/"
 
 
 def calls_key(prefix: str, day: date) -> str:
-    """The key of a day's part of the table of calls."""
+    """Return the key of a day's part of the table of calls."""
     return f"{calls_prefix(prefix)}date={day.isoformat()}/calls.parquet"
 
 
 def calls_index_key(prefix: str, month: str) -> str:
-    """The key of the index of a month's calls; `month` is written like 2026-11."""
+    """Return the key of the index of a month's calls; `month` is written like 2026-11."""
     return f"{calls_prefix(prefix)}_index/month={month}/keys.parquet"
 
 
 def metadata_text(value: str) -> str:
-    """A hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
+    """Return a hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
     `sha256:<hex>`.
 
     Equal strings give equal texts and different ones different texts, so ids are compared in this form.

@@ -48,7 +48,7 @@ def read_event(query: bytes, body: bytes) -> dict[str, str]:
 
 
 def field(fields: Mapping[str, str], name: str) -> str:
-    """The value of a documented field, however its name is written; empty when there is none."""
+    """Return the value of a documented field, however its name is written; empty when there is none."""
     exact = fields.get(name)
     if exact is not None:
         return exact.strip()
@@ -144,7 +144,7 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    """JSON may name half of a character (a lone surrogate), which no file can hold."""
+    """Replace half of a character (a lone surrogate), which JSON may name and no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -175,7 +175,7 @@ class S3Files:
     def put(self, name: str, data: bytes, content_type: str) -> None:
         """Put an object under a name of its own. Sends the MD5, because some servers check nothing else."""
         with self._errors("write", name):
-            for tries_left in reversed(range(_CONFLICTED_PUTS)):
+            for attempts_left in reversed(range(_CONFLICTED_PUTS)):
                 try:
                     self._client.put_object(
                         Bucket=self._bucket,
@@ -186,7 +186,7 @@ class S3Files:
                         IfNoneMatch="*",
                     )
                 except ClientError as error:
-                    if status(error) == 409 and tries_left:  # another writer is at the same name just now
+                    if status(error) == 409 and attempts_left:  # another writer is at the same name just now
                         continue
                     # After an answer that was lost on its way botocore puts again, and meets its own object.
                     if status(error) == 412 and self.read(name) != data:

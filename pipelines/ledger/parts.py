@@ -140,7 +140,7 @@ def written_at(name: str) -> datetime:
 
 
 def is_part(name: str) -> bool:
-    """Whether the file is one of the ledger's."""
+    """Return whether the file is one of the ledger's."""
     return _why_strange(name) is None
 
 

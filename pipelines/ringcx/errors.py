@@ -15,7 +15,7 @@ class SourceError(ExpectedError):
 
 
 class SourceUnavailable(SourceError):
-    """Connection errors, timeouts, 408, 429 or 5xx until the client's tries were used up. Worth another run."""
+    """Connection errors, timeouts, 408, 429 or 5xx until the attempts were used up. Worth another run."""
 
 
 class BodyBroken(SourceUnavailable):
@@ -70,7 +70,7 @@ class Stopped(Exception):
 
 
 def shown_url(url: httpx.URL | str) -> str:
-    """The part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
+    """Return the part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):  # ValueError: half of a surrogate pair

@@ -263,7 +263,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Sorted keys, no blanks, UTF-8, a line break at the end: equal documents give equal bytes.
+    """Return JSON with sorted keys, no blanks, UTF-8, a line break at the end: equal documents give equal bytes.
 
     Raises:
         ValueError: a number is not finite.

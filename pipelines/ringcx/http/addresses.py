@@ -30,7 +30,7 @@ _INSIDE: Final = (
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine, whatever a name server says."""
+    """Return whether a host name or address means this machine, whatever a name server says."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def is_address(host: str) -> bool:
-    """Whether a host is written as an address, not as a name."""
+    """Return whether a host is written as an address, not as a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -62,7 +62,7 @@ def is_public(address: str) -> bool:
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    """The addresses that the system's resolver gives, each once."""
+    """Return the addresses that the system's resolver gives, each once."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

@@ -308,7 +308,7 @@ class SourceClient:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None when there is none to obey."""
+    """Return the seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None where it says nothing."""
     text = (value or "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
         return float(text)
@@ -320,8 +320,8 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
-    """The body of an answer in blocks, out of its gzip where it is in one; as they arrive, or large ones with `check`,
-    which is asked before each read and may raise.
+    """Yield the body of an answer in blocks, out of its gzip where it is in one: as they arrive, or large ones with
+    `check`, which is asked before each read and may raise.
 
     Raises:
         BombError: it unpacks to hundreds of times its size.
@@ -387,7 +387,7 @@ def explanation_of(response: httpx.Response) -> bytes:
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address: what credentials belong to."""
+    """Return scheme, host and port of an address: what credentials belong to."""
     parsed = httpx.URL(url)
     host = parsed.raw_host.decode("ascii").rstrip(".")
     port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
@@ -395,7 +395,7 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
 
 
 def hold_key(limit: str, url: httpx.URL) -> str:
-    """The limit under which a host's own silence is kept."""
+    """Return the limit under which a host's own silence is kept."""
     return f"{limit}@{url.raw_host.decode('ascii')}"
 
 

@@ -24,7 +24,7 @@ class Proxy:
         return f"the proxy {self.url} ({self.variable})"
 
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
-        """What an answer of the proxy itself means: a 4xx is a matter of settings, anything else may pass."""
+        """Return what an answer of the proxy itself means: a 4xx is a matter of settings, anything else may pass."""
         host = url.raw_host.decode("ascii")
         if status in {401, 407}:  # 401: tinyproxy
             remedy = f"check the user and password in {self.variable}"

@@ -61,7 +61,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 
 
 def is_database(where: str) -> bool:
-    """Whether a RATE_LIMIT_URL names a database rather than a file; ValueError for an address of another kind."""
+    """Return whether a RATE_LIMIT_URL names a database, not a file; ValueError for an address of another kind."""
     if where.startswith(_DATABASES):
         return True
     if "://" in where and not where.startswith(_SQLITE):

@@ -55,7 +55,7 @@ class PostgresStore(LimitStore):
 
     @contextmanager
     def _locked(self, connection: psycopg.Connection, name: str, account_id: str) -> Iterator[None]:
-        """A lock that only those who want the same limit and account wait for."""
+        """Hold a lock that only those who want the same limit and account wait for."""
         with connection.pipeline(), connection.transaction():
             connection.execute(_GUARDS)
             connection.execute(_LOCK, (name, account_id))

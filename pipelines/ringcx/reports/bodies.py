@@ -58,7 +58,7 @@ def pull_body(
         CredentialsRefused: 401 or 403.
         AccountUnknown: the source does not know the RingCentral account.
         SourceRefused: another status than 2xx that another try does not change.
-        SourceUnavailable: no answer until the client's tries were used up.
+        SourceUnavailable: no answer until the attempts were used up.
         ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
         ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
             times its size, is a 2xx without a body, or is not the report that was asked for.

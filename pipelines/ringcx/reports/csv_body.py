@@ -61,7 +61,7 @@ def read_csv_body(body: IO[bytes], *, framed: bool, block_bytes: int = BLOCK_BYT
 
 
 def _quotes_are_regular(body: mmap.mmap) -> bool:
-    """Whether quotes are where a correct writer puts them: in turn after and before a separator, or doubled."""
+    """Return whether quotes are where a correct writer puts them: in turn after and before a separator, or doubled."""
     start = len(_BOM) if body[: len(_BOM)] == _BOM else 0
     count = 0
     for block_start in range(start, len(body), BLOCK_BYTES):
@@ -81,7 +81,7 @@ def _quotes_are_regular(body: mmap.mmap) -> bool:
 
 
 def _has_text_after_lines(body: mmap.mmap) -> bool:
-    """Whether a quoted field of several lines is followed by text instead of a separator.
+    """Return whether a quoted field of several lines is followed by text instead of a separator.
 
     `"great" service` is read as everybody reads it. But a writer that does not double quotes makes one row of
     `,"great,…⏎…,"fine` that has the right width, and a recording would be gone without a trace.
@@ -186,5 +186,5 @@ def _table(headings: list[str], rows: list[list[str]]) -> pa.Table:
 
 
 def _is_no_row(text: str) -> bool:
-    """Whether a line of another width than the heading is blank or sums up the report."""
+    """Return whether a line of another width than the heading is blank or sums up the report."""
     return not text.strip(' \t\r\n\x1a,"\0') or TOTALS.match(text) is not None

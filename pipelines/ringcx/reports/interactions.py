@@ -106,7 +106,7 @@ class SegmentLinks:
         return f"{account_url}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
 
     def owns(self, link: str, account_id: str) -> bool:
-        """Whether `link` is the address of a recording of this sub-account under the present settings."""
+        """Return whether `link` is the address of a recording of this sub-account under the present settings."""
         account_url = _account_url(self.base_url, self.rc_account_id, account_id)
         ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
         return ids is not None and not {ids[1], ids[2]} & {".", ".."}
@@ -118,7 +118,7 @@ def _account_url(base_url: str, rc_account_id: str, account_id: str, version: st
 
 
 def is_segment_link(link: str) -> bool:
-    """Whether an address has the form of a segment recording's, at any host."""
+    """Return whether an address has the form of a segment recording's, at any host."""
     return _RECORDING_PATH.search(link) is not None
 
 

@@ -173,7 +173,7 @@ class Fetcher:
             )
 
     def _is_in_doubt(self, outcome: Outcome, fault: Fault) -> bool:
-        """Whether the answer may be about the source or the log-in, as long as no recording is given after it.
+        """Return whether the answer may be about the source or the log-in, as long as no recording is given after it.
 
         A refusal always may, unless the log-in was given other recordings and the refusal lasts: a 403 longer than
         `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps the recording, since a password

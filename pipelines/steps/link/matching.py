@@ -48,7 +48,7 @@ class _Leg:
     recordings: set[str] = field(default_factory=set)
 
     def may_be(self, other: _Leg, within: timedelta) -> bool:
-        """Whether nothing speaks against the two being one."""
+        """Return whether nothing speaks against the two being one."""
         if self.agent and other.agent and self.agent != other.agent:
             return False
         if self.started_at is None or other.started_at is None:
@@ -56,7 +56,7 @@ class _Leg:
         return abs(self.started_at - other.started_at) <= within
 
     def is_told_apart(self) -> bool:
-        """Whether there is what it takes to say that it is one with another."""
+        """Return whether there is what it takes to say that it is one with another."""
         return self.started_at is not None and self.agent is not None and len(self.recordings) == 1
 
 
@@ -84,7 +84,7 @@ class Joined:
 
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
-    """Which recordings of these calls are one, by the rows of `day` and of the neighbouring dates."""
+    """Return which recordings of these calls are one, by the rows of `day` and of the neighbouring dates."""
     days = [day + step * _DAY for step in (-1, 0, 1)]
     current = _legs(ledger, INTERACTIONS, days, calls)
     legacy = _legs(ledger, AGENT, days, current.keys())
@@ -118,7 +118,7 @@ def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
 
 
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
-    """What the ledger should say of each pair, given what it says (`known`, with the lines that point to others).
+    """Return what the ledger should say of each pair, given what it says (`known`, with lines that point to others).
 
     one points to the other    and that one is final: it is tried by itself; else nothing
     one archived               the other points to it
@@ -148,7 +148,7 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
-    """The line under its own date, and under the recording's where that is another: each date tells the whole."""
+    """Yield the line under its own date, and under the recording's where that is another: each date tells the whole."""
     line = same_recording(name, main, now, run_id)
     yield line
     if line.date != main.date:
@@ -158,7 +158,7 @@ def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: st
 def _legs(
     ledger: Ledger, report: ReportName, days: Iterable[date], calls: Collection[Call]
 ) -> dict[Call, dict[tuple[str, ...], _Leg]]:
-    """The legs of these calls: call -> what identifies a leg in this report -> the leg."""
+    """Return the legs of these calls: call -> what identifies a leg in this report -> the leg."""
     found: defaultdict[Call, defaultdict[tuple[str, ...], _Leg]] = defaultdict(lambda: defaultdict(_Leg))
     uiis = pa.array(sorted({uii for _, uii in calls}), pa.string())
     columns = ROWS[report]

@@ -31,7 +31,7 @@ class Unpulled:
 
 
 def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
-    """Whether the pull asked for the whole day."""
+    """Return whether the pull asked for the whole day."""
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
@@ -58,7 +58,7 @@ def gaps(
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
-    """The pulls of each report for a date, in the order of pulling; empty where there was none."""
+    """Return the pulls of each report for a date, in the order of pulling; empty where there was none."""
     return {report: ledger.pulls(report, day) for report in REPORTS}
 
 

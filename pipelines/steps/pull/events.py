@@ -115,7 +115,7 @@ class _Event:
 
 @lru_cache(maxsize=256)
 def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Our names of an event's fields; its `call_id` is the UII, which the reports call so too."""
+    """Return our names of an event's fields; its `call_id` is the UII, which the reports call so too."""
     return tuple(canonical_names(EVENTS, ["uii" if fold(name) == "callid" else name for name in given]))
 
 
