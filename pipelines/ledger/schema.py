@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,7 +25,6 @@ from pipelines.ledger.states import RANKS, RecordingState, Status
 _R = TypeVar("_R")
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT = pa.string()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP_ROWS = 32_768  # a group is encoded in memory before it is written
 
 IN_PATH = ("report", "date")
@@ -247,20 +246,10 @@ def _require_zones(times: Iterable[datetime | None], name: str) -> None:
 
 
 def values(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """Return Python values: pyarrow's own way, except where it makes a slow new object for every line."""
-    kind = column.type
-    if column.null_count == len(column):
-        return [None] * len(column)
-    if pa.types.is_list(kind) and not pc.max(pc.list_value_length(column)).as_py():
-        return [None] * len(column)
-    if not pa.types.is_temporal(kind):
+    """Return Python values: pyarrow's own way, except for times and dates: a day has few, and each costs 6 µs."""
+    if not pa.types.is_temporal(column.type):
         return column.to_pylist()
-    distinct = pc.unique(column)  # of times and dates a day has few
-    values: list[Any]
-    if pa.types.is_timestamp(kind):
-        stamps: list[int | None] = distinct.cast(pa.int64()).to_pylist()
-        values = [None if stamp is None else _EPOCH + timedelta(microseconds=stamp) for stamp in stamps]
-    else:
-        values = distinct.to_pylist()
+    distinct = pc.unique(column)
+    values = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in distinct.to_pylist()]
     places: list[Any] = pc.index_in(column, value_set=distinct).to_pylist()
     return [values[place] for place in places]

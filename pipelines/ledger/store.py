@@ -47,8 +47,6 @@ from pipelines.ledger.schema import (
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
-_LINES_PER_PART = 50_000  # of states: all bytes of a part are in memory while it is read
-
 
 class Ledger:
     """The archive's memory. Safe to share between threads, and between processes on the same files.
@@ -153,14 +151,12 @@ class Ledger:
         return {acceptance.recording_id: acceptance for acceptance in latest}
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
-        """Append changes of state: a part for each date among them, more of very many."""
+        """Append changes of state: a part for each date among them."""
         by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
         for state in states:
             by_day[state.date].append(state)
         for day, of_day in sorted(by_day.items()):
-            for start in range(0, len(of_day), _LINES_PER_PART):
-                table = table_of(RecordingState, of_day[start : start + _LINES_PER_PART])
-                self._append(_folder("recording_states", day), table)
+            self._append(_folder("recording_states", day), table_of(RecordingState, of_day))
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of those dates, by recording id, sorted."""
