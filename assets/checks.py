@@ -5,16 +5,14 @@ None of them blocks or fails a run: a gap is shown, and what can still be archiv
 
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from functools import partial
 
 import dagster as dg
 
 from assets.presentation import calls_page, listing, table, without_zeros
 from pipelines.errors import ExpectedError
-from pipelines.orchestration.environment import Environment
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
-from pipelines.orchestration.sensors.alerts import CHECK_TODO, OTHER_CHECK_TODO
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.steps.check import audio, event_delivery, overdue, report_agreement, row_counts, verdict
 from pipelines.steps.check.result import CheckResult, Level
@@ -33,26 +31,65 @@ ARCHIVE_TOTALS = dg.AssetSpec(
 VERDICT = "verdict"
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
+_TO_DO = {
+    "every_recording_is_accounted_for": (
+        "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final states "
+        "are tried again with `retry_final: true` on the asset recordings. A permanent loss can be accepted with the "
+        "job accept_losses."
+    ),
+    "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
+    "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
+    "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
+    "no_overdue_recordings": "run the dates that the check names, those with the fewest days left first.",
+}
 
 
-def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=dg.AssetKey(report), name="report_is_plausible", op_tags=LAST)
+def _of_a_date(asset: str, name: str, step: Callable[..., CheckResult], description: str) -> dg.AssetChecksDefinition:
+    """Return a check of a date by `step`, which reads the ledger."""
+
+    @dg.asset_check(asset=dg.AssetKey(asset), name=name, description=description, op_tags=LAST)
     def check(
         context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
     ) -> dg.AssetCheckResult:
-        """The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the
-        date, rows that vanished, and the calls that the other report has.
-        """
-        return _shown(
-            context, lambda: row_counts.report_is_plausible(ledger.open(), report, **_of_date(context, environment))
-        )
+        day = date.fromisoformat(context.partition_key)
+        return _shown(context, lambda: step(ledger.open(), day, environment.settings, now=environment.clock()))
 
     return check
+
+
+def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
+    return _of_a_date(
+        report,
+        "report_is_plausible",
+        partial(row_counts.report_is_plausible, report=report),
+        "The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the "
+        "date, rows that vanished, and the calls that the other report has.",
+    )
 
 
 agent_segment_metadata_is_plausible = _plausibility("agent_segment_metadata")
 global_call_type_detail_is_plausible = _plausibility("global_call_type_detail")
 interaction_metadata_is_plausible = _plausibility("interaction_metadata")
+audio_is_true = _of_a_date(
+    "recordings",
+    "audio_is_true",
+    lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
+    "The audio is what the report says: its length agrees, it is not empty, no channel is silent.",
+)
+mono_and_stereo_agree = _of_a_date(
+    "recordings",
+    "mono_and_stereo_agree",
+    report_agreement.mono_and_stereo_agree,
+    "Each connected call has a mono recording and each agent leg a stereo one, where the account has those recordings; "
+    "and both reports have the same calls.",
+)
+every_event_arrived = _of_a_date(
+    EVENTS,
+    "every_event_arrived",
+    event_delivery.every_event_arrived,
+    "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs "
+    "time and no recording: the report names it too.",
+)
 
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -64,43 +101,15 @@ def every_recording_is_accounted_for(
     Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
     were not pulled: that one is never complete.
     """
-    return _shown(
-        context,
-        lambda: verdict.every_recording_is_accounted_for(
-            verdict.judge_date(
-                ledger.open(), archive.bucket, **_of_date(context, environment), run_id=context.run.run_id
-            )
-        ),
-        lambda: calls_page(environment.settings, date.fromisoformat(context.partition_key)),
-    )
+    day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
 
+    def check() -> CheckResult:
+        settings, now = environment.settings, environment.clock()
+        return verdict.every_recording_is_accounted_for(
+            verdict.judge_date(ledger.open(), archive.bucket, day, settings, now=now, run_id=run_id)
+        )
 
-@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
-def audio_is_true(context: dg.AssetCheckExecutionContext, ledger: LedgerParam) -> dg.AssetCheckResult:
-    """The audio is what the report says: its length agrees, it is not empty, no channel is silent."""
-    return _shown(context, lambda: audio.audio_is_true(ledger.open(), date.fromisoformat(context.partition_key)))
-
-
-@dg.asset_check(asset=RECORDINGS, op_tags=LAST)
-def mono_and_stereo_agree(
-    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-) -> dg.AssetCheckResult:
-    """Each connected call has a mono recording and each agent leg a stereo one, where the account has those recordings;
-    and both reports have the same calls.
-    """
-    return _shown(
-        context, lambda: report_agreement.mono_and_stereo_agree(ledger.open(), **_of_date(context, environment))
-    )
-
-
-@dg.asset_check(asset=dg.AssetKey(EVENTS), op_tags=LAST)
-def every_event_arrived(
-    context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
-) -> dg.AssetCheckResult:
-    """Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs
-    time and no recording: the report names it too.
-    """
-    return _shown(context, lambda: event_delivery.every_event_arrived(ledger.open(), **_of_date(context, environment)))
+    return _shown(context, check, lambda: calls_page(environment.settings, day))
 
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -150,12 +159,6 @@ def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvalua
     )
 
 
-def _of_date(context: dg.AssetCheckExecutionContext, environment: Environment) -> dict[str, Any]:
-    """Return what the checks of a date have in common."""
-    day = date.fromisoformat(context.partition_key)
-    return {"day": day, "settings": environment.settings, "now": environment.clock()}
-
-
 def _shown(
     context: dg.AssetCheckExecutionContext,
     check: Callable[[], CheckResult],
@@ -171,21 +174,21 @@ def _result(
 ) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot judge does not pass, and does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
+    to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
     try:
         result, linked = check(), links()
     except ExpectedError as error:
         sentence = f"This could not be checked: {error}"
         return dg.AssetCheckResult(
-            passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence, metadata=made_by
+            passed=False, severity=dg.AssetCheckSeverity.ERROR, description=sentence, metadata={**to_do, **made_by}
         )
-    to_do = {} if result.level is Level.ok else {"to_do": CHECK_TODO.get(name, OTHER_CHECK_TODO)}
     return dg.AssetCheckResult(
         passed=result.level is Level.ok,
         severity=dg.AssetCheckSeverity.ERROR if result.level is Level.error else dg.AssetCheckSeverity.WARN,
         description=result.sentence,
         metadata={
             **({VERDICT: str(result.verdict)} if result.verdict else {}),
-            **to_do,
+            **({} if result.level is Level.ok else to_do),
             **without_zeros(result.counts),
             **{
                 name: table(list(rows.columns), rows.to_numpy(object).tolist())

@@ -1,5 +1,6 @@
 """How the assets show what they did: tables, columns, addresses in the archive, progress."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,8 @@ from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import DateVerdict, Verdict
 from pipelines.steps.fetch.fetcher import FetchResult
 
-PROGRESS_SECONDS = 30.0
-PROGRESS_SHARE = 0.1
+_PROGRESS_SECONDS = 30.0
+_PROGRESS_SHARE = 0.1
 
 Cell = str | int | float
 
@@ -108,24 +109,22 @@ def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
     return {"dagster/column_schema": dg.TableSchema(columns)}
 
 
-class ProgressReporter:
-    """Logs how far a long step is: every 30 s or 10 %, with its rate and the time left."""
+def progress_logger(log: logging.Logger) -> Callable[[FetchResult], None]:
+    """Return what logs how far a long step is: every 30 s or 10 %, with its rate and the time left."""
+    began = last = time.monotonic()
+    reported = 0
 
-    def __init__(self, context: dg.AssetExecutionContext, clock: Callable[[], float] = time.monotonic) -> None:
-        self._log = context.log
-        self._clock = clock
-        self._began = self._reported_at = clock()
-        self._reported = 0
-
-    def __call__(self, progress: FetchResult) -> None:
-        """Log `progress` if it is time."""
-        now, ahead = self._clock(), progress.settled - self._reported
-        if not ahead or (ahead < progress.due * PROGRESS_SHARE and now - self._reported_at < PROGRESS_SECONDS):
+    def report(progress: FetchResult) -> None:
+        nonlocal last, reported
+        now, ahead = time.monotonic(), progress.settled - reported
+        if not ahead or (ahead < progress.due * _PROGRESS_SHARE and now - last < _PROGRESS_SECONDS):
             return
-        self._reported, self._reported_at = progress.settled, now
-        rate = progress.settled / max(now - self._began, 0.001)
+        last, reported = now, progress.settled
+        rate = progress.settled / max(now - began, 0.001)
         left = timedelta(seconds=round((progress.due - progress.settled) / rate))
-        self._log.info(
+        log.info(
             "%d of %d recordings done, %.1f MB archived, %.1f recordings a second, about %s left",
             *(progress.settled, progress.due, progress.size / 1e6, rate, left),
         )
+
+    return report

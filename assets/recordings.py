@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from assets.presentation import (
-    ProgressReporter,
     calls_page,
     column_schema,
     counted,
     counts_by_state,
     listing,
     not_held,
+    progress_logger,
     stored_at,
     table,
     without_zeros,
@@ -28,7 +28,7 @@ from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
-from pipelines.steps.check.verdict import judge_or_unknown
+from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.fetch.fetcher import Fetcher
 from pipelines.steps.fetch.reopen import reopen
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
@@ -126,11 +126,11 @@ def recordings(  # noqa: PLR0917 - what it touches
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
         queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
         context.log.info("%d recordings known, %d due", len(matched), len(queue))
-        attempt, progress = source.attempt(bucket), ProgressReporter(context)
+        attempt, progress = source.attempt(bucket), progress_logger(context.log)
         result = Fetcher(attempt, states, settings.archive_concurrency, run_id, progress).run(queue)
         if result.settled:
             matched = matched_recordings(states, day, linked, now=environment.clock(), run_id=run_id)
-        verdict = judge_or_unknown(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
+        verdict = judge_date(states, bucket, day, settings, now=environment.clock(), run_id=run_id)
         event_latency = _event_latency(states, matched, day, run_id) if settings.events_url and result.archived else {}
     return dg.MaterializeResult(
         metadata={

@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from pipelines import __version__
+from pipelines.wording import capitalized
 
 _COMMANDS = MappingProxyType(
     {
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""
         code, sentence = 2, f"{error.format_message().rstrip('.')}{hint}"
-    click.echo(f"{sentence[:1].upper()}{sentence[1:]}.", err=True)
+    click.echo(f"{capitalized(sentence)}.", err=True)
     return code
 
 

@@ -58,29 +58,25 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
     """Return the text for Prometheus, from rows of `status` and from limit, account and number of waiting requests."""
     rows, registry = list(rows), CollectorRegistry(auto_describe=False)
 
-    def gauge(name: str, says: str, value: float) -> None:
-        Gauge(f"ringcx_archive_{name}", f"{says}.", registry=registry).set(value)
-
-    def labelled(name: str, says: str, labels: Sequence[str], values: Mapping[Any, int]) -> None:
+    def gauge(name: str, says: str, values: Mapping[Any, float], labels: Sequence[str] = ()) -> None:
         family = Gauge(f"ringcx_archive_{name}", f"{says}.", labels, registry=registry)
         for of, value in sorted(values.items()):
-            family.labels(*of).set(value)
+            (family.labels(*of) if labels else family).set(value)
 
     verdicts = Counter(row["verdict"] for row in rows)
-    labelled("dates", "Dates by verdict", ["verdict"], {(one,): verdicts[one] for one in Verdict})
+    gauge("dates", "Dates by verdict", {(verdict,): verdicts[verdict] for verdict in Verdict}, ["verdict"])
     for name, (metric, says) in _SUMS.items():
-        gauge(metric, f"{says}; {_TWICE}", sum(row[name] or 0 for row in rows))
+        gauge(metric, f"{says}; {_TWICE}", {(): sum(row[name] or 0 for row in rows)})
     lost: Counter[str] = Counter()
     for row in rows:
         lost.update(row["lost"])
-    labelled(
-        "recordings_lost", f"Recordings lost, by reason; {_TWICE}", ["reason"], {(one,): lost[one] for one in lost}
-    )
+    by_reason = {(reason,): count for reason, count in lost.items()}
+    gauge("recordings_lost", f"Recordings lost, by reason; {_TWICE}", by_reason, ["reason"])
     if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
-        gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", min(left))
+        gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", {(): min(left)})
     requests = {(limit, account): count for limit, account, count in waiting}
-    labelled("permits_waiting", "Requests that wait for a permit", ["limit", "account"], requests)
-    gauge("asked_timestamp_seconds", "When these numbers were true", now.timestamp())
+    gauge("permits_waiting", "Requests that wait for a permit", requests, ["limit", "account"])
+    gauge("asked_timestamp_seconds", "When these numbers were true", {(): now.timestamp()})
     return generate_latest(registry).decode()
 
 

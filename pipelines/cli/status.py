@@ -10,11 +10,9 @@ from typing import Any
 import click
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import StoreDamaged
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.cli.stores import open_stores
-from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, DateVerdict, Verdict, judge_date, sentence_of, worst
@@ -81,10 +79,7 @@ def status(
     today = local_day(now, settings.zone)
 
     def of_date(day: date) -> dict[str, Any]:
-        try:
-            found = judge_date(ledger, bucket, day, settings, now=now)
-        except (LedgerDamaged, StoreDamaged) as error:
-            found = DateVerdict(date=day, verdict=Verdict.unknown, damage=str(error))
+        found = judge_date(ledger, bucket, day, settings, now=now)
         return {
             "date": str(day),
             **_document(found),

@@ -130,11 +130,16 @@ def _hold(home: Path, stack: ExitStack) -> None:
 
 
 def _need(port: int, option: str) -> None:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise click.ClickException(
-                f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free {option}"
-            )
+    if _is_served("127.0.0.1", port):
+        raise click.ClickException(f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free {option}")
+
+
+def _is_served(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -144,11 +149,12 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
     Raises:
         ClickException: it does not start.
     """
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
     command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
     page = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - a fixed command
     deadline = time.monotonic() + STOP_SECONDS
     try:
-        while not _is_served(settings):
+        while not _is_served(host, settings.browse_port):
             if page.poll() is not None or time.monotonic() > deadline:
                 raise click.ClickException("The page with calls did not start; see its output above")
             time.sleep(0.1)
@@ -160,15 +166,6 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             page.kill()
             page.wait()
-
-
-def _is_served(settings: BrowseSettings) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
-    try:
-        socket.create_connection((host, settings.browse_port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _serve(workspace: Path, port: int) -> None:

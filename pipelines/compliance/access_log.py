@@ -126,11 +126,8 @@ class AccessLog:
         """Yield the entries of UTC days, both included, in the order of time. Damaged ones are named, not left out, and
         hide no other.
 
-        Args:
-            first: the first day.
-            last: the last day.
-            call: account and call id: only those about this call; others are not read.
-            wanted: which of them to yield; damaged ones always are, since what they said is not known.
+        `call`, an account and a call id: only the entries about this call, and no other is read. `wanted`: which of
+        them to yield; damaged ones always are, since what they said is not known.
         """
         suffix = None if call is None else _call_hash(*call)
         days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]

@@ -7,11 +7,10 @@ cannot give away another recording under this call's rights.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from pipelines.archive.bucket import Bucket
@@ -54,11 +53,10 @@ class SealedRecordings:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._lock = threading.Lock()
-        self._dates: OrderedDict[tuple[str, str], _Latest] = OrderedDict()
+        self._sealed = lru_cache(_DATES)(self._read)
 
     def has(self, day: date, recording: Mapping[str, Any]) -> bool:
-        """Whether the latest manifest of a date holds a recording of this id, call, key, size and SHA-256.
+        """Return whether the latest manifest of a date holds a recording of this id, call, key, size and SHA-256.
 
         Raises:
             StoreDamaged: the manifest is not what was sealed.
@@ -84,22 +82,11 @@ class SealedRecordings:
 
     def _latest(self, day: date) -> _Latest | None:
         listed = self._bucket.list_keys(manifest_prefix(self._bucket.prefix, day))
-        found = [(number, key, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
-        if not found:
-            return None
-        number, key, etag = max(found)
-        with self._lock:
-            latest = self._dates.get((key, etag))
-        if latest is None:
-            latest = self._read(day, number)
-        with self._lock:
-            self._dates[key, etag] = latest
-            self._dates.move_to_end((key, etag))
-            if len(self._dates) > _DATES:
-                self._dates.popitem(last=False)
-        return latest
+        found = [(number, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
+        return self._sealed(day, *max(found)) if found else None
 
-    def _read(self, day: date, number: int) -> _Latest:
+    def _read(self, day: date, number: int, _etag: str) -> _Latest:
+        """Return what a manifest holds; one that has another ETag now is read again."""
         held: set[bytes] = set()
 
         def keep(entry: Entry) -> None:
@@ -232,7 +219,7 @@ def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row, *, now:
 
 
 def is_recording_key(bucket: Bucket, key: str | None) -> bool:
-    """Whether a key is one under which recordings are stored: a table may have been altered to name another object."""
+    """Return whether recordings are stored under such a key: a table may have been altered to name another object."""
     return (
         key is not None
         and key.startswith(f"{bucket.prefix}recordings/date=")

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from itertools import groupby
 
 import apprise
 from pydantic import AwareDatetime, BaseModel, SecretStr
+
+from pipelines.steps.check.result import Level
 
 QUIET = timedelta(hours=24)
 FORGET = timedelta(days=90)  # of a date that nobody looked at again
@@ -38,17 +38,10 @@ class AlertsFailed(Exception):  # noqa: N818 - the verdict on a tick, whose text
     """Some messages could not be delivered; they are kept. The text names the entry of ALERT_URLS by its number."""
 
 
-class Severity(StrEnum):
-    """`warning`: somebody should look. `error`: recordings are late, lost or unknown, or nothing works."""
-
-    warning = "warning"
-    error = "error"
-
-
 _KINDS = {
     None: apprise.NotifyType.SUCCESS,
-    Severity.warning: apprise.NotifyType.WARNING,
-    Severity.error: apprise.NotifyType.FAILURE,
+    Level.warning: apprise.NotifyType.WARNING,
+    Level.error: apprise.NotifyType.FAILURE,
 }
 
 
@@ -64,7 +57,7 @@ class Problem(BaseModel, frozen=True):
 
     subject: str
     date: str
-    severity: Severity
+    severity: Level
     sentence: str = ""
     todo: str = ""
     where: str = ""
@@ -86,7 +79,7 @@ class Message(BaseModel):
 
     title: str
     body: str
-    severity: Severity | None
+    severity: Level | None
     taken: set[str] = set()
 
 
@@ -118,7 +111,7 @@ class AlertState(BaseModel):
 def _is_news(problem: Problem, before: Problem | None, now: datetime) -> bool:
     if before is None or now - before.alerted_at >= QUIET:
         return True
-    return problem.severity is Severity.error and before.severity is not Severity.error
+    return problem.severity is Level.error and before.severity is not Level.error
 
 
 def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list[Problem]) -> list[Message]:
@@ -127,7 +120,7 @@ def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list
 
 
 def _message(subject: str, problems: list[Problem]) -> Message:
-    worst = Severity.error if any(problem.severity is Severity.error for problem in problems) else Severity.warning
+    worst = Level.error if any(problem.severity is Level.error for problem in problems) else Level.warning
     lines = [f"When: {_dates(problems) or 'now'}", "What:"]
     shown = problems[:SHOWN_DATES]
     for sentence, group in groupby(shown, key=lambda problem: _DATE.sub("<date>", problem.sentence)):
@@ -136,7 +129,7 @@ def _message(subject: str, problems: list[Problem]) -> Message:
         text = (same[0].sentence if len(same) == 1 else sentence)[:LONGEST_SENTENCE]
         lines.append(f"- {dates}{': ' if dates else ''}{text}{'…' if len(text) == LONGEST_SENTENCE else ''}")
     lines += [f"To do: {problems[-1].todo}", f"Where: {problems[-1].where}", _NOT_REPEATED]
-    verb = "fails" if worst is Severity.error else "warns"
+    verb = "fails" if worst is Level.error else "warns"
     return Message(title=f"RingCX Archive: {subject} {verb}{_for(problems)}", body="\n".join(lines), severity=worst)
 
 
@@ -185,29 +178,24 @@ class Destinations:
         Raises:
             AlertsFailed: some entry did not take one; it is kept for the next time.
         """
-        refused: Counter[str] = Counter()
-        complete = sent = 0
         if state.entries != len(self):  # the setting changed: better twice than not at all
             state.entries = len(self)
             for message in state.outbox:
                 message.taken.clear()
-        for message in list(state.outbox):
-            for name, service in self._services.items():
-                if name in message.taken:
-                    continue
-                if name in refused:  # it is down: the others are not made to wait for it
-                    refused[name] += 1
-                elif sent < SENT_PER_TICK:
-                    sent += 1
-                    if _succeeds(service.notify, message.body, message.title, _KINDS[message.severity], "text"):
-                        message.taken.add(name)
-                        keep()
-                    else:
-                        refused[name] = 1
-            if message.taken >= self._services.keys():
-                state.outbox.remove(message)
-                complete += 1
+        refused: dict[str, int] = {}
+        left = SENT_PER_TICK
+        for name, service in self._services.items():
+            waiting = [message for message in state.outbox if name not in message.taken]
+            for taken, message in enumerate(waiting[:left]):
+                left -= 1
+                if not _succeeds(service.notify, message.body, message.title, _KINDS[message.severity], "text"):
+                    refused[name] = len(waiting) - taken  # it is down: the others are not made to wait for it
+                    break
+                message.taken.add(name)
                 keep()
+        outbox = [message for message in state.outbox if not message.taken >= self._services.keys()]
+        complete, state.outbox = len(state.outbox) - len(outbox), outbox
+        keep()
         if refused:
             names = " and ".join(f"{name} ({count} messages)" for name, count in refused.items())
             raise AlertsFailed(

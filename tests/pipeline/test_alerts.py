@@ -32,10 +32,11 @@ from dagster import (
 )
 from pydantic import SecretStr
 
-from pipelines.orchestration.alerts import QUIET, AlertsFailed, AlertState, Destinations, Problem, Severity
+from pipelines.orchestration.alerts import QUIET, AlertsFailed, AlertState, Destinations, Problem
 from pipelines.orchestration.failures import PermanentFailure
 from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load
+from pipelines.steps.check.result import Level
 from sandbox.faults import Faults, Where
 
 START = datetime.now(UTC) - timedelta(days=5)  # runs are of today, and what is past for 90 days is forgotten
@@ -122,7 +123,7 @@ class Watch:
                 passed=not bad,
                 severity=self.severity,
                 description=f"{bad} recordings are not held.",
-                metadata={**self.counts, "examples": "15300002/20261120-1.WAV"},
+                metadata={**self.counts, "examples": "15300002/20261120-1.WAV", "to_do": "open the check of the date."},
             )
 
         self.defs = Definitions(assets=[recordings], asset_checks=[every_recording_is_accounted_for])
@@ -447,7 +448,7 @@ def test_a_ui_address_that_is_none_is_refused_without_being_shown(monkeypatch: p
 
 def test_a_memory_of_many_dates_forgets_what_nobody_looks_at_again() -> None:
     def problem(n: int) -> Problem:
-        return Problem(subject="check a/b", date=f"{n:05}", severity=Severity.error, sentence="s", todo="t", where="w")
+        return Problem(subject="check a/b", date=f"{n:05}", severity=Level.error, sentence="s", todo="t", where="w")
 
     state = AlertState()
     assert state.update({found.key: found for found in map(problem, range(2_000))}, START) == 1

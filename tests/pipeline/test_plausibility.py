@@ -48,7 +48,7 @@ def judged(folder: Path, history: Mapping[date, int], rows: int, *, day: date = 
         )
     now = day_bounds(day, UTC_ZONE)[1] + timedelta(hours=5)
     settings = VerifySettings(archive_bucket="archive", ringcx_account_ids=(ACCOUNT,))
-    return report_is_plausible(ledger, INTERACTIONS, day, settings, now=now)
+    return report_is_plausible(ledger, day, settings, report=INTERACTIONS, now=now)
 
 
 def weeks(*rows: int, day: date = WEDNESDAY) -> dict[date, int]:

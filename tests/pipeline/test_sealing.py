@@ -136,9 +136,9 @@ def test_verify_names_a_sealed_verdict_that_is_not_that_of_the_ledger(
 ) -> None:
     stores.ledger.append_states([pending(FIRST)])
     pulled(stores, FIRST)
-    judge = seal.judge_or_unknown
+    judge = seal.judge_date
     monkeypatch.setattr(
-        seal, "judge_or_unknown", lambda *args, **more: replace(judge(*args, **more), verdict=Verdict.complete)
+        seal, "judge_date", lambda *args, **more: replace(judge(*args, **more), verdict=Verdict.complete)
     )
     seal_day(stores.all(), FIRST, now=NOW, run_id="r")
     result, (difference,) = verified(stores, FIRST)

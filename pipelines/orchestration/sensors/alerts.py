@@ -16,10 +16,11 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 
 from pipelines.calendar import utc_now
-from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, Severity, problem_key
+from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, problem_key
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
+from pipelines.steps.check.result import Level
 
 WILL_RETRY_TAG = "dagster/will_retry"
 # Dagster gives a tick 60 s and keeps nothing of one that took longer; a run takes 43 ms.
@@ -35,18 +36,6 @@ STEP_TODO = {
         " cause named above and run the job restore_drill again."
     ),
 }
-CHECK_TODO = {
-    "every_recording_is_accounted_for": (
-        "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final"
-        " states are tried again with `retry_final: true` on the asset recordings. A permanent loss can"
-        " be accepted with the job accept_losses."
-    ),
-    "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
-    "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
-    "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
-    "no_overdue_recordings": "run the dates that the check names, those with the fewest days left first.",
-}
-OTHER_CHECK_TODO = "open the check: its description says what it compares, its tables show what it found."
 _ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 _RESULTS = {
     dg.DagsterEventType.STEP_FAILURE,
@@ -151,7 +140,7 @@ def _results(
     stopped = run.status is dg.DagsterRunStatus.CANCELED and run.tags.get(STOPPED_TAG) == run.run_id
     will_retry = stopped or run.tags.get(WILL_RETRY_TAG) == "true"
     of_run, failed = f"{RUN}{run.job_name}", False
-    problem_of = partial(Problem, date=date, severity=Severity.error, where=where)
+    problem_of = partial(Problem, date=date, severity=Level.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
@@ -190,25 +179,21 @@ def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
 
 
 def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:
+    """Return what a check says, with its counts above zero. Its tables of examples stay in the UI."""
     asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
     if ui_url:
         query = urlencode({"view": "checks", "checkDetail": name})
         where = f"{ui_url}/assets/{quote(asset)}?{query} and {ui_url}/runs/{run_id}"
     else:
         where = f"asset {asset}, tab Checks, in the Dagster UI (run {run_id})"
-    return Problem(
-        subject=f"{CHECK}{asset}/{name}",
-        date=evaluation.partition or "",
-        severity=Severity.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.warning,
-        sentence=_with_counts(evaluation),
-        todo=CHECK_TODO.get(name, OTHER_CHECK_TODO),
-        where=where,
-    )
-
-
-def _with_counts(evaluation: dg.AssetCheckEvaluation) -> str:
-    """Return the check's sentence and its counts above zero. Its tables of examples stay in the UI."""
     values = {name: value.value for name, value in evaluation.metadata.items()}
     counts = [f"{name} {value}" for name, value in sorted(values.items()) if type(value) is int and value]
     sentence = evaluation.description or "The check failed."
-    return f"{sentence} ({', '.join(counts)})" if counts else sentence
+    return Problem(
+        subject=f"{CHECK}{asset}/{name}",
+        date=evaluation.partition or "",
+        severity=Level.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Level.warning,
+        sentence=f"{sentence} ({', '.join(counts)})" if counts else sentence,
+        todo=str(values.get("to_do", "open the check: its description says what it found.")),
+        where=where,
+    )

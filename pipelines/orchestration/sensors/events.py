@@ -25,7 +25,7 @@ OTHERS_PER_TICK = 3
 
 
 def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Starts a run for each date that has events no run was asked to take, and no unfinished run."""
+    """Start a run for each date that has events no run was asked to take, and no unfinished run."""
 
     @dg.sensor(
         name="end_call_events_arrived",
@@ -83,6 +83,6 @@ def _there(stored: Events, day: date) -> str:
 
 
 def _failed(instance: dg.DagsterInstance, run_key: str) -> bool:
-    """Whether the run that was asked for under this key, or its last retry, came to nothing."""
+    """Return whether the run that was asked for under this key, or its last retry, failed or was canceled."""
     newest = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
     return bool(newest) and newest[0].dagster_run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

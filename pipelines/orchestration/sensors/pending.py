@@ -27,7 +27,7 @@ TICK_SECONDS = 7.0
 
 
 def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Starts a run for each date that has due pending recordings and no unfinished run."""
+    """Start a run for each date that has due pending recordings and no unfinished run."""
 
     @dg.sensor(
         name="pending_recordings",
@@ -112,7 +112,7 @@ def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, s
 
 
 def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Where a report failed, archives what the date's other rows link to: a failed report takes nothing with it."""
+    """Archive what the other rows of a date link to when one of its reports failed."""
 
     @dg.run_failure_sensor(
         name="archive_despite_failed_report",
@@ -135,7 +135,7 @@ def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartit
 
 
 def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Runs a date again whose run was stopped together with the UI."""
+    """Run each date again whose run was stopped together with the UI."""
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.CANCELED,

@@ -46,7 +46,7 @@ def examples(recordings: pd.DataFrame) -> pd.DataFrame:
     shown = recordings.head(LISTED)[list(columns)].rename(columns=columns)
     shown = shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
     if "next_attempt_at" in recordings:
-        shown["next_try_utc"] = recordings["next_attempt_at"].dt.strftime("%Y-%m-%d %H:%M").fillna("")
+        shown["next_try_utc"] = pd.to_datetime(recordings["next_attempt_at"]).dt.strftime("%Y-%m-%d %H:%M").fillna("")
     return shown
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -23,6 +22,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import compare
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import GLOBAL, INTERACTIONS
+from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import covers, newest_by_account
 from pipelines.wording import number
 
@@ -94,7 +94,7 @@ class _Usual:
 
 
 def report_is_plausible(
-    ledger: Ledger, report: ReportName, day: date, settings: VerifySettings, *, now: datetime
+    ledger: Ledger, day: date, settings: VerifySettings, *, report: ReportName, now: datetime
 ) -> CheckResult:
     """Judge the newest pull of each account; one that does not cover the whole day cannot be compared with others."""
     bounds = day_bounds(day, settings.zone)
@@ -175,8 +175,7 @@ def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: Zon
         whole = newest_by_account(pull for pull in ledger.pulls(report, day) if covers(pull, bounds))
         return [(account, pull.rows) for account, pull in whole.items()]
 
-    with ThreadPoolExecutor(_WEEKS, thread_name_prefix="history") as pool:
-        rows = [row for of_day in pool.map(read, days) for row in of_day]
+    rows = [row for _, of_day in map_in_order(read, days, threads=_WEEKS) for row in of_day]
     return pd.DataFrame(rows, columns=["account_id", "rows"]).astype({"rows": "float64"})
 
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyMissing
+from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, values
@@ -207,10 +207,20 @@ def judge_date(
     now: datetime,
     run_id: str = "",
 ) -> DateVerdict:
-    """Return the verdict of a date. Without a `bucket` the ledger is believed that archived recordings are there.
+    """Return the verdict of a date, `unknown` where its part of the ledger or of the archive is damaged.
 
-    `run_id` is the run that asks: what it attempted itself is not late.
+    Without a `bucket` the ledger is believed that archived recordings are there. `run_id` is the run that asks: what it
+    attempted itself is not late.
     """
+    try:
+        return _judge(ledger, bucket, day, settings, now=now, run_id=run_id)
+    except (LedgerDamaged, StoreDamaged) as error:
+        return DateVerdict(date=day, verdict=Verdict.unknown, damage=str(error))
+
+
+def _judge(
+    ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str
+) -> DateVerdict:
     not_pulled = unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
     known, unknown, shared = _recordings(ledger, day, settings)
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
@@ -254,16 +264,6 @@ def judge_date(
         is_over=now >= day_bounds(day, settings.zone)[1],
         recordings=recordings,
     )
-
-
-def judge_or_unknown(
-    ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str = ""
-) -> DateVerdict:
-    """Return the verdict of a date; `unknown` where a part of the ledger is damaged."""
-    try:
-        return judge_date(ledger, bucket, day, settings, now=now, run_id=run_id)
-    except LedgerDamaged as error:
-        return DateVerdict(date=day, verdict=Verdict.unknown, damage=str(error))
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BODY = b"ringcx-archive: a connection check put this here\n"
+_WITH_AN_OBJECT = ("S3 create-only puts", "S3 checksums", "S3 get", "S3 delete")
 _UNREADABLE = "may not be read with these credentials, which is fine: check it in the console"
 
 
@@ -41,10 +42,9 @@ class BucketCheck:
         put = check("S3 put", self._put)
         yield put
         why = "nothing can be put" if put.verdict == "failed" else ""
-        yield check("S3 create-only puts", self._create_only, not_tried=why)
-        yield check("S3 checksums", self._checksums, not_tried=why)
-        yield check("S3 get", self._get, not_tried=why)
-        yield check("S3 delete", self._delete, not_tried=why)
+        tests = (self._create_only, self._checksums, self._get, self._delete)
+        for subject, test in zip(_WITH_AN_OBJECT, tests, strict=True):
+            yield check(subject, test, not_tried=why)
         why = "" if self._date else "S3 gave no answer with a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
         yield check("S3 versioning", self._versioning)
@@ -133,8 +133,7 @@ class BucketCheck:
 def without_client(error: StorageRefused) -> Iterator[Result]:
     """Say that boto3 cannot make a client, so that nothing of S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
-    uses = ("S3 put", "S3 create-only puts", "S3 checksums", "S3 get", "S3 delete", "clock against S3")
-    for subject in (*uses, "S3 versioning", "S3 Object Lock"):
+    for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "there is no client for it.")
 
 

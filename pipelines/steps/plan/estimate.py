@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
 from pipelines.ringcx.reports.columns import LEGACY, REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.link.rows import INTERACTIONS
+from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import gaps
 from pipelines.steps.pull.reports import PARTS
 
@@ -115,8 +115,8 @@ def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
     return ranges.sort_values(["to_run", "urgency", "from"], ascending=[False, True, True])
 
 
-def seconds_needed(requests: int, rates: Sequence[Rate], *, margin_s: float = MARGIN_S) -> float:
-    """Seconds from the first to the last permit of so many requests, by a limiter that was idle before.
+def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
+    """Return the seconds from the first to the last permit of so many requests, by a limiter that was idle before.
 
     All windows hold at once. The first 20,000 requests are followed one by one; after that the slowest window sets the
     pace.
@@ -126,9 +126,9 @@ def seconds_needed(requests: int, rates: Sequence[Rate], *, margin_s: float = MA
     times: deque[float] = deque(maxlen=max(rate.limit for rate in rates))
     now = 0.0
     for _ in range(min(requests, _EXACT)):
-        now = max([now, *(times[-rate.limit] + rate.seconds + margin_s for rate in rates if len(times) >= rate.limit)])
+        now = max([now, *(times[-rate.limit] + rate.seconds + MARGIN_S for rate in rates if len(times) >= rate.limit)])
         times.append(now)
-    return now + max(0, requests - _EXACT) * max((rate.seconds + margin_s) / rate.limit for rate in rates)
+    return now + max(0, requests - _EXACT) * max((rate.seconds + MARGIN_S) / rate.limit for rate in rates)
 
 
 def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: datetime) -> pd.DataFrame:
@@ -164,8 +164,8 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
         of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
 
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="plan") as pool:
-        return pd.DataFrame([row for of_day in pool.map(rows, {*days, *recent}) for row in of_day]).sort_values("date")
+    read = map_in_order(rows, {*days, *recent}, threads=_READERS)
+    return pd.DataFrame([row for _, of_day in read for row in of_day]).sort_values("date")
 
 
 def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:

@@ -181,7 +181,7 @@ def _backfills(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as Python values, None for null."""
+    """Return the rows as Python values, None for null."""
     rows = table.astype("object").where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 

@@ -193,11 +193,7 @@ def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided:
     reasons: Counter[str] = Counter()
     refused = len(decided.refused)
     for day in decision.days:
-        try:
-            of_date = judge_date(stores.ledger, None, day, stores.settings, now=now)
-        except LedgerDamaged as error:
-            decided.refused.append(f"No decision was recorded for {day}: {error}")
-            continue
+        of_date = judge_date(stores.ledger, None, day, stores.settings, now=now)
         if of_date.verdict is Verdict.unknown:
             decided.refused.append(f"No decision can be recorded for {day}. {of_date.sentence}")
             continue

@@ -24,7 +24,7 @@ from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_or_unknown
+from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
@@ -85,7 +85,7 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         known = RecordingsTable.of(lines)
         recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         by_status = known.by_status()
-        verdict = judge_or_unknown(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
+        verdict = judge_date(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
         totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
         if verdict.verdict is Verdict.unknown:
             totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})

@@ -15,7 +15,7 @@ from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import written_at
-from pipelines.steps.check.verdict import Verdict, judge_or_unknown
+from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
 from pipelines.steps.seal.manifest import Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
@@ -30,7 +30,7 @@ from pipelines.steps.verify.manifests import (
 )
 from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
-from pipelines.wording import number
+from pipelines.wording import capitalized, number
 
 _DAY = timedelta(days=1)
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
@@ -136,7 +136,7 @@ class _Day:
             found = number(count, "discrepancy", "discrepancies")
             result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
         elif result.arriving:
-            result.verdict = min(result.verdict, Verdict.waiting, key=list(Verdict).index)
+            result.verdict = worst([result.verdict, Verdict.waiting])
             result.reason = (
                 f"A run of {self.day} seems to be under way: verify again when it has ended. {result.reason}".strip()
             )
@@ -183,7 +183,7 @@ class _Day:
         try:
             pulls = evidence.pulls = pulls_of(archive.ledger, day)
         except LedgerDamaged as error:
-            self.flag("ledger_part_altered", f"pulls of {day}", _sentence(error))
+            self.flag("ledger_part_altered", f"pulls of {day}", capitalized(error))
         else:
             # Recordings dated before the first date with runs were found by the pull of another date.
             if day >= archive.settings.archive_start_date or any(pulls.values()):
@@ -202,7 +202,7 @@ class _Day:
         """Take the verdict, and compare the latest manifest with it and with the ledger."""
         archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
         try:
-            found = judge_or_unknown(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
+            found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
         except StorageUnavailable as error:
             self._unreadable(error)
         else:
@@ -231,7 +231,7 @@ class _Day:
             )
 
     def _is_written_to(self, day: date) -> bool:
-        """Whether a run has just written states of a date, and has not sealed it yet."""
+        """Return whether a run has just written states of a date, and has not sealed it yet."""
         attested, _ = read_attestations(self._archive.bucket, _STATES, day)
         fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
@@ -244,8 +244,4 @@ class _Day:
         result.bytes = sum(entry.size or 0 for entry in evidence.held())
 
     def _unreadable(self, error: Exception) -> None:
-        self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {_sentence(error)}")
-
-
-def _sentence(error: Exception) -> str:
-    return f"{str(error)[:1].upper()}{str(error)[1:]}"
+        self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {capitalized(error)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,10 +21,9 @@ from pipelines.steps.pull.coverage import Pulls, gaps
 from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.manifests import attestations
 from pipelines.steps.verify.report import Flag
-from pipelines.wording import number
+from pipelines.wording import capitalized, number
 
 _BATCH = 2000
-Attested = Mapping[str, frozenset[ObservedObject]]
 
 
 def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
@@ -88,8 +86,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                 elif kind == "accepted_losses":
                     decode_part(name, data)
             except LedgerDamaged as error:
-                sentence = str(error)
-                flag("ledger_part_altered", name, f"{sentence[:1].upper()}{sentence[1:]}")
+                flag("ledger_part_altered", name, capitalized(error))
         gone = sorted(attested.keys() - there.keys())
         # Attestations were read after the listing: what came between the two is there now.
         came = set(parts.names(day)[kind]) if gone else set()
