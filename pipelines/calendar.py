@@ -1,7 +1,5 @@
 """Local days and UTC instants. All arithmetic is in UTC: a local day has 23, 24 or 25 hours."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 

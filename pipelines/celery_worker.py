@@ -9,8 +9,6 @@ the run's success: the run would stay "started" until `max_runtime_seconds`. So 
 a run whose worker was lost, and Dagster's run retries start it again, from the steps that had not succeeded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`ringcx-archive accept`: accepts losses that somebody has reviewed, or revokes acceptances."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`ringcx-archive access`: shows the access log: who searched, looked at, heard, downloaded or exported what."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, timedelta
 from pathlib import Path
 

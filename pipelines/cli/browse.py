@@ -1,7 +1,5 @@
 """`ringcx-archive browse`: serves the page on which people find and hear calls, in the foreground, until SIGTERM."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -1,7 +1,5 @@
 """`ringcx-archive certificate`: the certificate of dates as one HTML page that needs nothing else, and as JSON."""
 
-from __future__ import annotations
-
 from datetime import date
 from pathlib import Path
 

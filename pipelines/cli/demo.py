@@ -1,7 +1,5 @@
 """`ringcx-archive demo`: archives two dates of a sandbox RingCX into a local S3."""
 
-from __future__ import annotations
-
 from pipelines.cli.options import from_sandbox, subcommand
 
 

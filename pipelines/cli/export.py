@@ -4,8 +4,6 @@ What is in the ZIP: `evidence/package`. Needs no log-in to RingCX and no Dagster
 log says who exports what, and why.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

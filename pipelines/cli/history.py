@@ -1,7 +1,5 @@
 """Opens Dagster's own database for a command, and says in a sentence why it cannot be used."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 A subcommand's module is imported when it is called, so that the help and the small receiver need no pandas or Dagster.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`ringcx-archive metrics`: what `status` says, as text for Prometheus, without any recording, call or person."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

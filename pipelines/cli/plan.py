@@ -1,7 +1,5 @@
 """`ringcx-archive plan`: says what a backfill of some dates would take before it runs, and how to launch it."""
 
-from __future__ import annotations
-
 from datetime import date
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The steps of a date while it is archived: a line for each that ended and, on a terminal, what the others do now."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence

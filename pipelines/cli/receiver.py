@@ -1,7 +1,5 @@
 """`ringcx-archive receiver`: receives events in the foreground, until SIGTERM; or counts those that are stored."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from datetime import date

@@ -1,7 +1,5 @@
 """`ringcx-archive run`: archives dates now, each in a run that the Dagster UI shows like any other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import date
 from typing import Any

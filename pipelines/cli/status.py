@@ -1,7 +1,5 @@
 """`ringcx-archive status`: answers the morning's question: which dates are complete, and what do the others lack?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path

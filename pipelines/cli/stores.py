@@ -1,7 +1,5 @@
 """Opens the ledger and the bucket that the settings name, for the commands that need no log-in to RingCX."""
 
-from __future__ import annotations
-
 from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client

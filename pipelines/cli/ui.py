@@ -3,8 +3,6 @@
 Next to it the page on which calls are found and heard: in the demo, and where BROWSE_AUTH says who may sign in.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
@@ -161,11 +159,10 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
         yield
     finally:
         page.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             page.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            page.kill()
-            page.wait()
+        page.kill()
+        page.wait()
 
 
 def _serve(workspace: Path, port: int) -> None:

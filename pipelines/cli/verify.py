@@ -1,7 +1,5 @@
 """`ringcx-archive verify`: proves the archive of some dates, for somebody who does not believe us."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import sys

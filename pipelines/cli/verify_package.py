@@ -1,7 +1,5 @@
 """`ringcx-archive verify-package`: proves what a package of `export` holds, as the verify.py in it does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -4,8 +4,6 @@ A recording is served only if the latest manifest of its date seals it as the ro
 cannot give away another recording under this call's rights.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

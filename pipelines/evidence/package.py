@@ -8,8 +8,6 @@ was sealed; any other is listed with its state and the reason.
 Not here: who may export what, the access log, and where the ZIP goes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

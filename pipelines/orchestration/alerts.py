@@ -6,8 +6,6 @@ message stays in the outbox until every address of `ALERT_URLS` took it, so that
 Apprise delivers. The addresses hold tokens: no log and no error ever shows one.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable, Mapping

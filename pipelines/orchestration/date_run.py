@@ -5,8 +5,6 @@ It counts towards Dagster's limit on runs, and its steps keep the limits of pool
 reports ignore a run without a code location, so it gets one here.
 """
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -6,8 +6,6 @@ may work another day comes back through the schedule's look-back and the sensor.
 a defect and keeps its trace.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,10 +1,7 @@
 """Check that archived audio is what the report says of it, by what the ledger says was heard when it was archived."""
 
-from __future__ import annotations
-
 from datetime import date
 
-import numpy as np
 import pandas as pd
 
 from pipelines.ledger.store import Ledger
@@ -61,11 +58,10 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
 
 def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each recording and `flag` that may be wrong with it, with the details in `matter`."""
-    held["heard"] = _seconds_heard(held)
-    lengths = zip(held["heard"], held["expected_duration_s"], strict=True)
-    # By a mask with a type: an empty list would select no columns.
-    differs = held[np.array([duration_differs(expected, heard) for heard, expected in lengths], dtype=bool)]
-    lengths = zip(differs["heard"], differs["expected_duration_s"], strict=True)
+    held["matter"] = [
+        f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" if duration_differs(expected, heard) else ""
+        for heard, expected in zip(_seconds_heard(held), held["expected_duration_s"], strict=True)
+    ]
     header_only = pd.concat(
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")
@@ -75,10 +71,7 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     other = warned[~is_silent & ~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
     flagged = pd.concat(
         [
-            differs.assign(
-                flag="duration_differs",
-                matter=[f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" for heard, expected in lengths],
-            ),
+            held[held["matter"] != ""].assign(flag="duration_differs"),
             header_only.assign(flag="header_only", matter="header_only"),
             silent.assign(flag="silent_channel", matter=silent["warnings"]),
             other.assign(flag=other["warnings"], matter=other["warnings"]),

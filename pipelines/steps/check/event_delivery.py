@@ -4,8 +4,6 @@ A lost event is remedied by the report; an event whose call the report lacks sho
 rows only, and says nothing about whether a recording is held.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 

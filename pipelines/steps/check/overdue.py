@@ -3,8 +3,6 @@
 Reads every date, once a day: nothing is remembered from one check to the next, so nothing can be remembered wrongly.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta

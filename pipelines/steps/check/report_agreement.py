@@ -4,8 +4,6 @@ The one report names the mono recording of a call, the other the stereo recordin
 them has was left out by the other. Whether a recording is held is judged by `verdict.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta

@@ -1,7 +1,5 @@
 """What a check found, in words and figures that a compliance officer can read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

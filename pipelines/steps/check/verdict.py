@@ -9,8 +9,6 @@
 Reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Check one recording by its first bytes: may the log-in fetch it, and may anyone who has its link?"""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The result of a connection check. No sentence holds a secret, or a value from a report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime

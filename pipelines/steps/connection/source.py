@@ -1,7 +1,5 @@
 """Check the source: does it answer, does the log-in work, and may this user read each report of each account?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 What neither the ledger nor its history tells is null, and shown as unknown.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Collection, Sequence

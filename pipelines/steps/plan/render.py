@@ -1,7 +1,5 @@
 """A plan in words: tables for a screen, the steps that launch it, one sentence at the end; and as one JSON document."""
 
-from __future__ import annotations
-
 import textwrap
 from datetime import datetime
 from typing import Any

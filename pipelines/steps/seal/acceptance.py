@@ -5,8 +5,6 @@ is waited for, and an object that is gone or altered is restored. An acceptance 
 state, reason or epoch changes.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

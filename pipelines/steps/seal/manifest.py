@@ -3,8 +3,6 @@
 Totals say for each report whether the date was pulled at all: a date never pulled must not look like a quiet one.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator

@@ -5,8 +5,6 @@ is between two of these steps is arriving: it is recent, and the ledger awaits i
 is a discrepancy.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property

@@ -9,8 +9,6 @@ date; `discrepancies`; `commands`. The verdict is that of `verify`: a date that 
 complete. The bytes of the recordings are not read. Not here: how it is shown.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date

@@ -1,7 +1,5 @@
 """Verify the dates of a range one after the other, each by itself and by what the day after it says of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta

@@ -3,8 +3,6 @@
 A little every day reaches everything in time, and finds a fault of many recordings on the first day.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Verify the ledger of a date: its pulls, and each of its parts against what attestations say of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

@@ -1,7 +1,5 @@
 """Verify the manifests of a date: chain, attestations and catalog, the next day's word, and the ledger's states."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ of the listing if it is still the one that the store gave for the proven bytes. 
 else, the object is read and hashed. Only reading proves without trusting the store.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections import Counter

@@ -7,8 +7,6 @@ have written; `notes`: sentences about what was not checked; `sum`;
 `good`: whether there is no discrepancy; `sentence`.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections import Counter
