@@ -21,7 +21,7 @@ help:
 	@echo "make dates     the tests that know dates, on twenty dates: month ends, midnights, clock changes; takes hours"
 	@echo "make bench     measure transfer, limits, ledger and receiver against their peers; takes about ten minutes"
 	@echo "make lock      pin the newest dependencies that pyproject.toml allows (needs uv)"
-	@echo "make clean     remove .venv and the demo's data; keep the run history and an account's data"
+	@echo "make clean     remove .venv and the demo; keep an account's run history and data"
 
 $(READY): requirements.lock pyproject.toml
 	@$(USABLE)
@@ -45,7 +45,7 @@ demo: $(READY)
 
 # With what `make install` installed, if that is there: production gets no test tools.
 ui receiver:
-	@test -x $(BIN)/ringcx-archive -a ! -e $(READY) || $(MAKE) --no-print-directory $(READY)
+	@test -x $(BIN)/ringcx-archive -a ! -e $(READY) || $(MAKE) --silent --no-print-directory $(READY)
 	@exec $(BIN)/ringcx-archive $@
 
 test: lint types imports unit

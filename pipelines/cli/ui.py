@@ -107,7 +107,6 @@ def command(port: int, browse_port: int | None) -> None:
             _need(settings.browse_port, "--browse-port")
             stack.enter_context(_browse(settings))
             os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
-            click.echo(f"Find and hear calls: {settings.browse_origin}")
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             _serve(workspace, port)
@@ -142,7 +141,7 @@ def _is_served(host: str, port: int) -> bool:
 
 @contextmanager
 def _browse(settings: BrowseSettings) -> Iterator[None]:
-    """Serve the page with calls, in a process of its own that ends with the block.
+    """Serve the page with calls, in a process of its own that says its address and ends with the block.
 
     Raises:
         ClickException: it does not start.
