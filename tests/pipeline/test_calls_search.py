@@ -123,6 +123,7 @@ def test_an_index_hides_no_number_whatever_part_of_it_is_looked_for(
         ({"agent": "İbrahim"}, [5]),
         ({"agent": "ibrahim"}, [5]),
         ({"agent": "017"}, []),
+        ({"agent": "Nr. 17", "digits_in_names": False}, []),
     ],
 )
 def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[str, Any], expected: list[int]) -> None:

@@ -273,8 +273,13 @@ def _wanted(query: Query, region: str) -> list[list[Wanted]]:
         if keys and all(keys):
             return keys
     if agent := in_lower_case(query.agent.strip()):
-        return [[Wanted("a:", agent)], [Wanted("l:", agent)], [Wanted("m:", agent, is_part=True)]]
+        names = [[Wanted("m:", agent, is_part=True)]] if _may_be_name(query, agent) else []
+        return [[Wanted("a:", agent)], [Wanted("l:", agent)], *names]
     return []
+
+
+def _may_be_name(query: Query, text: str) -> bool:
+    return query.digits_in_names or not any(character.isdigit() for character in text)
 
 
 def _plain_uii(query: Query) -> str:
@@ -292,7 +297,7 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
     ):
         if text:
             either = [_among(column) for column in whole]
-            if query.digits_in_names or not any(character.isdigit() for character in text):
+            if _may_be_name(query, text):
                 either.append(_contains(name))
             parts.append((f"({' OR '.join(either)})", [text] * len(either)))
     if (within := query.within) is not None:
