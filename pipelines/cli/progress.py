@@ -54,7 +54,10 @@ class Progress:
         step, event = entry.step_key, entry.dagster_event
         if step is None:
             return
-        if event is None:
+        if event is None and entry.user_message.startswith("Dependencies for step"):  # Dagster has no event for it
+            if step in _LINES:
+                self._say(step, "not run: a step before it failed")
+        elif event is None:
             self._note(step, entry.user_message.partition("\n")[0])
         elif event.event_type is DagsterEventType.STEP_START:
             self.steps = [name for name in self.steps if name != step]

@@ -36,6 +36,16 @@ def daily_manifest() -> MaterializeResult[None]:
     raise Failure("The bucket [archive] is gone.\nMore of it.")
 
 
+@asset(deps=[daily_manifest])
+def calls() -> None:
+    """Never run: the manifest failed."""
+
+
+@asset_check(asset=calls)
+def is_searchable() -> AssetCheckResult:
+    return AssetCheckResult(passed=True)
+
+
 @asset_check(asset=recordings)
 def audio_is_true() -> AssetCheckResult:
     return AssetCheckResult(passed=False, severity=AssetCheckSeverity.WARN)
@@ -44,7 +54,8 @@ def audio_is_true() -> AssetCheckResult:
 @pytest.fixture(scope="module")
 def events() -> list[EventLogEntry]:
     with DagsterInstance.ephemeral() as instance:
-        run = materialize([recordings, daily_manifest, audio_is_true], instance=instance, raise_on_error=False)
+        everything = [recordings, daily_manifest, calls, audio_is_true, is_searchable]
+        run = materialize(everything, instance=instance, raise_on_error=False)
         return list(instance.all_logs(run.run_id))
 
 
@@ -60,6 +71,7 @@ def shown(events: list[EventLogEntry], *, terminal: bool, seconds: float = 0.0) 
 
 def test_without_a_terminal_each_event_that_says_something_is_a_line(events: list[EventLogEntry]) -> None:
     assert sorted(shown(events, terminal=False).splitlines()) == [
+        "2026-11-18  calls                    not run: a step before it failed",
         "2026-11-18  checks                   1 with a warning",
         "2026-11-18  daily_manifest           FAILED: The bucket [archive] is gone.",
         "2026-11-18  recordings               10 archived now, 0 pending, 3.0 MB",
