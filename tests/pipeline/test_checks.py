@@ -797,7 +797,7 @@ def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Calla
 def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[..., Any], tmp_path: Path) -> None:
     it = world(LEDGER_URL="damaged", sandbox=FEW)
     fetch(it, OLD)
-    part = next(Path("damaged", "recording_states").rglob("*.parquet"))
+    part = next(Path("damaged", "recording_states", f"date={OLD}").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-40])
     for name, sentence in (("audio_is_true", "could not be checked"), ("every_recording_is_accounted_for", "unknown")):
         found = check(it, name, OLD)
