@@ -120,9 +120,6 @@ class HostList:
     def __init__(self, entries: Sequence[str]) -> None:
         self._entries = [_Entry.parse(entry.strip()) for entry in entries if entry.strip()]
 
-    def __repr__(self) -> str:
-        return f"HostList({len(self._entries)} entries)"
-
     def require(self, url: str) -> httpx.URL:
         """Return `url`, parsed, if it may be requested: https (http on this machine only), no credentials, host listed.
 
