@@ -62,7 +62,8 @@ def fetched(services: Any, *states: RecordingState) -> FetchResult:
     known = RecordingsTable.of(table_of(RecordingState, [replace(state, next_attempt_at=long_ago) for state in states]))
     queue = work_queue(known, services.allowed, services.bucket.prefix, now=services.clock(), run_id="test")
     assert len(queue) == len(states)
-    return Fetcher(services.attempt, services.ledger, 4, "test", lambda _: None).run(queue)
+    threads = min(4, services.settings.archive_concurrency)
+    return Fetcher(services.attempt, services.ledger, threads, "test", lambda _: None).run(queue)
 
 
 def some_state(key: str, day: date, **values: Any) -> RecordingState:
