@@ -28,6 +28,7 @@ from machine import describe, peak_mb
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
+from pipelines.cli.find import SHOWN
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.search import CallSearch, Query
@@ -133,11 +134,11 @@ def wanted(folder: Path, days: int) -> dict[str, list[str]]:
 
 
 def by_search(question: str, _folder: str, first: date) -> Callable[[str], int]:
-    """`CallSearch`, through S3."""
+    """`CallSearch`, through S3, as `ringcx-archive find` asks it."""
     settings = StorageSettings(archive_bucket=_BUCKET)
     search = CallSearch(Bucket(make_s3_client(max_connections=16), _BUCKET, ""), settings)
     name = {"part": "number", "rare agent": "agent"}.get(question, question)
-    return lambda value: search.find(Query(first=first, last=LAST, **{name: value})).num_rows
+    return lambda value: search.find(Query(first=first, last=LAST, **{name: value}), columns=SHOWN).num_rows
 
 
 _SQL = {

@@ -23,7 +23,7 @@ from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
 from pipelines.steps.calls.search import CallSearch, Query
-from pipelines.steps.calls.table import STATES
+from pipelines.steps.calls.table import CALLS_SCHEMA, STATES
 from pipelines.wording import number
 
 FORMAT = "ringcx-archive/find/1"
@@ -39,6 +39,9 @@ _COLUMNS = {
     "state": ("state", 8),
     "uii": ("uii", 30),
 }
+SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values())]
+"""The columns that are read where nothing but the table is wanted."""
+
 _RANGES = 5
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -123,7 +126,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     details = looked_for({**asked, "first": query.first, "last": query.last})
     AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)
-    found = search.find(query, limit=limit + 1)
+    found = search.find(query, limit=limit + 1, columns=CALLS_SCHEMA.names if file or csv_file else SHOWN)
     more, found = found.num_rows > limit, found.slice(0, limit)
     lacking = search.not_indexed(query.first, query.last)
     for line in _lines(found):
@@ -152,7 +155,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
 def _lines(found: pa.Table) -> Iterator[str]:
     if found.num_rows:
         yield "  ".join(title.ljust(width) for title, (_, width) in _COLUMNS.items()).rstrip()
-    for row in found.select(["call_s", *(name for name, _ in _COLUMNS.values())]).to_pylist():
+    for row in found.select(SHOWN).to_pylist():
         yield "  ".join(_cell(row, name, width) for name, width in _COLUMNS.values()).rstrip()
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from unittest.mock import Mock
@@ -214,6 +215,9 @@ def test_pages_of_what_is_found_are_the_whole_in_its_order(monkeypatch: pytest.M
         pages = [search.find(query, limit=size, offset=offset) for offset in range(0, 16 + size, size)]
         assert pa.concat_tables(pages).to_pylist() == whole.to_pylist()
         assert max(page.num_rows for page in pages) == size
+    for asked in (query, replace(query, uii="no-such")):
+        columns = ["date", "uii", "warnings"]
+        assert search.find(asked, columns=columns).equals(search.find(asked).select(columns))
 
 
 class _Base:

@@ -105,12 +105,17 @@ class CallSearch:
             },
         )
 
-    def find(self, query: Query, *, limit: int = 200, offset: int = 0) -> pa.Table:
-        """Return calls in CALLS_SCHEMA, the newest first: at most `limit` of them, after the first `offset`."""
+    def find(
+        self, query: Query, *, limit: int = 200, offset: int = 0, columns: Sequence[str] = CALLS_SCHEMA.names
+    ) -> pa.Table:
+        """Return calls, the newest first: at most `limit` of them, after the first `offset`.
+
+        `columns`: of CALLS_SCHEMA, `date` the first; fewer are read sooner.
+        """
         condition, values = _condition(query, self._region)
-        found = [CALLS_SCHEMA.empty_table()]
+        found = [CALLS_SCHEMA.empty_table().select(columns)]
         for days in _growing(self._candidates(query)):
-            passed, table = self._matching(days, condition, values, offset, limit)
+            passed, table = self._matching(days, condition, values, offset=offset, limit=limit, columns=columns)
             found.append(table)
             offset, limit = offset - passed, limit - table.num_rows
             if limit <= 0:
@@ -120,7 +125,8 @@ class CallSearch:
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
         """Return all rows of one call, which may be dated `day` or a date next to it, in CALLS_SCHEMA."""
         days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
-        return self._matching(days, "account_id = ? AND lower(uii) = lower(?)", [account_id, uii], 0, _ALL)[1]
+        condition, values = "account_id = ? AND lower(uii) = lower(?)", [account_id, uii]
+        return self._matching(days, condition, values, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
 
     def indexed(self, first: date, last: date) -> set[date]:
         """Return the dates between these two that the table has; calls of the others cannot be found."""
@@ -164,10 +170,17 @@ class CallSearch:
         return known[1]
 
     def _matching(
-        self, days: Iterable[date], condition: str, values: Sequence[object], offset: int, limit: int
+        self,
+        days: Iterable[date],
+        condition: str,
+        values: Sequence[object],
+        *,
+        offset: int,
+        limit: int,
+        columns: Sequence[str],
     ) -> tuple[int, pa.Table]:
-        """Return the calls of `days` that meet a condition, the newest first: at most `limit` after the first `offset`,
-        and how many of the first there were.
+        """Return `columns` of the calls of `days` that meet a condition, the newest first: at most `limit` after the
+        first `offset`; before them, how many of the first there were.
 
         Only the columns of the condition are read of all rows; the others only where something was found.
         """
@@ -184,7 +197,7 @@ class CallSearch:
                 tables.append(table.append_column("place", place).append_column("row", row))
                 files.append((day, file))
         if not files:
-            return 0, CALLS_SCHEMA.empty_table()
+            return 0, CALLS_SCHEMA.empty_table().select(columns)
         with self._cursor() as cursor:
             cursor.register("calls", pa.concat_tables(tables))
             # Places follow the dates from the newest; within a date rows of one moment keep their order.
@@ -199,12 +212,12 @@ class CallSearch:
         def rows_of(place: int) -> pa.Table:
             day, file = files[place]
             with self._undamaged(day):
-                rows = _rows(file, hits["row"][hits["place"] == place])
+                rows = _rows(file, hits["row"][hits["place"] == place], columns[1:])
             return rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32()))
 
         places: list[int] = np.unique(hits["place"]).tolist()
         found = [rows for _, rows in map_in_order(rows_of, places, threads=_THREADS)]
-        return passed, pa.concat_tables([CALLS_SCHEMA.empty_table(), *found])
+        return passed, pa.concat_tables([CALLS_SCHEMA.empty_table().select(columns), *found])
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -245,13 +258,13 @@ def _columns(file: pq.ParquetFile, groups: Iterable[int], names: Sequence[str]) 
     return file.read_row_groups(list(groups), columns=list(names), use_threads=False).select(names).cast(schema)
 
 
-def _rows(file: pq.ParquetFile, rows: Any) -> pa.Table:  # noqa: ANN401 - an array of numpy
-    """Return the numbered rows of a file, in their order."""
+def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table:  # noqa: ANN401 - an array of numpy
+    """Return columns of the numbered rows of a file, in their order."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_of = np.repeat(np.arange(len(sizes)), sizes)
     groups = np.unique(group_of[rows])
     read = np.flatnonzero(np.isin(group_of, groups))
-    return _columns(file, groups.tolist(), CALLS_FILE_SCHEMA.names).take(pa.array(np.searchsorted(read, rows)))
+    return _columns(file, groups.tolist(), columns).take(pa.array(np.searchsorted(read, rows)))
 
 
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:
