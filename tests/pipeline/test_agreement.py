@@ -19,6 +19,7 @@ from pipelines.ringcx.reports.columns import ReportName
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import Level
+from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.link.rows import AGENT, GLOBAL
 
 DAY = date(2026, 11, 18)
@@ -187,3 +188,62 @@ def test_one_call_whose_uii_the_reports_write_in_different_letter_case_is_one_ca
     ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
     found = mono_and_stereo_agree(ledger, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
     assert (found.level, found.counts["calls"]) == (Level.ok, 1)
+
+
+EMPTY_DAY = ["20261118050000000001", "20261118060000000002"]
+
+
+def full(report: ReportName, uiis: Sequence[str]) -> list[Line]:
+    if report == AGENT:
+        return [
+            {
+                "account_id": ACCOUNTS[0],
+                "uii": uii,
+                "segment_recording_url": "https://a/c.WAV",
+                "session_id": "2",
+                "start_dts": None,
+            }
+            for uii in uiis
+        ]
+    return [
+        {
+            "account_id": ACCOUNTS[0],
+            "uii": uii,
+            "recording_url": "https://a/b.WAV",
+            "connected_duration": "00:01:00",
+            "connected_dts": None,
+            "connected_route": "AGENT",
+            "call_start_dts": None,
+        }
+        for uii in uiis
+    ]
+
+
+@pytest.mark.parametrize(("whole", "empty"), [(AGENT, GLOBAL), (GLOBAL, AGENT)])
+def test_a_report_that_comes_empty_while_the_other_has_calls_leaves_the_date_unknown(
+    tmp_path: Path, whole: ReportName, empty: ReportName
+) -> None:
+    rows = {whole: full(whole, EMPTY_DAY), empty: []}
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
+    assert (found.verdict, found.expected) == (Verdict.unknown, None)
+    assert found.sentence.startswith(
+        f"It is unknown what 2026-11-18 should hold: {empty} of account {ACCOUNTS[0]} came without any row, although "
+        "the other report has 2 calls of that day. Run the date."
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {AGENT: [], GLOBAL: []},
+        {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY[:1])},
+        # Of the date before, and of the last hour by UTC, which the other report may date on the next day
+        {AGENT: full(AGENT, ["20261117000000000003", "20261118183000000004"]), GLOBAL: []},
+    ],
+)
+def test_a_quiet_day_and_calls_around_midnight_leave_no_date_unknown(
+    tmp_path: Path, rows: Mapping[ReportName, Sequence[Line]]
+) -> None:
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    assert not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled

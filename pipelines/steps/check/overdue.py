@@ -24,7 +24,7 @@ from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, p
 from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_readable
-from pipelines.steps.pull.coverage import unpulled
+from pipelines.steps.pull.coverage import pulls_of, unpulled
 from pipelines.wording import number
 
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
@@ -156,7 +156,7 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
     first = max(min(begun), oldest, settings.archive_start_date)
 
     def is_gap(day: date) -> bool:
-        return bool(unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports))
+        return bool(unpulled(pulls_of(ledger, day), day, settings.ringcx_account_ids, settings.zone, settings.reports))
 
     read = list(map_readable(is_gap, dates_between(first, last)))
     damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]

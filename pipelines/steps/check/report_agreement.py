@@ -20,8 +20,8 @@ from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
-from pipelines.steps.link.rows import AGENT, GLOBAL
-from pipelines.steps.pull.coverage import newest_by_account
+from pipelines.steps.link.rows import AGENT, GLOBAL, INTERACTIONS
+from pipelines.steps.pull.coverage import Pulls, Unpulled, newest_by_account
 from pipelines.wording import number
 
 # A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.
@@ -74,6 +74,36 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     should_have_stereo = calls.index[has_recordings(AGENT) & settled]
     legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(should_have_stereo)
     return Compared(calls=calls, legs=legs, accounts=both)
+
+
+def empty_reports(
+    ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
+) -> list[Unpulled]:
+    """Return the reports that came without any row although the other one has calls of `day`: a source that cannot
+    make a report may answer with an empty one.
+
+    Calls of the day's last hour do not count, since the reports may date them on either side of midnight.
+    """
+    end = day_bounds(day, settings.zone)[1]
+    newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
+    asked = settings.ringcx_account_ids or newest[AGENT]
+    one_empty = [
+        account
+        for account in sorted(newest[AGENT].keys() & newest[GLOBAL].keys() & {*asked})
+        if bool(newest[AGENT][account].rows) != bool(newest[GLOBAL][account].rows)
+        and account not in newest[INTERACTIONS]  # the other source names every recording by itself
+    ]
+    if not one_empty:
+        return []
+    calls = compare(ledger, day, zone=settings.zone, now=now).calls
+    calls = calls[~(calls["began"].fillna(calls["taken"]) >= end - YOUNG)].reset_index("account_id")
+    missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
+    return [
+        Unpulled(report, account, pull.period_end, calls_missing)
+        for report, column in ((AGENT, "not_in_agent"), (GLOBAL, "not_in_global"))
+        for account in one_empty
+        if not (pull := newest[report][account]).rows and (calls_missing := int(missing[column].get(account, 0)))
+    ]
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:

@@ -4,7 +4,8 @@
   its loss was accepted
 * `waiting`: the same, but some recordings are not due yet
 * `gaps`: some are late, lost, altered or not accounted for
-* `unknown`: a report was never pulled, or not for the whole day: what the date should hold is not known
+* `unknown`: a report was never pulled, or not for the whole day, or it came empty although the other one has calls of
+  that day: what the date should hold is not known
 
 Reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
 """
@@ -29,11 +30,12 @@ from pipelines.ledger.schema import Acceptance, values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
+from pipelines.steps.check.report_agreement import empty_reports
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
 from pipelines.steps.link.extract_links import days_of, extracted_ids, near, shared_ids
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import Unpulled, unpulled
+from pipelines.steps.pull.coverage import Unpulled, pulls_of, unpulled
 from pipelines.wording import number
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
@@ -106,8 +108,9 @@ class DateVerdict:
     """The verdict of a date and its reasons.
 
     `counts`: recordings by state and by problem. `accepted`: the acceptances that hold, by recording id, sorted.
-    `not_pulled`: the reports that no pull covers to the end of the day. `recordings`: a row for each known recording,
-    whose `matter` is `held`, `waiting`, `accepted` or the problem. `damage`: why ledger or archive could not be read.
+    `not_pulled`: the reports that no pull covers to the end of the day, or that came empty. `recordings`: a row for
+    each known recording, whose `matter` is `held`, `waiting`, `accepted` or the problem. `damage`: why ledger or
+    archive could not be read.
     """
 
     date: date
@@ -219,7 +222,9 @@ def judge_date(
 def _judge(
     ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str
 ) -> DateVerdict:
-    not_pulled = unpulled(ledger, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+    pulls = pulls_of(ledger, day)
+    not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+    not_pulled += empty_reports(ledger, day, pulls, settings, now=now)
     known, unknown, shared = _recordings(ledger, day, settings)
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compared(bucket, known, run_id, now)
@@ -276,7 +281,12 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
     by_reason = recordings[recordings["matter"] != "without_state"]
     by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
     not_pulled = [
-        (gap.report, gap.account_id, f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never") for gap in gaps[:LISTED]
+        (
+            gap.report,
+            gap.account_id,
+            "without rows" if gap.missing_calls else f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never",
+        )
+        for gap in gaps[:LISTED]
     ]
     return CheckResult(
         verdict=of_date.verdict,

@@ -9,6 +9,7 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.wording import number
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
 
@@ -17,15 +18,20 @@ Pulls = Mapping[ReportName, Sequence[PullRecord]]
 class Unpulled:
     """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any.
 
-    `account_id` is empty where no account is known: nobody pulled the report, and no setting names one.
+    Or one that came empty although the other report has `missing_calls` of that day. `account_id` is empty where no
+    account is known: nobody pulled the report, and no setting names one.
     """
 
     report: ReportName
     account_id: str
     to: datetime | None
+    missing_calls: int = 0
 
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
+        if self.missing_calls:
+            calls = number(self.missing_calls, "call")
+            how = f"came without any row, although the other report has {calls} of that day"
         whose = f" of account {self.account_id}" if self.account_id else ""
         return f"{self.report}{whose} {how}"
 
@@ -63,13 +69,12 @@ def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
 
 
 def unpulled(
-    ledger: Ledger, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
+    pulls: Pulls, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
 ) -> list[Unpulled]:
     """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE.
 
     Without `accounts` those of the date's pulls are believed; a date without any pull lacks every report.
     """
-    pulls = pulls_of(ledger, day)
     pulled = sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
     return gaps(pulls, list(accounts) or pulled or [""], day_bounds(day, zone), reports)
 
