@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
+from dotenv import dotenv_values
 from dotenv.main import DotEnv
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -523,8 +524,9 @@ def environment_for_dagster() -> dict[str, str]:
     Each of Dagster's commands puts `.env` of its working folder above the environment. So what the environment says
     otherwise goes along in a variable, with which `load` puts it right again.
     """
-    file = env_file()
-    ours = {name: os.environ[name] for name, value in file.items() if os.environ.get(name, value) != value}
+    here = {**env_file(), **os.environ}
+    # As Dagster reads it: in a value's ${NAME}, the file comes first.
+    ours = {name: here[name] for name, value in dotenv_values(ENV_FILE).items() if here.get(name, value) != value}
     return {**os.environ, _OVERRIDDEN: json.dumps(ours)}
 
 

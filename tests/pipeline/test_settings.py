@@ -165,14 +165,16 @@ def test_the_environment_wins_in_a_process_of_dagster_too_which_puts_the_env_fil
     given(monkeypatch, ARCHIVE_PREFIX="environment/")
     monkeypatch.delenv("ARCHIVE_BUCKET")
     monkeypatch.chdir(tmp_path)
-    Path(".env").write_text("ARCHIVE_PREFIX=file/\nARCHIVE_BUCKET=of-the-file\nRINGCX_API_TOKEN=\n")
+    Path(".env").write_text(
+        "ARCHIVE_PREFIX=file/\nARCHIVE_BUCKET=of-the-file\nRINGCX_API_TOKEN=\nLEDGER_URL=/${ARCHIVE_PREFIX}\n"
+    )
     for name, value in environment_for_dagster().items():
         monkeypatch.setenv(name, value)
     with _inject_local_env_file(logging.getLogger()):
         assert os.environ["ARCHIVE_PREFIX"] == "file/"
         known = load(Settings)
     assert (known.archive_prefix, known.archive_bucket) == ("environment/", "of-the-file")
-    assert known.ringcx_api_token
+    assert (known.ledger, bool(known.ringcx_api_token)) == ("/environment", True)
 
 
 @pytest.mark.parametrize(("outside", "prefix"), [("b", "b/y"), (None, "a/y")])
