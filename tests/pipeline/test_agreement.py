@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import Verdict, judge_date
-from pipelines.steps.link.rows import AGENT, GLOBAL
+from pipelines.steps.link.rows import AGENT, GLOBAL, INTERACTIONS
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -240,6 +241,8 @@ def test_a_report_that_comes_empty_while_the_other_has_calls_leaves_the_date_unk
         {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY[:1])},
         # Of the date before, and of the last hour by UTC, which the other report may date on the next day
         {AGENT: full(AGENT, ["20261117000000000003", "20261118183000000004"]), GLOBAL: []},
+        # Taken just after midnight: the agent's leg may have begun before it, with the call
+        {GLOBAL: [{**full(GLOBAL, ["20261117185800000005"])[0], "connected_dts": "11/18/2026 00:00:05"}], AGENT: []},
     ],
 )
 def test_a_quiet_day_and_calls_around_midnight_leave_no_date_unknown(
@@ -247,3 +250,18 @@ def test_a_quiet_day_and_calls_around_midnight_leave_no_date_unknown(
 ) -> None:
     ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
     assert not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled
+
+
+@pytest.mark.parametrize(
+    ("rows", "hours", "verdict"), [(0, 24, Verdict.unknown), (5, 10, Verdict.unknown), (5, 24, Verdict.gaps)]
+)
+def test_an_empty_report_is_made_up_for_only_by_interactions_of_the_whole_day_that_came_with_rows(
+    tmp_path: Path, rows: int, hours: int, verdict: Verdict
+) -> None:
+    ledger = stored(
+        tmp_path, {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: []}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}}
+    )
+    ledger.append_pull(
+        replace(ledger.pulls(AGENT, DAY)[0], report=INTERACTIONS, rows=rows, period_end=BEGIN + timedelta(hours=hours))
+    )
+    assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is verdict

@@ -21,7 +21,7 @@ from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_tim
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.rows import AGENT, GLOBAL, INTERACTIONS
-from pipelines.steps.pull.coverage import Pulls, Unpulled, newest_by_account
+from pipelines.steps.pull.coverage import Pulls, Unpulled, covers, newest_by_account
 from pipelines.wording import number
 
 # A row may come before its link: 10 to 15 minutes by the vendor's pages. Younger calls are not judged.
@@ -82,21 +82,24 @@ def empty_reports(
     """Return the reports that came without any row although the other one has calls of `day`: a source that cannot
     make a report may answer with an empty one.
 
-    Calls of the day's last hour do not count, since the reports may date them on either side of midnight.
+    Calls that began before the day or in its last hour do not count, since the reports may date them on either side of
+    midnight.
     """
-    end = day_bounds(day, settings.zone)[1]
+    begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
     asked = settings.ringcx_account_ids or newest[AGENT]
+    # The other source names every recording by itself.
+    named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
     one_empty = [
         account
-        for account in sorted(newest[AGENT].keys() & newest[GLOBAL].keys() & {*asked})
+        for account in sorted((newest[AGENT].keys() & newest[GLOBAL].keys() & {*asked}) - named)
         if bool(newest[AGENT][account].rows) != bool(newest[GLOBAL][account].rows)
-        and account not in newest[INTERACTIONS]  # the other source names every recording by itself
     ]
     if not one_empty:
         return []
     calls = compare(ledger, day, zone=settings.zone, now=now).calls
-    calls = calls[~(calls["began"].fillna(calls["taken"]) >= end - YOUNG)].reset_index("account_id")
+    began = calls["began"].fillna(calls["taken"])
+    calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
     missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
     return [
         Unpulled(report, account, pull.period_end, calls_missing)
