@@ -11,9 +11,9 @@ from pipelines.steps.calls.month_index import index_months
 from pipelines.wording import number
 
 _DESCRIPTION = (
-    "Writes for each month on which dates a number, an agent, a UII or a recording occurs, where dates changed since. "
-    "A search over years then reads few dates; without it, it reads them all, and finds the same. Writes under "
-    "`calls/` only."
+    "Writes an index of each month in which a date has changed: on which dates a number, an agent, a UII or a "
+    "recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates "
+    "and finds the same calls. Writes under `calls/` only."
 )
 
 

@@ -1,6 +1,6 @@
 """The checks that show, per date and over all dates, whether the archive is complete; what they judge is in the steps.
 
-None of them blocks or fails a run: a gap is shown, and what can still be archived is archived.
+No check blocks a run or makes it fail: a gap is shown, and what can still be archived is archived.
 """
 
 from collections.abc import Callable
@@ -62,8 +62,8 @@ def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
         report,
         "report_is_plausible",
         partial(row_counts.report_is_plausible, report=report),
-        "The report looks like its whole day: compared with the same weekday of the last weeks, earlier pulls of the "
-        "date, rows that vanished, and the calls that the other report has.",
+        "The report seems to cover its whole day, judged by the same weekday of the last weeks, by earlier pulls of "
+        "the date, by rows that vanished, and by the calls that the other report has.",
     )
 
 
@@ -74,7 +74,7 @@ audio_is_true = _of_a_date(
     "recordings",
     "audio_is_true",
     lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
-    "The audio is what the report says: its length agrees, it is not empty, no channel is silent.",
+    "The audio agrees with the report in length, is not empty, and has no silent channel.",
 )
 mono_and_stereo_agree = _of_a_date(
     "recordings",
@@ -87,8 +87,8 @@ every_event_arrived = _of_a_date(
     EVENTS,
     "every_event_arrived",
     event_delivery.every_event_arrived,
-    "Calls with a recording in Global Call Type Detail have an End Call Event, and the reverse. A lost event costs "
-    "time and no recording: the report names it too.",
+    "Every call with a recording in Global Call Type Detail has an End Call Event, and the reverse. A lost event "
+    "delays a recording but does not lose it, because the report names the recording too.",
 )
 
 
@@ -99,7 +99,7 @@ def every_recording_is_accounted_for(
     """Every recording that the date's reports name is archived, or the reason is known: found = archived + explained.
 
     Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
-    were not pulled: that one is never complete.
+    were not pulled or came empty: such a date is never complete.
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
 

@@ -47,7 +47,7 @@ def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
 
 
 def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
-    """Return the numbers that say something: in a list of names and zeros nobody finds the problem."""
+    """Return the numbers without the zeros, among which a problem is hard to find."""
     return {name: number for name, number in numbers.items() if number}
 
 
@@ -67,7 +67,7 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
 
 
 def share_held(verdict: DateVerdict) -> dict[str, float]:
-    """Return how many of a hundred expected recordings are held, to plot; absent where no number is expected."""
+    """Return the percentage of expected recordings that are held, to plot; empty if none, or no number, is expected."""
     return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
 
 
@@ -110,7 +110,7 @@ def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
 
 
 def progress_logger(log: logging.Logger) -> Callable[[FetchResult], None]:
-    """Return what logs how far a long step is: every 30 s or 10 %, with its rate and the time left."""
+    """Return a function that logs the progress of a long step every 30 s or 10 %, with its rate and the time left."""
     began = last = time.monotonic()
     reported = 0
 

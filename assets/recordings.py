@@ -45,7 +45,7 @@ def _ids(recording_ids: Sequence[str]) -> dg.MarkdownMetadataValue:
 
 
 class RetryConfig(dg.Config):
-    """What can be requested of a single run in the launchpad; a run without config tries nothing that is final."""
+    """What can be requested of a single run in the launchpad. A run without config retries no final state."""
 
     retry_final: bool = Field(
         default=False,
@@ -104,8 +104,8 @@ def recording_links(
     kinds={"s3", "wav"},
     pool="ringcx_media",
     description=(
-        "The WAV files in S3: everything `pending` and due is fetched, checked to be a whole recording, stored "
-        "create-only with its SHA-256, and its state recorded. What is already archived is never fetched again."
+        "The WAV files in S3. Every recording that is `pending` and due is fetched, checked for completeness, and "
+        "stored create-only with its SHA-256; then its state is recorded. An archived recording is never fetched again."
     ),
 )
 def recordings(  # noqa: PLR0917 - what it touches

@@ -20,11 +20,11 @@ _SUMS = ("rows", "new", "changed", "with_link")
 
 
 class WindowConfig(dg.Config):
-    """What somebody may ask of one run in the launchpad."""
+    """What can be requested of a single run in the launchpad."""
 
     ask_for_every_window: bool = Field(
         default=False,
-        description="Ask for every window of the date, also those that an unfinished run has taken already.",
+        description="Request every window of the date, including those that an unfinished run has already pulled.",
     )
 
 
@@ -83,11 +83,11 @@ def interaction_metadata(
     source: SourceParam,
     ledger: LedgerParam,
 ) -> dg.MaterializeResult[None]:
-    """Interaction metadata of the current API: a row for each segment of a call or message, asked for in windows of
-    `RINGCX_METADATA_WINDOW`. Where it has a recording (`hasRecording`), that is fetched by dialog and segment.
+    """Interaction metadata of the current API: a row for each segment of a call or message, requested in windows of
+    `RINGCX_METADATA_WINDOW`. If a segment has a recording (`hasRecording`), it is fetched by dialog and segment.
 
-    New and changed rows are appended to the ledger, window by window; a run that takes up a killed one does not ask for
-    its finished windows again.
+    New and changed rows are appended to the ledger, window by window; a run that continues a killed one does not
+    request its finished windows again.
     """
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():

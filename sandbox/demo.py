@@ -27,7 +27,7 @@ def main() -> int:
     days = [today - timedelta(days=back) for back in DAYS_BACK]
     try:
         with stage() as variables:
-            # Each setting that the demo does not make is emptied: a real account's must not leak into it.
+            # Each setting that the demo does not set is emptied: a real account's must not leak into it.
             os.environ.update({name.upper(): "" for name in Settings.model_fields} | variables)
             _say(f"Sandbox RingCX and local S3 are running. Archiving {days[0]} and {days[1]} through Dagster.\n")
             succeeded, _ = archive(days, Environment())

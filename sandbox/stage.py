@@ -47,8 +47,8 @@ S3_PORT = _port("SANDBOX_S3_PORT", "8766")
 def settle_in() -> None:
     """Work in `DATA`, with a history of its own; end on SIGTERM as on Ctrl-C, so that servers end too.
 
-    Never in a folder with an account's `.env`: Dagster's processes put that above all variables that are set here, and
-    would archive that account.
+    Never work in a folder with an account's `.env`: Dagster's processes would let that file override the variables set
+    here, and archive that account.
     """
     DATA.mkdir(parents=True, exist_ok=True)
     os.chdir(DATA)

@@ -139,7 +139,7 @@ def command(
 
     if 0 < reading.share < 1:
         share = f"{reading.share * 100:.4g}% of the recordings"
-        screen.line(f"Reading a random {share}; the same again with --seed {reading.seed}")
+        screen.line(f"Reading a random {share}; repeat it with --seed {reading.seed}")
     for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
         report.dates.append(result)
         screen.result(result)

@@ -63,7 +63,7 @@ class SealedRecordings:
         return latest is not None and _fingerprint(recording) in latest.held
 
     def problem(self, row: Row) -> str:
-        """Return in a sentence why a row may not say what is sealed of its date; empty if it was made of that."""
+        """Return a sentence on why a row may differ from what is sealed of its date; empty if it cannot."""
         day, number = row["date"], row["manifest_number"]
         try:
             latest = self._latest(day)
@@ -73,8 +73,8 @@ class SealedRecordings:
             return ""
         if latest is not None and (number or 0) < latest.number:
             return (
-                f"This page is from before manifest {latest.number} of {day} was sealed; materialize calls for {day} "
-                "to bring it up to date."
+                f"This page is older than manifest {latest.number} of {day}: materialize the asset `calls` for {day} "
+                "to update it."
             )
         return f"This page is from a manifest of {day} that is not the latest one stored: verify this date."
 
@@ -84,7 +84,7 @@ class SealedRecordings:
         return self._sealed(day, *max(found)) if found else None
 
     def _read(self, day: date, number: int, _etag: str) -> _Latest:
-        """Return what a manifest holds; one that has another ETag now is read again."""
+        """Return what a manifest holds; read it again if its ETag has changed."""
         held: set[bytes] = set()
 
         def keep(entry: Entry) -> None:

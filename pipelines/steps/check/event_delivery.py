@@ -29,7 +29,7 @@ _ONE_DAY = timedelta(days=1)
 
 
 def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
-    """Name the calls with a recording that have no event, and the reverse, but for calls younger than an hour."""
+    """Name the calls with a recording that have no event, and the reverse, except calls younger than an hour."""
     days_of_events = ledger.row_days(EVENTS)
     if not days_of_events or day < days_of_events[0]:
         since = f"the first one is of {days_of_events[0]}" if days_of_events else "none was ever stored"
@@ -66,8 +66,8 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
         sentence = (
             f"On {day} {number(len(without_event), 'call')} of {len(reported)} with a recording came without an event "
             f"({shares['percent'][0]} %), and {number(len(without_call), 'event')} of {len(events)} without a call in "
-            f"the report ({shares['percent'][1]} %). Lost events cost time and no recording: the report names those "
-            "too. If many are lost, look at the receiver. Where the report lacks calls, run the date again."
+            f"the report ({shares['percent'][1]} %). Lost events delay recordings but lose none: the report names "
+            "those too. If many are lost, look at the receiver. Where the report lacks calls, run the date again."
         )
     else:
         sentence = f"{number(len(reported), 'call')} with a recording on {day}: each has an event, and the reverse."

@@ -61,7 +61,7 @@ def no_overdue_recordings(
     busy: Collection[date],
     now: datetime,
 ) -> CheckResult:
-    """Say what is missing now. `busy`: the dates that an unfinished run works on, where being late is no fault.
+    """Return what is missing now. `busy`: the dates that an unfinished run works on, where being late is no fault.
 
     `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.

@@ -33,7 +33,7 @@ _LEG = [*_CALL, "session_id"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Two reports of one date, next to each other. Calls that began or were taken on another date are left to that one.
+    """Two reports of one date, side by side. A call that began or was taken on another date belongs to that date.
 
     `calls`: by account and UII, columns of true and false: `in_agent`, `reached` (an agent took the call, by the global
     report), `known`, `without_mono`, `unrecorded` (no recording of any leg either), `not_in_global`, `not_in_agent`.

@@ -1,4 +1,4 @@
-"""Check that a pulled report looks like its whole day: one that answers half its rows is well-formed all the same.
+"""Check that a pulled report seems to cover its whole day: a report with only half its rows is well-formed, too.
 
 It is compared with what is usual on such a day, earlier pulls of the date, the rows that vanished, and the calls that
 only the other report has. None of them is proof, so the result is never worse than `warning`; the sentence says what
@@ -50,9 +50,9 @@ _COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """How many rows are usual, by `dates` earlier dates, of which `odd` were left out: their like is a holiday.
+    """How many rows are usual, by `dates` earlier dates; `odd` of them were left out as unusual, such as holidays.
 
-    `least`: fewer are worth a look, also where `why_not` says why the history cannot call more of them enough.
+    `least`: fewer rows than this are suspicious. `why_not`: why the history cannot show that more rows are enough.
     """
 
     like: str
@@ -64,7 +64,7 @@ class _Usual:
 
     @classmethod
     def of(cls, like: str, history: pd.Series) -> _Usual:
-        """Judge by the rows of earlier dates, those of `like` days."""
+        """Return what is usual by the rows of earlier dates; `like` names their kind of day."""
         median = history.median() if len(history) else 0.0
         odd = (history - median).abs() > max(_ODD_SHARE * median, _CHANCE * math.sqrt(median))
         rest = history[~odd]
@@ -201,9 +201,7 @@ def _sentence(
     if not is_over:
         return f"{day} is not over: {rows} of {report} so far, not compared with other days."
     if reasons:
-        return (
-            f"{report} of {day} has {rows}. Whether that is the whole day, history cannot tell: {'; '.join(reasons)}."
-        )
+        return f"{report} of {day} has {rows}; history cannot tell whether that is the whole day: {'; '.join(reasons)}."
     if not usual:
         return f"{report} of {day}: no account to judge."
     weakest = max(usual.values(), key=lambda history: history.noticeable)

@@ -140,7 +140,7 @@ class DateVerdict:
 
     @property
     def held_bytes(self) -> int:
-        """The sizes of those that it holds."""
+        """The bytes of all recordings that it holds."""
         return int(self._being("held")["size"].sum())
 
     @property
@@ -190,7 +190,7 @@ class DateVerdict:
         sentences += problems
         refused = sum(count for reason, count in self.lost.items() if reason.startswith("link_refused:"))
         if refused:
-            sentences.append("A refused link is fetched by the next run of the date once the settings allow it.")
+            sentences.append("Once the settings allow a refused link, the next run of the date fetches it.")
         if counts["lost"] > refused:
             sentences.append("Once the cause is fixed, `retry_final: true` in the config of `recordings` tries again.")
         if counts["waiting"]:
@@ -210,7 +210,7 @@ def judge_date(
 ) -> DateVerdict:
     """Return the verdict of a date, `unknown` where its part of the ledger or of the archive is damaged.
 
-    Without a `bucket` the ledger is believed that archived recordings are there. `run_id` is the run that asks: what it
+    Without a `bucket`, what the ledger calls archived counts as present. `run_id` is the run that asks: what it
     attempted itself is not late.
     """
     try:
@@ -323,12 +323,12 @@ def accepted_losses(ledger: Ledger, known: RecordingsTable) -> dict[str, Accepta
 
 
 def is_overdue(recordings: pd.DataFrame, now: datetime) -> pd.Series:
-    """Tell which pending recordings should have been attempted by now, since their time has passed and no run came."""
+    """Return which pending recordings should have been attempted by now: their time has passed and no run came."""
     return recordings["next_attempt_at"] < now - OVERDUE_AFTER
 
 
 def is_stuck(recordings: pd.DataFrame, give_up: timedelta, now: datetime) -> pd.Series:
-    """Tell which pending recordings have been asked for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer."""
+    """Return which pending recordings were requested for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer."""
     return (recordings["status"] == Status.pending) & (recordings["first_seen_at"] < now - give_up - _ONE_DAY)
 
 
