@@ -672,3 +672,15 @@ def test_status_and_verify_and_the_certificate_say_that_losses_were_accepted(
     assert "<h3>Accepted losses</h3>" in html
     assert "<td class=data>&lt;b&gt;TICKET&lt;/b&gt;</td>" in html
     assert html.index("Accepted losses") < html.index("Check it yourself")
+
+
+def test_no_loss_is_accepted_on_a_date_whose_report_came_without_rows(stores: Stores) -> None:
+    stores.pulled(DAY)
+    row = pa.table({"row_key": ["a"], "row_hash": ["a"], "uii": ["20261118050000000001"]})
+    stores.ledger.append_rows(REPORTS[0], DAY, row, account_id="1", pulled_at=NOW, run_id="r")
+    (pull,) = stores.ledger.pulls(REPORTS[0], DAY)
+    stores.ledger.append_pull(replace(pull, rows=1, pulled_at=NOW + timedelta(minutes=1)))
+    stores.ledger.append_states([lost("a")])
+    (refused,) = stores.decide("1/a").refused
+    assert refused.startswith(f"1/a is missing, but {DAY} is unknown: {REPORTS[1]} of account 1 came without any row")
+    assert not stores.ledger.acceptances([DAY])

@@ -222,9 +222,7 @@ def judge_date(
 def _judge(
     ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str
 ) -> DateVerdict:
-    pulls = pulls_of(ledger, day)
-    not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
-    not_pulled += empty_reports(ledger, day, pulls, settings, now=now)
+    not_pulled = lacking_reports(ledger, day, settings, now=now)
     known, unknown, shared = _recordings(ledger, day, settings)
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compared(bucket, known, run_id, now)
@@ -267,6 +265,13 @@ def _judge(
         is_over=now >= day_bounds(day, settings.zone)[1],
         recordings=recordings,
     )
+
+
+def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[Unpulled]:
+    """Return the reports that leave unknown what a date should hold: not pulled for the whole day, or without rows."""
+    pulls = pulls_of(ledger, day)
+    not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+    return not_pulled + empty_reports(ledger, day, pulls, settings, now=now)
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:

@@ -17,10 +17,10 @@ from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
+from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date, lacking_reports
 from pipelines.steps.link.extract_links import near
 from pipelines.steps.parallel import map_readable
-from pipelines.steps.pull.coverage import Unpulled, pulls_of, unpulled
+from pipelines.steps.pull.coverage import Unpulled
 from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
 from pipelines.wording import number
 
@@ -96,7 +96,7 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
 
     @cache
     def gaps(day: date) -> Sequence[Unpulled]:
-        return unpulled(pulls_of(ledger, day), day, settings.ringcx_account_ids, settings.zone, settings.reports)
+        return lacking_reports(ledger, day, settings, now=now)
 
     for day, of_day in sorted(by_day.items()):
         try:
