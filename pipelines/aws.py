@@ -115,7 +115,7 @@ def split_s3_url(url: str) -> tuple[str, str]:
 
 
 def error_code(error: boto.ClientError) -> str:
-    """Return S3's own word for an error; empty when it said none."""
+    """Return S3's code for an error; empty if it gave none."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -135,7 +135,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str | None:
-    """Say what is wrong with the credentials, the clock, the network or a variable of boto3, and what to do.
+    """Return what is wrong with the credentials, the clock, the network or a variable of boto3, and what to do.
 
     Returns:
         A clause without a capital and a full stop, or None where the error is about the bucket or an object.

@@ -24,7 +24,7 @@ _NAMES = 10_000
 
 
 class RateLimit:
-    """Gives each name so many turns a minute, and after a quiet time `most` at once; by default those of a minute.
+    """Gives each name a number of turns a minute, and `most` at once after a quiet time (default: a minute's turns).
 
     Safe to share between threads.
     """
@@ -37,7 +37,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def take(self, name: str) -> int:
-        """Take a turn and return 0, or return the whole seconds after which there is one."""
+        """Take a turn and return 0, or return the whole seconds until there is one."""
         with self._lock:
             now = self._clock()
             left, at = self._left.pop(name, (self._most, now))

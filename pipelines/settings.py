@@ -521,8 +521,8 @@ def load(kind: type[S]) -> S:
 def environment_for_dagster() -> dict[str, str]:
     """Return the environment for a process of Dagster, and for those that it starts.
 
-    Each of Dagster's commands puts `.env` of its working folder above the environment. So what the environment says
-    otherwise goes along in a variable, with which `load` puts it right again.
+    Each of Dagster's commands lets `.env` of its working folder override the environment. So the values that `.env`
+    would override are passed in a variable as well, from which `load` restores them.
     """
     here = {**env_file(), **os.environ}
     # As Dagster reads it: in a value's ${NAME}, the file comes first.
@@ -579,7 +579,7 @@ def _warn_of_unknown_variables() -> None:
 
 @cache
 def _warn_of_readers(file: Path) -> None:
-    """Say once a process that others may read the secrets of the file."""
+    """Warn once in a process that others may read the secrets of the file."""
     if file.stat().st_mode & 0o077:
         _log.warning("%s can be read by other users, and it holds secrets: chmod 600 it.", file)
 

@@ -2,11 +2,11 @@
 
 
 def number(count: int, singular: str, plural: str | None = None) -> str:
-    """`1 recording`, `2 recordings`. Give `plural` where it has no plain `s`: `1 is late`, `0 are late`."""
+    """Return `1 recording`, `2 recordings`. Give `plural` if it has no plain `s`: `1 is late`, `0 are late`."""
     return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"
 
 
 def capitalized(sentence: object) -> str:
-    """Return a sentence, or that of an error, with a capital as its first letter; the others stay as they are."""
+    """Return a sentence, or an error's sentence, with its first letter as a capital and the rest unchanged."""
     text = str(sentence)
     return f"{text[:1].upper()}{text[1:]}"

@@ -76,9 +76,9 @@ class Probes:
         return Capabilities(create_only=False, checksums="ignored")
 
     def refuses_second_multipart(self) -> bool:
-        """Return whether an upload in parts is create-only, too: under a key that is stored already.
+        """Return whether an upload in parts is create-only, too: whether it is refused under a key that exists.
 
-        True where the store knows no uploads in parts, and is sent large bodies whole, on the same condition.
+        True also for a store without uploads in parts: it gets large bodies whole, on the same condition.
         """
         try:
             put_in_parts(

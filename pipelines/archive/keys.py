@@ -42,20 +42,20 @@ def apart_key(key: str, recording_id: str) -> str:
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
-    """Return where other bytes of the recording under `key` are kept, or bytes that were refused for good and would
-    have gone there: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
+    """Return the key of a copy that is not the recording under `key`: other bytes of it, or bytes that were rejected
+    for good: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
     """
     path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
     return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
 
 
 def day_prefix(prefix: str, day: date) -> str:
-    """Return what all keys of a day's recordings begin with."""
+    """Return the prefix of all keys of a day's recordings."""
     return f"{prefix}recordings/date={day.isoformat()}/"
 
 
 def manifest_prefix(prefix: str, day: date) -> str:
-    """Return what all keys of a day's manifests begin with."""
+    """Return the prefix of all keys of a day's manifests."""
     return f"{prefix}manifests/date={day.isoformat()}/"
 
 
@@ -81,7 +81,7 @@ def attestation_prefix(prefix: str, kind: str, day: date) -> str:
 
 
 def access_prefix(prefix: str, day: date) -> str:
-    """Return what all keys of a day's entries of the access log begin with; `day` is the UTC day of the access."""
+    """Return the prefix of all keys of a day's entries of the access log; `day` is the UTC day of the access."""
     return f"{prefix}access/date={day.isoformat()}/"
 
 
@@ -91,7 +91,7 @@ def verification_key(prefix: str, day: date, name: str) -> str:
 
 
 def probe_key(prefix: str, name: str) -> str:
-    """Return the key of a tiny object that shows what a store does and allows; `name` unique. It has no other use."""
+    """Return the key of a tiny object that is put only to test what a store supports and allows; `name` is unique."""
     return f"{prefix}probes/{name}"
 
 
@@ -101,7 +101,7 @@ def catalog_key(prefix: str, day: date) -> str:
 
 
 def calls_prefix(prefix: str) -> str:
-    """Return what all keys of the table of calls begin with. They have rights of their own: they hold personal data."""
+    """Return the prefix of all keys of the table of calls. It has rights of its own, since they hold personal data."""
     return f"{prefix}calls/"
 
 
@@ -116,7 +116,7 @@ def calls_index_key(prefix: str, month: str) -> str:
 
 
 def metadata_text(value: str) -> str:
-    """Return a hostile string as a value of object metadata: percent-encoded ASCII, at most 512 characters, else
+    """Return any string as a safe value of object metadata: percent-encoded ASCII, at most 512 characters, else
     `sha256:<hex>`.
 
     Equal strings give equal texts and different ones different texts, so ids are compared in this form.

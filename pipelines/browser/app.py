@@ -365,7 +365,7 @@ class Browser:
         raise HTTPException(status, f"{sentence} Your attempt is in the access log.")
 
     def _may_export(self, request: Request, row: Row) -> bool:
-        """Whether the person may now: a long export ends with the right to it."""
+        """Return whether the person may export the row now: a long export ends when the right to it ends."""
         person = self._sign_in.person(request)
         return person is not None and person.has(Role.export) and person.may_hear(row)
 
@@ -612,7 +612,7 @@ class Browser:
 
 
 class _Stream(StreamingResponse):
-    """Sends what has its first block made already, and ends what makes the rest, also when nobody reads on."""
+    """Sends a body whose first block is made already, and closes what makes the rest, even if the reader leaves."""
 
     def __init__(
         self,

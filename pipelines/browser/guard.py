@@ -91,7 +91,7 @@ class AtOnce:
 
     @contextmanager
     def one(self, name: str) -> Iterator[bool]:
-        """Give whether this is one of those that may be done, until the block ends."""
+        """Yield whether `name` may do one more at the same time, and count this one until the block ends."""
         with self._lock:
             may = self._now[name] < self._most
             self._now[name] += may

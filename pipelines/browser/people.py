@@ -62,7 +62,7 @@ class Team(_Part):
     accounts: _Texts = ()
 
     def takes_part(self, row: Row) -> bool:
-        """Whether a row of the table `calls` is about one of the team's."""
+        """Return whether a row of the table `calls` names an agent, a queue or the account of the team."""
         return (
             row["account_id"] in self.accounts
             or any(agent in self.agents for agent in _ids(row["agent_id"]))
@@ -70,7 +70,7 @@ class Team(_Part):
         )
 
     def owns(self, row: Row) -> bool:
-        """Whether the recording of a row has nobody but the team's: one of a whole call names every agent and queue."""
+        """Return whether a row's recording is of the team alone: that of a whole call names every agent and queue."""
         agents, queues = _ids(row["agent_id"]), _ids(row["queue_id"])
         return (
             row["account_id"] in self.accounts
@@ -96,7 +96,7 @@ class Person:
     teams: tuple[Team, ...] = ()
 
     def has(self, role: Role) -> bool:
-        """Whether they have a role; `compliance` has every other one."""
+        """Return whether they have a role; `compliance` includes every other one."""
         return role in self.roles or Role.compliance in self.roles
 
     @property
@@ -111,7 +111,7 @@ class Person:
 
     @property
     def within(self) -> Parties | None:
-        """Of whose calls they may find those in which one of them takes part; None for everybody's."""
+        """The agents, queues and accounts whose calls they may find; None for all calls."""
         if self.sees_all:
             return None
         own = self.teams if self.has(Role.listen_own_team) else ()
@@ -119,28 +119,28 @@ class Person:
         return Parties(tuple(agents), tuple(queues), tuple(accounts))
 
     def may_see(self, row: Row) -> bool:
-        """Whether they may know of a row of the table `calls`."""
+        """Return whether they may know of a row of the table `calls`."""
         return self.sees_all or (self.has(Role.listen_own_team) and any(team.takes_part(row) for team in self.teams))
 
     def may_hear(self, row: Row) -> bool:
-        """Whether they may hear the recording of a row."""
+        """Return whether they may hear the recording of a row."""
         own = self.has(Role.listen_own_team) and any(team.owns(row) for team in self.teams)
         return own or self.has(Role.listen_all)
 
     def shown(self, row: Row) -> Row:
-        """A row of the table `calls` as they may see it."""
+        """Return a row of the table `calls` as they may see it."""
         masked = {name: self.number(row[name]) for name in _NUMBERS} | {
             name: self.free_text(row[name]) for name in _TEXTS
         }
         return {**row, **masked}
 
     def number(self, text: str | None) -> str:
-        """A telephone number as they may see it."""
+        """Return a telephone number as they may see it."""
         return text or "" if self.has(Role.numbers) else _masked(text or "")
 
     def free_text(self, text: str | None) -> str:
-        """Text that a person wrote, as they may see it: three digits or more are masked as a telephone number is,
-        whatever stands between them but letters.
+        """Return text that a person wrote, as they may see it: three digits or more are masked like a telephone number,
+        whatever stands between them except letters.
         """
         if self.has(Role.numbers):
             return text or ""

@@ -35,11 +35,11 @@ class ObjectReader(io.RawIOBase):
         self._pages: OrderedDict[int, bytes] = OrderedDict()
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -98,7 +98,7 @@ class Playable:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds of audio, None where the codec is not decoded."""
+        """The seconds of audio; None where the codec is not decoded."""
         return None if self.info is None else self.samples / self.info.channels / self.info.sample_rate
 
     @property

@@ -95,7 +95,7 @@ def calls_view(rows: Iterable[Row], person: Person) -> list[CallView]:
 
 
 def in_time(row: Row) -> tuple[str, str, str]:
-    """Rows of a call are shown by date, start and recording id."""
+    """Return the key by which the rows of a call are sorted: date, start and recording id."""
     return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
 
 
@@ -121,7 +121,7 @@ def call_view(rows: Sequence[Row], person: Person) -> CallView:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people read them: `4:31`, `1:02:03`, or nothing."""
+    """Return seconds as people read them: `4:31`, `1:02:03`, or nothing."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -130,12 +130,12 @@ def duration(seconds: float | None) -> str:
 
 
 def call_path(day: date, account_id: str, uii: str) -> str:
-    """The address of a call's page."""
+    """Return the address of a call's page."""
     return f"/calls/{day.isoformat()}/{quote(account_id, safe='')}/{quote(uii, safe='')}"
 
 
 def size(count: int | None) -> str:
-    """A size in bytes as people read it."""
+    """Return a size in bytes as people read it."""
     return "" if count is None else f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 

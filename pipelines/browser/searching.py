@@ -30,7 +30,7 @@ class WrongField(Exception):  # noqa: N818 - its name says what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of rows. `more`: there are others."""
+    """A page of rows. `more`: whether further rows follow."""
 
     rows: tuple[Row, ...]
     more: bool
@@ -49,7 +49,7 @@ def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
-    """Read the fields of the form, as a query for what the person may see.
+    """Return the fields of the form as a query for what the person may see.
 
     Raises:
         WrongField: one cannot be read, or the person may not look for that.
@@ -84,7 +84,7 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
 
 
 def find(search: CallSearch, query: Query, page: int, size: int = PAGE) -> Found:
-    """Return a page of what is looked for, of `size` rows; raises as `CallSearch.find`."""
+    """Return a page of at most `size` rows that match the query; raises as `CallSearch.find`."""
     table = search.find(query, limit=size + 1, offset=page * size)
     return Found(
         rows=tuple(table.slice(0, size).to_pylist()),

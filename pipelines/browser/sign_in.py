@@ -116,7 +116,7 @@ class Sessions:
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, request: Request, name: str, groups: Sequence[str] = (), mark: str = "") -> Response:
-        """Begin a session, and lead to the page that was asked for before it; `mark`: what it is good with alone."""
+        """Begin a session, valid while `mark` stays the same, and redirect to the page that was requested before it."""
         page = request.session.get("next", "/")
         request.session.clear()
         request.session.update(
@@ -160,7 +160,7 @@ class ByPassword:
         return rules.person(found[0]) if found and found[0] in rules.users else None
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:
-        """Return the form, what takes it, and the way out."""
+        """Return the routes of the form, its submission and signing out."""
 
         def too_many(request: Request, wait: int) -> Response:
             response = pages.sign_in_form(request, sentence=f"Too many attempts: wait {wait} s.", status=429)
@@ -206,7 +206,7 @@ class ByProxy:
         self._secret = None if secret is None else secret.get_secret_value().encode()
 
     def person(self, request: Request) -> Person | None:
-        """Return who the proxy says it is; None where the proxy did not say it."""
+        """Return the person whom the proxy names; None if it names nobody."""
         settings = self._settings
         users = request.headers.getlist(settings.browse_proxy_user_header)
         if len(users) != 1 or not users[0].strip() or not self._is_the_proxy(request):
@@ -352,7 +352,7 @@ def _network(address: str) -> str:
 
 
 def _password_mark(rules: AccessFile, name: str) -> str:
-    """Return what changes with a person's password; nothing can be learnt from it, as the hash has a random salt."""
+    """Return a mark that changes with a person's password and reveals nothing, as the hash has a random salt."""
     grant = rules.users.get(name)
     return hashlib.sha256(((grant and grant.password) or "").encode()).hexdigest()[:32]
 

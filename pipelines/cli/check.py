@@ -121,7 +121,7 @@ def _first_date(settings: Settings, now: datetime) -> Result:
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Outcome:
-    """Say which proxy requests go through."""
+    """Return which proxy requests go through."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
     proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}

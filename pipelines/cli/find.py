@@ -40,7 +40,7 @@ _COLUMNS = {
     "uii": ("uii", 30),
 }
 SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values())]
-"""The columns that are read where nothing but the table is wanted."""
+"""The columns that are read when only the table is shown."""
 
 _RANGES = 5
 _F = TypeVar("_F", bound=Callable[..., Any])

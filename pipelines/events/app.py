@@ -77,7 +77,7 @@ class Receiver(Collector):
         self._registry.register(self)
 
     def app(self) -> Starlette:
-        """Return the application; its lifespan proves the storage, and waits at the end until all is stored."""
+        """Return the application; its lifespan tests the storage, and waits at the end until all events are stored."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
         app = Starlette(
             routes=[
@@ -98,7 +98,7 @@ class Receiver(Collector):
         await self._commit.close()
 
     async def crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer every request of a connection that is one too many; an ASGI application."""
+        """Refuse every request of a connection above the limit; an ASGI application."""
         self.counts["crowded_out"] += 1
         headers = {"Connection": "close", "Retry-After": str(_RETRY_SECONDS)}
         await _sentence(503, "Too many connections; send the event again.", headers)(scope, receive, send)

@@ -144,7 +144,7 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    """Replace half of a character (a lone surrogate), which JSON may name and no file can hold."""
+    """Replace half a character (a lone surrogate), which JSON may contain but no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -30,7 +30,7 @@ _DATES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check found: `as_sealed`, in a sentence, when; `sha256` of the bytes that were read, empty for none."""
+    """What a check found: `as_sealed`, a sentence, the time, and the `sha256` of the bytes read (empty for none)."""
 
     as_sealed: bool
     sentence: str

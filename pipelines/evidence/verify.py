@@ -228,7 +228,7 @@ class _Files:
 
 
 def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
-    """Return whether a ZIP is its files, their list and its end, as `export` and other plain writers write it."""
+    """Return whether a ZIP has nothing but files, their list and its end, as `export` and plain writers write it."""
     infos = sorted(package.infolist(), key=lambda info: info.header_offset)
     starts = [*(info.header_offset for info in infos), package.start_dir]
     gaps = {  # after the least that a file has: nothing, its sizes after the data, a large one's before it, or both

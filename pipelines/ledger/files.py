@@ -233,7 +233,7 @@ def _holds_a_file(folder: Path) -> bool:
 
 
 def _unless_absent(error: OSError) -> None:
-    """Hand to `os.walk`, which is silent about every error otherwise: a folder not made yet is merely empty."""
+    """Raise an error that `os.walk` would hide otherwise; a folder that does not exist yet counts as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 

@@ -140,7 +140,7 @@ def written_at(name: str) -> datetime:
 
 
 def is_part(name: str) -> bool:
-    """Return whether the file is one of the ledger's."""
+    """Return whether the file is a part of the ledger."""
     return _why_strange(name) is None
 
 

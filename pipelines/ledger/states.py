@@ -239,7 +239,7 @@ def archived(
 
 
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
-    """Return the line that says that `state`'s id is another name of `main`: it is never asked for by itself."""
+    """Return the line that makes `state`'s id another name of `main`: it is never requested by itself."""
     _require(state, "another's name", state.status is not Status.archived)
     return replace(
         state,

@@ -108,7 +108,7 @@ class Ledger:
         return self._days(f"report_rows/report={report}/")
 
     def append_pull(self, pull: PullRecord) -> None:
-        """Append the trace of one fetch, whatever it brought."""
+        """Append the record of one pull, whatever it returned."""
         self._append(_folder("report_pulls", pull.day, pull.report), table_of(PullRecord, [pull]))
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
@@ -122,7 +122,7 @@ class Ledger:
         return self._days(f"report_pulls/report={report}/")
 
     def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
-        """Append how far files of stored events of a date were read, in bytes by name."""
+        """Append how many bytes of each file of a date's stored events were read, by its name."""
         lines: list[dict[str, Any]] = [
             {"name": name, "read_to": end, "run_id": run_id, "read_at": read_at} for name, end in read_to.items()
         ]
@@ -220,7 +220,7 @@ class Ledger:
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
     def _append(self, folder: str, lines: pa.Table) -> None:
-        """Write a part; none of no lines."""
+        """Write a part; nothing if there are no lines."""
         if lines.num_rows:
             name = f"{folder}{self._next_name()}.parquet"
             if not is_part(name):

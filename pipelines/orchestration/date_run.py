@@ -154,7 +154,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
 
 
 def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) -> None:
-    """Take the run back unless it is the oldest of its date: of two that begin at once, the second sees the first.
+    """Delete the run unless it is the oldest of its date: of two that begin at once, the second sees the first.
 
     Raises:
         AnotherRun: it is not.

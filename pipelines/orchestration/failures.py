@@ -24,7 +24,7 @@ class PermanentFailure(dg.Failure):
 
 @contextmanager
 def as_permanent_failure() -> Iterator[None]:
-    """Turn each `ExpectedError` into a `PermanentFailure` with their sentence, without their trace; a
+    """Turn each `ExpectedError` into a `PermanentFailure` with its sentence, without its trace; a
     termination gets a sentence as well.
     """
     try:

@@ -20,7 +20,7 @@ STANDING = dg.define_asset_job(
 
 
 def daily_partitions(calendar: Calendar) -> dg.DailyPartitionsDefinition:
-    """Return one partition for each local day from `ARCHIVE_START_DATE` on; `end_offset=1` makes today exist."""
+    """Return one partition for each local day from `ARCHIVE_START_DATE` on; `end_offset=1` includes today."""
     return dg.DailyPartitionsDefinition(
         start_date=calendar.archive_start_date.isoformat(), timezone=calendar.archive_timezone, end_offset=1
     )

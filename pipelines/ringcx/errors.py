@@ -46,7 +46,7 @@ class ConnectionNotAllowed(SourceError):
 
 
 class AccountUnknown(SourceRefused):
-    """The source does not know the RingCentral account of the address: no statement about what was asked for."""
+    """The source does not know the RingCentral account of the address: this says nothing about what was requested."""
 
 
 class ReportInvalid(SourceError):

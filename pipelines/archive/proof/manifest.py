@@ -301,7 +301,7 @@ def _utc(moment: datetime) -> str:
 
 
 def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: str) -> Sealed | None:
-    """Put a manifest; None when another sealer had that number first."""
+    """Put a manifest; return None if another sealer took that number first."""
     key, sha256 = manifest_key(bucket.prefix, day, number), _sha256(body)
     try:
         bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})

@@ -25,7 +25,7 @@ OTHERS_PER_TICK = 3
 
 
 def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Start a run for each date that has events no run was asked to take, and no unfinished run."""
+    """Start a run for each date that has events for which no run was requested, and no unfinished run."""
 
     @dg.sensor(
         name="end_call_events_arrived",

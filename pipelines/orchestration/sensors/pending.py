@@ -112,7 +112,7 @@ def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, s
 
 
 def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Archive what the other rows of a date link to when one of its reports failed."""
+    """Archive what the rows of a date link to, although one of its reports failed."""
 
     @dg.run_failure_sensor(
         name="archive_despite_failed_report",
@@ -135,7 +135,7 @@ def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartit
 
 
 def continue_stopped_runs(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Run each date again whose run was stopped together with the UI."""
+    """Run a date again if its run was stopped together with the UI."""
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.CANCELED,

@@ -395,7 +395,7 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
 
 
 def hold_key(limit: str, url: httpx.URL) -> str:
-    """Return the limit under which a host's own silence is kept."""
+    """Return the name of the limit under which a pause that one host asks for is kept."""
     return f"{limit}@{url.raw_host.decode('ascii')}"
 
 

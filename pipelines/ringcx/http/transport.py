@@ -128,7 +128,7 @@ class Transport(httpx.BaseTransport):
 
 @lru_cache(maxsize=2)
 def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Trust the certificates that the environment names, else the system's and certifi's; to read them costs 60 ms."""
+    """Return a context with the environment's certificates, else the system's and certifi's; reading takes 60 ms."""
     context = ssl.create_default_context()
     for name, path in named:
         try:

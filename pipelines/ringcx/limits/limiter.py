@@ -185,7 +185,7 @@ class RateLimiter:
         self._persist(hold, stop)
 
     def announce(self, what: str, seconds: float) -> None:
-        """Say that requests wait for `what`, if it takes long: once for all threads, and again if it takes longer."""
+        """Log that requests wait for `what`, if it takes long: once for all threads, and again if it takes longer."""
         with self._announcing:
             now = self._elapsed()
             if seconds < ANNOUNCED_FROM_S or now < self._announced_until.get(what, now):
@@ -212,7 +212,7 @@ class RateLimiter:
         return max([now, *free])
 
     def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
-        """Do it, again while the store is lost and may come back. Doing it twice costs a permit, no more."""
+        """Run `work`, and again while the store is lost and may come back. A second run costs one permit at most."""
         for pause_s in _RECONNECT_AFTER_S:
             try:
                 return work()

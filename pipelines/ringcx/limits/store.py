@@ -191,7 +191,7 @@ class LimitStore(ABC):
 
     @abstractmethod
     def _locked(self, connection: Any, name: str, account_id: str) -> AbstractContextManager[object]:
-        """Open a transaction that nobody else has for the same limit and account; rolled back after an exception."""
+        """Open a transaction that excludes others of the same limit and account; roll it back after an exception."""
 
     @abstractmethod
     def _explained(self, error: BaseException) -> LimiterBroken | None:

@@ -81,7 +81,7 @@ def _keys(report: ReportName, table: pa.Table, account_id: str, hashes: "pa.Arra
 
 
 def _escaped(part: Any) -> Any:  # noqa: ANN401 - an array or a scalar
-    """So that no value can look like two parts, nor like another row's number."""
+    """Escape a part, so that no value can look like two parts or like another row's number."""
     for sign, code in (("%", "%25"), ("|", "%7C"), ("#", "%23")):
         part = _compute.replace_substring(part, sign, code)
     return part

@@ -58,7 +58,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
 
 
 def lines_skipped(table: pa.Table) -> int:
-    """Return how many lines of the report were no rows, of a table as `parse_report` gives it."""
+    """Return how many lines of the report were not rows. `table` is what `parse_report` returned."""
     return int((table.schema.metadata or {}).get(_SKIPPED, 0))
 
 

@@ -58,7 +58,7 @@ def parse_hms(text: str | None) -> float | None:
 
 
 def parse_ms(text: str | None) -> float | None:
-    """Return the seconds of a number of milliseconds."""
+    """Return milliseconds as seconds."""
     seconds = parse_hms(text) if ":" not in (text or "") else None
     return None if seconds is None else seconds / 1000
 

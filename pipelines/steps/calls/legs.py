@@ -145,7 +145,7 @@ def key_columns_of(report: ReportName) -> list[str]:
 
 
 def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
-    """Return which call a row is of, as `Leg.call` does."""
+    """Return the call that a row belongs to, as `Leg.call` does."""
     return row["account_id"] or "", _uii(report, row).lower()
 
 

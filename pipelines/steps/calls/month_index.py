@@ -55,13 +55,13 @@ class Wanted:
 
 
 def in_lower_case(text: str) -> str:
-    """Return text in lower case as the index and DuckDB write it: Python does not for some letters, as Turkish İ."""
+    """Return text in lower case as the index and DuckDB do; Python differs for some letters, such as Turkish İ."""
     lower: str = pc.utf8_lower(text).as_py()
     return lower
 
 
 def keys_of_number(digits: str) -> list[Wanted]:
-    """Return keys that a date has on which a number has these digits in a row; none where they are too few."""
+    """Return the keys of any date on which a number has these digits in a row; none if they are too few."""
     # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
     return [Wanted("n:", digits[end - _DIGITS : end]) for end in (len(digits), len(digits) - 1) if end >= _DIGITS]
 

@@ -74,7 +74,7 @@ class NumberQuery:
 
     @property
     def alternatives(self) -> list[str]:
-        """Digits of which a number that is meant has one in a row; none for a caller who is no number."""
+        """Strings of digits: every number that matches contains one; none for a caller who is not a number."""
         whole = [self.e164.removeprefix("+")] if self.e164 else []
         return whole if self.is_whole else [*whole, *filter(None, [self.digits])]
 
@@ -87,7 +87,7 @@ def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
 
 
 def _plain(written: str) -> str:
-    """Return text with plain digits, spaces and hyphens, as a number copied from a document may not have them."""
+    """Return text with plain digits, spaces and hyphens; a number copied from a document may have others."""
     plain = unicodedata.normalize("NFKC", written)
     kinds = ((character, unicodedata.category(character)) for character in plain)
     return "".join("-" if kind == "Pd" else character for character, kind in kinds if kind != "Cf").strip()

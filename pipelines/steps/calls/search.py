@@ -276,7 +276,7 @@ def _growing(days: Iterator[date]) -> Iterator[list[date]]:
 
 
 def _wanted(query: Query, region: str) -> list[list[Wanted]]:
-    """Return alternatives: a date without all keys of one of them has no such call; none if the index is of no use."""
+    """Return sets of keys: a date that has all keys of no set has no such call. Empty if the index is of no use."""
     if query.recordings:
         return [[Wanted("r:", recording)] for recording in query.recordings]
     if uii := _plain_uii(query):

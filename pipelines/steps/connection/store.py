@@ -131,7 +131,7 @@ class BucketCheck:
 
 
 def without_client(error: StorageRefused) -> Iterator[Result]:
-    """Say that boto3 cannot make a client, so that nothing of S3 can be tried."""
+    """Yield the results for an S3 client that boto3 cannot make: nothing of S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
     for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "there is no client for it.")

@@ -152,8 +152,8 @@ class Attempt:
             return self._archived(state, stored, wav, doubt, silent)
 
     def _is_believed(self, state: RecordingState, fetched: Received, doubt: str) -> bool:
-        """Say whether to keep a body whose length is in doubt: HTTP framed it and it came twice; or this may be the
-        last attempt, and no longer body came before.
+        """Return whether to keep a body of doubtful length: because HTTP framed it and it came twice, or because this
+        may be the last attempt and no longer body came before.
         """
         same = fetched.sha256 == state.body_sha256
         if doubt == HEADER_DISAGREES and same:
@@ -198,7 +198,7 @@ class Attempt:
 
 
 def duration_differs(expected: float | None, measured: float | None) -> bool:
-    """Say whether a recording's length (s) plainly disagrees with the report's; False where one is not known."""
+    """Return whether a recording's length (s) plainly disagrees with the report's; False if one is not known."""
     if expected is None or measured is None:
         return False
     return abs(measured - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)

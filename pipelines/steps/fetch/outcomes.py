@@ -56,7 +56,7 @@ class Outcome:
 
 
 def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
-    """Say whether an answer about the recording at `now` may be taken for the last one."""
+    """Return whether an answer about the recording at `now` may be taken for the last one."""
     return rules.is_patient(state, now) and rules.gives_up(state, now)
 
 

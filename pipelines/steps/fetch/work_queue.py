@@ -119,5 +119,5 @@ def possible_keys(prefix: str, item: WorkItem) -> set[str]:
 
 
 def is_segment(source: str, link: str) -> bool:
-    """Say whether a recording is identified by dialog and segment, as the current API knows it."""
+    """Return whether a recording is identified by dialog and segment, as the current API knows it."""
     return source == INTERACTIONS and is_segment_link(link)

@@ -35,7 +35,7 @@ Call = tuple[str, str]
 
 
 def call_of(account_id: str, uii: str) -> Call:
-    """Return what a call is matched by: the two sources may write one UII in different letter case."""
+    """Return the key by which a call is matched: the two sources may write one UII in different letter case."""
     return account_id, uii.lower()
 
 
@@ -48,7 +48,7 @@ class _Leg:
     recordings: set[str] = field(default_factory=set)
 
     def may_be(self, other: _Leg, within: timedelta) -> bool:
-        """Return whether nothing speaks against the two being one."""
+        """Return whether the two may be the same leg: neither agent nor start contradicts it."""
         if self.agent and other.agent and self.agent != other.agent:
             return False
         if self.started_at is None or other.started_at is None:
@@ -56,7 +56,7 @@ class _Leg:
         return abs(self.started_at - other.started_at) <= within
 
     def is_told_apart(self) -> bool:
-        """Return whether there is what it takes to say that it is one with another."""
+        """Return whether the leg has what a certain match needs: a start, an agent and one recording."""
         return self.started_at is not None and self.agent is not None and len(self.recordings) == 1
 
 
@@ -84,7 +84,7 @@ class Joined:
 
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
-    """Return which recordings of these calls are one, by the rows of `day` and of the neighbouring dates."""
+    """Return which recordings of these calls are the same, by the rows of `day` and of the neighbouring dates."""
     days = [day + step * _DAY for step in (-1, 0, 1)]
     current = _legs(ledger, INTERACTIONS, days, calls)
     legacy = _legs(ledger, AGENT, days, current.keys())
@@ -148,7 +148,7 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
-    """Yield the line under its own date, and under the recording's where that is another: each date tells the whole."""
+    """Yield the line under its own date, and under the recording's if that differs, so that each date has it."""
     line = same_recording(name, main, now, run_id)
     yield line
     if line.date != main.date:

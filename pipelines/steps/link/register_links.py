@@ -68,7 +68,7 @@ class LinksFound:
 def register_links(
     ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, allowed: AllowedLinks, now: datetime, run_id: str
 ) -> LinksFound:
-    """Give every recording that `day`'s rows link to a state, if it has none yet. `first`: ARCHIVE_START_DATE.
+    """Register every recording that `day`'s rows link to, if it has no state yet. `first`: ARCHIVE_START_DATE.
 
     A `pending` recording whose link changed takes the new link and is due at once, and so does one whose link was
     refused, if the new one is not. Recordings of both sources are matched (`matching.py`).

@@ -114,7 +114,7 @@ def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
 
 
 def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
-    """Return the seconds from the first to the last permit of so many requests, by a limiter that was idle before.
+    """Return the seconds from the first to the last permit of a number of requests to a limiter that was idle before.
 
     All windows hold at once. The first 20,000 requests are followed one by one; after that the slowest window sets the
     pace.

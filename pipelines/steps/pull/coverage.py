@@ -80,5 +80,5 @@ def unpulled(
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:
-    """Return the newest of `pulls` (which come in the order of pulling) of each account."""
+    """Return the newest pull of each account; `pulls` are in the order of pulling."""
     return {pull.account_id: pull for pull in pulls}

@@ -34,7 +34,7 @@ class DecisionIncomplete(ExpectedError):  # noqa: N818 - the sentence for the pe
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What somebody decided: to accept the loss of these recordings, or of those of `days` that were lost for `reason`;
-    or, with `revoke`, no longer to. Raises DecisionIncomplete where it does not say which, why, or by whom.
+    or, with `revoke`, to revoke that. Raises DecisionIncomplete where it does not say which, why, or by whom.
     """
 
     recording_ids: Sequence[str] = ()

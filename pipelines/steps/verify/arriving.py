@@ -35,7 +35,7 @@ class Arriving:
     runs: dict[str, set[str]] = field(default_factory=dict)
 
     def is_young(self, at: datetime | None) -> bool:
-        """Tell whether something was written within the last `WINDOW`. A time further in the future is not trusted."""
+        """Return whether something was written within the last `WINDOW`. A time further ahead is not trusted."""
         return at is not None and abs(self.now - at) <= WINDOW
 
     @cached_property

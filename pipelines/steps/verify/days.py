@@ -197,7 +197,7 @@ class _Day:
         return evidence
 
     def _judge(self, evidence: Evidence) -> None:
-        """Take the verdict, and compare the latest manifest with it and with the ledger."""
+        """Judge the date, and compare the latest manifest with it and with the ledger."""
         archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
         try:
             found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
