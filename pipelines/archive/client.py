@@ -33,7 +33,7 @@ _BY_KEY: Final = "after-key:"
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """What is added to every request that knows it.
+    """The parameters that are added to every request that accepts them.
 
     Attributes:
         kms_key_id: the key that everything is encrypted with (SSE-KMS).

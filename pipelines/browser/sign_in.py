@@ -341,7 +341,7 @@ def _is_in(request: Request, networks: Sequence[str]) -> bool:
 
 
 def _network(address: str) -> str:
-    """Return what attempts are counted by: an IPv4 address, or the /64 of an IPv6 one, which is one connection's."""
+    """Return the key by which attempts are counted: an IPv4 address, or an IPv6 address's /64, as one line has."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -162,4 +162,4 @@ def _summary(verdicts: Counter[str]) -> str:
         failures = number(verdicts["failed"], "failure")
         return f"{failures}, {warnings}: fix what failed from the top down, and check again before the first run."
     untried = f", {verdicts['not tried']} not tried" if verdicts["not tried"] else ""
-    return f"No failure, {warnings}{untried}: a first date can be run."
+    return f"No failure, {warnings}{untried}: you can run a first date."

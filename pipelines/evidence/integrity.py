@@ -73,8 +73,8 @@ class SealedRecordings:
             return ""
         if latest is not None and (number or 0) < latest.number:
             return (
-                f"This page is older than manifest {latest.number} of {day}: materialize the asset `calls` for {day} "
-                "to update it."
+                f"This page is older than manifest {latest.number} of {day}: materialize the asset calls for {day} in "
+                "Dagster to update it."
             )
         return f"This page is from a manifest of {day} that is not the latest one stored: verify this date."
 

@@ -169,7 +169,7 @@ class Ledger:
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
         """Return the lines behind `names`, in STATE_SCHEMA, of all recordings or of those with these ids.
 
-        They cost no object.
+        No Python object is made for any of them.
         """
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read

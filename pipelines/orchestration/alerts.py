@@ -63,7 +63,7 @@ class Problem(BaseModel, frozen=True):
 
     @property
     def key(self) -> str:
-        """The same for two problems of the same subject and date."""
+        """A key that two problems of the same subject and date share."""
         return problem_key(self.subject, self.date)
 
 

@@ -170,7 +170,7 @@ class _Entry:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> httpx.URL:
-    """Read an address as httpx does for its request: to judge any other reading would be no judgement."""
+    """Read an address as httpx does for its request, so that the address that is judged is the one requested."""
     try:
         url = httpx.URL(text)
         has_host = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be decoded

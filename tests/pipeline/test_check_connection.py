@@ -111,7 +111,7 @@ def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what
     assert "ignored by this store" in one.sentence("S3 create-only puts")
     assert "sends the Content-MD5 of every put" in one.sentence("S3 checksums")
     assert "open to anyone who has the link" in one.sentence("links of recordings")
-    assert one.out.endswith("No failure, 6 warnings: a first date can be run.\n")
+    assert one.out.endswith("No failure, 6 warnings: you can run a first date.\n")
 
 
 def test_on_a_server_that_honours_conditions_versions_and_locks_those_are_ok(
@@ -298,7 +298,7 @@ def test_without_any_link_it_says_so_and_fails_nothing(check: Callable[..., Chec
     one = check(faults=Faults(late_links=Where(share=1.0)))
     assert one() == 0, one.out
     assert one.verdicts("not tried") == {"a recording", "links of recordings"}
-    assert one.out.splitlines()[-1].endswith("2 not tried: a first date can be run.")
+    assert one.out.splitlines()[-1].endswith("2 not tried: you can run a first date.")
 
 
 def test_a_bucket_that_there_is_not_is_named_and_the_source_is_tried_all_the_same(

@@ -98,8 +98,8 @@ def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve =
 def connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.socket:
     """Return a connection to the first of these addresses that answers.
 
-    Each but the last gets `FALLBACK_S` seconds, so that an IPv6 address that nobody answers at costs no more than that;
-    the last gets `timeout_s`, and its failure is raised.
+    Each but the last gets `FALLBACK_S` seconds, so that an IPv6 address that does not answer costs no more than
+    that; the last gets `timeout_s`, and its failure is raised.
     """
     for address in addresses[:-1]:
         with suppress(OSError):

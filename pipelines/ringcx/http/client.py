@@ -70,7 +70,7 @@ class SourceClient:
 
     Attributes:
         limiter: shared by all processes.
-        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). A limit without rates is free.
+        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). A limit without rates limits nothing.
         priority: of its permits, log-ins too; lower goes first.
         stop: ends every wait at once when set.
         transport: for tests; takes every request, also those that may go to public addresses only.

@@ -42,8 +42,8 @@ class LimitState:
     Attributes:
         now: when the lock was taken.
         permits: the times of the newest permits, in rising order, none after `now`.
-        held_since: when the source last asked for silence.
-        held_until: the end of that silence.
+        held_since: when the source last asked for a pause.
+        held_until: the end of that pause.
         last_ticket: the last ticket that a waiter got.
         queue: of each waiter its priority, its ticket and when it was last seen.
         grant_s: set it to write a permit at `now`, and to forget those that are older than so many seconds.

@@ -161,7 +161,7 @@ def columns_of(report: ReportName) -> list[str]:
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
-    """Return what a row tells of a call; None for a message, which is no call."""
+    """Return what a row tells of a call; None for a message, which is not a call."""
     if report == INTERACTIONS and row["channel_class"] == "DIGITAL":
         return None
     found: dict[str, Any] = {name: _first(row, columns) for name, columns in _FIELDS[report].items()}

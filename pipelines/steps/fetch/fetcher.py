@@ -115,7 +115,7 @@ class Fetcher:
         return self._result
 
     def _attempt_all(self, queue: WorkQueue, pool: ThreadPoolExecutor) -> None:
-        """Attempt each recording; only what is in flight is held."""
+        """Attempt each recording; only what is in flight is in memory."""
         if len(queue):
             held = queue.recordings.held
             self._gave_before = set(map(_log_in, values(held["source"]), values(held["link"])))
