@@ -268,7 +268,7 @@ def _judge(
 
 
 def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[Unpulled]:
-    """Return the reports that leave unknown what a date should hold: not pulled for the whole day, or without rows."""
+    """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
     pulls = pulls_of(ledger, day)
     not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
     return not_pulled + empty_reports(ledger, day, pulls, settings, now=now)
