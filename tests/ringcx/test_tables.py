@@ -7,6 +7,7 @@ import re
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Literal, NoReturn
@@ -670,3 +671,15 @@ class TestIdentity:
         table = with_row_identity(AGENT, parse(AGENT, body), "1")
         assert table.num_rows == 100_000
         assert time.process_time() - started < 10  # 1.5 s on a quiet machine; csv and a loop over rows take 15 s
+
+
+def test_a_long_json_report_takes_less_python_memory_than_thrice_its_text() -> None:
+    values = ({f"column{at}": f"{n} of {at}" for at in range(12)} for n in range(20_000))
+    rows = [{"uii": str(n), "recordingUrl": None, **more} for n, more in enumerate(values)]
+    body = io.BytesIO(json.dumps(rows).encode())
+    tracemalloc.start()
+    table = parse_report(GCTD, body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table["uii"].to_pylist() == [str(n) for n in range(20_000)]
+    assert most < 3 * body.seek(0, io.SEEK_END)
