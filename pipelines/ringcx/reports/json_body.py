@@ -16,7 +16,7 @@ from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_na
 from pipelines.ringcx.reports.encoding import NotWholeError, text_of
 
 MAX_BYTES: Final = 512 << 20  # its text is in memory; a day of a large account has a tenth of that
-_BATCH_ROWS: Final = 5_000
+_BATCH_ROWS: Final = 1_000
 _SEPARATOR: Final = re.compile(r"[ \t\r\n]*([\[,\]])?[ \t\r\n]*")
 
 
