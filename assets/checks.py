@@ -96,7 +96,7 @@ every_event_arrived = _of_a_date(
 def every_recording_is_accounted_for(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.AssetCheckResult:
-    """Every recording that the date's reports name is archived, or the reason is known: found = archived + explained.
+    """Every recording that the date's reports name is archived, or its loss was accepted; one that waits is a warning.
 
     Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
     were not pulled or came empty: such a date is never complete.

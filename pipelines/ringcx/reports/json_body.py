@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_name
 from pipelines.ringcx.reports.encoding import NotWholeError, text_of
 
-MAX_BYTES: Final = 512 << 20  # its text is in memory; a day of a large account has a tenth of that
+MAX_BYTES: Final = 2 << 30  # its text is in memory; a million rows have half of that
 _BATCH_ROWS: Final = 1_000
 _SEPARATOR: Final = re.compile(r"[ \t\r\n]*([\[,\]])?[ \t\r\n]*")
 
@@ -36,7 +36,7 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
         NotWholeError: cut off, followed by something else, nested too deep, too long, or an element is no object.
     """
     if body.seek(0, os.SEEK_END) > MAX_BYTES:
-        raise NotWholeError(f"it is longer than {MAX_BYTES >> 20} MiB")
+        raise NotWholeError(f"it is longer than {MAX_BYTES >> 30} GiB")
     try:
         with text_of(body) as file:
             rows = _rows(file.read())
