@@ -70,7 +70,7 @@ class FaultyS3:
         self._upstream = upstream
         self._full_under = ""
         self._random = random.Random(faults.seed)
-        self._client: httpx.AsyncClient | None = None
+        self._client = httpx.AsyncClient(base_url=upstream, timeout=60, trust_env=False)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -94,11 +94,13 @@ class FaultyS3:
             )
         )  # fmt: skip
 
-        def run() -> None:
-            asyncio.run(server.serve(sockets=[listener]))
+        async def serve() -> None:
+            async with self._client:
+                await server.serve(sockets=[listener])
             listener.close()
 
-        self._server, self._thread = server, threading.Thread(target=run, name="faulty-s3", daemon=True)
+        run = threading.Thread(target=lambda: asyncio.run(serve()), name="faulty-s3", daemon=True)
+        self._server, self._thread = server, run
         self._thread.start()
         deadline = time.monotonic() + _START_S
         while not server.started:
@@ -139,8 +141,6 @@ class FaultyS3:
         return ConnectionReset()
 
     async def _passed_on(self, request: Request, body: bytes) -> Response:
-        if self._client is None:  # made here, in the server's own event loop
-            self._client = httpx.AsyncClient(base_url=self._upstream, timeout=60, trust_env=False)
         target = request.scope["raw_path"] + (b"?" + request.scope["query_string"] if request.url.query else b"")
         passed = self._client.build_request(
             request.method,
