@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def tls_proxy(secure: Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_path
     context, upstream = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tinyproxy()[0]
     context.load_cert_chain(tmp_path / "server.pem")
     listener = socket.create_server(("127.0.0.1", 0))
+    opened = ExitStack()
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -85,14 +86,15 @@ def tls_proxy(secure: Proxy, tinyproxy: Callable[[], tuple[int, Path]], tmp_path
             except OSError:
                 return
             with suppress(OSError):
-                near = context.wrap_socket(plain, server_side=True)
-                far = socket.create_connection(("127.0.0.1", upstream))
+                near = opened.enter_context(context.wrap_socket(plain, server_side=True))
+                far = opened.enter_context(socket.create_connection(("127.0.0.1", upstream)))
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=pump, args=pair, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     yield listener.getsockname()[1]
     listener.close()
+    opened.close()
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def raw() -> Iterator[Serve]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("www")
     (folder / "a.wav").write_bytes(WAV)
+    (folder / "a.wav").chmod(0o644)  # nginx serves as nobody, and an earlier test's command left its umask
     folder.chmod(0o755)
     for parent in list(folder.parents)[:3]:
         with contextlib.suppress(OSError):
