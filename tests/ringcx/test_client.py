@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pipelines import __version__
 from pipelines.ringcx.errors import SourceError, SourceUnavailable, Stopped
 from pipelines.ringcx.http.client import PATIENCE_S, SourceClient, retry_after
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
@@ -258,7 +259,7 @@ def test_cookies_are_not_kept(make: MakeClient) -> None:
 def test_it_says_who_it_is_and_asks_for_plain_bodies(make: MakeClient) -> None:
     source = Answers(200)
     get(make(source), headers={"Accept": "audio/wav"})
-    assert source.requests[0].headers["User-Agent"] == "ringcx-archive/0.1"
+    assert source.requests[0].headers["User-Agent"] == f"ringcx-archive/{__version__}"
     assert source.requests[0].headers["Accept-Encoding"] == "identity"
     assert source.requests[0].headers["Accept"] == "audio/wav"
 

@@ -22,6 +22,7 @@ from typing import IO, Self, TypeVar, cast
 
 import httpx
 
+from pipelines import __version__
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, shown_url
 from pipelines.ringcx.http.addresses import Resolve, system_resolve
 from pipelines.ringcx.http.transport import Body, Transport
@@ -29,7 +30,7 @@ from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateL
 
 _log = logging.getLogger(__name__)
 # A user agent like a browser's would be sent an MP3 instead of the recording.
-_HEADERS = {"User-Agent": "ringcx-archive/0.1", "Accept": "*/*", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": f"ringcx-archive/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 T = TypeVar("T")
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the attempts: a run that sleeps blocks its date
