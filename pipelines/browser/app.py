@@ -6,12 +6,15 @@ script. Who may connect is `guard`, who is asking `sign_in`, what they may do `p
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -48,7 +51,17 @@ from pipelines.browser.playable import Playable, open_playable
 from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence, in_time
 from pipelines.browser.readings import Reading, Readings
 from pipelines.browser.requests import byte_range, read_form
-from pipelines.browser.searching import FIELDS, PAGE, Found, WrongField, default_fields, find, prefilled, query_of
+from pipelines.browser.searching import (
+    FIELDS,
+    LISTED,
+    PAGE,
+    Found,
+    WrongField,
+    default_fields,
+    find,
+    prefilled,
+    query_of,
+)
 from pipelines.browser.sign_in import SignIn, address_of
 from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
 from pipelines.calendar import local_day, utc_now
@@ -66,6 +79,8 @@ _PIECE_S: Final = 60  # seconds of audio for each entry of the access log
 _PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
 _LARGEST_WAVEFORM: Final = 2 << 30
 _STREAMS_AT_ONCE: Final = 6  # of a person: as many as browsers ask for
+_SEARCHES_AT_ONCE: Final = 3  # of a person
+_STILL_THERE_S: Final = 0.5
 _ACCESS_DAYS: Final = 30
 _ACCESS_SHOWN: Final = 50
 _SHORTEST_REASON: Final = 5
@@ -139,6 +154,7 @@ class Browser:
         self._readings = Readings()
         self._streams = AtOnce(_STREAMS_AT_ONCE)
         self._exports = AtOnce(1)
+        self._searches = AtOnce(_SEARCHES_AT_ONCE)
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
         self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
@@ -234,7 +250,8 @@ class Browser:
             return None, str(error), 400
         looked_for = {name: value for name, value in fields.items() if value} | ({"page": str(page)} if page else {})
         self._record(request, person.name, "search", details=looked_for)
-        return find(self._search, query, page), "", 200
+        with self._one_search(person):
+            return find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set), "", 200
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
         fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
@@ -289,7 +306,7 @@ class Browser:
         key, size = row["key"], row["size"]
         starts = range(0, size, _BLOCK)
         blocks = (self._bucket.read_range(key, start, min(start + _BLOCK, size), size) for start in starts)
-        body = self._streamed(person, blocks)
+        body = self._streamed(person, _as_sealed(blocks, key, row["sha256"]))
         first = next(body)
         name = _UNSAFE.sub("_", key.rpartition("/")[2])
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
@@ -345,7 +362,8 @@ class Browser:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongField as error:
             refuse(400, str(error), details=asked_for)
-        found = find(self._search, query, 0, _MOST_EXPORTED)
+        with self._one_search(person):
+            found = find(self._search, query, 0, _MOST_EXPORTED, stop=request.state.gone.is_set)
         if found.more:
             said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
             refuse(400, said, details=asked_for)
@@ -447,6 +465,17 @@ class Browser:
         return person is not None and person.may_hear(asdict(link))
 
     # What they share.
+
+    @contextmanager
+    def _one_search(self, person: Person) -> Iterator[None]:
+        with self._searches.one(person.name) as may:
+            if not may:
+                raise HTTPException(
+                    429,
+                    f"{_SEARCHES_AT_ONCE} searches of yours are still running: wait for one, or close its page.",
+                    {"Retry-After": "5"},
+                )
+            yield
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
         """Return the rows of a call that a person may see.
@@ -551,7 +580,12 @@ class Browser:
             return handler(request, person)
 
         async def answer(request: Request) -> Response:
-            found = await run_in_threadpool(in_thread, request)
+            request.state.gone = threading.Event()
+            watch = asyncio.create_task(_tell_when_gone(request))
+            try:
+                found = await run_in_threadpool(in_thread, request)
+            finally:
+                watch.cancel()
             return await self._readings.answer(found) if isinstance(found, Reading) else found
 
         return answer
@@ -631,6 +665,29 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._rest.close()
+
+
+def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes]:
+    """Yield blocks, the last one only if all of them have the hash: else the download breaks off.
+
+    Raises:
+        StoreDamaged: they do not.
+    """
+    digest, held = hashlib.sha256(), b""
+    for block in blocks:
+        digest.update(block)
+        if held:
+            yield held
+        held = block
+    if digest.hexdigest() != sha256:
+        raise StoreDamaged(f"{key} is not stored as it was sealed; verify its date")
+    yield held
+
+
+async def _tell_when_gone(request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_STILL_THERE_S)
+    request.state.gone.set()
 
 
 async def _health(_: Request) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
@@ -12,13 +12,21 @@ from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.presentation import STATES
 from pipelines.browser.tokens import day_of
 from pipelines.calendar import FIRST_DAY
-from pipelines.steps.calls.search import CallSearch, Query
+from pipelines.steps.calls.search import CallSearch, Query, not_indexed
+from pipelines.steps.calls.table import CALLS_SCHEMA
 
 FIELDS: Final = (
     "from", "to", "number", "agent", "queue", "account", "direction", "shortest", "longest", "disposition", "notes",
     "uii", "state",
 )  # fmt: skip
 PAGE: Final = 100
+LISTED: Final = (
+    "date", "started_at", "started_local", "account_id", "uii", "direction", "ani", "dnis", "agent_id", "agent_name",
+    "queue_id", "queue_name", "disposition", "notes", "call_s", "segment_s", "layout", "recording_id", "state",
+    "reason", "key",
+)  # fmt: skip
+"""The columns that the list of calls takes; in its rows the others are None."""
+
 _LONGEST_FIELD: Final = 200
 _DAYS: Final = 6
 _LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.ASCII)
@@ -83,13 +91,23 @@ def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
     )
 
 
-def find(search: CallSearch, query: Query, page: int, size: int = PAGE) -> Found:
-    """Return a page of at most `size` rows that match the query; raises as `CallSearch.find`."""
-    table = search.find(query, limit=size + 1, offset=page * size)
+def find(
+    search: CallSearch,
+    query: Query,
+    page: int,
+    size: int = PAGE,
+    *,
+    columns: Sequence[str] = CALLS_SCHEMA.names,
+    stop: Callable[[], bool],
+) -> Found:
+    """Return a page of at most `size` rows that match the query, with these columns; raises as `CallSearch.find`."""
+    files = search.files(query)
+    table = search.find(query, files, limit=size + 1, offset=page * size, columns=columns, stop=stop)
+    nothing = dict.fromkeys(CALLS_SCHEMA.names)
     return Found(
-        rows=tuple(table.slice(0, size).to_pylist()),
+        rows=tuple(nothing | row for row in table.slice(0, size).to_pylist()),
         more=table.num_rows > size,
-        not_indexed=tuple(search.not_indexed(query.first, query.last)),
+        not_indexed=tuple(not_indexed(query, files)),
     )
 
 

@@ -11,6 +11,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.browser.app import Browser
 from pipelines.browser.sign_in import way_to_sign_in
+from pipelines.memory import tune_allocator
 from pipelines.serving import listen, serve
 from pipelines.settings import BrowseSettings
 from pipelines.steps.calls.search import CallSearch
@@ -32,6 +33,7 @@ def run(settings: BrowseSettings) -> None:
         SettingsError: the address cannot be listened on, or the access file cannot be used.
         StorageError: a key that signatures are verified with cannot be read.
     """
+    tune_allocator()
     app = make_app(settings)
     if settings.browse_auth == "open":
         log.warning("BROWSE_AUTH=open: everybody who can reach %s hears every call.", settings.browse_origin)

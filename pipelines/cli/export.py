@@ -17,7 +17,7 @@ from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
 from pipelines.settings import StorageSettings, load
-from pipelines.steps.calls.search import CallSearch
+from pipelines.steps.calls.search import CallSearch, not_indexed
 from pipelines.steps.calls.table import NO_RECORDING
 from pipelines.wording import number
 
@@ -65,8 +65,9 @@ def command(
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
     log = AccessLog(bucket)
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing
-    rows = search.find(query, limit=_ALL).to_pylist()
-    lacking = search.not_indexed(query.first, query.last)
+    files = search.files(query)
+    rows = search.find(query, files, limit=_ALL).to_pylist()
+    lacking = not_indexed(query, files)
     if lacking:
         click.echo(sentence_of_lacking(lacking))
     if not rows:

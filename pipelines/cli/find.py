@@ -22,7 +22,7 @@ from pipelines.cli.options import Outside, check_range, date_range, file_option,
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
-from pipelines.steps.calls.search import CallSearch, Query
+from pipelines.steps.calls.search import CallSearch, Query, not_indexed
 from pipelines.steps.calls.table import CALLS_SCHEMA, STATES
 from pipelines.wording import number
 
@@ -126,9 +126,10 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     details = looked_for({**asked, "first": query.first, "last": query.last})
     AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)
-    found = search.find(query, limit=limit + 1, columns=CALLS_SCHEMA.names if file or csv_file else SHOWN)
+    files = search.files(query)
+    found = search.find(query, files, limit=limit + 1, columns=CALLS_SCHEMA.names if file or csv_file else SHOWN)
     more, found = found.num_rows > limit, found.slice(0, limit)
-    lacking = search.not_indexed(query.first, query.last)
+    lacking = not_indexed(query, files)
     for line in _lines(found):
         click.echo(line)
     sentence = _sentence(found, more=more, limit=limit)

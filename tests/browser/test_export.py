@@ -19,7 +19,7 @@ from pipelines.archive.errors import StorageUnavailable
 from pipelines.browser.app import Browser
 from pipelines.compliance.access_log import AccessLog
 from pipelines.evidence.verify import verify
-from tests.browser.site import ACCOUNT, DAY, PASSWORD, SALES, SUPPORT, Site, break_at, path_of, tone
+from tests.browser.site import ACCOUNT, DAY, PASSWORD, SALES, SUPPORT, Site, break_at, fields_of, path_of, tone
 from tests.browser.test_in_chromium import serving
 
 WHY = {"why": "case 4711"}
@@ -225,6 +225,20 @@ def test_an_export_that_breaks_off_is_no_whole_answer(full: Site, monkeypatch: p
             received.extend(answer.iter_bytes())
     assert len(b"".join(received)) > 1000
     assert not zipfile.is_zipfile(io.BytesIO(b"".join(received)))
+
+
+def test_a_download_of_an_altered_recording_is_no_whole_answer(site: Site) -> None:
+    row = site.add(tone(40, 300))
+    site.seal()
+    site.overwrite(row["key"], tone(40, 900))
+    with serving(site) as url, httpx.Client(base_url=url, headers={"Origin": url}) as client:
+        client.post("/sign-in", data={"name": "quality", "password": PASSWORD})
+        form = fields_of(row) | {"why": "complaint 4711"}
+        with (
+            client.stream("POST", "/download", data=form) as answer,
+            pytest.raises(httpx.RemoteProtocolError, match="without sending complete"),
+        ):
+            list(answer.iter_bytes())
 
 
 def test_a_person_exports_once_at_a_time(full: Site, monkeypatch: pytest.MonkeyPatch) -> None:

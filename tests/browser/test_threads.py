@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pipelines.browser import app as app_module
 from pipelines.browser.sign_in import ByPassword
 from pipelines.evidence.integrity import Checked
+from pipelines.steps.calls.search import CallSearch
 from tests.browser.site import ORIGIN, PASSWORD, Site, fields_of, path_of, tone
 from tests.browser.test_page import audio_of
 
@@ -176,3 +178,67 @@ def test_everything_else_is_served_while_passwords_are_hashed(site: Site, monkey
     asyncio.run(visit())
     assert codes == [401] * WAITING
     assert held.most == 2
+
+
+def test_a_person_runs_few_searches_at_once_and_who_leaves_ends_theirs(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add(tone(1, 300))
+    site.seal()
+    monkeypatch.setattr(app_module, "_STILL_THERE_S", 0.01)
+    began, ended, real = Held(), Held(), CallSearch.find
+
+    def slow(self: CallSearch, *asked: Any, stop: Callable[[], bool], **how: Any) -> Any:
+        began.now += 1
+        while not began.go.is_set() and not stop():
+            time.sleep(0.01)
+        ended.now += stop()
+        return real(self, *asked, stop=stop, **how)
+
+    monkeypatch.setattr(CallSearch, "find", slow)
+    codes: list[int] = []
+
+    async def visit() -> None:
+        app = site.browser().app()
+        officer, quality = await signed_in(app, "officer"), await signed_in(app, "quality")
+        query = {"from": "2026-11-22", "to": "2026-11-22", "notes": "asked"}
+        asked = (await officer.post("/search", data=query)).headers["location"]
+        theirs = (await quality.post("/search", data=query)).headers["location"]
+
+        async def search() -> None:
+            codes.append((await officer.get(asked)).status_code)
+
+        async def leave() -> None:
+            cookie = "; ".join(f"{name}={value}" for name, value in officer.cookies.items())
+            headers = [(b"host", b"127.0.0.1:8090"), (b"cookie", cookie.encode())]
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+            scope |= {"query_string": asked.partition("?")[2].encode(), "client": ("127.0.0.1", 1)}
+
+            async def receive() -> dict[str, Any]:
+                return {"type": "http.disconnect"}
+
+            async def send(_: Any) -> None:
+                pass
+
+            await app({**scope, "root_path": "", "scheme": "http"}, receive, send)
+
+        async with asyncio.timeout(PATIENCE):
+            await leave()
+        assert ended.now == 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(3):
+                    group.create_task(search())
+                await until(lambda: began.now == 4)
+                refused = await officer.get(asked)
+                assert refused.status_code == 429
+                assert "3 searches of yours are still running" in refused.text
+                other = group.create_task(quality.get(theirs))
+                await until(lambda: began.now == 5)
+                began.go.set()
+            assert other.result().status_code == 200
+        finally:
+            began.go.set()
+
+    asyncio.run(visit())
+    assert codes == [200] * 3

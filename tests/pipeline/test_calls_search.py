@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -25,7 +28,7 @@ from pipelines.settings import StorageSettings
 from pipelines.steps.calls import search as search_module
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.numbers import to_e164
-from pipelines.steps.calls.search import CallSearch, Query
+from pipelines.steps.calls.search import CallSearch, Parties, Query
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
 from tests.memory_bucket import a_bucket
 
@@ -73,6 +76,12 @@ def found_in(bucket: Any) -> CallSearch:
         ("GB", "020 7946", "+442079460018"),
         ("US", "602\u2011555\u20110142", "+16025550142"),
         ("US", "+1\u00a0(602)\u00a0555\u20130142", "+16025550142"),
+        ("US", "0142", "+16025550142"),
+        ("US", "014", "+16025550142"),
+        ("US", "50142", "+16025550142"),
+        ("US", "020 7946", "+442079460018"),
+        ("DE", "030 555", "+4930555012345"),
+        ("DE", "0123", "+4930555012345"),
     ],
 )
 def test_a_number_is_found_as_it_may_be_written_and_by_each_part_of_it(
@@ -124,6 +133,14 @@ def test_an_index_hides_no_number_whatever_part_of_it_is_looked_for(
         ({"agent": "İbrahim"}, [5]),
         ({"agent": "ibrahim"}, [5]),
         ({"agent": "017"}, []),
+        ({"number": "50117"}, [17]),
+        ({"number": "0117"}, [17]),
+        ({"queue": "4017"}, [17]),
+        ({"queue": "queue 17"}, [17]),
+        ({"account": "A17"}, [17]),
+        ({"within": Parties(agents=("1017",), queues=("4003",), accounts=("A9", "A99"))}, [17, 9, 3]),
+        ({"within": Parties(agents=("1",))}, []),
+        ({"within": Parties()}, []),
         ({"agent": "Nr. 17", "digits_in_names": False}, []),
     ],
 )
@@ -131,7 +148,8 @@ def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[s
     bucket = a_bucket()
     for day in range(1, 31):
         name = "İbrahim" if day == 5 else f"Agent Nr. {day}"
-        row = {"account_id": "1", "uii": f"2026-11-{day:02}-0", "ani_e164": f"+160255501{day:02}"}
+        row = {"account_id": f"A{day}", "uii": f"2026-11-{day:02}-0", "ani_e164": f"+160255501{day:02}"}
+        row |= {"queue_id": f"{4000 + day}", "queue_name": f"Queue {day}"}
         row |= {"agent_id": f"10{day:02}", "agent_login": f"agent{day}@example.com", "agent_name": name}
         row |= {"recording_id": f"1/{day:02}.WAV"}
         bucket.put(calls_key("", date(2026, 11, day)), encode(pa.Table.from_pylist([row], CALLS_FILE_SCHEMA)))
@@ -143,14 +161,46 @@ def test_a_search_over_many_dates_reads_those_that_the_index_names(asked: dict[s
     assert read == [calls_key("", date(2026, 11, day)) for day in expected]
 
 
-def test_an_index_of_an_older_version_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("region", "found"), [("US", ["+16025550142"]), ("DE", ["+16025551423", "+16025550142"])])
+def test_few_digits_after_a_zero_are_a_part_of_a_number_where_no_zero_is_dialled(
+    found_in: CallSearch, bucket: Any, region: str, found: list[str]
+) -> None:
+    store(bucket, FIRST, ["+16025551423", "+16025550142"], "US")
+    assert search_of(bucket, region).find(Query(first=FIRST, last=FIRST, number="0142"))["ani"].to_pylist() == found
+
+
+def test_a_number_of_many_digits_is_indexed_in_good_time_and_found_by_any_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
+    bucket, digits = a_bucket(), "".join(random.Random(4).choices("0123456789", k=100_000))
+    store(bucket, date(2026, 11, 3), [f"+1602555{line:04}" for line in range(9_000)], "US")
+    store(bucket, date(2026, 11, 4), [digits, "+16025550142"], "US")
+    began = time.process_time()
+    assert list(index_months(bucket, FIRST, LAST)) == [("2026-11", 2)]
+    assert time.process_time() - began < 5
+    for part in (digits[50_000:50_012], digits[-4:]):
+        found = search_of(bucket).find(Query(first=FIRST, last=LAST, number=part))
+        assert digits in found["ani"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "number"),
+    [
+        ("ringcx-archive/covers", ["n:+16025550142"], "550142"),
+        ("ringcx-archive/covers/2", ["n:160255", "n:255501", "n:550142", "n:555014", "n:602555"], "0142"),
+    ],
+)
+def test_an_index_of_an_older_version_is_not_believed(
+    name: str, keys: list[str], number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
     bucket = a_bucket()
     store(bucket, date(2026, 11, 3), ["+16025550142"], "US")
-    key, query = calls_index_key("", "2026-11"), Query(first=FIRST, last=LAST, number="550142")
+    key, query = calls_index_key("", "2026-11"), Query(first=FIRST, last=LAST, number=number)
     etag = dict(bucket.list_keys(calls_key("", date(2026, 11, 3))))[calls_key("", date(2026, 11, 3))].etag
-    covers = {b"ringcx-archive/covers": json.dumps({"2026-11-03": etag}).encode()}
-    old = pa.table({"key": ["n:+16025550142"], "days": pa.array([1 << 2], pa.uint32())}).replace_schema_metadata(covers)
+    covers = {name.encode(): json.dumps({"2026-11-03": etag}).encode()}
+    old = pa.table({"key": keys, "days": pa.array([1 << 2] * len(keys), pa.uint32())}).replace_schema_metadata(covers)
     pq.write_table(old, out := io.BytesIO())
     bucket.put(key, out.getvalue())
     assert search_of(bucket).find(query).num_rows == 1
@@ -218,6 +268,77 @@ def test_pages_of_what_is_found_are_the_whole_in_its_order(monkeypatch: pytest.M
     for asked in (query, replace(query, uii="no-such")):
         columns = ["date", "uii", "warnings"]
         assert search.find(asked, columns=columns).equals(search.find(asked).select(columns))
+
+
+_PARTY = st.sampled_from([None, "", "7", "A7", "a7", "7; 8", "İ", "i̇"])
+
+
+@given(
+    parties=st.lists(st.tuples(_PARTY, _PARTY, st.sampled_from(["7", "A7", "8"])), min_size=1, max_size=6),
+    asked=st.fixed_dictionaries(
+        {},
+        optional={
+            "agent": st.sampled_from(["7", "a7", "İ", "8"]),
+            "queue": st.sampled_from(["7", "a7", "İ", "8"]),
+            "account": st.sampled_from(["7", "A7", "a7"]),
+            "within": st.none() | st.builds(Parties, agents=_TEAM, queues=_TEAM, accounts=_TEAM),
+            "digits_in_names": st.booleans(),
+        },
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_index_hides_no_call_of_an_agent_a_queue_an_account_or_a_team(
+    found_in: CallSearch,
+    bucket: Any,
+    parties: list[tuple[str | None, str | None, str]],
+    asked: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_module, "_WORTH_AN_INDEX", 1)
+    last = date(2026, 11, len(parties))
+    for day, (agent, queue, account) in enumerate(parties, start=1):
+        row = {"account_id": account, "uii": str(day), "agent_id": agent, "agent_login": queue, "agent_name": agent}
+        row |= {"queue_id": queue, "queue_name": agent}
+        bucket.put(calls_key("", date(2026, 11, day)), encode(pa.Table.from_pylist([row], CALLS_FILE_SCHEMA)))
+    query = Query(first=FIRST, last=last, **asked)
+    without = found_in.find(query)
+    assert list(index_months(bucket, FIRST, last)) == [("2026-11", len(parties))]
+    assert found_in.find(query).equals(without)
+    bucket.put(calls_index_key("", "2026-11"), b"")
+
+
+def test_a_search_that_is_given_up_reads_no_further_date() -> None:
+    bucket = a_bucket()
+    for day in range(1, 31):
+        store(bucket, date(2026, 11, day), ["+16025550142"], "US")
+    stops = iter([False, True])
+    bucket.get_bytes.reset_mock()
+    with pytest.raises(StorageUnavailable, match="given up"):
+        search_of(bucket).find(Query(first=FIRST, last=LAST, notes="none"), stop=lambda: next(stops))
+    assert 0 < bucket.get_bytes.call_count < 30
+
+
+def test_many_searches_at_once_hold_two_batches_of_dates_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, now, most, lock = a_bucket(), [0], [0], threading.Lock()
+    store(bucket, FIRST, ["+16025550142"], "US")
+    search = search_of(bucket)
+    real = search._matching
+
+    def counted(*given: Any, **named: Any) -> Any:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        try:
+            return real(*given, **named)
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(search, "_matching", counted)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: search.find(Query(first=FIRST, last=LAST)).num_rows, range(8)))
+    assert (found, most) == ([1] * 8, [2])
 
 
 class _Base:

@@ -5,8 +5,9 @@ One file a month, `calls/_index/month=YYYY-MM/keys.parquet` (readers of Hive fol
 names the dates that it covers, each with the ETag that its file had: a date whose file is another one now is read
 itself. So an index may be old or missing, and costs time and never a call.
 
-Keys: `a:` an agent's id, `l:` a login, `m:` a name and `u:` a UII, all in lower case; `n:` each six digits in a row of
-a number (E.164, else as sent); `r:` a recording's id.
+Keys: `a:` an agent's id, `l:` a login, `m:` a name, `q:` the id of a queue or campaign, `p:` its name, `c:` an account
+and `u:` a UII, all in lower case; `n:` each six digits in a row of a number (E.164, else as sent), and its last five,
+four and so on, so that fewer digits begin a key wherever they are; `r:` a recording's id.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import date
 from functools import reduce
 from itertools import chain
 from operator import and_, or_
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,21 +38,23 @@ pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the k
 
 _COLUMNS_OF_INDEX: list[pa.Field[Any]] = [pa.field("key", pa.string()), pa.field("days", pa.uint32())]
 _SCHEMA: Final = pa.schema(_COLUMNS_OF_INDEX)
-_COVERS: Final = b"ringcx-archive/covers/2"  # another number for other keys: an older index then covers nothing
-_ROW_GROUP: Final = 20_000
+_COVERS: Final = b"ringcx-archive/covers/3"  # another number for other keys: an older index then covers nothing
+_ROW_GROUP: Final = 10_000
 _DIGITS: Final = 6
+_FEWEST_DIGITS: Final = 3  # fewer are in some number of any date
 _COLUMNS: Final = (
-    "ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "recording_id", "uii",
+    "account_id", "ani", "dnis", "ani_e164", "dnis_e164", "agent_id", "agent_login", "agent_name", "queue_id",
+    "queue_name", "recording_id", "uii",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key: its kind and its text (`in_lower_case`, but for recordings), or a part of that (`is_part`)."""
+    """A key: its kind and its text (`in_lower_case`, but for recordings), or the start or any part of that."""
 
     kind: str
     text: str
-    is_part: bool = False
+    is_: Literal["whole", "start", "part"] = "whole"
 
 
 def in_lower_case(text: str) -> str:
@@ -62,6 +65,8 @@ def in_lower_case(text: str) -> str:
 
 def keys_of_number(digits: str) -> list[Wanted]:
     """Return the keys of any date on which a number has these digits in a row; none if they are too few."""
+    if len(digits) < _DIGITS:
+        return [Wanted("n:", digits, "start")] if len(digits) >= _FEWEST_DIGITS else []
     # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
     return [Wanted("n:", digits[end - _DIGITS : end]) for end in (len(digits), len(digits) - 1) if end >= _DIGITS]
 
@@ -124,15 +129,17 @@ def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
         ("a:", split("agent_id")),
         ("l:", split("agent_login")),
         ("m:", calls["agent_name"]),
+        ("q:", split("queue_id")),
+        ("p:", calls["queue_name"]),
+        ("c:", calls["account_id"]),
         ("u:", calls["uii"]),
     ]
     columns = [(kind, pc.utf8_lower(column)) for kind, column in columns]
     for side in ("ani", "dnis"):
-        digits = pc.unique(pc.replace_substring_regex(pc.coalesce(calls[f"{side}_e164"], calls[side]), "[^0-9]", ""))
-        longest = pc.max(pc.utf8_length(digits)).as_py() or 0
-        for start in range(longest - _DIGITS + 1):
-            piece = pc.utf8_slice_codeunits(digits, start, start + _DIGITS)
-            columns.append(("n:", piece.filter(pc.equal(pc.utf8_length(piece), _DIGITS))))
+        numbers = pc.unique(pc.coalesce(calls[f"{side}_e164"], calls[side]).drop_null())
+        digits = pc.replace_substring_regex(numbers, "[^0-9]", "").to_pylist()
+        pieces = {number[start : start + _DIGITS] for number in digits for start in range(len(number))}
+        columns.append(("n:", pa.array(pieces, pa.string())))
     columns.append(("r:", calls["recording_id"]))
     found = [pc.binary_join_element_wise(kind, column.drop_null(), "") for kind, column in columns]
     chunks = [chunk for one in found for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])]
@@ -199,17 +206,20 @@ class MonthIndex:
 
 
 def _bounds_of(one: Wanted) -> tuple[str, str]:
-    return (one.kind, f"{one.kind}\U0010ffff") if one.is_part else (one.kind + one.text, one.kind + one.text)
+    least = one.kind if one.is_ == "part" else one.kind + one.text
+    return least, least if one.is_ == "whole" else f"{least}\U0010ffff"
 
 
 def _days_of(table: pa.Table, one: Wanted) -> int:
     """Return the bits of the days that have a key."""
-    if one.is_part:
+    if one.is_ == "whole":
+        is_it = pc.equal(table["key"], one.kind + one.text)
+    elif one.is_ == "start":
+        is_it = pc.starts_with(table["key"], one.kind + one.text)
+    else:
         is_it = pc.starts_with(table["key"], one.kind)
         text = pc.utf8_slice_codeunits(table["key"], len(one.kind))
         is_it = pc.and_(is_it, pc.match_substring(text, one.text))
-    else:
-        is_it = pc.equal(table["key"], one.kind + one.text)
     return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(is_it))))
 
 

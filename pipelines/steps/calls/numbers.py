@@ -15,6 +15,7 @@ _PARSED_LENGTH: Final = 64
 _EXTENSION: Final = re.compile(r"(?<=[\d)])[ ;,]*(?:ext(?:ension|n)?|x|#)[ .:=]*\d{1,7}", re.ASCII | re.IGNORECASE)
 _TRUNK_ZERO: Final = re.compile(r"(?<=\d)[ .-]*\(0\)")  # +44 (0)20 …: not dialled after a country's code
 _PREFIX: Final = re.compile(r"011(?=[1-9]\d{6})|0+")
+_SHORTEST_WITH_AREA: Final = 6
 
 
 @lru_cache(maxsize=1 << 17)  # a contact centre's own numbers come in every row
@@ -46,7 +47,8 @@ class NumberQuery:
     Attributes:
         e164: the number, None for what can only be a part of one.
         is_whole: it is as long as its country's numbers get. A shorter one may be meant as a part of another.
-        digits: its digits without what is dialled before a country's or an area's code; empty for none.
+        digits: its digits without what is dialled before a country's or an area's code; empty for none. A few digits
+            after a 0, such as `0142`, are taken as they are where no 0 is dialled before an area's code.
         text: what was written, in lower case, for a caller who is no number, such as `anonymous`.
     """
 
@@ -65,10 +67,13 @@ class NumberQuery:
         is_number = _SHAPE.fullmatch(number) is not None
         parsed = _parsed(number, region) if is_number else None
         digits = re.sub(r"[^0-9]", "", number if is_number else stripped)
+        dialled = _PREFIX.sub("", digits, count=1) if _PREFIX.match(digits) else digits
+        if len(dialled) >= _SHORTEST_WITH_AREA or phonenumbers.ndd_prefix_for_region(region, True) == "0":
+            digits = dialled
         return cls(
             e164=to_e164(number, region) if parsed else None,
             is_whole=parsed is not None and _is_longest(parsed),
-            digits=_PREFIX.sub("", digits, count=1) if _PREFIX.match(digits) else digits,
+            digits=digits,
             text=stripped.lower(),
         )
 

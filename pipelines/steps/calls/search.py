@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -35,6 +36,7 @@ from pipelines.steps.parallel import map_in_order
 _THREADS: Final = 8
 _FIRST_DATES: Final = 4
 _DATES_AT_ONCE: Final = 16
+_BATCHES_AT_ONCE: Final = 2
 _WORTH_AN_INDEX: Final = 16
 _ALL: Final = 1 << 40
 
@@ -85,6 +87,9 @@ class Query:
 class CallSearch:
     """Searches the calls of a bucket. Safe to share between threads.
 
+    All searches together have two batches of dates in memory, in the order in which they were asked for: a search
+    over years keeps another waiting for one of its batches.
+
     Every method raises StorageUnavailable or StorageRefused when the bucket does not answer, StorageUnavailable also
     when a search cannot be finished, and StoreDamaged when a date's file is not what was written.
     """
@@ -93,6 +98,7 @@ class CallSearch:
         self._bucket = bucket
         self._region = settings.archive_phone_region
         self._lock = threading.Lock()
+        self._batches = ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="search")
         self._indexes: dict[str, tuple[Listed, MonthIndex | None]] = {}
         self._database = duckdb.connect(
             ":memory:",
@@ -105,17 +111,39 @@ class CallSearch:
             },
         )
 
+    def files(self, query: Query) -> dict[date, Listed]:
+        """Return the dates of a query that the table has, with their files; calls of the others cannot be found."""
+        return files_between(self._bucket, query.first, query.last)
+
     def find(
-        self, query: Query, *, limit: int = 200, offset: int = 0, columns: Sequence[str] = CALLS_SCHEMA.names
+        self,
+        query: Query,
+        files: Mapping[date, Listed] | None = None,
+        *,
+        limit: int = 200,
+        offset: int = 0,
+        columns: Sequence[str] = CALLS_SCHEMA.names,
+        stop: Callable[[], bool] = lambda: False,
     ) -> pa.Table:
         """Return calls, the newest first: at most `limit` of them, after the first `offset`.
 
-        `columns`: of CALLS_SCHEMA, `date` the first; fewer are read sooner.
+        Args:
+            query: what is looked for.
+            files: what `files` returns for it; None to list them now.
+            limit: how many calls at most.
+            offset: how many to leave out before them.
+            columns: of CALLS_SCHEMA, `date` the first; fewer are read sooner.
+            stop: asked before each batch of dates: True ends the search with StorageUnavailable.
         """
         condition, values = _condition(query, self._region)
         found = [CALLS_SCHEMA.empty_table().select(columns)]
-        for days in _growing(self._candidates(query)):
-            passed, table = self._matching(days, condition, values, offset=offset, limit=limit, columns=columns)
+        for days in _growing(self._candidates(query, self.files(query) if files is None else files)):
+            if stop():
+                raise StorageUnavailable("The search was given up")
+            batch = self._batches.submit(
+                self._matching, days, condition, values, offset=offset, limit=limit, columns=columns
+            )
+            passed, table = batch.result()
             found.append(table)
             offset, limit = offset - passed, limit - table.num_rows
             if limit <= 0:
@@ -128,19 +156,10 @@ class CallSearch:
         condition, values = "account_id = ? AND lower(uii) = lower(?)", [account_id, uii]
         return self._matching(days, condition, values, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
 
-    def indexed(self, first: date, last: date) -> set[date]:
-        """Return the dates between these two that the table has; calls of the others cannot be found."""
-        return set(files_between(self._bucket, first, last))
-
-    def not_indexed(self, first: date, last: date) -> list[date]:
-        """Return the dates between these two that the table does not have, sorted."""
-        known = self.indexed(first, last)
-        days = (first + timedelta(days=after) for after in range((last - first).days + 1))
-        return [day for day in days if day not in known]
-
-    def _candidates(self, query: Query) -> Iterator[date]:
+    def _candidates(self, query: Query, files: Mapping[date, Listed]) -> Iterator[date]:
         """Yield the dates that may have such a call, the newest first."""
-        files = files_between(self._bucket, query.first, query.last)
+        if query.within == Parties():
+            return
         wanted = _wanted(query, self._region)
         by_month: dict[str, list[date]] = {}
         for day in sorted(files, reverse=True):
@@ -267,6 +286,12 @@ def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table: 
     return _columns(file, groups.tolist(), columns).take(pa.array(np.searchsorted(read, rows)))
 
 
+def not_indexed(query: Query, files: Mapping[date, Listed]) -> list[date]:
+    """Return the dates of a query that are not among the files of the table, sorted."""
+    days = (query.first + timedelta(days=after) for after in range((query.last - query.first).days + 1))
+    return [day for day in days if day not in files]
+
+
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:
     """Yield dates in batches: few, then more, since the newest calls may do."""
     size = _FIRST_DATES
@@ -285,10 +310,14 @@ def _wanted(query: Query, region: str) -> list[list[Wanted]]:
         keys = [keys_of_number(digits) for digits in NumberQuery.of(query.number, region).alternatives]
         if keys and all(keys):
             return keys
-    if agent := in_lower_case(query.agent.strip()):
-        names = [[Wanted("m:", agent, is_part=True)]] if _may_be_name(query, agent) else []
-        return [[Wanted("a:", agent)], [Wanted("l:", agent)], *names]
-    return []
+    for written, whole, name in ((query.agent, ("a:", "l:"), "m:"), (query.queue, ("q:",), "p:")):
+        if text := in_lower_case(written.strip()):
+            names = [[Wanted(name, text, "part")]] if _may_be_name(query, text) else []
+            return [*([Wanted(kind, text)] for kind in whole), *names]
+    if (within := query.within) is not None:
+        kinds = (("a:", within.agents), ("q:", within.queues), ("c:", within.accounts))
+        return [[Wanted(kind, in_lower_case(one))] for kind, ids in kinds for one in ids]
+    return [[Wanted("c:", in_lower_case(query.account))]] if query.account else []
 
 
 def _may_be_name(query: Query, text: str) -> bool:
