@@ -94,14 +94,20 @@ class Ledger:
         """Return every line, also those that a later one of their `row_key` replaced; columns as in `latest_rows`."""
         return _select(self._rows(report, day, columns), columns)
 
-    def iter_rows(self, report: str, day: date, *, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield the same part by part, so that they are never all in memory at once."""
-        for table in self._parts([_folder("report_rows", day, report)], [*columns, *ROW_COLUMNS]):
+    def iter_rows(
+        self, report: str, day: date, *, columns: Sequence[str], parts: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the same part by part, so that they are never all in memory at once.
+
+        `parts`: what `row_parts` has just returned; they are listed without it.
+        """
+        names = self.row_parts(report, day) if parts is None else parts
+        for table in read_parts(self._files, names, [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
     def row_parts(self, report: str, day: date) -> list[str]:
         """Return the names of the parts that hold a date's rows. While they are the same, so are the rows."""
-        return self._files.list(_folder("report_rows", day, report))
+        return [name for name in self._files.list(_folder("report_rows", day, report)) if is_part(name)]
 
     def row_days(self, report: str) -> list[date]:
         """Return the dates that have rows of the report, sorted."""

@@ -7,10 +7,11 @@ should exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from typing import Any
+from itertools import chain
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.rows import ROWS, Cells, RowLink, duration_s, links_of, over_at, ready_at, starts
 
+_Parts: TypeAlias = Mapping[ReportName, Sequence[str]]
 _PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/", re.ASCII)
 # A start so long after the pulled day is an error of the row; a partition ahead would not be looked at for long. It is
 # compared with the pulled day and not with the present, so that a recording has the same date in every run.
@@ -119,11 +121,16 @@ def extract_links(
     ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, segments: SegmentLinks | None = None
 ) -> ExtractedLinks:
     """Return the recordings that `day`'s rows name. `first`: ARCHIVE_START_DATE. Without `segments` links are empty."""
-    key = _key(ledger, day, zone, first)
+    return _extract(ledger, day, zone, first, _row_parts(ledger, day), segments=segments)
+
+
+def _extract(
+    ledger: Ledger, day: date, zone: ZoneInfo, first: date, parts: _Parts, *, segments: SegmentLinks | None = None
+) -> ExtractedLinks:
     dates = _Dates(day, first, zone)
     tables = [_SCHEMA.empty_table()]
     for report, columns in ROWS.items():
-        for part in ledger.iter_rows(report, day, columns=columns.needed):
+        for part in ledger.iter_rows(report, day, columns=columns.needed, parts=parts[report]):
             for batch in part.to_batches(_BATCH):
                 lines = [
                     (
@@ -138,7 +145,7 @@ def extract_links(
                 tables.append(pa.table(arrays, schema=_SCHEMA))
     links = ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
     _last_ids.clear()
-    _last_ids[key] = _without_links(links)
+    _last_ids[_key(ledger, day, zone, first, parts)] = _without_links(links)
     return links
 
 
@@ -148,8 +155,9 @@ def extracted_ids(ledger: Ledger, day: date, *, zone: ZoneInfo, first: date) -> 
     The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept as
     long as the date has the same parts, which never change.
     """
-    kept = _last_ids.get(_key(ledger, day, zone, first))
-    return kept or _without_links(extract_links(ledger, day, zone=zone, first=first))
+    parts = _row_parts(ledger, day)
+    kept = _last_ids.get(_key(ledger, day, zone, first, parts))
+    return kept or _without_links(_extract(ledger, day, zone, first, parts))
 
 
 _last_ids: dict[Hashable, ExtractedLinks] = {}
@@ -159,9 +167,12 @@ def _without_links(links: ExtractedLinks) -> ExtractedLinks:
     return replace(links, table=links.table.drop_columns("link"))
 
 
-def _key(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> Hashable:
-    parts = tuple(name for report in ROWS for name in ledger.row_parts(report, day))
-    return ledger, parts, day, zone, first
+def _row_parts(ledger: Ledger, day: date) -> _Parts:
+    return {report: ledger.row_parts(report, day) for report in ROWS}
+
+
+def _key(ledger: Ledger, day: date, zone: ZoneInfo, first: date, parts: _Parts) -> Hashable:
+    return ledger, *chain.from_iterable(parts.values()), day, zone, first
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
