@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import httpx
@@ -29,6 +29,9 @@ from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where
 from sandbox.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, LocalS3
 from sandbox.server import RunningSandbox
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 ROOT = Path(__file__).parents[2]
 OURS = (
@@ -110,6 +113,16 @@ class Dagster:
     variables: dict[str, str]
     at_start: dict[str, str] = field(default_factory=dict)
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
+
+    @cached_property
+    def bucket(self) -> S3Client:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.s3.url,
+            aws_access_key_id=ACCESS_KEY_ID,
+            aws_secret_access_key=SECRET_ACCESS_KEY,
+            region_name=REGION,
+        )
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The one field that `query` asks for; an error that Dagster answers with fails the test."""
@@ -211,21 +224,14 @@ class Dagster:
 
     def held(self, day: date) -> dict[str, str]:
         """File name -> SHA-256 of the bytes in S3 under `day`; a name that is there twice fails the test."""
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.s3.url,
-            aws_access_key_id=ACCESS_KEY_ID,
-            aws_secret_access_key=SECRET_ACCESS_KEY,
-            region_name=REGION,
-        )
         found: dict[str, str] = {}
-        for page in client.get_paginator("list_objects_v2").paginate(
+        for page in self.bucket.get_paginator("list_objects_v2").paginate(
             Bucket=self.s3.bucket, Prefix=f"recordings/date={day}/"
         ):
             for item in page.get("Contents", []):
                 name = item["Key"].rpartition("/")[2]
                 assert name not in found, f"{name} is there twice"
-                body = client.get_object(Bucket=self.s3.bucket, Key=item["Key"])["Body"].read()
+                body = self.bucket.get_object(Bucket=self.s3.bucket, Key=item["Key"])["Body"].read()
                 found[name] = hashlib.sha256(body).hexdigest()
         return found
 

@@ -23,7 +23,7 @@ def test_a_backfill_that_loses_a_worker_ends_complete_and_once_and_within_the_li
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    plan = BackfillPlan(dates=5, timeout_s=240)
+    plan = BackfillPlan(dates=4, timeout_s=240)
     with LocalPostgres() as postgres:
         report = run(plan, tmp_path, postgres, told.append)
     assert report.problems == []

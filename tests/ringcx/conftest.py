@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -17,6 +18,17 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     if request.param == "sqlite":
         return tmp_path / "limits.sqlite"
     return str(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def each(tmp_path: Path, database: str) -> Callable[[Callable[[Path | str], None]], None]:
+    """Try something that takes real time with an empty store of each kind, at once."""
+
+    def try_each(body: Callable[[Path | str], None]) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(body, [tmp_path / "limits.sqlite", database]))
+
+    return try_each
 
 
 @pytest.fixture

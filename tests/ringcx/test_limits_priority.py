@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -96,7 +97,13 @@ def _free_one(where: Path | str) -> None:
 
 
 @pytest.mark.slow
-def test_a_backfill_of_many_processes_and_threads_lets_yesterday_have_every_next_permit(where: Path | str) -> None:
+def test_a_backfill_of_many_processes_and_threads_lets_yesterday_have_every_next_permit(
+    each: Callable[[Callable[[Path | str], None]], None],
+) -> None:
+    each(let_yesterday_have_every_next_permit)
+
+
+def let_yesterday_have_every_next_permit(where: Path | str) -> None:
     rate_s = 0.5
     rates = parse_rates(f"1/{rate_s}")
     limiter = RateLimiter(where, margin_s=0)

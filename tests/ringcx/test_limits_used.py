@@ -203,7 +203,13 @@ threads = [threading.Thread(target=work) for _ in range(4)]
 
 
 @pytest.mark.slow
-def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_processes(where: Path | str) -> None:
+def test_a_limit_is_used_to_the_full_in_real_time_as_well_by_one_and_by_four_processes(
+    each: Callable[[Callable[[Path | str], None]], None],
+) -> None:
+    each(use_to_the_full)
+
+
+def use_to_the_full(where: Path | str) -> None:
     # A tenth of 120/60 and less time, so that it is short. The three minutes at full length are benchmarks/limits.py's.
     running = {
         account: [
