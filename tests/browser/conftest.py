@@ -9,7 +9,7 @@ import pytest
 from pipelines.archive.bucket import Bucket
 from pipelines.browser import sign_in
 from tests.browser.site import HASHER, Site
-from tests.compliance.conftest import _credentials, bucket, s3, s3_server  # noqa: F401 - fixtures
+from tests.compliance.conftest import bucket  # noqa: F401 - a fixture
 
 
 @pytest.fixture

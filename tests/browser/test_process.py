@@ -8,25 +8,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 from argon2 import PasswordHasher
 
-from pipelines.archive.bucket import Bucket
-from tests.archive.conftest import Server, free_port
+from sandbox.s3 import LocalS3
+from tests.archive.conftest import free_port
 
 COMMAND = [sys.executable, "-m", "pipelines.cli.main", "browse"]
 
 
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    with LocalS3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 @pytest.fixture
-def variables(s3_server: Server, bucket: Bucket) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARCHIVE_", "BROWSE_"))}
+def variables(s3: LocalS3) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARCHIVE_", "BROWSE_", "AWS_"))}
     root = str(Path(__file__).parents[2])
-    given = {"ARCHIVE_BUCKET": bucket.name, "ARCHIVE_PREFIX": bucket.prefix, "AWS_ENDPOINT_URL_S3": s3_server.url}
-    return kept | given | {"PYTHONPATH": root, "BROWSE_PORT": str(free_port())}
+    given = {"ARCHIVE_BUCKET": s3.bucket, "PYTHONPATH": root, "BROWSE_PORT": str(free_port())}
+    return kept | s3.environment() | given
 
 
 def ended(
@@ -85,7 +91,7 @@ def test_it_serves_and_ends_well(variables: dict[str, str], tmp_path: Path, numb
     assert not re.search(r"Traceback|ERROR", said)
 
 
-def test_a_port_that_is_taken_is_named(variables: dict[str, str], tmp_path: Path, s3_server: Server) -> None:
-    found = ended(variables | {"BROWSE_AUTH": "open", "BROWSE_PORT": str(s3_server.port)}, tmp_path)
+def test_a_port_that_is_taken_is_named(variables: dict[str, str], tmp_path: Path, s3: LocalS3) -> None:
+    found = ended(variables | {"BROWSE_AUTH": "open", "BROWSE_PORT": str(s3.port)}, tmp_path)
     assert found.returncode == 2
     assert "choose others" in found.stderr
