@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.chaos import ChaosPlan, run
+from sandbox.s3_faults import S3Faults
 
 
 @pytest.mark.slow
@@ -15,7 +16,9 @@ from sandbox.chaos import ChaosPlan, run
 def test_everything_at_once_ends_complete_exact_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [one for one in os.environ if one.startswith(("RINGCX_", "ARCHIVE_", "LEDGER_", "AWS_"))]:
         monkeypatch.delenv(name)
-    plan = ChaosPlan(seed=5, dates=2, calls_per_date=20, kills=2, server_error=0.1, cut_off=0.1, reset=0.1)
+    # Of S3's faults a hundredth each: boto3 waits half a second and more after a 503, in a run of hundreds of requests.
+    s3 = S3Faults(slow_down=0.01, dropped=0.01, lost_answer=0.01)
+    plan = ChaosPlan(seed=5, dates=2, calls_per_date=20, kills=2, server_error=0.1, cut_off=0.1, reset=0.1, s3=s3)
     told: list[str] = []
     report = run(plan, tmp_path, told.append)
     assert report.problems == []

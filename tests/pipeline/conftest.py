@@ -9,20 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
+from dagster._core.execution.context.data_version_cache import DataVersionCache
 from dagster._core.storage.event_log import in_memory as event_log_in_memory
 from dagster._core.storage.runs import in_memory as runs_in_memory
+from sqlalchemy import Connection
 
 from pipelines.archive.client import make_s3_client
 from pipelines.definitions import build_defs
@@ -39,6 +43,7 @@ from tests.services import Services
 
 # Tries of one request follow each other within tens of milliseconds; how long they wait is for tests/ringcx to show.
 BACKOFF_S = 0.02
+UP_TO_RECORDINGS = ["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"]
 OURS = (
     "RINGCX_",
     "RINGCENTRAL_",
@@ -62,12 +67,41 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_history_of_migrations() -> Iterator[None]:
-    """An instance in memory is new; to write its revision down, Dagster would read each migration there ever was."""
+def _instances_in_memory_cost_little() -> Iterator[None]:
+    """Leave out what Dagster does only for instances that last, and a new connection for each event: a sixth of a run.
+
+    * An instance in memory is new; to write its revision down, Dagster would read each migration there ever was.
+    * The connection that keeps its tables alive serves its own thread too.
+    * Nobody asks which version of its inputs an asset was made from.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for storage in (event_log_in_memory, runs_in_memory):
             patch.setattr(storage, "stamp_alembic_rev", lambda *_: None)
+        for storage, name in (
+            (event_log_in_memory.InMemoryEventLogStorage, "_connect"),
+            (runs_in_memory.InMemoryRunStorage, "connect"),
+        ):
+            patch.setattr(storage, name, _with_the_kept_connection(getattr(storage, name)))
+        of_no_version = lambda cache, keys: cache.input_asset_version_info.update(dict.fromkeys(keys))  # noqa: E731
+        patch.setattr(DataVersionCache, "_fetch_input_asset_version_info", of_no_version)
         yield
+
+
+def _with_the_kept_connection(connect: Callable[[Any], AbstractContextManager[Connection]]) -> Callable[[Any], Any]:
+    threads: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+    @contextmanager
+    def connected(storage: Any) -> Iterator[Connection]:
+        kept: Connection = storage._held_conn
+        own = threads.setdefault(storage, threading.get_ident()) == threading.get_ident()
+        if own and not kept.in_transaction():
+            with getattr(storage, "_db_lock", nullcontext()), kept.begin():
+                yield kept
+        else:
+            with connect(storage) as made:
+                yield made
+
+    return connected
 
 
 @pytest.fixture(scope="session")
@@ -158,8 +192,11 @@ class World:
         return Environment(clock=self.clock, backoff_s=BACKOFF_S, s3_client=None if self.own_client else self.s3)
 
     def run_until_final(self, *days: date) -> None:
-        """Three runs of each date within 26 hours: what has one answer in each is final if it is old enough."""
-        for assets in (None, ["recordings"], None):
+        """Three runs of each date within 26 hours: what has one answer in each is final if it is old enough.
+
+        They end with `recordings`, and seal nothing.
+        """
+        for assets in (UP_TO_RECORDINGS, ["recordings"], ["recordings"]):
             for day in days:
                 self.run(day, select=assets)
             self.passed += timedelta(hours=13)

@@ -100,7 +100,7 @@ class Clock:
 
 
 class Watch:
-    """A small code location of failing things, its instance on disk as in production, and the sensor."""
+    """A small code location of failing things, and the sensor."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self.instance = instance
@@ -139,9 +139,13 @@ class Watch:
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Iterator[Watch]:
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield Watch(instance)
+def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
+    with DagsterInstance.local_temp(str(tmp_path)) if hasattr(request, "param") else DagsterInstance.ephemeral() as it:
+        yield Watch(it)
+
+
+on_disk = pytest.mark.parametrize("watch", ["on disk"], indirect=True)
+"""With an instance as in production, where a run takes five times as long."""
 
 
 @pytest.fixture
@@ -156,6 +160,7 @@ def test_without_an_address_the_sensors_skip_with_a_sentence(watch: Watch) -> No
     assert "ALERT_URLS is not set" in watch.tick()
 
 
+@on_disk
 def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_and_where(
     watch: Watch, hook: Hook
 ) -> None:
@@ -209,6 +214,7 @@ def test_a_problem_that_persists_is_told_once_a_day_and_its_end_once(watch: Watc
     assert DAYS[0] in hook.posts[2]["message"]
 
 
+@on_disk
 def test_a_warning_that_becomes_an_error_is_told_at_once(watch: Watch, hook: Hook) -> None:
     watch.counts["pending"] = 1
     watch.severity = AssetCheckSeverity.WARN
@@ -220,6 +226,7 @@ def test_a_warning_that_becomes_an_error_is_told_at_once(watch: Watch, hook: Hoo
     assert [post["type"] for post in hook.posts] == ["warning", "failure"]
 
 
+@on_disk
 def test_a_failed_run_is_told_with_its_sentence_once_and_its_end_too(watch: Watch, hook: Hook) -> None:
     watch.tick()
     watch.broken = PermanentFailure("RINGCX_MEDIA_PASSWORD was refused at the source; correct it.")
@@ -259,6 +266,7 @@ def test_more_runs_than_a_tick_reads_are_told_by_the_next_ones(
     ]
 
 
+@on_disk
 def test_the_first_tick_after_version_0_1_0_takes_over_what_its_two_sensors_remembered(
     watch: Watch, hook: Hook
 ) -> None:
@@ -403,6 +411,7 @@ def test_an_entry_that_takes_a_message_gets_it_once_while_another_is_down(
     assert len(well.posts) == len(ill.posts) == 1
 
 
+@on_disk
 def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
     watch: Watch, hook: Hook, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -36,11 +36,12 @@ from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.history import history
 from tests.listing import listed
+from tests.pipeline.nursery import assets_alone
 
 OLD = date(2026, 3, 2)
 REPORTS = ["agent_segment_metadata", "global_call_type_detail"]
 STEREO = ("*-session-*-stereo.WAV",)
-UP_TO_RECORDINGS = {AssetKey(name) for name in (*REPORTS, "recording_links", "recordings")}
+UP_TO_RECORDINGS = [*REPORTS, "recording_links", "recordings"]
 FEW = {"calls_per_day": (3, 3)}
 ERROR, WARN = AssetCheckSeverity.ERROR, AssetCheckSeverity.WARN
 
@@ -74,26 +75,20 @@ def standing(it: Any, *, clock: Callable[[], datetime] | None = None) -> AssetCh
     return found
 
 
-def run(it: Any, day: date, *, select: list[str] | None = None, **config: Any) -> Any:
-    """A run of a date with the config of `recordings`, as the launchpad gives it."""
-    return (
-        defs_of(it)
-        .resolve_job_def("archive_day")
-        .execute_in_process(
-            partition_key=day.isoformat(),
-            instance=it.instance,
-            asset_selection=[AssetKey(name) for name in select or ["recordings"]],
-            run_config={"ops": {"recordings": {"config": config}}} if config else None,
-            raise_on_error=False,
-        )
+def run(it: Any, day: date, **config: Any) -> Any:
+    """A run of `recordings` with this config, as the launchpad gives it, without its checks."""
+    job = assets_alone(defs_of(it).resolve_job_def("archive_day"), ["recordings"])
+    return job.execute_in_process(
+        partition_key=day.isoformat(),
+        instance=it.instance,
+        run_config={"ops": {"recordings": {"config": config}}} if config else None,
+        raise_on_error=False,
     )
 
 
 def fetch(it: Any, day: date) -> None:
     """What a run does to have the recordings: everything but the checks and the seal."""
-    job = defs_of(it).resolve_job_def("archive_day")
-    job = job.get_subset(asset_selection=UP_TO_RECORDINGS, asset_check_selection=set())
-    assert job.execute_in_process(partition_key=day.isoformat(), instance=it.instance).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
 
 
 def figures(found: AssetCheckEvaluation) -> dict[str, Any]:
@@ -684,7 +679,7 @@ def test_the_standing_check_writes_what_the_archive_holds_in_all(world: Callable
     it = world(faults=Faults(not_found=Where(paths=STEREO)), sandbox=FEW)
     held = []
     for day in (OLD, OLD + timedelta(days=7)):
-        it.run(day)
+        it.run(day, select=UP_TO_RECORDINGS)
         standing(it)
         sizes = [one["Size"] for one in it.s3.list_objects_v2(Bucket=it.bucket, Prefix="recordings/")["Contents"]]
         held.append((len(sizes), round(sum(sizes) / 1e9, 3)))
@@ -703,7 +698,7 @@ def test_pending_recordings_are_at_risk_when_the_source_will_purge_them_within_t
         faults=Faults(server_error=Where(paths=STEREO), error_status=500), ARCHIVE_RETRY_MINUTES="60", sandbox=FEW
     )
     for day in (old, young):
-        it.run(day)
+        it.run(day, select=UP_TO_RECORDINGS)
     count = {
         day: sum(one.status is Status.pending for one in it.states(day, day + timedelta(days=1)).values())
         for day in (old, young)

@@ -156,7 +156,9 @@ def test_large_recordings_go_in_parts_are_create_only_and_end_as_one_object(
     place: Callable[..., Place], day: date
 ) -> None:
     here = place("eu-central-1", locked=True)
-    it = here.open(region="eu-central-1", sandbox={"calls_per_day": (1, 1), "talk_seconds": (1100, 1200)})
+    # Two parts of mono, three of stereo.
+    large = {"calls_per_day": (1, 1), "talk_seconds": (540, 560), "crossing_zones": ()}
+    it = here.open(region="eu-central-1", sandbox=large)
     here.server.fail("InternalError", method="POST", under="recordings/", subresource="uploadId", after=True)
     here.server.fail("SlowDown", method="PUT", under="recordings/", subresource="partNumber", times=2)
     archived(it, day)
