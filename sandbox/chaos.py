@@ -233,7 +233,9 @@ class _Worker:
         self._process.join()
         code = self._process.exitcode
         self._process.close()
-        return {0: "succeeded", -signal.SIGKILL: "killed"}.get(code, "failed")
+        if code == -signal.SIGKILL:
+            return "killed"
+        return "failed" if code else "succeeded"
 
 
 def _media_requests(source: RunningSandbox) -> int:
