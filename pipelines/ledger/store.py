@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
@@ -180,8 +181,7 @@ class Ledger:
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read
         if names != read:
-            parts = read_parts(self._files, names)
-            lines = current_lines(pa.concat_tables([STATE_SCHEMA.empty_table(), *parts]))
+            lines = current_lines(list(read_parts(self._files, names)))
             self._last_read = names, lines
         if ids is None:
             return lines
@@ -244,10 +244,21 @@ class Ledger:
         return sorted(day for name in self._files.folders(folder) if (day := date_of(name)))
 
 
-def current_lines(lines: pa.Table) -> pa.Table:
-    """Keep the line of each recording that counts (`states.PRECEDENCE`)."""
+def current_lines(parts: list[pa.Table]) -> pa.Table:
+    """Keep the line of each recording that counts (`states.PRECEDENCE`).
+
+    Empties `parts` one by one, so that their lines and a copy of those that count are never all in memory at once.
+    """
+    lines = pa.concat_tables([STATE_SCHEMA.empty_table(), *parts])
     order = lines.append_column("rank", state_ranks(lines)).select(list(PRECEDENCE))
-    return _latest(lines, "recording_id", order)
+    is_latest = _is_latest(lines["recording_id"], order)
+    del lines, order
+    kept = [STATE_SCHEMA.empty_table()]
+    while parts:
+        part = parts.pop()
+        is_latest, of_part = np.split(is_latest, [len(is_latest) - part.num_rows])
+        kept.append(part.filter(pa.array(of_part)))
+    return pa.concat_tables(reversed(kept))
 
 
 def _recordings(lines: pa.Table) -> pa.Table:
@@ -258,19 +269,23 @@ def _recordings(lines: pa.Table) -> pa.Table:
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
     """Keep one line per `key`: the greatest by `order`'s columns, the last of equals. Lines keep their order."""
-    keys = pc.unique(table[key])
-    if len(keys) == table.num_rows:
-        return table
-    codes = pc.index_in(table[key], value_set=keys).to_numpy()
-    order = order.append_column("line", pa.array(np.arange(table.num_rows)))
+    # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
+    return table.filter(pa.array(_is_latest(table[key], order)))
+
+
+def _is_latest(key: "pa.ChunkedArray[Any]", order: pa.Table) -> "npt.NDArray[np.bool_]":
+    keys = pc.unique(key)
+    if len(keys) == len(key):
+        return np.ones(len(key), bool)
+    codes = pc.index_in(key, value_set=keys).to_numpy()
+    order = order.append_column("line", pa.array(np.arange(len(key))))
     # From the greatest down, nulls last, then turned round: of one key the greatest is written last.
     ordered = pc.sort_indices(order, sort_keys=[(name, "descending") for name in order.column_names]).to_numpy()[::-1]
     latest = np.empty(len(keys), np.int64)
     latest[codes[ordered]] = ordered
-    is_latest = np.zeros(table.num_rows, bool)
+    is_latest = np.zeros(len(key), bool)
     is_latest[latest] = True
-    # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
-    return table.filter(pa.array(is_latest))
+    return is_latest
 
 
 def _select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

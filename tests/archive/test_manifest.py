@@ -84,7 +84,7 @@ def lines(*entries: ManifestEntry) -> pa.Table:
 def do_seal(bucket: Bucket, *entries: ManifestEntry, day: date = DAY, run_id: str = "r", at: datetime = NOON) -> Sealed:
     in_order = sorted(entries, key=lambda one: one.recording_id)
     totals = {"recordings": len(entries)}
-    return seal(bucket, day, in_order, totals, catalog_table(lines()), run_id=run_id, sealed_at=at)
+    return seal(bucket, day, lambda: in_order, totals, catalog_table(lines()), run_id=run_id, sealed_at=at)
 
 
 def document(bucket: Bucket, sealed: Sealed) -> dict[str, Any]:
@@ -429,7 +429,7 @@ def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
     with pytest.raises(ValueError, match="twice"):
         do_seal(bucket, entry("a"), entry("a"))
     with pytest.raises(ValueError, match="out of order"):
-        seal(bucket, DAY, [entry("b"), entry("a")], {}, catalog_table(lines()), run_id="r", sealed_at=NOON)
+        seal(bucket, DAY, lambda: [entry("b"), entry("a")], {}, catalog_table(lines()), run_id="r", sealed_at=NOON)
     with pytest.raises(ValueError, match="zone"):
         do_seal(bucket, entry("a"), at=datetime(2020, 8, 1))  # noqa: DTZ001 - what is refused
     assert latest_manifest(bucket, DAY) is None
@@ -438,7 +438,7 @@ def test_what_cannot_be_sealed_is_refused(bucket: Bucket) -> None:
 def sealed_with(bucket: Bucket, *entries: ManifestEntry, names: dict[str, list[str]] | None = None) -> Any:
     catalog = catalog_table(lines(*entries), names)
     in_order = sorted(entries, key=lambda one: one.recording_id)
-    return seal(bucket, DAY, in_order, {}, catalog, run_id="r", sealed_at=NOON)
+    return seal(bucket, DAY, lambda: in_order, {}, catalog, run_id="r", sealed_at=NOON)
 
 
 def catalog_of(bucket: Bucket) -> bytes:
@@ -474,7 +474,7 @@ def test_a_catalog_names_the_verdict_of_its_date_and_parts_of_before_are_read_wi
     bucket: Bucket, tmp_path: Path
 ) -> None:
     own = catalog_table(lines(entry("a")), verdict="waiting")
-    seal(bucket, DAY, [entry("a")], {}, own, run_id="r", sealed_at=NOON)
+    seal(bucket, DAY, lambda: [entry("a")], {}, own, run_id="r", sealed_at=NOON)
     new = pq.read_table(io.BytesIO(catalog_of(bucket)))
     assert new["verdict"].to_pylist() == ["waiting"]
     for day, table in (("2020-07-29", own.drop_columns(["verdict"])), ("2020-07-30", new)):

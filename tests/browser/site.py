@@ -144,7 +144,7 @@ class Site:
         columns = pa.schema([CATALOG_SCHEMA.field(name) for name in ManifestEntry._fields])
         recordings = pa.Table.from_pylist([entry._asdict() for entry in entries], columns)
         catalog = catalog_table(recordings, verdict="complete")
-        sealed = seal(self.bucket, DAY, entries, {"found": len(entries)}, catalog, run_id="run", sealed_at=NOW)
+        sealed = seal(self.bucket, DAY, lambda: entries, {"found": len(entries)}, catalog, run_id="run", sealed_at=NOW)
         size = len(self.bucket.get_bytes(sealed.key))
         seen = ObservedObject(sealed.key.removeprefix(self.bucket.prefix), size, sealed.sha256)
         write_attestation(self.bucket, MANIFESTS, DAY, [seen], now=NOW)

@@ -55,7 +55,7 @@ def played(start: RecordingState, steps: list[tuple[str, datetime]], run_id: str
 
 def current(lines: Iterable[RecordingState]) -> dict[str, RecordingState]:
     """As the ledger reads these lines, in the order of their writing."""
-    return states_by_id(current_lines(table_of(RecordingState, list(lines))))
+    return states_by_id(current_lines([table_of(RecordingState, list(lines))]))
 
 
 def held(state: RecordingState, now: datetime = NOON, run_id: str = "run-1", key: str = "k") -> RecordingState:

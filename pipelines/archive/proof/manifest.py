@@ -29,7 +29,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -137,7 +137,7 @@ class ManifestHead:
 def seal(
     bucket: Bucket,
     day: date,
-    entries: Iterable[ManifestEntry],
+    entries: Callable[[], Iterable[ManifestEntry]],
     totals: Mapping[str, Any],
     catalog: pa.Table,
     *,
@@ -148,7 +148,8 @@ def seal(
     """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
     the catalog is written if it is missing or differs, and at no other time.
 
-    There is an entry for each recording, by `recording_id`; some thousand are held at a time. `totals` is what the day
+    `entries` gives one for each recording, by `recording_id`: once to hash them, and again where there is a manifest to
+    write, so that only then all are in memory. `totals` is what the day
     adds up to, `catalog` its part of the catalog, as `catalog_table` makes it, `accepted` its accepted losses by
     `recording_id`. `run_id` and `sealed_at` (aware) are no part of the content.
 
@@ -157,16 +158,14 @@ def seal(
         StoreDamaged: an earlier manifest cannot be read.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
-    documents = _documents(entries)
-    listed = b",".join(_json(batch)[1:-1] for batch in iter(lambda: list(islice(documents, _BATCH)), []))
-    merkle_root = _merkle_root(_pieces(listed, 0, len(listed)))
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:
         content["accepted_losses"] = [loss.document() for loss in accepted]
+    content_sha256, merkle_root = _hashes(content, entries())
     stored = _get(bucket, catalog_key(bucket.prefix, day))
     body = _catalog_body(catalog, stored)
     hashes = {
-        "content_sha256": _sha256(*_around(content, listed)),
+        "content_sha256": content_sha256,
         "merkle_root": merkle_root,
         "catalog_sha256": _sha256(body),
     }
@@ -185,8 +184,10 @@ def seal(
             sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
         else:
             number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
-            document = _around(head | {"number": number, "previous_sha256": previous}, listed)
-            sealed = _create(bucket, day, number, b"".join(document), merkle_root)
+            before_list, after_list = _around(head | {"number": number, "previous_sha256": previous})
+            document = io.BytesIO()  # gives its bytes away without a copy
+            document.writelines(chain([before_list], _listed(entries()), [after_list]))
+            sealed = _create(bucket, day, number, document.getvalue(), merkle_root)
         if sealed is not None:
             break
     else:
@@ -237,14 +238,15 @@ def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
     """Return the table as Parquet: the `stored` bytes themselves where they hold the same, since another version of
     pyarrow writes other ones.
     """
-    if stored is not None:
-        try:
-            if pq.read_table(pa.BufferReader(stored)).cast(CATALOG_SCHEMA).equals(table):
-                return stored
-        except (pa.ArrowException, OSError, ValueError):
-            pass  # damaged, or of another version: replaced
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
+    if stored is None or stored == out.getvalue():
+        return stored or out.getvalue()
+    try:
+        if pq.read_table(pa.BufferReader(stored)).cast(CATALOG_SCHEMA).equals(table):
+            return stored
+    except (pa.ArrowException, OSError, ValueError):
+        pass  # damaged, or of another version: replaced
     return out.getvalue()
 
 
@@ -276,12 +278,29 @@ def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
     return _encode(document).encode("utf-8", "backslashreplace")
 
 
-def _around(document: Mapping[str, Any], listed: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
-    """Return the canonical JSON of a document with these entries, in three pieces: what precedes the entries, the
-    entries, and what follows them. A day's entries may be a hundred megabytes, and are encoded once.
-    """
+def _around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Return the canonical JSON of a document, to which entries belong, before them and after them."""
     before, empty, after = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
-    return before + empty[:-1], listed, b"]" + after
+    return before + empty[:-1], b"]" + after
+
+
+def _listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
+    """Yield entries as a manifest lists them, a thousand at a time; all but the first thousand begin with a comma."""
+    documents, comma = _documents(entries), b""
+    while batch := list(islice(documents, _BATCH)):
+        yield comma + _json(batch)[1:-1]
+        comma = b","
+
+
+def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tuple[str, str]:
+    """Return the SHA-256 of content with these entries, and the entries' Merkle root."""
+    before, after = _around(content)
+    digest, leaves = hashlib.sha256(before), list[bytes]()
+    for listed in _listed(entries):
+        digest.update(listed)
+        leaves += map(leaf_hash, _pieces(listed, listed.startswith(b","), len(listed)))
+    digest.update(after)
+    return digest.hexdigest(), MerkleTree(leaves).root
 
 
 def _documents(entries: Iterable[ManifestEntry]) -> Iterator[dict[str, Any]]:
@@ -336,15 +355,19 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
         listed, around = memoryview(body)[start:end], body[:start] + body[end:]
         head = json.loads(around)
         accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
-        content = {**accepted, "date": head["date"], "totals": head["totals"]}
+        content_before, content_after = _around({**accepted, "date": head["date"], "totals": head["totals"]})
         whole = (
             (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
             and head.keys() >= {"previous_sha256", "previous_day"}
-            and head["content_sha256"] == _sha256(*_around(content, listed))
+            and head["content_sha256"] == _sha256(content_before, listed, content_after)
             and canonical_json(head) == around
             and _are_accepted_losses(head.get("accepted_losses", []))
         )
-        if whole and "merkle_root" in head and head["merkle_root"] != _merkle_root(_pieces(body, start, end)):
+        if (
+            whole
+            and "merkle_root" in head
+            and head["merkle_root"] != MerkleTree(map(leaf_hash, _pieces(body, start, end))).root
+        ):
             raise StoreDamaged(
                 f"{key} in the bucket {bucket.name} names a Merkle root that is not that of its entries: it was "
                 "altered; restore its first version"
@@ -377,10 +400,6 @@ def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
         stop = end if stop < 0 else stop
         yield body[start:stop]
         start = stop + 1
-
-
-def _merkle_root(pieces: Iterable[bytes]) -> str:
-    return MerkleTree(map(leaf_hash, pieces)).root
 
 
 def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:

@@ -354,9 +354,9 @@ def _recordings(
     return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links)
 
 
-def _main_ids(linked: Iterable[str], known: LedgerSnapshot) -> set[str]:
+def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:
     """Return the recordings that these ids name: each itself, or the one that it is another name of."""
-    return {known.names.get(recording_id, recording_id) for recording_id in linked}
+    return {known.names.get(recording_id, recording_id) for recording_id in linked} if known.names else linked
 
 
 def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
@@ -383,7 +383,8 @@ def _compare_with_bucket(bucket: Bucket, held_lines: pa.Table, days: Iterable[da
     one LIST per 1000 recordings, and no byte read unless the ETag changed.
     """
     held = held_lines.to_pandas().set_index("recording_id")
-    listed = [(key, found) for day in days for key, found in bucket.list_day(day, held["key"]).items()]
+    keys = values(held_lines["key"])
+    listed = [(key, found) for day in days for key, found in bucket.list_day(day, keys).items()]
     there = pd.DataFrame(
         [(found.size, found.etag) for _, found in listed],
         columns=["listed_size", "listed_etag"],

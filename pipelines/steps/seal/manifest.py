@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -81,7 +82,6 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         sealed_names = names
         lines = ledger.current([day])
         known = RecordingsTable.of(lines)
-        recordings = lines.filter(lines["same_as"].is_null()).select(ManifestEntry._fields).sort_by("recording_id")
         by_status = known.by_status()
         verdict = judge_date(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
         totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
@@ -98,7 +98,8 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():
             other_names[recording_id].append(name)
-        catalog, entries = catalog_table(recordings, other_names, totals["verdict"]), entries_of(recordings)
+        recordings = known.lines.select(ManifestEntry._fields).sort_by("recording_id")
+        catalog, entries = catalog_table(recordings, other_names, totals["verdict"]), partial(entries_of, recordings)
         manifest = seal(bucket, day, entries, totals, catalog, accepted=accepted, run_id=run_id, sealed_at=now)
         names = parts.names(day)
         if names == sealed_names:

@@ -80,7 +80,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                 if kind == "recording_states":
                     newer.append(_states(name, data))
                     if sum(table.num_rows for table in newer) > states.num_rows:
-                        states, newer = current_lines(pa.concat_tables([states, *newer])), []
+                        states, newer = current_lines([states, *newer]), []
                 elif kind == "accepted_losses":
                     decode_part(name, data)
             except LedgerDamaged as error:
@@ -109,7 +109,7 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
                     f"is {found[0]}) after it was last sealed, or their attestation was removed; run the date again",
                     arriving=is_arriving,
                 )
-    return current_lines(pa.concat_tables([states, *newer]))
+    return current_lines([states, *newer])
 
 
 def _states(name: str, data: bytes) -> pa.Table:
