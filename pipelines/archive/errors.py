@@ -97,9 +97,8 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        found = _from_answer(error, bucket, action, key, where)
-        found.code, found.status = error_code(error), status(error)
-        raise found from error
+        # Without a name here: that would be a cycle, which keeps what the callers hold until Python looks for cycles.
+        raise _with_code(_from_answer(error, bucket, action, key, where), error) from error
     except (BotoCoreError, HTTPError, OSError) as error:
         kind, why = type(error).__name__, reason(error)
         if is_transient(error) or not isinstance(error, BotoCoreError):
@@ -107,6 +106,11 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
             raise StorageUnavailable(f"S3 did not serve {where}: {why}{_LATER}") from error
         why = why or f"{kind}; check ARCHIVE_BUCKET, AWS_REGION and AWS_ENDPOINT_URL_S3"
         raise StorageRefused(f"S3 cannot be used ({action} on {where}): {why}") from error
+
+
+def _with_code(found: StorageError, error: ClientError) -> StorageError:
+    found.code, found.status = error_code(error), status(error)
+    return found
 
 
 def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: str) -> StorageError:

@@ -1,7 +1,9 @@
 import base64
+import gc
 import hashlib
 import io
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -79,6 +81,23 @@ def test_what_is_not_there_is_said_to_be_missing(bucket: Bucket) -> None:
         bucket.get_bytes(f"{bucket.prefix}none")
     with pytest.raises(KeyMissing):
         bucket.hash_object(f"{bucket.prefix}none")
+
+
+def test_an_error_that_was_dealt_with_keeps_nothing_of_its_callers_in_memory(bucket: Bucket) -> None:
+    class Held:
+        """What a caller has in memory."""
+
+    def ask() -> "weakref.ref[Held]":
+        held = Held()
+        with pytest.raises(KeyMissing):
+            bucket.get_bytes("not-there")
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()
 
 
 def test_a_days_listing_has_every_object_of_that_day_only(bucket: Bucket) -> None:
