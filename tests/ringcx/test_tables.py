@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import ReportInvalid
-from pipelines.ringcx.links import NO_LINK
+from pipelines.ringcx.links import NO_LINK, links_in
 from pipelines.ringcx.reports.columns import (
     COLUMNS,
     LEDGER_COLUMNS,
@@ -143,11 +143,18 @@ def filled(table: pa.Table) -> list[Row]:
     return [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
+LINKS = [f"https://c01-recordings.vacd.biz/api?file=1/{name}.WAV" for name in "ab"]
+
+
+def bare(uii: str) -> str:
+    return re.sub(r"\A[ \t\r\n\f]*'?[ \t\r\n\f]*|[ \t\r\n\f]+\Z", "", uii)
+
+
 def expected_rows(rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[Row]:
     found = []
     for row in rows:
         cells = dict(zip(names, row, strict=True))
-        cells["uii"] = cells["uii"].removeprefix("'")
+        cells["uii"] = bare(cells["uii"])
         if re.match(NO_LINK, cells["recording_url"]):
             cells["recording_url"] = ""
         found.append({name: value for name, value in cells.items() if value})
@@ -275,6 +282,31 @@ class TestWholeCsv:
         table = parse(GCTD, "uii,recording_url,call_notes\n'1,u,'quoted'\n''2,v,\n',w,\n3,x,\n")
         assert table["uii"].to_pylist() == ["1", "'2", None, "3"]
         assert table["call_notes"].to_pylist() == ["'quoted'", None, None, None]
+
+    def test_blanks_around_a_uii_make_no_other_call_of_it(self, parse: Parse) -> None:
+        assert parse(GCTD, "uii,recording_url\n 'A1 ,u\nA1\t,v\n")["uii"].to_pylist() == ["A1", "A1"]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            (
+                "uii,Recording URL,recording_url\n"
+                f"1,{LINKS[0]},\n2,null,{LINKS[1]}\n3,{LINKS[0]},{LINKS[1]}\n4,{LINKS[0]},{LINKS[0]}\n"
+            ),
+            json.dumps(
+                [
+                    {"uii": "1", "recordingUrl": LINKS[0]},
+                    {"uii": "2", "recordingUrl": "null", "recording_url": LINKS[1]},
+                    {"uii": "3", "recordingUrl": LINKS[0], "recording_url": LINKS[1]},
+                    {"uii": "4", "recordingUrl": LINKS[0], "recording_url": LINKS[0]},
+                ]
+            ),
+        ],
+        ids=["csv", "json"],
+    )
+    def test_a_link_column_that_comes_in_two_spellings_loses_no_link(self, parse: Parse, body: str) -> None:
+        links = parse(GCTD, body)["recording_url"].to_pylist()
+        assert [links_in(cell) for cell in links] == [[LINKS[0]], [LINKS[1]], [LINKS[0], LINKS[1]], [LINKS[0]]]
 
     @pytest.mark.parametrize("report", REPORTS)
     def test_a_heading_without_rows_is_an_empty_table(self, parse: Parse, report: ReportName) -> None:
@@ -459,7 +491,7 @@ class TestJson:
         table = parse_body(GCTD, json.dumps(rows, ensure_ascii=ascii_only, indent=None if ascii_only else 1))
         expected = [{names[key]: text for key, value in row.items() if (text := as_text(value))} for row in rows]
         for row in expected:
-            if uii := row.pop("uii", "").removeprefix("'"):
+            if uii := bare(row.pop("uii", "")):
                 row["uii"] = uii
             if re.match(NO_LINK, row.get("recording_url", "")):
                 row.pop("recording_url", None)
@@ -494,7 +526,7 @@ class TestJson:
         ]
         rows.append({"uii": "4", "recordingUrl": "d", "recording_url": "e"})
         table = parse(GCTD, json.dumps(rows))
-        assert table["recording_url"].to_pylist() == ["a", "b", "c", "d"]
+        assert table["recording_url"].to_pylist() == ["a", "b", "c", "d e"]
         assert table["recording_url_2"].to_pylist() == [None, None, None, "e"]
 
     def test_half_a_surrogate_pair_and_raw_line_breaks_cost_no_report(self, parse: Parse) -> None:

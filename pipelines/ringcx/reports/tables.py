@@ -5,13 +5,14 @@ report is accepted, however it is written: what came back decides, never what wa
 """
 
 import re
+from itertools import chain
 from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ringcx.errors import NotAReport
-from pipelines.ringcx.links import NO_LINK
+from pipelines.ringcx.links import NO_LINK, links_in
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.reports.csv_body import TOTALS, read_csv_body
 from pipelines.ringcx.reports.encoding import NotWholeError, as_utf8
@@ -127,8 +128,14 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     columns |= {name: table[name] for name in table.column_names}
     # The source guards a UII against spreadsheets with an apostrophe; with and without it is the same call.
     uii = UII_COLUMN[report]
-    columns[uii] = _compute.replace_substring_regex(columns[uii], "^'", "")
+    columns[uii] = _compute.replace_substring_regex(columns[uii], r"^\s*'?\s*|\s+$", "")
     for name, column in columns.items():
         empty = _compute.match_substring_regex(column, NO_LINK) if name in _LINKS else _compute.equal(column, "")
         columns[name] = _compute.if_else(empty, None, column)
+    for name in _LINKS & columns.keys():
+        if others := [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]:
+            # The column came in two spellings, each with links of its own: a cell may hold several.
+            cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
+            links = (dict.fromkeys(chain.from_iterable(map(links_in, row))) for row in cells)
+            columns[name] = pa.array([" ".join(of_row) or None for of_row in links], pa.string())
     return pa.table(columns)
