@@ -196,9 +196,9 @@ def test_an_end_that_cannot_be_right_stops_no_other_row(pull: Callable[..., Pull
 
 
 @pytest.mark.parametrize(("flag", "unknown"), [("PARTIAL", 8), (2, 8), ("Y", 0), (None, 0), (False, 0)])
-def test_a_flag_that_says_neither_yes_nor_no_is_counted(
+def test_a_flag_that_says_neither_yes_nor_no_is_counted_and_its_recording_is_expected(
     pull: Callable[..., PullRecord], flag: object, unknown: int
 ) -> None:
     record = pull(Source(every(10_800), flag=flag))
     assert record.flags_unknown == unknown
-    assert record.with_link == (8 if flag == "Y" else 0)
+    assert record.with_link == (8 if flag in {"Y", "PARTIAL", 2} else 0)

@@ -96,7 +96,7 @@ ROWS: Final[Mapping[ReportName, RowColumns]] = {
 
 
 _YES = frozenset({"true", "1", "y", "yes", "t"})
-_NO = frozenset({"false", "0", "n", "no", "f", "", "null", "none", "n/a", "-"})
+_NO = frozenset({"false", "0", "n", "no", "f"})
 
 
 class RowLink(NamedTuple):
@@ -120,7 +120,8 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
     if report != INTERACTIONS:
         yield from _by_url(row[ROWS[report].link[0]], account_id, layout)
     elif row["channel_class"] != "DIGITAL":
-        if _flag(row) in _YES:
+        # Where the flag says neither yes nor no, the answer to a request does.
+        if _flag(row) in _YES or (is_flag_unknown(row) and not row["segment_recording_url"]):
             yield _segment(row, account_id, segments)
         else:  # rows from before has_recording
             yield from _by_url(row["segment_recording_url"], account_id, layout)
@@ -134,7 +135,7 @@ def has_link(report: ReportName, row: Cells) -> bool:
 
 def is_flag_unknown(row: Cells) -> bool:
     """Return whether `hasRecording` of a row of interaction metadata is neither yes nor no."""
-    return _flag(row) not in _YES | _NO
+    return _flag(row) not in _YES | _NO and bool(links_in(_flag(row)))
 
 
 def _flag(row: Cells) -> str:

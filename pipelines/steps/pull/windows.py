@@ -188,7 +188,7 @@ class _AccountPull:
             **counts,
         )
         if unknown:
-            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; no recordings are expected.")
+            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; their recordings are asked for.")
         # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
         self._pull.ledger.append_pull(record)
         return record
