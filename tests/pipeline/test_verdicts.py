@@ -24,6 +24,7 @@ import pytest
 from pipelines.ledger.states import FINAL, RecordingState, RetryRules, Status
 from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.check.audio import audio_is_true
+from pipelines.steps.check.result import Level
 from pipelines.steps.fetch.fetcher import BREAK_AFTER, FetchFailed
 from pipelines.steps.fetch.outcomes import Fault, Outcome, next_state
 from tests.pipeline.test_steps import fetched, some_state
@@ -392,7 +393,7 @@ def by_wave(width: int, channels: int) -> bytes:
 def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
     source: Source, archiver: Callable[..., Archiver], tmp_path: Path
 ) -> None:
-    codec, channels = "codec_unexpected", "channels_unexpected"
+    codec, channels, telephone = "codec_unexpected", "channels_unexpected", "codec_g711"
     big_endian = tmp_path / "x.wav"
     subprocess.run(
         ["sox", "-n", "-r", "8000", "-c", "1", "-b", "16", "-B", str(big_endian), "synth", "1", "sine", "440"],
@@ -403,8 +404,8 @@ def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
         "plain.WAV": (sox("-c", "1", "-b", "16"), ()),
         "two.WAV": (sox("-c", "2", "-b", "16"), (channels,)),
         "six.WAV": (sox("-c", "6", "-b", "16"), (channels,)),
-        "a_law.WAV": (sox("-c", "1", "-e", "a-law"), (codec,)),
-        "mu_law.WAV": (sox("-c", "1", "-e", "mu-law"), (codec,)),
+        "a_law.WAV": (sox("-c", "1", "-e", "a-law"), (telephone,)),
+        "mu_law.WAV": (sox("-c", "1", "-e", "mu-law"), (telephone,)),
         "ima.WAV": (sox("-c", "1", "-e", "ima-adpcm"), (codec,)),
         "ms.WAV": (sox("-c", "1", "-e", "ms-adpcm"), (codec,)),
         "gsm.WAV": (sox("-c", "1", "-e", "gsm-full-rate"), (codec,)),
@@ -424,7 +425,20 @@ def test_odd_audio_is_kept_and_says_what_is_odd_about_it(
     for name, (body, _) in made.items():
         assert ours.stored(name) == body
     counts = audio_is_true(ours.it.services().ledger, DAY).counts
-    assert (counts[channels], counts[codec], counts["big_endian"]) == (3, 9, 1)
+    assert (counts[channels], counts[codec], counts["big_endian"]) == (3, 7, 1)
+
+
+@pytest.mark.skipif(which("sox") is None, reason="sox is not installed (`apt install sox`)")
+@pytest.mark.parametrize("coding", ["a-law", "mu-law"])
+def test_the_usual_codings_of_telephone_networks_are_flagged_and_no_alarm(
+    source: Source, archiver: Callable[..., Archiver], coding: str
+) -> None:
+    source.always({"one.WAV": answer(sox("-c", "1", "-e", coding))})
+    ours = archiver()
+    ours.register(age=timedelta(hours=1))
+    ours.run()
+    assert ours.states["one.WAV"].warnings == ("codec_g711",)
+    assert audio_is_true(ours.it.services().ledger, DAY).level is Level.ok
 
 
 def test_what_is_refused_for_good_and_may_be_audio_is_kept_in_quarantine(

@@ -20,7 +20,7 @@ _COLUMNS = [
 _SHOWN = dict.fromkeys(("status", "reason", "date", "attempts"), "first")
 _FLAGS = ("duration_differs", "header_only", "silent_channel")
 # Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
-_NOT_COUNTED = ("duration_differs", "mono_segment", AMBIGUOUS)
+_NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
 
 
 def audio_is_true(ledger: Ledger, day: date) -> CheckResult:

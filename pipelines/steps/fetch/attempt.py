@@ -33,6 +33,7 @@ DURATION_TOLERANCE_SHARE = 0.2
 LENGTH_UNPROVEN = "length_unproven"
 HEADER_DISAGREES = "header_disagrees"
 FIREWALL = "refused_by_firewall"
+_G711 = frozenset({6, 7})  # A-law and u-law, in which telephone networks carry speech
 _CHANNELS: Mapping[Layout, int] = {"mono": 1, "stereo": 2}
 # Reasons under which bytes may be a recording all the same: none of a web page, JSON or another text.
 _MAYBE_AUDIO = frozenset(
@@ -182,6 +183,7 @@ class Attempt:
     def _archived(
         self, state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()
     ) -> Outcome:
+        is_g711 = wav.format_tag in _G711
         is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
         mono_segment = is_segment(state.source, state.link) and state.layout == "stereo" and wav.channels == 1
         odd = {
@@ -189,7 +191,8 @@ class Attempt:
             "duration_differs": duration_differs(state.expected_duration_s, wav.duration_s),
             "mono_segment": mono_segment,
             "channels_unexpected": wav.channels != _CHANNELS[state.layout] and not mono_segment,
-            "codec_unexpected": not is_16_bit_pcm,
+            "codec_g711": is_g711,
+            "codec_unexpected": not (is_16_bit_pcm or is_g711),
             "big_endian": wav.big_endian,
             str(doubt): doubt is not None,
         }
