@@ -57,6 +57,21 @@ def settings_of(accounts: Sequence[str]) -> VerifySettings:
     return VerifySettings(archive_bucket="archive", ringcx_account_ids=tuple(accounts))
 
 
+def a_pull(report: ReportName) -> PullRecord:
+    counts = dict.fromkeys(("size", "rows", "new", "changed", "unchanged", "vanished", "with_link"), 0)
+    return PullRecord(
+        report=report,
+        day=DAY,
+        account_id=ACCOUNTS[0],
+        period_start=BEGIN,
+        period_end=BEGIN + timedelta(days=1),
+        pulled_at=NOW,
+        run_id="test",
+        sha256="",
+        **counts,
+    )
+
+
 def stored(folder: Path, rows: Mapping[ReportName, Sequence[Line]], pulled: Mapping[ReportName, set[str]]) -> Ledger:
     ledger = Ledger(LocalFiles(folder), clock=lambda: NOW)
     for report, lines in rows.items():
@@ -234,6 +249,49 @@ def test_a_report_that_comes_empty_while_the_other_has_calls_leaves_the_date_unk
     )
 
 
+@pytest.mark.parametrize(("whole", "empty"), [(AGENT, GLOBAL), (GLOBAL, AGENT)])
+def test_a_report_that_names_no_call_does_not_hide_that_the_other_came_empty(
+    tmp_path: Path, whole: ReportName, empty: ReportName
+) -> None:
+    rows = {whole: [{**one, "uii": None} for one in full(whole, EMPTY_DAY)], empty: []}
+    ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is Verdict.unknown
+
+
+@pytest.mark.parametrize(
+    ("source", "route", "is_known"), [("IVR", None, True), ("GATE", None, False), ("IVR", "AGENT", False)]
+)
+def test_an_account_whose_calls_only_machines_take_needs_no_report_of_agents(
+    tmp_path: Path, source: str, route: str | None, is_known: bool
+) -> None:
+    calls = [{**one, "connected_route": route, "source_type": source} for one in full(GLOBAL, EMPTY_DAY)]
+    ledger = stored(tmp_path, {AGENT: [], GLOBAL: calls}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    assert (not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled) is is_known
+
+
+@pytest.mark.parametrize(("minutes", "verdict"), [(6, Verdict.unknown), (59, Verdict.unknown), (60, Verdict.complete)])
+def test_reports_pulled_before_the_last_calls_of_the_day_are_in_them_leave_the_date_unknown(
+    tmp_path: Path, minutes: int, verdict: Verdict
+) -> None:
+    ledger = stored(tmp_path, {AGENT: [], GLOBAL: []}, {AGENT: set(), GLOBAL: set()})
+    for report in (AGENT, GLOBAL):
+        ledger.append_pull(replace(a_pull(report), pulled_at=BEGIN + timedelta(days=1, minutes=minutes)))
+    found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
+    assert found.verdict is verdict
+    if minutes == 6:
+        assert "was pulled only up to 2026-11-18 23:06 UTC" in found.sentence
+
+
+@pytest.mark.parametrize("report", [AGENT, GLOBAL, INTERACTIONS])
+def test_a_date_whose_rows_are_gone_from_the_ledger_is_unknown_and_says_so(tmp_path: Path, report: ReportName) -> None:
+    ledger = stored(tmp_path, {AGENT: [], GLOBAL: []}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
+    largest = 3 if report == INTERACTIONS else None
+    ledger.append_pull(replace(a_pull(report), rows=3, largest_window=largest))
+    found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
+    assert (found.verdict, found.expected) == (Verdict.unknown, None)
+    assert f"the ledger has 0 of the 3 rows that a pull of {report} of account {ACCOUNTS[0]} brought" in found.sentence
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -261,7 +319,7 @@ def test_an_empty_report_is_made_up_for_only_by_interactions_of_the_whole_day_th
     ledger = stored(
         tmp_path, {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: []}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}}
     )
-    ledger.append_pull(
-        replace(ledger.pulls(AGENT, DAY)[0], report=INTERACTIONS, rows=rows, period_end=BEGIN + timedelta(hours=hours))
-    )
+    interactions = pa.table({name: pa.array(map(str, range(rows)), pa.string()) for name in ("row_key", "row_hash")})
+    ledger.append_rows(INTERACTIONS, DAY, interactions, account_id=ACCOUNTS[0], pulled_at=NOW, run_id="test")
+    ledger.append_pull(replace(a_pull(INTERACTIONS), rows=rows, period_end=BEGIN + timedelta(hours=hours)))
     assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is verdict

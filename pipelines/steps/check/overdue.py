@@ -21,10 +21,9 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck
+from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck, lacking_reports
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_readable
-from pipelines.steps.pull.coverage import pulls_of, unpulled
 from pipelines.wording import number
 
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
@@ -46,8 +45,8 @@ _SENTENCES = {
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
     "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); by date the source should still have "
     "{retrievable}: fix the cause and run `recordings` of the date with `retry_final: true`.",
-    "dates_not_pulled": "date since the archive began was|dates since the archive began were| never pulled whole: run "
-    "what is missing, {gap} first.",
+    "dates_not_pulled": "date since the archive began was|dates since the archive began were| never pulled whole, "
+    "or a report came without rows: run them, {gap} first.",
     "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|, so what they "
     "hold is not counted: the table `strange_files` names them. Move them out of the ledger, or back into place.",
 }
@@ -145,8 +144,8 @@ def no_overdue_recordings(
 
 
 def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged: list[str]) -> list[date]:
-    """Return the dates since the first one archived, within the retention, of which no source was pulled whole; those
-    whose record of pulls is damaged are added to `damaged`.
+    """Return the dates since the first one archived, within the retention, of which no source was pulled whole or a
+    report came empty; those whose pulls or rows are damaged are added to `damaged`.
     """
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
@@ -156,7 +155,7 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
     first = max(min(begun), oldest, settings.archive_start_date)
 
     def is_gap(day: date) -> bool:
-        return bool(unpulled(pulls_of(ledger, day), day, settings.ringcx_account_ids, settings.zone, settings.reports))
+        return bool(lacking_reports(ledger, day, settings, now=now))
 
     read = list(map_readable(is_gap, dates_between(first, last)))
     damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]

@@ -98,26 +98,32 @@ def empty_reports(
     if not one_empty:
         return []
     calls = compare(ledger, day, zone=settings.zone, now=now).calls
+    named_calls = {*calls.index.get_level_values("account_id")}
     began = calls["began"].fillna(calls["taken"])
     calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
     missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
-    return [
-        Unpulled(report, account, pull.period_end, calls_missing)
-        for report, column in ((AGENT, "not_in_agent"), (GLOBAL, "not_in_global"))
-        for account in one_empty
-        if not (pull := newest[report][account]).rows and (calls_missing := int(missing[column].get(account, 0)))
-    ]
+    lacking = []
+    for report, other, column in ((AGENT, GLOBAL, "not_in_agent"), (GLOBAL, AGENT, "not_in_global")):
+        for account in one_empty:
+            pull = newest[report][account]
+            # Where no row of the other report names its call, each row may be one.
+            of_other = int(missing[column].get(account, 0)) if account in named_calls else newest[other][account].rows
+            if not pull.rows and of_other:
+                lacking.append(Unpulled(report, account, pull.period_end, of_other))
+    return lacking
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:
     """Return the calls of a date in the Global Call Type Detail. `taken`: when an agent took the call."""
-    names = ("connected_duration", "connected_dts", "connected_route", "call_start_dts")
+    names = ("connected_duration", "connected_dts", "connected_route", "call_start_dts", "source_type")
     rows = _rows(ledger, GLOBAL, day, names, accounts)
     rows["in_global"] = True
     rows["mono"] = rows["link"] != ""
     rows["connected"] = (rows["connected_dts"] != "") | rows["connected_duration"].map(parse_hms).gt(0)
     # A call may also be connected to a voicemail or an outside number, which is no agent's leg.
-    to_agent = (rows["connected_route"] == "") | rows["connected_route"].str.contains("agent", case=False, regex=False)
+    by_machine = rows["source_type"].str.contains("ivr|cloud|trac", case=False)
+    to_agent = rows["connected_route"].str.contains("agent", case=False, regex=False)
+    to_agent |= (rows["connected_route"] == "") & ~by_machine
     rows["reached"] = rows["connected"] & to_agent
     taken = _times(rows["connected_dts"], parse_report_time)
     rows["taken"] = taken.fillna(_times(rows["call_start_dts"], parse_report_time)).where(rows["reached"])

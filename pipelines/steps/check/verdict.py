@@ -35,7 +35,7 @@ from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, p
 from pipelines.steps.link.extract_links import days_of, extracted_ids, near, shared_ids
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import Unpulled, pulls_of, unpulled
+from pipelines.steps.pull.coverage import Unpulled, pulls_of, require_rows, unpulled
 from pipelines.wording import number
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
@@ -270,6 +270,7 @@ def _judge(
 def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[Unpulled]:
     """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
     pulls = pulls_of(ledger, day)
+    require_rows(ledger, day, pulls)
     not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
     return not_pulled + empty_reports(ledger, day, pulls, settings, now=now)
 

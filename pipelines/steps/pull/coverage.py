@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from pipelines.calendar import day_bounds
+from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
 from pipelines.wording import number
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
+
+# A call is reported minutes after it ended, its link up to a quarter of an hour later, and a call of the day's last
+# minutes ends after midnight: what a pull says of the hour before it is not the last word.
+SETTLED = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,23 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
 def gaps(
     pulls: Pulls, accounts: Iterable[str], bounds: tuple[datetime, datetime], reports: Sequence[ReportName]
 ) -> list[Unpulled]:
-    """Return the `reports` that were not pulled for the whole day, account by account.
+    """Return the `reports` that were not pulled for the whole day once it was settled, account by account.
 
     An account has no gap where any full source covers the day: both legacy reports, or interaction metadata.
     """
-    whole = {(pull.account_id, report) for report, made in pulls.items() for pull in made if covers(pull, bounds)}
+
+    def settled_end(pull: PullRecord) -> datetime:
+        return min(pull.period_end, pull.pulled_at - SETTLED) if covers(pull, bounds) else pull.period_end
+
+    whole = {
+        (pull.account_id, report)
+        for report, made in pulls.items()
+        for pull in made
+        if covers(pull, bounds) and settled_end(pull) >= bounds[1]
+    }
 
     def to(report: ReportName, account: str) -> datetime | None:
-        ends = (pull.period_end for pull in pulls.get(report, ()) if pull.account_id == account)
+        ends = (settled_end(pull) for pull in pulls.get(report, ()) if pull.account_id == account)
         return max(ends, default=None)
 
     return [
@@ -77,6 +91,26 @@ def unpulled(
     """
     pulled = sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
     return gaps(pulls, list(accounts) or pulled or [""], day_bounds(day, zone), reports)
+
+
+def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
+    """Raise LedgerDamaged where the ledger has fewer rows of a report than one of its pulls brought: a part that is
+    gone, and with it the recordings that only its rows name.
+    """
+    for report, made in pulls.items():
+        if not made:
+            continue
+        rows = ledger.all_rows(report, day, columns=["account_id", "row_key"]).to_pandas()
+        held = rows.groupby("account_id")["row_key"].nunique()
+        for pull in made:
+            # Windows that share a row at their border may both count it; the largest one alone counts none twice.
+            brought = pull.rows if pull.largest_window is None else pull.largest_window
+            there = held.get(pull.account_id, 0)
+            if there < brought:
+                raise LedgerDamaged(
+                    f"the ledger has {there:,} of the {brought:,} rows that a pull of {report} of account "
+                    f"{pull.account_id} brought for {day}: restore the parts of its report_rows that are gone."
+                )
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:
