@@ -8,10 +8,11 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import botocore.session
 import pytest
-from botocore.session import Session
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -24,6 +25,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 WITH_ONE_DAGSTER = {f"tests/dagster/test_{name}.py" for name in ("daemon", "run", "ui")}
+
+# botocore parses its description of S3 for each session, in 0.14 s, and tests make hundreds of sessions.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("any-machine", deadline=None)
@@ -61,13 +65,13 @@ def _environment_as_before() -> Iterator[None]:
 def _s3_clients_are_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """boto3 closes a client with its process; tests make hundreds. One that is kept opens its connections again."""
     made: list[Any] = []
-    create = Session.create_client
+    create = botocore.session.Session.create_client
 
-    def create_and_remember(session: Session, *arguments: Any, **options: Any) -> Any:
+    def create_and_remember(session: botocore.session.Session, *arguments: Any, **options: Any) -> Any:
         made.append(create(session, *arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(Session, "create_client", create_and_remember)
+    monkeypatch.setattr(botocore.session.Session, "create_client", create_and_remember)
     yield
     for client in made:
         client.close()
