@@ -29,6 +29,7 @@ from machine import describe, peak_mb
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.cli.find import SHOWN
+from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.search import CallSearch, Query
@@ -176,6 +177,8 @@ WAYS = {"search": by_search, "duckdb": by_duckdb, "pandas": by_pandas}
 
 def measure(way: str, question: str, folder: str, first: str, values: list[str]) -> dict[str, float]:
     """Search four times in this process; what is before the first search is the start of any command."""
+    if way == "search":
+        tune_allocator()  # as the command does
     find = WAYS[way](question, folder, date.fromisoformat(first))
     seconds, rows = [], 0
     for value in values:

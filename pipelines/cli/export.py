@@ -16,6 +16,7 @@ from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcom
 from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.search import CallSearch, not_indexed
 from pipelines.steps.calls.table import NO_RECORDING
@@ -59,6 +60,7 @@ def command(
     if not wanted:
         raise click.UsageError("Say what to export: --uii, --recording, --from and --to, or another filter of `find`")
     stop_like_ctrl_c()
+    tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
     bucket, _, _ = open_stores(settings, outside)

@@ -20,6 +20,7 @@ from pipelines.archive.client import make_s3_client
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
 from pipelines.compliance.access_log import Access, AccessLog
+from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
 from pipelines.steps.calls.search import CallSearch, Query, not_indexed
@@ -119,6 +120,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     something was found; 1: nothing was; 3: some of the dates have no table of calls, so calls may be missing from the
     answer.
     """
+    tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
     client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
