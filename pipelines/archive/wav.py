@@ -21,6 +21,8 @@ _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second 
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
 
+_NAMES = frozenset({b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK"})
+
 Proof = Literal["whole", "nothing", "cut_off"]
 _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 
@@ -105,11 +107,13 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     if data64 is not None and declared == _UNKNOWN32:
         declared = data64
     # A streaming size means: to the end of the RIFF chunk, or else of the file. A size of zero is one as well, unless
-    # the RIFF chunk goes on after it: then the data is truly empty.
+    # the RIFF chunk goes on with other chunks: then the data is truly empty.
     riff_follows = riff_end is not None and riff_end > start
     is_streaming = (
         declared in {_UNKNOWN32, _UNKNOWN64}
-        or (declared == 0 and not riff_follows)
+        or (
+            declared == 0 and not (riff_end and riff_follows and _are_chunks(stream, start, min(riff_end, size), order))
+        )
         or (declared in _UNKNOWN_SOX and riff_end is None)
     )
     length = declared if not is_streaming else riff_end - start if riff_end and riff_follows else size - start
@@ -160,7 +164,19 @@ def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[
             return
         name, declared = struct.unpack(f"{order}4sI", _read_exactly(stream, position, 8))
         yield name, position + 8, declared
-        position += 8 + declared + declared % 2
+        position += 8 + declared
+        # Some writers forget the padding: no chunk's name begins with it.
+        if declared % 2 and (position + 4 > size or _read_exactly(stream, position, 4) not in _NAMES):
+            position += 1
+
+
+def _are_chunks(stream: BinaryIO, position: int, end: int, order: str) -> bool:
+    """Return whether the bytes from `position` to `end` are whole chunks, and no audio."""
+    for name, start, declared in _chunks(stream, position, end, order):
+        if not (name.isascii() and name.decode("ascii").isprintable()):
+            return False
+        position = start + declared
+    return end - 1 <= position <= end
 
 
 def _read_exactly(stream: BinaryIO, position: int, count: int) -> bytes:

@@ -164,6 +164,22 @@ def test_bytes_behind_the_riff_chunk_are_fine(wav: Build) -> None:
     assert inspect(wav(after=((b"LIST", b"x" * 30),), riff_size=100)).data_bytes == 800
 
 
+def test_audio_whose_size_was_never_filled_in_is_audio_to_the_end_of_the_riff_chunk(wav: Build) -> None:
+    body = wav(audio=b"\1\2" * 100, data_size=0)
+    assert (inspect(body).data_bytes, inspect(body).proof) == (200, "whole")
+    assert inspect(body[:-1]).proof == "cut_off"
+    assert inspect(wav(audio=bytes(200), data_size=0)).data_bytes == 200
+
+
+def test_a_chunk_of_odd_size_without_its_padding_hides_no_audio(wav: Build) -> None:
+    padded = wav(audio=b"\1\2" * 100, before=((b"LIST", b"INFOabc"),))
+    at = padded.index(b"INFOabc\0")
+    bare = bytearray(padded[: at + 7] + padded[at + 8 :])
+    struct.pack_into("<I", bare, 4, len(bare) - 8)
+    assert (inspect(bytes(bare)).data_bytes, inspect(bytes(bare)).proof) == (200, "whole")
+    assert inspect(bytes(bare[:-1])).proof == "cut_off"
+
+
 @pytest.mark.parametrize("extra", [b"", b"LIST\x04\0\0\0abcd"])
 def test_a_header_without_audio_is_no_recording(wav: Build, extra: bytes) -> None:
     assert reason(wav(audio=b"")) == "header_only"
