@@ -100,28 +100,26 @@ def held(pull: Any) -> int:
     return int(pull.ledger.latest_rows("interaction_metadata", DAY, columns=["row_key"]).num_rows)
 
 
-BUSY = every(10)  # 1,080 in three hours, 8,640 a day
-
-
 @pytest.mark.parametrize(
-    ("cap", "newest"),
+    ("cap", "newest", "hours"),
     [
-        (lambda _: 400, True),
-        (lambda _: 400, False),
-        (lambda _: 397, True),
-        (lambda _: 397, False),
-        (lambda number: 395 + number % 9, True),
-        (lambda _: 1000, True),
-        (lambda _: 73, True),
+        (lambda _: 400, True, 24),
+        (lambda _: 400, False, 24),
+        (lambda _: 397, True, 24),
+        (lambda _: 397, False, 24),
+        (lambda number: 395 + number % 9, True, 24),
+        (lambda _: 1000, True, 24),
+        (lambda _: 73, True, 6),
     ],
 )
 def test_of_a_source_that_caps_its_answers_every_row_is_held(
-    pull: Callable[..., PullRecord], cap: Callable[[int], int], newest: bool
+    pull: Callable[..., PullRecord], cap: Callable[[int], int], newest: bool, hours: int
 ) -> None:
-    record = pull(Source(BUSY, cap=cap, newest=newest))
-    assert held(pull) == record.rows == len(BUSY)
-    assert record.cap_suspected == 8
-    assert record.with_link == len(BUSY)
+    rows = every(10, START, START + timedelta(hours=hours))  # 1,080 in a window of three hours
+    record = pull(Source(rows, cap=cap, newest=newest))
+    assert held(pull) == record.rows == len(rows)
+    assert record.cap_suspected == hours / 3
+    assert record.with_link == len(rows)
     assert record.largest_window is not None
     assert record.largest_window <= 1000
 

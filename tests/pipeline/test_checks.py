@@ -36,12 +36,12 @@ from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.history import history
 from tests.listing import listed
+from tests.pipeline.conftest import UP_TO_RECORDINGS
 from tests.pipeline.nursery import assets_alone
 
 OLD = date(2026, 3, 2)
 REPORTS = ["agent_segment_metadata", "global_call_type_detail"]
 STEREO = ("*-session-*-stereo.WAV",)
-UP_TO_RECORDINGS = [*REPORTS, "recording_links", "recordings"]
 FEW = {"calls_per_day": (3, 3)}
 ERROR, WARN = AssetCheckSeverity.ERROR, AssetCheckSeverity.WARN
 
@@ -260,7 +260,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
     world: Callable[..., Any], recent: list[date]
 ) -> None:
     it = world(faults=Faults(server_error=Where(share=1.0), error_status=500), sandbox={"calls_per_day": (3, 3)})
-    it.run(recent[0])
+    it.run(recent[0], select=UP_TO_RECORDINGS)
     services = it.services()
     now = datetime.now(UTC)
     one, other = states_of(it, recent[0], Status.pending)[:2]

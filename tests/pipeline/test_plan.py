@@ -488,18 +488,18 @@ def test_the_planned_hours_are_those_that_the_runs_then_take(
         },
         RINGCX_LIMIT_REPORTS=reports,
     )
-    days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in range(7, 1, -1)]
+    days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in range(5, 1, -1)]
     before = planned(capsys, it, days[0], days[-1])
-    assert (before["longest"], limit(before, "reports")["requests"]) == ("reports", 18)
+    assert (before["longest"], limit(before, "reports")["requests"]) == ("reports", 12)
     assert it.sandbox.counters()["requests"].get("report", 0) == 0, "a plan asks for nothing"
     assert it.objects("") == {}, "a plan changes nothing"
 
-    took = Took(it, "report", 18)
+    took = Took(it, "report", 12)
     for day in days:
         assert it.run(day, select=[*REPORTS, "recording_links"]).success
     seconds = took.wait()
     assert it.sandbox.counters()["violations"]["reports"] == 0
-    assert before["seconds"] == 25.0
+    assert before["seconds"] == 15.0
     assert seconds == pytest.approx(before["seconds"], rel=TOLERANCE)
 
     after = planned(capsys, it, days[0], days[-1])

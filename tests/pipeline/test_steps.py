@@ -31,6 +31,7 @@ from pipelines.steps.link.register_links import register_links
 from pipelines.steps.seal.manifest import Stores, seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
+from tests.pipeline.conftest import UP_TO_RECORDINGS
 
 OLD = date(2026, 3, 2)
 UTC_ZONE = ZoneInfo("UTC")
@@ -88,7 +89,7 @@ def some_state(key: str, day: date, **values: Any) -> RecordingState:
 
 def test_wrong_credentials_deny_no_recording_however_old_it_is(world: Callable[..., Any]) -> None:
     it = world(faults=Faults(unauthorized=Where(share=1.0)))
-    result = it.run(OLD)
+    result = it.run(OLD, select=UP_TO_RECORDINGS)
     assert "RINGCX_MEDIA_USERNAME" in it.failures(result)["recordings"]
     assert {state.status for state in it.states(OLD).values()} == {Status.pending}
 
@@ -101,15 +102,15 @@ def test_a_password_that_was_changed_denies_nothing_because_earlier_recordings_w
         sandbox={"credentials": Credentials(media_username="recorder", media_password="before")},
     )
     day = recent[0]
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     waiting = {key for key, state in it.states(day).items() if state.status is Status.pending}
     assert waiting
     it.sandbox.set_faults(Faults())
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "after")
-    assert not it.run(day).success
+    assert not it.run(day, select=UP_TO_RECORDINGS).success
     assert {it.states(day)[key].status for key in waiting} == {Status.pending}
     monkeypatch.setenv("RINGCX_MEDIA_PASSWORD", "before")
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     assert {it.states(day)[key].status for key in waiting} == {Status.archived}
 
 
@@ -129,7 +130,7 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
 ) -> None:
     it = world(LEDGER_URL="ledger-one")
     day = recent[0]
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     victim = min(it.states(day).values(), key=lambda state: state.recording_id)
 
     def fail(path: str) -> None:
@@ -138,7 +139,7 @@ def test_a_bucket_that_fails_for_one_recording_leaves_that_one_pending_and_stops
 
     with at_each(it.s3, "HeadObject", fail), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEDGER_URL", "ledger-two")  # one that was lost: everything is there to be adopted
-        it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links", "recordings"])
+        it.run(day, select=UP_TO_RECORDINGS)
         states = it.states(day)
     assert (states[victim.recording_id].status, states[victim.recording_id].reason) == (
         Status.pending,
@@ -183,13 +184,13 @@ def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.steps.fetch.attempt._IN_MEMORY", 1000)
         patch.setattr("tempfile.TemporaryFile", full)
-        result = it.run(day)
+        result = it.run(day, select=UP_TO_RECORDINGS)
     sentence = it.failures(result)["recordings"]
     assert "TMPDIR" in sentence
     assert "pending" in sentence
     states = it.states(day).values()
     assert {(one.status, one.reason) for one in states} == {(Status.pending, "temporary_disk_full")}
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     assert {one.status for one in it.states(day).values()} == {Status.archived}
 
 
@@ -234,10 +235,10 @@ def test_a_recording_is_adopted_though_one_of_the_same_file_name_was_found_since
 def test_a_refused_link_that_the_source_corrects_is_taken(world: Callable[..., Any], recent: list[date]) -> None:
     it = world(faults=Faults(link_http=Where(share=1.0)))
     day = recent[0]
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     assert {state.status for state in it.states(day).values()} == {Status.rejected}
     it.sandbox.set_faults(Faults())
-    assert it.run(day).success
+    assert it.run(day, select=UP_TO_RECORDINGS).success
     assert {state.status for state in it.states(day).values()} == {Status.archived}
 
 
