@@ -169,7 +169,7 @@ def held_once(it: Any, day: date) -> None:
 def test_a_run_killed_at_any_instant_is_made_good_by_the_next_without_fetching_twice(
     world: Callable[..., Any], gate: Gate, nursery: Any, recent: list[date], instant: tuple[str, int, Phase]
 ) -> None:
-    it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.03})
+    it = world(sandbox={"calls_per_day": (9, 9), "crossing_zones": (), "media_latency_s": 0.1})
     day = recent[0]
     gate.stop_at(*instant)
     # Two at a time and a clock in a hurry, so that lines are written several times in one run, as in a long one.
