@@ -14,8 +14,6 @@ from typing import Self
 
 import pytest
 
-from sandbox.s3 import LocalS3
-
 OURS = (
     "RINGCX_",
     "RINGCENTRAL_",
@@ -36,12 +34,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(OURS):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
-    with LocalS3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @dataclass(frozen=True)
