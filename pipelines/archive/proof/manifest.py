@@ -325,11 +325,18 @@ def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: st
     try:
         bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
         # Where create-only is not honoured, another process may just have put its own here, and have that number.
-        is_ours = bucket.is_amazon or _get(bucket, key) == body
+        is_ours = bucket.is_amazon or _holds(bucket, key, sha256)
     except KeyExists:
         # After a lost answer the put is sent again, and finds our own first one.
-        is_ours = _get(bucket, key) == body
+        is_ours = _holds(bucket, key, sha256)
     return Sealed(key, number, sha256, merkle_root, unchanged=False) if is_ours else None
+
+
+def _holds(bucket: Bucket, key: str, sha256: str) -> bool:
+    try:
+        return bucket.hash_object(key).sha256 == sha256
+    except KeyMissing:
+        return False
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.keys import access_prefix, catalog_key, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
@@ -163,8 +163,12 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
         for name in found:
             relative = name.removeprefix(bucket.prefix) if is_key else name
             if relative not in known:
-                body = bucket.get_bytes(name) if is_key else parts.read(name)
-                fresh.append(ObservedObject(relative, len(body), hashlib.sha256(body).hexdigest()))
+                seen = bucket.hash_object(name) if is_key else _hashed(parts.read(name))
+                fresh.append(ObservedObject(relative, *seen))
         write_attestation(bucket, kind, of_day, fresh, now=now)
         written += len(fresh)
     return written
+
+
+def _hashed(body: bytes) -> Hashed:
+    return Hashed(len(body), hashlib.sha256(body).hexdigest())
