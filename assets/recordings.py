@@ -30,8 +30,7 @@ from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.fetch.fetcher import Fetcher
-from pipelines.steps.fetch.reopen import reopen
-from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
+from pipelines.steps.fetch.work_queue import matched_recordings, reopen, work_queue
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.link.register_links import register_links
@@ -122,7 +121,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
         linked = linked_days(states, day, settings.zone, settings.archive_start_date)
         ids = config.retry_recording_ids
-        again = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
+        again, refused = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
         queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
         context.log.info("%d recordings known, %d due", len(matched), len(queue))
@@ -142,8 +141,8 @@ def recordings(  # noqa: PLR0917 - what it touches
                 {
                     "of_other_dates": len(matched) - values(matched.lines["date"]).count(day),
                     "adopted_now": result.adopted,
-                    "reopened_now": again.reopened,
-                    "still_not_allowed": again.not_allowed,
+                    "reopened_now": again,
+                    "still_not_allowed": refused,
                 }
             ),
             **event_latency,

@@ -1,18 +1,13 @@
 """The states of a recording, how one follows another, and which of several lines counts. No files, no clock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 Day: TypeAlias = date  # inside the class `date` is the field
 Layout = Literal["mono", "stereo"]
-
-_DAY = timedelta(days=1)
-_YOUNG = timedelta(hours=1)
-LEAST_ATTEMPTS = 3
-"""How many attempts are made before a recording gets a final state."""
 
 
 class Status(StrEnum):
@@ -116,78 +111,19 @@ class RecordingState:
             raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """When to ask again for a recording that is not ready, and when to stop asking.
-
-    Attributes:
-        minutes: the waits after the first, second, … attempt; at least one.
-        give_up: the age at which "not yet" may become "never".
-        final_after: the least time from the first attempt to the one that may be the last.
-        kept_for: how long the source keeps a recording.
-    """
-
-    minutes: Sequence[float]
-    give_up: timedelta
-    final_after: timedelta = _DAY
-    kept_for: timedelta = timedelta(days=90)
-
-    def next_attempt(self, attempts: int, *, first_seen_at: datetime, now: datetime, is_old: bool = False) -> datetime:
-        """Return when attempt number `attempts + 1` is due, attempt number `attempts` having failed at `now`.
-
-        The last wait repeats until a day after the recording was first seen; from then on it is requested daily. An old
-        one (`gives_up`) will not appear within the hour: it is requested daily after the last wait.
-        """
-        if attempts <= 0:
-            return now
-        wait = timedelta(minutes=self.minutes[min(attempts, len(self.minutes)) - 1])
-        if attempts > len(self.minutes) and (now - first_seen_at >= _DAY or (is_old and any(self.minutes))):
-            wait = max(wait, _DAY)
-        return now + wait
-
-    def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is too old at `now` to be expected any more.
-
-        Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
-        a wrong year in a report does not keep it pending for ever.
-        """
-        return self._age(state, now) > self.give_up
-
-    def is_purged(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is so old at `now` that the source does not keep it any more."""
-        return self._age(state, now) > self.kept_for
-
-    def is_patient(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the attempt that ends at `now` may be the last one: at least the third, and at least
-        `final_after` after the first that was answered. An outage of the source then costs time and no recording.
-        """
-        first = state.first_attempt_at
-        return first is not None and state.attempts + 1 >= LEAST_ATTEMPTS and now - first >= self.final_after
-
-    def is_young(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is so young at `now` that the source may still be making it."""
-        return self._age(state, now) < _YOUNG
-
-    def _age(self, state: RecordingState, now: datetime) -> timedelta:
-        born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
-        return now - min(born, state.first_seen_at)
-
-
 def pending_again(
-    state: RecordingState, reason: str, now: datetime, run_id: str, rules: RetryRules, *, answered: bool = True
+    state: RecordingState, reason: str, now: datetime, run_id: str, *, next_attempt_at: datetime, answered: bool = True
 ) -> RecordingState:
     """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned.
 
     `answered`: the source said something about the recording; an outage says nothing.
     """
     _require(state, "tried again", state.status is Status.pending)
-    attempts = state.attempts + 1
-    is_old = rules.gives_up(state, now)
     return replace(
         state,
         reason=reason,
-        attempts=attempts,
-        next_attempt_at=rules.next_attempt(attempts, first_seen_at=state.first_seen_at, now=now, is_old=is_old),
+        attempts=state.attempts + 1,
+        next_attempt_at=next_attempt_at,
         first_attempt_at=state.first_attempt_at or (now if answered else None),
         written_at=now,
         run_id=run_id,

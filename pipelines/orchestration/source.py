@@ -12,7 +12,6 @@ import httpx
 from pipelines.archive.bucket import Bucket
 from pipelines.calendar import local_day
 from pipelines.events.files import Events, events_at
-from pipelines.ledger.states import RetryRules
 from pipelines.orchestration import priority
 from pipelines.orchestration.environment import Environment
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
@@ -24,6 +23,7 @@ from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, InteractionSou
 from pipelines.ringcx.reports.requests import ReportSource
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError
 from pipelines.steps.fetch.attempt import Attempt, Recorders
+from pipelines.steps.fetch.outcomes import RetryRules
 from pipelines.steps.link.register_links import AllowedLinks
 
 

@@ -1,7 +1,7 @@
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,6 @@ from pipelines.ledger.schema import states_by_id, table_of
 from pipelines.ledger.states import (
     FINAL,
     RecordingState,
-    RetryRules,
     Status,
     archived,
     final,
@@ -21,7 +20,7 @@ from pipelines.ledger.states import (
 from pipelines.ledger.store import current_lines
 
 NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
-RULES = RetryRules((2, 5, 15, 60), timedelta(days=7))
+SOON = NOON + timedelta(days=1)
 Build = Callable[..., RecordingState]
 
 minutes = st.integers(0, 600).map(lambda m: NOON + timedelta(minutes=m))
@@ -42,7 +41,7 @@ def played(start: RecordingState, steps: list[tuple[str, datetime]], run_id: str
     lines, state = [], start
     for step, now in steps:
         if step == "pending":
-            state = pending_again(state, "not_found", now, run_id, RULES)
+            state = pending_again(state, "not_found", now, run_id, next_attempt_at=SOON)
         elif step == "archived":
             state = held(state, now, run_id)
         elif step == "reopened":
@@ -94,7 +93,7 @@ def test_archived_is_never_undone_by_what_another_run_says(a_state: Build, data:
 def test_a_final_state_is_never_undone_by_pending(a_state: Build, data: st.DataObject) -> None:
     start = a_state()
     ended = final(start, data.draw(st.sampled_from(sorted(FINAL))), "because", data.draw(minutes), "run-1")
-    slow = pending_again(start, "not_found", data.draw(minutes), "run-2", RULES)
+    slow = pending_again(start, "not_found", data.draw(minutes), "run-2", next_attempt_at=SOON)
     assert current([slow, ended, start])[start.recording_id] == ended
 
 
@@ -107,60 +106,15 @@ def test_reopening_counts_more_than_everything_before_it(a_state: Build) -> None
 
 
 def test_of_two_lines_of_the_same_weight_the_later_written_counts(a_state: Build) -> None:
-    early = pending_again(a_state(), "not_found", NOON, "run-9", RULES)
-    late = pending_again(a_state(), "still_encoding", NOON + timedelta(microseconds=1), "run-1", RULES)
+    early = pending_again(a_state(), "not_found", NOON, "run-9", next_attempt_at=SOON)
+    late = pending_again(a_state(), "still_encoding", NOON + timedelta(microseconds=1), "run-1", next_attempt_at=SOON)
     assert list(current([late, early]).values()) == [late]
 
 
-@pytest.mark.parametrize(("attempts", "wait"), [(1, 2), (2, 5), (3, 15), (4, 60), (5, 60), (20, 60)])
-def test_waits_climb_the_ladder_and_stay_on_its_last_step_for_a_day(attempts: int, wait: int) -> None:
-    assert RULES.next_attempt(attempts, first_seen_at=NOON, now=NOON) == NOON + timedelta(minutes=wait)
-
-
-def test_after_a_day_a_recording_is_asked_for_daily() -> None:
-    now = NOON + timedelta(days=1)
-    assert RULES.next_attempt(5, first_seen_at=NOON, now=now) == now + timedelta(days=1)
-    assert RULES.next_attempt(4, first_seen_at=NOON, now=now) == now + timedelta(minutes=60)
-
-
-def test_a_wait_of_zero_means_due_at_once() -> None:
-    assert RetryRules((0,), timedelta(days=7)).next_attempt(1, first_seen_at=NOON, now=NOON) == NOON
-    assert RetryRules((0,), timedelta(days=7)).next_attempt(9, first_seen_at=NOON, now=NOON) == NOON
-
-
-@given(
-    waits=st.lists(st.floats(0, 10_000), min_size=1, max_size=6),
-    attempts=st.integers(0, 50),
-    age=st.timedeltas(timedelta(0), timedelta(days=40)),
-)
-def test_the_next_attempt_is_never_in_the_past_nor_further_away_than_the_rules_say(
-    waits: list[float], attempts: int, age: timedelta
-) -> None:
-    now = NOON + age
-    wait = RetryRules(waits, timedelta(7)).next_attempt(attempts, first_seen_at=NOON, now=now) - now
-    assert timedelta(0) <= wait <= max(timedelta(minutes=max(waits)), timedelta(days=1))
-
-
-def test_a_recording_is_given_up_by_the_age_of_its_start(a_state: Build) -> None:
-    state = a_state(started_at=NOON, first_seen_at=NOON + timedelta(hours=1))
-    assert not RULES.gives_up(state, NOON + timedelta(days=7))
-    assert RULES.gives_up(state, NOON + timedelta(days=7, microseconds=1))
-
-
-def test_without_a_start_the_end_of_its_day_counts(a_state: Build) -> None:
-    state = a_state(date=date(2026, 11, 18), first_seen_at=datetime(2026, 11, 30, tzinfo=UTC))
-    assert not RULES.gives_up(state, datetime(2026, 11, 26, tzinfo=UTC))
-    assert RULES.gives_up(state, datetime(2026, 11, 26, 0, 0, 1, tzinfo=UTC))
-
-
-def test_a_start_in_the_far_future_does_not_keep_a_recording_pending_for_ever(a_state: Build) -> None:
-    assert RULES.gives_up(a_state(started_at=NOON + timedelta(days=36_000)), NOON + timedelta(days=8))
-
-
 def test_a_failed_try_counts_and_plans_the_next_one(a_state: Build) -> None:
-    state = pending_again(a_state(), "still_encoding", NOON, "run-2", RULES)
+    state = pending_again(a_state(), "still_encoding", NOON, "run-2", next_attempt_at=SOON)
     assert (state.attempts, state.reason, state.run_id) == (1, "still_encoding", "run-2")
-    assert state.next_attempt_at == NOON + timedelta(minutes=2)
+    assert state.next_attempt_at == SOON
 
 
 def test_what_was_decided_without_a_fetch_counts_no_attempt(a_state: Build) -> None:
@@ -173,12 +127,11 @@ def test_what_was_decided_without_a_fetch_counts_no_attempt(a_state: Build) -> N
 def test_a_finished_recording_begins_anew_only_by_reopening(a_state: Build, status: Status) -> None:
     finished = a_state(status=status)
     with pytest.raises(ValueError, match="reopened"):
-        pending_again(finished, "not_found", NOON, "run-1", RULES)
+        pending_again(finished, "not_found", NOON, "run-1", next_attempt_at=SOON)
     with pytest.raises(ValueError, match="reopened"):
         final(finished, Status.missing, "not_found", NOON, "run-1")
-    assert (
-        pending_again(reopened(finished, "asked_for", NOON, "run-1"), "not_found", NOON, "run-1", RULES).attempts == 1
-    )
+    again = reopened(finished, "asked_for", NOON, "run-1")
+    assert pending_again(again, "not_found", NOON, "run-1", next_attempt_at=SOON).attempts == 1
 
 
 def test_archived_twice_is_refused(a_state: Build) -> None:

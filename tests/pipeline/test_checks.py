@@ -272,7 +272,7 @@ def test_a_faked_conflict_and_a_recording_asked_for_in_vain_for_weeks_fail(
                 "source_unavailable",
                 now,
                 "faked",
-                services.attempt.rules,
+                next_attempt_at=now,
             ),
         ]
     )

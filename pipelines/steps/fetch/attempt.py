@@ -17,12 +17,12 @@ from pipelines.archive.silence import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 from pipelines.errors import ExpectedError
-from pipelines.ledger.states import Layout, RecordingState, RetryRules
+from pipelines.ledger.states import Layout, RecordingState
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import Received
 from pipelines.ringcx.limits.limiter import check_stop
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.steps.fetch.outcomes import Fault, Outcome, may_be_last
+from pipelines.steps.fetch.outcomes import Fault, Outcome, RetryRules, may_be_last
 from pipelines.steps.fetch.work_queue import WorkItem, is_segment
 from pipelines.steps.link.matching import AMBIGUOUS
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks

@@ -22,7 +22,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits.store import LimiterBroken
 from pipelines.steps.fetch.attempt import FIREWALL, Attempt, TemporaryDiskFull
-from pipelines.steps.fetch.outcomes import Fault, Outcome, next_state
+from pipelines.steps.fetch.outcomes import Fault, Outcome, is_in_doubt, next_state
 from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
 from pipelines.wording import number
 
@@ -160,35 +160,18 @@ class Fetcher:
             self._settle(outcome, believed=True)
             self._in_a_row = 0
             return
-        is_in_doubt = self._is_in_doubt(outcome, result)
-        if is_in_doubt:
+        works = log_in in self._given | self._gave_before
+        doubted = is_in_doubt(outcome, log_in_works=works, rules=self.attempt.rules)
+        if doubted:
             self._undecided[log_in].append(outcome)
         else:
             self._settle(outcome, believed=True)
-        self._in_a_row = self._in_a_row + 1 if is_in_doubt or result.kind == "unavailable" else 0
+        self._in_a_row = self._in_a_row + 1 if doubted or result.kind == "unavailable" else 0
         if self._in_a_row >= BREAK_AFTER:
             raise self._defect or FetchFailed(
                 f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
                 f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."
             )
-
-    def _is_in_doubt(self, outcome: Outcome, fault: Fault) -> bool:
-        """Return whether the answer may be about the source or the log-in, as long as no recording is given after it.
-
-        A refusal always may, unless the log-in was given other recordings and the refusal lasts: a 403 longer than
-        `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps the recording, since a password
-        may have been changed, and a firewall objects to how often we ask. Any other answer may if the log-in was never
-        given a recording of the date; but not a 202, nor a 404 for a recording that the source may still be making.
-        """
-        state, now, rules = outcome.state, outcome.at, self.attempt.rules
-        if fault.kind in {"unavailable", "not_allowed", "conflict"}:
-            return False
-        is_known = _log_in(state.source, state.link) in self._given | self._gave_before
-        if fault.kind == "refused":
-            is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
-            return not (is_known and is_old(state, now) and rules.is_patient(state, now))
-        is_being_made = fault.reason == "still_encoding" or (fault.kind == "not_there" and rules.is_young(state, now))
-        return not (is_known or is_being_made or rules.is_purged(state, now))
 
     def _settle(self, outcome: Outcome, *, believed: bool) -> None:
         """Work out the state that follows, count it, and have it written."""

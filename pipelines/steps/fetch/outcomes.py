@@ -1,4 +1,4 @@
-"""What one attempt at a recording means for its state. The only place where a final state is earned.
+"""What one attempt at a recording means for its state: when an answer is final, and when to ask again.
 
     not_there    202, 404, 410, other 4xx       pending, then `missing`
     not_audio    HTML, JSON, MP3, empty, cut    pending, then `rejected`
@@ -12,13 +12,13 @@
 time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which tells "not yet" from "never".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
 from pipelines.archive.transfer import Stored
-from pipelines.ledger.states import RecordingState, RetryRules, Status, archived, final, pending_again
+from pipelines.ledger.states import RecordingState, Status, archived, final, pending_again
 
 FaultKind = Literal["not_there", "not_audio", "not_allowed", "refused", "unproven", "unavailable", "conflict"]
 
@@ -29,6 +29,9 @@ _FINAL_OF: Mapping[FaultKind, Status] = {
     "refused": Status.denied,
     "conflict": Status.rejected,
 }
+_LEAST_ATTEMPTS = 3
+_DAY = timedelta(days=1)
+_YOUNG = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,84 @@ class Outcome:
         return self.result if isinstance(self.result, Fault) else None
 
 
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """When to ask again for a recording that is not ready, and when to stop asking.
+
+    Attributes:
+        minutes: the waits after the first, second, … attempt; at least one.
+        give_up: the age at which "not yet" may become "never".
+        final_after: the least time from the first answer to the attempt that may be the last.
+        kept_for: how long the source keeps a recording.
+    """
+
+    minutes: Sequence[float]
+    give_up: timedelta
+    final_after: timedelta = _DAY
+    kept_for: timedelta = timedelta(days=90)
+
+    def next_attempt(self, state: RecordingState, now: datetime) -> datetime:
+        """Return when a recording is due again whose attempt failed at `now`. `state`: before that attempt.
+
+        The last wait repeats until a day after the recording was first seen; from then on it is requested daily. An old
+        recording (`gives_up`) will not appear within the hour: it is requested daily after the last wait.
+        """
+        attempts, last = state.attempts + 1, len(self.minutes)
+        wait = timedelta(minutes=self.minutes[min(attempts, last) - 1])
+        is_old = any(self.minutes) and self.gives_up(state, now)
+        if attempts > last and (is_old or now - state.first_seen_at >= _DAY):
+            wait = max(wait, _DAY)
+        return now + wait
+
+    def gives_up(self, state: RecordingState, now: datetime) -> bool:
+        """Return whether the recording is too old at `now` to be expected any more.
+
+        Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
+        a wrong year in a report does not keep it pending for ever.
+        """
+        return self._age(state, now) > self.give_up
+
+    def is_purged(self, state: RecordingState, now: datetime) -> bool:
+        """Return whether the recording is so old at `now` that the source does not keep it any more."""
+        return self._age(state, now) > self.kept_for
+
+    def is_patient(self, state: RecordingState, now: datetime) -> bool:
+        """Return whether the attempt that ends at `now` may be the last: at least the third, and at least `final_after`
+        after the first answer. An outage of the source then costs time and no recording.
+        """
+        first = state.first_attempt_at
+        return first is not None and state.attempts + 1 >= _LEAST_ATTEMPTS and now - first >= self.final_after
+
+    def is_young(self, state: RecordingState, now: datetime) -> bool:
+        """Return whether the recording is so young at `now` that the source may still be making it."""
+        return self._age(state, now) < _YOUNG
+
+    def _age(self, state: RecordingState, now: datetime) -> timedelta:
+        born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
+        return now - min(born, state.first_seen_at)
+
+
 def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
     """Return whether an answer about the recording at `now` may be taken for the last one."""
     return rules.is_patient(state, now) and rules.gives_up(state, now)
+
+
+def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> bool:
+    """Return whether the answer may be about the source or the log-in, as long as no recording is given after it.
+
+    `log_in_works`: the log-in was given other recordings of the date. A refusal is in doubt unless the log-in works and
+    the refusal lasts: a 403 longer than `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps
+    the recording, since a password may have been changed, and a firewall objects to how often we ask. Any other answer
+    is in doubt if the log-in never worked, except a 202, or a 404 for a recording that the source may still be making.
+    """
+    state, now, fault = outcome.state, outcome.at, outcome.fault
+    if fault is None or fault.kind in {"unavailable", "not_allowed", "conflict"}:
+        return False
+    if fault.kind == "refused":
+        is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
+        return not (log_in_works and is_old(state, now) and rules.is_patient(state, now))
+    is_being_made = fault.reason == "still_encoding" or (fault.kind == "not_there" and rules.is_young(state, now))
+    return not (log_in_works or is_being_made or rules.is_purged(state, now))
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
@@ -72,4 +150,5 @@ def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: s
         is_last = result.kind == "conflict" or may_be_last(state, rules, at)
     if is_last and result.kind in _FINAL_OF:
         return final(state, _FINAL_OF[result.kind], result.reason, at, run_id)
-    return pending_again(state, result.reason, at, run_id, rules, answered=result.kind != "unavailable")
+    next_at, answered = rules.next_attempt(state, at), result.kind != "unavailable"
+    return pending_again(state, result.reason, at, run_id, next_attempt_at=next_at, answered=answered)

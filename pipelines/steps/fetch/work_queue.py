@@ -1,8 +1,11 @@
-"""The work queue of a date: its due recordings in their order, each with the key that it is stored under."""
+"""The work queue of a date: its due recordings in their order, each with the key that it is stored under.
+
+A final state is due again on request (`reopen`), or when the settings allow a link that they refused (`work_queue`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -11,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipelines.archive import keys
-from pipelines.ledger.schema import states_from, table_of, values
-from pipelines.ledger.states import RecordingState, Status, reopened
+from pipelines.errors import ExpectedError
+from pipelines.ledger.schema import states_by_id, states_from, table_of, values
+from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
@@ -21,7 +25,12 @@ from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
 _AT_ONCE = 1000
+_SHOWN = 5
 _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "ascending")]
+
+
+class UnknownRecording(ExpectedError):  # noqa: N818 - the sentence for the person who typed the ids
+    """An id that was to be retried is not known on this date."""
 
 
 class WorkItem(NamedTuple):
@@ -33,7 +42,7 @@ class WorkItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """The due ones of a date's `recordings`; yields a `WorkItem` for each, a thousand at a time.
+    """The due recordings among a date's `recordings`; yields a `WorkItem` for each, a thousand at a time.
 
     `order` holds indices into `rows` (STATE_SCHEMA), since a copy of most rows is large. `keys` is parallel to it.
     """
@@ -52,6 +61,41 @@ class WorkQueue:
     def dates(self) -> list[date]:
         """Return the dates under which the due recordings are stored, sorted."""
         return sorted(values(pc.unique(self.rows["date"].take(self.order))))
+
+
+def reopen(
+    ledger: Ledger,
+    day: date,
+    linked: Iterable[date],
+    all_final: bool,
+    recording_ids: Sequence[str],
+    *,
+    allowed: AllowedLinks,
+    now: datetime,
+    run_id: str,
+) -> tuple[int, int]:
+    """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
+
+    Return how many are in a new epoch, and how many are not because their link is still not allowed. A named recording
+    may also be `archived`: what is in the bucket is adopted, else it is fetched again. A `pending` one becomes due at
+    once. Raises UnknownRecording, before anything is written, where an id is not known.
+    """
+    if not (all_final or recording_ids):
+        return 0, 0
+    recordings = recordings_of(ledger, day, linked)
+    named = recordings.states(recording_ids)
+    if unknown := sorted(set(recording_ids) - named.keys()):
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise UnknownRecording(
+            f"retry_recording_ids names {', '.join(map(repr, unknown[:_SHOWN]))}{more}, which the ledger does not know "
+            f"on {day}: copy the ids from the sample of the check every_recording_is_accounted_for, and run the date "
+            "they are shown under. Nothing was tried."
+        )
+    states = named | (states_by_id(recordings.final()) if all_final else {})
+    pairs = [(state, reopened(state, "retry_requested", now, run_id)) for state in states.values()]
+    rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
+    ledger.append_states(rows)
+    return len(rows), len(pairs) - len(rows)
 
 
 def matched_recordings(
