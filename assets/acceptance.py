@@ -15,7 +15,7 @@ from pipelines.orchestration.failures import PermanentFailure, as_permanent_fail
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.seal.acceptance import Decision, decide
-from pipelines.steps.seal.manifest import Stores
+from pipelines.steps.seal.seal_day import Stores
 
 _SHOWN = 5
 _DESCRIPTION = (

@@ -1,14 +1,26 @@
-"""The table in which people look for a call. It holds personal data, so none of it is shown here."""
+"""The table in which people look for a call, and the job that indexes it by month, which belongs to no date.
 
-from datetime import date
+The table holds personal data, so none of it is shown here.
+"""
+
+from datetime import date, timedelta
 
 import dagster as dg
 import pyarrow.compute as pc
 
 from assets.presentation import calls_page, column_schema, stored_at, without_zeros
+from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
+from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
+from pipelines.wording import number
+
+_INDEX = (
+    "Writes an index of each month in which a date has changed: on which dates a number, an agent, a UII or a "
+    "recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates "
+    "and finds the same calls. Writes under `calls/` only."
+)
 
 
 @dg.asset(
@@ -43,3 +55,19 @@ def calls(
             **calls_page(settings, day),
         }
     )
+
+
+@dg.op
+def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveParam) -> None:
+    """Index the months that changed."""
+    with as_permanent_failure():
+        today = local_day(environment.clock(), environment.settings.zone)
+        written = dict(index_months(archive.bucket, FIRST_DAY, today + timedelta(days=2)))
+    sentence = f"{number(len(written), 'month')} indexed, with {number(sum(written.values()), 'date')}."
+    context.add_output_metadata({"summary": sentence, "months": ", ".join(written) or "none"})
+
+
+@dg.job(description=_INDEX)
+def calls_index() -> None:
+    """Index, and do nothing else."""
+    index_calls()

@@ -1,6 +1,6 @@
 """The checks that show, per date and over all dates, whether the archive is complete; what they judge is in the steps.
 
-No check blocks a run or makes it fail: a gap is shown, and what can still be archived is archived.
+No check blocks a run or makes it fail: it shows the gap, and the run archives what it can.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pipelines.errors import ExpectedError
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.steps.check import audio, event_delivery, overdue, report_agreement, row_counts, verdict
+from pipelines.steps.check import all_dates, audio, event_delivery, report_agreement, row_counts, verdict
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.link.rows import EVENTS
 
@@ -87,8 +87,8 @@ every_event_arrived = _of_a_date(
     EVENTS,
     "every_event_arrived",
     event_delivery.every_event_arrived,
-    "Every call with a recording in Global Call Type Detail has an End Call Event, and the reverse. A lost event "
-    "delays a recording but does not lose it, because the report names the recording too.",
+    "Every call with a recording in Global Call Type Detail has an End Call Event, and every event has a call in the "
+    "report. A lost event delays a recording but does not lose it, because the report names the recording too.",
 )
 
 
@@ -96,7 +96,7 @@ every_event_arrived = _of_a_date(
 def every_recording_is_accounted_for(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.AssetCheckResult:
-    """Every recording that the date's reports name is archived, or its loss was accepted; one that waits is a warning.
+    """Every recording that the date's reports name is archived, or its loss was accepted. Waiting ones give a warning.
 
     Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
     were not pulled or came empty: such a date is never complete.
@@ -125,7 +125,7 @@ def no_overdue_recordings(
 
     def check() -> CheckResult:
         parts = ledger.open(), ledger.parts(), environment.settings
-        result = overdue.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
+        result = all_dates.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
         if result.totals:
             context.op_execution_context.log_event(dg.AssetMaterialization(ARCHIVE_TOTALS.key, metadata=result.totals))
         return result

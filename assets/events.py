@@ -31,7 +31,7 @@ def end_call_events(
     with as_permanent_failure():
         settings = environment.settings
         if source.events is None:
-            raise SettingsError("EVENTS_URL is not set: name the place that the receiver keeps its events in")
+            raise SettingsError("EVENTS_URL is not set: name the folder or bucket in which the receiver stores events")
         found = take_events(
             ledger.open(),
             source.events,
@@ -60,14 +60,14 @@ def end_call_events(
 def _warn(context: dg.AssetExecutionContext, counts: Counter[str]) -> None:
     if counts["start_disagrees"]:
         context.log.warning(
-            "%d of %d events have a call_start that their UII contradicts: EVENTS_TIMEZONE names another zone than the "
-            "source writes; the UII's time was taken",
+            "%d of %d events have a call_start that their UII contradicts, so EVENTS_TIMEZONE is not the source's "
+            "zone; the UII's time was used",
             counts["start_disagrees"],
             counts["events_read"],
         )
     if counts["damaged_lines"]:
         context.log.warning(
-            "%d lines of the stored events are not what was written; the reports name those calls too. Restore the "
-            "files from a backup, or look at the disk",
+            "%d lines of the stored events are damaged; the reports name those calls too. Restore the files from a "
+            "backup, and check the disk",
             counts["damaged_lines"],
         )

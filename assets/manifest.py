@@ -9,7 +9,7 @@ from assets.presentation import counts_by_state, not_held, place, share_held, st
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
-from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
+from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 
 
 @dg.asset(deps=["recordings"], group_name="proof", kinds={"s3", "json"})
@@ -19,8 +19,8 @@ def daily_manifest(
     """The sealed list of the recordings dated this day, each with its state and reason, and with key, size and SHA-256
     if it is archived.
 
-    Written once; a day that changed gets a new number. Also updates the catalog, and seals the other dates under which
-    calls over midnight are stored.
+    A manifest never changes; when the date changes, it gets a new manifest with the next number. Also updates the
+    catalog, and seals the other dates under which calls over midnight are stored.
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():

@@ -13,8 +13,8 @@ from pipelines.steps.plan.estimate import make_plan
 
 _DESCRIPTION = (
     "What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates "
-    "that the source purges soon, and the backfills to launch, as `ringcx-archive plan` says it. Reads the "
-    "ledger; changes nothing and asks RingCX nothing. The plan is in the metadata of the run's output."
+    "that the source purges soon, and the backfills to launch, as `ringcx-archive plan` shows them. Reads "
+    "the ledger, changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output."
 )
 
 

@@ -67,7 +67,7 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
 
 
 def share_held(verdict: DateVerdict) -> dict[str, float]:
-    """Return the percentage of expected recordings that are held, to plot; empty if none, or no number, is expected."""
+    """Return the percentage of the expected recordings that are held; empty without an expected number above zero."""
     return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
 
 

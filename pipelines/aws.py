@@ -43,7 +43,7 @@ _REASONS: Final = {
         "the store requires the bucket in the host name; set ARCHIVE_ADDRESSING_STYLE=virtual"
     ),
     r"KMS(\.|Disabled|NotFound|Invalid)": (
-        "the KMS key cannot be used ({name}); look at ARCHIVE_KMS_KEY_ID and at the key's policy"
+        "the KMS key cannot be used ({name}); check ARCHIVE_KMS_KEY_ID and the key's policy"
     ),
     "ProfileNotFound|ConfigNotFound": (
         "AWS_PROFILE names a profile that is not in AWS's configuration files; correct it, or unset it"

@@ -8,8 +8,7 @@ import dagster as dg
 
 from assets import checks
 from assets.acceptance import accept_losses
-from assets.calls import calls
-from assets.calls_index import calls_index
+from assets.calls import calls, calls_index
 from assets.drill import restore_drill
 from assets.events import end_call_events
 from assets.manifest import daily_manifest

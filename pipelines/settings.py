@@ -290,7 +290,7 @@ class ReceiverSettings(S3Settings):
         if bool(self.events_username) != bool(self.events_password):
             raise ValueError("EVENTS_USERNAME and EVENTS_PASSWORD belong together: set both or neither")
         if self.events_username and (self.events_header_value or self.events_header_name != "Authorization"):
-            raise ValueError("EVENTS_USERNAME and EVENTS_HEADER_VALUE are both set: keep one of the two ways")
+            raise ValueError("EVENTS_USERNAME and EVENTS_HEADER_VALUE are both set: keep one of them")
         if self.events_allow_anyone and self.header_values:
             raise ValueError("EVENTS_ALLOW_ANYONE is set together with a secret: keep one of them")
         if not self.events_allow_anyone and not (self.events_username or self.events_header_value):
@@ -318,7 +318,7 @@ class StorageSettings(S3Settings):
 
     @property
     def ledger(self) -> str:
-        """Where the ledger lies: an `s3://` prefix or a local folder."""
+        """Where the ledger is stored: an `s3://` prefix or a local folder."""
         return self.ledger_url or f"s3://{self.archive_bucket}/{self.archive_prefix}ledger"
 
     @model_validator(mode="after")
@@ -553,7 +553,7 @@ def env_file() -> dict[str, str]:
             raise SettingsError(f"{where} cannot be read: write NAME=value, with both quotation marks or none")
         name = str(line.key).upper()
         if name not in ours and (near := get_close_matches(name, ours, n=1, cutoff=0.85)):
-            raise SettingsError(f"{where} sets {name}, which is not a setting: correct it to {near[0]}, or take it out")
+            raise SettingsError(f"{where} sets {name}, which is not a setting: correct it to {near[0]}, or remove it")
     # In a value's ${NAME}, too, the environment comes first.
     values = DotEnv(None, StringIO(text), override=False).dict()
     return {name: value for name, value in values.items() if value is not None}
@@ -592,5 +592,5 @@ def _sentence(loc: tuple[int | str, ...], message: str, kind: str) -> str:
     if kind == "missing":
         return f"{name.upper()} is not set: {_HINTS.get(name, 'set it')} (see .env.example)"
     if kind.startswith("date"):
-        said = "is not a date of the calendar; write it like 2026-09-01"
+        said = "is not a valid date; write it like 2026-09-01"
     return f"{name.upper()} {said[0].lower()}{said[1:]} (see .env.example)"

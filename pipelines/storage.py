@@ -1,20 +1,36 @@
-"""The settings turned into what reads and proves the archive: the ledger's files and the keys of signatures.
+"""The settings turned into what reads and proves the archive: the bucket, the ledger and the keys of signatures.
 
-For the services of a run and for the command that verifies, which needs neither Dagster nor a log-in to the source.
+For runs, and for the commands that need neither Dagster nor a log-in to the source.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.client import make_s3_client
 from pipelines.archive.proof.signature import Signer, Verifier, kms_signer, local_signer
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
+from pipelines.ledger.parts import LedgerParts
+from pipelines.ledger.store import Ledger
 from pipelines.settings import StorageSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+def open_stores(
+    settings: StorageSettings, s3: S3Client | None, clock: Callable[[], datetime], *, max_connections: int = 16
+) -> tuple[Bucket, Ledger, LedgerParts]:
+    """Return the bucket, the ledger, and the same ledger as its files; without a client `s3`, one is made."""
+    client = s3 or make_s3_client(max_connections=max_connections, options=settings.s3_options)
+    files = ledger_files(settings, client)
+    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    return bucket, Ledger(files, clock=clock), LedgerParts(files)
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:

@@ -345,7 +345,7 @@ class Browser:
         with self._exports.one(person.name) as may:
             if not may:
                 raise HTTPException(
-                    429, "An export of yours is running: wait until it has ended.", {"Retry-After": "30"}
+                    429, "One of your exports is still running: wait until it has ended.", {"Retry-After": "30"}
                 )
             self._access.record_all(entries)
             yield from blocks
@@ -621,7 +621,7 @@ class Browser:
     def _on_storage_error(self, request: Request, error: Exception) -> Response:
         _log.error("%s", error)
         if isinstance(error, KeyMissing):
-            return self._failed(request, 404, "The recording was archived, and nothing is stored there now.")
+            return self._failed(request, 404, "The recording was archived, but its object is gone.")
         if isinstance(error, StoreDamaged):
             return self._failed(request, 409, "What the archive holds is not what was sealed: verify this date.")
         return self._failed(request, 503, "The archive does not answer, so nothing was done; try again later.")
@@ -629,7 +629,7 @@ class Browser:
     def _on_settings_error(self, request: Request, error: Exception) -> Response:
         _log.error("%s", error)
         return self._failed(
-            request, 503, "The access file cannot be read, so nobody has any rights: tell the person who keeps it."
+            request, 503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."
         )
 
     def _failed(self, request: Request, status: int, sentence: str) -> Response:

@@ -19,10 +19,9 @@ from pipelines.cli.options import (
     subcommand,
     write_json,
 )
-from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.seal.acceptance import Decision, DecisionIncomplete, decide
-from pipelines.steps.seal.manifest import Stores
+from pipelines.steps.seal.seal_day import Stores
 
 FORMAT = "ringcx-archive/acceptance/1"
 
@@ -69,7 +68,10 @@ def command(
         )
     except DecisionIncomplete as error:
         raise click.UsageError(str(error)) from None
-    stores, run_id = Stores(*open_stores(settings, outside), settings), f"accept-{ULID.from_datetime(now)}"
+    stores, run_id = (
+        Stores(*storage.open_stores(settings, outside.s3, outside.clock), settings),
+        f"accept-{ULID.from_datetime(now)}",
+    )
     decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(settings))
     for sentence in decided.refused:
         click.echo(f"refused: {sentence}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from pipelines import storage
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
-from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
@@ -43,7 +43,7 @@ def command(
     first = first or last - timedelta(days=_DAYS)
     check_range(first, last, today)
     settings = load(StorageSettings)
-    bucket, _, _ = open_stores(settings, outside)
+    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
     log = AccessLog(bucket)
 
     def wanted(entry: Access) -> bool:

@@ -26,7 +26,7 @@ from pipelines.orchestration.environment import ArchiveStore, Environment, Ledge
 from pipelines.orchestration.source import Source
 from pipelines.ringcx.errors import shown_url
 from pipelines.ringcx.http.proxies import proxy_for
-from pipelines.ringcx.reports.interactions import is_segment_link
+from pipelines.ringcx.links import is_segment_link
 from pipelines.settings import Settings, SettingsError
 from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
 from pipelines.steps.connection.result import Outcome, Result, check
@@ -81,7 +81,7 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
 def command(outside: Outside) -> int:
     """Check everything that a run needs: log-in, rights, one recording, S3, ledger, clocks, limits.
 
-    Asks RingCX for reports of five minutes, each with a permit of its limit; keeps no recording. Exit code 0: no
+    Requests reports of five minutes from RingCX, within its limits; keeps no recording. Exit code 0: no
     failure; 1: there is one.
     """
     backoff_s = Environment.backoff_s if outside.backoff_s is None else outside.backoff_s
@@ -112,7 +112,7 @@ def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[Reco
 def _first_date(settings: Settings, now: datetime) -> Result:
     kept = local_day(now, settings.zone) - timedelta(days=settings.ringcx_retention_days - 1)
     if "archive_start_date" not in settings.model_fields_set:
-        remedy = "set it to that date for a new archive, to 2020-01-01 for one that has run without it."
+        remedy = "for a new archive, set it to that date; for an archive that has run without it, to 2020-01-01."
         return Result(
             "first date", "failed", f"ARCHIVE_START_DATE is not set. RingCX keeps recordings from {kept} on: {remedy}"
         )

@@ -1,4 +1,4 @@
-"""`ringcx-archive export`: recordings with a proof for each, as one ZIP for somebody who does not believe us.
+"""`ringcx-archive export`: recordings with a proof for each, as one ZIP for somebody who does not take our word for it.
 
 What is in the ZIP: `evidence/package`. Needs no log-in to RingCX and no Dagster. Nothing is exported before the access
 log says who exports what, and why.
@@ -13,7 +13,6 @@ import click
 from pipelines import storage
 from pipelines.cli.find import filters, looked_for, query_of, sentence_of_lacking
 from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
-from pipelines.cli.stores import open_stores
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
 from pipelines.memory import tune_allocator
@@ -32,7 +31,7 @@ _SHOWN = 50
 )
 @filters
 @click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
-@click.option("--by", default="", help="Who exports it, as the package should say; default: your user name.")
+@click.option("--by", default="", help="Who exports it, as the package will say; default: your user name.")
 @file_option("the package, a new ZIP,", "--output", "output")
 @file_option("what was exported and what was not")
 def command(
@@ -63,7 +62,7 @@ def command(
     tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
-    bucket, _, _ = open_stores(settings, outside)
+    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
     log = AccessLog(bucket)
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing

@@ -1,4 +1,4 @@
-"""Opens Dagster's own database for a command, and says in a sentence why it cannot be used."""
+"""Open Dagster's own database for a command, or say in a sentence why it cannot be used."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def _unusable(error: Exception) -> click.ClickException:
     if unset := re.search(r'environment variable "(\w+)" which is not set', text):
         return click.ClickException(f"{unset[1]} is not set, and {file} needs it: set it as for the Dagster UI")
     if wrong := re.search(r"Error 1: (.*?)\.?\s*(\n|$|Expected)", text):
-        return click.ClickException(f"{file} is wrong ({wrong[1]}): compare it with the project's")
+        return click.ClickException(f"{file} is wrong ({wrong[1]}): compare it with the one in the project")
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
     elif isinstance(error, DBAPIError):

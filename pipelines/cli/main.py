@@ -68,7 +68,7 @@ class _Commands(click.Group):
     cls=_Commands,
     no_args_is_help=False,
     epilog="Exit codes: 0 success; 1 the answer is no (a gap, a discrepancy, a failure); 2 the command or a setting is "
-    "wrong; 3 it cannot be answered yes yet (a date waits, or is unknown); 130 stopped with Ctrl-C. Settings come from "
+    "wrong; 3 the answer is not known yet (a date waits, or is unknown); 130 stopped with Ctrl-C. Settings come from "
     "the environment and from .env in the working folder.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")

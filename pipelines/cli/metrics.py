@@ -10,20 +10,20 @@ from typing import Any
 import click
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from pipelines import storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, file_option, subcommand, whole_file
 from pipelines.cli.status import kept_dates, status
-from pipelines.cli.stores import open_stores
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.settings import MetricsSettings, load
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
-_TWICE = "a recording that one date finds and the next one holds counts for both"
+_TWICE = "a recording that is found by one date and stored under the next counts for both"
 _SUMS = {
     "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
     "held": ("recordings_held", "Recordings archived and still as they were stored"),
-    "held_bytes": ("held_bytes", "Bytes of these"),
+    "held_bytes": ("held_bytes", "Bytes of the recordings held"),
     "waiting": ("recordings_waiting", "Recordings whose next attempt is not due yet"),
     "late": ("recordings_overdue", "Recordings whose next attempt is overdue, or that have been retried for too long"),
     "accepted_losses": ("recordings_accepted_as_lost", "Lost recordings whose loss was accepted"),
@@ -39,7 +39,7 @@ def command(outside: Outside, file: Path | None) -> int:
     metrics are written, whatever they say.
     """
     settings, now = load(MetricsSettings), outside.clock()
-    bucket, ledger, _ = open_stores(settings, outside)
+    bucket, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
     first, last = kept_dates(settings, local_day(now, settings.zone))
     rows = list(status(ledger, bucket, settings, first, last, now=now))
     text = metrics(rows, _waiting(settings.rate_limit_store), now)

@@ -83,7 +83,7 @@ class Date(click.ParamType[date]):
         try:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
         except ValueError:
-            self.fail(f"{value} is not a date of the calendar; write it like 2026-11-18", param, ctx)
+            self.fail(f"{value} is not a valid date; write it like 2026-11-18", param, ctx)
 
 
 def date_option(name: str, argument: str, help_text: str, *, required: bool = False) -> Callable[[_F], _F]:

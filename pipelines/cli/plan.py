@@ -1,13 +1,13 @@
-"""`ringcx-archive plan`: says what a backfill of some dates would take before it runs, and how to launch it."""
+"""`ringcx-archive plan`: shows what a backfill of some dates would take, before it runs, and how to launch it."""
 
 from datetime import date
 from pathlib import Path
 
 import click
 
+from pipelines import storage
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
-from pipelines.cli.stores import open_stores
 from pipelines.settings import PlanSettings, load
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
@@ -17,10 +17,10 @@ from pipelines.steps.plan.estimate import make_plan
 @date_range()
 @file_option("the whole plan, every date included,")
 def command(outside: Outside, first: date, last: date, file: Path | None) -> None:
-    """Show what a backfill of some dates would take. Reads the ledger; changes nothing and asks RingCX nothing."""
+    """Show what a backfill of some dates would take. Reads the ledger, changes nothing and sends nothing to RingCX."""
     settings, now = load(PlanSettings), outside.clock()
     check_range(first, last, local_day(now, settings.zone), settings.archive_start_date)
-    _, ledger, _ = open_stores(settings, outside)
+    _, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
     plan = make_plan(ledger, settings, first, last, now)
     click.echo(render.text(plan))
     write_json(file, render.document(plan, now))

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
-from pipelines.cli.stores import open_stores
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, DateVerdict, Verdict, judge_date, sentence_of, worst
@@ -39,7 +39,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     oldest, yesterday = kept_dates(settings, today)
     first, last = first or oldest, last or yesterday
     check_range(first, last, today)
-    bucket, ledger, _ = open_stores(settings, outside)
+    bucket, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
     rows: list[dict[str, Any]] = []
     for row in status(ledger, bucket, settings, first, last, now=now):
         if not rows:

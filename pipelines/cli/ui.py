@@ -189,7 +189,7 @@ def _serve(workspace: Path, port: int) -> None:
         click.echo("Stopping Dagster, which takes a few seconds.")
         with dagster_history() as instance:
             runs = _cancel(instance)
-            # All of them: a run's worker is not told by the others, and would go on without them.
+            # All of them: a run's worker gets no signal from the others, and would go on without them.
             os.killpg(child.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not believe us."""
+"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not take our word for it."""
 
 import re
 import secrets
@@ -12,7 +12,6 @@ import click
 from pipelines import storage
 from pipelines.calendar import local_day, utc_now
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
-from pipelines.cli.stores import open_stores
 from pipelines.settings import Calendar, VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
@@ -94,9 +93,9 @@ class Screen:
 @click.option(
     "--require-complete",
     is_flag=True,
-    help="Exit with 0 only if every date is complete, and not already if what is held is as it was sealed.",
+    help="Exit with 0 only if every date is complete, too; without it, what is held must only be as it was sealed.",
 )
-@click.option("--seed", help="Choose the same share again as an earlier run, which printed it.")
+@click.option("--seed", help="Choose the same recordings as an earlier run, which printed its seed.")
 @file_option("the whole result, every discrepancy included,")
 def command(
     outside: Outside,
@@ -160,7 +159,7 @@ def command(
 
 def open_archive(settings: VerifySettings, outside: Outside) -> Archive:
     """Open the archive of the settings; raises StorageRefused or KeyUnusable."""
-    stores = open_stores(settings, outside, max_connections=2 * settings.archive_concurrency)
+    stores = storage.open_stores(settings, outside.s3, outside.clock, max_connections=2 * settings.archive_concurrency)
     return Archive(*stores, settings, storage.verifier(settings), outside.clock)
 
 

@@ -127,7 +127,7 @@ class Receiver(Collector):
             async with asyncio.timeout(self._settings.events_timeout_seconds):
                 body = await _body(request, limit) if len(query) <= limit else None
         except TimeoutError:
-            return _sentence(408, "The body did not come in time.", {"Connection": "close"})
+            return _sentence(408, "The body did not arrive in time.", {"Connection": "close"})
         except ClientDisconnect:
             return _sentence(400, "The body broke off.")
         if body is None:
@@ -137,7 +137,9 @@ class Receiver(Collector):
         except EventsUnavailable as error:
             self.trouble = str(error)
         except Overloaded:
-            self.trouble = "More events come than can be stored; look at the speed of EVENTS_URL."
+            self.trouble = (
+                "Events arrive faster than they can be stored; check the speed of the storage that EVENTS_URL names."
+            )
         return _sentence(503, "The event could not be stored; send it again.", {"Retry-After": str(_RETRY_SECONDS)})
 
     async def _stored(self, query: bytes, body: bytes, content_type: str) -> Response:
@@ -186,7 +188,7 @@ class Receiver(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Yield what `/health` says, for Prometheus."""
         name = "ringcx_archive_receiver"
-        requests = CounterMetricFamily(f"{name}_requests", "Requests by what became of them.", labels=["result"])
+        requests = CounterMetricFamily(f"{name}_requests", "Requests by result.", labels=["result"])
         for result, count in sorted(self.counts.items()):
             requests.add_metric([result], count)
         yield requests

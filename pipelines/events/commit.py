@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 GATHER_SECONDS = 0.02
 FULL_BATCH = 256
-# Beyond this the storage is slower than the senders: they are asked to come back, and memory stays bounded.
+# Beyond this the storage is slower than the senders: they are asked to try later, and memory stays bounded.
 MOST_WAITING_BYTES = 32 << 20
 
 

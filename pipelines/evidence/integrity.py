@@ -19,7 +19,7 @@ from pipelines.archive.proof.manifest import Entry, ManifestHead, canonical_json
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 from pipelines.archive.proof.signature import Verifier
 from pipelines.ledger.states import Status
-from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.seal.seal_day import MANIFESTS
 
 Row = Mapping[str, Any]
 """A row of the table `calls`."""
@@ -148,7 +148,7 @@ class SealedDate:
 
     def _problem_of_signature(self, manifest: ManifestHead) -> str:
         problem = self._verifier.problem(self._bucket, manifest) if self._verifier else None
-        return f"The signature of manifest {manifest.number} of {self._day} is not good: {problem}." if problem else ""
+        return f"The signature of manifest {manifest.number} of {self._day} is not valid: {problem}." if problem else ""
 
     def place(self, recording_id: str) -> tuple[int, Entry]:
         """Return a recording's entry in the manifest, after its index (from 0); KeyError if it has no entry."""
@@ -183,7 +183,7 @@ class SealedDate:
             return differs("The recording was sealed, but nothing is stored there now: restore the object.")
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
             return differs(f"The bytes are not those of {where}.", found.sha256)
-        signed = "and its signature is good" if self._verifier else "whose signature was not checked: no key is set"
+        signed = "and its signature is valid" if self._verifier else "whose signature was not checked: no key is set"
         return Checked(
             as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", at=now, sha256=found.sha256
         )

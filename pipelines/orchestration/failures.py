@@ -2,7 +2,7 @@
 
 Everything that a run cannot fix by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run
 retry repeats (elsewhere a permanent error was retried 5,363 times). The client has already retried what it could; what
-may work another day comes back through the schedule's look-back and the sensor. An error without a sentence of ours is
+may work another day is retried by the schedule's look-back and by the sensor. An error without a sentence of ours is
 a defect and keeps its trace.
 """
 

@@ -15,7 +15,7 @@ ARCHIVE_DAY = dg.define_asset_job(
 STANDING = dg.define_asset_job(
     "standing_check",
     selection=_STANDING,
-    description="Look over all dates: what is missing now, and what the source will purge soon.",
+    description="Check all dates for recordings that are missing now, or that the source will purge soon.",
 )
 
 

@@ -2,7 +2,7 @@
 
 The same order twice: as the priority of a run's requests at the limiter (lower first), which alone decides once runs
 compete for permits, and as tags for Dagster's queue (higher first), so that a date that comes first also gets a place
-to run. How many places older dates may take stands in dagster.yaml.
+to run. How many places older dates may take is set in dagster.yaml.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""When days are archived without anybody asking.
+"""The schedules: when dates are archived, checked, indexed and verified without anybody asking.
 
 Hand-written: `build_schedule_from_partitioned_job` asks for *today* under `end_offset=1`, and only once ever. No
 network call and no ledger read happens inside a tick.
@@ -61,9 +61,14 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
             description=f"{hour}:00: {does}",
         )
         for name, hour, job_name, does in (
-            ("daily_standing_check", 12, "standing_check", "looks over all dates for what is missing or purged soon."),
+            (
+                "daily_standing_check",
+                12,
+                "standing_check",
+                "checks all dates for what is missing or will be purged soon.",
+            ),
             ("daily_calls_index", 14, "calls_index", "indexes the months of the table of calls that changed."),
-            ("daily_restore_drill", 15, "restore_drill", "reads recordings back, chosen at random, and proves them."),
+            ("daily_restore_drill", 15, "restore_drill", "reads recordings back, chosen at random, and verifies them."),
         )
     ]
     return [daily_archive, intraday_archive, *of_no_date]

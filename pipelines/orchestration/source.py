@@ -17,10 +17,9 @@ from pipelines.orchestration.environment import Environment
 from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
 from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
-from pipelines.ringcx.links import HostList
+from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.media import MediaClient
-from pipelines.ringcx.reports.interactions import DOWNLOAD_LIMIT, InteractionSource, SegmentLinks
-from pipelines.ringcx.reports.requests import ReportSource
+from pipelines.ringcx.reports.requests import InteractionSource, ReportSource
 from pipelines.settings import NO_LOG_IN, Settings, SettingsError
 from pipelines.steps.fetch.attempt import Attempt, Recorders
 from pipelines.steps.fetch.outcomes import RetryRules
@@ -101,7 +100,7 @@ class Source:
             HostList((api, *self._settings.ringcx_media_hosts)),
             auth=segment_auth,
             method=self._settings.ringcx_download_method,
-            limit=DOWNLOAD_LIMIT,
+            limit="download",
             ours=(scheme, host, port),
         )
         return Recorders(self.allowed, links, downloads)

@@ -1,4 +1,4 @@
-"""Read the links of reports, which are not trusted, and decide whether they may be requested.
+"""Read the links of reports, which are not trusted, and decide whether they may be requested; make the current API's.
 
 `media.py` sends the requests, and asks the allow-list at every hop.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import Self
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import httpx
 
@@ -35,6 +35,8 @@ _TEMPORARY = re.compile(
 _PLAIN_QUERY = re.compile(
     r"(?:(?!file=)[a-z]+=[\w.-]*&)*file=([\w./-]+)(?:&(?!file=)[a-z]+=[\w.-]*)*", re.ASCII | re.IGNORECASE
 )
+_MAX_ID_LENGTH = 512  # those of the source have under 70 characters
+_RECORDING_PATH = re.compile(r"/recordings/dialogs/([^/?#]+)/segments/([^/?#]+)", re.ASCII)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 
@@ -134,7 +136,7 @@ class HostList:
         if not any(entry.covers(parsed) for entry in self._entries):
             raise LinkRefused(
                 "host_not_allowed",
-                f"Recordings are not fetched from {shown_url(url)}; if that host is RingCX's, add it to"
+                f"Recordings are not fetched from {shown_url(url)}; if that host belongs to RingCX, add it to"
                 " RINGCX_MEDIA_HOSTS.",
             )
         return parsed
@@ -191,3 +193,59 @@ def _folded(url: httpx.URL) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return host
+
+
+def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:
+    """Return `<account>/<dialogId>/<segmentId>`, the two ids percent-encoded except letters, digits and `-._~`.
+
+    Raises:
+        LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot stand in an address).
+    """
+    return f"{account_id}/{_part(dialog_id)}/{_part(segment_id)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLinks:
+    """Addresses of recordings of a RingCentral account in the current API, at `base_url` (`RINGCX_CURRENT_URL`)."""
+
+    base_url: str
+    rc_account_id: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port, which the settings name."""
+        return origin_of(self.base_url)
+
+    def link(self, account_id: str, dialog_id: str, segment_id: str) -> str:
+        """Return the address of a segment's recording; LinkRefused as `segment_recording_id`."""
+        account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)
+        return f"{account_url}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
+
+    def owns(self, link: str, account_id: str) -> bool:
+        """Return whether `link` is the address of a recording of this sub-account under the present settings."""
+        account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)
+        ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
+        return ids is not None and not {ids[1], ids[2]} & {".", ".."}
+
+
+def sub_account_url(base_url: str, rc_account_id: str, account_id: str, version: str = "v1") -> str:
+    """Return the address of a sub-account in the current API."""
+    account, sub_account = quote(rc_account_id, safe=""), quote(account_id, safe="")
+    return f"{base_url.rstrip('/')}/cx/integration/{version}/accounts/{account}/sub-accounts/{sub_account}"
+
+
+def is_segment_link(link: str) -> bool:
+    """Return whether an address has the form of a segment recording's, at any host."""
+    return _RECORDING_PATH.search(link) is not None
+
+
+def _part(text: str) -> str:
+    if not text:
+        raise LinkRefused("no_segment")
+    try:
+        part = quote(text, safe="")
+    except UnicodeEncodeError:
+        raise LinkRefused("malformed") from None
+    if len(part) > _MAX_ID_LENGTH or part in {".", ".."}:
+        raise LinkRefused("malformed")
+    return part

@@ -1,4 +1,4 @@
-"""Work done by several threads and handed on in order, with only so much in flight."""
+"""Run work in several threads, and hand the results on in order, with a bounded number in flight."""
 
 from __future__ import annotations
 

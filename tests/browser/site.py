@@ -29,7 +29,7 @@ from pipelines.browser.sign_in import way_to_sign_in
 from pipelines.settings import BrowseSettings
 from pipelines.steps.calls.search import CallSearch
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
-from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.archive.conftest import build_wav
 
 with warnings.catch_warnings():

@@ -256,7 +256,7 @@ def test_a_person_exports_once_at_a_time(full: Site, monkeypatch: pytest.MonkeyP
             second = client.post("/export", data=form)
             goes_on.set()
             assert zipfile.is_zipfile(io.BytesIO(answer.read()))
-        assert (second.status_code, "An export of yours is running" in second.text) == (429, True)
+        assert (second.status_code, "One of your exports is still running" in second.text) == (429, True)
         assert len(full.log("export")) == 2, "what was refused is not in the log as exported"
         assert client.post("/export", data=form).status_code == 200
 

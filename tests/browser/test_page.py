@@ -15,7 +15,7 @@ from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import attestation_prefix, manifest_key
 from pipelines.browser.tokens import LINK_SECONDS
 from pipelines.evidence.integrity import check_recording
-from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.browser.site import DAY, HOSTILE_NAME, SUPPORT, Site, fields_of, path_of, samples, tone
 
 SEARCH = {"from": str(DAY), "to": str(DAY)}

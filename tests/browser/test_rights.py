@@ -172,7 +172,7 @@ def test_a_damaged_entry_of_the_access_log_is_shown_among_the_others(full: Site)
 
 def test_a_person_without_a_role_gets_nothing(full: Site) -> None:
     client = full.client("nobody")
-    assert "no right to find calls" in client.get("/").text
+    assert "may not search for calls" in client.get("/").text
     assert client.post("/search", data=SEARCH).status_code == 403
     assert client.get(path_of(full.rows[0])).status_code == 404
 

@@ -48,7 +48,7 @@ def test_the_console_script_is_this_command() -> None:
     [
         ([], "Missing command (see ringcx-archive --help).\n"),
         (["statsu"], "No such command 'statsu'"),
-        (["status", "--from", "11/23/2026"], "11/23/2026 is not a date of the calendar; write it like 2026-11-18"),
+        (["status", "--from", "11/23/2026"], "11/23/2026 is not a valid date; write it like 2026-11-18"),
         (["status", "--from", "2999-01-01", "--to", "2999-01-02"], "2999-01-02 is in the future"),
         (["status", "2026-11-18"], "Got unexpected extra argument"),
         (["status", "--json", "."], "is a directory"),

@@ -62,8 +62,8 @@ def history(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "variables", "sentence"),
     [
-        (("18.11.2026",), {}, "18.11.2026 is not a date of the calendar; write it like 2026-11-18"),
-        (("2026-02-30",), {}, "2026-02-30 is not a date of the calendar"),
+        (("18.11.2026",), {}, "18.11.2026 is not a valid date; write it like 2026-11-18"),
+        (("2026-02-30",), {}, "2026-02-30 is not a valid date"),
         (("2026-12-01",), {}, "2026-12-01 is in the future: give 2026-11-24 or an earlier date"),
         (("2026-10-31",), {}, "2026-10-31 is before the first date of the archive, 2026-11-01: give a later date, or"),
         ((), {}, "Give dates, or both --from and --to"),
@@ -76,7 +76,7 @@ def history(folder: Path) -> list[str]:
         (
             (DAY,),
             {"ARCHIVE_START_DATE": "01.11.2026"},
-            "ARCHIVE_START_DATE is not a date of the calendar; write it like",
+            "ARCHIVE_START_DATE is not a valid date; write it like",
         ),
         ((DAY,), {"ARCHIVE_BUCKET": ""}, "ARCHIVE_BUCKET is not set: name the S3 bucket"),
         ((DAY,), {"RINGCX_ACCOUNT_IDS": ""}, "RINGCX_ACCOUNT_IDS is not set: list the RingCX sub-account ids"),

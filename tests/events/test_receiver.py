@@ -297,7 +297,7 @@ def test_without_a_secret_it_does_not_start_unless_told_to(monkeypatch: pytest.M
         ({"EVENTS_URL": "e", "EVENTS_USERNAME": "s3cret"}, "EVENTS_USERNAME and EVENTS_PASSWORD belong together"),
         (
             {"EVENTS_URL": "e", "EVENTS_USERNAME": "u", "EVENTS_PASSWORD": "s3cret", "EVENTS_HEADER_VALUE": "x"},
-            "keep one of the two ways",
+            "keep one of them",
         ),
         ({"EVENTS_URL": "e", "EVENTS_HEADER_NAME": "X Key", "EVENTS_HEADER_VALUE": "s3cret"}, "EVENTS_HEADER_NAME is"),
         (

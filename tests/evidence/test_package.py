@@ -24,7 +24,7 @@ from pipelines.archive.proof.attestation import ObservedObject, write_attestatio
 from pipelines.archive.proof.manifest import canonical_json, read_manifest
 from pipelines.archive.proof.signature import FIRST_FORMAT, signed_statement
 from pipelines.evidence.verify import verify
-from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.browser.site import DAY, NOW, Site, break_at, tone
 from tests.evidence.conftest import Exported, exported, packaged
 

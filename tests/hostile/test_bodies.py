@@ -23,7 +23,7 @@ from pipelines.ringcx.http.transport import Transport
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports import bodies
+from pipelines.ringcx.reports import requests
 from pipelines.ringcx.reports.requests import Period, ReportSource
 
 Answer = Callable[[Any, socket.socket], None]
@@ -271,7 +271,7 @@ def test_an_honest_compressed_report_is_taken(client: SourceClient, serve: Serve
 def test_an_endless_report_is_refused_when_it_is_longer_than_any(
     client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "MAX_BYTES", 4 << 20)
+    monkeypatch.setattr(requests, "MAX_BYTES", 4 << 20)
     row = b"1,2\n" * 10_000
     server = serve(forever(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"9c40\r\n" + row + b"\r\n"))
     assert "sent more than 4 MiB" in pull(client, server)
@@ -280,7 +280,7 @@ def test_an_endless_report_is_refused_when_it_is_longer_than_any(
 def test_a_report_that_trickles_is_refused_when_its_time_is_up(
     client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "MAX_SECONDS", 0.4)
+    monkeypatch.setattr(requests, "MAX_SECONDS", 0.4)
     server = serve(forever(b"HTTP/1.1 200 OK\r\n\r\nuii,recording_url\n", b"1", pause_s=0.05))
     began = time.monotonic()
     assert "was still sending after 0 s" in pull(client, server)

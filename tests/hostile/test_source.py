@@ -368,7 +368,7 @@ def test_a_link_that_the_settings_no_longer_allow_stops_no_other(
         (gzip.compress(bytes(96 << 20), 9), ["Content-Encoding: gzip"], "unpacks to hundreds of times its size"),
         (gzip.compress(gzip.compress(b"[]")), ["Content-Encoding: gzip, gzip"], "is not available now"),
         (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 800 + b"]" * 800 + b"}]", [], "nested too deep"),
-        (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 99_999, [], "cut off or no valid JSON"),
+        (b'[{"uii":"1","recordingUrl":"","x":' + b"[" * 99_999, [], "cut off or not valid JSON"),
         (b"<html>" + CALLER.encode(), [], "HTML"),
         (b'{"access_token":"' + LINK_SECRET.encode() + b'"}', [], "a JSON object"),
         (b"\0" * 1000, [], "is not the whole report"),

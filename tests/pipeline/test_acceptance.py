@@ -27,11 +27,11 @@ from pipelines.ledger.states import RecordingState, Status, archived, final, reo
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.environment import Environment
 from pipelines.settings import PlanSettings
-from pipelines.steps.check.overdue import no_overdue_recordings
+from pipelines.steps.check.all_dates import no_overdue_recordings
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import DateVerdict, Verdict, every_recording_is_accounted_for, judge_date
 from pipelines.steps.seal.acceptance import Decided, Decision, DecisionIncomplete, decide
-from pipelines.steps.seal.manifest import seal_day
+from pipelines.steps.seal.seal_day import seal_day
 from pipelines.steps.verify.certificate import certify
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading

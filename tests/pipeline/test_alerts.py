@@ -32,7 +32,7 @@ from dagster import (
 )
 from pydantic import SecretStr
 
-from pipelines.orchestration.alerts import QUIET, AlertsFailed, AlertState, Destinations, Problem
+from pipelines.orchestration.alert_messages import QUIET, AlertsFailed, AlertState, Destinations, Problem
 from pipelines.orchestration.failures import PermanentFailure
 from pipelines.orchestration.sensors.alerts import alerts
 from pipelines.settings import AlertSettings, SettingsError, load

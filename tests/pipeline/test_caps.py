@@ -13,8 +13,7 @@ import pytest
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.bodies import Answer
-from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.requests import Answer, Period
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import PullFailed

@@ -19,9 +19,8 @@ from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.links import HostList
+from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.matching import Pairs, join, pairs_around

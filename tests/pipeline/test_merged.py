@@ -15,7 +15,7 @@ from dagster import DagsterInstance, JobDefinition
 
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.orchestration.environment import Environment
-from pipelines.steps.seal.manifest import Stores, seal_day
+from pipelines.steps.seal.seal_day import Stores, seal_day
 from sandbox.config import Limits, SandboxConfig
 from tests.commands import an_hour_later, run
 from tests.copies import Copies, copies_of_an_archive

@@ -246,7 +246,7 @@ def test_a_range_in_which_nothing_is_left_says_so_and_launches_nothing(chronicle
     it.pulled(back(2))
     found = it.plan(back(2), back(2))
     assert found["backfills"] == []
-    assert it.out.endswith("Nothing to run: by the ledger, nothing is left to fetch on 1 date.\n")
+    assert it.out.endswith("Nothing to run: according to the ledger, nothing is left to fetch on 1 date.\n")
     assert "dagster job backfill" not in it.out
 
 
@@ -372,7 +372,7 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
         (("--from", "2026-11-20"), "Missing option '--to'"),
         (("--from", "2026-11-20", "--to", "2026-11-19"), "is after --to"),
         (("--from", "2026-11-20", "--to", "2026-11-25"), "is in the future"),
-        (("--from", "2026-13-20", "--to", "2026-11-21"), "not a date of the calendar"),
+        (("--from", "2026-13-20", "--to", "2026-11-21"), "not a valid date"),
         (("--from", "yesterday", "--to", "2026-11-21"), "yesterday is not a date"),
         (("--from", "2019-12-31", "--to", "2026-11-21"), "before the first date of the archive, 2020-01-01"),
         (("--from", "2026-11-20", "--to", "2026-11-21", "--json", "nowhere/plan.json"), "there is no folder nowhere"),

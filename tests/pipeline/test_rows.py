@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.links import HostList
+from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import SegmentLinks
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links

@@ -24,8 +24,8 @@ from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict
-from pipelines.steps.seal import manifest as seal
-from pipelines.steps.seal.manifest import neighbours_to_seal, seal_day
+from pipelines.steps.seal import seal_day as seal
+from pipelines.steps.seal.seal_day import neighbours_to_seal, seal_day
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading
 from pipelines.steps.verify.report import DayResult, Discrepancy

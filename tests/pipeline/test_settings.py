@@ -269,7 +269,7 @@ def test_the_services_of_one_process_share_an_s3_client_as_long_as_its_variables
         ("ARCHIVE_BUCKET\n", "line 1 cannot be read"),
         (
             "export ARCHIVE_BUKET=its-value\n",
-            "line 1 sets ARCHIVE_BUKET, which is not a setting: correct it to ARCHIVE_BUCKET, or take it out",
+            "line 1 sets ARCHIVE_BUKET, which is not a setting: correct it to ARCHIVE_BUCKET, or remove it",
         ),
     ],
 )

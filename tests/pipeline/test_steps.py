@@ -28,7 +28,7 @@ from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
 from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import register_links
-from pipelines.steps.seal.manifest import Stores, seal_day
+from pipelines.steps.seal.seal_day import Stores, seal_day
 from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import UP_TO_RECORDINGS

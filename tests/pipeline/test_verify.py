@@ -42,7 +42,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import EXIT_CODES
 from pipelines.steps.fetch import fetcher
-from pipelines.steps.seal import manifest as seal
+from pipelines.steps.seal import seal_day as seal
 from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
 from sandbox.faults import Faults, Where

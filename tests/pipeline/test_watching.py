@@ -25,13 +25,13 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, archived
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.sensors import pending as sensors
+from pipelines.orchestration.sensors.pending import Position, changed_dates
 from pipelines.ringcx.reports.columns import LEGACY
 from pipelines.settings import Calendar, PlanSettings, VerifySettings
+from pipelines.steps.check.all_dates import no_overdue_recordings
 from pipelines.steps.check.audio import audio_is_true
-from pipelines.steps.check.overdue import no_overdue_recordings
 from pipelines.steps.check.result import CheckResult, Level
 from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
-from pipelines.steps.pull.changes import Position, changed_dates
 from tests import states
 
 DAY = date(2026, 11, 17)

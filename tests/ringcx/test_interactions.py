@@ -20,20 +20,13 @@ from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.ringcx.links import HostList
+from pipelines.ringcx.links import HostList, SegmentLinks, segment_recording_id
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import (
-    InteractionSource,
-    SegmentLinks,
-    interaction_request,
-    segment_recording_id,
-    windows,
-)
-from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.requests import Answer, InteractionSource, Period, interaction_request
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.ringcx.reports.times import parse_moment, parse_ms
+from pipelines.steps.pull.windows import windows
 
 BASE = "https://ringcx.example/voice/api"
 NIGHT = Period(datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 18, 3, tzinfo=UTC))

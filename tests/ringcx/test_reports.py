@@ -23,8 +23,8 @@ from pipelines.ringcx.errors import (
 )
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.limits.limiter import RateLimiter
-from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.requests import (
+    Answer,
     Period,
     ReportSource,
     agent_segment_request,

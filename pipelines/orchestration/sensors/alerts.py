@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 
 from pipelines.calendar import utc_now
-from pipelines.orchestration.alerts import AlertState, Destinations, Message, Problem, problem_key
+from pipelines.orchestration.alert_messages import AlertState, Destinations, Message, Problem, problem_key
 from pipelines.orchestration.priority import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import AlertSettings, SettingsError, load

@@ -1,4 +1,4 @@
-"""What starts a run when End Call Events have arrived.
+"""Start runs for End Call Events that have arrived.
 
 A tick lists the dates that calls end on now, and a few of the others in turn, so that its cost does not grow with the
 history and a late event of any date is found within a day. It reads no event.
@@ -32,7 +32,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
         job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes End Call Events as they arrive: at most one run a minute and date.",
+        description="Starts a run for each date with new End Call Events, at most one a minute.",
     )
     def tick(
         context: dg.SensorEvaluationContext, environment: EnvironmentParam, source: SourceParam

@@ -1,15 +1,19 @@
 """Starts runs between the scheduled ones: for recordings that are due, reports that failed, and a UI that stopped.
 
 A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
-that changed since the last tick. It ends after `TICK_SECONDS` and keeps its position; the next one goes on from there.
+that changed since the last tick, in parallel, in the order of their newest parts. It ends after `TICK_SECONDS` and
+keeps its position; the next one goes on from there.
 """
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from typing import TypeVar
 
 import dagster as dg
+from pydantic import AwareDatetime, BaseModel
 
 from pipelines.calendar import utc_now
 from pipelines.ledger.files import LedgerDamaged, LedgerError
@@ -20,10 +24,73 @@ from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, STOPPED_TAG, RunRequests
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
-from pipelines.steps.pull.changes import Position, changed_dates
+from pipelines.steps.parallel import map_readable
 
 # Dagster gives a tick 60 s and keeps no cursor of one that took longer.
 TICK_SECONDS = 7.0
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+# Writers on other machines have other clocks: parts this much older than the position are read again.
+CLOCK_OVERLAP = timedelta(minutes=10)
+_READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date costs as much of that as of waiting
+_T = TypeVar("_T")
+
+
+class Position(BaseModel, extra="forbid"):
+    """How far a reader has come: every part written up to `read_to` has been read, also by a clock that is late.
+
+    `began` and `after` belong to a scan that ran out of time: when it began, and the last date that it read. `damaged`
+    are dates that could not be read: nothing is written when they are restored, so every scan tries them again.
+    """
+
+    read_to: AwareDatetime = _NEVER
+    began: AwareDatetime | None = None
+    after: tuple[AwareDatetime, date] | None = None
+    damaged: set[date] = set()
+
+
+def changed_dates(
+    ledger: Ledger,
+    position: Position,
+    now: datetime,
+    read: Callable[[date], _T],
+    *,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[date, _T | LedgerDamaged]]:
+    """Yield what `read` returns for each date that changed since `position`, and move `position` on.
+
+    A date with a damaged part yields the error instead: it must not keep the others from being read. After `seconds`
+    the scan ends; the next one continues it.
+    """
+    end = None if seconds is None else clock() + seconds
+    position.began = began = position.began or now
+    # A part from a clock ahead of ours must not hide what is written until ours has caught up.
+    since = min(position.read_to, began) - CLOCK_OVERLAP
+    changed = sorted(
+        (written, day) for day, written in ledger.state_days().items() if written > since or day in position.damaged
+    )
+    todo = [change for change in changed if position.after is None or change > position.after]
+
+    begun = 0
+
+    def in_time() -> Iterator[tuple[datetime, date]]:
+        nonlocal begun
+        for change in todo:
+            # Some dates are read however long the listing took: otherwise no scan would ever advance.
+            if end is not None and clock() > end and begun >= _READERS:
+                return
+            begun += 1
+            yield change
+
+    for change, result in map_readable(lambda change: read(change[1]), in_time(), threads=_READERS):
+        day = change[1]
+        position.damaged = position.damaged | {day} if isinstance(result, LedgerDamaged) else position.damaged - {day}
+        position.after = change
+        yield day, result
+    if begun == len(todo):
+        newest = max((written for written, _ in changed), default=position.read_to)
+        position.read_to = min(max(position.read_to, newest), began)
+        position.began = position.after = None
 
 
 def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
@@ -34,7 +101,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
         job=ARCHIVE_DAY,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Comes back for recordings whose links were not ready: dates with due ones and no unfinished run.",
+        description="Starts a run for each date that has recordings due for another attempt and no unfinished run.",
     )
     def tick(
         context: dg.SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam

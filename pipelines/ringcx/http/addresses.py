@@ -89,7 +89,7 @@ def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve =
     if found and not fit:
         raise LinkRefused(
             "address_not_public",
-            f"{host} leads to an address inside a private network, which is not connected to; if that is meant, the"
+            f"{host} leads to an address in a private network, so it was not contacted; if that is intended, the"
             " recordings need a public name or links with the address itself, listed in RINGCX_MEDIA_HOSTS.",
         )
     return fit

@@ -368,7 +368,7 @@ def first_bytes(response: httpx.Response, most: int) -> bytes:
 
 
 def explanation_of(response: httpx.Response) -> bytes:
-    """Return the first bytes of a refusal's body, which tell what it is about; empty where none can be read.
+    """Return the first bytes of a refusal's body, which say what it is about; empty where none can be read.
 
     Raises:
         AccountUnknown: it is the 404 that RingCX gives when it does not know the RingCentral account.
@@ -424,8 +424,8 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
     ) -> None:
         super().__init__(f"{request.url.host} is not available now ({verdict})")
         self.error = kind(
-            f"{_named(request)} is not available now ({verdict}); the next run tries again, and if"
-            " it lasts, ask RingCX."
+            f"{_named(request)} is not available now ({verdict}); the next run tries again. If the"
+            " problem persists, ask RingCX."
         )
         self.asked_s = asked_s
 

@@ -45,7 +45,7 @@ class HeldOff(Exception):
     """The source asked for a silence longer than the caller wants to wait; `seconds` of it are left."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The source asked for silence for another {seconds:.0f} s.")
+        super().__init__(f"The source asked for a pause, of which {seconds:.0f} s are left.")
         self.seconds = seconds
 
 

@@ -33,7 +33,7 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     values keeps the second under the suffix `_2`.
 
     Raises:
-        NotWholeError: cut off, followed by something else, nested too deep, too long, or an element is no object.
+        NotWholeError: cut off, followed by something else, nested too deep, too long, or an element is not an object.
     """
     if body.seek(0, os.SEEK_END) > MAX_BYTES:
         raise NotWholeError(f"it is longer than {MAX_BYTES >> 30} GiB")
@@ -45,9 +45,9 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
         tables = [_table(report, batch) for batch in batches]
         return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
     except json.JSONDecodeError:
-        problem = "the array is cut off or no valid JSON"
+        problem = "the array is cut off or not valid JSON"
     except RecursionError:
-        problem = "a value is nested too deep, or the array is cut off or no valid JSON"
+        problem = "a value is nested too deep, or the array is cut off or not valid JSON"
     raise NotWholeError(problem)  # outside `except`: the error's context holds the report
 
 
@@ -65,7 +65,7 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
         yield row
         separator, at = _separator(text, at)
     if separator != "]":
-        raise NotWholeError("the array is cut off or no valid JSON")
+        raise NotWholeError("the array is cut off or not valid JSON")
     if at < len(text):
         raise NotWholeError("something follows the array")
 

@@ -1,25 +1,37 @@
-"""Request the two legacy reports, in UTC, so that no hour is ambiguous or missing.
+"""Request reports, and read the answers: the two legacy reports, and the interaction metadata of the current API.
 
-Requests go to `POST {base}/v1/admin/accounts/{accountId}/reportsStreaming`.
+All periods are in UTC, so that no hour is ambiguous or missing. Requests go to
+
+    POST {RINGCX_API_URL}/v1/admin/accounts/{accountId}/reportsStreaming
+    POST {RINGCX_CURRENT_URL}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata
 """
 
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 from urllib.parse import quote
 
 import httpx
+import pyarrow as pa
 
-from pipelines.ringcx.http.client import SourceClient
-from pipelines.ringcx.reports.bodies import Advice, Answer, pull_body
-
-Direction = Literal["inbound", "outbound"]
-
-_ADVICE: Final = Advice(
-    right="this user has the right READ on Account for the sub-account",
-    address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
-    smaller="or a shorter period",
+from pipelines.ringcx.errors import (
+    BodyBroken,
+    CredentialsRefused,
+    ReportInvalid,
+    SourceError,
+    SourceRefused,
+    shown_url,
 )
+from pipelines.ringcx.http.client import BombError, Received, SourceClient, TooSlowError, explanation_of
+from pipelines.ringcx.links import sub_account_url
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.tables import parse_report
+
+MAX_BYTES: Final = 8 << 30
+MAX_SECONDS: Final = 3600.0
+_CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
+Direction = Literal["inbound", "outbound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,40 @@ class Period:
             raise ValueError("A period needs times with a zone.")
         if self.start >= self.end:
             raise ValueError("A period must end after it starts.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """What an error's sentence asks a person to check: the right that is needed, the settings that make the address,
+    and what to request when the answer is too large.
+    """
+
+    right: str
+    address: str
+    smaller: str
+
+
+_LEGACY_ADVICE: Final = _Advice(
+    right="this user has the right READ on Account for the sub-account",
+    address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
+    smaller="or a shorter period",
+)
+_CURRENT_ADVICE: Final = _Advice(
+    right="this user has the WEM access right for the sub-account, which interaction metadata needs",
+    address="RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW",
+    smaller="or with a shorter RINGCX_METADATA_WINDOW",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole report: its rows, as `parse_report` gives them, and its size in bytes and SHA-256 (hex) as it was sent,
+    out of its gzip.
+    """
+
+    rows: pa.Table
+    size: int
+    sha256: str
 
 
 def agent_segment_request(direction: Direction, period: Period) -> dict[str, object]:
@@ -98,10 +144,10 @@ class ReportSource:
     def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
         """Fetch one direction of Agent Segment Metadata, or without one Global Call Type Detail.
 
-        `period` should have ended at least 5 minutes ago. Raises: as `bodies.pull_body`.
+        `period` should have ended at least 5 minutes ago. Raises as `_pull`.
         """
         request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
-        return pull_body(
+        return _pull(
             self.client,
             f"{self.base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming",
             "global_call_type_detail" if direction is None else "agent_segment_metadata",
@@ -109,8 +155,125 @@ class ReportSource:
             account_id=account_id,
             auth=self.auth,
             request=request,
-            advice=_ADVICE,
+            advice=_LEGACY_ADVICE,
         )
+
+
+def interaction_request(window: Period) -> dict[str, object]:
+    """Return the body that requests the segments that ended in a window of whole seconds, which runs forward from
+    `segmentEndTime`.
+    """
+    return {
+        "segmentEndTime": window.start.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "timeInterval": (window.end - window.start) // timedelta(seconds=1),
+        "timeZone": "UTC",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionSource:
+    """Where interaction metadata comes from: a client, the API's base address, the RingCentral account, the log-in.
+
+    `version` is of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
+    """
+
+    client: SourceClient
+    base_url: str
+    rc_account_id: str
+    auth: httpx.Auth
+    version: str = "v1"
+
+    def pull(self, account_id: str, window: Period) -> Answer:
+        """Fetch the interaction metadata of a window, which is over and as long as RINGCX_METADATA_WINDOW at the most.
+
+        Raises as `_pull`.
+        """
+        return _pull(
+            self.client,
+            f"{sub_account_url(self.base_url, self.rc_account_id, account_id, self.version)}/interaction-metadata",
+            "interaction_metadata",
+            limit="metadata",
+            account_id=account_id,
+            auth=self.auth,
+            request=interaction_request(window),
+            advice=_CURRENT_ADVICE,
+        )
+
+
+def _pull(
+    client: SourceClient,
+    url: str,
+    report: ReportName,
+    *,
+    limit: str,
+    account_id: str,
+    auth: httpx.Auth,
+    request: dict[str, object],
+    advice: _Advice,
+) -> Answer:
+    """Send `request` as JSON, and read the answer.
+
+    The answer holds personal data, so it is kept in a file without a name: a killed process leaves nothing behind.
+
+    Raises:
+        CredentialsRefused: 401 or 403.
+        AccountUnknown: the source does not know the RingCentral account.
+        SourceRefused: another status than 2xx that another try does not change.
+        SourceUnavailable: no answer until the attempts were used up.
+        ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
+        ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
+            times its size, is a 2xx without a body, or is not the report that was asked for.
+    """
+
+    def attempt() -> Received:
+        file.seek(0)
+        file.truncate()
+        with client.stream(
+            "POST",
+            url,
+            limit=limit,
+            account_id=account_id,
+            auth=auth,
+            json=request,
+            headers={"Accept-Encoding": "gzip"},
+        ) as response:
+            if response.status_code != 200:
+                raise _refusal(response, auth, advice)
+            received = client.receive(response, file, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+            file.flush()
+            return received
+
+    with tempfile.TemporaryFile() as file:
+        try:
+            received = client.retry(attempt)
+        except BodyBroken:
+            problem = f"broke off each time while the report was read; run the date again, {advice.smaller}"
+        except BombError:
+            problem = (
+                f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
+                f" report does; run the date again, {advice.smaller}"
+            )
+        except TooSlowError:
+            problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
+        else:
+            return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
+    raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
+
+
+def _refusal(response: httpx.Response, auth: httpx.Auth, advice: _Advice) -> SourceError:
+    status, request = response.status_code, f"POST {shown_url(response.request.url)}"
+    explanation_of(response)  # raises AccountUnknown
+    if status in {401, 403}:
+        variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
+        return CredentialsRefused(
+            f"{request} was refused with HTTP {status}; check {variables}, and that {advice.right}.", status=status
+        )
+    if status < 300:
+        return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
+    return SourceRefused(
+        f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}.",
+        status=status,
+    )
 
 
 def _second_before(moment: datetime) -> datetime:

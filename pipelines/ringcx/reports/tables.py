@@ -53,8 +53,8 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
     except NotWholeError as error:
         problem = str(error)
     raise NotAReport(  # outside `except`: the error's context may hold content of the report
-        f"The answer to {report} is not the whole report: {problem}; run the date again, and if it stays so look at "
-        "the same report in the RingCX administration."
+        f"The answer to {report} is not the whole report: {problem}; run the date again, and if this persists, look "
+        "at the same report in the RingCX administration."
     )
 
 
@@ -73,7 +73,7 @@ def _read(report: ReportName, body: IO[bytes], *, framed: bool) -> pa.Table:
             _require_columns(report, table)
         return _arranged(report, table)
     if report == "interaction_metadata":
-        raise NotWholeError("the body is no JSON")
+        raise NotWholeError("the body is not JSON")
     headings, table, skipped = read_csv_body(body, framed=framed)
     names = canonical_names(report, (_GUARD.sub(r"\1", heading) for heading in headings))
     table = _without_guards(table.rename_columns(names))

@@ -30,7 +30,7 @@ from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import MonthIndex, Wanted, files_between, in_lower_case, keys_of_number
 from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
-from pipelines.steps.link.extract_links import near
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.parallel import map_in_order
 
 _THREADS: Final = 8

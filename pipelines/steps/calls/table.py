@@ -41,7 +41,7 @@ from pipelines.steps.calls.legs import (
     reason_without_recording,
 )
 from pipelines.steps.calls.numbers import to_e164
-from pipelines.steps.link.extract_links import near
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.wording import number
 

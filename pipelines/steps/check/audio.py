@@ -46,7 +46,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     else:
         sentence = (
             f"{number(len(held), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
-            "five seconds and more has a silent channel."
+            "five seconds or more has a silent channel."
         )
     return CheckResult(
         level=Level.warning if len(flagged) else Level.ok,

@@ -5,7 +5,7 @@ rows only, and says nothing about whether a recording is held.
 """
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import pandas as pd
 
@@ -17,6 +17,7 @@ from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import YOUNG
 from pipelines.steps.check.result import LISTED, CheckResult, Level
 from pipelines.steps.link.matching import Call, call_of
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.rows import EVENTS, GLOBAL
 from pipelines.steps.pull.coverage import covers
 from pipelines.wording import number
@@ -25,23 +26,22 @@ _COUNTS = (
     *("calls_with_recording", "events_with_recording", "calls_without_event", "events_without_call"),
     "accounts_not_compared",
 )
-_ONE_DAY = timedelta(days=1)
 
 
 def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
     """Name the calls with a recording that have no event, and the reverse, except calls younger than an hour."""
     days_of_events = ledger.row_days(EVENTS)
     if not days_of_events or day < days_of_events[0]:
-        since = f"the first one is of {days_of_events[0]}" if days_of_events else "none was ever stored"
+        since = f"the first End Call Event is of {days_of_events[0]}" if days_of_events else "no event was ever stored"
         return CheckResult(
             level=Level.ok,
-            sentence=f"Nothing to compare on {day}: of End Call Events {since}.",
+            sentence=f"There is nothing to compare on {day}: {since}.",
             counts=dict.fromkeys(_COUNTS, 0),
         )
     begin, end = day_bounds(day, settings.zone)
     accounts = set(settings.ringcx_account_ids)
     # The two may date one call on either side of midnight.
-    near = [day - _ONE_DAY, day, day + _ONE_DAY]
+    around = sorted(near({day}))
     whole = {pull.account_id for pull in ledger.pulls(GLOBAL, day) if covers(pull, (begin, end))} & accounts
 
     def of_date(calls: Iterable[Call]) -> set[Call]:
@@ -53,8 +53,8 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
 
     reported, events = of_date(_recorded(ledger, GLOBAL, [day])), of_date(_recorded(ledger, EVENTS, [day]))
     lost, unreported = reported - events, {call for call in events - reported if call[0] in whole}
-    without_event = settled(lost - _recorded(ledger, EVENTS, near) if lost else ())
-    without_call = settled(unreported - _recorded(ledger, GLOBAL, near) if unreported else ())
+    without_event = settled(lost - _recorded(ledger, EVENTS, around) if lost else ())
+    without_call = settled(unreported - _recorded(ledger, GLOBAL, around) if unreported else ())
     not_compared = len(accounts - whole)
     figures = (len(reported), len(events), len(without_event), len(without_call), not_compared)
     shares = pd.DataFrame({"matter": _COUNTS[2:4], "calls": figures[2:4], "of": figures[:2]})
@@ -64,15 +64,19 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
     sample += [("without_event", *call) for call in without_event[: LISTED - len(sample)]]
     if sample:
         sentence = (
-            f"On {day} {number(len(without_event), 'call')} of {len(reported)} with a recording came without an event "
-            f"({shares['percent'][0]} %), and {number(len(without_call), 'event')} of {len(events)} without a call in "
-            f"the report ({shares['percent'][1]} %). Lost events delay recordings but lose none: the report names "
-            "those too. If many are lost, look at the receiver. Where the report lacks calls, run the date again."
+            f"Of {number(len(reported), 'call')} with a recording on {day}, "
+            f"{number(len(without_event), 'has', 'have')} no event ({shares['percent'][0]}%), "
+            f"and of {number(len(events), 'event')}, {number(len(without_call), 'has', 'have')} no call in the report "
+            f"({shares['percent'][1]}%). Lost events delay recordings but lose none: the report names those too. If "
+            "many are lost, check the receiver. If the report lacks calls, run the date again."
         )
     else:
-        sentence = f"{number(len(reported), 'call')} with a recording on {day}: each has an event, and the reverse."
+        sentence = (
+            f"{number(len(reported), 'call')} with a recording on {day}: each has an event, and each event a call."
+        )
     if not_compared:
-        sentence += f" {number(not_compared, 'account')} not compared in full: the report does not cover the whole day."
+        accounts_were = number(not_compared, "account was", "accounts were")
+        sentence += f" {accounts_were} not compared in full: the report does not cover the whole day."
     return CheckResult(
         level=Level.warning if sample or not_compared else Level.ok,
         sentence=sentence,

@@ -9,7 +9,7 @@ import pandas as pd
 from pipelines.wording import number
 
 LISTED = 200
-"""Counts are exact; of what is counted so many are listed, since the list is kept with each result."""
+"""Counts are exact; at most this many of what is counted are listed, since the list is kept with each result."""
 
 
 class Level(StrEnum):

@@ -140,8 +140,8 @@ def report_is_plausible(
     }
     if doubts:
         sentence = (
-            f"{report} of {day} does not look whole: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if it "
-            "stays so, look at the same report in the RingCX administration (a holiday explains a quiet day)."
+            f"{report} of {day} does not look whole: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if "
+            "this persists, look at the same report in the RingCX administration (a holiday explains a quiet day)."
         )
     else:
         sentence = _sentence(report, day, counts, usual, is_over=bounds[1] <= now) + _vanished(counts)
@@ -203,7 +203,7 @@ def _sentence(
     if reasons:
         return f"{report} of {day} has {rows}; history cannot tell whether that is the whole day: {'; '.join(reasons)}."
     if not usual:
-        return f"{report} of {day}: no account to judge."
+        return f"{report} of {day}: there is no account to judge."
     weakest = max(usual.values(), key=lambda history: history.noticeable)
     return (
         f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. "

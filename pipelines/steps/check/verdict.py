@@ -32,7 +32,8 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import empty_reports
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.extract_links import days_of, extracted_ids, near, shared_ids
+from pipelines.steps.link.extract_links import days_of, extracted_ids, shared_ids
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import Unpulled, pulls_of, require_rows, unpulled

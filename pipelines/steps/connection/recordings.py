@@ -10,8 +10,8 @@ from pipelines.ledger.files import LedgerError
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
+from pipelines.ringcx.links import is_segment_link
 from pipelines.ringcx.media import MediaClient, MediaFault
-from pipelines.ringcx.reports.interactions import is_segment_link
 from pipelines.steps.connection.result import Outcome, Result, check
 
 _LINKS = 3
@@ -22,8 +22,8 @@ _PAGES = frozenset({"html_body", "json_body", "text_body"})
 _NETWORK = "check the network: outbound HTTPS to the hosts of recordings"
 _FIREWALL = "a firewall in front of the source seems to refuse it: send fewer requests, or ask RingCX"
 _REMEDIES = {
-    "redirect_not_allowed": "add the host it leads to to RINGCX_MEDIA_HOSTS if it is RingCX's",
-    "address_not_public": "its name leads into a private network: check the name server and RINGCX_MEDIA_HOSTS",
+    "redirect_not_allowed": "if the host that it leads to belongs to RingCX, add that host to RINGCX_MEDIA_HOSTS",
+    "address_not_public": "its name leads into a private network: check DNS and RINGCX_MEDIA_HOSTS",
     "source_unavailable": _NETWORK,
     "too_slow": _NETWORK,
 }
@@ -74,7 +74,7 @@ class RecordingCheck:
             try:
                 if _is_wav(self.media, link):
                     self._given = link
-                    return "ok", "could be fetched, and is a WAV; its first bytes were read and thrown away"
+                    return "ok", "could be fetched, and is a WAV; its first bytes were read and discarded"
                 outcome = "warning", "could be fetched, but is not a WAV; run a date and check its reasons"
             except MediaFault as fault:
                 outcome = self._explained(fault)

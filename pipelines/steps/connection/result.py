@@ -52,5 +52,5 @@ def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Outcome:
     if abs(skew_s) <= SKEW_WARNS_S:
         return "ok", found
     if abs(skew_s) > SKEW_FAILS_S and fails:
-        return "failed", f"{found}; set it right (NTP): requests with such a date are refused"
-    return "warning", f"{found}; set it right (NTP): report periods and the times of attempts depend on it"
+        return "failed", f"{found}; correct it (NTP): requests with such a date are refused"
+    return "warning", f"{found}; correct it (NTP): report periods and the times of attempts depend on it"

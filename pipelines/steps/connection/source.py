@@ -9,9 +9,9 @@ import httpx
 
 from pipelines.ringcx.auth import LOG_IN_LIMIT, ApiToken, LegacyPassword, RingCentralJwt, TokenAuth
 from pipelines.ringcx.errors import shown_url
+from pipelines.ringcx.links import SegmentLinks, is_segment_link
 from pipelines.ringcx.reports.columns import ReportName
-from pipelines.ringcx.reports.interactions import InteractionSource, SegmentLinks, is_segment_link
-from pipelines.ringcx.reports.requests import Direction, Period, ReportSource
+from pipelines.ringcx.reports.requests import Direction, InteractionSource, Period, ReportSource
 from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
 from pipelines.steps.connection.result import Outcome, Result, check, compare_clocks

@@ -88,7 +88,7 @@ class BucketCheck:
     def _checksums(self) -> Outcome:
         checksums = self.bucket.capabilities.checksums
         if checksums == "checked":
-            return "ok", "bytes that do not fit their SHA-256 are refused, as they must be"
+            return "ok", "bytes that do not match their SHA-256 are refused, as they must be"
         how = "does not compare SHA-256" if checksums == "ignored" else "does not take a SHA-256"
         sentence = (
             f"this store {how}. The archive sends the Content-MD5 of every put and compares the answer itself; run "

@@ -35,7 +35,7 @@ HEADER_DISAGREES = "header_disagrees"
 FIREWALL = "refused_by_firewall"
 _G711 = frozenset({6, 7})  # A-law and u-law, in which telephone networks carry speech
 _CHANNELS: Mapping[Layout, int] = {"mono": 1, "stereo": 2}
-# Reasons under which bytes may be a recording all the same: none of a web page, JSON or another text.
+# Reasons for which the bytes may still be a recording: not those of a web page, JSON or another text.
 _MAYBE_AUDIO = frozenset(
     {"cut_off", "too_large", "mp3_body", "not_riff", "not_wave", "no_fmt", "bad_fmt", "no_data", "header_only"}
 )

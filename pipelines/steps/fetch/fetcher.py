@@ -1,6 +1,6 @@
 """Attempt every due recording of a date and append its new state to the ledger.
 
-It never waits for a link that is not ready: the state says when to come back. States are written now and then: what a
+It never waits for a link that is not ready: the state says when to try again. States are written now and then: what a
 killed run had stored and not written down is found by the next run's listing.
 """
 
@@ -28,7 +28,7 @@ from pipelines.wording import number
 
 FLUSH_STATES = 10_000
 FLUSH_EVERY = timedelta(seconds=60)
-# So many in a row that may be the fault of the source, the log-in or S3, and not of the recordings.
+# After this many failures in a row that may be due to the source, the log-in or S3, the run stops.
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
 # The reason of a recording that met a defect; the first defect is raised at the end, so that it stops no other.

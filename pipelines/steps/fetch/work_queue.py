@@ -18,7 +18,7 @@ from pipelines.errors import ExpectedError
 from pipelines.ledger.schema import states_by_id, states_from, table_of, values
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.interactions import is_segment_link
+from pipelines.ringcx.links import is_segment_link
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
 from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged, rejoin
 from pipelines.steps.link.rows import INTERACTIONS

@@ -1,4 +1,4 @@
-"""The same segment, told of by the legacy report and by the current API, is one recording with two names.
+"""The same segment, in the legacy report and in the current API, is one recording with two names.
 
 Both name the account, the call (UII), the agent and the start; they are matched by the rows of a date and of its
 neighbours, since the report files a segment under the day it starts and the API under the day it ends. What was known
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines.ledger.states import FINAL, RecordingState, Status, reopened, same_recording
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, links_of, start_of
 
 # The legacy report cuts to seconds, and each system stamps a leg when it learns of it. Legs that agree to the second
@@ -28,7 +29,6 @@ from pipelines.steps.link.rows import AGENT, INTERACTIONS, ROWS, is_agents, link
 WITHIN = (timedelta(seconds=1), timedelta(seconds=10))
 AMBIGUOUS = "ambiguous_match"
 OTHER_SOURCE = "other_source_failed"
-_DAY = timedelta(days=1)
 
 Call = tuple[str, str]
 """Account and UII, as `call_of` makes it."""
@@ -41,7 +41,7 @@ def call_of(account_id: str, uii: str) -> Call:
 
 @dataclass(slots=True)
 class _Leg:
-    """An agent's leg as one source tells of it, over all versions of its row."""
+    """An agent's leg as one source describes it, over all versions of its row."""
 
     started_at: datetime | None = None
     agent: str | None = None
@@ -55,7 +55,7 @@ class _Leg:
             return True
         return abs(self.started_at - other.started_at) <= within
 
-    def is_told_apart(self) -> bool:
+    def is_identified(self) -> bool:
         """Return whether the leg has what a certain match needs: a start, an agent and one recording."""
         return self.started_at is not None and self.agent is not None and len(self.recordings) == 1
 
@@ -85,7 +85,7 @@ class Joined:
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
     """Return which recordings of these calls are the same, by the rows of `day` and of the neighbouring dates."""
-    days = [day + step * _DAY for step in (-1, 0, 1)]
+    days = sorted(near({day}))
     current = _legs(ledger, INTERACTIONS, days, calls)
     legacy = _legs(ledger, AGENT, days, current.keys())
     partners: dict[str, str] = {}
@@ -101,7 +101,7 @@ def _match(old: list[_Leg], new: list[_Leg], partners: dict[str, str], ambiguous
         mutual = [(one, two) for one in old if (two := _only(one, new, within)) and _only(two, old, within) is one]
         for one, two in mutual:
             old, new = [leg for leg in old if leg is not one], [leg for leg in new if leg is not two]
-            if one.is_told_apart() and two.is_told_apart():
+            if one.is_identified() and two.is_identified():
                 (a,), (b,) = one.recordings, two.recordings
                 partners |= {a: b, b: a}
             elif one.recordings and two.recordings:

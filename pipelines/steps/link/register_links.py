@@ -16,10 +16,10 @@ from pipelines.ledger.schema import states_by_id, values
 from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
-from pipelines.ringcx.links import HostList, parse_link
-from pipelines.ringcx.reports.interactions import SegmentLinks, is_segment_link
-from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, near, shared_ids
+from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
+from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, call_of, join, pairs_around
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.link.rows import INTERACTIONS
 

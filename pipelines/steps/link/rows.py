@@ -8,9 +8,8 @@ from typing import Final, NamedTuple
 
 from pipelines.ledger.states import Layout
 from pipelines.ringcx.errors import LinkRefused
-from pipelines.ringcx.links import links_in, parse_link
+from pipelines.ringcx.links import SegmentLinks, links_in, parse_link, segment_recording_id
 from pipelines.ringcx.reports.columns import LINK_COLUMN, UII_COLUMN, ReportName
-from pipelines.ringcx.reports.interactions import SegmentLinks, segment_recording_id
 from pipelines.ringcx.reports.times import parse_hms, parse_moment, parse_ms, parse_report_time, uii_time
 
 AGENT: Final[ReportName] = "agent_segment_metadata"

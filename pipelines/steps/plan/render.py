@@ -18,7 +18,7 @@ _LIMITS = {
     "download": "recordings by id",
 }
 _COMMAND = ".venv/bin/dagster job backfill -w workspace.yaml -j archive_day --from {from} --to {to} --noprompt"
-_BY_COMMAND = "To launch it, by command in the project folder, with DAGSTER_HOME set and the daemon running, in order:"
+_BY_COMMAND = "To launch it, run these in order in the project folder, with DAGSTER_HOME set and the daemon running:"
 _IN_UI = "or in the UI: Lineage, Materialize all…, Show all partitions, a range, Launch backfill; then the next range:"
 
 
@@ -42,7 +42,7 @@ def sentence(plan: Plan) -> str:
     total = plan.totals
     to_run, unknown = total["dates_to_run"], total["dates_unknown"]
     if not to_run:
-        return f"Nothing to run: by the ledger, nothing is left to fetch on {number(total['dates'], 'date')}."
+        return f"Nothing to run: according to the ledger, nothing is left to fetch on {number(total['dates'], 'date')}."
     about = "about " if plan.to_run["estimated"].any() else ""
     to_fetch = f"{about}{number(total['recordings_to_fetch'], 'recording')} to fetch"
     if unknown == to_run:
@@ -133,16 +133,16 @@ def _remarks(plan: Plan) -> list[str]:
     remarks = [
         f"Held already on these dates: {held:,} recordings, {_gigabytes(plan.dates['bytes_held'].sum())} GB.",
         f"To fetch: {known:,} known, {estimated:,} estimated; {size} to store.",
-        f"By PLAN_PRICE_*: {price}.",
+        f"At the prices of PLAN_PRICE_*: {price}.",
     ]
     if to_run["estimated"].any():
         remarks.append(
-            f"Estimated from the ledger: for each weekday the median of its newest dates that were pulled whole (up to "
+            f"Estimated from the ledger: for each weekday the median of its newest fully pulled dates (up to "
             f"{DATES_OF_A_WEEKDAY}), here {number(len(plan.basis), 'date')} from {plan.basis[0]} to {plan.basis[-1]}."
         )
     if total["dates_unknown"]:
         remarks.append(
-            f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of their weekday was pulled whole yet. "
+            f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of their weekday was fully pulled yet. "
             "Run a week, then plan again. The plan adds no recordings, GB, hours of media or cost for them."
         )
     if len(urgent := to_run[to_run["urgency"] == "urgent"]):

@@ -17,10 +17,9 @@ from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import NotAReport, SourceError
-from pipelines.ringcx.reports.bodies import Answer
 from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.requests import Direction, Period, ReportSource
+from pipelines.ringcx.reports.requests import Answer, Direction, Period, ReportSource
 from pipelines.ringcx.reports.tables import lines_skipped
 from pipelines.wording import number
 

@@ -11,9 +11,9 @@ window it was requested for.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,7 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.ringcx.reports.interactions import InteractionSource, windows
-from pipelines.ringcx.reports.requests import Period
+from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, has_link, is_flag_unknown
 from pipelines.steps.pull.coverage import covers
@@ -44,6 +43,14 @@ _BELIEVED = timedelta(days=2)
 _MANY = 50
 _NEAR_THE_CAP = 0.9
 _SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link", "cap_suspected", "flags_unknown")
+
+
+def windows(period: Period, seconds: int) -> Iterator[Period]:
+    """Yield windows of `seconds` that cover a period from its start without gap or overlap; the last may be shorter."""
+    start, length = period.start.astimezone(UTC), timedelta(seconds=seconds)
+    while start < period.end:
+        yield Period(start, min(start + length, period.end.astimezone(UTC)))
+        start += length
 
 
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
@@ -246,8 +253,8 @@ class _AccountPull:
         if end - start < 2 * _SHORTEST:
             raise ReportInvalid(
                 f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
-                f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if it stays so, ask RingCentral how many rows an "
-                "answer may have."
+                f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if this persists, ask RingCentral how many rows "
+                "an answer may have."
             )
         middle = start + timedelta(seconds=seconds // 2)
         halves = [self._request(half) for half in (Period(start, middle), Period(middle, end))]
@@ -304,9 +311,9 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     before = sum(end < window.start for end in outside)
     ran = "backward" if before == len(ends) else "elsewhere" if before < len(outside) else "partly backward"
     raise WrongWindow(
-        f"interaction_metadata was asked for the segments that ended from {window.start:%Y-%m-%d %H:%M:%S} to "
+        f"interaction_metadata was requested for the segments that ended from {window.start:%Y-%m-%d %H:%M:%S} to "
         f"{window.end:%Y-%m-%d %H:%M:%S} UTC, and {len(outside)} of {len(ends)} did not: the source's window ran "
-        f"{ran}, not forward from segmentEndTime. Nothing of it was taken; ask RingCentral which way it runs."
+        f"{ran}, not forward from segmentEndTime. Nothing of it was kept; ask RingCentral in which direction it runs."
     )
 
 

@@ -18,10 +18,10 @@ from pipelines.ledger.schema import Acceptance, states_by_id, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date, lacking_reports
-from pipelines.steps.link.extract_links import near
+from pipelines.steps.link.recording_date import near
 from pipelines.steps.parallel import map_readable
 from pipelines.steps.pull.coverage import Unpulled
-from pipelines.steps.seal.manifest import Stores, neighbours_to_seal, seal_day
+from pipelines.steps.seal.seal_day import Stores, neighbours_to_seal, seal_day
 from pipelines.wording import number
 
 _LONGEST = 500

@@ -1,4 +1,4 @@
-"""Tell what a run that is under way, or has just ended, may have written from what came from elsewhere.
+"""Distinguish what a run under way, or one that has just ended, may have written from what came from elsewhere.
 
 A run stores recordings before it writes their states, writes states before it seals, and seals before it attests. What
 is between two of these steps is arriving: it is recent, and the ledger awaits it. What is older and still not explained

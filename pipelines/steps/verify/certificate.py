@@ -27,6 +27,7 @@ from pipelines.steps.verify.report import Discrepancy
 
 FORMAT = "ringcx-archive/certificate/1"
 _OF_RECORDING = ("recording_id", "reason", "started_at", "key", "size", "sha256")
+_OF_DISCREPANCY = ("kind", "subject", "sentence")
 _COUNTS = ("found", "held", "pending", "lost", "accepted_losses", "bytes")
 
 
@@ -42,7 +43,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
         )
 
     for result in verify_days(archive, first, last, Reading(), add=found.append, sealed=keep):
-        of_date = [one for one in found if one.date == result.date and not one.arriving]
+        of_date = [each for each in found if each.date == result.date and not each.arriving]
         verdict, sentence = result.verdict, result.reason or f"It is unknown what {result.date} holds."
         head, recordings = sealed.pop(result.date, (None, []))
         signature: Mapping[str, Any] = {}
@@ -63,7 +64,7 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
             "recordings": recordings,
             "accepted_losses": [] if head is None else head.document.get("accepted_losses", []),
             "accepted_elsewhere": result.accepted_elsewhere,
-            "discrepancies": [{"kind": one.kind, "subject": one.subject, "sentence": one.sentence} for one in of_date],
+            "discrepancies": [{name: getattr(each, name) for name in _OF_DISCREPANCY} for each in of_date],
             "commands": [] if head is None else list(_commands(archive.bucket, head, signature, recordings)),
         }
 
@@ -79,7 +80,7 @@ def _signature(
 ) -> dict[str, str]:
     """Return its key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
     key = signature_key(head.key)
-    kinds = {one.kind.removeprefix("signature_") for one in discrepancies if one.subject == key}
+    kinds = {each.kind.removeprefix("signature_") for each in discrepancies if each.subject == key}
     if kinds:
         state = min(kinds)
     elif not stored:
@@ -104,7 +105,7 @@ def _commands(
         yield f"printf '%s\\n' {' '.join(map(shlex.quote, lines))} > statement"
         yield f"echo '{stored['signature']}' | openssl base64 -d -A > signature"
         yield "openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in statement -sigfile signature"
-    held = next((one for one in recordings if one["state"] == Status.archived and one["key"] and one["sha256"]), None)
+    held = next((row for row in recordings if row["state"] == Status.archived and row["key"] and row["sha256"]), None)
     if held is not None:
         yield copy(held["key"], "recording")
         yield f"echo {shlex.quote(held['sha256'] + '  recording')} | sha256sum --check"

@@ -12,7 +12,7 @@ from ulid import ULID
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import verification_key
-from pipelines.steps.seal.manifest import MANIFESTS
+from pipelines.steps.seal.seal_day import MANIFESTS
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading, date_of
 from pipelines.steps.verify.report import DayResult, Discrepancy

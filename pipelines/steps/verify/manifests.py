@@ -1,4 +1,4 @@
-"""Verify the manifests of a date: chain, attestations and catalog, the next day's word, and the ledger's states."""
+"""Verify the manifests of a date: chain, attestations, catalog, the next day's manifests, the ledger's states."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.steps.check.verdict import DateVerdict
 from pipelines.steps.pull.coverage import Pulls
-from pipelines.steps.seal.manifest import MANIFESTS, accepted_on, entries_of, rows_pulled
+from pipelines.steps.seal.seal_day import MANIFESTS, accepted_on, entries_of, rows_pulled
 from pipelines.steps.verify.arriving import Arriving, sealed_at
 from pipelines.steps.verify.report import Flag
 from pipelines.wording import number
@@ -153,12 +153,12 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
             flag("manifest_altered", head.key, sentence)
         elif number not in chain.numbers:
             if bucket.head(key) is None:  # else it was sealed since the manifests were read
-                flag("manifest_removed", key, f"{key}, upon which {head.key} was sealed, is gone; restore it")
+                flag("manifest_removed", key, f"{key}, on which {head.key} is based, is gone; restore it")
         elif number in chain.heads and chain.heads[number].sha256 != sha256:
             flag(
                 "manifest_altered",
                 key,
-                f"{key} is not the one upon which {head.key} was sealed: it was altered; restore its first version",
+                f"{key} is not the one on which {head.key} is based: it was altered; restore its first version",
             )
 
 

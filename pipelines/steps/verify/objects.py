@@ -18,7 +18,7 @@ from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger import parts
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.seal.manifest import ACCESS
+from pipelines.steps.seal.seal_day import ACCESS
 from pipelines.steps.verify.manifests import Evidence, attestations
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 

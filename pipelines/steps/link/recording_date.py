@@ -1,0 +1,67 @@
+"""Decide under which date a recording is stored: the local day on which it starts, where a row can be believed."""
+
+import re
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from pipelines.calendar import day_bounds, local_day
+from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.link.rows import Cells, RowLink, starts
+
+_PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/", re.ASCII)
+# A start so long after the pulled day is an error of the row; a partition ahead would not be looked at for long. It is
+# compared with the pulled day and not with the present, so that a recording has the same date in every run.
+CLOCK_SKEW = timedelta(days=2)
+_ONE_DAY = timedelta(days=1)
+
+
+class RecordingDates:
+    """Decide which date a recording is stored under, by the rows of the day `pulled`.
+
+    The start counts, then the time in the UII, then the date in the file's path, each only within
+    [`first`, `pulled` + 2 days]; else the pulled day. `first` is ARCHIVE_START_DATE.
+    """
+
+    def __init__(self, pulled: date, first: date, zone: ZoneInfo) -> None:
+        self._pulled, self._zone = pulled, zone
+        self._first, self._last = min(first, pulled), pulled + CLOCK_SKEW
+        self._bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
+        # Most rows start within these, and nothing else of them is read.
+        yesterday, tomorrow = pulled - _ONE_DAY, pulled + _ONE_DAY
+        self._usual = max(self._bounds[0], day_bounds(yesterday, zone)[0]), day_bounds(tomorrow, zone)[1]
+        self.elsewhere: set[date] = set()
+
+    def of(self, report: ReportName, row: Cells, link: RowLink) -> tuple[date, datetime | None]:
+        """Return the recording's date, and the time that decided it, if any."""
+        start = next(starts(report, row, link), None)
+        if start and self._usual[0] <= start < self._usual[1]:
+            return local_day(start, self._zone), start
+        times = list(starts(report, row, link))
+        by_path = _path_day(link.file_path)
+        self.elsewhere.update(day for day in (by_path, *map(self._day, times)) if day is not None)
+        for time in times:
+            if self._bounds[0] <= time < self._bounds[1]:
+                return local_day(time, self._zone), time
+        if by_path and self._first <= by_path <= self._last:
+            return by_path, None
+        return self._pulled, None
+
+    def _day(self, time: datetime) -> date | None:
+        try:
+            return local_day(time, self._zone)
+        except OverflowError:  # in the first or the last year of the calendar
+            return None
+
+
+def near(days: Iterable[date]) -> set[date]:
+    """Return `days` and the ones next to them: two sources may date one recording on either side of midnight."""
+    return {day + step * _ONE_DAY for day in days for step in (-1, 0, 1)}
+
+
+def _path_day(file_path: str) -> date | None:
+    match = _PATH_DAY.search(f"/{file_path}")
+    try:
+        return date(*(int(part) for part in match.groups())) if match else None
+    except ValueError:
+        return None
