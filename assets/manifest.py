@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import counts_by_state, not_held, place, share_held, stored_at
+from assets.presentation import counts_by_state, not_held, place, stored_at
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
@@ -30,7 +30,7 @@ def daily_manifest(
         sealed = seal(day)
         # The dates that found its recordings too: their verdict may wait for what this run archived.
         found_on = sealed.recordings.found_on()
-        others = (linked_days(states, day, settings.zone, settings.archive_start_date) | found_on) - {day}
+        others = (linked_days(states, day, settings) | found_on) - {day}
         neighbours = {other: seal(other) for other in neighbours_to_seal(stores, others)}
     for sealed_day, result in {day: sealed, **neighbours}.items():
         if result.outdated:
@@ -41,12 +41,12 @@ def daily_manifest(
                 sealed_day,
             )
     new = [sealed_day.isoformat() for sealed_day, result in neighbours.items() if not result.manifest.unchanged]
-    manifest = sealed.manifest
+    manifest, verdict = sealed.manifest, sealed.verdict
     return dg.MaterializeResult(
         metadata={
-            "verdict": f"{sealed.verdict.verdict}: {sealed.verdict.sentence}",
-            **counts_by_state(sealed.recordings.by_status(), sealed.verdict),
-            **share_held(sealed.verdict),
+            "verdict": f"{verdict.verdict}: {verdict.sentence}",
+            **counts_by_state(sealed.recordings.by_status(), verdict),
+            **({"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}),
             "megabytes": round(sealed.recordings.size() / 1e6, 3),
             "manifest_number": manifest.number,
             "manifest_is_new": not manifest.unchanged,

@@ -66,11 +66,6 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
     return {**found, **archived, **without_zeros(others)}
 
 
-def share_held(verdict: DateVerdict) -> dict[str, float]:
-    """Return the percentage of the expected recordings that are held; empty without an expected number above zero."""
-    return {"percent_held": round(100 * verdict.held / verdict.expected, 2)} if verdict.expected else {}
-
-
 def not_held(reasons: pa.Table) -> str:
     """Return how many recordings are not archived, by state and reason, and when the first of them is tried again.
 

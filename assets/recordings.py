@@ -74,8 +74,7 @@ def recording_links(
         found = register_links(
             ledger.open(),
             date.fromisoformat(context.partition_key),
-            zone=environment.settings.zone,
-            first=environment.settings.archive_start_date,
+            environment.settings,
             allowed=source.allowed,
             now=environment.clock(),
             run_id=context.run.run_id,
@@ -119,7 +118,7 @@ def recordings(  # noqa: PLR0917 - what it touches
     day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, environment.clock()
     with as_permanent_failure():
         settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
-        linked = linked_days(states, day, settings.zone, settings.archive_start_date)
+        linked = linked_days(states, day, settings)
         ids = config.retry_recording_ids
         again, refused = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)

@@ -169,9 +169,7 @@ def finished_day(recordings: int, folder: Path, say: Callable[[str, dict[str, An
         ledger.append_rows(REPORT, DAY, rows, account_id=generated.ACCOUNT, pulled_at=at, run_id="benchmark")
     ledger.append_pull(generated.a_pull(DAY, now()))
     allowed = AllowedLinks(HostList(["*.vacd.biz"]))
-    register_links(
-        ledger, DAY, zone=ZoneInfo("UTC"), first=date(2020, 1, 1), allowed=allowed, now=now(), run_id="benchmark"
-    )
+    register_links(ledger, DAY, Calendar(archive_timezone="UTC"), allowed=allowed, now=now(), run_id="benchmark")
     with LocalS3(folder / "s3") as s3:
         lines = []
         for state in ledger.states([DAY]).values():

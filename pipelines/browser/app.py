@@ -48,7 +48,7 @@ from pipelines.browser.guard import HEALTH, AtOnce, Guard
 from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable
-from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence, in_time
+from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence
 from pipelines.browser.readings import Reading, Readings
 from pipelines.browser.requests import byte_range, read_form
 from pipelines.browser.searching import (
@@ -67,7 +67,7 @@ from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
 from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
-from pipelines.evidence.package import EvidencePackage, Order
+from pipelines.evidence.package import EvidencePackage, Order, in_time
 from pipelines.serving import RateLimit
 from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch

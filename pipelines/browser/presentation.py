@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from pipelines.browser.people import Person, Row
+from pipelines.evidence.package import in_time
 from pipelines.steps.calls.table import SEPARATOR
 from pipelines.wording import number
 
@@ -92,11 +93,6 @@ def calls_view(rows: Iterable[Row], person: Person) -> list[CallView]:
     for row in rows:
         by_call.setdefault((row["date"], row["account_id"], row["uii"]), []).append(row)
     return [call_view(sorted(call, key=in_time), person) for call in by_call.values()]
-
-
-def in_time(row: Row) -> tuple[str, str, str]:
-    """Return the key by which the rows of a call are sorted: date, start and recording id."""
-    return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
 
 
 def call_view(rows: Sequence[Row], person: Person) -> CallView:

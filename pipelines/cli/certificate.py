@@ -51,7 +51,7 @@ def command(
     for certificate in certify(archive, *given):
         dates.append(certificate)
         click.echo(f"{certificate['date']}  {certificate['verdict']}: {certificate['sentence']}")
-    strays = [stray.sentence for stray in find_strays(archive.bucket, (settings.ledger, settings.events_url))]
+    strays = [stray.sentence for stray in find_strays(archive.bucket, settings)]
     for sentence in strays:
         click.echo(sentence)
     verdicts = [Verdict(of_date["verdict"]) for of_date in dates]

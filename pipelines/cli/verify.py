@@ -142,7 +142,7 @@ def command(
     for result in verify_days(archive, first, last, reading, add=add, progress=screen.progress):
         report.dates.append(result)
         screen.result(result)
-    for stray in find_strays(archive.bucket, (settings.ledger, settings.events_url)):
+    for stray in find_strays(archive.bucket, settings):
         add(stray)
     if archive.verifier is None:
         report.notes.append("Signatures were not checked: set ARCHIVE_VERIFY_KEY_FILE to check them.")

@@ -96,7 +96,7 @@ class EvidencePackage:
         shown: Callable[[Row], Row] = lambda row: row,
     ) -> None:
         self._bucket, self._verifier, self._order = bucket, verifier, order
-        self._rows = sorted(rows, key=_in_time)
+        self._rows = sorted(rows, key=in_time)
         self._may_include, self._shown = may_include, shown
         self._sink = _Sink()
         self._zip: ZipFile
@@ -275,7 +275,8 @@ must be "merkle_root" in the proof. The fingerprint of the public key:
     openssl pkey -pubin -in {key} -outform DER | sha256sum"""
 
 
-def _in_time(row: Row) -> tuple[str, str, str]:
+def in_time(row: Row) -> tuple[str, str, str]:
+    """Return the key by which the rows of calls are sorted: date, start and recording id."""
     return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
 
 

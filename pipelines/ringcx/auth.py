@@ -170,9 +170,9 @@ class TokenAuth(OriginAuth, ABC):
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""
             remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
-            raise CredentialsRefused(f"{request} refused the log-in{explanation}; {remedy}.", status=status)
+            raise CredentialsRefused(f"{request} refused the log-in{explanation}; {remedy}.")
         if status != 200:
-            raise SourceRefused(f"{request} answered HTTP {status} to the log-in; check {variable}.", status=status)
+            raise SourceRefused(f"{request} answered HTTP {status} to the log-in; check {variable}.")
         value = answer.get(name)
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")

@@ -29,10 +29,6 @@ class BodyBroken(SourceUnavailable):
 class SourceRefused(SourceError):
     """A 4xx that another try does not change."""
 
-    def __init__(self, message: str, *, status: int = 0) -> None:  # a copy sets the status afterwards
-        super().__init__(message)
-        self.status = status
-
 
 class CredentialsRefused(SourceRefused):
     """A log-in or a report was answered with 401 or 403; the text names the variables to check."""

@@ -48,7 +48,6 @@ class MediaFault(Exception):
         reason: not_there: `not_found`, `still_encoding`, `http_<status>`; not_audio: `empty_body`, `html_body`,
             `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
             `redirect_not_allowed`, `address_not_public`; unavailable: `source_unavailable`, `too_slow`.
-        status: of the answer, if there was one.
         by_firewall: the refusal reads like one of a firewall or load balancer in front of the source (an HTML page, a
             `Server` such as `awselb/2.0`): it is about how often we ask, and not about the recording.
     """
@@ -67,7 +66,6 @@ class MediaFault(Exception):
         super().__init__(f"No recording{where}: {reason}{answer}.")
         self.kind: FaultKind = kind
         self.reason = reason
-        self.status = status
         self.by_firewall = by_firewall
 
 

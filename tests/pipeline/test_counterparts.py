@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -22,6 +21,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.tables import parse_report
+from pipelines.settings import Calendar
 from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
 from pipelines.steps.link.matching import Pairs, join, pairs_around
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
@@ -84,7 +84,7 @@ class Sources:
 
     def register(self, day: date = DAY, *, now: datetime = NOW) -> LinksFound:
         return register_links(
-            self.ledger, day, zone=ZoneInfo("UTC"), first=date(2020, 1, 1), allowed=ALLOWED, now=now, run_id="run"
+            self.ledger, day, Calendar(archive_timezone="UTC"), allowed=ALLOWED, now=now, run_id="run"
         )
 
     def pairs(self) -> Pairs:

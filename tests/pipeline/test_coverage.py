@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipelines.ledger.schema import PullRecord
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
-from pipelines.steps.pull.coverage import Unpulled, gaps
+from pipelines.settings import VerifySettings
+from pipelines.steps.pull.coverage import Unpulled, unpulled
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -37,6 +38,12 @@ def a_pull(report: ReportName, account_id: str, start: int, end: int) -> PullRec
     )
 
 
+def settings_of(source: str, accounts: tuple[str, ...] = ACCOUNTS) -> VerifySettings:
+    return VerifySettings.model_validate(
+        {"archive_bucket": "bucket", "ringcx_account_ids": accounts, "ringcx_source": source}
+    )
+
+
 PULLS = st.lists(
     st.builds(
         a_pull,
@@ -50,27 +57,27 @@ PULLS = st.lists(
 
 
 @settings(deadline=None)
-@given(pulls=PULLS, reports=st.sampled_from([*FULL_SOURCES, REPORTS]))
+@given(pulls=PULLS, source=st.sampled_from(["legacy", "current", "both"]))
 def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source_does(
-    pulls: list[PullRecord], reports: tuple[ReportName, ...]
+    pulls: list[PullRecord], source: str
 ) -> None:
-    expected = []
+    expected, wanted = [], settings_of(source)
     for account in ACCOUNTS:
         own = [pull for pull in pulls if pull.account_id == account]
         whole = {one.report for one in own if one.period_start <= BOUNDS[0] and one.period_end >= BOUNDS[1]}
-        if any(whole >= set(source) for source in FULL_SOURCES):
+        if any(whole >= set(full) for full in FULL_SOURCES):
             continue
-        for report in reports:
+        for report in wanted.reports:
             if report not in whole:
                 ends = [pull.period_end for pull in own if pull.report == report]
                 expected.append(Unpulled(report, account, max(ends, default=None)))
     by_report = {name: [pull for pull in pulls if pull.report == name] for name in REPORTS}
-    assert gaps(by_report, ACCOUNTS, BOUNDS, reports) == expected
+    assert unpulled(by_report, DAY, wanted) == expected
 
 
 def test_a_gap_says_how_far_the_report_was_pulled() -> None:
     pulls = {REPORTS[0]: [a_pull(REPORTS[0], ACCOUNTS[0], 0, 12)]}
-    said = [str(gap) for gap in gaps(pulls, ACCOUNTS[:1], BOUNDS, FULL_SOURCES[0])]
+    said = [str(gap) for gap in unpulled(pulls, DAY, settings_of("legacy", ACCOUNTS[:1]))]
     assert said == [
         "agent_segment_metadata of account 15300002 was pulled only up to 2026-11-18 12:00 UTC",
         "global_call_type_detail of account 15300002 was never pulled",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 import pyarrow as pa
 import pytest
@@ -17,6 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
+from pipelines.settings import Calendar
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
@@ -35,6 +36,10 @@ START: dict[ReportName, str] = {
 }
 
 
+def calendar(zone: str = "UTC", first: date = FIRST) -> Calendar:
+    return Calendar(archive_timezone=zone, archive_start_date=first)
+
+
 class Book:
     """A ledger with rows, and what registering their links says."""
 
@@ -51,7 +56,7 @@ class Book:
         self.ledger.append_rows(report, day, kept, account_id="1", pulled_at=NOW, run_id="r")
 
     def register(self, day: date = DAY, first: date = FIRST, zone: str = "UTC") -> LinksFound:
-        return register_links(self.ledger, day, zone=ZoneInfo(zone), first=first, allowed=ALLOWED, now=NOW, run_id="r")
+        return register_links(self.ledger, day, calendar(zone, first), allowed=ALLOWED, now=NOW, run_id="r")
 
     def states(self) -> list[RecordingState]:
         return [one for one in self.ledger.states(self.ledger.state_days()).values() if one.same_as is None]
@@ -91,7 +96,7 @@ class TestDates:
         self, book: Book, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def days() -> set[date]:
-            return linked_days(book.ledger, DAY, ZoneInfo("UTC"), FIRST)
+            return linked_days(book.ledger, DAY, calendar())
 
         book.add(AGENT, GOOD[AGENT])
         assert days() == {DAY}
@@ -112,7 +117,7 @@ class TestDates:
         assert counts["recordings_found"] == counts["recordings_new"] == 6  # both mono reports name the same two
         odd = [one for one in book.states() if "no-time" in one.recording_id]
         assert {(one.date, one.started_at) for one in odd} == {(DAY, None)}
-        assert DAY in linked_days(book.ledger, DAY, ZoneInfo(zone), FIRST)
+        assert DAY in linked_days(book.ledger, DAY, calendar(zone))
 
     def test_the_time_in_the_uii_counts_where_the_start_does_not(self, book: Book) -> None:
         book.add(GLOBAL, a_row(GLOBAL, "0001-01-01T00:00:00Z", uii="202611172230000132110000000001"))
@@ -175,7 +180,7 @@ class TestDates:
         again = book.register(first=moved[1])
         assert (again.counts["recordings_new"], again.counts["recordings_known"]) == (0, 1)
         assert book.dates() == before
-        assert set(before.values()) <= {DAY} | linked_days(book.ledger, DAY, ZoneInfo("UTC"), moved[1])
+        assert set(before.values()) <= {DAY} | linked_days(book.ledger, DAY, calendar(first=moved[1]))
 
     def test_a_recording_that_another_zone_dated_to_a_date_never_pulled_is_read_by_the_run_that_found_it(
         self, book: Book
@@ -184,7 +189,7 @@ class TestDates:
         book.register(zone="Asia/Tokyo")
         next_day = DAY + timedelta(days=1)
         assert set(book.dates().values()) == {next_day}
-        linked = linked_days(book.ledger, DAY, ZoneInfo("UTC"), FIRST)
+        linked = linked_days(book.ledger, DAY, calendar())
         assert next_day in linked
         assert len(recordings_of(book.ledger, DAY, linked)) == 1
 

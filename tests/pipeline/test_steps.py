@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.ledger.schema import table_of
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
+from pipelines.settings import Calendar
 from pipelines.steps.fetch.fetcher import Fetcher, FetchResult
 from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
@@ -34,7 +34,6 @@ from sandbox.faults import Faults, Where
 from tests.pipeline.conftest import UP_TO_RECORDINGS
 
 OLD = date(2026, 3, 2)
-UTC_ZONE = ZoneInfo("UTC")
 
 
 @pytest.fixture
@@ -262,7 +261,7 @@ def registered(it: Any, day: date, rows: pa.Table, now: datetime) -> dict[str, R
             "global_call_type_detail", day, rows, account_id="15300002", pulled_at=now, run_id="test"
         )
     register_links(
-        services.ledger, day, zone=UTC_ZONE, first=date(2020, 1, 1), allowed=services.allowed, now=now, run_id="test"
+        services.ledger, day, Calendar(archive_timezone="UTC"), allowed=services.allowed, now=now, run_id="test"
     )
     return services.ledger.states([day + timedelta(days=offset) for offset in range(-2, 9)])
 

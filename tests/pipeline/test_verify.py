@@ -231,8 +231,7 @@ def test_an_entry_of_the_access_log_that_is_altered_or_removed_after_sealing_is_
     parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
     now = datetime.now(UTC)
-    sealed = seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
-    assert sealed.attested >= 3
+    seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
     later = log.record(entry)
     assert copy.doubts() == set()
     copy.put(altered, copy.get(altered).replace(b"ava", b"eve"))

@@ -382,7 +382,6 @@ def explanation_of(response: httpx.Response) -> bytes:
             f"{_named(response.request)} was answered with HTTP 404: RingCX does not know"
             " this RingCentral account. Check RINGCX_RC_ACCOUNT_ID, and ask RingCentral whether the interaction"
             " metadata and recordings of this account are activated.",
-            status=404,
         )
     return explanation
 

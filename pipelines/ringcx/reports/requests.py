@@ -266,13 +266,12 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, advice: _Advice) -> Sou
     if status in {401, 403}:
         variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
         return CredentialsRefused(
-            f"{request} was refused with HTTP {status}; check {variables}, and that {advice.right}.", status=status
+            f"{request} was refused with HTTP {status}; check {variables}, and that {advice.right}."
         )
     if status < 300:
         return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
     return SourceRefused(
-        f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}.",
-        status=status,
+        f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}."
     )
 
 

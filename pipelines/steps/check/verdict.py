@@ -272,7 +272,7 @@ def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now:
     """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
     pulls = pulls_of(ledger, day)
     require_rows(ledger, day, pulls)
-    not_pulled = unpulled(pulls, day, settings.ringcx_account_ids, settings.zone, settings.reports)
+    not_pulled = unpulled(pulls, day, settings)
     return not_pulled + empty_reports(ledger, day, pulls, settings, now=now)
 
 
@@ -345,7 +345,7 @@ def _recordings(
     """Return the recordings that concern a date: dated so, found by its pull, or linked to by its rows; the ids that
     are linked to without any state in the ledger; and those that rows of more than one call name.
     """
-    links = extracted_ids(ledger, day, zone=settings.zone, first=settings.archive_start_date)
+    links = extracted_ids(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
     days = days_of(ledger, links)
     known = LedgerSnapshot(ledger.current(days))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain
 from typing import Any, TypeAlias
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
 from pipelines.ringcx.reports.columns import REPORTS, ReportName
+from pipelines.settings import Calendar
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.recording_date import RecordingDates, near
 from pipelines.steps.link.rows import ROWS, duration_s, links_of, over_at, ready_at
@@ -75,16 +75,14 @@ class ExtractedLinks:
 
 
 def extract_links(
-    ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, segments: SegmentLinks | None = None
+    ledger: Ledger, day: date, calendar: Calendar, segments: SegmentLinks | None = None, parts: _Parts | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that `day`'s rows name. `first`: ARCHIVE_START_DATE. Without `segments` links are empty."""
-    return _extract(ledger, day, zone, first, _row_parts(ledger, day), segments=segments)
+    """Return the recordings that `day`'s rows name. Without `segments` links of the current API are empty.
 
-
-def _extract(
-    ledger: Ledger, day: date, zone: ZoneInfo, first: date, parts: _Parts, *, segments: SegmentLinks | None = None
-) -> ExtractedLinks:
-    dates = RecordingDates(day, first, zone)
+    `parts`: what `_row_parts` has just returned; they are listed without it.
+    """
+    parts = parts or _row_parts(ledger, day)
+    dates = RecordingDates(day, calendar)
     tables = [_SCHEMA.empty_table()]
     for report, columns in ROWS.items():
         for part in ledger.iter_rows(report, day, columns=columns.needed, parts=parts[report]):
@@ -102,19 +100,19 @@ def _extract(
                 tables.append(pa.table(arrays, schema=_SCHEMA))
     links = ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
     _last_ids.clear()
-    _last_ids[_key(ledger, day, zone, first, parts)] = _without_links(links)
+    _last_ids[_key(ledger, day, calendar, parts)] = _without_links(links)
     return links
 
 
-def extracted_ids(ledger: Ledger, day: date, *, zone: ZoneInfo, first: date) -> ExtractedLinks:
+def extracted_ids(ledger: Ledger, day: date, calendar: Calendar) -> ExtractedLinks:
     """Return the same without the links themselves, for those that read only ids and dates.
 
     The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept as
     long as the date has the same parts, which never change.
     """
     parts = _row_parts(ledger, day)
-    kept = _last_ids.get(_key(ledger, day, zone, first, parts))
-    return kept or _without_links(_extract(ledger, day, zone, first, parts))
+    kept = _last_ids.get(_key(ledger, day, calendar, parts))
+    return kept or _without_links(extract_links(ledger, day, calendar, parts=parts))
 
 
 _last_ids: dict[Hashable, ExtractedLinks] = {}
@@ -128,8 +126,8 @@ def _row_parts(ledger: Ledger, day: date) -> _Parts:
     return {report: ledger.row_parts(report, day) for report in ROWS}
 
 
-def _key(ledger: Ledger, day: date, zone: ZoneInfo, first: date, parts: _Parts) -> Hashable:
-    return ledger, *chain.from_iterable(parts.values()), day, zone, first
+def _key(ledger: Ledger, day: date, calendar: Calendar, parts: _Parts) -> Hashable:
+    return ledger, *chain.from_iterable(parts.values()), day, calendar.zone, calendar.archive_start_date
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
@@ -140,20 +138,20 @@ def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
     return days | {links.day} | _existing(ledger, links.elsewhere)
 
 
-def linked_days(ledger: Ledger, day: date, zone: ZoneInfo, first: date) -> set[date]:
+def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
     """Return the dates under which the recordings of `day`'s rows are stored, or were before ARCHIVE_START_DATE
     changed, and those of their other names.
 
     Also the dates next to them that were never pulled and hold recordings: these may have been found by `day`, when
     ARCHIVE_TIMEZONE was another one, and no run of their own fetches them.
     """
-    links = extracted_ids(ledger, day, zone=zone, first=first)
+    links = extracted_ids(ledger, day, calendar)
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
     extremes = links.table.group_by("date").aggregate([("started_at", "min"), ("started_at", "max")])
     for line in extremes.to_pylist():
         if line["started_at_min"]:
-            days.add(local_day(line["started_at_min"] - WITHIN[-1], zone))
-            days.add(local_day(line["started_at_max"] + WITHIN[-1], zone))
+            days.add(local_day(line["started_at_min"] - WITHIN[-1], calendar.zone))
+            days.add(local_day(line["started_at_max"] + WITHIN[-1], calendar.zone))
     days |= _existing(ledger, links.elsewhere)
     if next_to := _existing(ledger, frozenset(near({day, *days}) - days)):
         days |= next_to.difference(*(ledger.pull_days(report) for report in REPORTS))

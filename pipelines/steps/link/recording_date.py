@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from pipelines.calendar import day_bounds, local_day
 from pipelines.ringcx.reports.columns import ReportName
+from pipelines.settings import Calendar
 from pipelines.steps.link.rows import Cells, RowLink, starts
 
 _PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/", re.ASCII)
@@ -20,12 +20,12 @@ class RecordingDates:
     """Decide which date a recording is stored under, by the rows of the day `pulled`.
 
     The start counts, then the time in the UII, then the date in the file's path, each only within
-    [`first`, `pulled` + 2 days]; else the pulled day. `first` is ARCHIVE_START_DATE.
+    [ARCHIVE_START_DATE, `pulled` + 2 days]; else the pulled day.
     """
 
-    def __init__(self, pulled: date, first: date, zone: ZoneInfo) -> None:
-        self._pulled, self._zone = pulled, zone
-        self._first, self._last = min(first, pulled), pulled + CLOCK_SKEW
+    def __init__(self, pulled: date, calendar: Calendar) -> None:
+        self._pulled, self._zone = pulled, (zone := calendar.zone)
+        self._first, self._last = min(calendar.archive_start_date, pulled), pulled + CLOCK_SKEW
         self._bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
         # Most rows start within these, and nothing else of them is read.
         yesterday, tomorrow = pulled - _ONE_DAY, pulled + _ONE_DAY

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from pipelines.ledger.states import RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
+from pipelines.settings import Calendar
 from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, call_of, join, pairs_around
 from pipelines.steps.link.recording_date import near
@@ -66,14 +66,14 @@ class LinksFound:
 
 
 def register_links(
-    ledger: Ledger, day: date, *, zone: ZoneInfo, first: date, allowed: AllowedLinks, now: datetime, run_id: str
+    ledger: Ledger, day: date, calendar: Calendar, *, allowed: AllowedLinks, now: datetime, run_id: str
 ) -> LinksFound:
-    """Register every recording that `day`'s rows link to, if it has no state yet. `first`: ARCHIVE_START_DATE.
+    """Register every recording that `day`'s rows link to, if it has no state yet.
 
     A `pending` recording whose link changed takes the new link and is due at once, and so does one whose link was
     refused, if the new one is not. Recordings of both sources are matched (`matching.py`).
     """
-    links = extract_links(ledger, day, zone=zone, first=first, segments=allowed.segments)
+    links = extract_links(ledger, day, calendar, allowed.segments)
     days = near(days_of(ledger, links))
     before = LedgerSnapshot(ledger.current(days))
     states = _new_states(links, before, allowed, now, run_id)

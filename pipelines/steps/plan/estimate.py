@@ -20,7 +20,7 @@ from pipelines.ringcx.reports.columns import LEGACY, REPORTS
 from pipelines.settings import PlanSettings
 from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import gaps
+from pipelines.steps.pull.coverage import unpulled
 from pipelines.steps.pull.reports import PARTS
 
 # A quarter of a year of each weekday would follow the season; two months follow the account as it is now.
@@ -139,11 +139,10 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
     stated = frozenset(ledger.recording_days())
 
     def state(day: date, *, pending: bool) -> str:
-        bounds = day_bounds(day, settings.zone)
-        if now < bounds[1]:
+        if now < day_bounds(day, settings.zone)[1]:
             return "not over"
         pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pulled[name]}
-        if pulls and gaps(pulls, settings.ringcx_account_ids, bounds, settings.reports):
+        if pulls and unpulled(pulls, day, settings):
             return "partly pulled"
         return "never pulled" if not pulls else "pending" if pending else "complete"
 

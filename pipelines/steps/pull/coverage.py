@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.settings import VerifySettings
 from pipelines.wording import number
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
@@ -46,33 +46,32 @@ def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
-def gaps(
-    pulls: Pulls, accounts: Iterable[str], bounds: tuple[datetime, datetime], reports: Sequence[ReportName]
-) -> list[Unpulled]:
-    """Return the `reports` that were not pulled for the whole day once it was settled, account by account.
+def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled]:
+    """Return the reports of RINGCX_SOURCE that were not pulled for the whole of `day` once it was settled, account by
+    account.
 
-    An account has no gap where any full source covers the day: both legacy reports, or interaction metadata.
+    An account lacks nothing where any full source covers the day: both legacy reports, or interaction metadata. Without
+    RINGCX_ACCOUNT_IDS the accounts of the date's pulls are believed; a date without any pull lacks every report.
     """
+    bounds = day_bounds(day, settings.zone)
+    every = [pull for of_report in pulls.values() for pull in of_report]
 
     def settled_end(pull: PullRecord) -> datetime:
         return min(pull.period_end, pull.pulled_at - SETTLED) if covers(pull, bounds) else pull.period_end
 
     whole = {
-        (pull.account_id, report)
-        for report, made in pulls.items()
-        for pull in made
-        if covers(pull, bounds) and settled_end(pull) >= bounds[1]
+        (pull.account_id, pull.report) for pull in every if covers(pull, bounds) and settled_end(pull) >= bounds[1]
     }
 
     def to(report: ReportName, account: str) -> datetime | None:
-        ends = (settled_end(pull) for pull in pulls.get(report, ()) if pull.account_id == account)
+        ends = (settled_end(pull) for pull in every if (pull.report, pull.account_id) == (report, account))
         return max(ends, default=None)
 
     return [
         Unpulled(report, account, to(report, account))
-        for account in accounts
+        for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in every}) or [""]
         if not any(all((account, name) in whole for name in source) for source in FULL_SOURCES)
-        for report in reports
+        for report in settings.reports
         if (account, report) not in whole
     ]
 
@@ -80,17 +79,6 @@ def gaps(
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
     """Return the pulls of each report for a date, in the order of pulling; empty where there was none."""
     return {report: ledger.pulls(report, day) for report in REPORTS}
-
-
-def unpulled(
-    pulls: Pulls, day: date, accounts: Iterable[str], zone: ZoneInfo, reports: Sequence[ReportName]
-) -> list[Unpulled]:
-    """Return what is missing of `day`, for every account that should be asked; `reports`: those of RINGCX_SOURCE.
-
-    Without `accounts` those of the date's pulls are believed; a date without any pull lacks every report.
-    """
-    pulled = sorted({pull.account_id for of_report in pulls.values() for pull in of_report})
-    return gaps(pulls, list(accounts) or pulled or [""], day_bounds(day, zone), reports)
 
 
 def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:

@@ -39,15 +39,7 @@ class DayNotOver(ExpectedError):  # noqa: N818 - nobody's error: the day has har
 
 
 class PullFailed(ExpectedError):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
-    """The report of some accounts (`failures`) could not be pulled; what the others gave (`pulls`) is kept."""
-
-    def __init__(
-        self, report: ReportName, day: date, failures: dict[str, SourceError], pulls: Sequence[PullRecord]
-    ) -> None:
-        reasons = " ".join(f"Account {account}: {error}" for account, error in failures.items())
-        super().__init__(f"{report} of {day} could not be pulled for {number(len(failures), 'account')}. {reasons}")
-        self.failures = failures
-        self.pulls = tuple(pulls)
+    """The report of some accounts could not be pulled; what the others gave is kept."""
 
 
 def settled_period(
@@ -69,14 +61,15 @@ def pull_each(
 ) -> list[PullRecord]:
     """Pull the report of each account. Raises PullFailed at the end if some failed; what the others gave is kept."""
     pulls: list[PullRecord] = []
-    failures: dict[str, SourceError] = {}
+    failures: list[str] = []
     for account_id in account_ids:
         try:
             pulls.append(pull(account_id))
         except SourceError as error:
-            failures[account_id] = error
+            failures.append(f"Account {account_id}: {error}")
     if failures:
-        raise PullFailed(report, day, failures, pulls)
+        accounts = number(len(failures), "account")
+        raise PullFailed(f"{report} of {day} could not be pulled for {accounts}. {' '.join(failures)}")
     return pulls
 
 

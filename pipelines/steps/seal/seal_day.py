@@ -52,15 +52,13 @@ class Stores:
 class SealedDay:
     """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
 
-    `attested`: how many manifests and ledger parts were written down for the first time. `outdated`: another run wrote
-    to the date in every round, so the manifest may lack what it wrote last.
+    `outdated`: another run wrote to the date in every round, so the manifest may lack what it wrote last.
     """
 
     manifest: Sealed
     catalog: str
     recordings: RecordingsTable
     verdict: DateVerdict
-    attested: int
     outdated: bool
 
 
@@ -106,9 +104,9 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
             break
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
-    attested = _attest(parts, bucket, day, sealed_names, now=now)
+    _attest(parts, bucket, day, sealed_names, now=now)
     catalog_at, outdated = catalog_key(bucket.prefix, day), names != sealed_names
-    return SealedDay(manifest, catalog_at, known, verdict, attested, outdated=outdated)
+    return SealedDay(manifest, catalog_at, known, verdict, outdated=outdated)
 
 
 def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
@@ -146,9 +144,8 @@ def rows_pulled(pulls: Pulls) -> dict[str, int]:
     return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
 
 
-def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> int:
-    """Attest what no attestation names yet, and return how many those are. Manifests last: this run made them."""
-    written = 0
+def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> None:
+    """Attest what no attestation names yet. Manifests last: this run made them."""
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     kinds = [(kind, day, found) for kind, found in names.items()]
     # Days of the access log are of UTC: east of it they end after the date was sealed, so later sealings look again.
@@ -166,8 +163,6 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
                 seen = bucket.hash_object(name) if is_key else _hashed(parts.read(name))
                 fresh.append(ObservedObject(relative, *seen))
         write_attestation(bucket, kind, of_day, fresh, now=now)
-        written += len(fresh)
-    return written
 
 
 def _hashed(body: bytes) -> Hashed:

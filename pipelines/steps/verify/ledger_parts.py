@@ -8,14 +8,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.archive.proof.attestation import ObservedObject
-from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
 from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from, values
 from pipelines.ledger.store import current_lines
 from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import Pulls, gaps
+from pipelines.steps.pull.coverage import Pulls, unpulled
 from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.manifests import attestations
 from pipelines.steps.verify.report import Flag
@@ -33,8 +32,7 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
         sentence = f"{day} was never pulled, so what it should hold is unknown; run it"
         flag("never_pulled", day.isoformat(), sentence, arriving=arriving.under_way)
         return
-    accounts = settings.ringcx_account_ids or sorted({pull.account_id for made in pulls.values() for pull in made})
-    for gap in gaps(pulls, accounts, day_bounds(day, settings.zone), settings.reports):
+    for gap in unpulled(pulls, day, settings):
         subject = f"{gap.report} of account {gap.account_id}"
         if gap.to is None:
             sentence = f"{subject} was never pulled for {day}; run the date"

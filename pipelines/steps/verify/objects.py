@@ -17,6 +17,7 @@ from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.ledger import parts
+from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal.seal_day import ACCESS
 from pipelines.steps.verify.manifests import Evidence, attestations
@@ -174,11 +175,15 @@ def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> Non
             flag("access_entry_altered", key, sentence)
 
 
-def find_strays(bucket: Bucket, urls: Iterable[str | None]) -> Iterator[Discrepancy]:
+def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepancy]:
     """Yield each object and folder that is not of the documented layout and belongs to no date: at the top of the
-    prefix, and where only folders of dates should be. `urls`: LEDGER_URL and EVENTS_URL, which may be in the bucket.
+    prefix, and where only folders of dates should be. The ledger and the events may be in the bucket, too.
     """
-    own = [f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/" for url in urls if url]
+    own = [
+        f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/"
+        for url in (settings.ledger, settings.events_url)
+        if url
+    ]
 
     def belongs(key: str) -> bool:
         return key.removeprefix(bucket.prefix).startswith(_FOLDERS) or any(
