@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final, Literal, get_args
 
 from ulid import ULID
@@ -29,6 +29,7 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import canonical_json
+from pipelines.calendar import dates_between
 
 FORMAT: Final = "ringcx-archive/access/1"
 Action = Literal[
@@ -130,9 +131,8 @@ class AccessLog:
         them to yield; damaged ones always are, since what they said is not known.
         """
         suffix = None if call is None else _call_hash(*call)
-        days = [first + timedelta(days=ahead) for ahead in range((last - first).days + 1)]
         with ThreadPoolExecutor(_READERS) as readers:
-            for names in readers.map(lambda day: self._names(day, suffix), days):
+            for names in readers.map(lambda day: self._names(day, suffix), dates_between(first, last)):
                 yield from (
                     found
                     for found in readers.map(self._read, names)
@@ -167,7 +167,7 @@ def _parse(body: bytes) -> Access:
     if (
         entry.at.tzinfo is None
         or not all(isinstance(text, str) for text in texts)
-        or not (spans == [None, None] or all(_is_seconds(span) for span in spans))
+        or not (spans == [None, None] or all(isinstance(span, int | float) and math.isfinite(span) for span in spans))
     ):
         raise ValueError("a field of the entry has another type than was written")
     return entry
@@ -179,10 +179,6 @@ def _written_at(key: str) -> datetime:
         return ULID.from_str(name[:26]).datetime
     except (ValueError, OverflowError, OSError):  # a name that no clock gives
         return datetime.fromisoformat(folder[-10:]).replace(tzinfo=UTC)
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _call_hash(account_id: str, uii: str) -> str:

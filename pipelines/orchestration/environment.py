@@ -32,11 +32,6 @@ def _client_of_process(
     return make_s3_client(max_connections=max_connections, options=options)
 
 
-def _aws_variables() -> tuple[tuple[str, str], ...]:
-    names = (name for name in os.environ if name.startswith("AWS_") or name.lower().endswith(("_proxy", "_ca_bundle")))
-    return tuple(sorted((name, os.environ[name]) for name in names))
-
-
 @dataclass
 class Environment:
     """The settings, the clock and the S3 client of a run or a tick.
@@ -61,7 +56,10 @@ class Environment:
         if self.s3_client is not None:
             return self.s3_client
         connections, hour = 2 * self.settings.archive_concurrency, int(time.monotonic() // 3600)
-        return _client_of_process(connections, self.settings.s3_options, _aws_variables(), hour)
+        ends = ("_proxy", "_ca_bundle")
+        variables = {name for name in os.environ if name.startswith("AWS_") or name.lower().endswith(ends)}
+        values = tuple((name, os.environ[name]) for name in sorted(variables))
+        return _client_of_process(connections, self.settings.s3_options, values, hour)
 
 
 @dataclass

@@ -92,7 +92,7 @@ class Source:
         links, segments = MediaClient(self._client, self.allowed.hosts, auth=link_auth), self.allowed.segments
         if segments is None:
             return Recorders(self.allowed, links, None)
-        scheme, host, port = segments.origin
+        scheme, host, port = origin_of(segments.base_url)
         # Redirects may also lead to the hosts of the reports' links; the token goes to the API alone.
         api = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         downloads = MediaClient(

@@ -211,11 +211,6 @@ class SegmentLinks:
     base_url: str
     rc_account_id: str
 
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port, which the settings name."""
-        return origin_of(self.base_url)
-
     def link(self, account_id: str, dialog_id: str, segment_id: str) -> str:
         """Return the address of a segment's recording; LinkRefused as `segment_recording_id`."""
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
-from pipelines.ringcx.http.client import SourceClient
+from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList, SegmentLinks, segment_recording_id
 from pipelines.ringcx.media import MediaClient, MediaFault
@@ -214,7 +214,7 @@ def test_the_token_stays_at_the_api_when_a_download_is_redirected_to_a_listed_ho
         auth=ApiToken(api_url=BASE, token="aws80:secret"),
         method=method,
         limit="download",
-        ours=LINKS.origin,
+        ours=origin_of(LINKS.base_url),
     )
     with (tmp_path / "sink").open("w+b") as sink:
         assert media.fetch(LINKS.link("1", "a", "b"), "1", sink).size == 4
@@ -225,7 +225,7 @@ def test_a_download_is_not_redirected_to_a_host_that_is_not_listed(
     client_of: Callable[..., SourceClient], tmp_path: Path
 ) -> None:
     client = client_of(lambda _: httpx.Response(307, headers={"Location": "https://evil.example/a.wav"}))
-    media = MediaClient(client, HostList(["ringcx.example:443"]), auth=None, ours=LINKS.origin)
+    media = MediaClient(client, HostList(["ringcx.example:443"]), auth=None, ours=origin_of(LINKS.base_url))
     with (tmp_path / "sink").open("w+b") as sink, pytest.raises(MediaFault, match="redirect_not_allowed"):
         media.fetch(LINKS.link("1", "a", "b"), "1", sink)
 

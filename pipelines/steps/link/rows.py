@@ -127,11 +127,6 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
         yield from _by_url(row["interaction_recording_location"], account_id, "mono", of_call=True)
 
 
-def has_link(report: ReportName, row: Cells) -> bool:
-    """Return whether a row names a recording."""
-    return any(True for _ in links_of(report, row))
-
-
 def is_flag_unknown(row: Cells) -> bool:
     """Return whether `hasRecording` of a row of interaction metadata is neither yes nor no."""
     return _flag(row) not in _YES | _NO and bool(links_in(_flag(row)))

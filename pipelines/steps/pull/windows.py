@@ -25,7 +25,7 @@ from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
-from pipelines.steps.link.rows import INTERACTIONS, ROWS, has_link, is_flag_unknown
+from pipelines.steps.link.rows import INTERACTIONS, ROWS, is_flag_unknown, links_of
 from pipelines.steps.pull.coverage import covers
 from pipelines.steps.pull.reports import pull_each, whole_answer
 
@@ -328,4 +328,4 @@ def _flags(rows: pa.Table, account_id: str) -> tuple[int, int]:
     """Count the rows that name a recording, and those whose `hasRecording` is neither yes nor no."""
     names = [name for name in ROWS[INTERACTIONS].needed if name != "account_id"]
     cells = [row | {"account_id": account_id} for row in rows.select(names).to_pylist()]
-    return sum(has_link(INTERACTIONS, row) for row in cells), sum(map(is_flag_unknown, cells))
+    return sum(any(True for _ in links_of(INTERACTIONS, row)) for row in cells), sum(map(is_flag_unknown, cells))

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
 
 import pyarrow as pa
 
@@ -74,11 +73,6 @@ class Evidence:
         entries = self.expected.values()
         counts = dict.fromkeys(map(str, Status), 0) | Counter(entry.status for entry in entries)
         return {"found": len(entries), "bytes": sum(entry.size or 0 for entry in entries), **counts}
-
-
-def read_entry(entry: Mapping[str, Any]) -> ManifestEntry:
-    """Read an entry of a manifest; times stay text."""
-    return ManifestEntry._make(entry.get(name) for name in ManifestEntry._fields)
 
 
 def check_manifests(arriving: Arriving, flag: Flag) -> None:
