@@ -333,7 +333,6 @@ def test_many_threads_share_one_refusal(client: SourceClient, fake: FakeTime, ri
     def work(_: int) -> str:
         with pytest.raises(CredentialsRefused) as refused:
             get(client, auth)
-        assert refused.value.status == 401
         return str(refused.value)
 
     with ThreadPoolExecutor(16) as pool:
@@ -371,7 +370,6 @@ def test_a_refused_jwt_log_in_names_the_variables_to_check(
     assert named in str(refused.value)
     assert not_named not in str(refused.value)
     assert "hush" not in str(refused.value)
-    assert refused.value.status == status
 
 
 def test_a_jwt_user_without_ringcx_is_told_so(client: SourceClient, fake: FakeTime, ringcx: RingCX) -> None:

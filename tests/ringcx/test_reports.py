@@ -229,9 +229,8 @@ class TestPull:
 
     @pytest.mark.parametrize("status", [401, 403])
     def test_refused_credentials_name_the_variable_and_the_right(self, pull: Pull, status: int) -> None:
-        with pytest.raises(CredentialsRefused, match=r"RINGCX_API_TOKEN.*READ on Account") as refused:
+        with pytest.raises(CredentialsRefused, match=rf"HTTP {status}.*RINGCX_API_TOKEN.*READ on Account") as refused:
             pull(lambda _: httpx.Response(status, text="Jwt is expired"))
-        assert refused.value.status == status
         assert "secret" not in str(refused.value)
 
     @pytest.mark.parametrize("status", [302, 400, 404, 415])
@@ -245,7 +244,6 @@ class TestPull:
         with pytest.raises(SourceRefused, match=rf"HTTP {status}.*RINGCX_API_URL") as refused:
             pull(handler)
         assert type(refused.value) is SourceRefused
-        assert refused.value.status == status
         assert "SECRET" not in str(refused.value)
         assert len(asked) == 1
 
