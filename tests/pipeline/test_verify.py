@@ -594,7 +594,7 @@ def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) ->
     ("arguments", "sentence"),
     [
         (["--from", "2026-11-20"], "--to"),
-        (["--from", "2026-02-30", "--to", "2026-11-20"], "Invalid value for '--from': 2026-02-30 is not a date"),
+        (["--from", "2026-02-30", "--to", "2026-11-20"], "Invalid value for '--from': 2026-02-30 is not a valid date"),
         (["--from", "20.11.2026", "--to", "2026-11-20"], "write it like 2026-11-18"),
         (["--from", "2026-11-20", "--to", "2026-11-19"], "earlier date first"),
         (["--from", "2026-11-20", "--to", "2999-01-01"], "is in the future"),
