@@ -440,7 +440,7 @@ class PlanSettings(VerifySettings):
         }
 
     @model_validator(mode="after")
-    def _margin_is_one(self) -> Self:
+    def _margin_is_shorter(self) -> Self:
         if self.ringcx_retention_margin_days >= self.ringcx_retention_days:
             raise ValueError("RINGCX_RETENTION_MARGIN_DAYS must be less than RINGCX_RETENTION_DAYS")
         return self

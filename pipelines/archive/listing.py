@@ -1,7 +1,7 @@
-"""Parts of a long listing asked for in parallel.
+"""List a long prefix in parallel.
 
 A store gives a thousand keys a page, each page after the one before: at 80 ms a page the hundred thousand recordings of
-a date take eight seconds, and one in parallel.
+a date take eight seconds, and one second in parallel.
 """
 
 from collections.abc import Callable, Iterable, Iterator

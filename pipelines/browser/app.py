@@ -487,7 +487,7 @@ class Browser:
         rows = self._search.call(date, account_id, uii).to_pylist() if date else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
         if not visible:
-            # Also where there is no such call: else the time that this takes would tell the one from the other.
+            # Also where there is no such call: else the time that this takes would show whether there is one.
             self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "view"})
             raise HTTPException(404, "There is no such call, or you may not see it.")
         return sorted(visible, key=in_time)

@@ -18,7 +18,7 @@ from pipelines.ringcx.reports.encoding import repair_handler
 from pipelines.ringcx.reports.times import parse_report_time, uii_time
 
 MAX_FIELDS: Final = 200
-# Two clocks of the source tell when a call began. The UII's is documented to be US/Eastern; further apart than this,
+# Two clocks of the source say when a call began. The UII's is documented to be US/Eastern; further apart than this,
 # the other one is in a zone that EVENTS_TIMEZONE does not name.
 AGREE_WITHIN: Final = timedelta(minutes=10)
 _LONGEST_NAME: Final = 128

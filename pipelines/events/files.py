@@ -5,8 +5,8 @@ date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call
 malformed/date=YYYY-MM-DD/<ulid>.events   what was no event, by the UTC day on which it came
 ```
 
-A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum tells a line that arrived from one that a crash tore
-or a disk spoiled; the line break, which JSON in ASCII never holds, tells where a line that is still being written
+A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a line is whole, or was torn by a crash
+or spoiled by a disk; the line break, which JSON in ASCII never holds, shows where a line that is still being written
 begins. Every process appends whole lines to files of its own, so any number of receivers may share a folder or bucket.
 """
 

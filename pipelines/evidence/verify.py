@@ -146,7 +146,7 @@ def read_keys(pem: str) -> dict[str, bytes]:
     """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER.
 
     Raises:
-        Wrong: something in it is no such key.
+        Wrong: something in it is not such a key.
     """
     keys = {}
     for block in re.findall("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", pem, re.DOTALL):

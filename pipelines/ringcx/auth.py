@@ -88,7 +88,7 @@ class TokenAuth(OriginAuth, ABC):
         self._clock = client.clock
         self._lock = threading.Lock()
         self._token: _Token | None = None
-        self._refused: str | None = None  # the header of a token that was fresh and refused all the same
+        self._refused: str | None = None  # the header of a token that was fresh and was still refused
         self._failure: tuple[float, SourceError] | None = None
 
     def sign(self, request: httpx.Request) -> None:

@@ -161,7 +161,7 @@ class MediaClient:
         def inspect(start: bytes) -> None:
             nonlocal reason
             reason = _not_audio(headers.get("Content-Type", ""), start)
-            if reason and reason != "mp3_body":  # an MP3 is the call all the same: its bytes may be kept
+            if reason and reason != "mp3_body":  # an MP3 is still the call: its bytes may be kept
                 raise MediaFault("not_audio", reason, status, url=url)
 
         try:

@@ -73,7 +73,7 @@ def local_signer(path: Path) -> Signer:
     """Read ARCHIVE_SIGNING_KEY_FILE: PEM, PKCS #8, without a password (`openssl genpkey -algorithm ed25519`).
 
     Raises:
-        KeyUnusable: there is no such file, or no Ed25519 key in it.
+        KeyUnusable: there is no such file, or it holds no Ed25519 key.
     """
     data = _read_file(path, "ARCHIVE_SIGNING_KEY_FILE")
     key = _load(partial(load_pem_private_key, password=None), data)
@@ -152,7 +152,7 @@ class Verifier:
         """Read ARCHIVE_VERIFY_KEY_FILE: one or more public keys in PEM, one after the other.
 
         Raises:
-            KeyUnusable: there is no such file, or something in it is no Ed25519 public key.
+            KeyUnusable: there is no such file, or something in it is not an Ed25519 public key.
         """
         blocks = _read_file(path, "ARCHIVE_VERIFY_KEY_FILE").split(_END)[:-1]
         keys = [_load(load_pem_public_key, block.lstrip() + _END) for block in blocks]

@@ -33,7 +33,7 @@ _TABLES_EXIST = """
 SELECT to_regclass('ringcx_limit_permits') IS NOT NULL AND to_regclass('ringcx_limit_states') IS NOT NULL"""
 # IF NOT EXISTS alone lets two that start together collide in the catalog.
 _LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit', 0))"
-# What the server says when a retry is useless; in another language it is retried for a minute all the same.
+# What the server says when a retry is useless; in another language it is retried for a minute.
 _IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|is not permitted", re.IGNORECASE)
 
 

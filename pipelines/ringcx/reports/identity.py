@@ -1,4 +1,4 @@
-"""Which row is which: the key that tells a row from its neighbours, the hash that tells whether it changed.
+"""Identify rows: the key distinguishes a row from its neighbours, the hash shows whether it changed.
 
 Both are stored for years: their definition is pinned by a test with literals, and uses no library's own hash, since a
 library may change it. The ledger compares pulls.

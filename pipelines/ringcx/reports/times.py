@@ -41,7 +41,7 @@ def parse_moment(text: str | None) -> datetime | None:
 def uii_time(uii: str | None) -> datetime | None:
     """Return the call's time that a UII begins with: 14 digits, US/Eastern whatever the report's zone.
 
-    Of the hour that comes twice in autumn the first is meant; the UII does not tell.
+    In the hour that comes twice in autumn, the first is assumed: the UII does not say which.
     """
     digits = _UII.match((uii or "").strip())
     return _utc(f"{digits[1]}T{digits[2]}", ZoneInfo(_UII_ZONE)) if digits else None

@@ -37,11 +37,11 @@ _DROP_SHARE = 0.3
 _CHANCE = 1.5
 # The median absolute deviation of a normal distribution, as a part of its standard deviation.
 _MAD_OF_NORMAL = 0.6745
-# History that would not notice that half of the rows are missing can tell nothing.
+# History in which the loss of half of the rows would go unnoticed shows nothing.
 _TELLING_SHARE = 0.5
 # Rows vanish, and calls are missing from one report, one by one; a twentieth of a day is no accident.
 _NOTABLE_SHARE = 0.05
-_CAN_TELL = "can be told"
+_CAN_TELL = "is enough"
 _COLUMNS = [
     *("account", "rows", "usual", "least", "dates", "odd_dates", "history", "vanished"),
     "calls_only_in_other_report",

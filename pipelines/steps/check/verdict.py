@@ -395,7 +395,7 @@ def _compare_with_bucket(bucket: Bucket, held_lines: pa.Table, days: Iterable[da
     held = held.join(there, on="key")
     gone = held["listed_size"].isna()
     changed = ~gone & (held["listed_size"] != held["size"])
-    # Another ETag is other bytes, or the same ones moved here from another bucket: reading them tells which.
+    # Another ETag means other bytes, or the same ones moved here from another bucket: reading them shows which.
     etags = held[["etag", "listed_etag"]].replace("", None)
     doubtful = held[~gone & ~changed & etags.notna().all(axis="columns") & (etags["etag"] != etags["listed_etag"])]
 

@@ -107,7 +107,7 @@ class Fetcher:
                 self._settle(unsaid, believed=False)
             self._write()
             pool.shutdown(wait=False)
-            # A cancelled future never tells its waiters: they would wait their full time for it.
+            # A cancelled future never wakes its waiters: they would wait their full time for it.
             wait([future for future in self._running if not future.cancel()], timeout=STOP_SECONDS)
         if self._defect is not None:
             raise self._defect
@@ -188,7 +188,7 @@ class Fetcher:
         try:
             self.ledger.append_states(self._unwritten)
         except BaseException as error:
-            if not isinstance(error, Exception):  # terminated at this very moment: write them all the same, then end
+            if not isinstance(error, Exception):  # terminated at this very moment: write them nevertheless, then end
                 self.ledger.append_states(self._unwritten)
             raise
         # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.

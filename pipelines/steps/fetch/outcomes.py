@@ -9,7 +9,7 @@
     conflict     other bytes are in the bucket  `rejected`; both are kept
 
 "then": at the third attempt or later, a day after the first answer (`RetryRules.is_patient`), so that an outage costs
-time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which tells "not yet" from "never".
+time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which separates "not yet" from "never".
 """
 
 from collections.abc import Mapping, Sequence

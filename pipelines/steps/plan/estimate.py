@@ -1,6 +1,6 @@
 """The plan of a range: what each date requests and brings, how long the limits make it take, what is urgent.
 
-What neither the ledger nor its history tells is null, and shown as unknown.
+What neither the ledger nor its history shows is null, and is shown as unknown.
 """
 
 import math

@@ -114,7 +114,7 @@ def _states(name: str, data: bytes) -> pa.Table:
     """Return the lines of a part of states, each of which can be one.
 
     Raises:
-        LedgerDamaged: it is no such part.
+        LedgerDamaged: it is not such a part.
     """
     table = decode_part(name, data)
     with damage(name):
