@@ -82,6 +82,10 @@ def found_in(bucket: Any) -> CallSearch:
         ("US", "020 7946", "+442079460018"),
         ("DE", "030 555", "+4930555012345"),
         ("DE", "0123", "+4930555012345"),
+        ("US", "0034 91", "+34912345678"),
+        ("ES", "0039 06", "+390612345678"),
+        ("IT", "0033 142", "+33142345678"),
+        ("US", "٦٠٢ ٥٥٥ ٠١٤٢", "+16025550142"),
     ],
 )
 def test_a_number_is_found_as_it_may_be_written_and_by_each_part_of_it(
@@ -167,6 +171,13 @@ def test_few_digits_after_a_zero_are_a_part_of_a_number_where_no_zero_is_dialled
 ) -> None:
     store(bucket, FIRST, ["+16025551423", "+16025550142"], "US")
     assert search_of(bucket, region).find(Query(first=FIRST, last=FIRST, number="0142"))["ani"].to_pylist() == found
+
+
+@pytest.mark.parametrize("region", ["US", "DE"])
+def test_zeros_alone_are_digits_of_a_number(found_in: CallSearch, bucket: Any, region: str) -> None:
+    store(bucket, FIRST, ["+16025550000", "+16025550142"], "US")
+    found = search_of(bucket, region).find(Query(first=FIRST, last=FIRST, number="0000"))
+    assert found["ani"].to_pylist() == ["+16025550000"]
 
 
 def test_a_number_of_many_digits_is_indexed_in_good_time_and_found_by_any_of_them(

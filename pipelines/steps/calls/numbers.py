@@ -48,7 +48,7 @@ class NumberQuery:
         e164: the number, None for what can only be a part of one.
         is_whole: it is as long as its country's numbers get. A shorter one may be meant as a part of another.
         digits: its digits without what is dialled before a country's or an area's code; empty for none. A few digits
-            after a 0, such as `0142`, are taken as they are where no 0 is dialled before an area's code.
+            after a single 0, such as `0142`, are taken as they are where no 0 is dialled before an area's code.
         text: what was written, in lower case, for a caller who is no number, such as `anonymous`.
     """
 
@@ -68,7 +68,8 @@ class NumberQuery:
         parsed = _parsed(number, region) if is_number else None
         digits = re.sub(r"[^0-9]", "", number if is_number else stripped)
         dialled = _PREFIX.sub("", digits, count=1) if _PREFIX.match(digits) else digits
-        if len(dialled) >= _SHORTEST_WITH_AREA or phonenumbers.ndd_prefix_for_region(region, True) == "0":
+        zero_is_dialled = digits.startswith("00") or phonenumbers.ndd_prefix_for_region(region, True) == "0"
+        if dialled and (zero_is_dialled or len(dialled) >= _SHORTEST_WITH_AREA):
             digits = dialled
         return cls(
             e164=to_e164(number, region) if parsed else None,
@@ -93,6 +94,6 @@ def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
 
 def _plain(written: str) -> str:
     """Return text with plain digits, spaces and hyphens; a number copied from a document may have others."""
-    plain = unicodedata.normalize("NFKC", written)
+    plain = re.sub(r"\d", lambda digit: str(int(digit[0])), unicodedata.normalize("NFKC", written))
     kinds = ((character, unicodedata.category(character)) for character in plain)
     return "".join("-" if kind == "Pd" else character for character, kind in kinds if kind != "Cf").strip()
