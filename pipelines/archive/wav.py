@@ -20,6 +20,7 @@ _EXTENSIBLE = 0xFFFE
 _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second follow from the frame
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
 _MAX_CHUNKS = 4096
+_MAX_PADDING = 4096  # in bytes: more zeros than a block of a disk are silence
 
 _NAMES = frozenset({b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK"})
 
@@ -107,15 +108,15 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     if data64 is not None and declared == _UNKNOWN32:
         declared = data64
     # A streaming size means: to the end of the RIFF chunk, or else of the file. A size of zero is one as well, unless
-    # the RIFF chunk goes on with other chunks: then the data is truly empty.
+    # other chunks or padding follow: then the data is truly empty.
     riff_follows = riff_end is not None and riff_end > start
     is_streaming = (
         declared in {_UNKNOWN32, _UNKNOWN64}
-        or (
-            declared == 0 and not (riff_end and riff_follows and _are_chunks(stream, start, min(riff_end, size), order))
-        )
+        or (declared == 0 and not _is_no_audio(stream, start, riff_end if riff_follows else None, size, order))
         or (declared in _UNKNOWN_SOX and riff_end is None)
     )
+    if declared == 0 and riff_end is not None and riff_end < size - 1:
+        riff_end, riff_follows = None, False  # written while the audio was still growing
     length = declared if not is_streaming else riff_end - start if riff_end and riff_follows else size - start
     missing = _missing(stream, start + length, riff_end, size, order)
     is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
@@ -170,8 +171,12 @@ def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[
             position += 1
 
 
-def _are_chunks(stream: BinaryIO, position: int, end: int, order: str) -> bool:
-    """Return whether the bytes from `position` to `end` are whole chunks, and no audio."""
+def _is_no_audio(stream: BinaryIO, position: int, riff_end: int | None, size: int, order: str) -> bool:
+    """Return whether what follows an empty data chunk is only chunks or padding."""
+    first = _read_exactly(stream, position, min(size - position, _MAX_PADDING + 1))
+    if first[:4] in _NAMES or (len(first) <= _MAX_PADDING and not first.strip(b"\0")):
+        return True
+    end = min(riff_end or size, size)
     for name, start, declared in _chunks(stream, position, end, order):
         if not (name.isascii() and name.decode("ascii").isprintable()):
             return False

@@ -168,7 +168,25 @@ def test_audio_whose_size_was_never_filled_in_is_audio_to_the_end_of_the_riff_ch
     body = wav(audio=b"\1\2" * 100, data_size=0)
     assert (inspect(body).data_bytes, inspect(body).proof) == (200, "whole")
     assert inspect(body[:-1]).proof == "cut_off"
-    assert inspect(wav(audio=bytes(200), data_size=0)).data_bytes == 200
+    assert inspect(wav(audio=bytes(5000), data_size=0)).data_bytes == 5000  # silence
+
+
+@pytest.mark.parametrize("audio", [b"\1\2" * 100, bytes(100) + b"\1\2" * 50])
+def test_a_riff_size_from_before_the_last_audio_proves_nothing(wav: Build, audio: bytes) -> None:
+    body = wav(audio=audio, data_size=0, riff_size=100)
+    assert (inspect(body).data_bytes, inspect(body).proof) == (200, "nothing")
+    assert (inspect(body[:-50]).data_bytes, inspect(body[:-50]).proof) == (150, "nothing")
+
+
+@pytest.mark.parametrize("riff", [None, 0, 36])
+@pytest.mark.parametrize("padding", [4, 64, 4096])
+def test_padding_behind_an_empty_data_chunk_is_no_audio(wav: Build, padding: int, riff: int | None) -> None:
+    assert reason(wav(audio=bytes(padding), data_size=0, riff_size=riff)) == "header_only"
+
+
+@pytest.mark.parametrize("behind", [b"LIST\x3c\0\0\0INFOab", b"LIST\x04\0\0\0INFO" + bytes(20)])
+def test_a_chunk_behind_an_empty_data_chunk_is_no_audio_whatever_its_size(wav: Build, behind: bytes) -> None:
+    assert reason(wav(audio=behind, data_size=0)) == "header_only"
 
 
 def test_a_chunk_of_odd_size_without_its_padding_hides_no_audio(wav: Build) -> None:
