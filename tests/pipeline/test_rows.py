@@ -256,6 +256,18 @@ class TestInteractions:
         (state,) = book.states()
         assert (state.layout, state.status) == ("stereo", Status.pending)
 
+    @pytest.mark.parametrize(("kind", "expected"), [("AGENT", 1), (None, 1), ("IVR", 0), ("BOT", 0)])
+    def test_an_unclear_word_makes_a_recording_expected_of_an_agents_leg_only(
+        self, book: Book, kind: str | None, expected: int
+    ) -> None:
+        book.add(INTERACTIONS, a_row(INTERACTIONS, None, has_recording="partial") | {"segment_type": kind})
+        assert book.register().counts["recordings_found"] == expected
+
+    @pytest.mark.parametrize("kind", ["IVR", "BOT"])
+    def test_a_menu_whose_row_says_yes_has_a_recording(self, book: Book, kind: str) -> None:
+        book.add(INTERACTIONS, a_row(INTERACTIONS, None, has_recording="true", segment_type=kind))
+        assert book.register().counts["recordings_found"] == 1
+
     @pytest.mark.parametrize("flag", ["true", "false", "N", "0", None])
     def test_the_location_of_the_whole_call_is_a_mono_recording(self, book: Book, flag: str | None) -> None:
         row = a_row(

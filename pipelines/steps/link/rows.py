@@ -119,8 +119,9 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
     if report != INTERACTIONS:
         yield from _by_url(row[ROWS[report].link[0]], account_id, layout)
     elif row["channel_class"] != "DIGITAL":
-        # Where the flag says neither yes nor no, the answer to a request does.
-        if _flag(row) in _YES or (is_flag_unknown(row) and not row["segment_recording_url"]):
+        # Where the flag of an agent's leg says neither yes nor no, the answer to a request does.
+        is_asked = is_flag_unknown(row) and is_agents(report, row) and not row["segment_recording_url"]
+        if _flag(row) in _YES or is_asked:
             yield _segment(row, account_id, segments)
         else:  # rows from before has_recording
             yield from _by_url(row["segment_recording_url"], account_id, layout)
