@@ -279,17 +279,24 @@ def test_reports_pulled_before_the_last_calls_of_the_day_are_in_them_leave_the_d
     found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
     assert found.verdict is verdict
     if minutes == 6:
-        assert "was pulled only up to 2026-11-18 23:06 UTC" in found.sentence
+        assert "was last pulled at 2026-11-19 00:06 UTC, when the last calls of the day may not" in found.sentence
+        early = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=BEGIN + timedelta(days=1, minutes=6))
+        assert not early.is_over
+        assert "Run the date" not in early.sentence
 
 
 @pytest.mark.parametrize("report", [AGENT, GLOBAL, INTERACTIONS])
 def test_a_date_whose_rows_are_gone_from_the_ledger_is_unknown_and_says_so(tmp_path: Path, report: ReportName) -> None:
-    ledger = stored(tmp_path, {AGENT: [], GLOBAL: []}, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
-    largest = 3 if report == INTERACTIONS else None
-    ledger.append_pull(replace(a_pull(report), rows=3, largest_window=largest))
+    rows = {report: full(AGENT if report == AGENT else GLOBAL, EMPTY_DAY)}
+    ledger = stored(tmp_path, rows, {report: {ACCOUNTS[0]}})
+    for new, changed in ((2, 0), (0, 2)):  # the parts of the second pull, with the same rows, are gone
+        ledger.append_pull(replace(a_pull(report), rows=2, new=new, changed=changed))
+    if report == INTERACTIONS:  # of which a pull counts what an earlier one took, too
+        assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is not Verdict.unknown
+        ledger.append_pull(replace(a_pull(report), rows=4, new=2, changed=2))
     found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
     assert (found.verdict, found.expected) == (Verdict.unknown, None)
-    assert f"the ledger has 0 of the 3 rows that a pull of {report} of account {ACCOUNTS[0]} brought" in found.sentence
+    assert f"the ledger has 2 of at least 4 lines that the pulls of {report} appended for {DAY}" in found.sentence
 
 
 @pytest.mark.parametrize(

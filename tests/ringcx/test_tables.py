@@ -283,6 +283,13 @@ class TestWholeCsv:
         assert table["uii"].to_pylist() == ["1", "'2", None, "3"]
         assert table["call_notes"].to_pylist() == ["'quoted'", None, None, None]
 
+    @pytest.mark.parametrize("text", ["Not Recorded", "20200718-1.WAV", "yes"])
+    @pytest.mark.parametrize("names", ["Recording URL,recording_url", "recording_url,Recording URL"])
+    def test_what_is_no_address_in_the_other_spelling_spoils_no_link(self, parse: Parse, names: str, text: str) -> None:
+        for cells in (f"{LINKS[0]},{text}", f"{text},{LINKS[0]}"):
+            (cell,) = parse(GCTD, f"uii,{names}\n1,{cells}\n")["recording_url"].to_pylist()
+            assert LINKS[0] in links_in(cell)
+
     def test_blanks_around_a_uii_make_no_other_call_of_it(self, parse: Parse) -> None:
         assert parse(GCTD, "uii,recording_url\n 'A1 ,u\nA1\t,v\n")["uii"].to_pylist() == ["A1", "A1"]
 
@@ -526,7 +533,7 @@ class TestJson:
         ]
         rows.append({"uii": "4", "recordingUrl": "d", "recording_url": "e"})
         table = parse(GCTD, json.dumps(rows))
-        assert table["recording_url"].to_pylist() == ["a", "b", "c", "d e"]
+        assert table["recording_url"].to_pylist() == ["a", "b", "c", "d"]
         assert table["recording_url_2"].to_pylist() == [None, None, None, "e"]
 
     def test_half_a_surrogate_pair_and_raw_line_breaks_cost_no_report(self, parse: Parse) -> None:

@@ -22,6 +22,7 @@ _compute: Any = pc  # the stubs know few of the argument kinds that the kernels 
 _LINKS: Final = frozenset({"segment_recording_url", "recording_url", "interaction_recording_location"})
 _BLANKS: Final = b" \t\r\n\x0b\x0c"
 _BOM: Final = b"\xef\xbb\xbf"
+_IS_ADDRESS: Final = re.compile(r"(?i)\s*https?://").match
 # `="0012"` keeps a spreadsheet from reading a number.
 _GUARD: Final = re.compile('(?s)^="(.*)"$')
 _SKIPPED: Final = b"lines_skipped"
@@ -134,8 +135,14 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
         columns[name] = _compute.if_else(empty, None, column)
     for name in _LINKS & columns.keys():
         if others := [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]:
-            # The column came in two spellings, each with links of its own: a cell may hold several.
+            # The column came in two spellings, each with links of its own.
             cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
-            links = (dict.fromkeys(chain.from_iterable(map(links_in, row))) for row in cells)
-            columns[name] = pa.array([" ".join(of_row) or None for of_row in links], pa.string())
+            columns[name] = pa.array([_in_one_cell(*row) for row in cells], pa.string())
     return pa.table(columns)
+
+
+def _in_one_cell(own: str | None, *others: str | None) -> str | None:
+    """Return the links of a row's cells as one cell holds several; of `others` addresses only, as they are no links."""
+    links = dict.fromkeys([*links_in(own), *filter(_IS_ADDRESS, chain.from_iterable(map(links_in, others)))])
+    # A link ends where the next address begins: what is no address comes first.
+    return " ".join(sorted(links, key=lambda link: _IS_ADDRESS(link) is not None)) or None

@@ -20,10 +20,12 @@ from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import PlanSettings
+from pipelines.steps.check.report_agreement import empty_reports
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck, lacking_reports
+from pipelines.steps.check.verdict import COLUMNS, accepted_losses, is_overdue, is_stuck
 from pipelines.steps.link.recordings_table import RecordingsTable
 from pipelines.steps.parallel import map_readable
+from pipelines.steps.pull.coverage import pulls_of, unpulled
 from pipelines.wording import number
 
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
@@ -145,7 +147,7 @@ def no_overdue_recordings(
 
 def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged: list[str]) -> list[date]:
     """Return the dates since the first one archived, within the retention, of which no source was pulled whole or a
-    report came empty; those whose pulls or rows are damaged are added to `damaged`.
+    report came empty; those whose pulls are damaged are added to `damaged`.
     """
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
@@ -155,7 +157,8 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
     first = max(min(begun), oldest, settings.archive_start_date)
 
     def is_gap(day: date) -> bool:
-        return bool(lacking_reports(ledger, day, settings, now=now))
+        pulls = pulls_of(ledger, day)
+        return bool(unpulled(pulls, day, settings) or empty_reports(ledger, day, pulls, settings, now=now))
 
     read = list(map_readable(is_gap, dates_between(first, last)))
     damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]

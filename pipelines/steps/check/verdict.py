@@ -36,7 +36,7 @@ from pipelines.steps.link.extract_links import days_of, extracted_ids, shared_id
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import Unpulled, pulls_of, require_rows, unpulled
+from pipelines.steps.pull.coverage import SETTLED, Unpulled, pulls_of, require_rows, unpulled
 from pipelines.wording import number
 
 # The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
@@ -168,7 +168,11 @@ class DateVerdict:
         recordings = f"{number(known, 'recording')} expected for {day}"
         if self.not_pulled:
             more = f" (and {len(self.not_pulled) - 1} more)" if len(self.not_pulled) > 1 else ""
-            why = f": {self.not_pulled[0]}{more}. Run the date." if self.is_over else ", since the day is not over."
+            why = (
+                f": {self.not_pulled[0]}{more}. Run the date."
+                if self.is_over
+                else ", since the day is not over, or has just ended."
+            )
             sentences.append(f"It is unknown what {day} should hold{why}")
             recordings = f"{number(known, 'recording')} known so far"
         archived = f"Of {recordings}, {number(self.held, 'is archived', 'are archived')}"
@@ -263,7 +267,7 @@ def _judge(
         counts=counts,
         accepted=accepted,
         not_pulled=not_pulled,
-        is_over=now >= day_bounds(day, settings.zone)[1],
+        is_over=now >= day_bounds(day, settings.zone)[1] + SETTLED,
         recordings=recordings,
     )
 

@@ -10,6 +10,7 @@ from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
 from pipelines.settings import VerifySettings
+from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.wording import number
 
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
@@ -23,17 +24,21 @@ SETTLED = timedelta(hours=1)
 class Unpulled:
     """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any.
 
-    Or one that came empty although the other report has `missing_calls` of that day. `account_id` is empty where no
-    account is known: nobody pulled the report, and no setting names one.
+    Or one whose last pull of the whole day came `too_early`, at `to`; or one that came empty although the other report
+    has `missing_calls` of that day. `account_id` is empty where no account is known: nobody pulled the report, and no
+    setting names one.
     """
 
     report: ReportName
     account_id: str
     to: datetime | None
     missing_calls: int = 0
+    too_early: bool = False
 
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
+        if self.too_early:
+            how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, when the last calls of the day may not be in it"
         if self.missing_calls:
             calls = number(self.missing_calls, "call")
             how = f"came without any row, although the other report has {calls} of that day"
@@ -55,20 +60,17 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
     """
     bounds = day_bounds(day, settings.zone)
     every = [pull for of_report in pulls.values() for pull in of_report]
+    covering = {(pull.account_id, pull.report): pull.pulled_at for pull in every if covers(pull, bounds)}
+    whole = {of_whom for of_whom, pulled_at in covering.items() if pulled_at >= bounds[1] + SETTLED}
 
-    def settled_end(pull: PullRecord) -> datetime:
-        return min(pull.period_end, pull.pulled_at - SETTLED) if covers(pull, bounds) else pull.period_end
-
-    whole = {
-        (pull.account_id, pull.report) for pull in every if covers(pull, bounds) and settled_end(pull) >= bounds[1]
-    }
-
-    def to(report: ReportName, account: str) -> datetime | None:
-        ends = (settled_end(pull) for pull in every if (pull.report, pull.account_id) == (report, account))
-        return max(ends, default=None)
+    def lacking(report: ReportName, account: str) -> Unpulled:
+        if early := covering.get((account, report)):
+            return Unpulled(report, account, early, too_early=True)
+        ends = (pull.period_end for pull in every if (pull.report, pull.account_id) == (report, account))
+        return Unpulled(report, account, max(ends, default=None))
 
     return [
-        Unpulled(report, account, to(report, account))
+        lacking(report, account)
         for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in every}) or [""]
         if not any(all((account, name) in whole for name in source) for source in FULL_SOURCES)
         for report in settings.reports
@@ -82,23 +84,19 @@ def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
 
 
 def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
-    """Raise LedgerDamaged where the ledger has fewer rows of a report than one of its pulls brought: a part that is
-    gone, and with it the recordings that only its rows name.
+    """Raise LedgerDamaged where the ledger has fewer lines of a report than its pulls appended: a part is gone, and
+    with it the recordings that only its rows name.
     """
     for report, made in pulls.items():
-        if not made:
-            continue
-        rows = ledger.all_rows(report, day, columns=["account_id", "row_key"]).to_pandas()
-        held = rows.groupby("account_id")["row_key"].nunique()
-        for pull in made:
-            # Windows that share a row at their border may both count it; the largest one alone counts none twice.
-            brought = pull.rows if pull.largest_window is None else pull.largest_window
-            there = held.get(pull.account_id, 0)
-            if there < brought:
-                raise LedgerDamaged(
-                    f"the ledger has {there:,} of the {brought:,} rows that a pull of {report} of account "
-                    f"{pull.account_id} brought for {day}: restore the parts of its report_rows that are gone."
-                )
+        appended = [pull.new + pull.changed for pull in made]
+        # Pulls of interaction metadata share windows that were taken before; each of them alone counts no line twice.
+        least = max(appended, default=0) if report == INTERACTIONS else sum(appended)
+        there = sum(rows.num_rows for rows in ledger.iter_rows(report, day, columns=["row_key"])) if least else 0
+        if there < least:
+            raise LedgerDamaged(
+                f"the ledger has {there:,} of at least {number(least, 'line')} that the pulls of {report} appended for "
+                f"{day}: restore the parts of its report_rows that are gone."
+            )
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:

@@ -26,7 +26,7 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, is_flag_unknown, links_of
-from pipelines.steps.pull.coverage import covers
+from pipelines.steps.pull.coverage import SETTLED, covers
 from pipelines.steps.pull.reports import pull_each, whole_answer
 
 TRACES = "interaction_metadata_window"
@@ -57,9 +57,11 @@ def is_fresh(pull: PullRecord, now: datetime) -> bool:
     """Return whether a window that an unfinished pull took need not be requested again at `now`.
 
     The older a window, the less its rows change: it is good for as long again as it had been over when it was taken, at
-    least an hour and at most half a day.
+    least an hour and at most half a day. What was taken before its rows were settled is not good once they are.
     """
     age = pull.pulled_at - pull.period_end
+    if age < SETTLED <= now - pull.period_end:
+        return False
     return now - pull.pulled_at < min(max(age, FRESH_LEAST), FRESH_MOST)
 
 
@@ -195,7 +197,7 @@ class _AccountPull:
             **counts,
         )
         if unknown:
-            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; their recordings are asked for.")
+            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; those of agents are asked for.")
         # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
         self._pull.ledger.append_pull(record)
         return record

@@ -37,6 +37,8 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
         if gap.to is None:
             sentence = f"{subject} was never pulled for {day}; run the date"
             flag("never_pulled", subject, sentence, arriving=arriving.under_way)
+        elif gap.too_early:
+            flag("partly_pulled", subject, f"{gap}; run {day} again", arriving=arriving.under_way)
         else:
             sentence = f"{subject} was pulled for {day} only up to {gap.to:%Y-%m-%d %H:%M} UTC; run the date again"
             flag("partly_pulled", subject, f"{sentence} when it is over", arriving=arriving.under_way)
