@@ -17,7 +17,8 @@ from assets.recordings import recording_links, recordings
 from assets.reports import agent_segment_metadata, global_call_type_detail, interaction_metadata
 from pipelines.memory import tune_allocator, tune_gc
 from pipelines.orchestration.environment import Environment
-from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING, daily_partitions
+from pipelines.orchestration.jobs import ARCHIVE_DAY, STANDING
+from pipelines.orchestration.partitions import daily_partitions
 from pipelines.orchestration.resources import all_resources
 from pipelines.orchestration.schedules import all_schedules
 from pipelines.orchestration.sensors.alerts import alerts

@@ -13,8 +13,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
+from pipelines.ringcx.reports.charset import repair_handler
 from pipelines.ringcx.reports.columns import fold, free_name
-from pipelines.ringcx.reports.encoding import repair_handler
 from pipelines.ringcx.reports.times import parse_report_time, uii_time
 
 MAX_FIELDS: Final = 200

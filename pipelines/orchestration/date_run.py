@@ -29,7 +29,7 @@ from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Status
 from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.orchestration.jobs import ARCHIVE_DAY
-from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.orchestration.run_requests import UNFINISHED
 from pipelines.settings import environment_for_dagster
 

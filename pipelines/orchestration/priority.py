@@ -8,9 +8,9 @@ to run. How many places older dates may take is set in dagster.yaml.
 from collections.abc import Mapping
 from datetime import date
 
+from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.settings import Calendar
 
-PARTITION_TAG = "dagster/partition"
 PRIORITY_TAG = "dagster/priority"
 OLDER_TAG = "archive/older_date"  # on a run that we ask for, of a date before the look-back
 _RANGE_START_TAG = "dagster/asset_partition_range_start"

@@ -11,7 +11,7 @@ import dagster as dg
 
 from pipelines.calendar import local_day
 from pipelines.orchestration import priority
-from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.settings import Calendar
 
 RUN_KEY_TAG = "dagster/run_key"

@@ -19,7 +19,8 @@ import httpx
 
 from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.addresses import is_loopback
-from pipelines.ringcx.http.client import BombError, SourceClient, first_bytes, origin_of
+from pipelines.ringcx.http.body import BombError, first_bytes
+from pipelines.ringcx.http.client import SourceClient, origin_of
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account

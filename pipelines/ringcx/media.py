@@ -13,8 +13,8 @@ from typing import IO, Literal
 import httpx
 
 from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, shown_url
+from pipelines.ringcx.http.body import BombError
 from pipelines.ringcx.http.client import (
-    BombError,
     Received,
     SourceClient,
     TooSlowError,

@@ -17,7 +17,7 @@ import dagster as dg
 
 from pipelines.calendar import utc_now
 from pipelines.orchestration.alert_messages import AlertState, Destinations, Message, Problem, problem_key
-from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import AlertSettings, SettingsError, load
 from pipelines.steps.check.result import Level

@@ -19,7 +19,7 @@ from pipelines.calendar import utc_now
 from pipelines.ledger.files import LedgerDamaged, LedgerError
 from pipelines.ledger.store import Ledger
 from pipelines.orchestration.jobs import ARCHIVE_DAY
-from pipelines.orchestration.priority import PARTITION_TAG
+from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, STOPPED_TAG, RunRequests
 from pipelines.ringcx.reports.columns import REPORTS

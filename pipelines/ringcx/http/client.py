@@ -1,7 +1,7 @@
 """One HTTP client for every request to the source: permits, retries, `Retry-After`.
 
 Not here: log-ins (`auth.py`), and what an answer means (`reports/`, `media.py`): any status that a retry does not
-change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip.
+change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip (`body.py`).
 """
 
 import email.utils
@@ -11,21 +11,21 @@ import random
 import re
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
 from itertools import chain
-from typing import IO, Self, TypeVar, cast
+from typing import IO, Self, TypeVar
 
 import httpx
 
 from pipelines import __version__
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, shown_url
 from pipelines.ringcx.http.addresses import Resolve, system_resolve
-from pipelines.ringcx.http.transport import Body, Transport
+from pipelines.ringcx.http.body import GZIP, PLAIN, BombError, encoding_of, first_bytes, unpacked
+from pipelines.ringcx.http.transport import Transport
 from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
 
 _log = logging.getLogger(__name__)
@@ -38,11 +38,6 @@ _TRANSIENT = frozenset({408, 429})
 _LONGEST_BACKOFF_S = 60.0
 _CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
-_INFLATED = 200  # a report shrinks to a twentieth, a bomb to a thousandth of its size
-_INFLATED_FREE = 64 << 20  # ... and silence in a recording may shrink like a bomb, but is no more than this
-_BLOCK = 1 << 20
-_PLAIN = frozenset({"", "identity"})
-_GZIP = frozenset({"gzip", "x-gzip"})
 _EXPLAINED = 4096
 _SNIFFED = 512
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
@@ -266,8 +261,8 @@ class SourceClient:
             raise TryAgain(request, f"{type(error).__name__}: {error}") from None
         except httpx.TransportError as error:
             raise TryAgain(request, type(error).__name__) from None
-        status, encoding = response.status_code, _encoding(response)
-        if status in {200, 206} and encoding not in _PLAIN | _GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
+        status, encoding = response.status_code, encoding_of(response)
+        if status in {200, 206} and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
             shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
             raise TryAgain(request, f"the answer is encoded as {shown}, which was not asked for")
@@ -320,53 +315,6 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
-    """Yield the body of an answer in blocks, out of its gzip where it is in one: as they arrive, or large ones with
-    `check`, which is asked before each read and may raise.
-
-    Raises:
-        BombError: it unpacks to hundreds of times its size.
-        httpx.DecodingError: its gzip ends early, is damaged, or is followed by something.
-        httpx.TransportError: the connection broke off.
-    """
-    blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
-    if check is not None and isinstance(blocks, Body):
-        blocks.fill_blocks(check)
-    if _encoding(response) in _PLAIN:
-        yield from blocks
-        return
-    unpacker, received, size = zlib.decompressobj(zlib.MAX_WBITS | 16), 0, 0
-    for packed in blocks:
-        received += len(packed)
-        left = packed
-        while left:
-            try:
-                block = unpacker.decompress(left, _BLOCK)
-            except zlib.error as error:
-                raise httpx.DecodingError("the gzip is damaged") from error
-            if unpacker.unused_data:
-                raise httpx.DecodingError("the gzip is followed by other data")
-            size += len(block)
-            if size > _INFLATED_FREE + _INFLATED * received:
-                raise BombError
-            yield block
-            left = unpacker.unconsumed_tail
-    while block := unpacker.decompress(unpacker.unconsumed_tail, _BLOCK):
-        yield block
-    if not unpacker.eof:
-        raise httpx.DecodingError("the gzip ends early")
-
-
-def first_bytes(response: httpx.Response, most: int) -> bytes:
-    """Return at most `most` bytes of an answer's body; raise as `unpacked` does."""
-    start = bytearray()
-    for block in unpacked(response):
-        start += block
-        if len(start) >= most:
-            break
-    return bytes(start[:most])
-
-
 def explanation_of(response: httpx.Response) -> bytes:
     """Return the first bytes of a refusal's body, which say what it is about; empty where none can be read.
 
@@ -399,10 +347,6 @@ def hold_key(limit: str, url: httpx.URL) -> str:
     return f"{limit}@{url.raw_host.decode('ascii')}"
 
 
-class BombError(Exception):
-    """The body is larger than any report or recording, or unpacks to hundreds of times its size."""
-
-
 class TooSlowError(Exception):
     """What is being received takes too long."""
 
@@ -431,7 +375,3 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
 
 def _named(request: httpx.Request) -> str:
     return f"{request.method} {shown_url(request.url)}"
-
-
-def _encoding(response: httpx.Response) -> str:
-    return str(response.headers.get("Content-Encoding", "")).strip().lower()

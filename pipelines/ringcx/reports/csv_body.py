@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from pipelines.ringcx.reports.encoding import NotWholeError, text_of
+from pipelines.ringcx.reports.charset import NotWholeError, text_of
 
 BLOCK_BYTES: Final = 1 << 20
 MAX_FIELD_CHARACTERS: Final = 512 << 20

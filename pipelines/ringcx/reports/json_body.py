@@ -12,8 +12,8 @@ from typing import IO, Any, Final
 
 import pyarrow as pa
 
+from pipelines.ringcx.reports.charset import NotWholeError, text_of
 from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_name
-from pipelines.ringcx.reports.encoding import NotWholeError, text_of
 
 MAX_BYTES: Final = 2 << 30  # its text is in memory; a million rows have half of that
 _BATCH_ROWS: Final = 1_000

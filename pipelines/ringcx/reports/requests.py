@@ -23,7 +23,8 @@ from pipelines.ringcx.errors import (
     SourceRefused,
     shown_url,
 )
-from pipelines.ringcx.http.client import BombError, Received, SourceClient, TooSlowError, explanation_of
+from pipelines.ringcx.http.body import BombError
+from pipelines.ringcx.http.client import Received, SourceClient, TooSlowError, explanation_of
 from pipelines.ringcx.links import sub_account_url
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.tables import parse_report

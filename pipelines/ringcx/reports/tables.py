@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from pipelines.ringcx.errors import NotAReport
 from pipelines.ringcx.links import NO_LINK, links_in
+from pipelines.ringcx.reports.charset import NotWholeError, as_utf8
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName, canonical_names, required
 from pipelines.ringcx.reports.csv_body import TOTALS, read_csv_body
-from pipelines.ringcx.reports.encoding import NotWholeError, as_utf8
 from pipelines.ringcx.reports.json_body import read_json_body
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
