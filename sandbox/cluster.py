@@ -22,6 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 
 import pyarrow.parquet as pq
@@ -105,15 +106,17 @@ class Machine:
     """One machine: a folder, and the processes that work in it.
 
     Args:
-        folder: Everything it writes lies there.
+        folder: Everything it writes lies there, but for temporary files.
         variables: Its whole environment but for what finds the interpreter.
     """
 
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.name = folder.name
         self.folder = folder
-        home, data, temporary, work = (folder / name for name in ("home", "data", "tmp", "work"))
-        for one in (home, data, temporary, work):
+        home, data, work = (folder / name for name in ("home", "data", "work"))
+        # Not in the folder: Dagster's sockets are in it, and the path of one has 107 characters at most.
+        self._temporary = TemporaryDirectory(prefix="machine-", ignore_cleanup_errors=True)
+        for one in (home, data, work):
             one.mkdir(parents=True)
         shutil.copy(_DEPLOY / "dagster.yaml", home)
         self.environment = {
@@ -122,7 +125,7 @@ class Machine:
             **variables,
             "DAGSTER_HOME": str(home),
             "DATA_DIR": str(data),
-            "TMPDIR": str(temporary),
+            "TMPDIR": self._temporary.name,
             "HOME": str(work),
         }
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -168,6 +171,7 @@ class Machine:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
         self._end(signal.SIGKILL)
+        self._temporary.cleanup()
 
     def _end(self, number: signal.Signals) -> None:
         for process in self._processes:
