@@ -21,7 +21,7 @@ class StorageError(ExpectedError):
 
 
 class StorageUnavailable(StorageError):
-    """The store does not answer, or asks for a later request; botocore has retried already."""
+    """The store does not answer, or asks callers to slow down; botocore has retried already."""
 
 
 class StorageRefused(StorageError):

@@ -14,7 +14,6 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -152,9 +151,17 @@ class Browser:
         self._sealed = SealedRecordings(bucket)
         self._rate = RateLimit(settings.browse_rate)
         self._readings = Readings()
-        self._streams = AtOnce(_STREAMS_AT_ONCE)
-        self._exports = AtOnce(1)
-        self._searches = AtOnce(_SEARCHES_AT_ONCE)
+        self._streams = AtOnce(
+            _STREAMS_AT_ONCE,
+            f"You are already playing or downloading {_STREAMS_AT_ONCE} recordings: stop one and try again.",
+            retry_after_s=5,
+        )
+        self._exports = AtOnce(1, "One of your exports is still running: wait until it has ended.", retry_after_s=30)
+        self._searches = AtOnce(
+            _SEARCHES_AT_ONCE,
+            f"{_SEARCHES_AT_ONCE} of your searches are still running: wait until one has ended, or close its page.",
+            retry_after_s=5,
+        )
         self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
         self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
         self._templates = Environment(
@@ -250,7 +257,7 @@ class Browser:
             return None, str(error), 400
         looked_for = {name: value for name, value in fields.items() if value} | ({"page": str(page)} if page else {})
         self._record(request, person.name, "search", details=looked_for)
-        with self._one_search(person):
+        with self._searches.one(person.name):
             return find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set), "", 200
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
@@ -342,11 +349,7 @@ class Browser:
     def _exported(
         self, person: Person, entries: Sequence[Access], blocks: Iterator[bytes]
     ) -> Generator[bytes, None, None]:
-        with self._exports.one(person.name) as may:
-            if not may:
-                raise HTTPException(
-                    429, "One of your exports is still running: wait until it has ended.", {"Retry-After": "30"}
-                )
+        with self._exports.one(person.name):
             self._access.record_all(entries)
             yield from blocks
 
@@ -362,7 +365,7 @@ class Browser:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongField as error:
             refuse(400, str(error), details=asked_for)
-        with self._one_search(person):
+        with self._searches.one(person.name):
             found = find(self._search, query, 0, _MOST_EXPORTED, stop=request.state.gone.is_set)
         if found.more:
             said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
@@ -451,13 +454,7 @@ class Browser:
                 yield recording.read(at, min(at + _BLOCK, stop))
 
     def _streamed(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        with self._streams.one(person.name) as may:
-            if not may:
-                raise HTTPException(
-                    429,
-                    f"You are already playing or downloading {_STREAMS_AT_ONCE} recordings: stop one and try again.",
-                    {"Retry-After": "5"},
-                )
+        with self._streams.one(person.name):
             yield from blocks
 
     def _may_still_hear(self, request: Request, link: Link) -> bool:
@@ -465,17 +462,6 @@ class Browser:
         return person is not None and person.may_hear(asdict(link))
 
     # What they share.
-
-    @contextmanager
-    def _one_search(self, person: Person) -> Iterator[None]:
-        with self._searches.one(person.name) as may:
-            if not may:
-                raise HTTPException(
-                    429,
-                    f"{_SEARCHES_AT_ONCE} searches of yours are still running: wait for one, or close its page.",
-                    {"Retry-After": "5"},
-                )
-            yield
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
         """Return the rows of a call that a person may see.

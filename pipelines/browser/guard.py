@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -82,24 +83,27 @@ class Guard:
 
 
 class AtOnce:
-    """Lets each name do so many things at once. Safe to share between threads."""
+    """Lets each name do `most` things at once, and refuses more with a sentence. Safe to share between threads."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, sentence: str, *, retry_after_s: int) -> None:
         self._most = most
+        self._sentence = sentence
+        self._headers = {"Retry-After": str(retry_after_s)}
         self._now: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self, name: str) -> Iterator[bool]:
-        """Yield whether `name` may do one more at the same time, and count this one until the block ends."""
+    def one(self, name: str) -> Iterator[None]:
+        """Count one thing that `name` does until the block ends; raise HTTPException (429) for more than `most`."""
         with self._lock:
-            may = self._now[name] < self._most
-            self._now[name] += may
+            if self._now[name] >= self._most:
+                raise HTTPException(429, self._sentence, self._headers)
+            self._now[name] += 1
         try:
-            yield may
+            yield
         finally:
             with self._lock:
-                self._now[name] -= may
+                self._now[name] -= 1
                 if not self._now[name]:
                     del self._now[name]
 

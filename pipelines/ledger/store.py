@@ -274,6 +274,7 @@ def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
 
 
 def _is_latest(key: "pa.ChunkedArray[Any]", order: pa.Table) -> "npt.NDArray[np.bool_]":
+    """Return for each line whether it is the one that `_latest` keeps."""
     keys = pc.unique(key)
     if len(keys) == len(key):
         return np.ones(len(key), bool)

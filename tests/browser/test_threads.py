@@ -232,7 +232,7 @@ def test_a_person_runs_few_searches_at_once_and_who_leaves_ends_theirs(
                 await until(lambda: began.now == 4)
                 refused = await officer.get(asked)
                 assert refused.status_code == 429
-                assert "3 searches of yours are still running" in refused.text
+                assert "3 of your searches are still running" in refused.text
                 other = group.create_task(quality.get(theirs))
                 await until(lambda: began.now == 5)
                 began.go.set()

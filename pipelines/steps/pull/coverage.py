@@ -1,4 +1,4 @@
-"""Was the report of a date asked for at all, by whom, and for how much of the day? Reads the traces of pulls."""
+"""Was the report of a date pulled for the whole day, late enough, and is what it brought still in the ledger?"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
