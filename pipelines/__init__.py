@@ -1,3 +1,3 @@
-"""How the archive runs: the source in `ringcx`, the memory in `ledger`, the bucket in `archive`; around it, Dagster."""
+"""The archive's code: RingCX in `ringcx`, its memory in `ledger`, S3 in `archive`; Dagster is wired around these."""
 
 __version__ = "0.2.0"

@@ -1,10 +1,10 @@
-"""The bucket: the few calls that the archive makes, with errors people can act on.
+"""The bucket: the few S3 calls that the archive makes, with errors that people can act on.
 
 A put counts when the server is known to check the SHA-256 that it was given (`capabilities`), or when the bytes had
-that SHA-256 as they were sent and the returned ETag is their MD5; else the object is read again and hashed. How servers
-differ: docs/storage.md. Also: metadata keys come back in another case from some, and ETags without their quotes in
-listings; a checksum in an answer may be an echo of what was sent (`rclone serve s3`, `moto_server`), and object
-metadata can be lost while the bytes stay (`rclone serve s3` keeps it in memory only).
+that SHA-256 as they were sent and the returned ETag is their MD5; otherwise the object is read again and hashed. How
+servers differ: docs/storage.md. Some return metadata keys in another case, or list ETags without quotes; some echo the
+checksum that was sent (`rclone serve s3`, `moto_server`), and some can lose an object's metadata but keep its bytes
+(`rclone serve s3` keeps metadata in memory only).
 """
 
 import hashlib
@@ -38,8 +38,8 @@ _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"}
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What the store says about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) are our own
-    metadata, None where they are missing.
+    """What the store says about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) come from the
+    metadata that the archive writes; None where it is missing.
     """
 
     size: int
@@ -55,21 +55,21 @@ class ObjectFacts:
 
 
 class Hashed(NamedTuple):
-    """What was read: bytes and their SHA-256 in hex."""
+    """The size of what was read, in bytes, and its SHA-256 in hex."""
 
     size: int
     sha256: str
 
 
 class Bucket:
-    """One bucket and the prefix of everything in it that is ours. Safe to share between threads.
+    """One bucket, and the prefix under which the archive keeps everything. Safe to share between threads.
 
     Args:
         client: as `make_s3_client` builds it.
         name: ARCHIVE_BUCKET.
-        prefix: ARCHIVE_PREFIX, with its last slash, or empty.
+        prefix: ARCHIVE_PREFIX, ending in a slash, or empty.
         storage_class: of recordings; None leaves it to the bucket.
-        sleep: waits so many seconds.
+        sleep: waits for that many seconds.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Bucket:
         return f"Bucket({self.name!r}, prefix={self.prefix!r})"
 
     def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
-        """Return all recordings stored for a day, by key; many are listed sooner when the `expected` keys are given."""
+        """Return all recordings stored for a day, by key; the `expected` keys make a long listing faster."""
         if self.name.endswith("--x-s3"):  # S3 Express lists in no order, and not from a key on
             expected = ()
         return list_in_parallel(self.list_keys, day_prefix(self.prefix, day), expected)
 
     def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
-        """Yield every object whose key begins with `start` (ARCHIVE_PREFIX included) and comes after `after`, in the
+        """Yield each object whose key begins with `start` (ARCHIVE_PREFIX included) and sorts after `after`, in the
         store's order.
         """
         for page in self._pages(start, {"StartAfter": after} if after else {}):
@@ -117,7 +117,7 @@ class Bucket:
                 yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'), item.get("LastModified"))
 
     def list_folders(self, start: str) -> Iterator[str]:
-        """Yield the folders (with their last slash) and the keys directly under `start`, a folder or empty."""
+        """Yield the folders (ending in a slash) and the keys directly under `start`, a folder or empty."""
         for page in self._pages(start, {"Delimiter": "/"}):
             yield from (folder["Prefix"] for folder in page.get("CommonPrefixes", []))
             yield from (item["Key"] for item in page.get("Contents", []))
@@ -127,7 +127,7 @@ class Bucket:
             yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, **options)
 
     def head(self, key: str) -> ObjectFacts | None:
-        """Return what the store says about an object, None when there is none."""
+        """Return what the store says about an object, or None if there is none."""
         try:
             with storage_errors(self.name, "s3:GetObject (and s3:ListBucket)", key):
                 answer = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
@@ -144,7 +144,7 @@ class Bucket:
         )
 
     def blocks(self, key: str, size: int | None = _BLOCK) -> Iterator[bytes]:
-        """Yield an object's bytes in blocks of at most `size`, or as one block for None.
+        """Yield an object's bytes in blocks of at most `size`, or in one block if `size` is None.
 
         Raises:
             KeyMissing: nothing is stored there.
@@ -162,7 +162,7 @@ class Bucket:
 
         Raises:
             KeyMissing: nothing is stored there.
-            StoreDamaged: the object has another size, or the store sent other bytes than it was asked for.
+            StoreDamaged: the object has another size, or the store sent a range that was not requested.
             StorageUnavailable: the stream broke off.
         """
         wanted = f"bytes {start}-{end - 1}/{size}"
@@ -180,13 +180,13 @@ class Bucket:
             return body.read()
 
     def get_bytes(self, key: str) -> bytes:
-        """Return a small object, whole; raises as `blocks`."""
+        """Return a small object as a whole; raise the errors of `blocks`."""
         return next(self.blocks(key, None), b"")
 
     def hash_object(self, key: str, into: BinaryIO | None = None) -> Hashed:
-        """Read an object through and hash it, the only proof that relies on nobody; write the bytes to `into` if given.
+        """Hash a whole object, the only proof that does not rely on the store; write the bytes to `into` if given.
 
-        Raises as `blocks`.
+        Raises the errors of `blocks`.
         """
         digest, size = hashlib.sha256(), 0
         for block in self.blocks(key):
@@ -198,7 +198,7 @@ class Bucket:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server checks of a put, found out on the first use; StorageUnavailable when it does not answer."""
+        """What the server checks of a put, found out on first use; StorageUnavailable if it does not answer."""
         with self._finding_out:
             if self._capabilities is None:
                 self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
@@ -217,7 +217,8 @@ class Bucket:
         """Store an object where there is none, and prove that its bytes arrived.
 
         `key` includes ARCHIVE_PREFIX. `body`: bytes, or a seekable stream that holds nothing else, of which at most
-        `PART` bytes are in memory. `sha256`: of what was received, in hex; not needed for bytes that were made here.
+        `PART` bytes are in memory. `sha256`: of the bytes as they were received, in hex; not needed for bytes made
+        here.
 
         Raises:
             KeyExists: an object is stored there.
@@ -234,7 +235,7 @@ class Bucket:
         return self._proven(key, self._put_new(key, body, sha256, fields), sha256)
 
     def put(self, key: str, body: bytes, *, content_type: str) -> Put:
-        """Store an object in place of what is there, only for what can be derived again; prove that it arrived."""
+        """Store an object, replacing any under the key, and prove its arrival. Only for what can be derived again."""
         sha256 = hashlib.sha256(body).hexdigest()
         return self._proven(key, self._put(key, body, sha256, {"ContentType": content_type}), sha256)
 

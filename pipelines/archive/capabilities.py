@@ -1,6 +1,6 @@
-"""What a bucket and its server do and allow, found out with tiny objects under `probes/`: for runs and for the check.
+"""What a bucket and its server do and allow, found out with tiny objects under `probes/`, for runs and for `check`.
 
-docs/storage.md says what is put there. Where an answer is not plain, the weaker capability is assumed.
+docs/storage.md says what is put there. If an answer is unclear, the weaker capability is assumed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BODY: Final = b"What this server checks is found out with this object; see docs
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a server does with a put.
+    """What a server checks when an object is put.
 
     Attributes:
         create_only: it honours `If-None-Match: *`.
@@ -47,7 +47,7 @@ AMAZON: Final = Capabilities(create_only=True, checksums="checked")
 
 
 class Probes:
-    """Requests to one bucket that are sent for their answers alone."""
+    """Requests to one bucket that are sent only to see how it answers."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
@@ -56,7 +56,7 @@ class Probes:
         self._checksum_key = probe_key(prefix, "checksum")
 
     def capabilities(self) -> Capabilities:
-        """Ask the server what it checks of a put; StorageUnavailable when it does not answer."""
+        """Find out what the server checks of a put; raise StorageUnavailable if it does not answer."""
         for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
             try:
                 for _ in range(1 + is_conditional):
@@ -76,9 +76,9 @@ class Probes:
         return Capabilities(create_only=False, checksums="ignored")
 
     def refuses_second_multipart(self) -> bool:
-        """Return whether an upload in parts is create-only, too: whether it is refused under a key that exists.
+        """Return whether a multipart upload is create-only too: refused under a key that exists.
 
-        True also for a store without uploads in parts: it gets large bodies whole, on the same condition.
+        True also for a store without multipart uploads, which gets a large body in one put with the same condition.
         """
         try:
             put_in_parts(
@@ -94,7 +94,7 @@ class Probes:
         return False
 
     def remove(self, key: str) -> bool:
-        """Remove an object; False where the credentials may not, and it stays."""
+        """Remove an object; return False, and leave it there, if the credentials may not."""
         try:
             with storage_errors(self._bucket, "s3:DeleteObject", key):
                 self._client.delete_object(Bucket=self._bucket, Key=key)
@@ -103,7 +103,7 @@ class Probes:
         return True
 
     def versioning(self) -> bool | None:
-        """Return whether the bucket keeps versions; None where that may not be read."""
+        """Return whether the bucket keeps versions, or None if the credentials may not read that."""
         try:
             with storage_errors(self._bucket, "s3:GetBucketVersioning", ""):
                 return self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled"
@@ -111,7 +111,9 @@ class Probes:
             return None
 
     def locking(self) -> tuple[bool, str] | None:
-        """Return whether Object Lock is on, and its default retention in words, if any; None if it may not be read."""
+        """Return whether Object Lock is on, with its default retention in words if any; None if the credentials may not
+        read that.
+        """
         try:
             with storage_errors(self._bucket, "s3:GetBucketObjectLockConfiguration", ""):
                 found = self._client.get_object_lock_configuration(Bucket=self._bucket)
@@ -128,7 +130,7 @@ class Probes:
         return settings.get("ObjectLockEnabled") == "Enabled", default
 
     def _put(self, key: str, checksum_of: bytes | None, *, create_only: bool) -> None:
-        """Put the tiny object, with the SHA-256 of these bytes, or with its MD5 for None."""
+        """Put the tiny object with the SHA-256 of `checksum_of`, or with its own MD5 if that is None."""
         fields: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
         if checksum_of is None:
             fields["ContentMD5"] = as_base64(md5_of(_BODY))
@@ -139,7 +141,7 @@ class Probes:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=_BODY, ContentType="text/plain", **fields)
 
     def _refuses_wrong_checksum(self) -> bool:
-        """Return whether a SHA-256 that does not fit is refused, by a server that takes one that fits."""
+        """Return whether the server refuses a SHA-256 that does not match the body, but accepts one that does."""
         try:
             try:
                 with storage_errors(self._bucket, "s3:GetObject (and s3:ListBucket)", self._checksum_key):

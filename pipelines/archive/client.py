@@ -1,6 +1,6 @@
-"""The one S3 client: boto3's, with what the settings add to every request.
+"""The one S3 client: boto3's, with the parameters that the settings add to every request.
 
-Region, credentials, endpoint, addressing, proxies and certificates are boto3's own, by its own variables and files.
+boto3 reads region, credentials, endpoint, addressing, proxies and certificates from its own variables and files.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class S3Options:
     """The parameters that are added to every request that accepts them.
 
     Attributes:
-        kms_key_id: the key that everything is encrypted with (SSE-KMS).
-        expected_bucket_owner: the account id that must own each bucket, else S3 refuses.
+        kms_key_id: the key that encrypts every object (SSE-KMS).
+        expected_bucket_owner: the account id that must own the bucket; otherwise S3 refuses.
         request_payer: `requester` where the bucket's owner does not pay.
         addressing_style: None leaves it to boto3 and `~/.aws/config`.
     """
@@ -53,10 +53,11 @@ def make_s3_client(
 ) -> S3Client:
     """Build one client for the whole process, shared by its threads (building one costs 0.25 s of CPU).
 
-    `max_connections`: at least the number of threads that use it. `endpoint_url`: instead of boto3's own.
+    `max_connections`: at least the number of threads that use the client. `endpoint_url`: replaces the one that boto3
+    finds.
 
     Raises:
-        StorageRefused: a variable of boto3 is wrong.
+        StorageRefused: a variable that boto3 reads is wrong.
     """
     options = options or S3Options()
     addressing: dict[str, Any] = {"addressing_style": options.addressing_style} if options.addressing_style else {}
@@ -93,16 +94,16 @@ def make_s3_client(
 
 
 def is_amazon(client: S3Client) -> bool:
-    """Return whether the client talks to Amazon itself, in whatever partition."""
+    """Return whether the client talks to Amazon itself, in any partition."""
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     outputs = [partition["outputs"] for partition in create_loader().load_data("partitions")["partitions"]]
     return any(host.endswith(f".{output[name]}") for output in outputs for name in ("dnsSuffix", "dualStackDnsSuffix"))
 
 
 def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
-    """Name a page by the last key before it, where a server says that there is more and gives no token.
+    """Ask for the next page by the last key seen if the server says that there is more but gives no token.
 
-    botocore would take such a page for the last one, and what follows it for missing.
+    botocore would take such a page for the last one and never see the rest.
     """
     if parsed.get("IsTruncated") and not parsed.get("NextContinuationToken"):
         names = [item["Key"] for item in parsed.get("Contents", [])]
@@ -111,7 +112,7 @@ def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
 
 
 def _ask_by_key(params: dict[str, Any], **_: object) -> None:
-    """Ask for such a page by the first version of the request, which such servers understand."""
+    """Ask for the page that `_name_next_page` named with ListObjects version 1, which such servers understand."""
     url = urlsplit(params["url"])
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     token = query.get("continuation-token", "")
@@ -123,10 +124,10 @@ def _ask_by_key(params: dict[str, Any], **_: object) -> None:
 
 
 def _send_at_once(request: AWSRequest, **_: object) -> None:
-    """Send a body that is in memory as the bytes it is, before the request is signed.
+    """Send a body that is in memory as plain bytes, before the request is signed.
 
-    botocore makes a file of it, waits for the server to agree before it sends it, which costs a round trip for every
-    put, and sends 16 KiB at a time. Not earlier: botocore writes what it is given into its debug log.
+    botocore wraps such a body in a file, waits for `100 Continue`, which costs a round trip for every put, and sends 16
+    KiB at a time. Not earlier: botocore writes its input into its debug log.
     """
     if isinstance(request.data, io.BytesIO):
         request.data = request.data.getvalue()
@@ -134,7 +135,7 @@ def _send_at_once(request: AWSRequest, **_: object) -> None:
 
 
 def _add_options(options: S3Options) -> Callable[..., None]:
-    """Return a handler that adds the options to the parameters of every request that knows them."""
+    """Return a handler that adds the options to the parameters of each request that accepts them."""
     everywhere = {"ExpectedBucketOwner": options.expected_bucket_owner, "RequestPayer": options.request_payer}
 
     def add(params: dict[str, Any], model: OperationModel, **_: object) -> None:
@@ -147,7 +148,7 @@ def _add_options(options: S3Options) -> Callable[..., None]:
 
 
 def _warn_of_other_region(configured: str) -> Callable[..., None]:
-    """Return a handler that warns once of each bucket in another region, where boto3 sends its requests then."""
+    """Return a handler that warns once for each bucket in another region, to which boto3 then sends its requests."""
     warned: dict[str, object] = {}
 
     def warn(builtins: Mapping[str, Any], params: Mapping[str, Any], **_: object) -> None:

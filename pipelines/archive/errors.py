@@ -1,4 +1,4 @@
-"""What can go wrong between us and S3. No message quotes content: keys are ours and hold no personal data."""
+"""Errors between the archive and S3. No message quotes content: keys are made here and hold no personal data."""
 
 # ruff: noqa: N818 - these names say what happened; "Error" at the end of each would add nothing
 
@@ -14,22 +14,22 @@ from pipelines.errors import ExpectedError
 
 
 class StorageError(ExpectedError):
-    """Base of all. `code` and `status` are S3's error code and HTTP status, empty and 0 where S3 gave no answer."""
+    """Base class. `code` and `status` are S3's error code and HTTP status, or empty and 0 if S3 did not answer."""
 
     code: str = ""
     status: int = 0
 
 
 class StorageUnavailable(StorageError):
-    """The store does not answer, or asks callers to slow down; botocore has retried already."""
+    """The store does not answer, or asks for fewer requests; botocore has already retried."""
 
 
 class StorageRefused(StorageError):
-    """The bucket's name, the region, the credentials, a right or another setting is wrong."""
+    """The bucket's name, the region, the credentials, a permission or another setting is wrong."""
 
 
 class StoreDamaged(StorageError):
-    """The bytes in the bucket, or on the way to it, are not the bytes that were received; they never count."""
+    """The bytes in the bucket, or on the way to it, are not the bytes that were received, and do not count."""
 
 
 class _AboutKey(StorageError):
@@ -41,7 +41,7 @@ class _AboutKey(StorageError):
 
 
 class KeyExists(_AboutKey):
-    """An object is stored under the key already, and nothing was written."""
+    """An object is already stored under the key, and nothing was written."""
 
     sentence = "An object is stored under {key} already, so nothing was written; compare the two"
 
@@ -53,13 +53,13 @@ class KeyMissing(_AboutKey):
 
 
 class NameTaken(_AboutKey):
-    """Another recording, or an object that does not say what it is, has the key; nothing of ours was written."""
+    """Another recording, or an object that does not identify itself, has the key; nothing was written."""
 
     sentence = "Another recording is stored under {key}, so this one needs a separate name (apart_key)"
 
 
 class Conflict(StorageError):
-    """The same recording is stored there with other bytes. Both are kept; a person decides."""
+    """The same recording is stored under the key with other bytes. Both copies are kept; a person decides."""
 
     def __init__(self, key: str, existing_sha256: str, kept_as: str) -> None:
         super().__init__(
@@ -90,8 +90,8 @@ _BY_CODE: Final = {
 
 @contextmanager
 def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
-    """Turn botocore's errors into ours. `action` is the IAM action that the call needs, such as `s3:PutObject`; `key`
-    the key or prefix it is about, empty for the bucket itself.
+    """Turn botocore's errors into `StorageError`s. `action` is the IAM action that the call needs, such as
+    `s3:PutObject`; `key` is the key or prefix that it concerns, empty for the bucket itself.
     """
     where = f"{key} in the bucket {bucket}" if key else f"the bucket {bucket}"
     try:

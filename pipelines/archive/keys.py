@@ -1,8 +1,8 @@
 """The keys of objects.
 
-File paths and account ids come from the source and are hostile: what is not plainly harmless is replaced by a hash of
-itself, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input. A `prefix`
-has its last slash, or is empty.
+File paths and account ids come from the source and may be hostile. Unless one is plainly harmless, its hash replaces
+it, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input. A `prefix` ends
+in a slash, or is empty.
 """
 
 import hashlib
@@ -36,14 +36,14 @@ def recording_key(prefix: str, day: date, account_id: str, layout: Layout, file_
 
 
 def apart_key(key: str, recording_id: str) -> str:
-    """Return a key for another recording of the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
+    """Return a key for another recording that has the same file name: `<stem>-<8 hex of its id's hash><suffix>`."""
     stem, suffix = splitext(key)
     return f"{stem}-{_sha256(recording_id)[:8]}{suffix}"
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
-    """Return the key of a copy that is not the recording under `key`: other bytes of it, or bytes that were rejected
-    for good: `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
+    """Return the key of a copy that does not count as the recording under `key` (a conflict or a rejected body):
+    `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
     """
     path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
     return f"{prefix}{folder}/{path}{slash}{sha256[:16]}-{name}"
@@ -60,38 +60,38 @@ def manifest_prefix(prefix: str, day: date) -> str:
 
 
 def manifest_key(prefix: str, day: date, number: int) -> str:
-    """Return the key of one of a day's manifests, which are numbered from 1."""
+    """Return the key of a day's manifest with this number, counted from 1."""
     return f"{manifest_prefix(prefix, day)}manifest-{number}.json"
 
 
 def manifest_number(key: str) -> int | None:
-    """Return the number in a manifest's key, or None for any other object."""
+    """Return the number in a manifest's key, or None if the key is of any other object."""
     match = _MANIFEST.fullmatch(key.rpartition("/")[2])
     return int(match[1]) if match else None
 
 
 def signature_key(key: str) -> str:
-    """Return the key of a manifest's signature, next to the manifest's own `key`."""
+    """Return the key of the signature of the manifest stored under `key`."""
     return f"{key}.sig"
 
 
 def attestation_prefix(prefix: str, kind: str, day: date) -> str:
-    """Return the prefix of the keys of all attestations of a kind and day; `kind` is a folder's name."""
+    """Return the prefix of all keys of a day's attestations of one kind, which is a folder's name."""
     return f"{prefix}witnesses/{kind}/date={day.isoformat()}/"
 
 
 def access_prefix(prefix: str, day: date) -> str:
-    """Return the prefix of all keys of a day's entries of the access log; `day` is the UTC day of the access."""
+    """Return the prefix of all keys of a day's access log entries; `day` is the UTC day of the access."""
     return f"{prefix}access/date={day.isoformat()}/"
 
 
 def verification_key(prefix: str, day: date, name: str) -> str:
-    """Return the key of a restore drill's result; `day` is the local day of the drill, `name` unique."""
+    """Return the key of a restore drill's result; `day` is the local day of the drill, `name` is unique."""
     return f"{prefix}verifications/date={day.isoformat()}/{name}.json"
 
 
 def probe_key(prefix: str, name: str) -> str:
-    """Return the key of a tiny object that is put only to test what a store supports and allows; `name` is unique."""
+    """Return the key of a tiny object that is put only to test the store; `name` is unique."""
     return f"{prefix}probes/{name}"
 
 
@@ -101,7 +101,7 @@ def catalog_key(prefix: str, day: date) -> str:
 
 
 def calls_prefix(prefix: str) -> str:
-    """Return the prefix of all keys of the table of calls. It has rights of its own, since they hold personal data."""
+    """Return the prefix of all keys of the table of calls, which needs its own permissions: it holds personal data."""
     return f"{prefix}calls/"
 
 
@@ -111,15 +111,14 @@ def calls_key(prefix: str, day: date) -> str:
 
 
 def calls_index_key(prefix: str, month: str) -> str:
-    """Return the key of the index of a month's calls; `month` is written like 2026-11."""
+    """Return the key of the index of a month's calls; `month` looks like 2026-11."""
     return f"{calls_prefix(prefix)}_index/month={month}/keys.parquet"
 
 
 def metadata_text(value: str) -> str:
-    """Return any string as a safe value of object metadata: percent-encoded ASCII, at most 512 characters, else
-    `sha256:<hex>`.
+    """Return a string as safe object metadata: percent-encoded ASCII of at most 512 characters, or `sha256:<hex>`.
 
-    Equal strings give equal texts and different ones different texts, so ids are compared in this form.
+    Equal strings give equal texts, and different strings different texts, so ids can be compared in this form.
     """
     text = quote(value, safe="/", errors="surrogatepass")  # which leaves no ":", so the two forms never meet
     return text if len(text) <= _METADATA_LIMIT else f"sha256:{_sha256(value)}"

@@ -1,7 +1,7 @@
 """List a long prefix in parallel.
 
-A store gives a thousand keys a page, each page after the one before: at 80 ms a page the hundred thousand recordings of
-a date take eight seconds, and one second in parallel.
+A store lists a thousand keys a page, one page after another: at 80 ms a page, the hundred thousand recordings of a date
+take eight seconds, or one second in parallel.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ _THREADS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object in a listing. `etag` is without quotes, `modified` aware."""
+    """One object of a listing. `etag` has no quotes; `modified` is aware."""
 
     size: int
     etag: str
@@ -30,10 +30,10 @@ def list_in_parallel(
     *,
     least: int = 2000,
 ) -> dict[str, Listed]:
-    """Return every object whose key begins with `start`.
+    """Return every object whose key begins with `start`, by key.
 
-    `list_keys(start, after)` lists in the store's order. The listing is divided between keys that are `expected` to be
-    found, at least `least` of them in each part.
+    `list_keys(start, after)` lists in the store's order. The `expected` keys divide the listing into parts, each with
+    at least `least` of them.
     """
     inside = sorted(key for key in expected if key.startswith(start))
     step = max(least, -(-len(inside) // _THREADS))

@@ -1,8 +1,8 @@
-"""A large body in parts, each of them read, hashed and sent once, so that no more than one part is ever in memory.
+"""Multipart upload: a large body in parts, each read, hashed and sent once, so that only one is in memory.
 
-Create-only like any other put, which s3transfer cannot do: the condition is checked where the parts become an object.
-An upload that fails is aborted; one whose process was killed stays invisible in the bucket until its lifecycle rule
-ends it (docs/storage.md).
+Create-only like any other put, which s3transfer cannot do: the server checks the condition when it joins the parts. An
+upload that fails is aborted; one whose process was killed stays invisible in the bucket until a lifecycle rule removes
+it (docs/storage.md).
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _ACTION: Final = "s3:PutObject (and s3:AbortMultipartUpload)"
 
 
 class Put(NamedTuple):
-    """The store's answer to a put. `proven`: it shows that the store holds the bytes that were sent."""
+    """The store's answer to a put. `proven`: the answer shows that the store holds the bytes that were sent."""
 
     etag: str
     version_id: str | None
@@ -48,15 +48,15 @@ def put_in_parts(
     create_only: bool,
     fields: Mapping[str, Any],
 ) -> Put:
-    """Store a seekable stream under a key, where the caller has found no object.
+    """Store a seekable stream under a key at which the caller has found no object.
 
-    `sha256` is of what was received, in hex; nothing is stored when the body is another by now. `checksums`: the store
-    checks the SHA-256 of a part; else its MD5 is sent, and the ETag must prove the bytes. `create_only`: it honours
-    `If-None-Match`. `fields`: the rest of `create_multipart_upload`.
+    `sha256` is of the bytes as they were received, in hex; nothing is stored if the body has changed since.
+    `checksums`: the store checks the SHA-256 of a part; otherwise the part's MD5 is sent, and the ETag must prove the
+    bytes. `create_only`: the store honours `If-None-Match`. `fields`: further arguments of `create_multipart_upload`.
 
     Raises:
-        KeyExists: an object is stored there by now.
-        StoreDamaged: the body is not the one that was hashed, or a part was altered on the way.
+        KeyExists: an object has been stored there since.
+        StoreDamaged: the body is not the one that was hashed, or a part was altered in transit.
     """
     algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
     target: dict[str, Any] = {"Bucket": bucket, "Key": key}
@@ -95,7 +95,7 @@ def put_in_parts(
 
 
 def changed_here(key: str) -> StoreDamaged:
-    """Make the error for bytes that changed between their arrival and their dispatch."""
+    """Return the error for bytes that changed between their arrival and their upload."""
     return StoreDamaged(
         f"The bytes for {key} changed on this machine after they were received, so they were not stored; check its "
         "memory and its temporary folder; the next run fetches them again"

@@ -1,6 +1,6 @@
-"""Which channels of a WAV hold nothing but silence.
+"""Detection of the channels of a WAV that hold nothing but silence.
 
-A recording is read up to where each channel was heard (20 s of stereo: 0.3 ms where one is silent; its SHA-256 takes
+A recording is read only until each channel was heard (20 s of stereo with one silent channel: 0.3 ms; its SHA-256 takes
 0.4 ms).
 """
 
@@ -20,8 +20,8 @@ _PCM = 0x0001
 
 
 def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
-    """Return the channels, counted from 1, in which no sample is louder than -60 dBFS; none for what is not judged:
-    under `MIN_SECONDS`, or not 16-bit PCM. `stream` is seekable; its position afterwards is undefined.
+    """Return the channels, counted from 1, in which no sample is louder than -60 dBFS; none if the audio is shorter
+    than `MIN_SECONDS` or not 16-bit PCM. `stream` is seekable; its position afterwards is undefined.
     """
     if wav.format_tag != _PCM or wav.bits_per_sample != 16 or (wav.duration_s or 0.0) < MIN_SECONDS:
         return ()

@@ -1,7 +1,7 @@
-"""Put recordings into the archive: never twice, never over something.
+"""Transfer of recordings into the archive: no recording is stored twice, and nothing is overwritten.
 
-A killed run, a lost answer and a second run next to this one all end in the same place: an object is stored under the
-key, it is read, and equal bytes are adopted. Nothing is ever deleted or overwritten.
+A killed run, a lost answer and a concurrent run all lead to the same case: an object is stored under the key, it is
+read, and equal bytes are adopted. Nothing is ever deleted.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ _IN_MEMORY = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A recording about to be stored. `sha256` is hex, `size` in bytes."""
+    """A recording about to be stored. `sha256` is in hex, `size` in bytes."""
 
     key: str
     recording_id: str
@@ -32,7 +32,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A recording in the archive. `adopted`: it was already stored, with these bytes."""
+    """A recording in the archive. `adopted`: it was already stored, with the same bytes."""
 
     key: str
     size: int
@@ -48,10 +48,10 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
     `body` is seekable and holds exactly the recording; it is read from its beginning, block by block.
 
     Raises:
-        NameTaken: another recording is stored there: store it again under `keys.apart_key`.
+        NameTaken: another recording is stored there: store this one under `keys.apart_key`.
         Conflict: this recording is stored there with other bytes, damaged or not; the new ones are kept under the
             conflict key.
-        StoreDamaged: the object stored by the put is not what was sent. It does not count as archived.
+        StoreDamaged: the stored object is not what was sent, and does not count as archived.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
     for _ in range(3):
@@ -70,12 +70,11 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
 
 
 def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo] | None:
-    """Adopt an object that a killed run left: its bytes are read again, and must be what its metadata says and a valid
-    recording.
+    """Adopt an object that a killed run left, if its bytes, read again, match its metadata and are a valid recording.
 
     Returns:
-        None when the recording must be fetched: nothing is stored there, or it is another recording, has no metadata,
-        is damaged, or is no recording.
+        None if the recording must be fetched: nothing is stored there, or the object is another recording, has no
+        metadata, is damaged, or is no recording.
     """
     found = bucket.head(key)
     if found is None or found.sha256 is None or not found.is_recording(recording_id):
@@ -93,7 +92,7 @@ def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo]
 
 
 def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
-    """Decide what is stored under the key: the same recording, the same with other bytes, or another recording."""
+    """Return the recording stored under the key if it is this one; otherwise keep the new bytes apart, or raise."""
     if found.recording_id is not None and not found.is_recording(upload.recording_id):
         raise NameTaken(upload.key)
     # Metadata only says what should be stored, and a checksum may be an echo: read the object.

@@ -1,8 +1,8 @@
-"""Read a WAV's headers: what audio it holds, and whether they prove that all of it is there.
+"""Reader of a WAV's headers: what audio it holds, and whether the headers prove that all of it is there.
 
-The audio itself is never read, so the cost does not depend on the length. Not for decoding, and not for deciding what
-becomes of odd audio: any codec and any number of channels is audio. Formats: RIFF/WAVE, RIFX (big-endian), RF64 and
-BW64 (EBU Tech 3306, ITU-R BS.2088), WAVE_FORMAT_EXTENSIBLE, any codec tag.
+The audio itself is never read, so the cost does not depend on the length. This module does not decode, and does not
+decide what happens to odd audio: any codec and any number of channels is audio. Formats: RIFF/WAVE, RIFX (big-endian),
+RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088), WAVE_FORMAT_EXTENSIBLE, any codec tag.
 """
 
 import os
@@ -30,16 +30,16 @@ _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": 
 
 @dataclass(frozen=True, slots=True)
 class WavInfo:
-    """What a WAV's headers say of the bytes that were received.
+    """What a WAV's headers say about the bytes that were received.
 
     Attributes:
-        data_bytes: audio that is there.
-        duration_s: in seconds, None where the codec's headers do not say.
-        header_bytes: before the audio.
-        big_endian: a RIFX file.
-        proof: `whole`: its sizes are definite and the audio fills them. `cut_off`: audio is missing by its sizes.
-            `nothing`: its sizes leave the end open, so a body that broke off looks the same.
-        disagrees: a size in the header promises more bytes than there are.
+        data_bytes: bytes of audio that are there.
+        duration_s: length in seconds, None if the headers do not say.
+        header_bytes: bytes before the audio.
+        big_endian: whether it is a RIFX file.
+        proof: `whole`: the sizes are definite and the audio fills them. `cut_off`: by the sizes, audio is missing.
+            `nothing`: the sizes leave the end open, so a body that broke off looks the same.
+        disagrees: whether a size in the header promises more bytes than there are.
     """
 
     channels: int
@@ -55,7 +55,7 @@ class WavInfo:
 
 
 class NotARecording(ValueError):  # noqa: N818 - the glossary's word
-    """What was received holds no recognizable audio.
+    """The received bytes hold no recognizable audio.
 
     `reason` is one of empty_body, not_riff, not_wave, no_fmt, bad_fmt, no_data, header_only, cut_off (before any
     audio).
@@ -140,7 +140,7 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
 
 
 def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
-    """Return the byte order, and where the RIFF chunk ends by its size, None for a streaming one."""
+    """Return the byte order, and the position at which the RIFF chunk ends by its size, or None for a streaming one."""
     if size == 0:
         raise NotARecording("empty_body", "The source sent an empty body")
     head = _read_exactly(stream, 0, min(size, 12))
@@ -159,7 +159,7 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
 
 
 def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start of the body and declared size of each chunk whose header is there; odd sizes are padded."""
+    """Yield the name, body position and declared size of each chunk whose header is there; odd sizes are padded."""
     for _ in range(_MAX_CHUNKS):
         if position + 8 > size:
             return
@@ -172,7 +172,7 @@ def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[
 
 
 def _is_no_audio(stream: BinaryIO, position: int, riff_end: int | None, size: int, order: str) -> bool:
-    """Return whether what follows an empty data chunk is only chunks or padding."""
+    """Return whether only chunks or padding follow an empty data chunk."""
     first = _read_exactly(stream, position, min(size - position, _MAX_PADDING + 1))
     if first[:4] in _NAMES or (len(first) <= _MAX_PADDING and not first.strip(b"\0")):
         return True
@@ -208,7 +208,7 @@ def _read_format(stream: BinaryIO, start: int, declared: int, order: str) -> _Fo
 
 
 def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, order: str) -> int:
-    """Return how many bytes the sizes promise that are not there."""
+    """Return how many of the bytes that the sizes promise are missing."""
     if data_end > size:
         return data_end - size
     if riff_end is None or riff_end <= size:

@@ -1,1 +1,1 @@
-"""What proves the archive: manifests, their chain, signatures and attestations."""
+"""Proofs of the archive: manifests, their chain, signatures and attestations."""

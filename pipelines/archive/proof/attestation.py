@@ -1,11 +1,11 @@
-"""Attestations: small lists of what was stored, kept apart from it, so that nothing can be removed or edited unnoticed.
+"""Attestations: small lists of what was stored, kept apart from it, so that no removal or edit goes unnoticed.
 
-The chain of manifests cannot say that its own last link is gone, and a ledger part that was removed leaves no hole. So
-each sealing of a day also writes down, for every manifest and ledger part of that day that no attestation names yet,
-its name, size and SHA-256, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`,
-`date`, `written_at`, `things`). The kinds are `manifests` and the ledger's folders. An object must be stored under the
-name that an attestation gives, as it was then. One that none names came later, or its attestation was removed. Two
-writers at once may both name an object, which harms nothing.
+The chain of manifests cannot show that its last link is gone, and a removed ledger part leaves no hole. So each sealing
+of a day also records the name, size and SHA-256 of every manifest and ledger part of that day that no attestation names
+yet, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`, `date`, `written_at`,
+`things`). The kinds are `manifests` and the ledger's folders. An object that an attestation names must still be stored
+under that name, unchanged. An object that no attestation names came later, or its attestation was removed. Two writers
+at once may both name an object, which does no harm.
 """
 
 import json
@@ -26,7 +26,7 @@ FORMAT = "ringcx-archive/witness/1"
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObservedObject:
-    """An object as it was: its name (without ARCHIVE_PREFIX or LEDGER_URL), bytes, and their SHA-256 in hex."""
+    """An object as it was seen: its name (without ARCHIVE_PREFIX or LEDGER_URL), size in bytes, and SHA-256 in hex."""
 
     name: str
     size: int
@@ -36,9 +36,9 @@ class ObservedObject:
 def write_attestation(
     bucket: Bucket, kind: str, day: date, objects: Iterable[ObservedObject], *, now: datetime
 ) -> str | None:
-    """Attest objects of a day that no attestation names yet, and return the new one's key; None without objects.
+    """Attest objects of a day that no attestation names yet; return the attestation's key, or None without objects.
 
-    `kind` is `manifests`, or a folder of the ledger; `now` is aware.
+    `kind` is `manifests` or a folder of the ledger; `now` is aware.
     """
     listed = [asdict(observed) for observed in sorted(set(objects))]
     if not listed:
@@ -58,8 +58,8 @@ def write_attestation(
 def read_attestations(
     bucket: Bucket, kind: str, day: date
 ) -> tuple[Mapping[str, frozenset[ObservedObject]], tuple[str, ...]]:
-    """Return what the attestations of a kind and day say, by name (several where they disagree), and a sentence for
-    each that is damaged.
+    """Return the objects that a day's attestations of one kind name, by name (several if attestations disagree), and a
+    sentence for each damaged attestation.
     """
     observed: defaultdict[str, set[ObservedObject]] = defaultdict(set)
     damaged: list[str] = []

@@ -1,4 +1,4 @@
-"""A day's manifests proved: each against its own hashes, its number, the one before it and its signature.
+"""Proof of a day's manifests: each against its own hashes, its number, the manifest before it and its signature.
 
 Not for comparing entries with the bucket or the ledger: `steps/verify` does that.
 """
@@ -16,7 +16,7 @@ from pipelines.archive.proof.signature import Verifier
 
 
 class Problem(NamedTuple):
-    """Something wrong: a code, the key it is about, and a sentence."""
+    """Something wrong: a code, the key concerned, and a sentence."""
 
     kind: str
     subject: str
@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 
 @dataclass(slots=True)
 class Chain:
-    """A day's manifests: all `numbers` that are stored, and by number the `heads` of those that are not damaged."""
+    """A day's manifests: all stored `numbers`, and by number the `heads` of those that are not damaged."""
 
     numbers: list[int]
     heads: dict[int, ManifestHead] = field(default_factory=dict)
@@ -33,22 +33,22 @@ class Chain:
 
     @property
     def latest(self) -> ManifestHead | None:
-        """The manifest that counts: the highest number; None when that is damaged, or the day was never sealed."""
+        """The manifest that counts: the one with the highest number; None if it is damaged or there is none."""
         return self.heads.get(self.numbers[-1]) if self.numbers else None
 
 
 def read_chain(
     bucket: Bucket, day: date, *, verifier: Verifier | None = None, entry: Callable[[Entry], None] | None = None
 ) -> Chain:
-    """Read all manifests of a day and prove numbering, hashes and, with a `verifier`, signatures.
+    """Read all manifests of a day and prove their numbers, hashes and, with a `verifier`, signatures.
 
     Args:
-        bucket: where they are stored.
+        bucket: the bucket that stores the manifests.
         day: the local day.
-        verifier: proves the signatures. The latest must have one, and each that follows a signed one; its chain
-            vouches for the others.
-        entry: is called with each entry of the highest number, in order, perhaps before the manifest is found to be
-            damaged: the entries do not count when `latest` is None.
+        verifier: proves the signatures. The latest manifest must be signed, and so must each one after a signed one;
+            the chain vouches for the others.
+        entry: is called with each entry of the manifest with the highest number, in order, perhaps before the manifest
+            is found to be damaged: the entries do not count if `latest` is None.
     """
     chain = Chain(manifest_numbers(bucket, day))
     numbers = chain.numbers

@@ -1,26 +1,26 @@
 """The sealed list of a day, and the catalog made from it.
 
-A manifest is one canonical JSON document per sealing, `manifest-<n>.json`, create-only. Each names the SHA-256 of the
-one before it and of the latest one of the day before, so that none can be altered or dropped unnoticed. Sealing the
-same content again makes no new one.
+Each sealing writes one canonical JSON document, `manifest-<n>.json`, create-only. It names the SHA-256 of the manifest
+before it and of the previous day's latest one, so that none can be altered or dropped unnoticed. Sealing the same
+content again writes nothing.
 
 The document (keys sorted, no blanks, UTF-8, one line break at the end):
 
 * `format`: `ringcx-archive/manifest/1`; `date`; `number` from 1; `run_id`; `sealed_at` (UTC, ISO 8601)
-* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: what
-  they add up to, and the verdict of the date
-* `accepted_losses`: one object per loss that somebody accepted, every field of `AcceptedLoss`, by `recording_id`;
-  absent where there is none
-* `content_sha256`: of the canonical JSON of `{"accepted_losses", "date", "entries", "totals"}`: what decides whether
+* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: their
+  sums, and the verdict of the date
+* `accepted_losses`: one object per accepted loss, every field of `AcceptedLoss`, sorted by `recording_id`; absent
+  if there is none
+* `content_sha256`: of the canonical JSON of `{"accepted_losses", "date", "entries", "totals"}`; it decides whether
   anything changed
 * `merkle_root`: of the RFC 6962 tree whose leaves are the entries, as the document has them; `catalog_sha256`: of the
   day's part of the catalog; both absent from manifests of earlier versions, which stay valid
 * `previous_sha256`: of the bytes of manifest n-1, null for the first
-* `previous_day`: `{"date", "number", "sha256"}` of the day before's latest manifest when this one was sealed, null
-  where it had none
+* `previous_day`: `{"date", "number", "sha256"}` of the previous day's latest manifest when this one was sealed, null
+  if it had none
 
-Not for deciding what belongs to a day: entries are given. They hold no personal data. Signatures are made in
-`signature`, chains proved in `chain`.
+This module does not decide what belongs to a day: the caller gives the entries. Entries hold no personal data.
+`signature` makes signatures, `chain` proves chains.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ class ManifestEntry(NamedTuple):
 
 
 class AcceptedLoss(NamedTuple):
-    """A lost recording whose loss somebody reviewed and accepted, in the state and for the reason that it had."""
+    """A lost recording whose loss somebody reviewed and accepted, with its state and reason at that time."""
 
     recording_id: str
     status: str
@@ -107,15 +107,13 @@ class AcceptedLoss(NamedTuple):
     why: str
 
     def document(self) -> dict[str, str]:
-        """Return it as a manifest holds it."""
+        """Return the accepted loss as the JSON object that a manifest holds."""
         return self._asdict() | {"at": _utc(self.at)}
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: an earlier sealing had made it
-    already.
-    """
+    """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: it had been written before."""
 
     key: str
     number: int
@@ -126,7 +124,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class ManifestHead:
-    """A manifest that was proved, with an empty list in the place of its entries; `sha256` is of its bytes."""
+    """A manifest that was proved, without its entries: `document` has an empty list. `sha256` is of its bytes."""
 
     key: str
     number: int
@@ -145,16 +143,16 @@ def seal(
     run_id: str,
     sealed_at: datetime,
 ) -> Sealed:
-    """Seal a day's content under the next number, unless its latest manifest has the same content. The day's part of
-    the catalog is written if it is missing or differs, and at no other time.
+    """Seal a day's content under the next number, unless its latest manifest has the same content; write the day's part
+    of the catalog only if it is missing or differs.
 
-    `entries` gives one for each recording, by `recording_id`: once to hash them, and again where there is a manifest to
-    write, so that only then all are in memory. `totals` is what the day
-    adds up to, `catalog` its part of the catalog, as `catalog_table` makes it, `accepted` its accepted losses by
-    `recording_id`. `run_id` and `sealed_at` (aware) are no part of the content.
+    `entries` returns one entry for each recording, sorted by `recording_id`. It is called once to hash them, and again
+    if there is a manifest to write, so that only then are all in memory. `totals` are the day's sums, `catalog` its
+    part of the catalog from `catalog_table`, `accepted` its accepted losses sorted by `recording_id`. `run_id` and
+    `sealed_at` (aware) are no part of the content.
 
     Raises:
-        ValueError: a recording is there twice or not in its place, or a time has no zone.
+        ValueError: a recording is listed twice or out of order, or a time has no zone.
         StoreDamaged: an earlier manifest cannot be read.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
@@ -201,7 +199,7 @@ def seal(
 
 
 def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
-    """Return a day's manifest with the highest number, None when it was never sealed.
+    """Return a day's manifest with the highest number, or None if the day was never sealed.
 
     Raises:
         StoreDamaged: it is not a manifest of that day, or not what it was when it was sealed.
@@ -213,10 +211,10 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
 def catalog_table(
     recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None, verdict: str | None = None
 ) -> pa.Table:
-    """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the date is in its path.
+    """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the path of its file holds the date.
 
-    `recordings` has a row for each, by `recording_id`, with at least the columns that a `ManifestEntry` has; `names`
-    maps a recording id to the other ids of the same recording. Each row has the `verdict` of the date.
+    `recordings` has a row for each recording, sorted by `recording_id`, with at least the columns of a `ManifestEntry`;
+    `names` maps a recording id to the other ids of the same recording. Each row gets the `verdict` of the date.
     """
     ids: list[Any] = recordings["recording_id"].to_pylist()
     others = [sorted((names or {}).get(recording_id, ())) for recording_id in ids]
@@ -235,8 +233,8 @@ def _get(bucket: Bucket, key: str) -> bytes | None:
 
 
 def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
-    """Return the table as Parquet: the `stored` bytes themselves where they hold the same, since another version of
-    pyarrow writes other ones.
+    """Return the table as Parquet: the `stored` bytes if they hold the same rows, since another version of pyarrow
+    writes other bytes.
     """
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
@@ -251,10 +249,10 @@ def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
 
 
 def entry_document(entry: ManifestEntry) -> dict[str, Any]:
-    """Return an entry as a manifest holds it.
+    """Return an entry as the JSON object that a manifest holds.
 
     Raises:
-        ValueError: its time has no zone.
+        ValueError: the entry's time has no zone.
     """
     return entry._asdict() | {
         "warnings": sorted(entry.warnings) if entry.warnings else [],
@@ -265,7 +263,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Return JSON with sorted keys, no blanks, UTF-8, a line break at the end: equal documents give equal bytes.
+    """Return UTF-8 JSON with sorted keys, no blanks and a final line break, so that equal documents give equal bytes.
 
     Raises:
         ValueError: a number is not finite.
@@ -279,13 +277,13 @@ def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return the canonical JSON of a document, to which entries belong, before them and after them."""
+    """Return the canonical JSON of a document that will hold entries: the bytes before and after the entries."""
     before, empty, after = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
     return before + empty[:-1], b"]" + after
 
 
 def _listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
-    """Yield entries as a manifest lists them, a thousand at a time; all but the first thousand begin with a comma."""
+    """Yield the JSON of a thousand entries at a time as a manifest lists them; later pieces begin with a comma."""
     documents, comma = _documents(entries), b""
     while batch := list(islice(documents, _BATCH)):
         yield comma + _json(batch)[1:-1]
@@ -293,7 +291,7 @@ def _listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
 
 
 def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tuple[str, str]:
-    """Return the SHA-256 of content with these entries, and the entries' Merkle root."""
+    """Return the SHA-256 of the content with these entries, and the Merkle root of the entries, both in hex."""
     before, after = _around(content)
     digest, leaves = hashlib.sha256(before), list[bytes]()
     for listed in _listed(entries):
@@ -320,7 +318,7 @@ def _utc(moment: datetime) -> str:
 
 
 def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: str) -> Sealed | None:
-    """Put a manifest; return None if another sealer took that number first."""
+    """Put a manifest; return None if another writer took that number first."""
     key, sha256 = manifest_key(bucket.prefix, day, number), _sha256(body)
     try:
         bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
@@ -346,13 +344,13 @@ def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
 
 
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
-    """Read one manifest and prove it against its name, its own content hash and its Merkle root, if it has one.
+    """Read one manifest and prove it against its name, its content hash and its Merkle root, if it has one.
 
-    `entry` is called with each entry, in order, once its form and its place were checked; without it they are not
+    `entry` is called with each entry, in order, after its form and its place were checked. Without `entry` they are not
     parsed, which takes a tenth of the time.
 
     Raises:
-        KeyMissing: there is none of that number.
+        KeyMissing: there is no manifest with that number.
         StoreDamaged: it is not a manifest of that day and number, or not what it was when it was sealed.
     """
     key = manifest_key(bucket.prefix, day, number)
@@ -401,7 +399,7 @@ def _are_accepted_losses(found: object) -> bool:
 
 
 def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
-    """Yield the entries of the list between two places of a manifest one by one, as they are written there."""
+    """Yield the bytes of each entry of the list that lies between two positions of a manifest."""
     while start < end:
         stop = body.find(_BETWEEN, start, end)
         stop = end if stop < 0 else stop
@@ -410,7 +408,7 @@ def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
 
 
 def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
-    """Yield the entries of a list one by one, each compared with its canonical form."""
+    """Parse and yield the entries of a list one by one; compare each with its canonical form."""
     before = None
     for piece in pieces:
         entry = _decoder.decode(str(piece, "utf-8"))

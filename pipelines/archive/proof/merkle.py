@@ -1,6 +1,6 @@
-"""A Merkle tree as RFC 6962 has it: a short proof that an entry is one of those that a root stands for.
+"""A Merkle tree after RFC 6962: a short proof that an entry is one of those that a root stands for.
 
-The path to the root names the hashes of others, never the others themselves. Checking a path: `evidence/verify.py`.
+The path to the root holds hashes of other entries, never those entries. `evidence/verify.py` checks a path.
 """
 
 from collections.abc import Iterable
@@ -8,12 +8,14 @@ from hashlib import sha256
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """Return the hash of an entry; leaves and nodes begin differently, so that none can stand for the other."""
+    """Return the hash of an entry. Leaves and nodes are hashed with different prefixes, so neither can pass for the
+    other.
+    """
     return sha256(b"\x00" + leaf).digest()
 
 
 class MerkleTree:
-    """The tree over these hashes of leaves, in their order: about 130 bytes for each."""
+    """The tree over these leaf hashes, in their order: about 130 bytes for each."""
 
     def __init__(self, leaves: Iterable[bytes]) -> None:
         level = list(leaves)
@@ -31,11 +33,11 @@ class MerkleTree:
 
     @property
     def root(self) -> str:
-        """The root, in hex; of no leaves, the SHA-256 of nothing."""
+        """The root, in hex; without leaves, the SHA-256 of the empty string."""
         return self._levels[-1][0].hex() if self.size else sha256(b"").hexdigest()
 
     def path(self, index: int) -> list[str]:
-        """Return the hashes, in hex, that lead from the leaf of that index (from 0) to the root, the nearest first."""
+        """Return the hashes, in hex, that lead from the leaf with that index (from 0) to the root, nearest first."""
         path = []
         for level in self._levels[:-1]:
             if (sibling := index ^ 1) < len(level):

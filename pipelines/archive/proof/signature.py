@@ -1,21 +1,21 @@
-"""Signatures of manifests: Ed25519, by a key file or by a key that never leaves AWS KMS.
+"""Signatures of manifests: Ed25519, made with a key file or with a key that never leaves AWS KMS.
 
-What is signed is a short text that names the manifest, its SHA-256 and its Merkle root, since KMS signs at most 4096
-bytes, and since an entry and its path to a signed root prove that entry without the others:
+The signed text is short and names the manifest, its SHA-256 and its Merkle root: KMS signs at most 4096 bytes, and an
+entry with its path to a signed root can be proved without the other entries:
 
     ringcx-archive/manifest-signature/2
     manifests/date=2026-11-18/manifest-1.json
     <SHA-256 of the manifest's bytes, hex>
     <its Merkle root, hex>
 
-with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. It is stored
-next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
+with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. The signature
+is stored next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
 `algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). Signatures of earlier versions, whose
-text has no last line and begins with `…/1`, stay valid. KMS keys are of the kind
-ECC_NIST_EDWARDS25519 and sign with ED25519_SHA_512 over the message as it is, which is plain Ed25519: one public key
-file verifies both, with this module or with openssl.
+text has no last line and begins with `…/1`, stay valid. KMS keys have the key spec ECC_NIST_EDWARDS25519 and sign the
+raw message with ED25519_SHA_512, which is plain Ed25519: this module and openssl verify both kinds with one public key
+file.
 
-Not here: which manifests must be signed (`chain`). No private key is shown, logged or kept anywhere but in its object.
+`chain` decides which manifests must be signed. No private key is shown, logged or kept outside its object.
 """
 
 import base64
@@ -60,9 +60,9 @@ class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs with one Ed25519 key: `public_key()` returns the half that verifies, `sign` takes at most 4096 bytes.
+    """A signer with one Ed25519 key: `public_key()` returns the public half, `sign` takes at most 4096 bytes.
 
-    Both raise KeyUnusable where KMS refuses.
+    Both raise KeyUnusable if KMS refuses.
     """
 
     public_key: Callable[[], Ed25519PublicKey] = field(repr=False)
@@ -70,7 +70,8 @@ class Signer:
 
 
 def local_signer(path: Path) -> Signer:
-    """Read ARCHIVE_SIGNING_KEY_FILE: PEM, PKCS #8, without a password (`openssl genpkey -algorithm ed25519`).
+    """Return a signer that uses ARCHIVE_SIGNING_KEY_FILE: PEM, PKCS #8, no password (`openssl genpkey -algorithm
+    ed25519`).
 
     Raises:
         KeyUnusable: there is no such file, or it holds no Ed25519 key.
@@ -86,10 +87,11 @@ def local_signer(path: Path) -> Signer:
 
 
 def kms_signer(key_id: str) -> Signer:
-    """Use a key in AWS KMS, kind ECC_NIST_EDWARDS25519, use SIGN_VERIFY. Needs kms:Sign and kms:GetPublicKey.
+    """Return a signer that uses a key in AWS KMS: key spec ECC_NIST_EDWARDS25519, usage SIGN_VERIFY, with the
+    permissions kms:Sign and kms:GetPublicKey.
 
     Raises:
-        KeyUnusable: there can be no client.
+        KeyUnusable: no client can be made.
     """
     client = make_kms_client(key_id)
 
@@ -126,10 +128,10 @@ def _call_kms(client: BaseClient, name: str, **request: object) -> Mapping[str, 
 
 
 def make_kms_client(key_id: str) -> BaseClient:
-    """Build a KMS client by boto3's own rules; an ARN names the key's own region.
+    """Build a KMS client as boto3 is configured, but in the region of an ARN's key.
 
     Raises:
-        KeyUnusable: no region is set, or a variable of boto3 is wrong.
+        KeyUnusable: no region is set, or a variable that boto3 reads is wrong.
     """
     region = key_id.split(":")[3] if key_id.startswith("arn:") and key_id.count(":") >= 5 else None
     config = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
@@ -142,14 +144,14 @@ def make_kms_client(key_id: str) -> BaseClient:
 
 
 class Verifier:
-    """Proves signatures by one or more public keys (more than one after a key was replaced)."""
+    """One or more public keys that prove signatures (more than one after a key was replaced)."""
 
     def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
         self._keys = {_key_id(key): key for key in keys}
 
     @classmethod
     def read(cls, path: Path) -> "Verifier":
-        """Read ARCHIVE_VERIFY_KEY_FILE: one or more public keys in PEM, one after the other.
+        """Read ARCHIVE_VERIFY_KEY_FILE: one or more public keys in PEM.
 
         Raises:
             KeyUnusable: there is no such file, or something in it is not an Ed25519 public key.
@@ -165,12 +167,12 @@ class Verifier:
         return cls(found)
 
     def pem(self, key_id: str) -> bytes | None:
-        """Return the public key of that id in PEM, None for one that is not known."""
+        """Return the public key with that id in PEM, or None if it is not known."""
         key = self._keys.get(key_id)
         return None if key is None else key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def problem(self, bucket: Bucket, manifest: ManifestHead) -> str | None:
-        """Return what is wrong with the signature of a manifest, or None.
+        """Return what is wrong with the signature of a manifest, or None if it is good.
 
         Raises:
             KeyMissing: there is no signature.
@@ -191,10 +193,10 @@ class Verifier:
 
 
 def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
-    """Sign a manifest where it has no signature yet; one that is stored is left as it is, and verification judges it.
+    """Sign a manifest that has no signature yet. A stored signature stays as it is; verification judges it.
 
     Raises:
-        KeyUnusable: the key does not sign; the manifest stays unsigned until its date is run again.
+        KeyUnusable: the key cannot sign; the manifest stays unsigned until its date is run again.
         StorageUnavailable, StorageRefused: later, or never with these settings.
     """
     where = signature_key(sealed.key)
@@ -208,7 +210,7 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
 
 
 def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
-    """Return what is stored as the signature of the manifest `key`, unproved; empty where there is none."""
+    """Return what is stored as the signature of the manifest `key`, not yet proved; empty if nothing is stored."""
     try:
         found = json.loads(bucket.get_bytes(signature_key(key)))
         base64.b64decode(found["signature"], validate=True)
@@ -218,7 +220,9 @@ def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
 
 
 def signed_statement(prefix: str, manifest: ManifestHead, signature: Mapping[str, Any]) -> bytes:
-    """Return the text that a signature of that manifest must sign: by its format, with the Merkle root or without."""
+    """Return the text that a signature of this manifest must sign; the signature's format says whether it has the
+    Merkle root.
+    """
     is_first = signature.get("format") == FIRST_FORMAT
     root = None if is_first else manifest.document.get("merkle_root")
     return _statement(prefix, manifest.key, manifest.sha256, root)
@@ -255,7 +259,7 @@ def _read_file(path: Path, setting: str) -> bytes:
 
 
 def _load(parse: Callable[[bytes], object], data: bytes) -> object:
-    """Return a key, or None where the data holds none: no error, since its text may quote what the file holds."""
+    """Return a key, or None if the data holds none: an error's text might quote the file."""
     try:
         return parse(data)
     except (ValueError, TypeError, UnsupportedAlgorithm):
