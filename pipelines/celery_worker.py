@@ -14,18 +14,14 @@ from typing import Any
 
 from celery import Celery, Task
 from dagster import DagsterInstance, DagsterRunStatus
-
-# Private, and pinned by requirements.lock: only these say why a run failed, which run retries ask, and unpack the
-# message that CeleryRunLauncher sends. tests/deploy runs a worker over them.
-from dagster._core.events import JobFailureData, RunFailureReason
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import unpack_value
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import OperationalError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from pipelines.orchestration.dagster_private import ExecuteRunArgs, JobFailureData, RunFailureReason, unpack_value
 
 WORKER_LOST = "The machine or process that ran this date is gone; another worker got its task. The date is run again."
 END_UNRECORDED = "The run could not record how it ended, since the database was unavailable. The date is run again."

@@ -18,15 +18,16 @@ from uuid import uuid4
 
 import dagster as dg
 
-# Private, and pinned by requirements.lock: Dagster has no public call for a run with the origin that the UI gives it,
-# which is started at once. tests/dagster has a real UI and daemon deal with such a run.
-from dagster._core.definitions.reconstruct import ReconstructableRepository
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import serialize_value
-
 from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Status
+from pipelines.orchestration.dagster_private import (
+    ExecuteRunArgs,
+    ReconstructableRepository,
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+    serialize_value,
+)
 from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.orchestration.partitions import PARTITION_TAG
