@@ -26,6 +26,7 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Answer, InteractionSource, Period, interaction_request
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.ringcx.reports.times import parse_moment, parse_ms
+from pipelines.steps.link.rows import is_flag_unknown, links_of
 from pipelines.steps.pull.windows import windows
 
 BASE = "https://ringcx.example/voice/api"
@@ -140,6 +141,19 @@ def test_a_changed_flag_is_the_same_row_with_another_hash(tmp_path: Path) -> Non
     rows = [with_row_identity("interaction_metadata", parsed(tmp_path, body), "1").to_pylist()[0] for body in bodies]
     assert rows[0]["row_key"] == rows[1]["row_key"]
     assert rows[0]["row_hash"] != rows[1]["row_hash"]
+
+
+@pytest.mark.parametrize(
+    "flags", ['"hasRecording": false, "hasRecording": true', '"has_recording": false, "hasRecording": true']
+)
+def test_a_flag_that_says_yes_and_no_in_one_row_is_unknown_and_its_recording_is_requested(
+    tmp_path: Path, flags: str
+) -> None:
+    rows = parsed(tmp_path, f'[{{"dialogId": "d", "segmentId": "s", {flags}}}]'.encode())
+    (row,) = with_row_identity("interaction_metadata", rows, "15300002").to_pylist()
+    cells = {**row, "account_id": "15300002"}
+    assert is_flag_unknown(cells)
+    assert [link.recording_id for link in links_of("interaction_metadata", cells)] == ["15300002/d/s"]
 
 
 @pytest.mark.parametrize(

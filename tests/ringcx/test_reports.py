@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import io
 import json
 import socket
 import tempfile
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.errors import TemporaryDiskFull
 from pipelines.ringcx.auth import ApiToken
 from pipelines.ringcx.errors import (
     CredentialsRefused,
@@ -85,6 +88,21 @@ def raw_server() -> Iterator[Callable[[list[bytes]], str]]:
     yield serve
     for server in listening:
         server.close()
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk without space."""
+
+    def write(self, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_report_that_does_not_fit_on_the_temporary_disk_ends_with_the_variable_to_set(
+    pull: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ringcx.reports.requests.tempfile.TemporaryFile", FullDisk)
+    with pytest.raises(TemporaryDiskFull, match=r"global_call_type_detail could not be received.*TMPDIR"):
+        pull(lambda _: httpx.Response(200, content=BODY))
 
 
 class TestRequests:

@@ -536,6 +536,26 @@ class TestJson:
         assert table["recording_url"].to_pylist() == ["a", "b", "c", "d"]
         assert table["recording_url_2"].to_pylist() == [None, None, None, "e"]
 
+    @pytest.mark.parametrize(
+        ("cells", "links"),
+        [
+            ('"recordingUrl": "https://a/1.WAV", "recordingUrl": null', "https://a/1.WAV"),
+            ('"recordingUrl": null, "recordingUrl": "https://a/1.WAV"', "https://a/1.WAV"),
+            (
+                '"recordingUrl": "https://a/1.WAV", "recordingUrl": "https://a/2.WAV"',
+                "https://a/1.WAV https://a/2.WAV",
+            ),
+            ('"recordingUrl": "https://a/1.WAV", "recordingUrl": "", "recording_url": "no"', "https://a/1.WAV"),
+        ],
+    )
+    def test_a_key_that_comes_twice_loses_no_link(self, parse: Parse, cells: str, links: str) -> None:
+        (row,) = parse(GCTD, f'[{{"uii": "1", {cells}}}]').to_pylist()
+        assert (row["uii"], row["recording_url"]) == ("1", links)
+
+    def test_a_nested_key_that_comes_twice_is_kept(self, parse: Parse) -> None:
+        (row,) = parse(GCTD, '[{"uii": "1", "recordingUrl": "u", "jsonResult": {"a": 1, "a": 2}}]').to_pylist()
+        assert sorted(json.loads(row["json_result"]).values()) == [1, 2]
+
     def test_half_a_surrogate_pair_and_raw_line_breaks_cost_no_report(self, parse: Parse) -> None:
         table = parse(GCTD, '[{"uii": "1", "recordingUrl": "u", "callNotes": "a\\ud83d b\nc"}]')
         assert table["call_notes"].to_pylist() == ["a\ufffd b\nc"]

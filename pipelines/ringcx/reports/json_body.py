@@ -17,6 +17,7 @@ from pipelines.ringcx.reports.columns import ReportName, canonical_name, free_na
 
 MAX_BYTES: Final = 2 << 30  # its text is in memory; a million rows have half of that
 _BATCH_ROWS: Final = 1_000
+_SPELLED: Final = str.maketrans("01", "-_")
 _SEPARATOR: Final = re.compile(r"[ \t\r\n]*([\[,\]])?[ \t\r\n]*")
 
 
@@ -29,8 +30,8 @@ class _Digits(str):
 def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     """Read a JSON array of objects in UTF-8 into columns of text under our names; null and absent are null.
 
-    Two spellings of one column (`recordingUrl`, `recording_url`) are one column; a row that has both with different
-    values keeps the second under the suffix `_2`.
+    Two spellings of one column (`recordingUrl`, `recording_url`), and a key that comes twice, are one column; a row
+    that has both with different values keeps the second under the suffix `_2`.
 
     Raises:
         NotWholeError: cut off, followed by something else, nested too deep, too long, or an element is not an object.
@@ -52,7 +53,9 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
 
 
 def _rows(text: str) -> Iterator[dict[str, object]]:
-    decoder = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits, strict=False)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_object, parse_int=_Digits, parse_float=_Digits, parse_constant=_Digits, strict=False
+    )
     separator, at = _separator(text, 0)
     if text.startswith("]", at):
         separator, at = _separator(text, at)
@@ -68,6 +71,20 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
         raise NotWholeError("the array is cut off or not valid JSON")
     if at < len(text):
         raise NotWholeError("something follows the array")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of which each value is kept: in a plain one the second of two equal keys, which may come with
+    null, would replace the first, and with it a link.
+    """
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    found = {}
+    for number, (key, value) in enumerate(pairs):
+        # Hyphens and underscores make it another spelling of the same column (`columns.fold`).
+        found[key if key not in found else key + f"{number:b}".translate(_SPELLED)] = value
+    return found
 
 
 def _separator(text: str, at: int) -> tuple[str, int]:

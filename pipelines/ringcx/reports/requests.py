@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import pyarrow as pa
 
+from pipelines.errors import on_temporary_disk
 from pipelines.ringcx.errors import (
     BodyBroken,
     CredentialsRefused,
@@ -222,6 +223,7 @@ def _pull(
         SourceRefused: another status than 2xx that another try does not change.
         SourceUnavailable: no answer until the attempts were used up.
         ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
+        TemporaryDiskFull: the answer does not fit into the temporary folder.
         ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
             times its size, is a 2xx without a body, or is not the report that was asked for.
     """
@@ -244,7 +246,7 @@ def _pull(
             file.flush()
             return received
 
-    with tempfile.TemporaryFile() as file:
+    with on_temporary_disk(f"{report} could not be received"), tempfile.TemporaryFile() as file:
         try:
             received = client.retry(attempt)
         except BodyBroken:

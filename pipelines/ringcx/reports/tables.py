@@ -133,12 +133,18 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     for name, column in columns.items():
         empty = _compute.match_substring_regex(column, NO_LINK) if name in _LINKS else _compute.equal(column, "")
         columns[name] = _compute.if_else(empty, None, column)
-    for name in _LINKS & columns.keys():
+    for name in (_LINKS | {LINK_COLUMN[report]}) & columns.keys():
         if others := [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]:
-            # The column came in two spellings, each with links of its own.
+            # The column came twice, or in two spellings, each with links or a flag of its own.
             cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
-            columns[name] = pa.array([_in_one_cell(*row) for row in cells], pa.string())
+            merged = _in_one_cell if name in _LINKS else _as_one_flag
+            columns[name] = pa.array([merged(*row) for row in cells], pa.string())
     return pa.table(columns)
+
+
+def _as_one_flag(*flags: str | None) -> str | None:
+    """Return the flags of a row as one; two that differ say neither yes nor no."""
+    return " ".join(dict.fromkeys(filter(None, flags))) or None
 
 
 def _in_one_cell(own: str | None, *others: str | None) -> str | None:

@@ -1,6 +1,5 @@
 """One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it."""
 
-import errno
 import hashlib
 import tempfile
 import threading
@@ -16,7 +15,7 @@ from pipelines.archive.errors import Conflict, KeyExists, NameTaken, StorageUnav
 from pipelines.archive.silence import silent_channels
 from pipelines.archive.transfer import Stored, Upload, adopt, store
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
-from pipelines.errors import ExpectedError
+from pipelines.errors import on_temporary_disk
 from pipelines.ledger.states import Layout, RecordingState
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.http.client import Received
@@ -40,20 +39,12 @@ _MAYBE_AUDIO = frozenset(
     {"cut_off", "too_large", "mp3_body", "not_riff", "not_wave", "no_fmt", "bad_fmt", "no_data", "header_only"}
 )
 _IN_MEMORY = 8 << 20  # a longer body waits on disk, under TMPDIR
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL = (
+    f"recordings larger than {_IN_MEMORY >> 20} MiB could not be received: they stay pending and are fetched by a "
+    "later run"
+)
 # What we refuse ourselves says nothing of the log-in: a redirect off the allow-list, a name in a private network.
 _OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
-
-
-class TemporaryDiskFull(ExpectedError):  # noqa: N818 - the sentence that the run ends with
-    """A recording did not fit into the temporary folder. It says nothing about the recording, which stays pending."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"The disk of the temporary folder {tempfile.gettempdir()} is full, so recordings larger than "
-            f"{_IN_MEMORY >> 20} MiB could not be received: they stay pending and are fetched by a later run. Free "
-            "space there, or set TMPDIR to a folder on a larger disk."
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +83,8 @@ class Attempt:
             TemporaryDiskFull: the body does not fit into the temporary folder.
         """
         try:
-            return self._adopt(item.state, existing) or self._fetch(item)
+            with on_temporary_disk(_DISK_FULL):
+                return self._adopt(item.state, existing) or self._fetch(item)
         except LinkRefused as refusal:  # the settings allow less than when the link was judged
             fault = Fault("not_allowed", f"{LINK_REFUSED}{refusal.reason}")
         except StorageUnavailable:
@@ -101,10 +93,6 @@ class Attempt:
             fault = Fault("unavailable", "storage_damaged")
         except Conflict:
             fault = Fault("conflict", "conflict")
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                raise TemporaryDiskFull from error
-            raise
         return Outcome(item.state, self.clock(), fault)
 
     def _adopt(self, state: RecordingState, existing: Collection[str]) -> Outcome | None:

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 from pipelines.archive.errors import StorageRefused
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.transfer import Stored
-from pipelines.errors import ExpectedError
+from pipelines.errors import ExpectedError, TemporaryDiskFull
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import AccountUnknown, CredentialsRefused, SourceError, Stopped
 from pipelines.ringcx.limits.store import LimiterBroken
-from pipelines.steps.fetch.attempt import FIREWALL, Attempt, TemporaryDiskFull
+from pipelines.steps.fetch.attempt import FIREWALL, Attempt
 from pipelines.steps.fetch.outcomes import Fault, Outcome, is_in_doubt, next_state
 from pipelines.steps.fetch.work_queue import WorkQueue, is_segment, possible_keys
 from pipelines.wording import number
