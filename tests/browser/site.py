@@ -22,7 +22,8 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import access_prefix, calls_key, recording_key
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
-from pipelines.archive.proof.manifest import CATALOG_SCHEMA, ManifestEntry, catalog_table, seal
+from pipelines.archive.proof.manifest import ManifestEntry
+from pipelines.archive.proof.seal import CATALOG_SCHEMA, catalog_table, seal
 from pipelines.archive.proof.signature import Signer, Verifier, sign_manifest
 from pipelines.browser.app import Browser
 from pipelines.browser.sign_in import way_to_sign_in

@@ -1,4 +1,4 @@
-"""The sealed list of a day, and the catalog made from it.
+"""The sealed list of a day: how a manifest is written, read and proved.
 
 Each sealing writes one canonical JSON document, `manifest-<n>.json`, create-only. It names the SHA-256 of the manifest
 before it and of the previous day's latest one, so that none can be altered or dropped unnoticed. Sealing the same
@@ -19,27 +19,22 @@ The document (keys sorted, no blanks, UTF-8, one line break at the end):
 * `previous_day`: `{"date", "number", "sha256"}` of the previous day's latest manifest when this one was sealed, null
   if it had none
 
-This module does not decide what belongs to a day: the caller gives the entries. Entries hold no personal data.
-`signature` makes signatures, `chain` proves chains.
+Entries hold no personal data. `seal` decides when a manifest is made, `signature` makes signatures, `chain` proves
+chains.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from itertools import chain, islice
+from datetime import UTC, date, datetime
+from itertools import islice
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from pipelines.archive.bucket import Bucket
-from pipelines.archive.errors import KeyExists, KeyMissing, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import catalog_key, manifest_key, manifest_number, manifest_prefix
+from pipelines.archive.errors import StoreDamaged
+from pipelines.archive.keys import manifest_key, manifest_number, manifest_prefix
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 
 FORMAT = "ringcx-archive/manifest/1"
@@ -50,26 +45,9 @@ _BETWEEN: Final = b',{"account_id":'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decoder = json.JSONDecoder()
 _BATCH: Final = 1000
-_ATTEMPTS: Final = 10  # sealers of one day that finish at the same moment; each attempt lost means that another one won
-
-_TEXT, _TEXTS, _TIME = pa.string(), pa.list_(pa.string()), pa.timestamp("us", tz="UTC")
-_REQUIRED: Final = ("recording_id", "account_id", "uii", "layout", "source", "status")
-_CATALOG_FIELDS: "list[pa.Field[Any]]" = [
-    *(pa.field(name, _TEXT, nullable=False) for name in _REQUIRED),
-    pa.field("reason", _TEXT),
-    pa.field("started_at", _TIME),
-    pa.field("duration_s", pa.float64()),
-    pa.field("key", _TEXT),
-    pa.field("size", pa.int64()),
-    pa.field("sha256", _TEXT),
-    pa.field("version_id", _TEXT),
-    pa.field("warnings", _TEXTS),
-    pa.field("also_known_as", _TEXTS),
-    pa.field("verdict", _TEXT),
-]
-CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
+REQUIRED: Final = ("recording_id", "account_id", "uii", "layout", "source", "status")
 _JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
-    **dict.fromkeys(_REQUIRED, str),
+    **dict.fromkeys(REQUIRED, str),
     **dict.fromkeys(("reason", "started_at", "key", "sha256", "version_id"), (str, NoneType)),
     "duration_s": (int, float, NoneType),
     "size": (int, NoneType),
@@ -108,18 +86,7 @@ class AcceptedLoss(NamedTuple):
 
     def document(self) -> dict[str, str]:
         """Return the accepted loss as the JSON object that a manifest holds."""
-        return self._asdict() | {"at": _utc(self.at)}
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: it had been written before."""
-
-    key: str
-    number: int
-    sha256: str
-    merkle_root: str
-    unchanged: bool
+        return self._asdict() | {"at": utc_text(self.at)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,72 +99,6 @@ class ManifestHead:
     document: Mapping[str, Any]
 
 
-def seal(
-    bucket: Bucket,
-    day: date,
-    entries: Callable[[], Iterable[ManifestEntry]],
-    totals: Mapping[str, Any],
-    catalog: pa.Table,
-    *,
-    accepted: Sequence[AcceptedLoss] = (),
-    run_id: str,
-    sealed_at: datetime,
-) -> Sealed:
-    """Seal a day's content under the next number, unless its latest manifest has the same content; write the day's part
-    of the catalog only if it is missing or differs.
-
-    `entries` returns one entry for each recording, sorted by `recording_id`. It is called once to hash them, and again
-    if there is a manifest to write, so that only then are all in memory. `totals` are the day's sums, `catalog` its
-    part of the catalog from `catalog_table`, `accepted` its accepted losses sorted by `recording_id`. `run_id` and
-    `sealed_at` (aware) are no part of the content.
-
-    Raises:
-        ValueError: a recording is listed twice or out of order, or a time has no zone.
-        StoreDamaged: an earlier manifest cannot be read.
-        StorageUnavailable, StorageRefused: later, or never with these settings.
-    """
-    content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
-    if accepted:
-        content["accepted_losses"] = [loss.document() for loss in accepted]
-    content_sha256, merkle_root = _hashes(content, entries())
-    stored = _get(bucket, catalog_key(bucket.prefix, day))
-    body = _catalog_body(catalog, stored)
-    hashes = {
-        "content_sha256": content_sha256,
-        "merkle_root": merkle_root,
-        "catalog_sha256": _sha256(body),
-    }
-    before = latest_manifest(bucket, day - timedelta(days=1)) if day > date.min else None
-    head = {
-        **content,
-        **hashes,
-        "format": FORMAT,
-        "run_id": run_id,
-        "sealed_at": _utc(sealed_at),
-        "previous_day": before and {"date": before.document["date"], "number": before.number, "sha256": before.sha256},
-    }
-    for _ in range(_ATTEMPTS):
-        latest = latest_manifest(bucket, day)
-        if latest is not None and latest.document.items() >= hashes.items():
-            sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
-        else:
-            number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
-            before_list, after_list = _around(head | {"number": number, "previous_sha256": previous})
-            document = io.BytesIO()  # gives its bytes away without a copy
-            document.writelines(chain([before_list], _listed(entries()), [after_list]))
-            sealed = _create(bucket, day, number, document.getvalue(), merkle_root)
-        if sealed is not None:
-            break
-    else:
-        raise StorageUnavailable(
-            f"{_ATTEMPTS} other runs sealed {day.isoformat()} first, one after the other; make sure that only one "
-            "run at a time works on a date"
-        )
-    if body is not stored:
-        bucket.put(catalog_key(bucket.prefix, day), body, content_type="application/vnd.apache.parquet")
-    return sealed
-
-
 def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     """Return a day's manifest with the highest number, or None if the day was never sealed.
 
@@ -208,46 +109,6 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     return read_manifest(bucket, day, numbers[-1]) if numbers else None
 
 
-def catalog_table(
-    recordings: pa.Table, names: Mapping[str, Sequence[str]] | None = None, verdict: str | None = None
-) -> pa.Table:
-    """Return a day's part of the catalog, in `CATALOG_SCHEMA`; the path of its file holds the date.
-
-    `recordings` has a row for each recording, sorted by `recording_id`, with at least the columns of a `ManifestEntry`;
-    `names` maps a recording id to the other ids of the same recording. Each row gets the `verdict` of the date.
-    """
-    ids: list[Any] = recordings["recording_id"].to_pylist()
-    others = [sorted((names or {}).get(recording_id, ())) for recording_id in ids]
-    empty: Any = pa.scalar([], _TEXTS)
-    columns: dict[str, Any] = {name: recordings[name] for name in ManifestEntry._fields}
-    columns["warnings"] = pc.coalesce(columns["warnings"], empty)  # parts may be older than the column
-    columns |= {"also_known_as": pa.array(others, _TEXTS), "verdict": pa.array([verdict] * len(ids), _TEXT)}
-    return pa.table(columns).cast(CATALOG_SCHEMA)
-
-
-def _get(bucket: Bucket, key: str) -> bytes | None:
-    try:
-        return bucket.get_bytes(key)
-    except KeyMissing:
-        return None
-
-
-def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
-    """Return the table as Parquet: the `stored` bytes if they hold the same rows, since another version of pyarrow
-    writes other bytes.
-    """
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
-    if stored is None or stored == out.getvalue():
-        return stored or out.getvalue()
-    try:
-        if pq.read_table(pa.BufferReader(stored)).cast(CATALOG_SCHEMA).equals(table):
-            return stored
-    except (pa.ArrowException, OSError, ValueError):
-        pass  # damaged, or of another version: replaced
-    return out.getvalue()
-
-
 def entry_document(entry: ManifestEntry) -> dict[str, Any]:
     """Return an entry as the JSON object that a manifest holds.
 
@@ -256,7 +117,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
     """
     return entry._asdict() | {
         "warnings": sorted(entry.warnings) if entry.warnings else [],
-        "started_at": None if entry.started_at is None else _utc(entry.started_at),
+        "started_at": None if entry.started_at is None else utc_text(entry.started_at),
         # Milliseconds: the last digits of a division are no content.
         "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
     }
@@ -276,29 +137,18 @@ def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
     return _encode(document).encode("utf-8", "backslashreplace")
 
 
-def _around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Return the canonical JSON of a document that will hold entries: the bytes before and after the entries."""
     before, empty, after = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
     return before + empty[:-1], b"]" + after
 
 
-def _listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
+def listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
     """Yield the JSON of a thousand entries at a time as a manifest lists them; later pieces begin with a comma."""
     documents, comma = _documents(entries), b""
     while batch := list(islice(documents, _BATCH)):
         yield comma + _json(batch)[1:-1]
         comma = b","
-
-
-def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tuple[str, str]:
-    """Return the SHA-256 of the content with these entries, and the Merkle root of the entries, both in hex."""
-    before, after = _around(content)
-    digest, leaves = hashlib.sha256(before), list[bytes]()
-    for listed in _listed(entries):
-        digest.update(listed)
-        leaves += map(leaf_hash, _pieces(listed, listed.startswith(b","), len(listed)))
-    digest.update(after)
-    return digest.hexdigest(), MerkleTree(leaves).root
 
 
 def _documents(entries: Iterable[ManifestEntry]) -> Iterator[dict[str, Any]]:
@@ -310,31 +160,12 @@ def _documents(entries: Iterable[ManifestEntry]) -> Iterator[dict[str, Any]]:
         yield entry_document(entry)
 
 
-def _utc(moment: datetime) -> str:
+def utc_text(moment: datetime) -> str:
+    """Return an aware moment as a manifest holds it; ValueError for one without a zone."""
     if moment.tzinfo is None:
         raise ValueError("A time without a zone cannot be sealed; give an aware datetime")
     plain = moment.astimezone(UTC).replace(tzinfo=None)  # a third of the time that an aware one takes
     return plain.isoformat(timespec="microseconds") + "+00:00"
-
-
-def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: str) -> Sealed | None:
-    """Put a manifest; return None if another writer took that number first."""
-    key, sha256 = manifest_key(bucket.prefix, day, number), _sha256(body)
-    try:
-        bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
-        # Where create-only is not honoured, another process may just have put its own here, and have that number.
-        is_ours = bucket.is_amazon or _holds(bucket, key, sha256)
-    except KeyExists:
-        # After a lost answer the put is sent again, and finds our own first one.
-        is_ours = _holds(bucket, key, sha256)
-    return Sealed(key, number, sha256, merkle_root, unchanged=False) if is_ours else None
-
-
-def _holds(bucket: Bucket, key: str, sha256: str) -> bool:
-    try:
-        return bucket.hash_object(key).sha256 == sha256
-    except KeyMissing:
-        return False
 
 
 def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
@@ -357,28 +188,21 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     body = bucket.get_bytes(key)
     try:
         start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
-        listed, around = memoryview(body)[start:end], body[:start] + body[end:]
-        head = json.loads(around)
+        entries, rest = memoryview(body)[start:end], body[:start] + body[end:]
+        head = json.loads(rest)
         accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
-        content_before, content_after = _around({**accepted, "date": head["date"], "totals": head["totals"]})
+        content_before, content_after = around({**accepted, "date": head["date"], "totals": head["totals"]})
+        root = MerkleTree(map(leaf_hash, pieces(body, start, end))).root
         whole = (
             (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
             and head.keys() >= {"previous_sha256", "previous_day"}
-            and head["content_sha256"] == _sha256(content_before, listed, content_after)
-            and canonical_json(head) == around
+            and head["content_sha256"] == sha256_of(content_before, entries, content_after)
+            and canonical_json(head) == rest
             and _are_accepted_losses(head.get("accepted_losses", []))
+            and head.get("merkle_root", root) == root
         )
-        if (
-            whole
-            and "merkle_root" in head
-            and head["merkle_root"] != MerkleTree(map(leaf_hash, _pieces(body, start, end))).root
-        ):
-            raise StoreDamaged(
-                f"{key} in the bucket {bucket.name} names a Merkle root that is not that of its entries: it was "
-                "altered; restore its first version"
-            )
         if whole and entry is not None:
-            for found in _entries(_pieces(body, start, end)):
+            for found in _entries(pieces(body, start, end)):
                 entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
@@ -387,7 +211,7 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
             f"{key} in the bucket {bucket.name} is not the manifest that was sealed under that name; restore its "
             "first version"
         )
-    return ManifestHead(key, number, _sha256(body), head)
+    return ManifestHead(key, number, sha256_of(body), head)
 
 
 def _are_accepted_losses(found: object) -> bool:
@@ -398,7 +222,7 @@ def _are_accepted_losses(found: object) -> bool:
     )
 
 
-def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
+def pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
     """Yield the bytes of each entry of the list that lies between two positions of a manifest."""
     while start < end:
         stop = body.find(_BETWEEN, start, end)
@@ -407,10 +231,10 @@ def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
         start = stop + 1
 
 
-def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
+def _entries(written: Iterable[bytes]) -> Iterator[Entry]:
     """Parse and yield the entries of a list one by one; compare each with its canonical form."""
     before = None
-    for piece in pieces:
+    for piece in written:
         entry = _decoder.decode(str(piece, "utf-8"))
         if not isinstance(entry, dict) or _json(entry) != piece:
             raise ValueError("an entry is not canonical")
@@ -422,7 +246,8 @@ def _entries(pieces: Iterable[bytes]) -> Iterator[Entry]:
         yield entry
 
 
-def _sha256(*parts: bytes | memoryview) -> str:
+def sha256_of(*parts: bytes | memoryview) -> str:
+    """Return the SHA-256, in hex, of parts one after the other."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -44,7 +44,8 @@ from cryptography.hazmat.primitives.serialization import (
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError
 from pipelines.archive.keys import signature_key
-from pipelines.archive.proof.manifest import ManifestHead, Sealed, canonical_json
+from pipelines.archive.proof.manifest import ManifestHead, canonical_json
+from pipelines.archive.proof.seal import Sealed
 from pipelines.aws import boto3_session, error_code, reason
 
 FORMAT = "ringcx-archive/manifest-signature/2"

@@ -16,7 +16,8 @@ import pyarrow as pa
 from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.keys import access_prefix, catalog_key, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
-from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, Sealed, catalog_table, manifest_numbers, seal
+from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, manifest_numbers
+from pipelines.archive.proof.seal import Sealed, catalog_table, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
 from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import values
