@@ -99,9 +99,6 @@ class Bucket:
             reraise=True,
         )
 
-    def __repr__(self) -> str:
-        return f"Bucket({self.name!r}, prefix={self.prefix!r})"
-
     def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
         """Return all recordings stored for a day, by key; the `expected` keys make a long listing faster."""
         if self.name.endswith("--x-s3"):  # S3 Express lists in no order, and not from a key on
@@ -258,11 +255,11 @@ class Bucket:
             return self._when_free(self._put_in_parts, key, body, sha256, fields)
 
     def _put(self, key: str, body: bytes, sha256: str, fields: dict[str, Any]) -> Put:
-        checksums, md5 = self.capabilities.checksums, None
-        if checksums != "refused":
+        md5 = None
+        if self.capabilities.checks_sha256:
             # S3 takes the checksum alone; moto_server keeps it only when the algorithm is named too.
             fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": as_base64(bytes.fromhex(sha256))}
-        if checksums != "checked":
+        else:
             if hashlib.sha256(body).hexdigest() != sha256:
                 raise changed_here(key)
             md5 = md5_of(body)
@@ -286,7 +283,7 @@ class Bucket:
                 key,
                 body,
                 sha256=sha256,
-                checksums=server.checksums == "checked",
+                checksums=server.checks_sha256,
                 create_only=server.create_only,
                 fields=fields,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.archive.errors import (
     KeyExists,
@@ -33,17 +33,15 @@ _BODY: Final = b"What this server checks is found out with this object; see docs
 class Capabilities:
     """What a server checks when an object is put.
 
-    Attributes:
-        create_only: it honours `If-None-Match: *`.
-        checksums: whether a body that differs from its `x-amz-checksum-sha256` is refused (`checked`), stored
-            (`ignored`), or any body with that header is refused (`refused`).
+    `create_only`: it honours `If-None-Match: *`. `checks_sha256`: it refuses a body that differs from its
+    `x-amz-checksum-sha256`.
     """
 
     create_only: bool
-    checksums: Literal["checked", "ignored", "refused"]
+    checks_sha256: bool
 
 
-AMAZON: Final = Capabilities(create_only=True, checksums="checked")
+AMAZON: Final = Capabilities(create_only=True, checks_sha256=True)
 
 
 class Probes:
@@ -70,10 +68,8 @@ class Probes:
                 if error.status not in {400, 501}:
                     break  # no right to write there: nothing can be found out
                 continue
-            if not sends_checksum:
-                return Capabilities(create_only, "refused")
-            return Capabilities(create_only, "checked" if self._refuses_wrong_checksum() else "ignored")
-        return Capabilities(create_only=False, checksums="ignored")
+            return Capabilities(create_only, sends_checksum and self._refuses_wrong_checksum())
+        return Capabilities(create_only=False, checks_sha256=False)
 
     def refuses_second_multipart(self) -> bool:
         """Return whether a multipart upload is create-only too: refused under a key that exists.

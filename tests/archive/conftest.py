@@ -283,7 +283,7 @@ def naps() -> list[float]:
 def proxied(proxied_client: "S3Client", proxy: Proxy, prefix: str, naps: list[float]) -> Bucket:
     """A bucket behind the proxy, whose capabilities are known by now; take `proxy` as well to give it orders."""
     bucket = Bucket(proxied_client, NAME, prefix, sleep=naps.append)
-    assert bucket.capabilities == Capabilities(create_only=True, checksums="ignored")
+    assert bucket.capabilities == Capabilities(create_only=True, checks_sha256=False)
     proxy.seen.clear()
     return bucket
 

@@ -86,12 +86,10 @@ class BucketCheck:
         return "ok", "a second put of the same key is refused, as it must be"
 
     def _checksums(self) -> Outcome:
-        checksums = self.bucket.capabilities.checksums
-        if checksums == "checked":
+        if self.bucket.capabilities.checks_sha256:
             return "ok", "bytes that do not match their SHA-256 are refused, as they must be"
-        how = "does not compare SHA-256" if checksums == "ignored" else "does not take a SHA-256"
         sentence = (
-            f"this store {how}. The archive sends the Content-MD5 of every put and compares the answer itself; run "
+            "this store checks no SHA-256. The archive sends the Content-MD5 of every put and compares the answer; run "
             "`ringcx-archive verify --read-data` now and then, or choose a store that does"
         )
         return "warning", sentence
