@@ -12,14 +12,12 @@ import logging
 import re
 import secrets
 import threading
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta
-from functools import partial
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -44,10 +42,9 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
 from pipelines.browser.guard import HEALTH, AtOnce, Guard
-from pipelines.browser.peaks import peaks_of
 from pipelines.browser.people import Person, Role, Row
-from pipelines.browser.playable import Playable, open_playable
-from pipelines.browser.presentation import STATES, CallView, call_view, calls_view, duration, found_sentence
+from pipelines.browser.playable import Playable, open_playable, peaks_of
+from pipelines.browser.presentation import STATES, call_view, calls_view, duration, found_sentence
 from pipelines.browser.readings import Reading, Readings
 from pipelines.browser.requests import byte_range, read_form
 from pipelines.browser.searching import (
@@ -55,14 +52,14 @@ from pipelines.browser.searching import (
     LISTED,
     PAGE,
     Found,
-    WrongField,
+    WrongSearch,
     default_fields,
     find,
     prefilled,
     query_of,
 )
-from pipelines.browser.sign_in import SignIn, address_of
-from pipelines.browser.tokens import Link, LinkExpired, LinkInvalid, Tokens, day_of
+from pipelines.browser.sign_in import address_of, way_to_sign_in
+from pipelines.browser.tokens import Tokens, day_of
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
 from pipelines.evidence.integrity import Checked, SealedRecordings, check_recording, is_recording_key
@@ -86,34 +83,19 @@ _SHORTEST_REASON: Final = 5
 _LONGEST_REASON: Final = 1000
 _MOST_EXPORTED: Final = 500  # rows of a search
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+_LINK: Final = ("date", "account_id", "uii", "recording_id", "key", "size", "sha256", "agent_id", "queue_id")
+"""What a link to audio says of a row: the object, the call, and the agents and queues by which rights are given."""
+
+_SAID: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first that fits
+    KeyMissing: (404, "The recording was archived, but its object is gone."),
+    StoreDamaged: (409, "What the archive holds is not what was sealed: verify this date."),
+    StorageError: (503, "The archive does not answer, so nothing was done; try again later."),
+    SettingsError: (503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."),
+}
 
 PersonHandler = Callable[[Request, Person], Response | Reading]
 FormHandler = Callable[[Request, Person, Mapping[str, str]], Response | Reading]
 Endpoint = Callable[[Request], Awaitable[Response]]
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
-
-class _Latest(Generic[K, V]):
-    """Keeps the results that were asked for last."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K, make: Callable[[], V]) -> V:
-        """Return what is kept, else make it."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made = make()
-        with self._lock:
-            self._kept[key] = made
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return made
 
 
 class Browser:
@@ -121,8 +103,6 @@ class Browser:
 
     Args:
         bucket: of the archive; nothing is written to it but the access log.
-        search: of its calls.
-        sign_in: how people sign in.
         settings: of the page.
         verifier: the keys that manifests must be signed with; None where they are not signed.
         clock: the present, aware.
@@ -131,16 +111,14 @@ class Browser:
     def __init__(
         self,
         bucket: Bucket,
-        search: CallSearch,
-        sign_in: SignIn,
         settings: BrowseSettings,
         *,
         verifier: Verifier | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._bucket = bucket
-        self._search = search
-        self._sign_in = sign_in
+        self._search = CallSearch(bucket, settings)
+        self._sign_in = way_to_sign_in(settings)
         self._settings = settings
         self._verifier = verifier
         self._clock = clock
@@ -162,8 +140,8 @@ class Browser:
             f"{_SEARCHES_AT_ONCE} of your searches are still running: wait until one has ended, or close its page.",
             retry_after_s=5,
         )
-        self._playable: _Latest[tuple[str, int], Playable] = _Latest(500)
-        self._peaks: _Latest[tuple[str, int, str, str], dict[str, Any] | None] = _Latest(100)
+        self._playable = lru_cache(500)(partial(open_playable, bucket))
+        self._peaks = lru_cache(100)(lambda key, size, _etag: peaks_of(self._playable(key, size)))
         self._templates = Environment(
             loader=PackageLoader("pipelines.browser"),
             autoescape=True,
@@ -205,8 +183,8 @@ class Browser:
             ],
             exception_handlers={
                 HTTPException: self._on_http_error,
-                StorageError: self._on_storage_error,
-                SettingsError: self._on_settings_error,
+                StorageError: self._on_expected_error,
+                SettingsError: self._on_expected_error,
             },
         )
 
@@ -215,10 +193,6 @@ class Browser:
     def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
         """Return the form for a name and a password."""
         return self._render(request, "sign_in.html", None, status, sentence=sentence)
-
-    def message(self, request: Request, status: int, title: str, sentence: str) -> Response:
-        """Return a page of one sentence."""
-        return self._render(request, "message.html", None, status, title=title, sentence=sentence)
 
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
         """Write an attempt to the access log; raises StorageError."""
@@ -229,16 +203,17 @@ class Browser:
     def _find(self, request: Request, person: Person) -> Response:
         today = local_day(self._clock(), self._settings.zone)
         token = request.query_params.get("q")
-        fields = self._tokens.read_search(token, person.name) if token else None
+        fields = self._tokens.read("search", token, person.name) if token else None
         page = _page_number(request.query_params.get("page"))
         found, sentence, status = None, "", 200
-        if token and fields is None:
-            sentence, status = "That search is no longer known: search again.", 404
-        elif fields is not None:
-            found, sentence, status = self._found(request, person, fields, page)
+        if token:
+            try:
+                found = self._found(request, person, fields, page)
+            except WrongSearch as error:
+                sentence, status = str(error), error.status
         fields = default_fields(today) | prefilled(request.query_params) | (fields or {})
         calls = calls_view(found.rows, person) if found else []
-        not_held = sum(recording.state not in {"archived", "none"} for call in calls for recording in call.recordings)
+        not_held = sum(each["state"] not in {"archived", "none"} for call in calls for each in call["recordings"])
         return self._render(
             request, "find.html", person, status,
             fields=fields, states=STATES, sentence=sentence, found=found, calls=calls, token=token, page=page,
@@ -246,23 +221,16 @@ class Browser:
             today=today, most_exported=_MOST_EXPORTED,
         )  # fmt: skip
 
-    def _found(
-        self, request: Request, person: Person, fields: Mapping[str, str], page: int
-    ) -> tuple[Found | None, str, int]:
-        if not person.may_search:
-            return None, "You have no right to search.", 403
-        try:
-            query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
-        except WrongField as error:
-            return None, str(error), 400
-        looked_for = {name: value for name, value in fields.items() if value} | ({"page": str(page)} if page else {})
+    def _found(self, request: Request, person: Person, fields: Mapping[str, str] | None, page: int) -> Found:
+        query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
+        looked_for = _given(fields) | ({"page": str(page)} if page else {})
         self._record(request, person.name, "search", details=looked_for)
         with self._searches.one(person.name):
-            return find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set), "", 200
+            return find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set)
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
         fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
-        return RedirectResponse(f"/?q={self._tokens.search(fields, person.name)}", 303)
+        return RedirectResponse(f"/?q={self._tokens.make('search', fields, person.name)}", 303)
 
     def _call(self, request: Request, person: Person) -> Response:
         parameters = request.path_params
@@ -271,26 +239,27 @@ class Browser:
         return self._call_page(request, person, rows, {})
 
     def _call_page(self, request: Request, person: Person, rows: list[Row], checked: Mapping[str, Checked]) -> Response:
-        call = call_view(rows, person)
         links = {
-            row["recording_id"]: self._tokens.link(_link(row), person.name)
+            row["recording_id"]: self._link(row, person)
             for row in rows
             if _is_held(self._bucket, row) and person.may_hear(row)
         }
         return self._render(
             request, "call.html", person,
-            call=call, links=links, checked=checked, history=self._history(request, person, call),
+            call=call_view(rows, person), links=links, checked=checked, now=self._clock(),
+            history=self._history(request, person, rows[0]),
             problems=dict.fromkeys(filter(None, map(self._sealed.problem, rows))),
             may_see_history=person.has(Role.compliance),
-            may_download=person.has(Role.export), days={row["recording_id"]: str(row["date"]) for row in rows},
+            may_download=person.has(Role.export),
         )  # fmt: skip
 
-    def _history(self, request: Request, person: Person, call: CallView) -> list[dict[str, str]] | None:
+    def _history(self, request: Request, person: Person, row: Row) -> list[dict[str, str]] | None:
         # Only when it is asked for: the names of all entries of 31 days are listed.
         if not person.has(Role.compliance) or "access" not in request.query_params:
             return None
         today = self._clock().date()
-        entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=(call.account_id, call.uii)))
+        call = row["account_id"], row["uii"]
+        entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=call))
         return [_history_line(entry) for entry in entries[: -_ACCESS_SHOWN - 1 : -1]]
 
     def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> Reading:
@@ -298,7 +267,7 @@ class Browser:
         self._record(request, person.name, "check", row)
 
         def read() -> Response:
-            checked = check_recording(self._bucket, self._verifier, row, now=self._clock())
+            checked = check_recording(self._bucket, self._verifier, row)
             return self._call_page(request, person, rows, {row["recording_id"]: checked})
 
         return Reading(person.name, read)
@@ -306,18 +275,17 @@ class Browser:
     def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         _, row = self._recording(request, person, form)
         if not person.has(Role.export) or not person.may_hear(row):
-            self._refuse(request, person, row, "download")
+            self._refuse(request, person, "download", row)
         why = _reason(form)
-        self._must_be_sealed(_link(row))
+        self._must_be_sealed(row)
         self._record(request, person.name, "download", row, why=why)
         key, size = row["key"], row["size"]
         starts = range(0, size, _BLOCK)
         blocks = (self._bucket.read_range(key, start, min(start + _BLOCK, size), size) for start in starts)
-        body = self._streamed(person, _as_sealed(blocks, key, row["sha256"]))
-        first = next(body)
+        body = self._streams.each(person.name, _as_sealed(blocks, key, row["sha256"]))
         name = _UNSAFE.sub("_", key.rpartition("/")[2])
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
-        return _Stream(first, body, 200, headers)
+        return _Stream(body, 200, headers)
 
     def _export(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         if "q" in form:
@@ -329,9 +297,14 @@ class Browser:
             rows = self._rows(request, person, *asked_for.values())
         if not any(self._may_export(request, row) and _is_held(self._bucket, row) for row in rows):
             about = rows[0] if rows else None
-            self._refuse_export(request, person, 403, "There is no recording here that you may export.", about)
+            self._refuse(request, person, "export", about, "There is no recording here that you may export.")
         why, now = _reason(form), self._clock()
         entries = [self._entry(request, person.name, "export", row, why=why) for row in rows]
+
+        def logged(blocks: Iterable[bytes]) -> Iterator[bytes]:
+            self._access.record_all(entries)
+            yield from blocks
+
         package = EvidencePackage(
             self._bucket,
             self._verifier,
@@ -340,50 +313,27 @@ class Browser:
             may_include=lambda row: self._may_export(request, row),
             shown=person.shown,
         )
-        body = self._exported(person, entries, package.blocks())
-        first = next(body)
+        body = self._exports.each(person.name, logged(package.blocks()))
         # Without a length, so that one which breaks off is not taken for a whole one.
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
-        return _Stream(first, body, 200, headers, media_type="application/zip")
-
-    def _exported(
-        self, person: Person, entries: Sequence[Access], blocks: Iterator[bytes]
-    ) -> Generator[bytes, None, None]:
-        with self._exports.one(person.name):
-            self._access.record_all(entries)
-            yield from blocks
+        return _Stream(body, 200, headers, media_type="application/zip")
 
     def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[Found, dict[str, str]]:
-        refuse = partial(self._refuse_export, request, person)
-        fields = self._tokens.read_search(token, person.name)
-        if fields is None:
-            refuse(404, "That search is no longer known: search again.")
-        asked_for = {name: value for name, value in fields.items() if value}
-        if not (person.may_search and person.has(Role.export)):
-            refuse(403, "You may not export what a search finds.", details=asked_for)
+        fields = self._tokens.read("search", token, person.name)
+        asked_for = _given(fields)
+        refuse = partial(self._refuse, request, person, "export", details=asked_for)
+        if fields is not None and not (person.may_search and person.has(Role.export)):
+            refuse(sentence="You may not export what a search finds.")
         try:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
-        except WrongField as error:
-            refuse(400, str(error), details=asked_for)
+        except WrongSearch as error:
+            refuse(sentence=str(error), status=error.status)
         with self._searches.one(person.name):
             found = find(self._search, query, 0, _MOST_EXPORTED, stop=request.state.gone.is_set)
         if found.more:
             said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
-            refuse(400, said, details=asked_for)
+            refuse(sentence=said, status=400)
         return found, asked_for
-
-    def _refuse_export(
-        self,
-        request: Request,
-        person: Person,
-        status: int,
-        sentence: str,
-        about: Row | None = None,
-        *,
-        details: Mapping[str, str] | None = None,
-    ) -> NoReturn:
-        self._record(request, person.name, "refused", about, details={**(details or {}), "asked": "export"})
-        raise HTTPException(status, f"{sentence} Your attempt is in the access log.")
 
     def _may_export(self, request: Request, row: Row) -> bool:
         """Return whether the person may export the row now: a long export ends when the right to it ends."""
@@ -395,34 +345,29 @@ class Browser:
     def _fresh_link(self, request: Request, person: Person) -> Response:
         _, row = self._recording(request, person, request.query_params)
         if not person.may_hear(row):
-            self._refuse(request, person, row, "play")
-        token = self._tokens.link(_link(row), person.name)
+            self._refuse(request, person, "play", row)
+        token = self._link(row, person)
         return JSONResponse({"audio": f"/audio/{token}", "peaks": f"/peaks/{token}"})
 
     def _waveform(self, request: Request, person: Person) -> Reading:
         link = self._linked(request, person)
         self._record(request, person.name, "waveform", link)
-        recording = self._opened(link)
-        if recording.stored_size > _LARGEST_WAVEFORM:
+        key, size = link["key"], link["size"]
+        if self._playable(key, size).stored_size > _LARGEST_WAVEFORM:
             raise HTTPException(413, "The recording is too long for a waveform.")
 
-        def make() -> dict[str, Any] | None:
-            peaks = peaks_of(recording)
-            return None if peaks is None else peaks.document()
-
         def read() -> Response:
-            facts = self._bucket.head(link.key)
+            facts = self._bucket.head(key)
             if facts is None:
-                raise KeyMissing(f"{link.key} is not stored")
-            found = self._peaks.get((link.key, link.size, link.sha256, facts.etag), make)
-            return JSONResponse(found or {"channels": [], "step_s": 1})
+                raise KeyMissing(key)
+            return JSONResponse(self._peaks(key, size, facts.etag) or {"channels": [], "step_s": 1})
 
         return Reading(person.name, read)
 
     def _audio(self, request: Request, person: Person) -> Response:
         link = self._linked(request, person)
-        recording = self._opened(link)
-        size, etag = recording.size, f'"{link.sha256[:32]}-{recording.size}"'
+        recording = self._playable(link["key"], link["size"])
+        size, etag = recording.size, f'"{link["sha256"][:32]}-{recording.size}"'
         headers = {"Accept-Ranges": "bytes", "ETag": etag}
         is_same = request.headers.get("if-range") in {None, etag}
         asked = byte_range(request.headers.get("range"), size) if is_same and request.method == "GET" else None
@@ -432,12 +377,11 @@ class Browser:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         if request.method == "HEAD":
             return Response(headers=headers, media_type="audio/wav")
-        body = self._streamed(person, self._sent(request, person, link, recording, start=start, end=end))
-        first = next(body)  # what fails before the first byte is an answer of its own, not one that breaks off
-        return _Stream(first, body, 206 if asked else 200, headers)
+        body = self._sent(request, person, link, recording, start=start, end=end)
+        return _Stream(self._streams.each(person.name, body), 206 if asked else 200, headers)
 
     def _sent(
-        self, request: Request, person: Person, link: Link, recording: Playable, *, start: int, end: int
+        self, request: Request, person: Person, link: Row, recording: Playable, *, start: int, end: int
     ) -> Iterator[bytes]:
         """Yield bytes of a recording. Each minute of it is in the access log before it is sent, and is sent only to who
         still has the right to it.
@@ -445,21 +389,15 @@ class Browser:
         piece = _PIECE_S * recording.bytes_per_second or _PIECE
         for begin in range(start, end, piece):
             if begin > start and not self._may_still_hear(request, link):
-                self._refuse(request, person, link, "play")
+                self._refuse(request, person, "play", link)
             stop = min(begin + piece, end)
-            seconds = recording.seconds(begin, stop)
-            details = {} if seconds else {"bytes": f"{begin}-{stop - 1}"}
-            self._record(request, person.name, "play", link, seconds=seconds, details=details)
+            self._record(request, person.name, "play", link, **recording.heard(begin, stop))
             for at in range(begin, stop, _BLOCK):
                 yield recording.read(at, min(at + _BLOCK, stop))
 
-    def _streamed(self, person: Person, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        with self._streams.one(person.name):
-            yield from blocks
-
-    def _may_still_hear(self, request: Request, link: Link) -> bool:
+    def _may_still_hear(self, request: Request, link: Row) -> bool:
         person = self._sign_in.person(request)
-        return person is not None and person.may_hear(asdict(link))
+        return person is not None and person.may_hear(link)
 
     # What they share.
 
@@ -469,8 +407,8 @@ class Browser:
         Raises:
             HTTPException: 404, there are none.
         """
-        date = day_of(day)
-        rows = self._search.call(date, account_id, uii).to_pylist() if date else []
+        of_day = day_of(day)
+        rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
         if not visible:
             # Also where there is no such call: else the time that this takes would show whether there is one.
@@ -486,76 +424,51 @@ class Browser:
                 return rows, row
         raise HTTPException(404, "There is no such recording, or it is not held.")
 
-    def _refuse(self, request: Request, person: Person, row: Row | Link, asked: str) -> None:
-        self._record(request, person.name, "refused", row, details={"asked": asked})
-        raise HTTPException(403, "You may not do that with this recording. The attempt is in the access log.")
+    def _refuse(
+        self,
+        request: Request,
+        person: Person,
+        asked: str,
+        about: Row | None = None,
+        sentence: str = "You may not do that with this recording.",
+        *,
+        status: int = 403,
+        details: Mapping[str, str] | None = None,
+    ) -> NoReturn:
+        self._record(request, person.name, "refused", about, details={**(details or {}), "asked": asked})
+        raise HTTPException(status, f"{sentence} Your attempt is in the access log.")
 
-    def _linked(self, request: Request, person: Person) -> Link:
-        try:
-            link = self._tokens.read_link(request.path_params["token"], person.name)
-        except LinkExpired:
-            raise HTTPException(403, "This link has expired: load the call's page again.") from None
-        except LinkInvalid:
-            raise HTTPException(403, "This link is not valid, or was made for somebody else.") from None
-        if not is_recording_key(self._bucket, link.key):
-            raise HTTPException(404, "There is no such recording.")
-        if not person.may_hear(asdict(link)):
-            self._refuse(request, person, link, "play")
+    def _link(self, row: Row, person: Person) -> str:
+        return self._tokens.make("audio", {name: row[name] for name in _LINK}, person.name)
+
+    def _linked(self, request: Request, person: Person) -> Row:
+        """Return what a link says of the recording's row, for who may hear it."""
+        link = self._tokens.read("audio", request.path_params["token"], person.name)
+        if link is None:
+            raise HTTPException(403, "This link has expired or is not yours: load the call's page again.")
+        link["date"] = date.fromisoformat(link["date"])
+        if not person.may_hear(link):
+            self._refuse(request, person, "play", link)
         self._must_be_sealed(link)
         return link
 
-    def _must_be_sealed(self, link: Link) -> None:
-        day = day_of(link.day)
-        if day is None or not self._sealed.has(day, asdict(link)):
+    def _must_be_sealed(self, row: Row) -> None:
+        if not self._sealed.has(row["date"], row):
             raise HTTPException(
                 409,
                 "The table of calls and the sealed manifest of this date disagree about this recording, so it is not "
                 "played or downloaded: verify the date.",
             )
 
-    def _opened(self, link: Link) -> Playable:
-        return self._playable.get((link.key, link.size), lambda: open_playable(self._bucket, link.key, link.size))
+    def _record(self, request: Request, name: str, action: Action, about: Row | None = None, **more: Any) -> None:  # noqa: ANN401 - as `_entry`
+        self._access.record(self._entry(request, name, action, about, **more))
 
-    def _record(
-        self,
-        request: Request,
-        name: str,
-        action: Action,
-        about: Row | Link | None = None,
-        *,
-        seconds: tuple[float, float] | None = None,
-        details: Mapping[str, str] | None = None,
-        why: str = "",
-    ) -> None:
-        entry = self._entry(request, name, action, about, details=details, why=why)
-        if seconds is not None:
-            entry = replace(entry, from_s=round(seconds[0], 3), to_s=round(seconds[1], 3))
-        self._access.record(entry)
-
-    def _entry(
-        self,
-        request: Request,
-        name: str,
-        action: Action,
-        about: Row | Link | None,
-        *,
-        details: Mapping[str, str] | None = None,
-        why: str = "",
-    ) -> Access:
-        entry = Access(
-            at=self._clock(),
-            user=name,
-            address=address_of(request, self._settings.browse_proxy_addresses),
-            action=action,
-            details=details or {},
-            why=why,
-        )
-        if isinstance(about, Link):
-            entry = replace(entry, account_id=about.account_id, uii=about.uii, recording_id=about.recording_id)
-        elif about is not None:
-            recording_id = about["recording_id"] if action != "view" else None
-            entry = replace(entry, account_id=about["account_id"], uii=about["uii"], recording_id=recording_id or "")
-        return entry
+    def _entry(self, request: Request, name: str, action: Action, about: Row | None, **more: Any) -> Access:  # noqa: ANN401 - fields of an entry
+        if about is not None:
+            more |= {"account_id": about["account_id"], "uii": about["uii"]}
+            more |= {"recording_id": about["recording_id"] or ""} if action != "view" else {}
+        address = address_of(request, self._settings.browse_proxy_addresses)
+        return Access(at=self._clock(), user=name, address=address, action=action, **more)
 
     def _page(self, handler: PersonHandler) -> Endpoint:
         def in_thread(request: Request) -> Response | Reading:
@@ -595,7 +508,7 @@ class Browser:
         return RedirectResponse("/sign-in", 303)
 
     def _signed_out(self, request: Request) -> Response:
-        return self.message(request, 200, "Signed out", "You are signed out.")
+        return self._render(request, "message.html", None, title="Signed out", sentence="You are signed out.")
 
     def _on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
@@ -604,24 +517,14 @@ class Browser:
         response.headers.update(error.headers or {})
         return response
 
-    def _on_storage_error(self, request: Request, error: Exception) -> Response:
+    def _on_expected_error(self, request: Request, error: Exception) -> Response:
         _log.error("%s", error)
-        if isinstance(error, KeyMissing):
-            return self._failed(request, 404, "The recording was archived, but its object is gone.")
-        if isinstance(error, StoreDamaged):
-            return self._failed(request, 409, "What the archive holds is not what was sealed: verify this date.")
-        return self._failed(request, 503, "The archive does not answer, so nothing was done; try again later.")
-
-    def _on_settings_error(self, request: Request, error: Exception) -> Response:
-        _log.error("%s", error)
-        return self._failed(
-            request, 503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."
-        )
+        return self._failed(request, *next(said for kind, said in _SAID.items() if isinstance(error, kind)))
 
     def _failed(self, request: Request, status: int, sentence: str) -> Response:
         if request.url.path.startswith(("/audio/", "/peaks/", "/link")):
             return PlainTextResponse(f"{sentence}\n", status)
-        return self.message(request, status, "Not possible", sentence)
+        return self._render(request, "message.html", None, status, title="Not possible", sentence=sentence)
 
     def _render(
         self, request: Request, template: str, person: Person | None, status: int = 200, **values: object
@@ -632,25 +535,21 @@ class Browser:
 
 
 class _Stream(StreamingResponse):
-    """Sends a body whose first block is made already, and closes what makes the rest, even if the reader leaves."""
+    """Makes the first block of a body, sends it, and closes what makes the rest, even if the reader leaves."""
 
     def __init__(
-        self,
-        first: bytes,
-        rest: Generator[bytes, None, None],
-        status: int,
-        headers: Mapping[str, str],
-        media_type: str = "audio/wav",
+        self, body: Generator[bytes, None, None], status: int, headers: Mapping[str, str], media_type: str = "audio/wav"
     ) -> None:
-        super().__init__(chain([first], rest), status, headers, media_type)
-        self._rest = rest
+        # What fails before the first byte is an answer of its own, not one that breaks off.
+        super().__init__(chain([next(body)], body), status, headers, media_type)
+        self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._rest.close()
+            self._body.close()
 
 
 def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes]:
@@ -681,21 +580,12 @@ async def _health(_: Request) -> Response:
 
 
 def _is_held(bucket: Bucket, row: Row) -> bool:
-    return row["state"] == "archived" and bool(row["size"]) and is_recording_key(bucket, row["key"])
+    is_whole = row["state"] == "archived" and row["size"] and row["sha256"]
+    return bool(is_whole) and is_recording_key(bucket, row["key"])
 
 
-def _link(row: Row) -> Link:
-    return Link(
-        day=str(row["date"]),
-        account_id=row["account_id"],
-        uii=row["uii"],
-        recording_id=row["recording_id"],
-        key=row["key"],
-        size=row["size"],
-        sha256=row["sha256"] or "",
-        agent_id=row["agent_id"] or "",
-        queue_id=row["queue_id"] or "",
-    )
+def _given(fields: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (fields or {}).items() if value}
 
 
 def _reason(form: Mapping[str, str]) -> str:
@@ -728,10 +618,4 @@ def _history_line(entry: Access | DamagedAccess) -> dict[str, str]:
     said = _DONE.get(entry.action, entry.action)
     if entry.from_s is not None:
         said = f"{said} {duration(entry.from_s)}–{duration(entry.to_s)}"
-    return {
-        "at": at,
-        "user": entry.user,
-        "address": entry.address,
-        "said": said,
-        "why": entry.why,
-    }
+    return {"at": at, "user": entry.user, "address": entry.address, "said": said, "why": entry.why}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -106,6 +106,11 @@ class AtOnce:
                 self._now[name] -= 1
                 if not self._now[name]:
                     del self._now[name]
+
+    def each(self, name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
+        """Yield blocks as one thing that `name` does; raise as `one`."""
+        with self.one(name):
+            yield from blocks
 
 
 def _authority(url: str) -> tuple[str | None, int | None]:

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -164,14 +165,20 @@ class AccessFile(_Part):
         return Person(name, roles, tuple(self.teams[team] for team in teams))
 
 
+@lru_cache(1)
+def _parsed(path: Path, _changed_ns: int, _size: int) -> AccessFile:
+    return AccessFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+
+
 def read_access_file(path: Path) -> AccessFile:
-    """Read the file.
+    """Return what the file says now; it is read again when it has changed.
 
     Raises:
-        SettingsError: it cannot be read, or says something that is not understood.
+        SettingsError: it cannot be read, or says something that is not understood; then nobody has any right.
     """
     try:
-        found = AccessFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+        facts = path.stat()
+        found = _parsed(path, facts.st_mtime_ns, facts.st_size)
     except OSError as error:
         raise SettingsError(f"BROWSE_ACCESS_FILE {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

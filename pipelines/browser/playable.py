@@ -7,9 +7,9 @@ bytes beneath it, so nothing is read whole. Codecs of other kinds are sent as th
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, cast
 
@@ -21,50 +21,38 @@ from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 HEADER: Final = 44
 _PAGE: Final = 1 << 16
-_PAGES: Final = 16
 _LARGEST: Final = 0xFFFFFFFF - 36
+PEAKS: Final = 12_000
+_PEAKS_PER_SECOND: Final = 20
+_PEAKS_BLOCK: Final = 1 << 18
 _PCM, _FLOAT, _ALAW, _ULAW = 1, 3, 6, 7
 _SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW: {8}}
 
 
-class ObjectReader(io.RawIOBase):
-    """An object in S3 as a seekable stream that reads pages of 64 KiB as they are needed, and keeps the last ones."""
+class _ObjectReader(io.RawIOBase):
+    """An object in S3 as a seekable stream, of which each read is a request: for a buffer in front of it."""
 
     def __init__(self, bucket: Bucket, key: str, size: int) -> None:
         self._bucket, self._key, self._size, self._at = bucket, key, size, 0
-        self._pages: OrderedDict[int, bytes] = OrderedDict()
 
     def seekable(self) -> bool:
-        """Return True."""
         return True
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position and return it."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
     def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
-        """Read up to the end of one page."""
-        if self._at >= self._size:
+        end = min(self._at + len(into), self._size)
+        if self._at >= end:
             return 0
-        number, start = divmod(self._at, _PAGE)
-        piece = self._page(number)[start : start + len(into)]
+        piece = self._bucket.read_range(self._key, self._at, end, self._size)
         into[: len(piece)] = piece
-        self._at += len(piece)
+        self._at = end
         return len(piece)
-
-    def _page(self, number: int) -> bytes:
-        if number not in self._pages:
-            start = number * _PAGE
-            page = self._bucket.read_range(self._key, start, min(start + _PAGE, self._size), self._size)
-            self._pages[number] = page
-            if len(self._pages) > _PAGES:
-                self._pages.popitem(last=False)
-        return self._pages[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +85,15 @@ class Playable:
         return 0 if self.info is None else 2 * self.info.channels * self.info.sample_rate
 
     @property
-    def duration_s(self) -> float | None:
-        """The seconds of audio; None where the codec is not decoded."""
-        return None if self.info is None else self.samples / self.info.channels / self.info.sample_rate
-
-    @property
     def _width(self) -> int:
         return 0 if self.info is None else self.info.bits_per_sample // 8
 
-    def seconds(self, start: int, end: int) -> tuple[float, float] | None:
-        """Return the seconds that the bytes from `start` up to `end` are heard at; None where that is not known."""
+    def heard(self, start: int, end: int) -> dict[str, Any]:
+        """Return what the access log says of the bytes from `start` up to `end`: their seconds, if these are known."""
         if self.info is None:
-            return None
-        return tuple(max(0, at - HEADER) / self.bytes_per_second for at in (start, end))  # type: ignore[return-value]
+            return {"details": {"bytes": f"{start}-{end - 1}"}}
+        from_s, to_s = (round(max(0, at - HEADER) / self.bytes_per_second, 3) for at in (start, end))
+        return {"from_s": from_s, "to_s": to_s}
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` up to `end` of what is sent. The caller bounds how many; raises as
@@ -148,12 +132,34 @@ def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
             served.
     """
     try:
-        info = inspect_wav(cast("BinaryIO", io.BufferedReader(ObjectReader(bucket, key, size), _PAGE)), size)
+        info = inspect_wav(cast("BinaryIO", io.BufferedReader(_ObjectReader(bucket, key, size), _PAGE)), size)
     except NotARecording:
         return Playable(bucket, key, size, None)
     decodes = info.bits_per_sample in _SUPPORTED.get(info.format_tag, ())
     found = Playable(bucket, key, size, info if decodes else None)
     return found if found.size <= _LARGEST else Playable(bucket, key, size, None)
+
+
+def peaks_of(recording: Playable) -> dict[str, Any] | None:
+    """Read the whole recording once, in blocks, and return its waveform: for each channel the loudest sample, from 0 to
+    255, of each of up to 12,000 steps, as base64, and the seconds of a step. None where its codec is not decoded.
+    Raises as `Bucket.read_range`.
+    """
+    if recording.info is None:
+        return None
+    channels, rate = recording.info.channels, recording.info.sample_rate
+    frames = recording.samples // channels
+    step = max(1, rate // _PEAKS_PER_SECOND, -(-frames // PEAKS))
+    loudest = np.zeros((channels, -(-frames // step)), dtype=np.int32)
+    # Whole steps, as many as a block holds, so that each is looked at once; one step may be longer than a block.
+    block = max(1, _PEAKS_BLOCK // (step * channels)) * step
+    for first in range(0, frames, block):
+        last = min(first + block, frames)
+        samples = np.abs(recording.decode(first * channels, last * channels).astype(np.int32)).reshape(-1, channels)
+        starts = np.arange(0, last - first, step)
+        loudest[:, first // step : first // step + len(starts)] = np.maximum.reduceat(samples, starts, axis=0).T
+    levels = np.minimum(loudest >> 7, 255).astype(np.uint8)
+    return {"channels": [base64.b64encode(row.tobytes()).decode() for row in levels], "step_s": step / rate}
 
 
 def _decoded(raw: bytes, info: WavInfo) -> NDArray[np.int16]:

@@ -1,11 +1,10 @@
-"""Rows of the table `calls` as the page shows them to a person: masked, in words, grouped by call."""
+"""Rows of the table `calls` as the templates show them to a person: masked, in words, grouped by call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from pipelines.browser.people import Person, Row
@@ -49,45 +48,7 @@ _STATES: Final[Mapping[str, str]] = {
 STATES: Final = tuple(_STATES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingView:
-    """A row as it is shown. `state`: of the glossary, `said`: in words, with the reason where it is not held."""
-
-    recording_id: str
-    title: str
-    layout: str
-    state: str
-    said: str
-    agent: str
-    queue: str
-    disposition: str
-    length: str
-    facts: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
-    channels: tuple[str, ...]
-    may_hear: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallView:
-    """A call with those of its rows that a person may see. `path`: of its page."""
-
-    day: str
-    time: str
-    account_id: str
-    uii: str
-    path: str
-    agent: str
-    queue: str
-    disposition: str
-    direction: str
-    numbers: tuple[str, str]
-    length: str
-    notes: str
-    recordings: tuple[RecordingView, ...]
-
-
-def calls_view(rows: Iterable[Row], person: Person) -> list[CallView]:
+def calls_view(rows: Iterable[Row], person: Person) -> list[dict[str, Any]]:
     """Group rows by call, in their order, and show each as the person may see it."""
     by_call: dict[tuple[date, str, str], list[Row]] = {}
     for row in rows:
@@ -95,25 +56,27 @@ def calls_view(rows: Iterable[Row], person: Person) -> list[CallView]:
     return [call_view(sorted(call, key=in_time), person) for call in by_call.values()]
 
 
-def call_view(rows: Sequence[Row], person: Person) -> CallView:
-    """Show the rows of one call, of which there is at least one."""
+def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
+    """Show the rows of one call, of which there is at least one. `path`: of its page."""
     first = rows[0]
     day, _, clock = (first["started_local"] or str(first["date"])).partition("T")
-    return CallView(
-        day=day,
-        time=clock[:8],
-        account_id=first["account_id"],
-        uii=first["uii"],
-        path=call_path(first["date"], first["account_id"], first["uii"]),
-        agent=person.free_text(_distinct(rows, "agent_name")) or _distinct(rows, "agent_id"),
-        queue=person.free_text(_distinct(rows, "queue_name")) or _distinct(rows, "queue_id"),
-        disposition=person.free_text(_distinct(rows, "disposition")),
-        direction=_distinct(rows, "direction"),
-        numbers=(person.number(first["ani"]), person.number(first["dnis"])),
-        length=duration(max((row["call_s"] or row["segment_s"] or 0 for row in rows), default=0) or None),
-        notes=person.free_text(_notes(rows)),
-        recordings=tuple(_recording(row, place, person) for place, row in enumerate(rows, start=1)),
-    )
+    account_id, uii = first["account_id"], first["uii"]
+    return {
+        "date": first["date"],
+        "day": day,
+        "time": clock[:8],
+        "account_id": account_id,
+        "uii": uii,
+        "path": f"/calls/{first['date']}/{quote(account_id, safe='')}/{quote(uii, safe='')}",
+        "agent": person.free_text(_distinct(rows, "agent_name")) or _distinct(rows, "agent_id"),
+        "queue": person.free_text(_distinct(rows, "queue_name")) or _distinct(rows, "queue_id"),
+        "disposition": person.free_text(_distinct(rows, "disposition")),
+        "direction": _distinct(rows, "direction"),
+        "numbers": (person.number(first["ani"]), person.number(first["dnis"])),
+        "length": duration(max(row["call_s"] or row["segment_s"] or 0 for row in rows) or None),
+        "notes": person.free_text("\n".join(dict.fromkeys(row["notes"] for row in rows if row["notes"]))),
+        "recordings": [_recording(row, place, person) for place, row in enumerate(rows, start=1)],
+    }
 
 
 def duration(seconds: float | None) -> str:
@@ -125,22 +88,14 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def call_path(day: date, account_id: str, uii: str) -> str:
-    """Return the address of a call's page."""
-    return f"/calls/{day.isoformat()}/{quote(account_id, safe='')}/{quote(uii, safe='')}"
-
-
-def size(count: int | None) -> str:
-    """Return a size in bytes as people read it."""
-    return "" if count is None else f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
-
-
-def _recording(row: Row, place: int, person: Person) -> RecordingView:
+def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
+    """Show a row. `state`: of the glossary; `said`: in words, with the reason where the recording is not held."""
     reason = row["reason"]
     said = _STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:
         said = f"{said}: {_REASONS.get(reason, reason)}"
     started: datetime | None = row["started_at"]
+    size, manifest = row["size"], row["manifest_number"]
     facts = (
         ("Agent", _named(person.free_text(row["agent_name"]), row["agent_id"])),
         ("Agent login", person.free_text(row["agent_login"])),
@@ -155,27 +110,25 @@ def _recording(row: Row, place: int, person: Person) -> RecordingView:
         ("Recording id", row["recording_id"]),
         ("State", said),
         ("Date's verdict", row["verdict"]),
-        ("Size", size(row["size"])),
+        ("Size", "" if size is None else f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"),
         ("SHA-256", row["sha256"]),
         ("Object", row["key"]),
         ("Version", row["version_id"]),
-        ("Manifest", _manifest(row)),
+        ("Manifest", f"number {manifest} of {row['date']}" if manifest else ""),
     )
-    return RecordingView(
-        recording_id=row["recording_id"] or "",
-        title=f"Recording {place}" if row["recording_id"] else "No recording",
-        layout=row["layout"] or "",
-        state=row["state"] or "",
-        said=said,
-        agent=person.free_text(row["agent_name"]) or row["agent_id"] or "",
-        queue=person.free_text(row["queue_name"]) or row["queue_id"] or "",
-        disposition=person.free_text(row["disposition"]),
-        length=duration(row["segment_s"]),
-        facts=tuple((name, str(text)) for name, text in facts if text),
-        warnings=tuple(row["warnings"] or ()),
-        channels=_channels(row),
-        may_hear=row["state"] == "archived" and bool(row["key"]) and person.may_hear(row),
-    )
+    return {
+        "recording_id": row["recording_id"] or "",
+        "title": f"Recording {place}" if row["recording_id"] else "No recording",
+        "layout": row["layout"] or "",
+        "state": row["state"] or "",
+        "said": said,
+        "agent": person.free_text(row["agent_name"]) or row["agent_id"] or "",
+        "length": duration(row["segment_s"]),
+        "facts": [(name, str(text)) for name, text in facts if text],
+        "warnings": row["warnings"] or (),
+        "channels": _channels(row),
+        "may_hear": row["state"] == "archived" and bool(row["key"]) and person.may_hear(row),
+    }
 
 
 def _channels(row: Row) -> tuple[str, ...]:
@@ -186,10 +139,6 @@ def _channels(row: Row) -> tuple[str, ...]:
     return ("Agent", "Customer") if row["agent_channel"] == 1 else ("Customer", "Agent")
 
 
-def _manifest(row: Row) -> str:
-    return f"number {row['manifest_number']} of {row['date']}" if row["manifest_number"] else ""
-
-
 def _named(name: str | None, identity: str | None) -> str:
     return f"{name} ({identity})" if name and identity else name or identity or ""
 
@@ -197,10 +146,6 @@ def _named(name: str | None, identity: str | None) -> str:
 def _distinct(rows: Iterable[Row], column: str) -> str:
     """Return each agent, queue or disposition of a call once: a recording of the whole call names several."""
     return SEPARATOR.join(dict.fromkeys(each for row in rows if row[column] for each in row[column].split(SEPARATOR)))
-
-
-def _notes(rows: Iterable[Row]) -> str:
-    return "\n".join(dict.fromkeys(row["notes"] for row in rows if row["notes"]))
 
 
 def found_sentence(calls: int, *, more: bool, not_held: int) -> str:

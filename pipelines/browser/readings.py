@@ -10,9 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from pipelines.browser.guard import AtOnce
 
 _AT_ONCE: Final = 2
 _MOST_OF_A_PERSON: Final = 4  # a call's page may show several waveforms
@@ -31,26 +33,15 @@ class Readings:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="reading")
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._asked = AtOnce(
+            _MOST_OF_A_PERSON,
+            "Other waveforms or checks of yours are still running: try again in a minute.",
+            retry_after_s=60,
+        )
 
     async def answer(self, reading: Reading) -> Response:
-        """Return the answer when it is its turn.
-
-        Raises:
-            HTTPException: 503, the person has too many readings already.
-        """
-        lock, count = self._turns.get(reading.person, (asyncio.Lock(), 0))
-        if count >= _MOST_OF_A_PERSON:
-            raise HTTPException(
-                503,
-                "Other waveforms or checks of yours are still running: try again in a minute.",
-                {"Retry-After": "60"},
-            )
-        self._turns[reading.person] = lock, count + 1
-        try:
-            async with lock:
+        """Return the answer when it is its turn; raise HTTPException (429) for more than a person may ask for."""
+        with self._asked.one(reading.person):
+            async with self._turns.setdefault(reading.person, asyncio.Lock()):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, reading.read)
-        finally:
-            _, count = self._turns.pop(reading.person)
-            if count > 1:
-                self._turns[reading.person] = lock, count - 1

@@ -27,13 +27,18 @@ LISTED: Final = (
 )  # fmt: skip
 """The columns that the list of calls takes; in its rows the others are None."""
 
+_TEXTS: Final = ("number", "agent", "queue", "account", "direction", "disposition", "notes", "uii", "state")
 _LONGEST_FIELD: Final = 200
 _DAYS: Final = 6
 _LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.ASCII)
 
 
-class WrongField(Exception):  # noqa: N818 - its name says what happened
-    """A field cannot be read. The text names it and says how to write it, and never shows the value."""
+class WrongSearch(Exception):  # noqa: N818 - its name says what happened
+    """A search that cannot be made, or not by this person. The text says why, and never shows what was looked for."""
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,30 +61,34 @@ def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
     return days | ({"state": parameters["state"]} if parameters.get("state") in STATES else {})
 
 
-def query_of(fields: Mapping[str, str], person: Person, today: date) -> Query:
-    """Return the fields of the form as a query for what the person may see.
+def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Query:
+    """Return the fields of the form, None where they are not known, as a query for what the person may see.
 
     Raises:
-        WrongField: one cannot be read, or the person may not look for that.
+        WrongSearch: one cannot be read, or the person may not look for that.
     """
+    if fields is None:
+        raise WrongSearch("That search is no longer known: search again.", 404)
+    if not person.may_search:
+        raise WrongSearch("You have no right to search.", 403)
     text = {name: fields.get(name, "").strip() for name in FIELDS}
     if any(len(value) > _LONGEST_FIELD for value in text.values()):
-        raise WrongField("A field is longer than 200 characters: shorten it.")
+        raise WrongSearch("A field is longer than 200 characters: shorten it.")
     first, last = day_of(text["from"]), day_of(text["to"])
     if first is None or last is None:
-        raise WrongField("Give both dates, as 2026-11-18.")
+        raise WrongSearch("Give both dates, as 2026-11-18.")
     if first > last:
-        raise WrongField("The first date is after the last: give the earlier one first.")
+        raise WrongSearch("The first date is after the last: give the earlier one first.")
     if first < FIRST_DAY or last > today + timedelta(days=1):
-        raise WrongField(f"Give dates from {FIRST_DAY} to today.")
+        raise WrongSearch(f"Give dates from {FIRST_DAY} to today.")
     if text["direction"] not in {"", "inbound", "outbound"} or text["state"] not in {"", *STATES}:
-        raise WrongField("Choose direction and state from their lists.")
+        raise WrongSearch("Choose direction and state from their lists.")
     if not person.has(Role.numbers):
         # Else a search would say which number it is, digit by digit.
         if text["number"]:
-            raise WrongField("You may not search by number.")
+            raise WrongSearch("You may not search by number.")
         if any(character.isdigit() for character in text["notes"] + text["disposition"]):
-            raise WrongField("You may not search notes or dispositions for digits.")
+            raise WrongSearch("You may not search notes or dispositions for digits.")
     return Query(
         first=first,
         last=last,
@@ -116,9 +125,6 @@ def _length(text: str) -> float | None:
         return None
     match = _LENGTH.fullmatch(text)
     if match is None:
-        raise WrongField("Give a length in seconds, or as 4:31.")
+        raise WrongSearch("Give a length in seconds, or as 4:31.")
     hours, minutes, seconds, plain = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds + plain)
-
-
-_TEXTS: Final = ("number", "agent", "queue", "account", "direction", "disposition", "notes", "uii", "state")

@@ -1,7 +1,7 @@
 """Who is asking: by a password, by the headers of a proxy that is trusted, by OpenID Connect, or everybody.
 
-Each way says which person a request is from. What the person may do is read from the access file, again when the file
-changes, so that a right that is taken away is gone with the next request.
+Each way says which person a request is from. What the person may do is read from the access file as it is now, so that
+a right that is taken away is gone with the next request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -18,11 +17,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address, ip_network
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -30,7 +31,7 @@ from starlette.routing import BaseRoute, Route
 from pipelines.browser.people import AccessFile, Person, Role, read_access_file
 from pipelines.browser.requests import read_form
 from pipelines.serving import RateLimit
-from pipelines.settings import BrowseSettings, SettingsError
+from pipelines.settings import BrowseSettings
 
 _ATTEMPTS_A_MINUTE: Final = 10
 _HASHES_AT_ONCE: Final = 2
@@ -45,54 +46,9 @@ class Pages(Protocol):
         """Return the form for a name and a password."""
         ...
 
-    def message(self, request: Request, status: int, title: str, sentence: str) -> Response:
-        """Return a page of one sentence."""
-        ...
-
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
         """Write an attempt to the access log; raises StorageError."""
         ...
-
-
-class SignIn(Protocol):
-    """A way to sign in."""
-
-    def person(self, request: Request) -> Person | None:
-        """Return who is signed in; None for nobody."""
-        ...
-
-    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
-        """Return the routes that signing in takes."""
-        ...
-
-
-class Rules:
-    """The access file, read again when it has changed."""
-
-    def __init__(self, settings: BrowseSettings) -> None:
-        if settings.browse_access_file is None:
-            raise SettingsError("BROWSE_ACCESS_FILE is not set")
-        self._path = settings.browse_access_file
-        self._lock = threading.Lock()
-        self._stamp: tuple[int, int] | None = None
-        self._file = AccessFile()
-        self.read()
-
-    def read(self) -> AccessFile:
-        """Return what the file says now.
-
-        Raises:
-            SettingsError: it cannot be read, or is wrong; then nobody has any right.
-        """
-        with self._lock:
-            try:
-                facts = self._path.stat()
-            except OSError as error:
-                raise SettingsError(f"BROWSE_ACCESS_FILE {self._path} cannot be read: {error.strerror}") from None
-            if (stamp := (facts.st_mtime_ns, facts.st_size)) != self._stamp:
-                self._file = read_access_file(self._path)
-                self._stamp = stamp
-            return self._file
 
 
 class Everybody:
@@ -110,9 +66,8 @@ class Everybody:
 class Sessions:
     """Sessions in a signed cookie, with an end that no request moves; signing out ends one for good."""
 
-    def __init__(self, hours: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, hours: float) -> None:
         self._seconds = hours * 3600
-        self._clock = clock
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, request: Request, name: str, groups: Sequence[str] = (), mark: str = "") -> Response:
@@ -120,14 +75,14 @@ class Sessions:
         page = request.session.get("next", "/")
         request.session.clear()
         request.session.update(
-            {"id": secrets.token_urlsafe(16), "at": self._clock(), "name": name, "groups": list(groups), "mark": mark}
+            {"id": secrets.token_urlsafe(16), "at": time.time(), "name": name, "groups": list(groups), "mark": mark}
         )
         return RedirectResponse(page, 303)
 
     def current(self, request: Request, mark_of: Callable[[str], str] = lambda _: "") -> tuple[str, list[str]] | None:
         """Return name and groups of who is signed in; nobody if the name's mark is no longer the session's."""
         session = request.session
-        if "name" not in session or session["id"] in self._ended or self._clock() - session["at"] > self._seconds:
+        if "name" not in session or session["id"] in self._ended or time.time() - session["at"] > self._seconds:
             return None
         return (session["name"], session["groups"]) if session.get("mark", "") == mark_of(session["name"]) else None
 
@@ -144,51 +99,48 @@ class ByPassword:
     """Names and Argon2 hashes in the access file."""
 
     def __init__(self, settings: BrowseSettings) -> None:
-        self._rules = Rules(settings)
+        self._rules = _rules_of(settings)
         self._sessions = Sessions(settings.browse_session_hours)
         self._hasher = PasswordHasher()
         self._nobody = self._hasher.hash(secrets.token_hex())
         self._hashing = ThreadPoolExecutor(_HASHES_AT_ONCE, thread_name_prefix="hashing")
         self._attempts = RateLimit(_ATTEMPTS_A_MINUTE)
         self._attempts_on_name = RateLimit(_ATTEMPTS_A_MINUTE)
-        self._address = partial(address_of, networks=settings.browse_proxy_addresses)
+        self._networks = settings.browse_proxy_addresses
 
     def person(self, request: Request) -> Person | None:
         """Return who is signed in, as long as the file has them."""
-        rules = self._rules.read()
+        rules = self._rules()
         found = self._sessions.current(request, partial(_password_mark, rules))
         return rules.person(found[0]) if found and found[0] in rules.users else None
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:
         """Return the routes of the form, its submission and signing out."""
 
-        def too_many(request: Request, wait: int) -> Response:
-            response = pages.sign_in_form(request, sentence=f"Too many attempts: wait {wait} s.", status=429)
-            response.headers["Retry-After"] = str(wait)
-            return response
+        def take_turn(attempts: RateLimit, name: str) -> None:
+            if wait := attempts.take(name):
+                raise HTTPException(429, f"Too many attempts: wait {wait} s.", {"Retry-After": str(wait)})
 
         async def sign_in(request: Request) -> Response:
             if request.method != "POST":
                 return pages.sign_in_form(request)
-            if wait := self._attempts.take(_network(self._address(request))):
-                return too_many(request, wait)
+            take_turn(self._attempts, _network(address_of(request, self._networks)))
             form = await read_form(request)
             name, password = form.get("name", ""), form.get("password", "")
-            if wait := self._attempts_on_name.take(hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()):
-                return too_many(request, wait)
+            take_turn(self._attempts_on_name, hashlib.sha256(name.encode("utf-8", "replace")).hexdigest())
             loop = asyncio.get_running_loop()
             matches = await loop.run_in_executor(self._hashing, self._matches, name, password)
             # A name that nobody has may be a password in the wrong field, and is not kept.
-            known = name if name in self._rules.read().users else "(unknown)"
+            known = name if name in self._rules().users else "(unknown)"
             await run_in_threadpool(pages.signed_in, request, known, failed=not matches)
             if not matches:
                 return pages.sign_in_form(request, sentence=_SENTENCE, status=401)
-            return self._sessions.begin(request, name, mark=_password_mark(self._rules.read(), name))
+            return self._sessions.begin(request, name, mark=_password_mark(self._rules(), name))
 
         return (Route("/sign-in", sign_in, methods=["GET", "POST"]), _way_out(self._sessions))
 
     def _matches(self, name: str, password: str) -> bool:
-        grant = self._rules.read().users.get(name)
+        grant = self._rules().users.get(name)
         try:
             # An unknown name takes as long as a wrong password. Each takes 64 MiB for a moment.
             return self._hasher.verify((grant and grant.password) or self._nobody, password)
@@ -200,7 +152,7 @@ class ByProxy:
     """The user and groups that a proxy has found out, in headers that only it can send."""
 
     def __init__(self, settings: BrowseSettings) -> None:
-        self._rules = Rules(settings)
+        self._rules = _rules_of(settings)
         self._settings = settings
         secret = settings.browse_proxy_secret
         self._secret = None if secret is None else secret.get_secret_value().encode()
@@ -212,13 +164,13 @@ class ByProxy:
         if len(users) != 1 or not users[0].strip() or not self._is_the_proxy(request):
             return None
         groups = ",".join(request.headers.getlist(settings.browse_proxy_groups_header)).split(",")
-        return self._rules.read().person(users[0].strip(), [group.strip() for group in groups])
+        return self._rules().person(users[0].strip(), [group.strip() for group in groups])
 
-    def routes(self, pages: Pages) -> Sequence[BaseRoute]:
+    def routes(self, pages: Pages) -> Sequence[BaseRoute]:  # noqa: ARG002 - as its siblings
         """Return a sentence in place of a form."""
 
-        def sign_in(request: Request) -> Response:
-            return pages.message(request, 401, "Not signed in", "Open this page through the proxy that signs you in.")
+        def sign_in(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
+            raise HTTPException(401, "Open this page through the proxy that signs you in.")
 
         return (Route("/sign-in", sign_in),)
 
@@ -243,7 +195,7 @@ class ByOpenId:
             from authlib.integrations.starlette_client import OAuth  # noqa: PLC0415 - as above
 
         self._settings = settings
-        self._rules = Rules(settings)
+        self._rules = _rules_of(settings)
         self._sessions = Sessions(settings.browse_session_hours)
         secret = settings.browse_oidc_client_secret
         issuer = (settings.browse_oidc_issuer or "").rstrip("/")
@@ -258,7 +210,7 @@ class ByOpenId:
     def person(self, request: Request) -> Person | None:
         """Return who is signed in."""
         found = self._sessions.current(request)
-        return self._rules.read().person(*found) if found else None
+        return self._rules().person(*found) if found else None
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:
         """Return the way to the provider, the way back, and the way out."""
@@ -273,9 +225,7 @@ class ByOpenId:
                 back = f"{self._settings.browse_origin}/signed-in"
                 response: Response = await self._provider.authorize_redirect(request, back)
             except failures:
-                return pages.message(
-                    request, 502, "Not signed in", "The identity provider does not answer; try again later."
-                )
+                raise HTTPException(502, "The identity provider does not answer; try again later.") from None
             return response
 
         async def signed_in(request: Request) -> Response:
@@ -283,18 +233,13 @@ class ByOpenId:
                 token = await self._provider.authorize_access_token(request)
                 claims = token["userinfo"]
             except failures:
-                return pages.message(
-                    request, 403, "Not signed in", "The identity provider did not confirm who you are."
-                )
+                raise HTTPException(403, "The identity provider did not confirm who you are.") from None
             name = claims.get(self._settings.browse_oidc_user_claim)
             if not isinstance(name, str) or not name or claims.get("email_verified") is False:
-                return pages.message(
-                    request,
-                    403,
-                    "Not signed in",
-                    "The identity provider sent no user name, or an e-mail address that is not verified.",
+                raise HTTPException(
+                    403, "The identity provider sent no user name, or an e-mail address that is not verified."
                 )
-            known = self._rules.read().groups
+            known = self._rules().groups
             listed = claims.get(self._settings.browse_oidc_groups_claim) or []
             groups = [group for group in listed if group in known] if isinstance(listed, list) else []
             await run_in_threadpool(pages.signed_in, request, name[:200], failed=False)
@@ -303,12 +248,8 @@ class ByOpenId:
         return (Route("/sign-in", sign_in), Route("/signed-in", signed_in), _way_out(self._sessions))
 
 
-def way_to_sign_in(settings: BrowseSettings) -> SignIn:
-    """Return the way that BROWSE_AUTH names.
-
-    Raises:
-        SettingsError: the access file cannot be used.
-    """
+def way_to_sign_in(settings: BrowseSettings) -> ByPassword | ByProxy | ByOpenId | Everybody:
+    """Return the way that BROWSE_AUTH names; raise SettingsError if the access file cannot be used."""
     match settings.browse_auth:
         case "password":
             return ByPassword(settings)
@@ -330,6 +271,13 @@ def address_of(request: Request, networks: Sequence[str] = ()) -> str:
         except ValueError:
             return peer
     return peer
+
+
+def _rules_of(settings: BrowseSettings) -> Callable[[], AccessFile]:
+    """Return what reads the access file, which can be read now."""
+    read = partial(read_access_file, cast("Path", settings.browse_access_file))  # without one, only "open" is allowed
+    read()
+    return read
 
 
 def _is_in(request: Request, networks: Sequence[str]) -> bool:

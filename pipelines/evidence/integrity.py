@@ -7,7 +7,7 @@ cannot give away another recording under this call's rights.
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -30,11 +30,10 @@ _DATES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check found: `as_sealed`, a sentence, the time, and the `sha256` of the bytes read (empty for none)."""
+    """What a check found: `as_sealed`, a sentence, and the `sha256` of the bytes read (empty for none)."""
 
     as_sealed: bool
     sentence: str
-    at: datetime
     sha256: str = ""
 
 
@@ -102,6 +101,7 @@ class SealedDate:
     Attributes:
         manifest: the latest one; None when there is none that was sealed.
         tree: of its entries.
+        entries: of the recordings, by their ids: the index (from 0) of each in the manifest, and the entry.
 
     Raises:
         StorageUnavailable, StorageRefused: the bucket does not answer.
@@ -118,7 +118,7 @@ class SealedDate:
     ) -> None:
         self.manifest: ManifestHead | None = None
         self._bucket, self._verifier, self._day = bucket, verifier, day
-        self._entries: dict[str, tuple[int, Entry]] = {}
+        self.entries: dict[str, tuple[int, Entry]] = {}
         self._problem = ""
         self._attested: Mapping[str, frozenset[ObservedObject]] = {}
         leaves: list[bytes] = []
@@ -127,7 +127,7 @@ class SealedDate:
         def keep(entry: Entry) -> None:
             nonlocal count
             if entry["recording_id"] in recording_ids:
-                self._entries[entry["recording_id"]] = count, entry
+                self.entries[entry["recording_id"]] = count, entry
             if tree:
                 leaves.append(leaf_hash(canonical_json(entry).rstrip(b"\n")))
             count += 1
@@ -137,7 +137,11 @@ class SealedDate:
             if numbers:
                 self.manifest = read_manifest(bucket, day, numbers[-1], keep)
                 self._attested, damaged = read_attestations(bucket, MANIFESTS, day)
-                self._problem = f"{damaged[0]}." if damaged else self._problem_of_signature(self.manifest)
+                problem = verifier.problem(bucket, self.manifest) if verifier else None
+                if damaged:
+                    self._problem = f"{damaged[0]}."
+                elif problem:
+                    self._problem = f"The signature of manifest {numbers[-1]} of {day} is not valid: {problem}."
             else:
                 self._problem = f"{day} was never sealed, or its manifests were removed: there is nothing to compare."
         except KeyMissing:
@@ -146,22 +150,14 @@ class SealedDate:
             self._problem = f"{error}."
         self.tree = MerkleTree(leaves)
 
-    def _problem_of_signature(self, manifest: ManifestHead) -> str:
-        problem = self._verifier.problem(self._bucket, manifest) if self._verifier else None
-        return f"The signature of manifest {manifest.number} of {self._day} is not valid: {problem}." if problem else ""
-
-    def place(self, recording_id: str) -> tuple[int, Entry]:
-        """Return a recording's entry in the manifest, after its index (from 0); KeyError if it has no entry."""
-        return self._entries[recording_id]
-
-    def check(self, row: Row, *, now: datetime, into: BinaryIO | None = None) -> Checked:
+    def check(self, row: Row, into: BinaryIO | None = None) -> Checked:
         """Read a recording through, and compare it with its entry, its row, the manifest, attestation and signature.
 
         Its bytes are written to `into`, if given.
         """
 
         def differs(sentence: str, sha256: str = "") -> Checked:
-            return Checked(as_sealed=False, sentence=sentence, at=now, sha256=sha256)
+            return Checked(as_sealed=False, sentence=sentence, sha256=sha256)
 
         manifest, day = self.manifest, self._day
         if self._problem or manifest is None:
@@ -169,7 +165,7 @@ class SealedDate:
         if altered := self._problem_of_row(manifest, row):
             return differs(altered)
         where = f"manifest {manifest.number} of {day}"
-        _, entry = self._entries.get(row["recording_id"], (0, {"status": None}))
+        _, entry = self.entries.get(row["recording_id"], (0, {"status": None}))
         if entry["status"] != Status.archived or not is_recording_key(self._bucket, entry["key"]):
             return differs(f"{where.capitalize()} does not hold this recording.")
         if _fingerprint(entry) != _fingerprint(row):
@@ -184,9 +180,7 @@ class SealedDate:
         if (found.size, found.sha256) != (entry["size"], entry["sha256"]):
             return differs(f"The bytes are not those of {where}.", found.sha256)
         signed = "and its signature is valid" if self._verifier else "whose signature was not checked: no key is set"
-        return Checked(
-            as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", at=now, sha256=found.sha256
-        )
+        return Checked(as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
         """Return why the latest manifest that is there is not the one that was sealed last; empty if it is."""
@@ -209,11 +203,11 @@ class SealedDate:
         return ""
 
 
-def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row, *, now: datetime) -> Checked:
+def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> Checked:
     """Read the recording of a row of the table `calls` through, and compare it with the latest manifest of its date,
     and that manifest with its attestation and its signature; raises as `SealedDate`.
     """
-    return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row, now=now)
+    return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row)
 
 
 def is_recording_key(bucket: Bucket, key: str | None) -> bool:

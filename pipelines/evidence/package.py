@@ -55,6 +55,10 @@ proof is then as good as the way in which you got the certificate."""
 _COMPARE_ROOTS: Final = """\
 Did the archive seal the recording? No signature in this package says so. "merkle_root" in the proof must be the
 Merkle root in the certificate of that date: ask the archive's owner for the certificate."""
+_LACKS_KEY: Final = """
+
+The public key is not in this package: ask the archive's owner for it, and save it next to this
+folder, not in it, as archive.pem. Give it to verify.py, too: --key ../archive.pem"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +154,7 @@ class EvidencePackage:
             self._leave_out(row, "withheld", "The person who exported this may not hear it.")
             return
         with self._spool() as spool:
-            checked = sealed.check(row, now=self._order.at, into=spool)
+            checked = sealed.check(row, spool)
             manifest = sealed.manifest
             if not checked.as_sealed or manifest is None:
                 self._leave_out(row, "altered" if checked.sha256 else "not proved", checked.sentence)
@@ -163,7 +167,7 @@ class EvidencePackage:
             recording, proof = f"recordings/{name}", f"proofs/{name}.json"
             yield from self._add(recording, spool)
         self._names[place] = recording
-        index, entry = sealed.place(row["recording_id"])
+        index, entry = sealed.entries[row["recording_id"]]
         signature = self._signature(manifest)
         document = {
             "format": verify.PROOF,
@@ -249,20 +253,11 @@ class EvidencePackage:
 
     def _by_hand(self, proof: str, signature: Mapping[str, Any]) -> str:
         """Return how one signature is verified without Python."""
-        key = f"keys/{signature['key_id']}.pem"
-        if any(file["name"] == key for file in self._files):
-            return _openssl(proof, signature, key, "")
-        lacks = (
-            "\n\nThe public key is not in this package: ask the archive's owner for it, and save it next to this\n"
-            "folder, not in it, as archive.pem. Give it to verify.py, too: --key ../archive.pem"
-        )
-        return _openssl(proof, signature, "../archive.pem", lacks)
-
-
-def _openssl(proof: str, signature: Mapping[str, Any], key: str, lacks: str) -> str:
-    """Return how one signature is verified with the file `key`; `lacks`: a paragraph on how to get that."""
-    lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
-    return f"""Is the seal signed with the archive's key? The commands below verify it for
+        lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
+        key, lacks = f"keys/{signature['key_id']}.pem", ""
+        if not any(file["name"] == key for file in self._files):
+            key, lacks = "../archive.pem", _LACKS_KEY
+        return f"""Is the seal signed with the archive's key? The commands below verify it for
 {proof}; verify "statement" and "signature" of every other proof in the same way.{lacks}
 
     printf '%s\\n' {lines} > /tmp/statement

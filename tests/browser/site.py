@@ -26,9 +26,7 @@ from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.archive.proof.seal import CATALOG_SCHEMA, catalog_table, seal
 from pipelines.archive.proof.signature import Signer, Verifier, sign_manifest
 from pipelines.browser.app import Browser
-from pipelines.browser.sign_in import way_to_sign_in
 from pipelines.settings import BrowseSettings
-from pipelines.steps.calls.search import CallSearch
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
 from pipelines.steps.seal.seal_day import MANIFESTS
 from tests.archive.conftest import build_wav
@@ -195,15 +193,7 @@ class Site:
         settings = BrowseSettings(**given | {f"browse_{name}": value for name, value in self.settings.items()})
         if settings.browse_auth != "open" and not (self.folder / "access.toml").exists():
             self.rules()
-        search = CallSearch(self.bucket, settings)
-        return Browser(
-            self.bucket,
-            search,
-            way_to_sign_in(settings),
-            settings,
-            verifier=self.verifier,
-            clock=lambda: self.moment,
-        )
+        return Browser(self.bucket, settings, verifier=self.verifier, clock=lambda: self.moment)
 
     def client(self, name: str | None = None, **options: Any) -> TestClient:
         """Return a browser's requests, signed in as `name`."""

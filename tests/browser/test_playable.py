@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import wave
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
-from pipelines.browser.peaks import STEPS, peaks_of
-from pipelines.browser.playable import HEADER, open_playable
+from pipelines.browser.playable import HEADER, PEAKS, open_playable, peaks_of
 from tests.archive.conftest import build_wav
 from tests.browser.site import samples, tone
 
@@ -94,7 +94,7 @@ def test_what_is_sent_is_a_wav_that_python_reads() -> None:
     playable = open_playable(MemoryBucket(body), "k", len(body))
     with wave.open(io.BytesIO(playable.read(0, playable.size))) as found:
         assert (found.getnchannels(), found.getframerate(), found.getnframes()) == (2, 8000, 4000)
-    assert playable.seconds(HEADER, HEADER + 16000) == (0.0, 0.5)
+    assert playable.heard(HEADER, HEADER + 16000) == {"from_s": 0.0, "to_s": 0.5}
 
 
 @pytest.mark.parametrize("tag", [2, 0x55, 0x31])
@@ -112,7 +112,7 @@ def test_four_hours_are_opened_and_heard_anywhere_by_reading_next_to_nothing() -
     head = head[:4] + struct.pack("<I", 36 + data) + head[8:40] + struct.pack("<I", data)
     bucket = MemoryBucket(head, size=44 + data)
     playable = open_playable(bucket, "k", 44 + data)
-    assert playable.duration_s == seconds
+    assert playable.heard(HEADER, playable.size)["to_s"] == seconds
     playable.read(playable.size - 32000, playable.size)
     assert bucket.read < 400_000
 
@@ -121,10 +121,10 @@ def test_the_waveform_shows_who_speaks_when() -> None:
     body = tone(4, 300, 0)
     peaks = peaks_of(open_playable(MemoryBucket(body), "k", len(body)))
     assert peaks is not None
-    assert peaks.levels.shape == (2, 80)
-    assert peaks.step_s == 0.05
-    assert peaks.levels[0].min() > 80
-    assert peaks.levels[1].max() == 0
+    left, right = map(base64.b64decode, peaks["channels"])
+    assert (len(left), len(right), peaks["step_s"]) == (80, 80, 0.05)
+    assert min(left) > 80
+    assert max(right) == 0
 
 
 def test_the_waveform_of_four_hours_is_made_in_little_memory() -> None:
@@ -142,7 +142,7 @@ def test_the_waveform_of_four_hours_is_made_in_little_memory() -> None:
 
     peaks = peaks_of(open_playable(Watched(head, size=44 + data), "k", 44 + data))
     assert peaks is not None
-    assert peaks.levels.shape == (1, STEPS)
+    assert [len(base64.b64decode(channel)) for channel in peaks["channels"]] == [PEAKS]
     assert largest <= 1 << 20
 
 
