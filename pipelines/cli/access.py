@@ -1,5 +1,6 @@
 """`ringcx-archive access`: shows the access log: who searched, looked at, heard, downloaded or exported what."""
 
+from dataclasses import asdict
 from datetime import UTC, date, timedelta
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import click
 
 from pipelines import storage
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
-from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess, entry_fields
+from pipelines.compliance.access_log import Access, AccessLog, DamagedAccess
 from pipelines.settings import StorageSettings, load
 from pipelines.wording import number
 
@@ -46,16 +47,10 @@ def command(
     bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
     log = AccessLog(bucket)
 
-    def wanted(entry: Access) -> bool:
-        return (
-            (recording is None or entry.recording_id == recording)
-            and (uii is None or entry.uii == uii)
-            and (user is None or entry.user == user)
-        )
-
+    wanted = {"recording_id": recording, "uii": uii, "user": user}
     shown: list[Access] = []
     damaged: list[str] = []
-    for entry in log.read(first, last, wanted=wanted):
+    for entry in log.read(first, last):
         if isinstance(entry, DamagedAccess):
             damaged.append(entry.key)
             click.echo(
@@ -63,13 +58,13 @@ def command(
                 "its first version",
                 err=True,
             )
-        else:
+        elif all(value in {None, getattr(entry, name)} for name, value in wanted.items()):
             shown.append(entry)
             click.echo(_line(entry))
     sentence = f"{number(len(shown) + len(damaged), 'entry', 'entries')} from {first} to {last}"
     sentence += f", {len(damaged)} of them damaged." if damaged else "."
     click.echo(sentence, err=True)
-    entries = [entry_fields(entry) for entry in shown]
+    entries = [asdict(entry) for entry in shown]
     write_json(file, {"format": FORMAT, "sentence": sentence, "damaged": damaged, "entries": entries})
     return 1 if damaged else 0
 

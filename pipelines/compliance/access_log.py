@@ -17,11 +17,11 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from ulid import ULID
 
@@ -36,8 +36,7 @@ Action = Literal[
     "sign_in", "sign_in_failed", "search", "view", "waveform", "play", "check", "download", "export", "refused"
 ]
 _NAME: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26})(?:-([0-9a-f]{16}))?\.json", re.ASCII)
-_READERS: Final = 8
-_WRITERS: Final = 8
+_AT_ONCE: Final = 8
 _TEXTS: Final = ("user", "address", "account_id", "uii", "recording_id", "why")
 
 
@@ -113,7 +112,7 @@ class AccessLog:
 
     def record_all(self, accesses: Iterable[Access]) -> None:
         """Store entries, several at a time; raises as `record`, when at least one is not stored."""
-        with ThreadPoolExecutor(_WRITERS) as writers:
+        with ThreadPoolExecutor(_AT_ONCE) as writers:
             list(writers.map(self.record, accesses))
 
     def read(
@@ -122,22 +121,16 @@ class AccessLog:
         last: date,
         *,
         call: tuple[str, str] | None = None,
-        wanted: Callable[[Access], bool] = lambda _: True,
     ) -> Iterator[Access | DamagedAccess]:
         """Yield the entries of UTC days, both included, in the order of time. Damaged ones are named, not left out, and
         hide no other.
 
-        `call`, an account and a call id: only the entries about this call, and no other is read. `wanted`: which of
-        them to yield; damaged ones always are, since what they said is not known.
+        `call`, an account and a call id: only the entries about this call, and no other is read.
         """
         suffix = None if call is None else _call_hash(*call)
-        with ThreadPoolExecutor(_READERS) as readers:
+        with ThreadPoolExecutor(_AT_ONCE) as readers:
             for names in readers.map(lambda day: self._names(day, suffix), dates_between(first, last)):
-                yield from (
-                    found
-                    for found in readers.map(self._read, names)
-                    if isinstance(found, DamagedAccess) or wanted(found)
-                )
+                yield from readers.map(self._read, names)
 
     def _names(self, day: date, suffix: str | None) -> list[str]:
         names = (key for key, _ in self._bucket.list_keys(access_prefix(self._bucket.prefix, day)))
@@ -149,11 +142,6 @@ class AccessLog:
             return _parse(self._bucket.get_bytes(key))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, KeyMissing):
             return DamagedAccess(at=_written_at(key), key=key)
-
-
-def entry_fields(access: Access) -> dict[str, Any]:
-    """Return an entry as JSON shows it, every field included."""
-    return asdict(access) | {"at": access.at.isoformat(timespec="milliseconds")}
 
 
 def _parse(body: bytes) -> Access:
