@@ -25,7 +25,7 @@ def run(
     s3: Any = None,
     *,
     clock: Callable[[], datetime] = utc_now,
-    backoff_s: float | None = None,
+    backoff_s: float = 1.0,
 ) -> int:
     """Return the exit code."""
     return main([subcommand, *arguments], Outside(s3, clock, backoff_s))

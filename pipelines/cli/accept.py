@@ -68,10 +68,8 @@ def command(
         )
     except DecisionIncomplete as error:
         raise click.UsageError(str(error)) from None
-    stores, run_id = (
-        Stores(*storage.open_stores(settings, outside.s3, outside.clock), settings),
-        f"accept-{ULID.from_datetime(now)}",
-    )
+    stores = Stores(*storage.open_stores(settings, outside.s3, outside.clock), settings)
+    run_id = f"accept-{ULID.from_datetime(now)}"
     decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(settings))
     for sentence in decided.refused:
         click.echo(f"refused: {sentence}")
@@ -79,13 +77,7 @@ def command(
         click.echo(f"{sealed}  {found.verdict}: {found.sentence}")
     click.echo(decided.sentence)
     dates = [{"date": day, "verdict": of.verdict, "sentence": of.sentence} for day, of in decided.verdicts.items()]
-    document = {
-        "format": FORMAT,
-        "sentence": decided.sentence,
-        "written": [asdict(line) for line in decided.written],
-        "unchanged": decided.unchanged,
-        "refused": decided.refused,
-        "dates": dates,
-    }
-    write_json(file, document)
+    result = {name: getattr(decided, name) for name in ("sentence", "unchanged", "refused")}
+    written = [asdict(line) for line in decided.written]
+    write_json(file, {"format": FORMAT, **result, "written": written, "dates": dates})
     return 1 if decided.refused else 0

@@ -84,8 +84,7 @@ def command(outside: Outside) -> int:
     Requests reports of five minutes from RingCX, within its limits; keeps no recording. Exit code 0: no
     failure; 1: there is one.
     """
-    backoff_s = Environment.backoff_s if outside.backoff_s is None else outside.backoff_s
-    environment = Environment(clock=outside.clock, backoff_s=backoff_s, s3_client=outside.s3)
+    environment = Environment(clock=outside.clock, backoff_s=outside.backoff_s, s3_client=outside.s3)
     verdicts: Counter[str] = Counter()
     with closing(Source(environment, partial(click.echo, err=True))) as source:
         for result in results(environment, source):

@@ -6,7 +6,6 @@ nowhere else. The search is written to the access log first. Needs no log-in to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -15,10 +14,9 @@ from typing import Any, TypeVar
 import click
 import pyarrow as pa
 
-from pipelines.archive.bucket import Bucket
-from pipelines.archive.client import make_s3_client
+from pipelines import storage
 from pipelines.calendar import local_day
-from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
+from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
@@ -123,8 +121,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
-    client = outside.s3 or make_s3_client(max_connections=16, options=settings.s3_options)
-    bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
+    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
     details = looked_for({**asked, "first": query.first, "last": query.last})
     AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)
@@ -138,17 +135,8 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     click.echo(sentence)
     if lacking:
         click.echo(sentence_of_lacking(lacking))
-    if file is not None:
-        head = {"format": FORMAT, "from": str(query.first), "to": str(query.last), "asked_at": now.isoformat()}
-        document = {
-            **head,
-            "sentence": sentence,
-            "more": more,
-            "not_indexed": [str(day) for day in lacking],
-            "calls": found.to_pylist(),
-        }
-        with whole_file(file) as into:
-            into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
+    head = {"format": FORMAT, "from": query.first, "to": query.last, "asked_at": now, "sentence": sentence}
+    write_json(file, {**head, "more": more, "not_indexed": lacking, "calls": found.to_pylist() if file else ()})
     if csv_file is not None:
         with whole_file(csv_file, newline="") as into:
             write_csv(found, into)

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,5 @@ def _waiting(store: Path | str) -> list[tuple[str, str, int]]:
     """Return how many requests wait; none while nothing was ever requested."""
     if isinstance(store, Path) and not store.exists():
         return []
-    limiter = RateLimiter(store)
-    try:
+    with closing(RateLimiter(store)) as limiter:
         return limiter.waiting()
-    finally:
-        limiter.close()

@@ -33,7 +33,7 @@ class Outside:
 
     s3: S3Client | None = None
     clock: Callable[[], datetime] = utc_now
-    backoff_s: float | None = None
+    backoff_s: float = 1.0
 
 
 class _Command(click.Command):

@@ -86,7 +86,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
             log, run_id = logs / f"run-{day}.log", ""
             try:
                 with Progress(console, day) as progress, running(instance, day, log) as started:
-                    run_id, progress.steps = started.run.run_id, started.steps
+                    run_id, progress.steps = started.run.run_id, started.run.step_keys_to_execute or ()
                     for event in started.events():
                         progress.show(event)
                 if started.status is DagsterRunStatus.CANCELED:

@@ -10,9 +10,9 @@ from typing import TextIO
 import click
 
 from pipelines import storage
-from pipelines.calendar import local_day, utc_now
+from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, whole_file
-from pipelines.settings import Calendar, VerifySettings, load
+from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading, find_strays
@@ -114,9 +114,9 @@ def command(
     Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one waits or is
     unknown.
     """
-    check_range(first, last, local_day(utc_now(), load(Calendar).zone))
-    reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
     settings = load(VerifySettings)
+    check_range(first, last, local_day(outside.clock(), settings.zone))
+    reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
     archive = open_archive(settings, outside)
     screen = Screen(sys.stdout, sys.stderr, None if file is None else _SHOWN)
     report = Report(
@@ -125,7 +125,7 @@ def command(
             "prefix": archive.bucket.prefix,
             "from": first.isoformat(),
             "to": last.isoformat(),
-            "started_at": utc_now().isoformat(),
+            "started_at": outside.clock().isoformat(),
             "read_data": {"share": reading.share, "seed": reading.seed} if reading.share else None,
             "signatures": archive.verifier is not None,
         }
@@ -150,7 +150,7 @@ def command(
     screen.line(report.sentence())
     if file is not None:
         with whole_file(file) as into:
-            report.write(into, utc_now())
+            report.write(into, outside.clock())
     total = report.sum()
     if require_complete and not total["strays"]:
         return EXIT_CODES[worst(day.verdict for day in report.dates)]

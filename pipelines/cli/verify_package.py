@@ -46,17 +46,7 @@ def command(package: Path, *, key: Path | None, file: Path | None) -> int:
             "Compare the fingerprint with the one that the archive's owner gave you, or give the archive's key "
             "with --key."
         )
-    write_json(
-        file,
-        {
-            "format": FORMAT,
-            "sentence": report.lines()[-1],
-            "proved": report.proved,
-            "unsigned": report.unsigned,
-            "left_out": report.left_out,
-            "problems": report.problems,
-            "notes": report.notes,
-            "keys": sorted(report.keys),
-        },
-    )
+    names = ("proved", "unsigned", "left_out", "problems", "notes")
+    found = {"sentence": report.lines()[-1], **{name: getattr(report, name) for name in names}}
+    write_json(file, {"format": FORMAT, **found, "keys": sorted(report.keys)})
     return report.exit_code

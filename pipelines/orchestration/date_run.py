@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -69,11 +69,6 @@ class DateRun:
                     self.process.send_signal(signal.SIGINT)
                 yield record.event_log_entry
             time.sleep(0.2)
-
-    @property
-    def steps(self) -> Sequence[str]:
-        """The steps, in their order."""
-        return self.run.step_keys_to_execute or ()
 
     @property
     def status(self) -> dg.DagsterRunStatus:
