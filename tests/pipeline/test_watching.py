@@ -152,17 +152,6 @@ def test_a_tick_over_a_long_ledger_ends_in_time_keeps_its_place_and_the_next_one
     assert "look" not in json.loads(cursor or "{}")
 
 
-def test_the_cursor_of_version_0_1_0_is_taken_over(watched: Watched) -> None:
-    day = date(2026, 11, 15)
-    watched.ledger().append_states([pending(day)])
-    watched.now += timedelta(hours=2)
-    old = {"due": {}, "read_to": watched.now.isoformat(), "damaged": [], "look": None}
-    found = watched.tick(json.dumps(old))
-    assert watched.asked(found) == []
-    assert set(json.loads(found.cursor)) == {"due", "position"}
-    assert watched.asked(watched.tick(json.dumps({**old, "damaged": [str(day)]}))) == [str(day)]
-
-
 def test_what_is_written_during_a_look_over_several_ticks_is_read_too(watched: Watched) -> None:
     days = [date(2026, 6, 1) + timedelta(days=number) for number in range(30)]
     watched.ledger().append_states([pending(day) for day in days])

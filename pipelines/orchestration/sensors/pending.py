@@ -107,10 +107,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
         context: dg.SensorEvaluationContext, environment: EnvironmentParam, ledger: LedgerParam
     ) -> dg.SensorResult:
         now, rows, cursor = environment.clock(), ledger.open(), json.loads(context.cursor or "{}")
-        # Version 0.1.0 had the position at the top level.
-        position = Position.model_validate(
-            cursor.get("position") or {key: cursor[key] for key in ("read_to", "damaged") if key in cursor}
-        )
+        position = Position.model_validate(cursor.get("position", {}))
         # Date of the recordings -> partition whose run fetches them -> the earliest `next_attempt_at` there.
         due: dict[str, dict[str, str]] = cursor.get("due", {})
         requests, skip = [], None
