@@ -1,4 +1,4 @@
-"""Local days and UTC instants. All arithmetic is in UTC: a local day has 23, 24 or 25 hours."""
+"""Local days and UTC instants. Arithmetic is in UTC, because a local day has 23, 24 or 25 hours."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -8,7 +8,7 @@ FIRST_DAY = date(2000, 1, 1)
 
 
 def utc_now() -> datetime:
-    """Return the present, aware."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 

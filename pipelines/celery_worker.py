@@ -1,12 +1,12 @@
 """The Celery application of a run worker: `celery --app pipelines.celery_worker worker` (docs/scaling.md).
 
-Broker, result backend and all other configuration come from what dagster.yaml gives to `CeleryRunLauncher`, so that the
-two sides cannot differ. Added here is what happens to the runs of a worker that died.
+Broker, result backend and all other configuration come from the `CeleryRunLauncher` of dagster.yaml, so that the two
+sides cannot differ. This module adds what happens to the runs of a worker that died.
 
-A task is acknowledged when its run has ended; the broker gives it to another worker when this one's connection breaks.
-Dagster, with its run monitoring on, ignores a second worker for a run that has begun, and takes the ignored task for
-the run's success: the run would stay "started" until `max_runtime_seconds`. So a redelivered task ends its run here, as
-a run whose worker was lost, and Dagster's run retries start it again, from the steps that had not succeeded.
+A task is acknowledged when its run has ended; if the worker's connection breaks, the broker gives it to another one.
+With run monitoring on, Dagster ignores a second worker for a run that has begun, and takes the ignored task for a
+success: the run would stay "started" until `max_runtime_seconds`. So a redelivered task ends its run as one whose
+worker was lost, and Dagster's run retries start it again from the steps that had not succeeded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,18 +30,18 @@ _PAUSE_S = 5.0
 
 
 class RunTask(Task):  # type: ignore[misc]  # Celery has no types
-    """One run of one date, which survives its worker and an outage of the database."""
+    """The task of one run of one date, which survives its worker and an outage of the database."""
 
     acks_late = True
     reject_on_worker_lost = True
 
     def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """End the run of a worker that was lost; the task that follows does nothing for a run that has ended."""
+        """End the run of a lost worker; the task then does nothing, because the run has ended."""
         if self.request.delivery_info.get("redelivered"):
             _end(kwargs, {DagsterRunStatus.STARTED}, WORKER_LOST, RunFailureReason.RUN_WORKER_RESTART)
 
     def after_return(self, *returned: Any) -> None:  # noqa: ANN401  # Celery's: status, value, id, args, kwargs, ...
-        """End a run that is over but not recorded as such: Dagster would take the ended task for the run's success."""
+        """End a run that is over but not recorded as ended: Dagster would take its task for a success."""
         unfinished = {DagsterRunStatus.STARTING, DagsterRunStatus.STARTED}
         _end(returned[4], unfinished, END_UNRECORDED, RunFailureReason.UNEXPECTED_TERMINATION)
 
@@ -62,10 +62,10 @@ def _end(kwargs: Mapping[str, Any], statuses: set[DagsterRunStatus], why: str, r
 
 
 def make_worker(instance: DagsterInstance) -> Celery:
-    """Return the application that works for the launcher of `instance`.
+    """Return the Celery application that runs what the launcher of `instance` sends.
 
     Raises:
-        ValueError: its dagster.yaml names another launcher.
+        ValueError: the instance's dagster.yaml names another launcher.
     """
     launcher = instance.run_launcher
     if not isinstance(launcher, CeleryRunLauncher):

@@ -1,1 +1,1 @@
-"""The web page on which people find calls and hear them. A process of its own; it never writes to recordings."""
+"""The web page on which people find calls and hear them. It runs in its own process and never writes to recordings."""

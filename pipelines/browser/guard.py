@@ -1,6 +1,6 @@
-"""What every request must pass before anything looks at it, and the headers that every answer carries.
+"""The checks that every request must pass before anything reads it, and the headers that every answer carries.
 
-An ASGI middleware: a foreign `Host`, and what another site's page sends, end here.
+This ASGI middleware refuses a foreign `Host` and requests sent by another site's page.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Guard:
-    """Lets requests through that were sent to `origin`, by a person or by its own pages.
+    """A filter that passes requests sent to `origin` by a person or by the page itself.
 
-    The path of the health check is open: probes use the address of a container as `Host`.
+    The path of the health check is open, because probes send a container's address as `Host`.
     """
 
     def __init__(self, app: ASGIApp, origin: str) -> None:
@@ -48,7 +48,7 @@ class Guard:
         self._scheme = urlsplit(origin).scheme
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""What is read of a request: a form's fields and a range of bytes, both hostile and both bounded."""
+"""Readers of what a request sends: a form's fields and a range of bytes, both untrusted and both bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of a form, the last value of each.
 
     Raises:
-        HTTPException: 413, it is too large; 400, it is not a form.
+        HTTPException: 413, the body is too large; 400, it is not a form.
     """
     body = b""
     async for part in request.stream():
@@ -31,12 +31,12 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first byte and the one after the last that a `Range` header asks for; None for all of them.
+    """Return the first byte and the one after the last that a `Range` header asks for, or None for the whole body.
 
     A header that is malformed or asks for several ranges is ignored, as RFC 9110 allows.
 
     Raises:
-        HTTPException: 416, no such bytes.
+        HTTPException: 416, the body has no such bytes.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if match is None or match.groups() == ("", ""):

@@ -1,1 +1,1 @@
-"""The command `ringcx-archive`, one file for each subcommand: what is asked and shown, and nothing else."""
+"""The command `ringcx-archive`, one file for each subcommand: options and output, and nothing else."""

@@ -1,4 +1,4 @@
-"""`ringcx-archive certificate`: the certificate of dates as one HTML page that needs nothing else, and as JSON."""
+"""`ringcx-archive certificate`: the certificate of some dates as one self-contained HTML page and as JSON."""
 
 from datetime import date
 from pathlib import Path

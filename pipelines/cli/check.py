@@ -1,4 +1,4 @@
-"""`ringcx-archive check`: checks everything that a run needs before the first one, each with what to do."""
+"""`ringcx-archive check`: checks everything that a first run needs, and says what to do about each failure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _INDENT = 11
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
-    """Run every check, one after another; give each result as soon as it is known. Raises SettingsError."""
+    """Run the checks one after another and yield each result at once; raise SettingsError if settings are wrong."""
     settings = environment.settings
     try:
         reports = source.reports
@@ -95,7 +95,7 @@ def command(outside: Outside) -> int:
 
 
 def _recording_checks(settings: Settings, source: Source) -> Iterator[tuple[RecordingCheck, bool]]:
-    """Give the checks of recordings, and whether they are of the current API's."""
+    """Yield each check of recordings, and whether it checks recordings of the current API."""
     ours, anonymous = source.recorders, source.anonymous_recorders
     if settings.uses_reports:
         has_log_in = settings.ringcx_media_username is not None
@@ -120,7 +120,7 @@ def _first_date(settings: Settings, now: datetime) -> Result:
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Outcome:
-    """Return which proxy requests go through."""
+    """Return the outcome that says which proxy requests use."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
     proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}

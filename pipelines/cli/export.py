@@ -1,6 +1,6 @@
-"""`ringcx-archive export`: recordings with a proof for each, as one ZIP for somebody who does not take our word for it.
+"""`ringcx-archive export`: writes recordings, each with a proof, to one ZIP that outsiders can verify.
 
-What is in the ZIP: `evidence/package`. Needs no log-in to RingCX and no Dagster. Nothing is exported before the access
+`evidence/package` describes the ZIP. Needs no log-in to RingCX and no Dagster. Nothing is exported before the access
 log says who exports what, and why.
 """
 

@@ -1,7 +1,7 @@
-"""`ringcx-archive find`: looks for calls, and says where their recordings are and why others are not held.
+"""`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held.
 
-Reads only the table `calls`, which holds personal data; what it finds is shown and written to the named files, and
-nowhere else. The search is written to the access log first. Needs no log-in to RingCX and no Dagster.
+Reads only the table `calls`, which holds personal data; results go to the screen and to the named files, and nowhere
+else. The search is written to the access log first. Needs no log-in to RingCX and no Dagster.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def filters(command: _F) -> _F:
-    """Add the options that say which calls are meant; `query_of` takes what they give."""
+    """Add the options that select calls; `query_of` takes their values."""
     options = (
         date_range(required=False),
         click.option("--number", default="", help="A number of either side, in any format, or a part of one."),
@@ -81,10 +81,10 @@ def filters(command: _F) -> _F:
 
 
 def query_of(settings: StorageSettings, now: datetime, *, first: date | None, last: date | None, **asked: Any) -> Query:  # noqa: ANN401 - fields of a query
-    """Return what the options of `filters` ask for; without dates, all dates up to yesterday.
+    """Return a query for the values of the options of `filters`; without dates, for all dates up to yesterday.
 
     Raises:
-        UsageError: the dates are no range.
+        UsageError: the dates are not a range.
     """
     today = local_day(now, settings.zone)
     yesterday = today - timedelta(days=1)
@@ -95,7 +95,7 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
 
 
 def looked_for(asked: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the options of `filters` ask for, as it is written to the access log."""
+    """Return the values of the options of `filters` as the access log holds them."""
     given = {name: value for name, value in asked.items() if value not in {"", None, ()}}
     return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
@@ -171,7 +171,7 @@ def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
 
 
 def sentence_of_lacking(days: Sequence[date]) -> str:
-    """Name dates without a table as ranges, and what to do."""
+    """Return a sentence that names the dates without a table, as ranges, and says what to do."""
     ranges: list[list[date]] = []
     for day in days:
         if ranges and day - ranges[-1][1] == timedelta(days=1):

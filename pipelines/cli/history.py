@@ -1,4 +1,4 @@
-"""Open Dagster's own database for a command, or say in a sentence why it cannot be used."""
+"""Access to Dagster's own database for a command, or a sentence that says why it cannot be used."""
 
 import os
 import re
@@ -16,7 +16,7 @@ def dagster_history() -> Iterator[DagsterInstance]:
     """Open the history that `DAGSTER_HOME/dagster.yaml` names.
 
     Raises:
-        ClickException: the file is wrong, or the database cannot be read or written, now or during the block.
+        ClickException: the file is wrong, or the database cannot be read or written, at once or inside the block.
     """
     with ExitStack() as stack:
         try:

@@ -1,6 +1,6 @@
-"""`ringcx-archive`: finds the subcommand, and ends with its exit code, or with one sentence and 2 or 130.
+"""`ringcx-archive`: runs a subcommand, and ends with its exit code, or with one sentence and 2 or 130.
 
-A subcommand's module is imported when it is called, so that the help and the small receiver need no pandas or Dagster.
+A subcommand's module is imported only when it is called, so that help and the receiver need no pandas or Dagster.
 """
 
 import os
@@ -77,7 +77,7 @@ def commands() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
-    """Run the command and return its exit code. `obj`: what `options.Outside` says, for tests."""
+    """Run the command and return its exit code. `obj`: an `options.Outside`, for tests."""
     os.umask(0o077)  # whatever a command writes names recordings, calls or accounts
     try:
         return int(commands.main(arguments, "ringcx-archive", standalone_mode=False, obj=obj) or 0)

@@ -1,4 +1,4 @@
-"""`ringcx-archive metrics`: what `status` says, as text for Prometheus, without any recording, call or person."""
+"""`ringcx-archive metrics`: what `status` reports, as text for Prometheus, without any recording, call or person."""
 
 import os
 from collections import Counter
@@ -34,10 +34,10 @@ _SUMS = {
 @subcommand("metrics", "metrics --file /var/lib/node_exporter/ringcx_archive.prom")
 @file_option("the metrics", "--file", "file")
 def command(outside: Outside, file: Path | None) -> int:
-    """Write what `status` says of the dates that RingCX still keeps, as text for Prometheus.
+    """Write what `status` reports, for the dates that RingCX still keeps, as text for Prometheus.
 
     --file is for the textfile collector of node_exporter, which reads the file as another user. Exit code 0: the
-    metrics are written, whatever they say.
+    metrics were written, whatever they say.
     """
     settings, now = load(MetricsSettings), outside.clock()
     bucket, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
@@ -54,7 +54,7 @@ def command(outside: Outside, file: Path | None) -> int:
 
 
 def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime) -> str:
-    """Return the text for Prometheus, from rows of `status` and from limit, account and number of waiting requests."""
+    """Return text for Prometheus, from rows of `status` and from limit, account and number of waiting requests."""
     rows, registry = list(rows), CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, says: str, values: Mapping[Any, float], labels: Sequence[str] = ()) -> None:
@@ -80,7 +80,7 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
 
 
 def _waiting(store: Path | str) -> list[tuple[str, str, int]]:
-    """Return how many requests wait; none while nothing was ever requested."""
+    """Return limit, account and number of waiting requests; nothing if no request was ever sent."""
     if isinstance(store, Path) and not store.exists():
         return []
     with closing(RateLimiter(store)) as limiter:

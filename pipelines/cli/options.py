@@ -1,4 +1,4 @@
-"""What the subcommands share: dates and files on the command line, and errors that people can expect."""
+"""Shared parts of the subcommands: options for dates and files, and errors that people can expect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Outside:
-    """What a subcommand works with next to its settings: the S3 client (made when there is none), clock and waits."""
+    """What a subcommand needs besides its settings: an S3 client (made if None), a clock and a way to wait."""
 
     s3: S3Client | None = None
     clock: Callable[[], datetime] = utc_now
@@ -40,7 +40,7 @@ class _Command(click.Command):
     """A subcommand whose expected errors end in one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Run the subcommand."""
+        """Run the subcommand; turn expected errors into one sentence."""
         try:
             return super().invoke(ctx)
         except SettingsError as error:
@@ -62,7 +62,9 @@ class _Command(click.Command):
 
 
 def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a subcommand of a function, with examples at the end of its help. It takes an `Outside` first."""
+    """Return a decorator that makes a subcommand of a function, with examples at the end of its help. The function
+    takes an `Outside` first, unless `takes_outside` is False.
+    """
     epilog = "\b\nExample:\n" + "\n".join(f"  ringcx-archive {line}" for line in examples)
     pass_outside = click.make_pass_decorator(Outside, ensure=True)
 
@@ -74,12 +76,12 @@ def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable
 
 
 class Date(click.ParamType[date]):
-    """A date as it is written on the command line."""
+    """A date on the command line."""
 
     name = "YYYY-MM-DD"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:  # noqa: ANN401
-        """Read a date."""
+        """Return the date that the text names; fail with a sentence if it names none."""
         try:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
         except ValueError:
@@ -92,14 +94,14 @@ def date_option(name: str, argument: str, help_text: str, *, required: bool = Fa
 
 
 def date_range(*, required: bool = True) -> Callable[[_F], _F]:
-    """Add `--from` and `--to`, which are both part of the range, as `first` and `last`."""
+    """Add `--from` and `--to`, both inclusive, as `first` and `last`."""
     first = date_option("--from", "first", "The first date.", required=required)
     last = date_option("--to", "last", "The last date, included.", required=required)
     return lambda function: first(last(function))
 
 
 def file_option(what: str, name: str = "--json", argument: str = "file") -> Callable[[_F], _F]:
-    """Add `--json`, or the option `name`: the file into which the subcommand writes `what`."""
+    """Add `--json`, or the option `name`: a file to which the subcommand writes `what`."""
 
     def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and not file.parent.is_dir():
@@ -112,7 +114,7 @@ def file_option(what: str, name: str = "--json", argument: str = "file") -> Call
 
 @contextmanager
 def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Open a file that is written whole, or stays as it was; click's own atomic files lose it on an error."""
+    """Open a file that is written as a whole or not at all; click's own atomic files lose it on an error."""
     partial = file.with_name(f"{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline=newline) as into:
@@ -123,14 +125,14 @@ def whole_file(file: Path, newline: str | None = None) -> Iterator[TextIO]:
 
 
 def write_json(file: Path | None, document: object) -> None:
-    """Write the document of `--json`, if that was given."""
+    """Write the document to the file of `--json`, if one was given."""
     if file is not None:
         with whole_file(file) as into:
             into.write(f"{json.dumps(document, indent=1, default=lambda when: when.isoformat())}\n")
 
 
 def one_date_or_range(day: date | None, first: date | None, last: date | None) -> tuple[date, date] | None:
-    """Return the range that `--date`, or `--from` and `--to`, give; None if none of them was given."""
+    """Return the range that `--date`, or `--from` and `--to`, give; None if none of the three was given."""
     if day is not None and (first or last):
         raise click.UsageError("Give --date, or --from and --to")
     if (first is None) != (last is None):
@@ -140,7 +142,7 @@ def one_date_or_range(day: date | None, first: date | None, last: date | None) -
 
 
 def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -> None:
-    """Require a range that has a date, none before `start` and none in the future; else raise UsageError."""
+    """Raise UsageError unless the range holds a date, none before `start` and none in the future."""
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if first < FIRST_DAY:
@@ -154,7 +156,7 @@ def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -
 
 
 def check_dagster_home() -> None:
-    """Require that runs go into the history that the Dagster UI shows; else raise ClickException."""
+    """Raise ClickException unless runs go into the history that the Dagster UI shows."""
     home, here = os.environ.get("DAGSTER_HOME", ""), Path.cwd()
     remedy = "set it to the absolute path of the folder that holds dagster.yaml, as for the Dagster UI"
     if not home:
@@ -172,10 +174,10 @@ def check_dagster_home() -> None:
 
 
 def require_no_account_elsewhere() -> None:
-    """Require that no account is set where the run history is, but not here.
+    """Require that no account is set where the run history is unless one is set here.
 
     Raises:
-        ClickException: DAGSTER_HOME is another folder, and it has an .env.
+        ClickException: DAGSTER_HOME is another folder, and that folder has an .env.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd())
     if home.resolve() != Path.cwd() and (home / ENV_FILE).is_file():
@@ -185,9 +187,9 @@ def require_no_account_elsewhere() -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Raise KeyboardInterrupt also on SIGTERM, and when the terminal is closed unless under `nohup`.
+    """Raise KeyboardInterrupt on SIGTERM too, and when the terminal is closed unless under `nohup`.
 
-    SIGINT too where it is ignored, as after `&`: children inherit that, and could not be stopped.
+    Also restore SIGINT if it is ignored, as after `&`: child processes inherit that and could not be stopped.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -199,7 +201,7 @@ def stop_like_ctrl_c() -> None:
 
 
 def from_sandbox(name: str) -> ModuleType:
-    """Import a module of the sandbox, which the wheel does not contain: ClickException there."""
+    """Import a module of the sandbox; raise ClickException in an installed wheel, which has no sandbox."""
     try:
         return import_module(f"sandbox.{name}")
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`ringcx-archive plan`: shows what a backfill of some dates would take, before it runs, and how to launch it."""
+"""`ringcx-archive plan`: shows what a backfill of some dates would take, and how to launch it."""
 
 from datetime import date
 from pathlib import Path

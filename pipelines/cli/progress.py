@@ -1,4 +1,4 @@
-"""The steps of a date while it is archived: a line for each that ended and, on a terminal, what the others do now."""
+"""The steps of a date while it is archived: a line for each that ended and, on a terminal, what is running now."""
 
 import time
 from collections import Counter
@@ -28,7 +28,7 @@ _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Progress:
-    """Shows the events of a run of `day`; use it in a `with` block. `steps`: those that have not begun."""
+    """A display of the events of a run of `day`, for a `with` block. `steps`: those that have not begun."""
 
     def __init__(self, console: Console, day: date) -> None:
         self._console = console
@@ -50,7 +50,7 @@ class Progress:
             self._say("checks", ", ".join(f"{count} {how}" for how, count in self._checks.items()))
 
     def show(self, entry: EventLogEntry) -> None:
-        """Show an event."""
+        """Show one event of the run."""
         step, event = entry.step_key, entry.dagster_event
         if step is None:
             return

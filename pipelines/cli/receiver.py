@@ -1,4 +1,4 @@
-"""`ringcx-archive receiver`: receives events in the foreground, until SIGTERM; or counts those that are stored."""
+"""`ringcx-archive receiver`: receives events in the foreground until SIGTERM, or counts the stored ones."""
 
 import logging
 from collections import Counter
@@ -27,7 +27,7 @@ def command(*, count: bool) -> None:
 
 
 def _print_counts(settings: S3Settings) -> None:
-    """Print how many events are stored, a line a date, and the sum; no field is shown."""
+    """Print the number of stored events for each date, and the sum; show no field of an event."""
     if settings.events_url is None:
         raise SettingsError("EVENTS_URL is not set: name the folder or s3://<bucket>/<prefix> that keeps the events")
     stored = events_at(settings.events_url, lambda: make_s3_client(max_connections=4, options=settings.s3_options))

@@ -31,7 +31,7 @@ from pipelines.wording import number
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """Ctrl-C, or Terminate in the UI; the text says what was stored. `left`: the dates that are not done."""
+    """Ctrl-C, or Terminate in the UI, stopped a run; the text says what was stored. `left`: the dates not done."""
 
     def __init__(self, sentence: str, left: Sequence[date]) -> None:
         super().__init__(sentence)
@@ -70,8 +70,8 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
     """Run the dates one after another and show each; return whether all runs succeeded, and the worst verdict.
 
     Raises:
-        Stopped: before the last one was done.
-        ClickException: a run of one of them has not ended, or could not be started.
+        Stopped: the runs were stopped before the last date was done.
+        ClickException: another run of a date has not ended, or a run could not be started.
     """
     stop_like_ctrl_c()
     console, logs = Console(), environment.settings.data_dir

@@ -1,4 +1,4 @@
-"""`ringcx-archive status`: answers the morning's question: which dates are complete, and what do the others lack?"""
+"""`ringcx-archive status`: shows which dates are complete, and what the others lack."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -61,7 +61,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
 
 
 def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
-    """Return the first and the last of the dates that RingCX still keeps, up to yesterday."""
+    """Return the first and the last date that RingCX still keeps, up to yesterday."""
     kept = today - timedelta(days=settings.ringcx_retention_days - 1)
     yesterday = today - timedelta(days=1)
     return min(max(settings.archive_start_date, kept), yesterday), yesterday
@@ -70,9 +70,9 @@ def kept_dates(settings: VerifySettings, today: date) -> tuple[date, date]:
 def status(
     ledger: Ledger, bucket: Bucket, settings: VerifySettings, first: date, last: date, *, now: datetime
 ) -> Iterator[dict[str, Any]]:
-    """Yield the status of each date from `first` to `last`, under the names of the JSON document.
+    """Yield the status of each date from `first` to `last`, with the names of the JSON document as keys.
 
-    A date whose part of the ledger or of the archive is damaged is unknown, and does not stop the others.
+    A date with damage in the ledger or the archive is unknown, and does not stop the others.
     """
     today = local_day(now, settings.zone)
 

@@ -1,6 +1,6 @@
-"""`ringcx-archive ui`: the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none.
+"""`ringcx-archive ui`: runs the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none.
 
-Next to it the page on which calls are found and heard: in the demo, and where BROWSE_AUTH says who may sign in.
+The page on which calls are found and heard runs next to it: in the demo, and if BROWSE_AUTH is set.
 """
 
 import fcntl
@@ -113,10 +113,10 @@ def command(port: int, browse_port: int | None) -> None:
 
 
 def _hold(home: Path, stack: ExitStack) -> None:
-    """Keep other UIs from `home`: Dagster wants one daemon for a history, and each UI would stop the other's runs.
+    """Lock `home` against other UIs: Dagster wants one daemon for a history, and each UI would stop the other's runs.
 
     Raises:
-        ClickException: another UI has it.
+        ClickException: another UI uses the folder.
     """
     folder = os.open(home, os.O_RDONLY)
     stack.callback(os.close, folder)
@@ -141,10 +141,10 @@ def _is_served(host: str, port: int) -> bool:
 
 @contextmanager
 def _browse(settings: BrowseSettings) -> Iterator[None]:
-    """Serve the page with calls, in a process of its own that says its address and ends with the block.
+    """Serve the page with calls in its own process, which prints its address and ends with the block.
 
     Raises:
-        ClickException: it does not start.
+        ClickException: the page does not start.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
     command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
@@ -165,12 +165,12 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
 
 
 def _serve(workspace: Path, port: int) -> None:
-    """Run `dagster dev` until a KeyboardInterrupt, which ends it.
+    """Run `dagster dev` until a KeyboardInterrupt stops it.
 
-    It gets a session of its own: Ctrl-C must reach it once, from here, not a second time in the middle of its clean-up.
+    `dagster dev` gets its own session, so that Ctrl-C reaches it once, from here, and not again during its clean-up.
 
     Raises:
-        ClickException: it ended by itself.
+        ClickException: `dagster dev` ended by itself.
     """
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
     child = subprocess.Popen(  # noqa: S603 - a fixed command
@@ -204,7 +204,7 @@ def _serve(workspace: Path, port: int) -> None:
 
 
 def _show(output: IO[bytes], stopping: Event) -> None:
-    """Show what Dagster prints, except the traces of all that is interrupted in the end."""
+    """Show what Dagster prints, but not the tracebacks of what is interrupted at the end."""
     with output:
         for line in output:
             if not stopping.is_set():
@@ -219,7 +219,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _cancel(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Mark the runs in progress of this UI as canceled, so that they do not end as failed, and return them."""
+    """Mark this UI's runs in progress as canceled, so that they do not end as failed, and return them."""
     going_on = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]))
     runs = [run for run in going_on if _LAUNCHED_TAG in run.tags]
     for run in runs:
@@ -229,7 +229,7 @@ def _cancel(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def _what_was_stopped(runs: Sequence[dg.DagsterRun]) -> str:
-    """Return the last sentence: what the runs had stored, and how they go on."""
+    """Return the last sentence: what the runs had stored, and how to continue them."""
     if not runs:
         return "Stopped. The UI had no run in progress."
     environment, stopped = Environment(), []

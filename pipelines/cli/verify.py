@@ -1,4 +1,4 @@
-"""`ringcx-archive verify`: proves the archive of some dates, for somebody who does not take our word for it."""
+"""`ringcx-archive verify`: proves the archive of some dates without relying on what it says about itself."""
 
 import re
 import secrets
@@ -24,7 +24,7 @@ _COLUMNS = ("verdict", "manifest", "found", "held", "pending", "lost", "MB", "re
 
 
 class Screen:
-    """The table, line by line; on a terminal also how far the present date is. `limit`: discrepancies for each date."""
+    """The table, line by line; on a terminal also the progress of the current date. `limit`: discrepancies per date."""
 
     def __init__(self, out: TextIO, live: TextIO, limit: int | None = None) -> None:
         self._out = out
@@ -34,14 +34,14 @@ class Screen:
         self._has_begun = False
 
     def _row(self, text: str) -> None:
-        """Write a line of the table, the first one below its head: an archive that cannot be opened has none."""
+        """Write a line of the table; before the first one, write its head, so that a failure to open shows no table."""
         if not self._has_begun:
             self._has_begun = True
             self.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
         self.line(text)
 
     def line(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a line that stays on the screen."""
         if self._live is not None:
             self._live.write("\r\033[K")
             self._live.flush()
@@ -49,13 +49,13 @@ class Screen:
         self._out.flush()
 
     def progress(self, day: date, done: int, of: int) -> None:
-        """Overwrite the last line of a terminal."""
+        """Overwrite the terminal's last line with the progress of a date."""
         if self._live is not None and (done % 25 == 0 or done == of):
             self._live.write(f"\r\033[K{day}  {done:,} of {of:,} recordings")
             self._live.flush()
 
     def discrepancy(self, found: Discrepancy) -> None:
-        """Show a discrepancy, above its date's line; what is arriving is only counted there."""
+        """Show a discrepancy above its date's line; objects that are still arriving are only counted there."""
         if found.arriving:
             return
         self._shown += 1
@@ -109,7 +109,7 @@ def command(
 ) -> int:
     """Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.
 
-    What a run that is under way may have written counts as arriving, not as a discrepancy.
+    What a running run may have written counts as arriving, not as a discrepancy.
 
     Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one waits or is
     unknown.
@@ -158,7 +158,7 @@ def command(
 
 
 def open_archive(settings: VerifySettings, outside: Outside) -> Archive:
-    """Open the archive of the settings; raises StorageRefused or KeyUnusable."""
+    """Open the archive that the settings name; raise StorageRefused or KeyUnusable if that fails."""
     stores = storage.open_stores(settings, outside.s3, outside.clock, max_connections=2 * settings.archive_concurrency)
     return Archive(*stores, settings, storage.verifier(settings), outside.clock)
 

@@ -1,4 +1,4 @@
-"""`ringcx-archive verify-package`: proves what a package of `export` holds, as the verify.py in it does."""
+"""`ringcx-archive verify-package`: verifies an exported package, as the verify.py inside it does."""
 
 from pathlib import Path
 

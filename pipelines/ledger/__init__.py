@@ -1,1 +1,1 @@
-"""The archive's memory in Parquet: what was seen, what became of each recording. No Dagster, no HTTP, no RingCX."""
+"""The archive's memory in Parquet: what was seen, and what became of each recording. No Dagster, no HTTP, no RingCX."""

@@ -1,4 +1,4 @@
-"""Compare a pull with the rows that the ledger has. Tables in, tables out: no files, no clock."""
+"""The comparison of a pull with the rows of the ledger. Tables in, tables out: no files, no clock."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ _IDENTITY = pa.schema([pa.field(name, pa.string(), nullable=False) for name in (
 class RowDiff:
     """How the rows of a pull differ from the ledger's.
 
-    `fresh`: the rows that are new or changed, in the pull's order. The others are counts of rows. `new`: their key is
-    not in the ledger. `changed`: it is, with another hash. `unchanged`: the ledger has them just as they are.
-    `vanished`: rows of the ledger whose key the pull no longer has.
+    `fresh`: the rows that are new or changed, in the pull's order. The other fields count rows. `new`: the key is not
+    in the ledger. `changed`: the key is there with another hash. `unchanged`: key and hash are there. `vanished`: rows
+    of the ledger whose key the pull no longer has.
     """
 
     fresh: pa.Table
@@ -25,9 +25,10 @@ class RowDiff:
 
 
 def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
-    """Compare two tables with one row per `row_key` by its `row_hash`; their order does not matter.
+    """Compare two tables, each with one row per `row_key`, by `row_hash`; the order of rows does not matter.
 
-    `stored`: the latest rows of the same report, date and account. A missing column is a KeyError, a null a ValueError.
+    `stored`: the latest rows of the same report, date and account. Raises KeyError if a column is missing, ValueError
+    at a null.
     """
     now, before = _identity(pulled), _identity(stored)
     both = now.merge(before, on="row_key", how="left", suffixes=("", "_stored"))

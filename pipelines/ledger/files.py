@@ -1,4 +1,4 @@
-"""Store files in a local folder or under an S3 prefix: each appears whole or not at all, and is never changed."""
+"""Files in a local folder or under an S3 prefix: each appears whole or not at all, and never changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONFLICTED_PUTS = 3
 
 
 class LedgerError(ExpectedError):
-    """The ledger could not do what it was asked. One sentence: what, where, what to do."""
+    """A request to the ledger failed. The text is one sentence: what, where, what to do."""
 
 
 class LedgerDamaged(LedgerError):  # noqa: N818 - a caller reads "except LedgerDamaged"
@@ -34,11 +34,11 @@ class LedgerDamaged(LedgerError):  # noqa: N818 - a caller reads "except LedgerD
 
 
 class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
-    """The folder or bucket cannot be read or written now. Another run may succeed; nothing was half written."""
+    """The folder or bucket cannot be read or written now. Another run may succeed; nothing is half written."""
 
 
 class LocalFiles:
-    """Files in a local folder, which is created with the first file. Names are relative, with forward slashes."""
+    """Files in a local folder, which is made with the first file. Names are relative, with forward slashes."""
 
     def __init__(self, root: Path) -> None:
         self._root = Path(root)
@@ -47,7 +47,7 @@ class LocalFiles:
         return f"LocalFiles({str(self._root)!r})"
 
     def list(self, prefix: str) -> Names:
-        """Return the names that begin with `prefix`, at any depth, sorted; not what a killed writer left behind."""
+        """Return the names that begin with `prefix`, at any depth, sorted, without what a killed writer left behind."""
         above, _, start = prefix.rpartition("/")
         folder = self._root / _checked(above or ".")
         names: Names = []
@@ -60,7 +60,7 @@ class LocalFiles:
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self, prefix: str) -> Names:
-        """Return the plain names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
+        """Return the names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
         folder = self._root / _checked(prefix.rstrip("/") or ".")
         with self._errors("list", prefix):
             try:
@@ -69,14 +69,14 @@ class LocalFiles:
                 return []
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes; FileNotFoundError if it is not there."""
+        """Return a file's bytes; raise FileNotFoundError if there is no such file."""
         with self._errors("read", name):
             return (self._root / _checked(name)).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a new file, durably, whole or not at all; FileExistsError if the name is taken.
+        """Write a new file durably, whole or not at all; raise FileExistsError if the name is taken.
 
-        Written next to the name, synced, then linked: a link appears whole and refuses a name that is taken.
+        A temporary file is written, synced and linked: a link appears whole, and fails if the name is taken.
         """
         path = self._root / _checked(name)
         with self._errors("write", name):
@@ -110,7 +110,7 @@ class LocalFiles:
 class S3Files:
     """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
 
-    `named_by` is the variable that names the bucket; `unavailable` is raised with a sentence when S3 does not serve.
+    `named_by` is the variable that names the bucket; `unavailable` is the error to raise if S3 fails.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class S3Files:
         return list(self.sizes(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the same names with their bytes."""
+        """Return the names that begin with `prefix`, with their sizes in bytes."""
         items = [item for page in self._pages(prefix) for item in page.get("Contents", [])]
         found = {item["Key"].removeprefix(self._prefix): item["Size"] for item in items}
         return {name: found[name] for name in sorted(found) if not name.endswith("/")}
 
     def folders(self, prefix: str) -> Names:
-        """Return the folders directly under `prefix`: one request per 1000 folders, however much they hold."""
+        """Return the folders directly under `prefix`: one request per 1000 folders, whatever they hold."""
         pages = self._pages(prefix, Delimiter="/")
         return sorted(item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", []))
 
@@ -152,7 +152,7 @@ class S3Files:
             yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, **options)
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes. A body that is cut off is requested again: botocore retries only the request."""
+        """Return an object's bytes; request a body that is cut off again, since botocore retries only the request."""
         with self._errors("read", name):
             for _ in range(_BODY_READS - 1):
                 body = self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"]
@@ -163,7 +163,7 @@ class S3Files:
             return self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
 
     def create(self, name: str, data: bytes) -> None:
-        """Put a new object. Looks first, because some servers ignore `IfNoneMatch`."""
+        """Put a new object. Look first, because some servers ignore `IfNoneMatch`."""
         try:
             with self._errors("write", name):
                 self._client.head_object(Bucket=self._bucket, Key=self._key(name))
@@ -173,7 +173,7 @@ class S3Files:
             raise FileExistsError(f"the file {name} exists already")
 
     def put(self, name: str, data: bytes, content_type: str) -> None:
-        """Put an object under a name of its own. Sends the MD5, because some servers check nothing else."""
+        """Put an object under a unique name. Send the MD5, because some servers check nothing else."""
         with self._errors("write", name):
             for attempts_left in reversed(range(_CONFLICTED_PUTS)):
                 try:
@@ -217,7 +217,7 @@ Files: TypeAlias = LocalFiles | S3Files
 
 
 def _checked(name: str) -> str:
-    """Refuse a name that leads out of the root."""
+    """Return the name; raise an error if it leads out of the root."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
         raise ValueError("a ledger file's name must be a relative path with forward slashes and without '..'.")
@@ -233,20 +233,20 @@ def _holds_a_file(folder: Path) -> bool:
 
 
 def _unless_absent(error: OSError) -> None:
-    """Raise an error that `os.walk` would hide otherwise; a folder that does not exist yet counts as empty."""
+    """Raise an error that `os.walk` would hide; a folder that does not exist yet counts as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those above it, for the owner alone, each one's entry synced."""
+    """Make a folder and its parents, for the owner alone, and sync each new entry."""
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         path.mkdir(0o700, exist_ok=True)
         sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's new entry survive a power cut, not only a killed process."""
+    """Sync a folder, so that its new entries survive a power cut and not only a killed process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The ledger's parts: how the files are named, listed and read."""
+"""The ledger's parts: how their files are named, listed and read."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,13 +43,13 @@ _NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.
 
 
 class LedgerParts:
-    """The parts under the same files as a `Ledger`. Safe to share between threads."""
+    """The parts of a `Ledger` as files. Safe to share between threads."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
 
     def names(self, day: date) -> dict[str, list[str]]:
-        """Return the names of a date's parts, by kind, sorted: two listings a report, one for each other kind."""
+        """Return the names of a date's parts, by kind, sorted: two listings per report, one for each other kind."""
         found = {}
         for kind in KINDS:
             reports = [f"{report}/" for report in self._files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
@@ -58,23 +58,23 @@ class LedgerParts:
         return found
 
     def strange(self) -> dict[str, str]:
-        """Return the files in the ledger's folders that are not its parts: name -> reason.
+        """Return the files in the ledger's folders that are not parts: name -> reason.
 
-        Every other reader skips them, so that one such file stops no date; this is where they are reported.
+        Every other reader skips such files, so that none stops a date; this method reports them.
         """
         reasons = {name: _why_strange(name) for kind in KINDS for name in self._files.list(f"{kind}/")}
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
     def read(self, name: str) -> bytes:
-        """Return a part's bytes; raises LedgerDamaged if it was listed and is gone."""
+        """Return a part's bytes; raise LedgerDamaged if it was listed and is gone."""
         data = self.read_if_there(name)
         if data is None:
             raise _damaged(name, "it was listed and is gone")
         return data
 
     def read_if_there(self, name: str) -> bytes | None:
-        """Return a part's bytes; None if it is not there."""
+        """Return a part's bytes, or None if there is no such part."""
         try:
             return self._files.read(name)
         except FileNotFoundError:
@@ -82,16 +82,16 @@ class LedgerParts:
 
 
 def part_names(files: Files, folders: Iterable[str]) -> list[str]:
-    """Return the names of the folders' parts, sorted folder by folder. Parts never change: same names, same lines."""
+    """Return the names of the folders' parts, sorted, folder by folder. Parts never change: same names, same lines."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
         return [name for listed in pool.map(files.list, folders) for name in listed if is_part(name)]
 
 
 def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the lines of each of these parts in their order; only `columns` where a part has them.
+    """Yield the lines of each named part, in order; only `columns`, as far as a part has them.
 
     Raises:
-        LedgerDamaged: a part is gone, or not what was written.
+        LedgerDamaged: a part is gone, or is not what was written.
     """
     parts = LedgerParts(files)
     with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
@@ -101,10 +101,10 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
 
 
 def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the lines of the part of that name, in the schema of its kind, with what its path says.
+    """Return the lines of a part in the schema of its kind, with the columns that its path gives.
 
     Raises:
-        LedgerDamaged: the bytes are not such a part.
+        LedgerDamaged: the bytes are not a part of that kind.
     """
     kind, *folders, _ = name.split("/")
     from_path = dict(folder.split("=", 1) for folder in folders)
@@ -121,9 +121,9 @@ def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) ->
 
 
 def date_of(folder: str) -> date | None:
-    """Return the date that a folder `date=YYYY-MM-DD` names; None for any other folder.
+    """Return the date that a folder `date=YYYY-MM-DD` names, or None for any other folder.
 
-    The first and the last year that a `date` can hold do not count: the days next to theirs could not be computed.
+    The first and the last year of a `date` do not count: their neighbouring days could not be computed.
     """
     text = folder.removeprefix("date=")
     try:
@@ -135,7 +135,7 @@ def date_of(folder: str) -> date | None:
 
 
 def written_at(name: str) -> datetime:
-    """Return when a part was written."""
+    """Return when the part of that name was written."""
     return ULID.from_str(name.rpartition("/")[2][:26]).datetime
 
 
@@ -163,7 +163,7 @@ def _damaged(name: str, why: str) -> LedgerDamaged:
 
 @contextmanager
 def damage(name: str) -> Iterator[None]:
-    """Turn an error of reading into `LedgerDamaged`, which names the part."""
+    """Turn a read error into `LedgerDamaged`, which names the part."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

@@ -1,8 +1,8 @@
-"""The columns of the ledger's Parquet files, and how lines are written to them and read back.
+"""The columns of the ledger's Parquet files, and how lines are written and read back.
 
-Ids and the report's columns are text, never numbers; times are microseconds in UTC. `report` and `date` are in the
-path (`report=…/date=…/`) and not in the file, as Hive-style readers expect: pyarrow, pandas, DuckDB and Spark add them
-by themselves and refuse a file that repeats them with another type.
+Ids and the report's columns are text, never numbers; times are microseconds in UTC. `report` and `date` are in the path
+(`report=…/date=…/`) and not in the file, as Hive-style readers expect: pyarrow, pandas, DuckDB and Spark add both
+columns, and refuse a file that repeats one with another type.
 
 A column added later must be nullable: parts from before it read as null. Where the parts are stored: `store.py`.
 """
@@ -33,11 +33,11 @@ IN_PATH = ("report", "date")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRecord:
-    """One pull of a report for one date and account: what was asked, what came, what was new. Sizes in bytes.
+    """One pull of a report for one date and account: what was requested, what came, what was new. Sizes in bytes.
 
     A report that comes in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
-    `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows whose halves held more rows than
-    they. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are no rows.
+    `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows that held fewer rows than their
+    halves. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are not rows.
     """
 
     report: str
@@ -63,9 +63,9 @@ class PullRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """Somebody's decision on a lost recording: to accept the loss, or no longer to (`accepted` is False).
+    """A person's decision to accept a lost recording, or to revoke that (`accepted` is False).
 
-    It holds only while the recording is in the state, for the reason and in the epoch that were reviewed.
+    An acceptance holds only while the recording has the state, reason and epoch that were reviewed.
     """
 
     recording_id: str
@@ -80,7 +80,7 @@ class Acceptance:
     run_id: str
 
     def holds(self, status: str, reason: str | None, epoch: int) -> bool:
-        """Return whether this accepts the loss of a recording in that state, for that reason and in that epoch."""
+        """Return whether this accepts the loss of a recording with that state, reason and epoch."""
         return self.accepted and (self.status, self.reason, self.epoch) == (status, reason or "", epoch)
 
 
@@ -89,7 +89,7 @@ def _required(**kinds: pa.DataType) -> pa.Schema:
 
 
 def _schema_of(record: type, **kinds: pa.DataType) -> pa.Schema:
-    """Return a column for each field of a dataclass, nullable where it may be None or empty. `kinds`: unusual types."""
+    """Return a column for each field of a dataclass, nullable if it may be None or empty. `kinds`: special types."""
     usual: dict[Any, pa.DataType] = {
         str: _TEXT,
         Status: _TEXT,
@@ -131,8 +131,8 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, only `columns` where it has them, and verify every page that is read; pa.ArrowException or
-    OSError if the bytes are not the file that was written.
+    """Read a Parquet file, only `columns` as far as it has them, and verify every page that is read; raise
+    pa.ArrowException or OSError if the bytes are not the file that was written.
     """
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         there = file.schema_arrow.names
@@ -144,12 +144,12 @@ def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] = MappingProxyType({})) -> pa.Table:
-    """Return the schema's columns in its order: ones from after the part was written are null, unknown ones left out.
+    """Return the schema's columns in its order: null if added after the part was written; unknown columns are left out.
     A column in `constants` has that value in every line.
 
     Raises:
-        ValueError: if a required column or value is missing or a column has another type. Numbers are never turned
-            into text: an id that became one somewhere may have lost digits.
+        ValueError: a required column or value is missing, or a column has another type. Numbers are never turned
+            into text: an id that became a number may have lost digits.
     """
     columns: list[pa.Array[Any] | pa.ChunkedArray[Any]] = []
     for field in schema:
@@ -176,11 +176,10 @@ def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] 
 
 
 def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str) -> pa.Table:
-    """Return report rows as lines: `row_key`, `row_hash` and text columns go in, ROW_SCHEMA and the text columns come
-    out.
+    """Return report rows (`row_key`, `row_hash` and text columns) as lines: ROW_SCHEMA and the text columns.
 
     Raises:
-        ValueError: if an identity is missing, a column is not text or bears one of the ledger's own names.
+        ValueError: an identity is missing, or a column is not text or has one of the ledger's own names.
     """
     own = {"row_key", "row_hash"}
     clash = sorted((set(ROW_COLUMNS) - own | set(IN_PATH)) & set(rows.column_names))
@@ -200,7 +199,7 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:
-    """Read lines of STATE_SCHEMA back; ValueError if a line is no state, as one that a newer version wrote."""
+    """Return the states in lines of STATE_SCHEMA; raise ValueError if a line (of a newer version) is no state."""
     state_ranks(table)
     columns = {name: values(table[name]) for name in STATE_SCHEMA.names}
     statuses = {str(status): status for status in Status}  # a third of the time of calling Status
@@ -210,12 +209,12 @@ def states_from(table: pa.Table) -> list[RecordingState]:
 
 
 def states_by_id(table: pa.Table) -> dict[str, RecordingState]:
-    """Read lines of STATE_SCHEMA back, one for each recording, by its id, sorted; raises as `states_from`."""
+    """Return the states in lines of STATE_SCHEMA by recording id, sorted; raise the errors of `states_from`."""
     return {state.recording_id: state for state in states_from(table.sort_by("recording_id"))}
 
 
 def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
-    """Return each line's rank (`states.RANKS`); ValueError if a status is unknown to this version."""
+    """Return each line's rank (`states.RANKS`); raise ValueError if this version does not know a status."""
     index = pc.index_in(table["status"], value_set=pa.array([str(status) for status in RANKS], _TEXT))
     if index.null_count:
         raise ValueError("a line has a status that this version of the archive does not know")
@@ -223,7 +222,7 @@ def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 def table_of(kind: type, records: Sequence[object]) -> pa.Table:
-    """Return records of a dataclass of the ledger as lines of its schema; ValueError if a time has no zone."""
+    """Return records of one of the ledger's dataclasses as lines; raise ValueError if a time has no zone."""
     schema, columns = _SCHEMAS[kind], []
     for name, column in zip(get_type_hints(kind), schema, strict=True):
         values = [getattr(record, name) for record in records]
@@ -234,7 +233,7 @@ def table_of(kind: type, records: Sequence[object]) -> pa.Table:
 
 
 def records_of(kind: type[_R], table: pa.Table) -> list[_R]:
-    """Read such lines back; states with `states_from`."""
+    """Return the records of a dataclass that `table_of` turned into lines; for states use `states_from`."""
     names = get_type_hints(kind)
     columns = [values(table[name]) for name in _SCHEMAS[kind].names]
     return [kind(**dict(zip(names, line, strict=True))) for line in zip(*columns, strict=True)]
@@ -246,7 +245,7 @@ def _require_zones(times: Iterable[datetime | None], name: str) -> None:
 
 
 def values(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """Return Python values. Each distinct time or date is converted once: a day has few, and each costs 6 µs."""
+    """Return a column's Python values, converting each distinct time or date once: a day has few, each takes 6 µs."""
     if not pa.types.is_temporal(column.type):
         return column.to_pylist()
     distinct = pc.unique(column)

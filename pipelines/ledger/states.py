@@ -47,7 +47,7 @@ rank, so that reopening can. Everything after `written_at` only makes the order 
 class RecordingState:
     """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds.
 
-    ValueError if the fields contradict each other, so that no such line is ever written.
+    Raises ValueError if the fields contradict each other, so that no such line is ever written.
     """
 
     recording_id: str
@@ -114,7 +114,7 @@ class RecordingState:
 def pending_again(
     state: RecordingState, reason: str, now: datetime, run_id: str, *, next_attempt_at: datetime, answered: bool = True
 ) -> RecordingState:
-    """Return the state after a fetch that brought nothing yet: one attempt more, and the next one planned.
+    """Return the state after a fetch that brought nothing yet: one more attempt made, and the next one planned.
 
     `answered`: the source said something about the recording; an outage says nothing.
     """
@@ -133,7 +133,7 @@ def pending_again(
 def final(
     state: RecordingState, status: Status, reason: str, now: datetime, run_id: str, *, attempted: bool = True
 ) -> RecordingState:
-    """Return the state of a recording that will not be held; `attempted=False` if it was decided without a fetch."""
+    """Return the state of a recording that will not be held; `attempted=False` if that was decided without a fetch."""
     _require(state, str(status), state.status is Status.pending)
     if status not in FINAL:
         raise ValueError(f"{status} is not a final state; use one of {', '.join(sorted(FINAL))}.")
@@ -158,8 +158,8 @@ def archived(
 ) -> RecordingState:
     """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch.
 
-    `held`: the fields that say what is held and where: `key`, `size`, `sha256` and others. A final state may still turn
-    into this one: the object is there, whatever was concluded before.
+    `held`: the fields that say what is held and where, such as `key`, `size` and `sha256`. A final state may still
+    change to this one: the object is there, whatever was concluded before.
     """
     _require(state, "archived", state.status is not Status.archived)
     return replace(
@@ -175,7 +175,7 @@ def archived(
 
 
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
-    """Return the line that makes `state`'s id another name of `main`: it is never requested by itself."""
+    """Return the line that makes `state`'s id another name of `main`, so that it is never requested itself."""
     _require(state, "another's name", state.status is not Status.archived)
     return replace(
         state,
@@ -195,7 +195,7 @@ _OF_AN_EPOCH = (
 
 
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
-    """Return the state of a recording that somebody wants fetched afresh: pending, due at once, in a new epoch."""
+    """Return the state of a recording that is to be fetched again: pending, due at once, in a new epoch."""
     nothing: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
     return replace(
         state,

@@ -1,4 +1,4 @@
-"""The ledger: append parts, read what counts. The only module that knows which folder holds what.
+"""The ledger: append parts, read the lines that count. The only module that knows which folder holds what.
 
 ```
 report_rows/report=<report>/date=<pull date>/<ulid>.parquet     rows as they were pulled: the latest of a key counts
@@ -8,9 +8,8 @@ event_reads/date=<date>/<ulid>.parquet                          how far each fil
 accepted_losses/date=<recording's date>/<ulid>.parquet          one line per decision: the latest of a recording counts
 ```
 
-Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed one leaves nothing half done.
-Reading a date costs by what that date holds. Columns:
-`schema.py`; bytes on disk or in S3: `files.py`.
+Nothing is ever rewritten, so two writers cannot lose each other's lines, and a killed writer leaves nothing half done.
+The cost of reading a date depends on that date alone. Columns: `schema.py`; bytes on disk or in S3: `files.py`.
 """
 
 import threading
@@ -52,8 +51,8 @@ from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 class Ledger:
     """The archive's memory. Safe to share between threads, and between processes on the same files.
 
-    Every method raises LedgerUnavailable when the storage does not answer; every reading one LedgerDamaged when a part
-    is not what was written.
+    Every method raises LedgerUnavailable if the storage does not answer, and LedgerDamaged if it reads a part that is
+    not what was written.
     """
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
@@ -74,7 +73,7 @@ class Ledger:
         pulled_at: datetime,
         run_id: str,
     ) -> None:
-        """Append rows of a pull: `row_key`, `row_hash` and the report's columns, all text; raises as `rows_table`."""
+        """Append rows of a pull: `row_key`, `row_hash` and text columns; raise the errors of `rows_table`."""
         table = rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
         self._append(_folder("report_rows", day, report), table)
 
@@ -83,8 +82,8 @@ class Ledger:
     ) -> pa.Table:
         """Return one line per `row_key`, the one pulled last, in the order of writing.
 
-        Only `columns` if given, in that order, null where a part is older than the column; else ROW_COLUMNS and every
-        column that any part has.
+        The table has the given `columns` in that order, null if a part is older than the column; without `columns`,
+        ROW_COLUMNS and every column that any part has.
         """
         table = self._rows(report, day, columns)
         if account_id is not None:
@@ -92,22 +91,22 @@ class Ledger:
         return _select(_latest(table, "row_key", table.select(["pulled_at"])), columns)
 
     def all_rows(self, report: str, day: date, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return every line, also those that a later one of their `row_key` replaced; columns as in `latest_rows`."""
+        """Return every line, also one that a later line of its `row_key` replaced; columns as in `latest_rows`."""
         return _select(self._rows(report, day, columns), columns)
 
     def iter_rows(
         self, report: str, day: date, *, columns: Sequence[str], parts: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Yield the same part by part, so that they are never all in memory at once.
+        """Yield every line part by part, so that all lines are never in memory at once.
 
-        `parts`: what `row_parts` has just returned; they are listed without it.
+        `parts`: the names that `row_parts` has just returned; without them, the parts are listed.
         """
         names = self.row_parts(report, day) if parts is None else parts
         for table in read_parts(self._files, names, [*columns, *ROW_COLUMNS]):
             yield _select(table, columns)
 
     def row_parts(self, report: str, day: date) -> list[str]:
-        """Return the names of the parts that hold a date's rows. While they are the same, so are the rows."""
+        """Return the names of the parts that hold a date's rows. While the names stay the same, so do the rows."""
         return [name for name in self._files.list(_folder("report_rows", day, report)) if is_part(name)]
 
     def row_days(self, report: str) -> list[date]:
@@ -119,24 +118,24 @@ class Ledger:
         self._append(_folder("report_pulls", pull.day, pull.report), table_of(PullRecord, [pull]))
 
     def pulls(self, report: str, day: date) -> list[PullRecord]:
-        """Return the fetches of a report for a date, each once, in the order of pulling."""
+        """Return the pulls of a report for a date, each once, in the order in which they were made."""
         tables = self._parts([_folder("report_pulls", day, report)])
         found = dict.fromkeys(pull for table in tables for pull in records_of(PullRecord, table))
         return sorted(found, key=lambda pull: pull.pulled_at)
 
     def pull_days(self, report: str) -> list[date]:
-        """Return the dates for which the report was ever asked for, sorted."""
+        """Return the dates for which the report was ever requested, sorted."""
         return self._days(f"report_pulls/report={report}/")
 
     def append_event_reads(self, day: date, read_to: Mapping[str, int], *, run_id: str, read_at: datetime) -> None:
-        """Append how many bytes of each file of a date's stored events were read, by its name."""
+        """Append how many bytes of each file of a date's stored events were read, by file name."""
         lines: list[dict[str, Any]] = [
             {"name": name, "read_to": end, "run_id": run_id, "read_at": read_at} for name, end in read_to.items()
         ]
         self._append(_folder("event_reads", day), pa.Table.from_pylist(lines, EVENT_READ_SCHEMA))
 
     def event_reads(self, day: date) -> dict[str, int]:
-        """Return how far each file of stored events of a date has been read, in bytes by name."""
+        """Return how many bytes of each file of a date's stored events were read, by file name."""
         furthest: dict[str, int] = {}
         for table in self._parts([_folder("event_reads", day)]):
             columns: list[list[Any]] = [table[column].to_pylist() for column in ("name", "read_to")]
@@ -145,7 +144,7 @@ class Ledger:
         return furthest
 
     def append_acceptances(self, acceptances: Sequence[Acceptance]) -> None:
-        """Append decisions on lost recordings: a part for each date among them."""
+        """Append decisions on lost recordings, in one part per date."""
         for day in sorted({acceptance.day for acceptance in acceptances}):
             of_day = [acceptance for acceptance in acceptances if acceptance.day == day]
             self._append(_folder("accepted_losses", day), table_of(Acceptance, of_day))
@@ -158,7 +157,7 @@ class Ledger:
         return {acceptance.recording_id: acceptance for acceptance in latest}
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
-        """Append changes of state: a part for each date among them."""
+        """Append changes of state, in one part per date."""
         by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
         for state in states:
             by_day[state.date].append(state)
@@ -166,17 +165,17 @@ class Ledger:
             self._append(_folder("recording_states", day), table_of(RecordingState, of_day))
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
-        """Return the current state of every recording of those dates, by recording id, sorted."""
+        """Return the current state of every recording of the dates, sorted by recording id."""
         return states_by_id(_recordings(self.current(days)))
 
     def names(self, days: Iterable[date]) -> dict[str, RecordingState]:
-        """Return the same, and of each id that is another name of a recording the line that says so (`same_as`)."""
+        """Return the same as `states`, with a line (`same_as`) for each id that is another name of a recording."""
         return states_by_id(self.current(days))
 
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
         """Return the lines behind `names`, in STATE_SCHEMA, of all recordings or of those with these ids.
 
-        No Python object is made for any of them.
+        No Python object is made for a line.
         """
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read
@@ -188,12 +187,12 @@ class Ledger:
         return lines.filter(pc.is_in(lines["recording_id"], value_set=pa.array(list(ids), pa.string())))
 
     def pending(self, day: date) -> list[RecordingState]:
-        """Return the current states of the date that are `pending`; the others cost no object."""
+        """Return the current `pending` states of the date; other states become no object."""
         table = self.current([day])
         return states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending)))))
 
     def tally(self, day: date) -> list[tuple[str, str, Status, int, int]]:
-        """Return account, source, state, the number of such recordings of the date and the bytes held of them."""
+        """Return account, source, state, number of the date's recordings and bytes held of them, for each group."""
         groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
         counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
         lines: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
@@ -203,7 +202,7 @@ class Ledger:
         ]
 
     def state_days(self) -> dict[date, datetime]:
-        """Return the dates that have recordings, each with the time of its newest part, by one listing a month.
+        """Return the dates that have recordings, each with the time of its newest part, with one listing per month.
 
         Files that are not parts are left out (`LedgerParts.strange` names them).
         """
@@ -226,7 +225,7 @@ class Ledger:
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
 
     def _append(self, folder: str, lines: pa.Table) -> None:
-        """Write a part; nothing if there are no lines."""
+        """Write lines as a part; write nothing if there are none."""
         if lines.num_rows:
             name = f"{folder}{self._next_name()}.parquet"
             if not is_part(name):
@@ -234,7 +233,7 @@ class Ledger:
             self._files.create(name, encode(lines.select([name for name in lines.column_names if name not in IN_PATH])))
 
     def _next_name(self) -> ULID:
-        """Return ULIDs that grow strictly, also within a millisecond or when the clock is set back: the last counts."""
+        """Return a ULID greater than the last, even within a millisecond or if the clock is set back."""
         fresh = int.from_bytes(ULID.from_datetime(self._clock()).bytes)
         with self._lock:
             self._last_name = max(fresh, self._last_name + 1)
@@ -245,9 +244,9 @@ class Ledger:
 
 
 def current_lines(parts: list[pa.Table]) -> pa.Table:
-    """Keep the line of each recording that counts (`states.PRECEDENCE`).
+    """Return the line of each recording that counts (`states.PRECEDENCE`).
 
-    Empties `parts` one by one, so that their lines and a copy of those that count are never all in memory at once.
+    `parts` is emptied one by one, so that all lines and a copy of those that count are never in memory together.
     """
     lines = pa.concat_tables([STATE_SCHEMA.empty_table(), *parts])
     order = lines.append_column("rank", state_ranks(lines)).select(list(PRECEDENCE))
@@ -262,19 +261,19 @@ def current_lines(parts: list[pa.Table]) -> pa.Table:
 
 
 def _recordings(lines: pa.Table) -> pa.Table:
-    """Leave out the ids that are another name of a recording."""
+    """Return the lines without those ids that are another name of a recording."""
     plain = lines["same_as"].null_count == lines.num_rows
     return lines if plain else lines.filter(pc.is_null(lines["same_as"]))
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
-    """Keep one line per `key`: the greatest by `order`'s columns, the last of equals. Lines keep their order."""
+    """Return one line per `key`: the greatest by `order`'s columns, the last of equals. The lines keep their order."""
     # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
     return table.filter(pa.array(_is_latest(table[key], order)))
 
 
 def _is_latest(key: "pa.ChunkedArray[Any]", order: pa.Table) -> "npt.NDArray[np.bool_]":
-    """Return for each line whether it is the one that `_latest` keeps."""
+    """Return for each line whether `_latest` keeps it."""
     keys = pc.unique(key)
     if len(keys) == len(key):
         return np.ones(len(key), bool)
