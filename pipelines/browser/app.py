@@ -1,7 +1,7 @@
-"""The page as an ASGI application: find calls, look at one, hear it, check it, download it.
+"""The page as an ASGI application: people find calls, look at one, and hear, check or download its recordings.
 
-Each action is written to the access log before it happens. No answer but the audio itself depends on the browser's
-script. Who may connect is `guard`, who is asking `sign_in`, what they may do `people`.
+Each action is written to the access log before it happens. The page works without scripts; only the player needs one.
+`guard` decides who may connect, `sign_in` who is asking, `people` what a person may do.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Browser:
-    """Answers requests.
+    """The page's routes, and what their answers need.
 
     Args:
-        bucket: of the archive; nothing is written to it but the access log.
-        settings: of the page.
-        verifier: the keys that manifests must be signed with; None where they are not signed.
-        clock: the present, aware.
+        bucket: the archive's; only the access log is written to it.
+        settings: the page's settings.
+        verifier: the keys that manifests must be signed with; None if they are not signed.
+        clock: returns the current time, aware.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Browser:
         )
 
     def app(self) -> Starlette:
-        """Return the application."""
+        """Return the ASGI application with its routes."""
         origin = self._settings.browse_origin
         is_https = origin.startswith("https:")
         return Starlette(
@@ -195,7 +195,7 @@ class Browser:
         return self._render(request, "sign_in.html", None, status, sentence=sentence)
 
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
-        """Write an attempt to the access log; raises StorageError."""
+        """Write an attempt to sign in to the access log; raise StorageError if that fails."""
         self._record(request, name, "sign_in_failed" if failed else "sign_in")
 
     # Pages.
@@ -336,7 +336,7 @@ class Browser:
         return found, asked_for
 
     def _may_export(self, request: Request, row: Row) -> bool:
-        """Return whether the person may export the row now: a long export ends when the right to it ends."""
+        """Return whether the person may export the row now: a long export ends when the person loses the right."""
         person = self._sign_in.person(request)
         return person is not None and person.has(Role.export) and person.may_hear(row)
 
@@ -383,8 +383,8 @@ class Browser:
     def _sent(
         self, request: Request, person: Person, link: Row, recording: Playable, *, start: int, end: int
     ) -> Iterator[bytes]:
-        """Yield bytes of a recording. Each minute of it is in the access log before it is sent, and is sent only to who
-        still has the right to it.
+        """Yield bytes of a recording. Write each minute to the access log before it is sent, and stop as soon as the
+        person may no longer hear it.
         """
         piece = _PIECE_S * recording.bytes_per_second or _PIECE
         for begin in range(start, end, piece):
@@ -402,10 +402,10 @@ class Browser:
     # What they share.
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
-        """Return the rows of a call that a person may see.
+        """Return the rows of a call that the person may see.
 
         Raises:
-            HTTPException: 404, there are none.
+            HTTPException: 404, there is no such row.
         """
         of_day = day_of(day)
         rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
@@ -442,7 +442,7 @@ class Browser:
         return self._tokens.make("audio", {name: row[name] for name in _LINK}, person.name)
 
     def _linked(self, request: Request, person: Person) -> Row:
-        """Return what a link says of the recording's row, for who may hear it."""
+        """Return the fields of the recording that the request's link names, if the person may hear it."""
         link = self._tokens.read("audio", request.path_params["token"], person.name)
         if link is None:
             raise HTTPException(403, "This link has expired or is not yours: load the call's page again.")
@@ -535,7 +535,7 @@ class Browser:
 
 
 class _Stream(StreamingResponse):
-    """Makes the first block of a body, sends it, and closes what makes the rest, even if the reader leaves."""
+    """A response that makes the first block before it sends, and closes the blocks even if the reader leaves."""
 
     def __init__(
         self, body: Generator[bytes, None, None], status: int, headers: Mapping[str, str], media_type: str = "audio/wav"
@@ -545,7 +545,7 @@ class _Stream(StreamingResponse):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -553,10 +553,10 @@ class _Stream(StreamingResponse):
 
 
 def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes]:
-    """Yield blocks, the last one only if all of them have the hash: else the download breaks off.
+    """Yield blocks, but the last one only if all together have the hash; otherwise the download breaks off.
 
     Raises:
-        StoreDamaged: they do not.
+        StoreDamaged: the blocks have another hash.
     """
     digest, held = hashlib.sha256(), b""
     for block in blocks:

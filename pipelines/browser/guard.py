@@ -83,7 +83,7 @@ class Guard:
 
 
 class AtOnce:
-    """Lets each name do `most` things at once, and refuses more with a sentence. Safe to share between threads."""
+    """A limit of `most` simultaneous tasks for each name; more are refused. Safe to share between threads."""
 
     def __init__(self, most: int, sentence: str, *, retry_after_s: int) -> None:
         self._most = most
@@ -94,7 +94,7 @@ class AtOnce:
 
     @contextmanager
     def one(self, name: str) -> Iterator[None]:
-        """Count one thing that `name` does until the block ends; raise HTTPException (429) for more than `most`."""
+        """Count one task of `name` until the block ends; raise HTTPException (429) if it would exceed `most`."""
         with self._lock:
             if self._now[name] >= self._most:
                 raise HTTPException(429, self._sentence, self._headers)
@@ -108,7 +108,7 @@ class AtOnce:
                     del self._now[name]
 
     def each(self, name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-        """Yield blocks as one thing that `name` does; raise as `one`."""
+        """Yield blocks as one task of `name`; raise the errors of `one`."""
         with self.one(name):
             yield from blocks
 

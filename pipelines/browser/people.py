@@ -1,7 +1,6 @@
-"""Who may do what: roles, teams, and the file that gives them.
+"""Who may do what: roles, teams, and the file that grants them.
 
-Here: the rights of a person who is signed in, on calls as the table `calls` has them. Not here: how somebody signs in
-(`sign_in`).
+This module holds the rights of a signed-in person to the rows of the table `calls`; `sign_in` signs people in.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _TEXTS: Final = ("agent_login", "agent_name", "queue_name", "session", "disposit
 class Role(StrEnum):
     """What a person may do.
 
-    `metadata`: find every call and see what is known of it. `listen_own_team`: find and hear the calls of their teams.
+    `metadata`: find every call and see its details. `listen_own_team`: find and hear the calls of their teams.
     `listen_all`: find and hear every call. `numbers`: see telephone numbers whole, and search by them. `export`:
     download what they may hear. `compliance`: all of these, and see the access log.
     """
@@ -56,7 +55,7 @@ class _Part(BaseModel):
 
 
 class Team(_Part):
-    """The calls of a team: those of any of these agents (ids), queues or campaigns (ids), or accounts."""
+    """The calls of a team: those of any of its agents (ids), queues or campaigns (ids), or accounts."""
 
     agents: _Texts = ()
     queues: _Texts = ()
@@ -71,7 +70,7 @@ class Team(_Part):
         )
 
     def owns(self, row: Row) -> bool:
-        """Return whether a row's recording is of the team alone: that of a whole call names every agent and queue."""
+        """Return whether a row's recording is the team's alone; one of a whole call names every agent and queue."""
         agents, queues = _ids(row["agent_id"]), _ids(row["queue_id"])
         return (
             row["account_id"] in self.accounts
@@ -81,7 +80,7 @@ class Team(_Part):
 
 
 class Grant(_Part):
-    """What a person or a group is given; `password`: an Argon2 hash, for BROWSE_AUTH=password."""
+    """What a person or a group may do. `password`: an Argon2 hash, for BROWSE_AUTH=password."""
 
     roles: Annotated[tuple[Role, ...], BeforeValidator(_as_texts)] = ()
     teams: _Texts = ()
@@ -90,29 +89,29 @@ class Grant(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who is signed in, with what they may do."""
+    """Somebody who is signed in, and what that person may do."""
 
     name: str
     roles: frozenset[Role]
     teams: tuple[Team, ...] = ()
 
     def has(self, role: Role) -> bool:
-        """Return whether they have a role; `compliance` includes every other one."""
+        """Return whether the person has a role; `compliance` includes every other one."""
         return role in self.roles or Role.compliance in self.roles
 
     @property
     def may_search(self) -> bool:
-        """Whether there are calls that they may find."""
+        """Whether there are calls that the person may find."""
         return self.sees_all or self.has(Role.listen_own_team)
 
     @property
     def sees_all(self) -> bool:
-        """Whether they may find every call."""
+        """Whether the person may find every call."""
         return self.has(Role.metadata) or self.has(Role.listen_all)
 
     @property
     def within(self) -> Parties | None:
-        """The agents, queues and accounts whose calls they may find; None for all calls."""
+        """The agents, queues and accounts whose calls the person may find; None for all calls."""
         if self.sees_all:
             return None
         own = self.teams if self.has(Role.listen_own_team) else ()
@@ -120,28 +119,28 @@ class Person:
         return Parties(tuple(agents), tuple(queues), tuple(accounts))
 
     def may_see(self, row: Row) -> bool:
-        """Return whether they may know of a row of the table `calls`."""
+        """Return whether the person may see a row of the table `calls`."""
         return self.sees_all or (self.has(Role.listen_own_team) and any(team.takes_part(row) for team in self.teams))
 
     def may_hear(self, row: Row) -> bool:
-        """Return whether they may hear the recording of a row."""
+        """Return whether the person may hear the recording of a row."""
         own = self.has(Role.listen_own_team) and any(team.owns(row) for team in self.teams)
         return own or self.has(Role.listen_all)
 
     def shown(self, row: Row) -> Row:
-        """Return a row of the table `calls` as they may see it."""
+        """Return a row of the table `calls` with what the person may not see masked."""
         masked = {name: self.number(row[name]) for name in _NUMBERS} | {
             name: self.free_text(row[name]) for name in _TEXTS
         }
         return {**row, **masked}
 
     def number(self, text: str | None) -> str:
-        """Return a telephone number as they may see it."""
+        """Return a telephone number, masked unless the person may see numbers."""
         return text or "" if self.has(Role.numbers) else _masked(text or "")
 
     def free_text(self, text: str | None) -> str:
-        """Return text that a person wrote, as they may see it: three digits or more are masked like a telephone number,
-        whatever stands between them except letters.
+        """Return text that somebody typed; unless the person may see numbers, mask three or more digits like a
+        telephone number, whatever stands between them except letters.
         """
         if self.has(Role.numbers):
             return text or ""
@@ -150,14 +149,14 @@ class Person:
 
 
 class AccessFile(_Part):
-    """BROWSE_ACCESS_FILE: users and groups by name, and the teams that they belong to."""
+    """The content of BROWSE_ACCESS_FILE: users and groups by name, and their teams."""
 
     users: Mapping[str, Grant] = Field(default_factory=dict)
     groups: Mapping[str, Grant] = Field(default_factory=dict)
     teams: Mapping[str, Team] = Field(default_factory=dict)
 
     def person(self, name: str, groups: Iterable[str] = ()) -> Person:
-        """Return what a person may do by their name and groups; nothing when the file has neither."""
+        """Return what a person may do by name and groups: nothing if the file has neither."""
         grants = [self.users.get(name), *(self.groups.get(group) for group in groups)]
         found = [grant for grant in grants if grant is not None]
         roles = frozenset(role for grant in found for role in grant.roles)
@@ -171,10 +170,10 @@ def _parsed(path: Path, _changed_ns: int, _size: int) -> AccessFile:
 
 
 def read_access_file(path: Path) -> AccessFile:
-    """Return what the file says now; it is read again when it has changed.
+    """Return the current content of the file; it is read again when it has changed.
 
     Raises:
-        SettingsError: it cannot be read, or says something that is not understood; then nobody has any right.
+        SettingsError: the file cannot be read or is wrong, and nobody has any right.
     """
     try:
         facts = path.stat()

@@ -1,8 +1,8 @@
-"""A recording as browsers play it: a plain 16-bit PCM WAV that exists only as the ranges that are asked for.
+"""A recording as browsers play it: a plain 16-bit PCM WAV of which only the requested ranges are made.
 
 Stored recordings may be A-law, µ-law, 8, 24 or 32 bit, float, big-endian, RF64, or have chunks before the audio or
-sizes of a stream; most browsers play only some of these. Any range of the plain WAV is decoded from just the stored
-bytes beneath it, so nothing is read whole. Codecs of other kinds are sent as they are stored.
+streaming sizes; most browsers play only some of these. A range of the plain WAV is decoded from the stored bytes that
+it needs, so nothing is read whole. Other codecs are sent as they are stored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW:
 
 
 class _ObjectReader(io.RawIOBase):
-    """An object in S3 as a seekable stream, of which each read is a request: for a buffer in front of it."""
+    """An object in S3 as a seekable stream that sends a request for each read; put a buffer in front of it."""
 
     def __init__(self, bucket: Bucket, key: str, size: int) -> None:
         self._bucket, self._key, self._size, self._at = bucket, key, size, 0
@@ -59,7 +59,7 @@ class _ObjectReader(io.RawIOBase):
 class Playable:
     """A stored recording, and how its bytes become the WAV that is sent.
 
-    `stored_size` in bytes. `info`: its format, None for one that is sent as it is stored.
+    `stored_size` is in bytes. `info`: the format, or None if the recording is sent as it is stored.
     """
 
     bucket: Bucket
@@ -69,19 +69,19 @@ class Playable:
 
     @property
     def size(self) -> int:
-        """Bytes of what is sent, header included."""
+        """The number of bytes to send, header included."""
         return self.stored_size if self.info is None else HEADER + 2 * self.samples
 
     @property
     def samples(self) -> int:
-        """Samples, over all channels; whole frames only. 0 where the codec is not decoded."""
+        """The number of samples over all channels, in whole frames; 0 if the codec is not decoded."""
         if self.info is None:
             return 0
         return self.info.data_bytes // self._width // self.info.channels * self.info.channels
 
     @property
     def bytes_per_second(self) -> int:
-        """Of what is sent; 0 where that is not known."""
+        """The bytes sent per second of audio; 0 if that is not known."""
         return 0 if self.info is None else 2 * self.info.channels * self.info.sample_rate
 
     @property
@@ -89,14 +89,14 @@ class Playable:
         return 0 if self.info is None else self.info.bits_per_sample // 8
 
     def heard(self, start: int, end: int) -> dict[str, Any]:
-        """Return what the access log says of the bytes from `start` up to `end`: their seconds, if these are known."""
+        """Return the access log's fields for the bytes from `start` up to `end`: their seconds, if known."""
         if self.info is None:
             return {"details": {"bytes": f"{start}-{end - 1}"}}
         from_s, to_s = (round(max(0, at - HEADER) / self.bytes_per_second, 3) for at in (start, end))
         return {"from_s": from_s, "to_s": to_s}
 
     def read(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` up to `end` of what is sent. The caller bounds how many; raises as
+        """Return the bytes to send from `start` up to `end`, whose number the caller bounds; raise the errors of
         `Bucket.read_range`.
         """
         if self.info is None:
@@ -109,7 +109,7 @@ class Playable:
         return head + samples[first % 2 : first % 2 + last - first]
 
     def decode(self, first: int, last: int) -> NDArray[np.int16]:
-        """Return the samples from `first` up to `last`, channels in turn; only for a recording with `info`."""
+        """Return the samples from `first` up to `last`, channels interleaved; only for a recording with `info`."""
         info = cast("WavInfo", self.info)
         begin = info.header_bytes + first * self._width
         raw = self.bucket.read_range(self.key, begin, begin + (last - first) * self._width, self.stored_size)
@@ -125,10 +125,10 @@ class Playable:
 def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
     """Read a recording's headers, not its audio.
 
-    `key` includes ARCHIVE_PREFIX; `size` is what was sealed.
+    `key` includes ARCHIVE_PREFIX; `size` is the sealed size in bytes.
 
     Raises:
-        KeyMissing, StoreDamaged, StorageUnavailable, StorageRefused: the object is not there, of another size, or not
+        KeyMissing, StoreDamaged, StorageUnavailable, StorageRefused: the object is missing, has another size, or is not
             served.
     """
     try:
@@ -141,9 +141,9 @@ def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
 
 
 def peaks_of(recording: Playable) -> dict[str, Any] | None:
-    """Read the whole recording once, in blocks, and return its waveform: for each channel the loudest sample, from 0 to
-    255, of each of up to 12,000 steps, as base64, and the seconds of a step. None where its codec is not decoded.
-    Raises as `Bucket.read_range`.
+    """Read a whole recording in blocks and return its waveform: per channel the loudest sample of each of up to 12,000
+    steps, from 0 to 255, as base64, and the seconds of a step; None if the codec is not decoded. Raise the errors of
+    `Bucket.read_range`.
     """
     if recording.info is None:
         return None

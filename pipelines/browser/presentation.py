@@ -57,7 +57,7 @@ def calls_view(rows: Iterable[Row], person: Person) -> list[dict[str, Any]]:
 
 
 def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
-    """Show the rows of one call, of which there is at least one. `path`: of its page."""
+    """Return the view of one call from its rows, of which there is at least one. `path`: the address of its page."""
     first = rows[0]
     day, _, clock = (first["started_local"] or str(first["date"])).partition("T")
     account_id, uii = first["account_id"], first["uii"]
@@ -80,7 +80,7 @@ def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as people read them: `4:31`, `1:02:03`, or nothing."""
+    """Return seconds as people read them: `4:31`, `1:02:03`, or nothing for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -89,7 +89,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
-    """Show a row. `state`: of the glossary; `said`: in words, with the reason where the recording is not held."""
+    """Return the view of a row. `state`: as in the glossary; `said`: in words, with the reason if nothing is held."""
     reason = row["reason"]
     said = _STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:
@@ -144,12 +144,12 @@ def _named(name: str | None, identity: str | None) -> str:
 
 
 def _distinct(rows: Iterable[Row], column: str) -> str:
-    """Return each agent, queue or disposition of a call once: a recording of the whole call names several."""
+    """Return each agent, queue or disposition of a call once; a recording of a whole call names several."""
     return SEPARATOR.join(dict.fromkeys(each for row in rows if row[column] for each in row[column].split(SEPARATOR)))
 
 
 def found_sentence(calls: int, *, more: bool, not_held: int) -> str:
-    """Return how many calls a page shows, and how many of their recordings are not held."""
+    """Return a sentence on how many calls a page shows, and how many of their recordings are not held."""
     if not calls:
         return "No call matches."
     text = f"{number(calls, 'call')} on this page" if more else number(calls, "call")

@@ -1,6 +1,6 @@
-"""Readings of whole recordings, for waveforms and checks: few at once, one for each person; nothing waits for them.
+"""Answers that need a whole recording, for waveforms and checks: a few at once, and one per person.
 
-Who waits holds no thread: those are for pages, audio and health.
+A waiting request holds no thread: threads are for pages, audio and health.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MOST_OF_A_PERSON: Final = 4  # a call's page may show several waveforms
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An answer that takes reading a whole recording, for a person."""
+    """An answer for one person that needs a whole recording."""
 
     person: str
     read: Callable[[], Response]
 
 
 class Readings:
-    """Makes such answers, in turn. For one event loop."""
+    """The queue that makes such answers in turn. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="reading")
@@ -41,7 +41,7 @@ class Readings:
         )
 
     async def answer(self, reading: Reading) -> Response:
-        """Return the answer when it is its turn; raise HTTPException (429) for more than a person may ask for."""
+        """Wait for the reading's turn and return its answer; raise HTTPException (429) if the person has too many."""
         with self._asked.one(reading.person):
             async with self._turns.setdefault(reading.person, asyncio.Lock()):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, reading.read)

@@ -1,4 +1,4 @@
-"""The fields of the search form, read into a query, and what a person may look for."""
+"""The search form: its fields are read into a query that is limited to what the person may find."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.AS
 
 
 class WrongSearch(Exception):  # noqa: N818 - its name says what happened
-    """A search that cannot be made, or not by this person. The text says why, and never shows what was looked for."""
+    """The search cannot be made, or not by this person. The text says why, and never shows what was searched for."""
 
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
@@ -51,21 +51,21 @@ class Found:
 
 
 def default_fields(today: date) -> dict[str, str]:
-    """Return the fields of an empty form: the last week."""
+    """Return the fields of an empty form, which search the last week."""
     return dict.fromkeys(FIELDS, "") | {"from": str(today - timedelta(days=_DAYS)), "to": str(today)}
 
 
 def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields that a link to the form may fill in: none that is personal data."""
+    """Return the fields that a link to the form may fill in, none of which is personal data."""
     days = {name: parameters[name] for name in ("from", "to") if day_of(parameters.get(name, ""))}
     return days | ({"state": parameters["state"]} if parameters.get("state") in STATES else {})
 
 
 def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Query:
-    """Return the fields of the form, None where they are not known, as a query for what the person may see.
+    """Return a query for the form's fields (None if they are not known), limited to what the person may see.
 
     Raises:
-        WrongSearch: one cannot be read, or the person may not look for that.
+        WrongSearch: a field cannot be read, or the person may not search by it.
     """
     if fields is None:
         raise WrongSearch("That search is no longer known: search again.", 404)
@@ -109,7 +109,7 @@ def find(
     columns: Sequence[str] = CALLS_SCHEMA.names,
     stop: Callable[[], bool],
 ) -> Found:
-    """Return a page of at most `size` rows that match the query, with these columns; raises as `CallSearch.find`."""
+    """Return a page of at most `size` rows that match, with these columns; raise the errors of `CallSearch.find`."""
     files = search.files(query)
     table = search.find(query, files, limit=size + 1, offset=page * size, columns=columns, stop=stop)
     nothing = dict.fromkeys(CALLS_SCHEMA.names)

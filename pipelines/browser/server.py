@@ -1,4 +1,4 @@
-"""Run the page with uvicorn, until SIGTERM or SIGINT."""
+"""The page's server: uvicorn, until SIGTERM or SIGINT."""
 
 import asyncio
 import logging
@@ -17,11 +17,11 @@ _log = logging.getLogger("pipelines.browser")
 
 
 def run(settings: BrowseSettings) -> None:
-    """Serve the page.
+    """Serve the page until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: the address cannot be listened on, or the access file cannot be used.
-        StorageError: a key that signatures are verified with cannot be read.
+        SettingsError: the address cannot be bound, or the access file cannot be used.
+        StorageError: a key that verifies signatures cannot be read.
     """
     tune_allocator()
     bucket, _, _ = storage.open_stores(settings, None, utc_now, max_connections=_CONNECTIONS)

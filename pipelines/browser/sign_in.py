@@ -1,7 +1,7 @@
-"""Who is asking: by a password, by the headers of a proxy that is trusted, by OpenID Connect, or everybody.
+"""Sign-in: by password, by the headers of a trusted proxy, by OpenID Connect, or open to everybody.
 
-Each way says which person a request is from. What the person may do is read from the access file as it is now, so that
-a right that is taken away is gone with the next request.
+Each way finds out which person sent a request. The person's rights are read from the current access file, so that a
+revoked right is gone with the next request.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ _SENTENCE: Final = "The name or the password is wrong."
 
 
 class Pages(Protocol):
-    """What a way to sign in needs of the page around it."""
+    """What a way to sign in needs from the application."""
 
     def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
         """Return the form for a name and a password."""
         ...
 
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
-        """Write an attempt to the access log; raises StorageError."""
+        """Write an attempt to sign in to the access log; raise StorageError if that fails."""
         ...
 
 
 class Everybody:
-    """No sign-in: everybody who reaches the page may do everything. Only when BROWSE_AUTH says so."""
+    """No sign-in: everybody who reaches the page may do everything. Only if BROWSE_AUTH says so."""
 
     def person(self, request: Request) -> Person | None:  # noqa: ARG002 - as its siblings
-        """Return somebody with every right."""
+        """Return a person with every right."""
         return Person("anyone", frozenset({Role.compliance}))
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:  # noqa: ARG002 - as its siblings
-        """Return none."""
+        """Return no routes."""
         return ()
 
 
 class Sessions:
-    """Sessions in a signed cookie, with an end that no request moves; signing out ends one for good."""
+    """Sessions in a signed cookie, with an end that no request moves; signing out ends a session for good."""
 
     def __init__(self, hours: float) -> None:
         self._seconds = hours * 3600
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, request: Request, name: str, groups: Sequence[str] = (), mark: str = "") -> Response:
-        """Begin a session, valid while `mark` stays the same, and redirect to the page that was requested before it."""
+        """Begin a session, valid while `mark` stays the same, and redirect to the page requested before."""
         page = request.session.get("next", "/")
         request.session.clear()
         request.session.update(
@@ -80,7 +80,7 @@ class Sessions:
         return RedirectResponse(page, 303)
 
     def current(self, request: Request, mark_of: Callable[[str], str] = lambda _: "") -> tuple[str, list[str]] | None:
-        """Return name and groups of who is signed in; nobody if the name's mark is no longer the session's."""
+        """Return name and groups of the person signed in; None if there is none, or the mark has changed."""
         session = request.session
         if "name" not in session or session["id"] in self._ended or time.time() - session["at"] > self._seconds:
             return None
@@ -96,7 +96,7 @@ class Sessions:
 
 
 class ByPassword:
-    """Names and Argon2 hashes in the access file."""
+    """Sign-in with names and Argon2 hashes from the access file."""
 
     def __init__(self, settings: BrowseSettings) -> None:
         self._rules = _rules_of(settings)
@@ -109,7 +109,7 @@ class ByPassword:
         self._networks = settings.browse_proxy_addresses
 
     def person(self, request: Request) -> Person | None:
-        """Return who is signed in, as long as the file has them."""
+        """Return the person who is signed in, while the access file names that person."""
         rules = self._rules()
         found = self._sessions.current(request, partial(_password_mark, rules))
         return rules.person(found[0]) if found and found[0] in rules.users else None
@@ -149,7 +149,7 @@ class ByPassword:
 
 
 class ByProxy:
-    """The user and groups that a proxy has found out, in headers that only it can send."""
+    """Sign-in by a proxy that sends the user and groups in headers which only it can send."""
 
     def __init__(self, settings: BrowseSettings) -> None:
         self._rules = _rules_of(settings)
@@ -158,7 +158,7 @@ class ByProxy:
         self._secret = None if secret is None else secret.get_secret_value().encode()
 
     def person(self, request: Request) -> Person | None:
-        """Return the person whom the proxy names; None if it names nobody."""
+        """Return the person whom the proxy names, or None if it names nobody."""
         settings = self._settings
         users = request.headers.getlist(settings.browse_proxy_user_header)
         if len(users) != 1 or not users[0].strip() or not self._is_the_proxy(request):
@@ -167,7 +167,7 @@ class ByProxy:
         return self._rules().person(users[0].strip(), [group.strip() for group in groups])
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:  # noqa: ARG002 - as its siblings
-        """Return a sentence in place of a form."""
+        """Return a route that shows a sentence in place of a form."""
 
         def sign_in(request: Request) -> Response:  # noqa: ARG001 - Starlette's signature
             raise HTTPException(401, "Open this page through the proxy that signs you in.")
@@ -184,7 +184,7 @@ class ByProxy:
 
 
 class ByOpenId:
-    """OpenID Connect, code flow with PKCE, by Authlib."""
+    """Sign-in by OpenID Connect: code flow with PKCE, by Authlib."""
 
     def __init__(self, settings: BrowseSettings) -> None:
         from authlib.deprecate import AuthlibDeprecationWarning  # noqa: PLC0415 - for those who use it
@@ -208,12 +208,12 @@ class ByOpenId:
         )
 
     def person(self, request: Request) -> Person | None:
-        """Return who is signed in."""
+        """Return the person who is signed in, or None."""
         found = self._sessions.current(request)
         return self._rules().person(*found) if found else None
 
     def routes(self, pages: Pages) -> Sequence[BaseRoute]:
-        """Return the way to the provider, the way back, and the way out."""
+        """Return the routes to the provider, back from it, and for signing out."""
         from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415 - as above
         from httpx import HTTPError  # noqa: PLC0415 - as above
         from joserfc.errors import JoseError  # noqa: PLC0415 - as above
@@ -249,7 +249,7 @@ class ByOpenId:
 
 
 def way_to_sign_in(settings: BrowseSettings) -> ByPassword | ByProxy | ByOpenId | Everybody:
-    """Return the way that BROWSE_AUTH names; raise SettingsError if the access file cannot be used."""
+    """Return the sign-in that BROWSE_AUTH names; raise SettingsError if the access file cannot be used."""
     match settings.browse_auth:
         case "password":
             return ByPassword(settings)
@@ -262,7 +262,7 @@ def way_to_sign_in(settings: BrowseSettings) -> ByPassword | ByProxy | ByOpenId 
 
 
 def address_of(request: Request, networks: Sequence[str] = ()) -> str:
-    """Return where a request came from: the last address that a proxy of these networks names, else the peer's own."""
+    """Return the address that sent a request: the last one that a proxy of these networks names, else the peer's."""
     peer = request.client.host if request.client else ""
     if networks and _is_in(request, networks):
         last = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
@@ -274,7 +274,7 @@ def address_of(request: Request, networks: Sequence[str] = ()) -> str:
 
 
 def _rules_of(settings: BrowseSettings) -> Callable[[], AccessFile]:
-    """Return what reads the access file, which can be read now."""
+    """Return a function that reads the access file; raise SettingsError if the file cannot be read now."""
     read = partial(read_access_file, cast("Path", settings.browse_access_file))  # without one, only "open" is allowed
     read()
     return read
@@ -289,7 +289,7 @@ def _is_in(request: Request, networks: Sequence[str]) -> bool:
 
 
 def _network(address: str) -> str:
-    """Return the key by which attempts are counted: an IPv4 address, or an IPv6 address's /64, as one line has."""
+    """Return the key by which attempts are counted: an IPv4 address, or the /64 of an IPv6 one (a line has one)."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -300,7 +300,7 @@ def _network(address: str) -> str:
 
 
 def _password_mark(rules: AccessFile, name: str) -> str:
-    """Return a mark that changes with a person's password and reveals nothing, as the hash has a random salt."""
+    """Return a mark that changes with a person's password but reveals nothing: the hash has a random salt."""
     grant = rules.users.get(name)
     return hashlib.sha256(((grant and grant.password) or "").encode()).hexdigest()[:32]
 

@@ -1,7 +1,7 @@
-"""What the page hands out and must get back unchanged: links to audio, and the fields of a search in an address.
+"""Tokens that the page hands out and must get back unchanged: links to audio, and the fields of a search.
 
-Both are encrypted, because addresses end up in the logs of proxies and in histories, and a search may hold a telephone
-number. A link to audio is good for 60 seconds, a search for a day, and both only for the person who was given them.
+Tokens are encrypted, because addresses end up in proxy logs and browser histories, and a search may hold a telephone
+number. A link to audio is valid for 60 seconds, a search for a day, and each only for the person who was given it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECONDS: Final[Mapping[Kind, int]] = {"audio": 60, "search": 24 * 3600}
 
 
 class Tokens:
-    """Makes and reads both, each kind with a key of its own that is derived from one secret."""
+    """A maker and reader of tokens, with a key for each kind that is derived from one secret."""
 
     def __init__(self, secret: str, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -28,12 +28,12 @@ class Tokens:
         self._keys = {kind: Fernet(base64.urlsafe_b64encode(digest)) for kind, digest in digests.items()}
 
     def make(self, kind: Kind, fields: Mapping[str, Any], person: str) -> str:
-        """Return fields for a person as text that says nothing; dates in it become text."""
+        """Return fields for a person as an encrypted token; dates in them become text."""
         document = json.dumps([person, dict(fields)], default=str).encode()
         return self._keys[kind].encrypt_at_time(document, int(self._clock())).decode()
 
     def read(self, kind: Kind, token: str, person: str) -> dict[str, Any] | None:
-        """Return the fields of a token; None for one that is not ours, is too old, or is another person's."""
+        """Return the fields of a token; None if it was not made here, is too old, or is another person's."""
         try:
             document = self._keys[kind].decrypt_at_time(
                 token.encode("utf-8", "replace"), ttl=_SECONDS[kind], current_time=int(self._clock())
@@ -45,7 +45,7 @@ class Tokens:
 
 
 def day_of(text: str) -> date | None:
-    """Read a date as forms and addresses hold it; None for anything else."""
+    """Return the date that a form or address holds as text; None if the text is no date."""
     try:
         return date.fromisoformat(text) if len(text) == 10 else None
     except ValueError:

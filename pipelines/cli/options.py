@@ -29,7 +29,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Outside:
-    """What a subcommand needs besides its settings: an S3 client (made if None), a clock and a way to wait."""
+    """What a subcommand needs next to its settings: an S3 client (made if None), a clock and a way to wait."""
 
     s3: S3Client | None = None
     clock: Callable[[], datetime] = utc_now
