@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipelines.archive.client import AddressingStyle, S3Options
 from pipelines.aws import ACCESS_POINT
 from pipelines.errors import ExpectedError
-from pipelines.ringcx.auth import secure_url
+from pipelines.ringcx.auth import is_secure
 from pipelines.ringcx.limits.limiter import Rate, is_database, parse_rates
 from pipelines.ringcx.links import HostList
 from pipelines.ringcx.media import Method
@@ -131,11 +131,7 @@ AccountIds = Annotated[
     AfterValidator(lambda ids: tuple(dict.fromkeys(ids))),
 ]
 Hosts = Annotated[Texts, _valid(HostList, "must be hosts, host:port or *.domain, separated by commas")]
-Url = Annotated[
-    str,
-    _valid(lambda url: secure_url(url, "it"), "must be an https address without credentials in it"),
-    _without_slash,
-]
+Url = Annotated[str, _valid(is_secure, "must be an https address without credentials in it"), _without_slash]
 PageUrl = Annotated[
     str,
     _valid(

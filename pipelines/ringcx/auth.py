@@ -5,7 +5,6 @@ others wait for the new one. A RingCX token lives 5 minutes, and the exchange ta
 refresh count against the client's limit `auth`, whose permits all processes share.
 """
 
-import base64
 import copy
 import json
 import math
@@ -24,7 +23,7 @@ from pipelines.ringcx.http.client import SourceClient, origin_of
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
-_DEFAULT_LIFE_S = 300.0
+_DEFAULT_LIFE_S = 300  # of a token whose answer does not say; one that ends before is renewed on its 401
 _RENEW_BEFORE_S = 60.0
 _QUIET_AFTER_FAILURE_S = 30.0  # the threads that waited for a failed log-in must not repeat it one by one
 _LONGEST_ANSWER = 1 << 20
@@ -43,7 +42,7 @@ class _Token:
     refresh: str | None = field(repr=False, default=None)
 
 
-class OriginAuth(httpx.Auth):
+class OriginAuth(httpx.Auth, ABC):
     """Puts a token on the requests to one origin, the API's scheme, host and port, and on no other."""
 
     variables: tuple[str, ...] = ()
@@ -52,35 +51,39 @@ class OriginAuth(httpx.Auth):
     _scheme = "Bearer "
 
     def __init__(self, *, api_url: str) -> None:
-        self._origin = origin_of(secure_url(api_url, "RINGCX_API_URL"))
+        self._origin = origin_of(api_url)
 
-    def __repr__(self) -> str:
-        scheme, host, port = self._origin
-        return f"{type(self).__name__}(origin='{scheme}://{host}:{port}')"
+    def sign(self, request: httpx.Request) -> None:
+        """Put the token on a request to its origin; log in if necessary, and raise SourceError where that fails."""
+        if self._serves(request):
+            request.headers[self._header] = self._scheme + self._value()
 
     def _serves(self, request: httpx.Request) -> bool:
         return origin_of(request.url) == self._origin
+
+    @abstractmethod
+    def _value(self) -> str:
+        """Return a token that does not run out soon."""
 
 
 class ApiToken(OriginAuth):
     """A permanent API token that an administrator made. There is no other: a 401 stays."""
 
     variables = ("RINGCX_API_TOKEN",)
+    _header = "X-Auth-Token"
+    _scheme = ""
 
     def __init__(self, *, api_url: str, token: str) -> None:
         super().__init__(api_url=api_url)
-        self._value = token.strip()
-        if not self._value or not self._value.isascii() or not self._value.isprintable():
+        self._given = token.strip()
+        if not _is_token(self._given):
             raise ValueError("RINGCX_API_TOKEN holds something other than a token; copy it again.")
 
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign and send."""
-        if self._serves(request):
-            request.headers["X-Auth-Token"] = self._value
-        yield request
+    def _value(self) -> str:
+        return self._given
 
 
-class TokenAuth(OriginAuth, ABC):
+class TokenAuth(OriginAuth):
     """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
 
     def __init__(self, *, client: SourceClient, api_url: str) -> None:
@@ -91,15 +94,6 @@ class TokenAuth(OriginAuth, ABC):
         self._token: _Token | None = None
         self._refused: str | None = None  # the header of a token that was fresh and was still refused
         self._failure: tuple[float, SourceError] | None = None
-
-    def sign(self, request: httpx.Request) -> None:
-        """Put a token that does not run out soon on a request to its origin; log in if necessary.
-
-        Raises:
-            SourceError: the log-in was refused, is not available now, or its answer holds no token.
-        """
-        if self._serves(request):
-            request.headers[self._header] = self._scheme + self._fresh().value
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send, and on a 401 once more with a fresh token; the second 401 stays. The client signs both."""
@@ -121,11 +115,12 @@ class TokenAuth(OriginAuth, ABC):
         if response.status_code == 401:
             self._refused = request.headers[self._header]
 
-    def _fresh(self) -> _Token:
-        """Return a token that does not run out soon."""
+    def _value(self) -> str:
         with self._lock:
             token = self._token
-            return self._log_in() if token is None or self._clock() >= token.renew_at else token
+            if token is None or self._clock() >= token.renew_at:
+                token = self._log_in()
+            return token.value
 
     def _log_in(self) -> _Token:
         """Get a token; called with the lock held."""
@@ -155,7 +150,6 @@ class TokenAuth(OriginAuth, ABC):
         variable: str,
         remedy: str,
         app: httpx.BasicAuth | None = None,
-        attempts: int | None = None,
     ) -> _Token:
         """Post a log-in and return the token of its answer.
 
@@ -167,7 +161,7 @@ class TokenAuth(OriginAuth, ABC):
             SourceError: another status than 200, or the answer holds no token.
         """
         asked_at, request = self._clock(), f"POST {shown_url(url)}"
-        status, answer = self._client.retry(lambda: self._post(url, form, app), attempts=attempts)
+        status, answer = self._client.retry(lambda: self._post(url, form, app))
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""
             remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
@@ -175,10 +169,10 @@ class TokenAuth(OriginAuth, ABC):
         if status != 200:
             raise SourceRefused(f"{request} answered HTTP {status} to the log-in; check {variable}.")
         value = answer.get(name)
-        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        if not isinstance(value, str) or not _is_token(value):
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")
-        said = (_jwt_life_s(value), _seconds(answer.get("expires_in")), _seconds(answer.get("expiresIn")))
-        life_s = next(filter(None, said), _DEFAULT_LIFE_S)
+        said = answer.get("expires_in") or answer.get("expiresIn")
+        life_s = said if isinstance(said, int) and said > 0 else _DEFAULT_LIFE_S
         refresh = answer.get("refreshToken")
         renew_at = asked_at + life_s - min(_RENEW_BEFORE_S, life_s / 5)
         return _Token(value, renew_at, refresh if isinstance(refresh, str) and refresh else None)
@@ -214,8 +208,8 @@ class RingCentralJwt(TokenAuth):
         jwt: str,
     ) -> None:
         super().__init__(client=client, api_url=api_url)
-        self._ringcentral_url = secure_url(ringcentral_url, "RINGCENTRAL_URL").rstrip("/")
-        self._auth_url = secure_url(auth_url, "RINGCX_AUTH_URL").rstrip("/")
+        self._ringcentral_url = ringcentral_url
+        self._auth_url = auth_url
         self._app = httpx.BasicAuth(client_id.strip(), client_secret.strip())
         self._jwt = jwt.strip()
         self._ringcentral_token: _Token | None = None  # lives for about an hour
@@ -223,8 +217,7 @@ class RingCentralJwt(TokenAuth):
     def _obtain(self, before: _Token | None) -> _Token:
         if before is not None and before.refresh is not None:
             with suppress(SourceError):  # a refresh that fails leads to a log-in
-                form = {"refresh_token": before.refresh}
-                return self._request_ringcx_token("token/refresh", form, attempts=2)
+                return self._request_ringcx_token("token/refresh", {"refresh_token": before.refresh})
         if self._ringcentral_token and self._clock() < self._ringcentral_token.renew_at:
             with suppress(CredentialsRefused):
                 return self._exchange(self._ringcentral_token)
@@ -242,14 +235,13 @@ class RingCentralJwt(TokenAuth):
         form = {"rcAccessToken": token.value, "rcTokenType": "Bearer"}
         return self._request_ringcx_token("login/rc/accesstoken?includeRefresh=true", form)
 
-    def _request_ringcx_token(self, path: str, form: Mapping[str, str], *, attempts: int | None = None) -> _Token:
+    def _request_ringcx_token(self, path: str, form: Mapping[str, str]) -> _Token:
         return self._request_token(
             f"{self._auth_url}/api/auth/{path}",
             form,
             name="accessToken",
             variable="RINGCX_AUTH_URL",
             remedy="check that the user of RINGCENTRAL_JWT has access to RingCX",
-            attempts=attempts,
         )
 
 
@@ -262,7 +254,7 @@ class LegacyPassword(TokenAuth):
 
     def __init__(self, *, client: SourceClient, api_url: str, username: str, password: str) -> None:
         super().__init__(client=client, api_url=api_url)
-        self._url = f"{api_url.rstrip('/')}/v1/auth/login"
+        self._url = f"{api_url}/v1/auth/login"
         self._form = {"username": username, "password": password}
 
     def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - there is nothing to refresh it with
@@ -271,20 +263,14 @@ class LegacyPassword(TokenAuth):
         return replace(token, renew_at=math.inf)  # its end is not known, as use puts it off: a 401 shows it
 
 
-def secure_url(url: str, variable: str) -> str:
-    """Return the address if credentials may be sent to it: https, or http on this machine.
-
-    Raises:
-        ValueError: it is neither, or it holds credentials; the sentence names the setting.
-    """
+def is_secure(url: str) -> bool:
+    """Return whether credentials may be sent to an address: https, or http on this machine, and none in it."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):
-        raise ValueError(f"{variable} is not an address; give one such as https://ringcx.ringcentral.com.") from None
+        return False
     secure = parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.raw_host.decode()))
-    if not secure or not parsed.raw_host or parsed.userinfo:
-        raise ValueError(f"{variable} must be an https address without credentials in it.")
-    return url
+    return secure and bool(parsed.raw_host) and not parsed.userinfo
 
 
 def _explanation(answer: Mapping[str, object]) -> str:
@@ -294,19 +280,5 @@ def _explanation(answer: Mapping[str, object]) -> str:
     return f" ({' '.join(words)})" if words and text.isprintable() else ""
 
 
-def _seconds(value: object) -> float | None:
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if not isinstance(value, int | float) or not 0 < value <= 86_400:
-        return None
-    return float(value)
-
-
-def _jwt_life_s(token: str) -> float | None:
-    """Return `exp` less `iat` of a JWT, by the issuer's own clock; None when it is no JWT, or does not say."""
-    try:
-        _, payload, _ = token.split(".")
-        claims = json.loads(base64.urlsafe_b64decode(payload + "==="))
-        return _seconds(claims["exp"] - claims["iat"])
-    except (ValueError, TypeError, KeyError):
-        return None
+def _is_token(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable()

@@ -70,6 +70,8 @@ def test_the_example_file_lists_every_setting_with_its_default(monkeypatch: pyte
         ("ARCHIVE_START_DATE", "yesterday"),
         ("RINGCX_API_URL", "http://ringcx.example.com"),
         ("RINGCX_API_URL", "https://user:pass@ringcx.example.com"),
+        ("RINGCX_AUTH_URL", "ringcx.example.com"),
+        ("RINGCENTRAL_URL", "https://h:port"),
         ("RINGCX_MEDIA_HOSTS", "https://a.example.com/path"),
         ("RINGCX_SOURCE", "newest"),
         ("RINGCX_METADATA_WINDOW", "10801"),
