@@ -61,7 +61,7 @@ class Source:
         if account is None:
             raise SettingsError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
         url, version = self._settings.current_url, self._settings.ringcx_metadata_version
-        return InteractionSource(self._client, url, account, self._current_auth, version)
+        return InteractionSource(self._client, url, self._current_auth, account, version)
 
     @cached_property
     def events(self) -> Events | None:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pipelines.ringcx import media as fetching
 from pipelines.ringcx.errors import SourceError
 from pipelines.ringcx.http.client import SourceClient
 from pipelines.ringcx.http.transport import Transport
@@ -43,8 +44,8 @@ def client(tmp_path: Path) -> Iterator[SourceClient]:
     limiter.close()
 
 
-def fault_of(client: SourceClient, port: int, **caps: Any) -> tuple[str, str]:
-    media = MediaClient(client, HostList(["127.0.0.1"]), auth=None, **caps)
+def fault_of(client: SourceClient, port: int) -> tuple[str, str]:
+    media = MediaClient(client, HostList(["127.0.0.1"]), auth=None)
     with pytest.raises(MediaFault) as fault:
         media.fetch(f"http://127.0.0.1:{port}/?file=a/b.WAV&token=hush", "1", io.BytesIO())
     assert "hush" not in str(fault.value)
@@ -82,9 +83,12 @@ WAVE = b"RIFF\0\0\0\0WAVEfmt "
     ],
     ids=["unframed", "chunked", "claimed"],
 )
-def test_an_endless_body_is_too_large(client: SourceClient, serve: Serve, head: bytes, part: bytes) -> None:
+def test_an_endless_body_is_too_large(
+    client: SourceClient, serve: Serve, head: bytes, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "MAX_BYTES", 8 << 20)
     server = serve(forever(head, part))
-    assert fault_of(client, server.port, max_bytes=8 << 20) == ("not_audio", "too_large")
+    assert fault_of(client, server.port) == ("not_audio", "too_large")
     assert server.connections == 1
 
 
@@ -146,10 +150,13 @@ def test_interim_answers_without_end_end_when_the_exchange_is_over(tmp_path: Pat
     limiter.close()
 
 
-def test_a_body_that_trickles_for_ever_is_too_slow(client: SourceClient, serve: Serve) -> None:
+def test_a_body_that_trickles_for_ever_is_too_slow(
+    client: SourceClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "MAX_SECONDS", 0.5)
     server = serve(forever(OK + b"\r\n" + WAVE, b"\0", pause_s=0.05))
     began = time.monotonic()
-    assert fault_of(client, server.port, max_seconds=0.5) == ("unavailable", "too_slow")
+    assert fault_of(client, server.port) == ("unavailable", "too_slow")
     assert time.monotonic() - began < 3
 
 

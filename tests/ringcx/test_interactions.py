@@ -78,7 +78,7 @@ def client_of(tmp_path: Path) -> Iterator[Callable[..., SourceClient]]:
 
 
 def pull(client: SourceClient) -> Answer:
-    source = InteractionSource(client, BASE, "37439510", ApiToken(api_url=BASE, token="aws80:secret"))
+    source = InteractionSource(client, BASE, ApiToken(api_url=BASE, token="aws80:secret"), "37439510")
     return source.pull("15300002", NIGHT)
 
 

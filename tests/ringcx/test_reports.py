@@ -187,12 +187,6 @@ class TestRequests:
         assert start - second < first <= start
         assert start + length <= last < start + length + second
 
-    def test_a_period_without_zone_or_without_length_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="zone"):
-            Period(DAY.start.replace(tzinfo=None), DAY.end)
-        with pytest.raises(ValueError, match="end after"):
-            Period(DAY.end, DAY.end)
-
 
 class TestPull:
     def test_the_answer_is_the_rows_with_the_size_and_the_hash_of_the_body(self, pull: Pull) -> None:
@@ -241,7 +235,7 @@ class TestPull:
 
         limiter = RateLimiter(tmp_path / "limits.sqlite")
         with SourceClient(limiter=limiter, limits={}, transport=httpx.MockTransport(handler)) as client:
-            ReportSource(client, BASE + "/", ApiToken(api_url=BASE, token="t")).pull("1/../2?x", DAY)
+            ReportSource(client, BASE, ApiToken(api_url=BASE, token="t")).pull("1/../2?x", DAY)
         limiter.close()
         assert seen == ["/voice/api/v1/admin/accounts/1%2F..%2F2%3Fx/reportsStreaming"]
 

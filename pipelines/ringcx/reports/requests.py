@@ -16,14 +16,7 @@ import httpx
 import pyarrow as pa
 
 from pipelines.errors import on_temporary_disk
-from pipelines.ringcx.errors import (
-    BodyBroken,
-    CredentialsRefused,
-    ReportInvalid,
-    SourceError,
-    SourceRefused,
-    shown_url,
-)
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, shown_url
 from pipelines.ringcx.http.body import BombError
 from pipelines.ringcx.http.client import Received, SourceClient, TooSlowError, explanation_of
 from pipelines.ringcx.links import sub_account_url
@@ -49,30 +42,27 @@ class Period:
     start: datetime
     end: datetime
 
-    def __post_init__(self) -> None:
-        if self.start.tzinfo is None or self.end.tzinfo is None:
-            raise ValueError("A period needs times with a zone.")
-        if self.start >= self.end:
-            raise ValueError("A period must end after it starts.")
-
 
 @dataclass(frozen=True, slots=True)
-class _Advice:
-    """What an error's sentence asks a person to check: the right that is needed, the settings that make the address,
-    and what to request when the answer is too large.
+class _Api:
+    """The rate limit of an API, and what an error's sentence asks a person to check: the right that is needed, the
+    settings that make the address, and what to request when the answer is too large.
     """
 
+    limit: str
     right: str
     address: str
     smaller: str
 
 
-_LEGACY_ADVICE: Final = _Advice(
+_LEGACY: Final = _Api(
+    limit="reports",
     right="this user has the right READ on Account for the sub-account",
     address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
     smaller="or a shorter period",
 )
-_CURRENT_ADVICE: Final = _Advice(
+_CURRENT: Final = _Api(
+    limit="metadata",
     right="this user has the WEM access right for the sub-account, which interaction metadata needs",
     address="RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW",
     smaller="or with a shorter RINGCX_METADATA_WINDOW",
@@ -135,32 +125,6 @@ def global_call_type_request(period: Period) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class ReportSource:
-    """Where the legacy reports come from: a client, the API's base address and the log-in for it."""
-
-    client: SourceClient
-    base_url: str
-    auth: httpx.Auth
-
-    def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
-        """Fetch one direction of Agent Segment Metadata, or without one Global Call Type Detail.
-
-        `period` should have ended at least 5 minutes ago. Raises as `_pull`.
-        """
-        request = global_call_type_request(period) if direction is None else agent_segment_request(direction, period)
-        return _pull(
-            self.client,
-            f"{self.base_url.rstrip('/')}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming",
-            "global_call_type_detail" if direction is None else "agent_segment_metadata",
-            limit="reports",
-            account_id=account_id,
-            auth=self.auth,
-            request=request,
-            advice=_LEGACY_ADVICE,
-        )
-
-
 def interaction_request(window: Period) -> dict[str, object]:
     """Return the body that requests the segments that ended in a window of whole seconds, which runs forward from
     `segmentEndTime`.
@@ -173,16 +137,82 @@ def interaction_request(window: Period) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class InteractionSource:
-    """Where interaction metadata comes from: a client, the API's base address, the RingCentral account, the log-in.
+class _Source:
+    """Where reports come from: a client, the API's base address and the log-in for it."""
+
+    client: SourceClient
+    base_url: str
+    auth: httpx.Auth
+
+    def _pull(self, api: _Api, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
+        """Send `request` as JSON, and read the answer.
+
+        The answer holds personal data, so it is kept in a file without a name: a killed process leaves nothing behind.
+
+        Raises:
+            CredentialsRefused: 401 or 403.
+            AccountUnknown: the source does not know the RingCentral account.
+            SourceRefused: another status than 2xx that another try does not change.
+            SourceUnavailable: no answer until the attempts were used up.
+            ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
+            TemporaryDiskFull: the answer does not fit into the temporary folder.
+            ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to
+                hundreds of times its size, is a 2xx without a body, or is not the report that was asked for.
+        """
+        headers = {"Accept-Encoding": "gzip"}
+
+        def attempt() -> Received:
+            file.seek(0)
+            file.truncate()
+            with self.client.stream(
+                "POST", url, limit=api.limit, account_id=account_id, auth=self.auth, json=request, headers=headers
+            ) as response:
+                if response.status_code != 200:
+                    raise _refusal(response, self.auth, api)
+                received = self.client.receive(response, file, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+                file.flush()
+                return received
+
+        with on_temporary_disk(f"{report} could not be received"), tempfile.TemporaryFile() as file:
+            try:
+                received = self.client.retry(attempt)
+            except BodyBroken:
+                problem = f"broke off each time while the report was read; run the date again, {api.smaller}"
+            except BombError:
+                problem = (
+                    f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
+                    f" report does; run the date again, {api.smaller}"
+                )
+            except TooSlowError:
+                problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
+            else:
+                return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
+        raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
+
+
+class ReportSource(_Source):
+    """The legacy reports."""
+
+    def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
+        """Fetch one direction of Agent Segment Metadata, or without one Global Call Type Detail.
+
+        `period` should have ended at least 5 minutes ago. Raises as `_pull`.
+        """
+        url = f"{self.base_url}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
+        if direction is None:
+            return self._pull(_LEGACY, url, "global_call_type_detail", account_id, global_call_type_request(period))
+        request = agent_segment_request(direction, period)
+        return self._pull(_LEGACY, url, "agent_segment_metadata", account_id, request)
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionSource(_Source):
+    """The interaction metadata of a RingCentral account in the current API.
 
     `version` is of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
     """
 
-    client: SourceClient
-    base_url: str
     rc_account_id: str
-    auth: httpx.Auth
     version: str = "v1"
 
     def pull(self, account_id: str, window: Period) -> Answer:
@@ -190,91 +220,21 @@ class InteractionSource:
 
         Raises as `_pull`.
         """
-        return _pull(
-            self.client,
-            f"{sub_account_url(self.base_url, self.rc_account_id, account_id, self.version)}/interaction-metadata",
-            "interaction_metadata",
-            limit="metadata",
-            account_id=account_id,
-            auth=self.auth,
-            request=interaction_request(window),
-            advice=_CURRENT_ADVICE,
-        )
+        account_url = sub_account_url(self.base_url, self.rc_account_id, account_id, self.version)
+        request = interaction_request(window)
+        return self._pull(_CURRENT, f"{account_url}/interaction-metadata", "interaction_metadata", account_id, request)
 
 
-def _pull(
-    client: SourceClient,
-    url: str,
-    report: ReportName,
-    *,
-    limit: str,
-    account_id: str,
-    auth: httpx.Auth,
-    request: dict[str, object],
-    advice: _Advice,
-) -> Answer:
-    """Send `request` as JSON, and read the answer.
-
-    The answer holds personal data, so it is kept in a file without a name: a killed process leaves nothing behind.
-
-    Raises:
-        CredentialsRefused: 401 or 403.
-        AccountUnknown: the source does not know the RingCentral account.
-        SourceRefused: another status than 2xx that another try does not change.
-        SourceUnavailable: no answer until the attempts were used up.
-        ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
-        TemporaryDiskFull: the answer does not fit into the temporary folder.
-        ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to hundreds of
-            times its size, is a 2xx without a body, or is not the report that was asked for.
-    """
-
-    def attempt() -> Received:
-        file.seek(0)
-        file.truncate()
-        with client.stream(
-            "POST",
-            url,
-            limit=limit,
-            account_id=account_id,
-            auth=auth,
-            json=request,
-            headers={"Accept-Encoding": "gzip"},
-        ) as response:
-            if response.status_code != 200:
-                raise _refusal(response, auth, advice)
-            received = client.receive(response, file, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
-            file.flush()
-            return received
-
-    with on_temporary_disk(f"{report} could not be received"), tempfile.TemporaryFile() as file:
-        try:
-            received = client.retry(attempt)
-        except BodyBroken:
-            problem = f"broke off each time while the report was read; run the date again, {advice.smaller}"
-        except BombError:
-            problem = (
-                f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
-                f" report does; run the date again, {advice.smaller}"
-            )
-        except TooSlowError:
-            problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
-        else:
-            return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
-    raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
-
-
-def _refusal(response: httpx.Response, auth: httpx.Auth, advice: _Advice) -> SourceError:
+def _refusal(response: httpx.Response, auth: httpx.Auth, api: _Api) -> SourceError:
     status, request = response.status_code, f"POST {shown_url(response.request.url)}"
     explanation_of(response)  # raises AccountUnknown
     if status in {401, 403}:
         variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
-        return CredentialsRefused(
-            f"{request} was refused with HTTP {status}; check {variables}, and that {advice.right}."
-        )
+        return CredentialsRefused(f"{request} was refused with HTTP {status}; check {variables}, and that {api.right}.")
     if status < 300:
         return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
     return SourceRefused(
-        f"{request} was refused with HTTP {status}, which another try does not change; check {advice.address}."
+        f"{request} was refused with HTTP {status}, which another try does not change; check {api.address}."
     )
 
 
