@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
 
-from pipelines.ringcx.reports.charset import repair_handler
+from pipelines.ringcx.reports.charset import REPAIR
 from pipelines.ringcx.reports.columns import fold, free_name
 from pipelines.ringcx.reports.times import parse_report_time, uii_time
 
@@ -81,7 +81,7 @@ def _require_call(fields: Mapping[str, str]) -> None:
 def _from_json(content: bytes) -> dict[str, str]:
     try:
         pairs = json.loads(
-            content.decode(errors=repair_handler()),
+            content.decode(errors=REPAIR),
             object_pairs_hook=_Pairs,
             parse_int=str,
             parse_float=str,
@@ -97,10 +97,9 @@ def _from_json(content: bytes) -> dict[str, str]:
 
 
 def _from_form(content: bytes, where: str) -> dict[str, str]:
-    errors = repair_handler()
     try:
         pairs = parse_qsl(
-            content.decode(errors=errors), keep_blank_values=True, errors=errors, max_num_fields=MAX_FIELDS + 1
+            content.decode(errors=REPAIR), keep_blank_values=True, errors=REPAIR, max_num_fields=MAX_FIELDS + 1
         )
     except ValueError:
         raise NotAnEvent(f"The {where} holds too many fields; send the documented ones.") from None

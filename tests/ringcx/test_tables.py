@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pipelines.ringcx.errors import ReportInvalid
 from pipelines.ringcx.links import NO_LINK, links_in
+from pipelines.ringcx.reports import csv_body
 from pipelines.ringcx.reports.columns import (
     COLUMNS,
     LEDGER_COLUMNS,
@@ -103,8 +104,9 @@ def parse_body(report: ReportName, body: bytes | str, *, framed: bool = True, fo
 
 
 def read_blocks(path: Path, size: int) -> tuple[list[str], pa.Table]:
-    with path.open("rb") as file:
-        headings, table, _ = read_csv_body(file, framed=False, block_bytes=size)
+    with path.open("rb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_body, "BLOCK_BYTES", size)
+        headings, table, _ = read_csv_body(file, framed=False)
     return headings, table
 
 

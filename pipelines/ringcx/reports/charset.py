@@ -12,22 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Final, TextIO
 
-_REPAIR: Final = "ringcx-windows-1252"
+REPAIR: Final = "ringcx-windows-1252"
+"""The codec error handler that repairs bytes which are not UTF-8."""
 _OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
-_BOMS: Final = (  # that of UTF-32 begins as that of UTF-16 does
-    *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
-    *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
-)
 
 
 class NotWholeError(Exception):
     """A body is not a whole report. The text says what is wrong, as half a sentence without any of its content."""
-
-
-def repair_handler() -> str:
-    """Register the codec error handler that repairs bytes which are not UTF-8, and return its name."""
-    codecs.register_error(_REPAIR, _repair)
-    return _REPAIR
 
 
 def _repair(error: UnicodeError) -> tuple[str, int]:
@@ -36,34 +27,32 @@ def _repair(error: UnicodeError) -> tuple[str, int]:
     return "".join(_OF_BYTE[byte] for byte in error.object[error.start : error.end]), error.end
 
 
+codecs.register_error(REPAIR, _repair)
+
+
 @contextmanager
 def as_utf8(body: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Yield `body` if it is UTF-8, else a file that is: of UTF-16, UTF-32, or with its bytes repaired.
-
-    Raises:
-        NotWholeError: a body in UTF-16 or UTF-32 is cut off.
-    """
+    """Yield `body`, or a copy of it in UTF-8 where it is UTF-16; NotWholeError if that is cut off."""
     body.seek(0)
-    start = body.read(4)
-    encoding = next((name for bom, name in _BOMS if start.startswith(bom)), "")
-    if not encoding and 0 in start[:2]:  # without a mark, as the first character of a report is ASCII
-        encoding = "utf-16-be" if start[0] == 0 else "utf-16-le"
-    if not encoding and _is_utf8(body):
+    start = body.read(2)
+    is_marked = start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+    if not is_marked and 0 not in start:  # the first character of a report is ASCII
         yield body
         return
+    encoding = "utf-16" if is_marked else "utf-16-be" if start[0] == 0 else "utf-16-le"
     with tempfile.TemporaryFile() as copy:
         try:
-            with text_of(body, encoding or "utf-8", "strict" if encoding else repair_handler()) as source:
+            with text_of(body, encoding, "strict") as source:
                 while text := source.read(1 << 20):
                     copy.write(text.encode())
         except UnicodeError:
-            raise NotWholeError(f"its {encoding.upper()} is cut off or damaged") from None
+            raise NotWholeError("its UTF-16 is cut off or damaged") from None
         copy.flush()
         yield copy
 
 
 @contextmanager
-def text_of(body: IO[bytes], encoding: str = "utf-8-sig", errors: str = "strict") -> Iterator[TextIO]:
+def text_of(body: IO[bytes], encoding: str = "utf-8-sig", errors: str = REPAIR) -> Iterator[TextIO]:
     """Yield a reader of the text of a file from its start, and leave the file open."""
     body.seek(0)
     text = io.TextIOWrapper(body, encoding=encoding, errors=errors, newline="")
@@ -71,13 +60,3 @@ def text_of(body: IO[bytes], encoding: str = "utf-8-sig", errors: str = "strict"
         yield text
     finally:
         text.detach()
-
-
-def _is_utf8(body: IO[bytes]) -> bool:
-    with text_of(body) as text:
-        try:
-            while text.read(1 << 20):
-                continue
-        except UnicodeDecodeError:
-            return False
-    return True

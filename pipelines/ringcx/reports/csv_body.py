@@ -33,14 +33,13 @@ _MAY_ADJOIN_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.u
 _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""[^"]*+)*+"')
 
 
-def read_csv_body(body: IO[bytes], *, framed: bool, block_bytes: int = BLOCK_BYTES) -> tuple[list[str], pa.Table, int]:
+def read_csv_body(body: IO[bytes], *, framed: bool) -> tuple[list[str], pa.Table, int]:
     """Read a CSV with a heading; blank lines and totals are skipped.
 
     Args:
         body: in UTF-8: comma-separated, rows end in LF, CRLF or CR, quotes as in RFC 4180; stray quotes inside
             a field that does not start with one are text. With or without a byte order mark.
         framed: whether HTTP said where the body ends. If not, it must end in a line break.
-        block_bytes: how much pyarrow reads at a time.
 
     Returns:
         The headings, a table of as many columns of text named `0`, `1`, …, and how many lines were skipped.
@@ -56,7 +55,7 @@ def read_csv_body(body: IO[bytes], *, framed: bool, block_bytes: int = BLOCK_BYT
         if not is_regular and _has_text_after_lines(content):
             raise NotWholeError("text follows the closing quote of a field of several lines, so rows may be hidden")
         has_nul = content.find(b"\0") >= 0  # pyarrow (26.0) overlooks what follows within a few bytes
-    read = _read_with_pyarrow(body, block_bytes) if is_regular and not has_nul else None
+    read = _read_with_pyarrow(body) if is_regular and not has_nul else None
     return read or _read_with_csv_module(body)
 
 
@@ -94,7 +93,7 @@ def _has_text_after_lines(body: mmap.mmap) -> bool:
     return False
 
 
-def _read_with_pyarrow(body: IO[bytes], block_bytes: int) -> tuple[list[str], pa.Table, int] | None:
+def _read_with_pyarrow(body: IO[bytes]) -> tuple[list[str], pa.Table, int] | None:
     """Return what `read_csv_body` returns, or None where a row has another width or is longer than a block."""
     with text_of(body) as file:
         headings = next(filter(None, csv.reader(file)), [])
@@ -110,7 +109,7 @@ def _read_with_pyarrow(body: IO[bytes], block_bytes: int) -> tuple[list[str], pa
     try:
         table = pa_csv.read_csv(
             cast("IO[bytes]", _Blocks(body)),
-            read_options=pa_csv.ReadOptions(block_size=block_bytes, column_names=names),
+            read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES, column_names=names),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip_or_fail),
             convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )

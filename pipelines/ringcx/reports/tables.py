@@ -33,8 +33,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
 
     Args:
         report: which report was asked for.
-        body: the file that holds the answer, in UTF-8, UTF-16 or UTF-32; single bytes that are not UTF-8 are read as
-            Windows-1252.
+        body: the file that holds the answer, in UTF-8 or UTF-16; bytes that are not UTF-8 are read as Windows-1252.
         framed: whether HTTP said where the body ends (length or chunks). A CSV that is not must end in a line break.
 
     Returns:
