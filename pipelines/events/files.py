@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ulid import ULID
 
 from pipelines.aws import split_s3_url
 from pipelines.errors import ExpectedError
-from pipelines.ledger.files import S3Files, make_folders, sync_folder
+from pipelines.ledger.files import Files, LocalFiles, S3Files, make_folders, sync_folder
+from pipelines.ledger.parts import date_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -41,7 +42,6 @@ Line = tuple[str, bytes]
 FILE_BYTES = 64 << 20
 FILE_SECONDS = 3600.0
 _FILE_MODE = 0o600  # events hold telephone numbers
-_DATE = "date="
 _SUFFIX = ".events"
 
 
@@ -62,8 +62,7 @@ class Frames:
     settled: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """One file of events, and its length in bytes when it was listed."""
 
     name: str
@@ -93,12 +92,12 @@ def read_frames(data: bytes) -> Frames:
 
 def day_folder(day: date) -> str:
     """Return the folder of the events whose calls began on the local `day`."""
-    return f"{_DATE}{day.isoformat()}/"
+    return f"date={day.isoformat()}/"
 
 
 def malformed_folder(day: date) -> str:
     """Return the folder of what came on the UTC `day` and was no event."""
-    return f"malformed/{_DATE}{day.isoformat()}/"
+    return f"malformed/date={day.isoformat()}/"
 
 
 @dataclass(slots=True)
@@ -110,10 +109,31 @@ class _Open:
     size: int = 0
 
 
-class LocalEvents:
+class _Stored:
+    """What is read in the same way from a folder and from a bucket."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def days(self) -> list[date]:
+        """Return the dates that have events, sorted: one request per 1000."""
+        return sorted(day for name in self._files.folders("") if (day := date_of(name)))
+
+    def files(self, folder: str) -> list[StoredFile]:
+        """Return the files of a folder with their present lengths, sorted: one request per 1000."""
+        return [StoredFile(name, size) for name, size in self._files.sizes(folder).items() if name.endswith(_SUFFIX)]
+
+    def read(self, name: str, start: int = 0) -> bytes:
+        """Return a file's bytes from `start` on, as many as there are: in a folder it may be growing."""
+        with _errors("read", self._files):
+            return self._files.read(name)[start:]
+
+
+class LocalEvents(_Stored):
     """Events in a local folder. One thread at a time may write."""
 
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(LocalFiles(root, named_by="EVENTS_URL", unavailable=EventsUnavailable))
         self._root = root
         self._clock = clock
         self._open: dict[str, _Open] = {}
@@ -134,29 +154,6 @@ class LocalEvents:
             with NamedTemporaryFile(dir=self._root, prefix=".probe-", buffering=0) as file:
                 file.write(b"probe\n")
                 os.fsync(file.fileno())
-
-    def days(self) -> list[date]:
-        """Return the dates that have events, sorted."""
-        return _dates(entry.name for entry in self._entries("") if entry.is_dir())
-
-    def files(self, folder: str) -> list[StoredFile]:
-        """Return the files of a folder with their present lengths, sorted; none when there is no such folder."""
-        entries = [entry for entry in self._entries(folder) if entry.name.endswith(_SUFFIX)]
-        with _errors("list", self._root):
-            return sorted(StoredFile(f"{folder}{entry.name}", entry.stat().st_size) for entry in entries)
-
-    def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's bytes from `start` on, as many as there are: it may be growing."""
-        with _errors("read", self._root), (self._root / name).open("rb") as file:
-            file.seek(start)
-            return file.read()
-
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        with _errors("list", self._root):
-            try:
-                return list(os.scandir(self._root / folder))
-            except FileNotFoundError:
-                return []
 
     def _append(self, folder: str, data: bytes) -> None:
         file = self._file(folder)
@@ -190,11 +187,12 @@ class LocalEvents:
         return file
 
 
-class S3Events:
+class S3Events(_Stored):
     """Events in a bucket, an object for each folder of a batch. Needs s3:ListBucket, s3:PutObject or s3:GetObject."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
-        self._files = S3Files(client, bucket, prefix, named_by="EVENTS_URL", unavailable=EventsUnavailable)
+        self._in_bucket = S3Files(client, bucket, prefix, named_by="EVENTS_URL", unavailable=EventsUnavailable)
+        super().__init__(self._in_bucket)
 
     def write(self, lines: Iterable[Line]) -> None:
         """Put new objects; the server checks the bytes by their MD5.
@@ -202,25 +200,12 @@ class S3Events:
         When it raises, at least one line is not durable, so none may be acknowledged.
         """
         for folder, data in _by_folder(lines).items():
-            with _errors("write", self._files):
-                self._files.put(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
+            with _errors("write", self._in_bucket):
+                self._in_bucket.put(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
 
     def probe(self) -> None:
         """List the dates. The first event shows whether the right to put exists as well."""
         self.days()
-
-    def days(self) -> list[date]:
-        """Return the dates that have events, sorted: one request per 1000."""
-        return _dates(self._files.folders(""))
-
-    def files(self, folder: str) -> list[StoredFile]:
-        """Return the objects of a folder, sorted: one request per 1000."""
-        return [StoredFile(name, size) for name, size in self._files.sizes(folder).items() if name.endswith(_SUFFIX)]
-
-    def read(self, name: str, start: int = 0) -> bytes:
-        """Return an object's bytes; objects never grow, so `start` spares no request."""
-        with _errors("read", self._files):
-            return self._files.read(name)[start:]
 
 
 Events: TypeAlias = LocalEvents | S3Events
@@ -256,13 +241,3 @@ def _by_folder(lines: Iterable[Line]) -> dict[str, bytes]:
     for folder, line in lines:
         folders[folder].append(line)
     return {folder: b"".join(parts) for folder, parts in folders.items()}
-
-
-def _dates(names: Iterable[str]) -> list[date]:
-    found = []
-    for name in names:
-        try:
-            found.append(date.fromisoformat(name.removeprefix(_DATE)))
-        except ValueError:
-            continue  # `malformed`, or a folder of somebody else's
-    return sorted(found)

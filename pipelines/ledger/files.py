@@ -38,10 +38,17 @@ class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
 
 
 class LocalFiles:
-    """Files in a local folder, which is made with the first file. Names are relative, with forward slashes."""
+    """Files in a local folder, which is made with the first file. Names are relative, with forward slashes.
 
-    def __init__(self, root: Path) -> None:
+    `named_by` is the variable that names the folder; `unavailable` is raised with a sentence when it cannot be used.
+    """
+
+    def __init__(
+        self, root: Path, *, named_by: str = "LEDGER_URL", unavailable: type[Exception] = LedgerUnavailable
+    ) -> None:
         self._root = Path(root)
+        self._named_by = named_by
+        self._unavailable = unavailable
 
     def __repr__(self) -> str:
         return f"LocalFiles({str(self._root)!r})"
@@ -58,6 +65,12 @@ class LocalFiles:
                 paths = (Path(where, file) for file in files if not _is_partial(file))
                 names += [path.relative_to(self._root).as_posix() for path in paths]
         return sorted(name for name in names if name.startswith(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the same names with their bytes."""
+        names = self.list(prefix)
+        with self._errors("list", prefix):
+            return {name: (self._root / name).stat().st_size for name in names}
 
     def folders(self, prefix: str) -> Names:
         """Return the names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
@@ -101,9 +114,9 @@ class LocalFiles:
         except FileNotFoundError:
             raise FileNotFoundError(f"the ledger file {name} is not there") from None
         except OSError as error:
-            raise LedgerUnavailable(
-                f"cannot {verb} {name or 'the ledger'} in its folder: {error.strerror or type(error).__name__}; "
-                "check the folder that LEDGER_URL names, its rights and the free space."
+            raise self._unavailable(
+                f"cannot {verb} {name or 'the files'} in its folder: {error.strerror or type(error).__name__}; "
+                f"check the folder that {self._named_by} names, its rights and the free space."
             ) from error
 
 

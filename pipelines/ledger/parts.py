@@ -10,28 +10,7 @@ import pyarrow as pa
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged
-from pipelines.ledger.schema import (
-    ACCEPTANCE_SCHEMA,
-    EVENT_READ_SCHEMA,
-    IN_PATH,
-    PULL_SCHEMA,
-    ROW_COLUMNS,
-    ROW_SCHEMA,
-    STATE_SCHEMA,
-    conform,
-    decode,
-    state_ranks,
-)
-
-_SCHEMAS = {
-    "accepted_losses": ACCEPTANCE_SCHEMA,
-    "event_reads": EVENT_READ_SCHEMA,
-    "recording_states": STATE_SCHEMA,
-    "report_pulls": PULL_SCHEMA,
-    "report_rows": ROW_SCHEMA,
-}
-KINDS = tuple(_SCHEMAS)
-"""The ledger's folders."""
+from pipelines.ledger.schema import IN_PATH, ROW_COLUMNS, SCHEMAS, conform, decode, state_ranks
 
 READERS = 8
 """How many threads read or list in parallel."""
@@ -51,7 +30,7 @@ class LedgerParts:
     def names(self, day: date) -> dict[str, list[str]]:
         """Return the names of a date's parts, by kind, sorted: two listings per report, one for each other kind."""
         found = {}
-        for kind in KINDS:
+        for kind in SCHEMAS:
             reports = [f"{report}/" for report in self._files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
             folders = [f"{kind}/{report}date={day.isoformat()}/" for report in reports]
             found[kind] = [name for folder in folders for name in self._files.list(folder) if is_part(name)]
@@ -62,7 +41,7 @@ class LedgerParts:
 
         Every other reader skips such files, so that none stops a date; this method reports them.
         """
-        reasons = {name: _why_strange(name) for kind in KINDS for name in self._files.list(f"{kind}/")}
+        reasons = {name: _why_strange(name) for kind in SCHEMAS for name in self._files.list(f"{kind}/")}
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
@@ -109,7 +88,7 @@ def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) ->
     kind, *folders, _ = name.split("/")
     from_path = dict(folder.split("=", 1) for folder in folders)
     with damage(name):
-        table, schema = decode(data, columns), _SCHEMAS[kind]
+        table, schema = decode(data, columns), SCHEMAS[kind]
         if kind == "report_rows":
             own = (*ROW_COLUMNS, *IN_PATH)
             extra = [pa.field(column, pa.string()) for column in table.column_names if column not in own]
@@ -147,7 +126,7 @@ def is_part(name: str) -> bool:
 def _why_strange(name: str) -> str | None:
     kind, *folders, own = name.split("/")
     report = [folder for folder in folders[:-1] if folder.startswith("report=")]
-    if kind not in KINDS or len(folders) != 1 + (kind in _BY_REPORT) or folders[:-1] != report:
+    if kind not in SCHEMAS or len(folders) != 1 + (kind in _BY_REPORT) or folders[:-1] != report:
         return "it is not directly in the folder of a date"
     if date_of(folders[-1]) is None:
         return f"its folder {folders[-1]} does not name a date"

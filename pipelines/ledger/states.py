@@ -93,9 +93,6 @@ class RecordingState:
     """Where rejected bytes are kept."""
 
     def __post_init__(self) -> None:
-        times = (self.written_at, self.first_seen_at, self.next_attempt_at, self.started_at, self.first_attempt_at)
-        if any(time is not None and time.tzinfo is None for time in times):
-            raise ValueError(f"a time of recording {self.recording_id} has no time zone; give every time one.")
         if (self.next_attempt_at is None) == (self.status is Status.pending):
             raise ValueError(
                 f"recording {self.recording_id} is {self.status}: next_attempt_at belongs to every pending recording "
@@ -107,8 +104,6 @@ class RecordingState:
             raise ValueError(
                 f"recording {self.recording_id} is another name of itself, or another name and not rejected."
             )
-        if self.attempts < 0 or self.epoch < 0:
-            raise ValueError(f"recording {self.recording_id} has a count below zero; count from 0.")
 
 
 def pending_again(
@@ -119,15 +114,9 @@ def pending_again(
     `answered`: the source said something about the recording; an outage says nothing.
     """
     _require(state, "tried again", state.status is Status.pending)
-    return replace(
-        state,
-        reason=reason,
-        attempts=state.attempts + 1,
-        next_attempt_at=next_attempt_at,
-        first_attempt_at=state.first_attempt_at or (now if answered else None),
-        written_at=now,
-        run_id=run_id,
-    )
+    first = state.first_attempt_at or (now if answered else None)
+    changes = {"attempts": state.attempts + 1, "next_attempt_at": next_attempt_at, "first_attempt_at": first}
+    return _next(state, Status.pending, reason, now, run_id, **changes)
 
 
 def final(
@@ -135,17 +124,7 @@ def final(
 ) -> RecordingState:
     """Return the state of a recording that will not be held; `attempted=False` if that was decided without a fetch."""
     _require(state, str(status), state.status is Status.pending)
-    if status not in FINAL:
-        raise ValueError(f"{status} is not a final state; use one of {', '.join(sorted(FINAL))}.")
-    return replace(
-        state,
-        status=status,
-        reason=reason,
-        attempts=state.attempts + attempted,
-        next_attempt_at=None,
-        written_at=now,
-        run_id=run_id,
-    )
+    return _next(state, status, reason, now, run_id, attempts=state.attempts + attempted)
 
 
 def archived(
@@ -162,30 +141,13 @@ def archived(
     change to this one: the object is there, whatever was concluded before.
     """
     _require(state, "archived", state.status is not Status.archived)
-    return replace(
-        state,
-        status=Status.archived,
-        reason=None,
-        attempts=state.attempts + attempted,
-        next_attempt_at=None,
-        written_at=now,
-        run_id=run_id,
-        **held,
-    )
+    return _next(state, Status.archived, None, now, run_id, attempts=state.attempts + attempted, **held)
 
 
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
     """Return the line that makes `state`'s id another name of `main`, so that it is never requested itself."""
     _require(state, "another's name", state.status is not Status.archived)
-    return replace(
-        state,
-        status=Status.rejected,
-        reason=SAME_RECORDING,
-        next_attempt_at=None,
-        same_as=main.recording_id,
-        written_at=now,
-        run_id=run_id,
-    )
+    return _next(state, Status.rejected, SAME_RECORDING, now, run_id, same_as=main.recording_id)
 
 
 _OF_AN_EPOCH = (
@@ -196,19 +158,22 @@ _OF_AN_EPOCH = (
 
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
     """Return the state of a recording that is to be fetched again: pending, due at once, in a new epoch."""
-    nothing: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
-    return replace(
-        state,
-        status=Status.pending,
-        reason=reason,
-        attempts=0,
-        next_attempt_at=now,
-        warnings=(),
-        epoch=state.epoch + 1,
-        written_at=now,
-        run_id=run_id,
-        **nothing,
-    )
+    reset: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
+    reset |= {"attempts": 0, "next_attempt_at": now, "warnings": (), "epoch": state.epoch + 1}
+    return _next(state, Status.pending, reason, now, run_id, **reset)
+
+
+def _next(
+    state: RecordingState,
+    status: Status,
+    reason: str | None,
+    now: datetime,
+    run_id: str,
+    **changes: Any,  # noqa: ANN401 - fields of many types
+) -> RecordingState:
+    """Return the line that a run writes after `state`; a next attempt is planned only where `changes` say when."""
+    changes = {"next_attempt_at": None} | changes
+    return replace(state, status=status, reason=reason, written_at=now, run_id=run_id, **changes)
 
 
 def _require(state: RecordingState, wanted: str, is_allowed: bool) -> None:

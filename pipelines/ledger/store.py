@@ -168,14 +168,9 @@ class Ledger:
         """Return the current state of every recording of the dates, sorted by recording id."""
         return states_by_id(_recordings(self.current(days)))
 
-    def names(self, days: Iterable[date]) -> dict[str, RecordingState]:
-        """Return the same as `states`, with a line (`same_as`) for each id that is another name of a recording."""
-        return states_by_id(self.current(days))
-
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
-        """Return the lines behind `names`, in STATE_SCHEMA, of all recordings or of those with these ids.
-
-        No Python object is made for a line.
+        """Return the lines of all recordings of those dates, or of those with these ids, in STATE_SCHEMA; of an id that
+        is another name of a recording the line that says so (`same_as`). No Python object is made for any of them.
         """
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read
@@ -227,10 +222,8 @@ class Ledger:
     def _append(self, folder: str, lines: pa.Table) -> None:
         """Write lines as a part; write nothing if there are none."""
         if lines.num_rows:
-            name = f"{folder}{self._next_name()}.parquet"
-            if not is_part(name):
-                raise ValueError(f"the ledger would not read {name} again, so it was not written; give a plain date.")
-            self._files.create(name, encode(lines.select([name for name in lines.column_names if name not in IN_PATH])))
+            in_file = lines.select([name for name in lines.column_names if name not in IN_PATH])
+            self._files.create(f"{folder}{self._next_name()}.parquet", encode(in_file))
 
     def _next_name(self) -> ULID:
         """Return a ULID greater than the last, even within a millisecond or if the clock is set back."""

@@ -2,7 +2,6 @@ import time
 from collections.abc import Callable
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,15 +77,6 @@ def test_the_rows_come_whole_and_in_the_order_of_the_pull() -> None:
     pulled = table({"c": "1", "a": "1", "b": "2"}).append_column("note", pa.array(["x", None, "z"]))
     assert diff_rows(pulled, table({"b": "1", "d": "1"})).fresh.to_pylist() == pulled.to_pylist()
     assert diff_rows(pulled, pulled).fresh.num_rows == 0
-
-
-@pytest.mark.parametrize("column", ["row_key", "row_hash"])
-def test_a_row_without_identity_is_refused(column: str) -> None:
-    whole = table({"a": "1"})
-    holed = whole.set_column(whole.column_names.index(column), column, pa.array([None], pa.string()))
-    for pulled, seen in [(holed, whole), (whole, holed), (whole.drop_columns([column]), whole)]:
-        with pytest.raises((KeyError, ValueError), match=column):
-            diff_rows(pulled, seen)
 
 
 def takes_less_than(seconds: float, work: Callable[[], object]) -> bool:

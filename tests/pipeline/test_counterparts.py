@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.parts import LedgerParts
-from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.schema import PullRecord, states_by_id
 from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
@@ -144,7 +144,7 @@ def test_whoever_is_known_first_is_the_recording_and_the_other_its_name(sources:
     assert [counts[f"recordings_{name}"] for name in ("found", "new", "known")] == [1, 1, 1]
     assert counts["of_both_sources"] == 1
     assert sources.ledger.states([DAY]).keys() == {old}
-    assert sources.ledger.names([DAY])[new].same_as == old
+    assert states_by_id(sources.ledger.current([DAY]))[new].same_as == old
     assert sources.ledger.pending(DAY)[0].recording_id == old
     assert sources.register(now=NOW + timedelta(days=2)).counts["of_both_sources"] == 1
     assert len(history(LedgerParts(LocalFiles(tmp_path / "ledger")), DAY, new)) == 1
@@ -162,9 +162,9 @@ def test_a_leg_over_midnight_is_joined_whichever_dates_run_comes_last(tmp_path: 
             sources.register(day, now=NOW + timedelta(minutes=minutes))
         states = sources.ledger.states(days)
         assert list(states) == [old if first == DAY else new]
-        (name,) = sources.ledger.names(days).keys() - states.keys()
+        (name,) = states_by_id(sources.ledger.current(days)).keys() - states.keys()
         # The name is told of on the recording's own date, whatever date its start would put it under.
-        assert sources.ledger.names([states[next(iter(states))].date])[name].same_as in states
+        assert states_by_id(sources.ledger.current([states[next(iter(states))].date]))[name].same_as in states
 
 
 @pytest.mark.parametrize("main", ["legacy", "current"])

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.ledger.schema import states_by_id
 from pipelines.ledger.states import Status
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import every_recording_is_accounted_for, judge_date
@@ -93,7 +94,7 @@ def test_a_range_that_is_legacy_then_both_then_current_fetches_no_recording_twic
         assert {key for key, one in states.items() if one.date == day} == {
             one["recording_id"] for one in truth if one["start"].startswith(f"{day}")
         }
-    names = it.services().ledger.names(recent)
+    names = states_by_id(it.services().ledger.current(recent))
     for one in (one for one in truth if one["segment"]):
         known = names[one["segment"]["recording_id"]]
         assert known.same_as in ids or known.status is Status.archived
@@ -117,7 +118,7 @@ def test_the_second_run_of_a_date_under_both_changes_nothing(account: Callable[.
     (result,) = it.run_as("both", recent[0])
     found = it.metadata(result, "recording_links")
     days = [recent[0] + timedelta(days=step) for step in (-1, 0, 1)]
-    held, names = it.states(*days), it.services().ledger.names(days)
+    held, names = it.states(*days), states_by_id(it.services().ledger.current(days))
     assert found["of_both_sources"] == sum(one.same_as is not None for one in names.values()) > 0
     assert {one.same_as for one in names.values()} - {None} <= {
         key for key, one in held.items() if one.source == "agent_segment_metadata"
@@ -155,7 +156,7 @@ def test_what_the_reports_source_lost_is_taken_from_the_current_api_and_is_then_
     it.run_as("current", OLD, OLD + timedelta(days=1), OLD)  # a call over midnight is told of on the day of its end
     states = it.states(OLD)
     assert {one.status for one in states.values()} == {Status.archived}
-    names = it.services().ledger.names([OLD])
+    names = states_by_id(it.services().ledger.current([OLD]))
     assert all(states[names[one.recording_id].same_as].status is Status.archived for one in stereo)
     assert completeness(it, OLD).level is Level.ok
 
@@ -173,7 +174,7 @@ def test_an_id_that_waited_for_the_other_one_is_tried_itself_when_that_one_is_gi
     assert it.metadata(result, "recordings")["pending"] == len(waiting) > 0
     it.sandbox.set_faults(Faults())
     assert it.run(OLD, select=["recordings", "daily_manifest"]).success
-    names = it.services().ledger.names([OLD])
+    names = states_by_id(it.services().ledger.current([OLD]))
     assert {names[key].status for key in waiting} == {Status.archived}
     assert {one.same_as for one in names.values()} - {None} == waiting.keys()  # found and held once
 

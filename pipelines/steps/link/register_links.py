@@ -86,7 +86,7 @@ def register_links(
     names = before.names | {key: str(line.same_as) for key, line in joined.renamed.items()}
     if pairs.partners:
         # A neighbouring date's run may have registered the other name meanwhile: the run that writes last sees both.
-        after = ledger.names(days)
+        after = states_by_id(ledger.current(days))
         ledger.append_states(join(pairs, after, now=now, run_id=run_id).lines)
         names |= {key: state.same_as for key, state in after.items() if state.same_as is not None}
     layouts = dict(zip(values(links.table["recording_id"]), values(links.table["layout"]), strict=True))
