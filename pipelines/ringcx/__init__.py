@@ -1,1 +1,1 @@
-"""The source: how RingCX is logged into, asked politely, and read without believing it."""
+"""The source: how to log in to RingCX, send requests within its limits, and read answers without trusting them."""

@@ -1,8 +1,8 @@
-"""Log-ins: how a request to RingCX gets its token, and a fresh one in time.
+"""Log-ins: how a request to RingCX gets its token, and a fresh one before the old one expires.
 
-Each is an `httpx.Auth` for one origin, and shared by all threads: the first that finds the token old renews it, and the
-others wait for the new one. A RingCX token lives 5 minutes, and the exchange takes 5 requests a minute; exchange and
-refresh count against the client's limit `auth`, whose permits all processes share.
+Each log-in is an `httpx.Auth` for one origin, shared by all threads: the first that finds the token old renews it, and
+the others wait for the new one. A RingCX token is valid for 5 minutes, and the exchange takes 5 requests a minute;
+exchange and refresh count against the client's limit `auth`, whose permits all processes share.
 """
 
 import copy
@@ -43,7 +43,7 @@ class _Token:
 
 
 class OriginAuth(httpx.Auth, ABC):
-    """Puts a token on the requests to one origin, the API's scheme, host and port, and on no other."""
+    """An auth that puts a token on requests to one origin (the API's scheme, host and port) and on no others."""
 
     variables: tuple[str, ...] = ()
     """The settings that hold the credentials, for the sentence of an error."""
@@ -54,7 +54,7 @@ class OriginAuth(httpx.Auth, ABC):
         self._origin = origin_of(api_url)
 
     def sign(self, request: httpx.Request) -> None:
-        """Put the token on a request to its origin; log in if necessary, and raise SourceError where that fails."""
+        """Put the token on a request to its origin; log in if necessary, and raise SourceError if that fails."""
         if self._serves(request):
             request.headers[self._header] = self._scheme + self._value()
 
@@ -63,11 +63,11 @@ class OriginAuth(httpx.Auth, ABC):
 
     @abstractmethod
     def _value(self) -> str:
-        """Return a token that does not run out soon."""
+        """Return a token that does not expire soon."""
 
 
 class ApiToken(OriginAuth):
-    """A permanent API token that an administrator made. There is no other: a 401 stays."""
+    """A permanent API token that an administrator made. It cannot be renewed: a 401 is final."""
 
     variables = ("RINGCX_API_TOKEN",)
     _header = "X-Auth-Token"
@@ -84,7 +84,7 @@ class ApiToken(OriginAuth):
 
 
 class TokenAuth(OriginAuth):
-    """A token that runs out: renewed in time, and on a 401 one fresh token and one more request."""
+    """An auth whose token expires: it is renewed in time; a 401 leads to one fresh token and one more request."""
 
     def __init__(self, *, client: SourceClient, api_url: str) -> None:
         super().__init__(api_url=api_url)
@@ -96,7 +96,7 @@ class TokenAuth(OriginAuth):
         self._failure: tuple[float, SourceError] | None = None
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send, and on a 401 once more with a fresh token; the second 401 stays. The client signs both."""
+        """Send the request, and after a 401 once more with a fresh token; the client signs both requests."""
         response = yield request
         if not self._serves(request):
             return
@@ -123,7 +123,7 @@ class TokenAuth(OriginAuth):
             return token.value
 
     def _log_in(self) -> _Token:
-        """Get a token; called with the lock held."""
+        """Get a token; call this with the lock held."""
         if self._failure is not None:
             failed_at, failure = self._failure
             if 0 <= self._clock() - failed_at < _QUIET_AFTER_FAILURE_S:
@@ -139,7 +139,7 @@ class TokenAuth(OriginAuth):
 
     @abstractmethod
     def _obtain(self, before: _Token | None) -> _Token:
-        """Return a fresh token in place of `before`."""
+        """Return a fresh token to replace `before`."""
 
     def _request_token(
         self,
@@ -153,12 +153,12 @@ class TokenAuth(OriginAuth):
     ) -> _Token:
         """Post a log-in and return the token of its answer.
 
-        `name` is the field of the answer that holds the token, `variable` the setting that holds the address, `remedy`
-        what to check when the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here.
+        `name` is the answer's field with the token, `variable` the setting with the address, `remedy` what to check if
+        the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here.
 
         Raises:
             CredentialsRefused: HTTP 400, 401 or 403.
-            SourceError: another status than 200, or the answer holds no token.
+            SourceError: the status is not 200, or the answer holds no token.
         """
         asked_at, request = self._clock(), f"POST {shown_url(url)}"
         status, answer = self._client.retry(lambda: self._post(url, form, app))
@@ -178,7 +178,7 @@ class TokenAuth(OriginAuth):
         return _Token(value, renew_at, refresh if isinstance(refresh, str) and refresh else None)
 
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
-        """Return the status and the JSON object of a log-in's answer; an empty one when it is no JSON object."""
+        """Return the status and the JSON object of a log-in's answer; an empty one if the answer is no JSON object."""
         limit = "" if app else LOG_IN_LIMIT
         with self._client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
             try:
@@ -246,7 +246,7 @@ class RingCentralJwt(TokenAuth):
 
 
 class LegacyPassword(TokenAuth):
-    """The legacy log-in: user name and password for a token of an hour, which every use renews."""
+    """The legacy log-in: user name and password give a token for an hour, which every use renews."""
 
     variables = ("RINGCX_USERNAME", "RINGCX_PASSWORD")
     _header = "X-Auth-Token"
@@ -274,7 +274,7 @@ def is_secure(url: str) -> bool:
 
 
 def _explanation(answer: Mapping[str, object]) -> str:
-    """Return OAuth's own words for a refusal, without anything in them that may be a secret."""
+    """Return OAuth's own words for a refusal, without anything that may be a secret."""
     text = str(answer.get("error_description") or "")[:200]
     words = ["…" if len(word) > _LONGEST_WORD or "@" in word else word for word in text.split()]
     return f" ({' '.join(words)})" if words and text.isprintable() else ""

@@ -1,7 +1,7 @@
-"""What can go wrong at the source.
+"""Errors of the source.
 
 An error's text is one sentence with the method, the address without its query, the verdict and the remedy. It never
-holds a token, a body or a value from a report: error texts end in logs and in the UI.
+holds a token, a body or a value from a report: error texts end up in logs and in the UI.
 """
 # ruff: noqa: N818 - the names are verdicts, read as "if the source refused"; a suffix would only repeat "Error"
 
@@ -11,15 +11,15 @@ from pipelines.errors import ExpectedError
 
 
 class SourceError(ExpectedError):
-    """The source did not give what was asked for."""
+    """The source did not return what was requested."""
 
 
 class SourceUnavailable(SourceError):
-    """Connection errors, timeouts, 408, 429 or 5xx until the attempts were used up. Worth another run."""
+    """Connection errors, timeouts, 408, 429 or 5xx used up the attempts. Another run may succeed."""
 
 
 class BodyBroken(SourceUnavailable):
-    """The last answer broke off while it was read; `slow`: nothing more came in time."""
+    """The last answer broke off while it was read; `slow`: no more bytes came in time."""
 
     def __init__(self, message: str, *, slow: bool = False) -> None:
         super().__init__(message)
@@ -27,30 +27,30 @@ class BodyBroken(SourceUnavailable):
 
 
 class SourceRefused(SourceError):
-    """A 4xx that another try does not change."""
+    """A 4xx that another attempt would not change."""
 
 
 class CredentialsRefused(SourceRefused):
-    """A log-in or a report was answered with 401 or 403; the text names the variables to check."""
+    """A log-in or a report was refused with 401 or 403; the text names the variables to check."""
 
 
 class ConnectionNotAllowed(SourceError):
-    """A certificate, a proxy or a setting does not allow the connection; another try changes nothing.
+    """A certificate, a proxy or a setting does not allow the connection; another attempt would not help.
 
-    It says nothing of what was asked for.
+    It says nothing about what was requested.
     """
 
 
 class AccountUnknown(SourceRefused):
-    """The source does not know the RingCentral account of the address: this says nothing about what was requested."""
+    """The source does not know the RingCentral account in the address; says nothing about what was requested."""
 
 
 class ReportInvalid(SourceError):
-    """There is no report: its body broke off, is too long or too slow, or holds other rows than were asked for."""
+    """The answer is no report: it broke off, is too long or too slow, or holds rows that were not requested."""
 
 
 class NotAReport(ReportInvalid):
-    """The body is not the report that was asked for: HTML, a JSON error, empty, cut off, of another shape."""
+    """The body is not the requested report: HTML, a JSON error, empty, cut off, or of another shape."""
 
 
 class LinkRefused(ValueError):
@@ -62,11 +62,11 @@ class LinkRefused(ValueError):
 
 
 class Stopped(Exception):
-    """The stop event was set; the work in hand was left so that another run can take it up."""
+    """The stop event was set; the unfinished work is left to another run."""
 
 
 def shown_url(url: httpx.URL | str) -> str:
-    """Return the part of an address that may be logged: scheme, host, port and path; no user, no query, no fragment."""
+    """Return the part of an address that may be logged: scheme, host, port and path; no user, query or fragment."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):  # ValueError: half of a surrogate pair

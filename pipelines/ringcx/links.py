@@ -1,6 +1,6 @@
-"""Read the links of reports, which are not trusted, and decide whether they may be requested; make the current API's.
+"""The links of reports, which are not trusted: read, and allowed or refused. Also builds the current API's links.
 
-`media.py` sends the requests, and asks the allow-list at every hop.
+`media.py` sends the requests, and checks the allow-list at every hop.
 """
 
 import ipaddress
@@ -42,12 +42,12 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 @dataclass(frozen=True, slots=True)
 class RecordingLink:
-    """What a link says.
+    """The content of a link.
 
     Attributes:
-        url: the link without any white space; not in the repr, since some accounts' links open to anyone.
-        file_path: where the file is at the source, decoded once. Data from outside, never a path to use.
-        recording_id: `<account>/<file path>`: the same however the rest of the link is written.
+        url: the link without white space; not in the repr, since some accounts' links work for anyone.
+        file_path: where the file is at the source, decoded once. Untrusted: never use it as a path.
+        recording_id: `<account>/<file path>`, whatever the rest of the link.
     """
 
     url: str = field(repr=False)
@@ -56,18 +56,18 @@ class RecordingLink:
 
 
 def links_in(cell: str | None) -> list[str]:
-    """Return the links in a cell of a report: none for words such as `null`, and each of several."""
+    """Return the links in a cell of a report: none for words such as `null`, and each one of several."""
     if cell and cell.startswith("http") and cell.count("://") == 1:  # nearly all of them
         return [cell]
     return [link for link in _BETWEEN.split(cell or "") if not _NO_LINK.match(link)]
 
 
 def parse_link(raw: str, account_id: str) -> RecordingLink:
-    """Read a link as a report gives it; blanks inside, `&amp;`, the query's order and the last slash do not matter.
+    """Read a link from a report; blanks inside, `&amp;`, the order of the query and a final slash do not matter.
 
     A link without `file` in its query is identified by its path and a hash of its query, which may hold a secret.
-    Signatures and tokens are left out: they differ each time that a link is given. Where the link leads, and
-    credentials in it, are not judged here, so a recording has the same id whichever hosts are allowed (`HostList`).
+    Signatures and tokens are left out: they differ each time. Host and credentials are not judged here, so a recording
+    has the same id whichever hosts are allowed (`HostList`).
 
     Raises:
         LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
@@ -113,17 +113,17 @@ def _decoded(value: str) -> str:
 
 
 class HostList:
-    """The hosts that recordings may be fetched from.
+    """The hosts from which recordings may be fetched.
 
-    An entry is `host`, `host:port`, `*.domain` (its sub-domains at any depth, not itself) or `[::1]:8080`, else
-    ValueError. Without a port it means the scheme's own one, on this machine any.
+    An entry is `host`, `host:port`, `*.domain` (sub-domains at any depth, not the domain itself) or `[::1]:8080`; any
+    other raises ValueError. Without a port, the scheme's own port is meant, or any port on this machine.
     """
 
     def __init__(self, entries: Sequence[str]) -> None:
         self._entries = [_Entry.parse(entry.strip()) for entry in entries if entry.strip()]
 
     def require(self, url: str) -> httpx.URL:
-        """Return `url`, parsed, if it may be requested: https (http on this machine only), no credentials, host listed.
+        """Return `url`, parsed, if it may be requested: https (http on this machine), no credentials, a listed host.
 
         Raises:
             LinkRefused: `malformed`, `credentials_in_url`, `not_https`, `host_not_allowed`.
@@ -172,7 +172,7 @@ class _Entry:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> httpx.URL:
-    """Read an address as httpx does for its request, so that the address that is judged is the one requested."""
+    """Parse an address as httpx does for its request, so that the address that is judged is the one requested."""
     try:
         url = httpx.URL(text)
         has_host = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be decoded
@@ -187,7 +187,7 @@ def _parsed(text: str) -> httpx.URL:
 
 
 def _folded(url: httpx.URL) -> str:
-    """Return the host as names are compared: IDNA, lower case, without the root's dot."""
+    """Return the host in the form in which names are compared: IDNA, lower case, without the root's dot."""
     host = url.raw_host.decode("ascii").removesuffix(".")
     try:
         return str(ipaddress.ip_address(host))
@@ -196,7 +196,7 @@ def _folded(url: httpx.URL) -> str:
 
 
 def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:
-    """Return `<account>/<dialogId>/<segmentId>`, the two ids percent-encoded except letters, digits and `-._~`.
+    """Return `<account>/<dialogId>/<segmentId>`, with both ids percent-encoded except letters, digits and `-._~`.
 
     Raises:
         LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot stand in an address).
@@ -206,18 +206,18 @@ def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> st
 
 @dataclass(frozen=True, slots=True)
 class SegmentLinks:
-    """Addresses of recordings of a RingCentral account in the current API, at `base_url` (`RINGCX_CURRENT_URL`)."""
+    """The addresses of a RingCentral account's recordings in the current API, at `base_url` (`RINGCX_CURRENT_URL`)."""
 
     base_url: str
     rc_account_id: str
 
     def link(self, account_id: str, dialog_id: str, segment_id: str) -> str:
-        """Return the address of a segment's recording; LinkRefused as `segment_recording_id`."""
+        """Return the address of a segment's recording; raise LinkRefused like `segment_recording_id`."""
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)
         return f"{account_url}/recordings/dialogs/{_part(dialog_id)}/segments/{_part(segment_id)}"
 
     def owns(self, link: str, account_id: str) -> bool:
-        """Return whether `link` is the address of a recording of this sub-account under the present settings."""
+        """Return whether `link` is the address of a recording of this sub-account under the current settings."""
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)
         ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
         return ids is not None and not {ids[1], ids[2]} & {".", ".."}
@@ -230,7 +230,7 @@ def sub_account_url(base_url: str, rc_account_id: str, account_id: str, version:
 
 
 def is_segment_link(link: str) -> bool:
-    """Return whether an address has the form of a segment recording's, at any host."""
+    """Return whether an address has the form of a segment recording's address, at any host."""
     return _RECORDING_PATH.search(link) is not None
 
 

@@ -1,6 +1,6 @@
-"""Fetch recordings: from a link that may be requested to a body that arrived whole, or to the reason why there is none.
+"""Fetching recordings: a link that may be requested leads to a whole body, or to the reason why there is none.
 
-Every hop is checked against the allow-list, and what is plainly no recording is recognised.
+Every hop is checked against the allow-list, and bodies that are plainly no recordings are recognised.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
@@ -32,16 +32,16 @@ _REFUSALS: dict[int, tuple[FaultKind, str]] = {
 
 
 class MediaFault(Exception):
-    """Why there is no recording. Each kind asks for something else.
+    """The reason why there is no recording. Each kind has its own consequence.
 
     Attributes:
-        kind: `not_there` (yet, or any more), `not_audio` (something else came), `refused` (by the source; a redirect
-            or an address by us), `unavailable` (the source is not well).
+        kind: `not_there` (not yet, or no longer), `not_audio` (something else came), `refused` (by the source, or a
+            redirect or address by this module), `unavailable` (the source has a problem).
         reason: not_there: `not_found`, `still_encoding`, `http_<status>`; not_audio: `empty_body`, `html_body`,
             `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
             `redirect_not_allowed`, `address_not_public`; unavailable: `source_unavailable`, `too_slow`.
-        by_firewall: the refusal reads like one of a firewall or load balancer in front of the source (an HTML page, a
-            `Server` such as `awselb/2.0`): it is about how often we ask, and not about the recording.
+        by_firewall: the refusal looks like one of a firewall or load balancer in front of the source (an HTML page, a
+            `Server` such as `awselb/2.0`): it is about the rate of requests, not about the recording.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class MediaFault(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MediaClient:
-    """Fetches recordings; share one over all threads.
+    """A client that fetches recordings; share one between all threads.
 
     Attributes:
         client: sends the requests.
         hosts: the allow-list.
-        auth: for the hosts on it; never sent on to another one by a redirect.
-        method: of the first request; a redirect is followed by GET, unless it asks for the same method again.
-        limit: the rate limit of the requests.
-        ours: an origin that the settings name and no row does: it may be in a private network.
+        auth: the log-in for the allowed hosts; a redirect never sends it to another host.
+        method: of the first request; a redirect is followed by GET, unless it asks for the same method.
+        limit: the name of the rate limit for the requests.
+        ours: an origin that comes from the settings and from no row, so it may be in a private network.
     """
 
     client: SourceClient
@@ -86,10 +86,10 @@ class MediaClient:
         """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
-            MediaFault: there is no recording; the sink holds what was received of an MP3 or a body that was cut off.
+            MediaFault: there is no recording; the sink holds what was received of an MP3 or of a body that was cut off.
             LinkRefused: the link itself is not allowed; nothing was requested.
-            CredentialsRefused: the log-in was refused: not this recording's fault.
-            AccountUnknown: the source does not know the RingCentral account: not this recording's fault either.
+            CredentialsRefused: the log-in was refused, which says nothing about this recording.
+            AccountUnknown: the source does not know the RingCentral account, which says nothing about it either.
             Stopped: the stop event was set.
         """
         link = self.hosts.require(link_url)
@@ -177,7 +177,7 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
 
 
 def _not_audio(content_type: str, start: bytes) -> str | None:
-    """Return what a body is that cannot be a WAV. Its bytes decide; the declared type only where they say nothing."""
+    """Return a code for a body that cannot be a WAV, by its bytes or, if they are unclear, by its declared type."""
     if not start:
         return "empty_body"
     if start[:4] in _RIFF:

@@ -1,1 +1,1 @@
-"""How the source is spoken to: requests, retries, proxies and checked addresses."""
+"""HTTP to the source: requests, retries, proxies and checked addresses."""

@@ -1,8 +1,8 @@
-"""Which addresses the source's names may lead to.
+"""The network addresses to which the source's host names may lead.
 
-A link's host is compared with the allow-list by name (`links.py`); where that name leads is a name server's word, which
-is checked here, at the moment of connecting. `transport.py` connects to the very addresses that were checked, so that
-no second answer can slip in between; TLS goes on checking the certificate against the name.
+`links.py` compares a link's host with the allow-list by name; a name server says where the name leads, and this module
+checks that at the moment of connecting. `transport.py` connects to the same addresses that were checked, so that no
+second answer can slip in between; TLS still checks the certificate against the name.
 """
 
 import ipaddress
@@ -39,7 +39,7 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def is_address(host: str) -> bool:
-    """Return whether a host is written as an address, not as a name."""
+    """Return whether a host is written as an address and not as a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -48,7 +48,7 @@ def is_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Return whether a numeric address is public, and so is the IPv4 address that it may embed."""
+    """Return whether a numeric address is public, and also any IPv4 address that it embeds."""
     number: _Address = ipaddress.ip_address(address)
     if isinstance(number, ipaddress.IPv6Address):
         embedded = number.ipv4_mapped or number.sixtofour
@@ -68,9 +68,9 @@ def system_resolve(host: str, port: int) -> list[str]:
 
 
 def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
-    """Return the numeric addresses that a host may be connected at, in the order in which to try them.
+    """Return the numeric addresses at which a host may be reached, in the order in which to try them.
 
-    With `public_only` a name leads to public addresses only, `localhost` to loopback ones only.
+    With `public_only`, a name may lead only to public addresses, and `localhost` only to loopback ones.
 
     Raises:
         LinkRefused: `address_not_public`: the name leads to private addresses only.
@@ -98,8 +98,8 @@ def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve =
 def connect(addresses: Sequence[str], port: int, timeout_s: float) -> socket.socket:
     """Return a connection to the first of these addresses that answers.
 
-    Each but the last gets `FALLBACK_S` seconds, so that an IPv6 address that does not answer costs no more than
-    that; the last gets `timeout_s`, and its failure is raised.
+    Each address but the last gets `FALLBACK_S` seconds, so that an IPv6 address that does not answer costs no more; the
+    last gets `timeout_s`, and its failure is raised.
     """
     for address in addresses[:-1]:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The body of an answer, out of its gzip, within bounds: a small answer that unpacks to gigabytes is refused."""
+"""The body of an answer, decompressed within bounds: a small answer that unpacks to gigabytes is refused."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ class BombError(Exception):
 
 
 def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
-    """Yield the body of an answer in blocks, out of its gzip where it is in one: as they arrive, or large ones with
-    `check`, which is asked before each read and may raise.
+    """Yield an answer's body in blocks, decompressed if it is gzip: as they arrive, or large ones with `check`, which
+    is called before each read and may raise.
 
     Raises:
-        BombError: it unpacks to hundreds of times its size.
-        httpx.DecodingError: its gzip ends early, is damaged, or is followed by something.
+        BombError: the body unpacks to hundreds of times its size.
+        httpx.DecodingError: the gzip ends early, is damaged, or is followed by other bytes.
         httpx.TransportError: the connection broke off.
     """
     blocks = cast("httpx.SyncByteStream", response.stream)  # as sent: httpx would unpack without a bound
@@ -57,7 +57,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
 
 
 def first_bytes(response: httpx.Response, most: int) -> bytes:
-    """Return at most `most` bytes of an answer's body; raise as `unpacked` does."""
+    """Return at most `most` bytes of an answer's body; raise the errors of `unpacked`."""
     start = bytearray()
     for block in unpacked(response):
         start += block
@@ -67,5 +67,5 @@ def first_bytes(response: httpx.Response, most: int) -> bytes:
 
 
 def encoding_of(response: httpx.Response) -> str:
-    """Return the content encoding of an answer, in lower case; empty for none."""
+    """Return the content encoding of an answer in lower case, empty if it has none."""
     return str(response.headers.get("Content-Encoding", "")).strip().lower()

@@ -1,7 +1,7 @@
-"""One HTTP client for every request to the source: permits, retries, `Retry-After`.
+"""The one HTTP client for requests to the source: permits, retries, `Retry-After`.
 
-Not here: log-ins (`auth.py`), and what an answer means (`reports/`, `media.py`): any status that a retry does not
-change is handed to the caller. It follows no redirects, keeps no cookies and unpacks nothing but gzip (`body.py`).
+`auth.py` logs in; `reports/` and `media.py` interpret answers: the caller gets any status that a retry would not
+change. The client follows no redirects, keeps no cookies and unpacks nothing but gzip (`body.py`).
 """
 
 import email.utils
@@ -51,8 +51,8 @@ class Received:
     Attributes:
         size: bytes.
         sha256: in hexadecimal.
-        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a connection that broke in
-            the middle looks like the end, and only the bytes themselves can prove that nothing is missing.
+        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a broken connection looks
+            like the end, and only the bytes themselves can prove that nothing is missing.
     """
 
     size: int
@@ -62,18 +62,18 @@ class Received:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SourceClient:
-    """Sends requests to the source, each with a permit; share one over all threads.
+    """A client that sends requests to the source, each with a permit; share one between all threads.
 
     Attributes:
         limiter: shared by all processes.
-        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`). A limit without rates limits nothing.
-        priority: of its permits, log-ins too; lower goes first.
-        stop: ends every wait at once when set.
-        transport: for tests; takes every request, also those that may go to public addresses only.
-        attempts: of one request, the first included.
+        limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`); no rates mean no limit.
+        priority: of its permits, including those for log-ins; lower goes first.
+        stop: an event that ends every wait at once.
+        transport: for tests; takes every request, also those restricted to public addresses.
+        attempts: the number for one request, the first included.
         backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
-        read_timeout_s: seconds without a byte.
-        max_connections: kept open for the next requests; at least the number of threads.
+        read_timeout_s: the longest time without a byte, in seconds.
+        max_connections: the number kept open for further requests; at least the number of threads.
         sleep: used for waits instead of a wait on the stop event; for tests.
     """
 
@@ -98,13 +98,13 @@ class SourceClient:
         }
 
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
-        """Return what `work` returns; repeat it while a request that it makes with `stream` may succeed another time.
+        """Return the result of `work`; repeat it while a request that it makes with `stream` may succeed later.
 
-        `work` is everything from the request to the end of its answer. A body that breaks off gets three attempts.
+        `work` covers the request and reading its whole answer. A body that breaks off gets three attempts.
 
         Raises:
-            SourceUnavailable: the attempts are used up, or the source asked for a silence above `PATIENCE_S`.
-            BodyBroken: the same, where the last answer broke off.
+            SourceUnavailable: the attempts are used up, or the source asked for a pause longer than `PATIENCE_S`.
+            BodyBroken: the attempts are used up, and the last answer broke off.
             Stopped: the stop event was set.
         """
         allowed, attempt = attempts or self.attempts, 0
@@ -138,10 +138,10 @@ class SourceClient:
         headers: Mapping[str, str] | None = None,
         public_only: bool = False,
     ) -> Iterator[httpx.Response]:
-        """Send one request, with a permit, and yield the open response; use it inside `retry`.
+        """Send one request, with a permit, and yield the open response; call it inside `retry`.
 
-        It counts against the `limit` of that account; an empty one is free. `public_only` is for an untrusted address:
-        its name is followed to public addresses only.
+        The request counts against the `limit` of that account, or against none if `limit` is empty. `public_only` is
+        for an untrusted address: its host may lead only to public addresses.
 
         Raises:
             TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.
@@ -186,13 +186,13 @@ class SourceClient:
         max_seconds: float,
         inspect: Callable[[bytes], None] = lambda _: None,
     ) -> Received:
-        """Write the body of a response into `sink`; before, `inspect` gets its first bytes, 512 if it has as many.
+        """Write the body of a response into `sink`; first call `inspect` with its first bytes (512 if it has as many).
 
         Raises:
-            BombError: it is longer than `max_bytes`, or unpacks to hundreds of times its size.
+            BombError: the body is longer than `max_bytes`, or unpacks to hundreds of times its size.
             TooSlowError: it takes longer than `max_seconds`.
             Stopped: the stop event was set.
-            Exception: what `inspect` raises; also as `unpacked`.
+            Exception: what `inspect` raises, and the errors of `unpacked`.
         """
         until = time.monotonic() + max_seconds
 
@@ -231,7 +231,7 @@ class SourceClient:
         self.close()
 
     def _permit(self, request: httpx.Request) -> None:
-        """Wait for a permit, and sign with a token that is fresh then."""
+        """Wait for a permit, and sign the request with a token that is then fresh."""
         limit, account_id, auth = (request.extensions[key] for key in ("limit", "account_id", "auth"))
         # A token may run out while its request waits for a permit: an auth that can sign does so then.
         sign = partial(getattr(auth, "sign", lambda _: None), request)
@@ -282,7 +282,7 @@ class SourceClient:
         raise TryAgain(request, verdict, asked_s)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and again what its auth makes of the answer, such as a request with a fresh token."""
+        """Send a request, and then any request that its auth makes of the answer, such as one with a fresh token."""
         auth = request.extensions["auth"] or httpx.Auth()
         with closing(auth.sync_auth_flow(request)) as flow:
             request = next(flow)
@@ -302,7 +302,7 @@ class SourceClient:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds to wait by a `Retry-After` header (seconds, or an HTTP date); None where it says nothing."""
+    """Return the seconds that a `Retry-After` header (seconds, or an HTTP date) asks for, or None if it is unclear."""
     text = (value or "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
         return float(text)
@@ -314,10 +314,10 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def explanation_of(response: httpx.Response) -> bytes:
-    """Return the first bytes of a refusal's body, which say what it is about; empty where none can be read.
+    """Return the first bytes of a refusal's body, which say why; empty if they cannot be read.
 
     Raises:
-        AccountUnknown: it is the 404 that RingCX gives when it does not know the RingCentral account.
+        AccountUnknown: RingCX answered with the 404 for a RingCentral account that it does not know.
     """
     try:
         explanation = first_bytes(response, _EXPLAINED)
@@ -333,7 +333,7 @@ def explanation_of(response: httpx.Response) -> bytes:
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address: what credentials belong to."""
+    """Return scheme, host and port of an address, to which credentials belong."""
     parsed = httpx.URL(url)
     host = parsed.raw_host.decode("ascii").rstrip(".")
     port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
@@ -341,18 +341,18 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
 
 
 def hold_key(limit: str, url: httpx.URL) -> str:
-    """Return the name of the limit under which a pause that one host asks for is kept."""
+    """Return the name of the limit that stores a pause requested by one host."""
     return f"{limit}@{url.raw_host.decode('ascii')}"
 
 
 class TooSlowError(Exception):
-    """What is being received takes too long."""
+    """The body takes too long."""
 
 
 class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
-    """A request failed in a way that may pass. The text is the same for every request to a host.
+    """A request failed, but a later attempt may succeed. The text is the same for every request to a host.
 
-    `error` is what to raise when there is no other attempt, `asked_s` the seconds of silence that the source asked for.
+    `error` is what to raise after the last attempt, `asked_s` the pause that the source asked for, in seconds.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Which proxy a request to the source goes through: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY of the environment.
+"""The proxy for a request to the source: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY of the environment.
 
-Through a proxy it is the proxy that resolves names: there the allow-list alone decides where a link may lead.
+A proxy resolves names itself, so the allow-list alone decides where a link may lead.
 """
 
 import base64
@@ -14,7 +14,7 @@ from pipelines.ringcx.errors import ConnectionNotAllowed
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy: the variable that names it, its address without credentials, and what `Proxy-Authorization` says."""
+    """A proxy: the variable that names it, its address without credentials, and the value of `Proxy-Authorization`."""
 
     variable: str
     url: str
@@ -24,7 +24,7 @@ class Proxy:
         return f"the proxy {self.url} ({self.variable})"
 
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
-        """Return what an answer of the proxy itself means: a 4xx is a matter of settings, anything else may pass."""
+        """Return the error for an answer of the proxy itself: a 4xx needs another setting, anything else may pass."""
         host = url.raw_host.decode("ascii")
         if status in {401, 407}:  # 401: tinyproxy
             remedy = f"check the user and password in {self.variable}"
@@ -36,7 +36,7 @@ class Proxy:
 
 
 def proxy_for(url: httpx.URL) -> Proxy | None:
-    """Return the proxy for an address, by the standard library's rules; None where the request goes directly.
+    """Return the proxy for an address, by the standard library's rules; None if the request goes out directly.
 
     Raises:
         ConnectionNotAllowed: the environment names a proxy that cannot be used.

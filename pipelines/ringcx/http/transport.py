@@ -1,9 +1,9 @@
 """HTTP/1.1 to the source: httpx's requests and answers, sent and received by urllib3.
 
-urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and brings proxies,
-TLS and kept connections. Added here: only checked addresses are connected to (`addresses.py`); an answer has a limit as
-a whole, since a timeout is for each read alone and a source that sends a byte a minute would hold a thread for ever;
-and an answer whose end is in doubt is refused. No redirects, no retries, no decoding.
+urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and handles proxies,
+TLS and keep-alive. This module adds three rules: connect only to checked addresses (`addresses.py`); limit the time of
+a whole answer, since a timeout applies to each read and a source that sends a byte a minute would block a thread for
+ever; and refuse an answer whose end is in doubt. No redirects, no retries, no decoding.
 """
 
 # ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through
@@ -45,10 +45,10 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTAL
 
 
 class Transport(httpx.BaseTransport):
-    """Sends requests directly, or through the proxy that the environment names; share it over all threads.
+    """A transport that connects directly, or through the environment's proxy; share it between all threads.
 
-    Up to `max_kept` connections of a host are kept open. `answer_s` is the time from the request to the end of the
-    answer; of a recording or report, to the end of its headers (`Body.fill_blocks`).
+    Up to `max_kept` connections to a host are kept open. `answer_s` limits the time from the request to the end of the
+    answer; for a recording or report, to the end of its headers (`Body.fill_blocks`).
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Transport(httpx.BaseTransport):
         self._managers: dict[Proxy | None, urllib3.PoolManager] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; the answer's body is still to be read, and the answer to be closed.
+        """Send a request and return its answer, with the body still to be read; the caller closes it.
 
         Raises:
             LinkRefused: `address_not_public`.
             ConnectionNotAllowed: a certificate, the proxy or a setting does not allow the connection.
-            httpx.TransportError: there is no connection, no answer that is HTTP, or the request cannot be written.
+            httpx.TransportError: there is no connection, the answer is not HTTP, or the request cannot be written.
         """
         url, timeout = request.url, request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -99,7 +99,7 @@ class Transport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=fields, stream=Body(answer, url, proxy), request=request)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         for manager in self._managers.values():
             for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
                 if (pool := manager.pools.get(key)) is not None:
@@ -128,7 +128,7 @@ class Transport(httpx.BaseTransport):
 
 @lru_cache(maxsize=2)
 def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Return a context with the environment's certificates, else the system's and certifi's; reading takes 60 ms."""
+    """Return a context with the environment's certificates, or the system's and certifi's; reading them takes 60 ms."""
     context = ssl.create_default_context()
     for name, path in named:
         try:
@@ -142,7 +142,7 @@ def _trusting(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
 
 
 class Body(httpx.SyncByteStream):
-    """The body as it is sent, in blocks as they arrive; raises to the reader when it ends before its end."""
+    """The body as it is sent, in blocks as they arrive; raises an error to the reader if it ends too early."""
 
     def __init__(self, answer: urllib3.BaseHTTPResponse, url: httpx.URL, proxy: Proxy | None) -> None:
         self._answer = answer
@@ -150,8 +150,8 @@ class Body(httpx.SyncByteStream):
         self._read: Callable[[int], bytes] = answer.read1
 
     def fill_blocks(self, check: Callable[[], None]) -> None:
-        """Give whole blocks from now on, which cost a third less CPU, until `check` raises. It is asked before each
-        read of the socket, since a body that trickles takes hours to fill a block.
+        """Switch to whole blocks, which take a third less CPU, until `check` raises. It is called before each read of
+        the socket, since a body that trickles takes hours to fill a block.
         """
         reads = self._answer._original_response.reads
         reads.check, reads.deadline = check, math.inf
@@ -166,14 +166,14 @@ class Body(httpx.SyncByteStream):
             yield block
 
     def close(self) -> None:
-        """Give the connection back if nothing is left on it, else close it."""
+        """Give the connection back if nothing is left on it; otherwise close it."""
         if getattr(self._answer, "length_remaining", None) == 0:
             self._answer.drain_conn()
         self._answer.close()
 
 
 class _Reads(io.RawIOBase):
-    """The bytes of a socket, until `check` raises or to `deadline`, however many reads an answer takes."""
+    """The bytes of a socket, until `check` raises or the `deadline` passes, however many reads an answer takes."""
 
     check: Callable[[], None] | None = None
 
@@ -201,7 +201,7 @@ class _Reads(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose end is certain, or which is refused. urllib3 overrides the same private methods."""
+    """An answer whose end is certain; any other is refused. urllib3 overrides the same private methods."""
 
     def __init__(self, sock: socket.socket, *args: Any, answer_s: float, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -228,7 +228,7 @@ class _Answer(http.client.HTTPResponse):
         self._socket.settimeout(self._timeout)
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Skip interim answers."""
+        """Return the final status line; skip interim answers."""
         while True:
             version, status, reason = super()._read_status()
             if status == 101:
@@ -258,7 +258,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """A connection to one of the `addresses` of its host that were checked; to a proxy without a check."""
+    """A connection to one of its host's `addresses` that were checked, or to a proxy without a check."""
 
     _used_at = 0.0
 
@@ -291,7 +291,7 @@ class _Connection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection was used just now, and the other side has neither closed it nor sent anything."""
+        """Whether the connection was used just now, and the peer has neither closed it nor sent anything."""
         return time.monotonic() - self._used_at < _KEPT_S and super().is_connected
 
 
@@ -309,7 +309,7 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 @contextlib.contextmanager
 def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
-    """Raise what urllib3 raises as httpx's own errors, and what another try does not change as ours."""
+    """Raise urllib3's errors as httpx's, and those that another attempt would not change as `SourceError`s."""
     try:
         yield
     except LinkRefused:  # a ValueError

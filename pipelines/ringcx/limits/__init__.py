@@ -1,1 +1,1 @@
-"""How many requests the source permits, shared by all processes."""
+"""The source's limits on requests, shared by all processes."""

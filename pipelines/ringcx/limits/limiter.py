@@ -1,6 +1,6 @@
-"""Stay inside the source's limits, over all threads, processes and hosts, and over restarts.
+"""The limiter: it stays within the source's limits over all threads, processes and hosts, and over restarts.
 
-Here: when a request may be sent, and who comes first. Where that is stored: `store.py`.
+This module decides when a request may be sent and who comes first; `store.py` stores that.
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
@@ -42,7 +42,7 @@ class Rate:
 
 
 class HeldOff(Exception):
-    """The source asked for a silence longer than the caller wants to wait; `seconds` of it are left."""
+    """The source asked for a pause longer than the caller wants to wait; `seconds` of it are left."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The source asked for a pause, of which {seconds:.0f} s are left.")
@@ -50,7 +50,7 @@ class HeldOff(Exception):
 
 
 def parse_rates(text: str) -> tuple[Rate, ...]:
-    """Read `requests/seconds[,requests/seconds…]`, such as `3/60,9/900`; `none` or nothing means no limit."""
+    """Return the rates in `requests/seconds[,requests/seconds…]`, such as `3/60,9/900`; none for `none` or no text."""
     if text.strip().lower() in {"", "none"}:
         return ()
     found = [_RATE.fullmatch(part.strip()) for part in text.split(",")]
@@ -61,7 +61,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
 
 
 def is_database(where: str) -> bool:
-    """Return whether a RATE_LIMIT_URL names a database, not a file; ValueError for an address of another kind."""
+    """Return whether a RATE_LIMIT_URL names a database and not a file; raise ValueError for any other address."""
     if where.startswith(_DATABASES):
         return True
     if "://" in where and not where.startswith(_SQLITE):
@@ -70,22 +70,22 @@ def is_database(where: str) -> bool:
 
 
 class RateLimiter:
-    """Permits from one store, the most urgent first, and among equals in the order in which they were asked for.
+    """A source of permits from one store: the most urgent first, and equals in the order of their requests.
 
-    A permit's time is written in the same transaction that finds it free, under the store's lock, so that no two
-    processes can take the same one. A waiting thread has a ticket; from the tickets before it in the queue it computes
-    its turn, sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses.
+    A permit's time is written in the transaction that finds it free, under the store's lock, so that no two processes
+    can take the same one. A waiting thread has a ticket; from the tickets before it in the queue it computes its turn,
+    sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses.
 
     Args:
         where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
-        clock: seconds since the epoch, the same for all processes; None takes the host's for a file, the database's
-            own for a database.
+        clock: returns seconds since the epoch, the same for all processes; None means the host's clock for a file, the
+            database's for a database.
         sleep: used for every wait instead of a wait on the stop event; for tests.
         margin_s: added to each window.
         say: takes a sentence about a long wait.
 
     Raises:
-        LimiterBroken: from every method, when the store cannot be used; a database is given a minute to come back.
+        LimiterBroken: from every method, if the store cannot be used; a database gets a minute to come back.
     """
 
     def __init__(
@@ -118,19 +118,19 @@ class RateLimiter:
     ) -> float:
         """Wait until one request of this limit and account may be sent; return the seconds waited.
 
-        All `rates` hold at once; without any, only silences are waited for. A lower `priority` goes first, also before
-        those who wait already. `patience_s` is the longest silence to sit out. `prepare` is called before each try, so
-        that what the request needs (a token) is fresh when the permit comes.
+        All `rates` apply at once; without any, only pauses are waited for. A lower `priority` goes first, even before
+        requests that already wait. `patience_s` is the longest pause to wait for. `prepare` is called before each
+        attempt, so that what the request needs (a token) is fresh when the permit comes.
 
         Raises:
             Stopped: the stop event is set.
-            HeldOff: a silence has more than `patience_s` seconds left.
+            HeldOff: a pause has more than `patience_s` seconds left.
         """
         started = self._elapsed()
         ticket: int | None = None
 
         def attempt() -> float:
-            """Take a permit if it is our turn; otherwise queue up, and return the seconds until it is."""
+            """Take a permit if it is this request's turn; otherwise queue up. Return the seconds until the turn."""
             nonlocal ticket
             if not rates and ticket is None and (name, account_id) not in {hold[:2] for hold in self._store.silences()}:
                 return 0.0
@@ -172,7 +172,7 @@ class RateLimiter:
             raise
 
     def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
-        """Give nobody, in any process, a permit of this limit and account for `seconds`; the longest pause wins."""
+        """Withhold every permit of this limit and account for `seconds`, in all processes; the longest pause wins."""
         seconds = min(seconds, LONGEST_HOLD_S)
         if not seconds > 0:
             return
@@ -185,7 +185,7 @@ class RateLimiter:
         self._persist(hold, stop)
 
     def announce(self, what: str, seconds: float) -> None:
-        """Log that requests wait for `what`, if it takes long: once for all threads, and again if it takes longer."""
+        """Log that requests wait for `what` if the wait is long: once for all threads, and again if it gets longer."""
         with self._announcing:
             now = self._elapsed()
             if seconds < ANNOUNCED_FROM_S or now < self._announced_until.get(what, now):
@@ -195,24 +195,24 @@ class RateLimiter:
         self._say(f"Waiting for {what}: about {duration}.")
 
     def silences(self) -> list[tuple[str, str, float]]:
-        """Return every silence that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
+        """Return each pause that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
         return self._store.silences()
 
     def waiting(self) -> list[tuple[str, str, int]]:
-        """Return how many requests wait for a permit now: limit, account, their number."""
+        """Return how many requests wait for a permit now: limit, account, number."""
         return self._store.waiting()
 
     def close(self) -> None:
-        """Close the store. The limiter opens it again when it is used again."""
+        """Close the store, which opens again when it is used."""
         self._store.close()
 
     def _earliest(self, times: Sequence[float], rates: Sequence[Rate], now: float) -> float:
-        """Return when one more request may follow those at `times` (rising), at `now` at the earliest."""
+        """Return when one more request may follow those at `times` (ascending): `now`, or later."""
         free = [times[-rate.limit] + rate.seconds + self._margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 
     def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
-        """Run `work`, and again while the store is lost and may come back. A second run costs one permit at most."""
+        """Run `work`; repeat it while the store is lost and may come back. A second run costs at most one permit."""
         for pause_s in _RECONNECT_AFTER_S:
             try:
                 return work()
@@ -240,6 +240,6 @@ def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitSt
 
 
 def check_stop(stop: threading.Event | None) -> None:
-    """Raise Stopped when the event is set."""
+    """Raise Stopped if the event is set."""
     if stop is not None and stop.is_set():
         raise Stopped("The run is being stopped; what is left is taken up by the next one.")

@@ -1,8 +1,8 @@
 """The limiter's store for several hosts: a PostgreSQL database, whose clock all of them share.
 
-Imported only when RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A permit takes two
-round trips: one that takes the lock and reads, one that writes and commits. Nothing of a session outlives a
-transaction, so that a pooler such as PgBouncer may be used.
+This module is imported only if RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A permit takes
+two round trips: one locks and reads, one writes and commits. No session state outlives a transaction, so that a pooler
+such as PgBouncer may be used.
 """
 
 import re
@@ -38,7 +38,7 @@ _IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf ent
 
 
 class PostgresStore(LimitStore):
-    """Two small tables in the database's default schema, made where they do not exist. No error shows the `url`."""
+    """Two small tables in the database's default schema, made if they do not exist. No error shows the `url`."""
 
     _now = "coalesce(%s::float8, extract(epoch FROM clock_timestamp())::float8)"
 
@@ -55,7 +55,7 @@ class PostgresStore(LimitStore):
 
     @contextmanager
     def _locked(self, connection: psycopg.Connection, name: str, account_id: str) -> Iterator[None]:
-        """Hold a lock that only those who want the same limit and account wait for."""
+        """Hold a lock that blocks only requests of the same limit and account."""
         with connection.pipeline(), connection.transaction():
             connection.execute(_GUARDS)
             connection.execute(_LOCK, (name, account_id))

@@ -16,7 +16,7 @@ _LOCK_TIMEOUT_S = 60.0
 
 
 class SqliteStore(LimitStore):
-    """A file on a local disk, as SQLite's locks need; its folder is made."""
+    """A store in a file on a local disk, as SQLite's locks need; its folder is made."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
         super().__init__(clock or time.time)
@@ -24,7 +24,7 @@ class SqliteStore(LimitStore):
 
     @contextmanager
     def _locked(self, connection: sqlite3.Connection, *_: str) -> Iterator[None]:
-        """Lock the whole file for writing, before anything is read and until everything is written."""
+        """Lock the whole file for writing, from before the first read until everything is written."""
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
@@ -68,5 +68,5 @@ class SqliteStore(LimitStore):
 
 
 def _in_sqlite(statement: str) -> str:
-    """Return the statement with SQLite's placeholders, and without the tables' prefix: the file is ours."""
+    """Return the statement with SQLite's placeholders and without the prefix of tables: the file holds nothing else."""
     return statement.replace("%s", "?").replace("ringcx_limit_", "")

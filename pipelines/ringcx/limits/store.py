@@ -1,7 +1,7 @@
-"""What the limiter stores, and the SQL for it, which is the same for SQLite and PostgreSQL.
+"""The limiter's stored state, and its SQL, which is the same for SQLite and PostgreSQL.
 
-Stored are the times of the last hour's permits and, for each limit of each account, the silence that the source asked
-for and the queue of those who wait.
+The store holds the times of the last hour's permits and, for each limit of each account, the pause that the source
+asked for and the queue of waiting requests.
 """
 # ruff: noqa: ANN401, N818, S608 - cursors of two libraries; verdicts, as in errors.py; no value is part of a statement
 
@@ -28,11 +28,11 @@ TABLES: Final = (
 
 
 class LimiterBroken(ExpectedError):
-    """The limiter's store cannot be used. Nothing is requested then: without it the limits cannot be kept."""
+    """The limiter's store cannot be used. No request is sent then: the limits could not be kept."""
 
 
 class StoreLost(LimiterBroken):
-    """The store does not answer now; it may in a moment."""
+    """The store does not answer now, but may in a moment."""
 
 
 @dataclass(slots=True)
@@ -41,12 +41,12 @@ class LimitState:
 
     Attributes:
         now: when the lock was taken.
-        permits: the times of the newest permits, in rising order, none after `now`.
+        permits: the times of the newest permits, ascending, none after `now`.
         held_since: when the source last asked for a pause.
         held_until: the end of that pause.
-        last_ticket: the last ticket that a waiter got.
-        queue: of each waiter its priority, its ticket and when it was last seen.
-        grant_s: set it to write a permit at `now`, and to forget those that are older than so many seconds.
+        last_ticket: the last ticket that was given.
+        queue: for each waiting request its priority, its ticket and when it was last seen.
+        grant_s: set it to write a permit at `now`, and to drop permits older than that many seconds.
     """
 
     now: float
@@ -69,7 +69,7 @@ class LimitState:
         ]
 
     def wait(self, priority: int, ticket: int | None) -> int:
-        """Take a place in the queue, or keep the ticket's, also if it has lapsed; return the ticket."""
+        """Join the queue, or keep the ticket's place even if it has lapsed; return the ticket."""
         self.leave(ticket)
         if ticket is None:
             ticket = self.last_ticket = self.last_ticket + 1
@@ -81,18 +81,17 @@ class LimitState:
         self.queue = [waiter for waiter in self.queue if waiter[1] != ticket]
 
     def saved(self) -> tuple[float, float, int, str]:
-        """Return the columns of the state."""
+        """Return the columns of the state, as they are stored."""
         return self.held_since, self.held_until, self.last_ticket, json.dumps(self.queue)
 
 
 class LimitStore(ABC):
-    """What outlives a process: permits, silences and queues.
+    """The permits, pauses and queues that outlive a process.
 
-    A process has one connection, opened when first needed and used by one thread at a time. No process of ours forks
-    while it has one.
+    A process has one connection, opened when needed and used by one thread at a time. No process forks meanwhile.
 
-    Every method raises LimiterBroken when the store cannot be used. `clock` returns seconds since the epoch, or None
-    for the database's own time.
+    Every method raises LimiterBroken if the store cannot be used. `clock` returns seconds since the epoch, or None for
+    the database's own time.
     """
 
     _now: ClassVar[str] = "%s"  # the time, in SQL, from what the clock says
@@ -103,7 +102,7 @@ class LimitStore(ABC):
         self._connection: Any = None
 
     def silences(self) -> list[tuple[str, str, float]]:
-        """Return every silence that lasts now: limit, account, seconds left. It takes no lock."""
+        """Return each pause that lasts now: limit, account, seconds left. Take no lock."""
         statement = (
             f"SELECT name, account_id, held_until - {self._now} FROM ringcx_limit_states WHERE held_until > {self._now}"
             " ORDER BY name, account_id"
@@ -113,7 +112,7 @@ class LimitStore(ABC):
             return list(self._run(connection, statement, now, now).fetchall())
 
     def waiting(self) -> list[tuple[str, str, int]]:
-        """Return every queue: limit, account, how many wait. It takes no lock."""
+        """Return each queue: limit, account, number of requests. Take no lock."""
         with self._use() as connection:
             rows = self._run(
                 connection,
@@ -125,7 +124,7 @@ class LimitStore(ABC):
 
     @contextmanager
     def locked(self, name: str, account_id: str, *, newest: int = 0) -> Iterator[LimitState]:
-        """Lock a limit of an account, yield its state with its `newest` permits, and save what was changed in it."""
+        """Lock a limit of an account, yield its state with its `newest` permits, and save the changes to it."""
         this = "WHERE name = %s AND account_id = %s"
         with self._use() as connection, self._locked(connection, name, account_id):
             run = partial(self._run, connection)
@@ -157,7 +156,7 @@ class LimitStore(ABC):
                 run("INSERT INTO ringcx_limit_permits VALUES (%s, %s, %s)", name, account_id, now)
 
     def close(self) -> None:
-        """Close the connection; it is opened again when the store is used again."""
+        """Close the connection, which opens again when the store is used."""
         with self._lock:
             self._discard()
 
@@ -182,12 +181,12 @@ class LimitStore(ABC):
             connection.close()
 
     def _run(self, connection: Any, statement: str, *values: object) -> Any:
-        """Run a statement written as for PostgreSQL; return its cursor."""
+        """Run a statement written for PostgreSQL; return its cursor."""
         return connection.execute(statement, values)
 
     @abstractmethod
     def _open(self) -> Any:
-        """Connect, and make the tables where they do not exist."""
+        """Connect, and make the tables if they do not exist."""
 
     @abstractmethod
     def _locked(self, connection: Any, name: str, account_id: str) -> AbstractContextManager[object]:
@@ -195,4 +194,4 @@ class LimitStore(ABC):
 
     @abstractmethod
     def _explained(self, error: BaseException) -> LimiterBroken | None:
-        """Return what an error of the database's library means; None for any other error."""
+        """Return the error that a database library's error stands for, or None for any other error."""

@@ -1,1 +1,1 @@
-"""The reports: how they are asked for and read."""
+"""The reports: how they are requested and read."""

@@ -1,8 +1,8 @@
 """The bytes of a report or an event as UTF-8, without losing a report to one bad byte.
 
 The source promises UTF-8 and forwards what agents typed into older systems: some bytes are Windows-1252, and a name cut
-in the middle of a character leaves half of it. Each byte that is not UTF-8 is read as Windows-1252 for itself (as
-Latin-1 where that has a hole), so that it does not change how the rest reads.
+in the middle of a character leaves half of it. Each byte that is not UTF-8 is read by itself as Windows-1252 (or as
+Latin-1 if Windows-1252 does not define it), so that the other bytes read the same.
 """
 
 import codecs
@@ -18,7 +18,7 @@ _OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for by
 
 
 class NotWholeError(Exception):
-    """A body is not a whole report. The text says what is wrong, as half a sentence without any of its content."""
+    """A body is not a whole report. The text is a clause that says what is wrong, without any of its content."""
 
 
 def _repair(error: UnicodeError) -> tuple[str, int]:
@@ -32,7 +32,7 @@ codecs.register_error(REPAIR, _repair)
 
 @contextmanager
 def as_utf8(body: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Yield `body`, or a copy of it in UTF-8 where it is UTF-16; NotWholeError if that is cut off."""
+    """Yield `body`, or a copy of it in UTF-8 if it is UTF-16; raise NotWholeError if that is cut off."""
     body.seek(0)
     start = body.read(2)
     is_marked = start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
@@ -53,7 +53,7 @@ def as_utf8(body: IO[bytes]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def text_of(body: IO[bytes], encoding: str = "utf-8-sig", errors: str = REPAIR) -> Iterator[TextIO]:
-    """Yield a reader of the text of a file from its start, and leave the file open."""
+    """Yield a reader of a file's text from its start, and leave the file open."""
     body.seek(0)
     text = io.TextIOWrapper(body, encoding=encoding, errors=errors, newline="")
     try:

@@ -1,4 +1,4 @@
-"""Our names of the columns of each report, however the source spells them, and which a report must have."""
+"""The canonical names of each report's columns, however the source spells them, and the columns a report must have."""
 
 from collections.abc import Container, Iterable
 from itertools import chain, count
@@ -81,7 +81,7 @@ A report's column of that name gets the prefix `report_`.
 
 
 def required(report: ReportName) -> tuple[str, ...]:
-    """Return the columns without which an answer is not this report."""
+    """Return the columns without which an answer is not the report."""
     key = ("dialog_id", "segment_id") if report == "interaction_metadata" else ("uii",)
     return (*key, LINK_COLUMN[report])
 
@@ -92,7 +92,7 @@ def fold(heading: str) -> str:
 
 
 def canonical_name(report: ReportName, heading: str) -> str:
-    """Return the documented name of a heading, else the folded heading (`unnamed` when nothing is left of it)."""
+    """Return the documented name of a heading, or the folded heading (`unnamed` if nothing is left of it)."""
     folded = fold(heading)
     ours = {fold(name): name for name in COLUMNS[report]}
     ours |= {fold(alias): name for alias, name in _ALIASES.get(report, {}).items()}
@@ -101,7 +101,7 @@ def canonical_name(report: ReportName, heading: str) -> str:
 
 
 def canonical_names(report: ReportName, headings: Iterable[str]) -> list[str]:
-    """Return our names of all headings, in their order; the second of two equal names gets `_2`, the third `_3`."""
+    """Return the canonical names of all headings, in order; the second of two equal names gets `_2`, the third `_3`."""
     names: dict[str, None] = {}
     for heading in headings:
         names[free_name(canonical_name(report, heading), names)] = None

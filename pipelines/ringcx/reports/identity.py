@@ -1,7 +1,7 @@
-"""Identify rows: the key distinguishes a row from its neighbours, the hash shows whether it changed.
+"""The identity of rows: the key distinguishes a row from others, the hash shows whether it changed.
 
-Both are stored for years: their definition is pinned by a test with literals, and uses no library's own hash, since a
-library may change it. The ledger compares pulls.
+Keys and hashes are stored for years: a test pins their definition with literals, and no library's own hash is used,
+since a library may change it. The ledger compares pulls.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _BYTES: Final = pa.large_binary()  # a slice of long rows may pass 2 GiB
 
 
 def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> pa.Table:
-    """Put the columns `row_key` and `row_hash` before the others, and drop rows that are equal in all columns.
+    """Add the columns `row_key` and `row_hash` before the others, and drop rows that are equal in all columns.
 
     `row_hash`: BLAKE2b with a digest of 16 bytes, in hexadecimal, over the columns that are not null, in the order of
     their names (by code point); each contributes its name and its value as netstrings (`<bytes in UTF-8>:<text>,`).
@@ -81,7 +81,7 @@ def _keys(report: ReportName, table: pa.Table, account_id: str, hashes: "pa.Arra
 
 
 def _escaped(part: Any) -> Any:  # noqa: ANN401 - an array or a scalar
-    """Escape a part, so that no value can look like two parts or like another row's number."""
+    """Escape a part of a key, so that no value can look like two parts or like another row's number."""
     for sign, code in (("%", "%25"), ("|", "%7C"), ("#", "%23")):
         part = _compute.replace_substring(part, sign, code)
     return part

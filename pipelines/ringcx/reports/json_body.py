@@ -1,6 +1,6 @@
-"""Read a JSON body into a table of text: all of it or nothing.
+"""Reader of a JSON body into a table of text: all of it or nothing.
 
-Numbers keep their digits (an id of 19 digits is no float), and what is nested becomes canonical JSON text.
+Numbers keep their digits (an id of 19 digits is no float), and nested values become canonical JSON text.
 """
 
 import json
@@ -22,19 +22,19 @@ _SEPARATOR: Final = re.compile(r"[ \t\r\n]*([\[,\]])?[ \t\r\n]*")
 
 
 class _Digits(str):
-    """A number as it was written: text for us, but without quotes inside nested JSON."""
+    """A number with its digits as they were written; a string, but without quotes inside nested JSON."""
 
     __slots__ = ()
 
 
 def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
-    """Read a JSON array of objects in UTF-8 into columns of text under our names; null and absent are null.
+    """Read a JSON array of objects in UTF-8 into text columns with canonical names; null and absent are null.
 
     Two spellings of one column (`recordingUrl`, `recording_url`), and a key that comes twice, are one column; a row
     that has both with different values keeps the second under the suffix `_2`.
 
     Raises:
-        NotWholeError: cut off, followed by something else, nested too deep, too long, or an element is not an object.
+        NotWholeError: the body is cut off, followed by more, nested too deeply or too long, or an element is no object.
     """
     if body.seek(0, os.SEEK_END) > MAX_BYTES:
         raise NotWholeError(f"it is longer than {MAX_BYTES >> 30} GiB")
@@ -88,7 +88,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _separator(text: str, at: int) -> tuple[str, int]:
-    """Return the bracket or comma that follows, if any, and where what comes after it begins."""
+    """Return the bracket or comma that follows, if any, and where the text after it begins."""
     found = _SEPARATOR.match(text, at)
     return (found[1] or "", found.end()) if found else ("", at)
 
@@ -124,7 +124,7 @@ def _as_text(value: object) -> str | None:
 
 
 def _canonical(value: object) -> str:
-    """Return JSON with sorted keys, without blanks, and with every number as it was written."""
+    """Return JSON with sorted keys, no blanks, and every number as it was written."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{_canonical(key)}:{_canonical(value[key])}" for key in sorted(value)) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Request reports, and read the answers: the two legacy reports, and the interaction metadata of the current API.
+"""Requests for reports, and their answers: the two legacy reports, and the current API's interaction metadata.
 
 All periods are in UTC, so that no hour is ambiguous or missing. Requests go to
 
@@ -35,8 +35,8 @@ class Period:
 
     Attributes:
         start: aware; the first instant.
-        end: aware; exclusive. We request up to and including it, since the source does not say whether its end is
-            inclusive: a row too many is already in the ledger, a row too few would be lost.
+        end: aware; exclusive. Requests include it, since the source does not say whether its end is inclusive: a row
+            too many is already in the ledger, a row too few would be lost.
     """
 
     start: datetime
@@ -45,8 +45,8 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class _Api:
-    """The rate limit of an API, and what an error's sentence asks a person to check: the right that is needed, the
-    settings that make the address, and what to request when the answer is too large.
+    """The rate limit of an API, and the remedies in its errors: the right and the settings to check, and how to request
+    a smaller answer.
     """
 
     limit: str
@@ -71,9 +71,7 @@ _CURRENT: Final = _Api(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole report: its rows, as `parse_report` gives them, and its size in bytes and SHA-256 (hex) as it was sent,
-    out of its gzip.
-    """
+    """A whole report: its rows from `parse_report`, and the size in bytes and SHA-256 (hex) of its unpacked body."""
 
     rows: pa.Table
     size: int
@@ -126,9 +124,7 @@ def global_call_type_request(period: Period) -> dict[str, object]:
 
 
 def interaction_request(window: Period) -> dict[str, object]:
-    """Return the body that requests the segments that ended in a window of whole seconds, which runs forward from
-    `segmentEndTime`.
-    """
+    """Return the body that requests the segments that ended in a window of whole seconds from `segmentEndTime`."""
     return {
         "segmentEndTime": window.start.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
         "timeInterval": (window.end - window.start) // timedelta(seconds=1),
@@ -138,7 +134,7 @@ def interaction_request(window: Period) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where reports come from: a client, the API's base address and the log-in for it."""
+    """The source of reports: a client, the API's base address and the log-in."""
 
     client: SourceClient
     base_url: str
@@ -147,17 +143,17 @@ class _Source:
     def _pull(self, api: _Api, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
         """Send `request` as JSON, and read the answer.
 
-        The answer holds personal data, so it is kept in a file without a name: a killed process leaves nothing behind.
+        The answer holds personal data, so it is kept in an unnamed file: a killed process leaves nothing behind.
 
         Raises:
             CredentialsRefused: 401 or 403.
             AccountUnknown: the source does not know the RingCentral account.
-            SourceRefused: another status than 2xx that another try does not change.
-            SourceUnavailable: no answer until the attempts were used up.
+            SourceRefused: any other status than 2xx that another attempt would not change.
+            SourceUnavailable: no attempt got an answer.
             ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
             TemporaryDiskFull: the answer does not fit into the temporary folder.
             ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to
-                hundreds of times its size, is a 2xx without a body, or is not the report that was asked for.
+                hundreds of times its size, is a 2xx without a body, or is not the requested report.
         """
         headers = {"Accept-Encoding": "gzip"}
 
@@ -194,9 +190,9 @@ class ReportSource(_Source):
     """The legacy reports."""
 
     def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
-        """Fetch one direction of Agent Segment Metadata, or without one Global Call Type Detail.
+        """Fetch one direction of Agent Segment Metadata, or without a direction Global Call Type Detail.
 
-        `period` should have ended at least 5 minutes ago. Raises as `_pull`.
+        `period` should have ended at least 5 minutes ago. Raises the errors of `_pull`.
         """
         url = f"{self.base_url}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
         if direction is None:
@@ -209,16 +205,16 @@ class ReportSource(_Source):
 class InteractionSource(_Source):
     """The interaction metadata of a RingCentral account in the current API.
 
-    `version` is of this part of the API (RINGCX_METADATA_VERSION); recordings are v1 in any case.
+    `version` is this part's API version (RINGCX_METADATA_VERSION); recordings are always v1.
     """
 
     rc_account_id: str
     version: str = "v1"
 
     def pull(self, account_id: str, window: Period) -> Answer:
-        """Fetch the interaction metadata of a window, which is over and as long as RINGCX_METADATA_WINDOW at the most.
+        """Fetch the interaction metadata of a past window that is at most RINGCX_METADATA_WINDOW long.
 
-        Raises as `_pull`.
+        Raises the errors of `_pull`.
         """
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id, self.version)
         request = interaction_request(window)

@@ -1,7 +1,7 @@
-"""Read the body of a report into a table of text columns under our names, or refuse it and say why.
+"""Reader of a report's body into a table of text columns with canonical names; a body that is not whole is refused.
 
-Whatever is not the whole report is refused, since a cut-off day looks exactly like a quiet one; whatever is the whole
-report is accepted, however it is written: what came back decides, never what was asked for.
+Only a whole report is accepted, since a cut-off day looks exactly like a quiet one. Its format does not matter: what
+came back decides, never what was requested.
 """
 
 import re
@@ -29,12 +29,12 @@ _SKIPPED: Final = b"lines_skipped"
 
 
 def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) -> pa.Table:
-    """Read a report as CSV or JSON, by its first byte.
+    """Read a report as CSV or JSON, depending on its first byte.
 
     Args:
-        report: which report was asked for.
+        report: the requested report.
         body: the file that holds the answer, in UTF-8 or UTF-16; bytes that are not UTF-8 are read as Windows-1252.
-        framed: whether HTTP said where the body ends (length or chunks). A CSV that is not must end in a line break.
+        framed: whether HTTP said where the body ends (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
         Columns of `pa.string()`: the documented ones in the documented order (null where the report has none), then
@@ -44,8 +44,8 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
         alone, or `[]`) is a table without rows. Blank lines and totals of a CSV are no rows: see `lines_skipped`.
 
     Raises:
-        NotAReport: empty, HTML, a JSON error, cut off, a row of another width than the heading, or a column that the
-            report cannot do without is missing. The text never holds content.
+        NotAReport: the body is empty, HTML, a JSON error or cut off, a row has another width than the heading, or a
+            required column is missing. The text never holds content.
     """
     try:
         with as_utf8(body) as text:
@@ -59,7 +59,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
 
 
 def lines_skipped(table: pa.Table) -> int:
-    """Return how many lines of the report were not rows. `table` is what `parse_report` returned."""
+    """Return how many lines of the report were not rows; `table` comes from `parse_report`."""
     return int((table.schema.metadata or {}).get(_SKIPPED, 0))
 
 
@@ -111,7 +111,7 @@ def _without_guards(table: pa.Table) -> pa.Table:
 
 
 def _without_totals(table: pa.Table, link: str) -> pa.Table:
-    """Leave out last lines that begin as totals do and have no link."""
+    """Return the table without its last lines that begin like totals and have no link."""
     count = table.num_rows
     while count:
         (row,) = table.slice(count - 1, 1).to_pylist()
@@ -122,7 +122,7 @@ def _without_totals(table: pa.Table, link: str) -> pa.Table:
 
 
 def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
-    """Return the documented columns, then the others; what says nothing is null."""
+    """Return the documented columns, then the others; placeholders are null."""
     absent = pa.nulls(table.num_rows, pa.string())
     columns: dict[str, Any] = dict.fromkeys(COLUMNS[report], absent)
     columns |= {name: table[name] for name in table.column_names}
@@ -147,7 +147,7 @@ def _as_one_flag(*flags: str | None) -> str | None:
 
 
 def _in_one_cell(own: str | None, *others: str | None) -> str | None:
-    """Return the links of a row's cells as one cell holds several; of `others` addresses only, as they are no links."""
+    """Return a row's links as one cell that holds several; of `others` only addresses count."""
     links = dict.fromkeys([*links_in(own), *filter(_IS_ADDRESS, chain.from_iterable(map(links_in, others)))])
     # A link ends where the next address begins: what is no address comes first.
     return " ".join(sorted(links, key=lambda link: _IS_ADDRESS(link) is not None)) or None

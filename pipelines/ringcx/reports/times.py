@@ -1,6 +1,6 @@
-"""Turn the source's times and durations into aware UTC datetimes and seconds.
+"""The source's times and durations as aware UTC datetimes and seconds.
 
-A field that cannot be read is `None`, never an error: a recording matters more than another column of its row.
+A field that cannot be read becomes `None`, never an error: a recording matters more than another column of its row.
 """
 
 import math
@@ -23,7 +23,7 @@ _UII_ZONE: Final = "America/New_York"
 
 @lru_cache(maxsize=1 << 14)  # the rows of a day share many
 def parse_report_time(text: str | None, zone: tzinfo = UTC) -> datetime | None:
-    """Read `MM/DD/YYYY HH:MM:SS` or ISO 8601, with `T` or a blank; without a zone it is a time of `zone`."""
+    """Return the time in `MM/DD/YYYY HH:MM:SS` or ISO 8601, with `T` or a blank; without a zone, it is in `zone`."""
     stripped = (text or "").strip()
     if us := _US.fullmatch(stripped):
         stripped = f"{us[3]}-{us[1]}-{us[2]}T{us[4]}"
@@ -31,7 +31,7 @@ def parse_report_time(text: str | None, zone: tzinfo = UTC) -> datetime | None:
 
 
 def parse_moment(text: str | None) -> datetime | None:
-    """Read a time of the current API: ISO 8601, or milliseconds since 1970, after which its columns are named."""
+    """Return a time of the current API: ISO 8601, or the milliseconds since 1970 that its column names suggest."""
     stripped = (text or "").strip()
     if _EPOCH_MS.fullmatch(stripped):
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(stripped))
@@ -39,9 +39,9 @@ def parse_moment(text: str | None) -> datetime | None:
 
 
 def uii_time(uii: str | None) -> datetime | None:
-    """Return the call's time that a UII begins with: 14 digits, US/Eastern whatever the report's zone.
+    """Return the call's time with which a UII begins: 14 digits, in US/Eastern whatever the report's zone.
 
-    In the hour that comes twice in autumn, the first is assumed: the UII does not say which.
+    In the hour that occurs twice in autumn, the first is assumed: the UII does not say which.
     """
     digits = _UII.match((uii or "").strip())
     return _utc(f"{digits[1]}T{digits[2]}", ZoneInfo(_UII_ZONE)) if digits else None
@@ -49,7 +49,7 @@ def uii_time(uii: str | None) -> datetime | None:
 
 @lru_cache(maxsize=1 << 14)
 def parse_hms(text: str | None) -> float | None:
-    """Return the seconds of `HH:MM:SS` (hours may pass 24) or of a plain number of seconds."""
+    """Return the seconds in `HH:MM:SS` (hours may exceed 24) or in a plain number of seconds."""
     stripped = (text or "").strip()
     if hms := _HMS.fullmatch(stripped):
         return int(hms[1]) * 3600 + int(hms[2]) * 60 + float(hms[3])
