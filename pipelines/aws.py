@@ -1,6 +1,6 @@
-"""What every use of AWS shares: the boto3 session, and one sentence for each thing that can be wrong around a request.
+"""AWS for every package: the boto3 session, and one sentence for each thing that can be wrong around a request.
 
-The archive, the ledger and the events add their own words to `reason`: which object, which setting named it.
+The archive, the ledger and the events add their own words to `reason`: which object, and which setting named it.
 """
 
 import base64
@@ -91,7 +91,7 @@ _TRANSIENT_PATTERNS: Final = frozenset({"ProxyConnectionError", "HTTPClientError
 
 
 def boto3_session() -> boto3.Session:
-    """Make a session by boto3's own rules, which also reads `AWS_REGION`, as AWS's other tools do."""
+    """Return a session as boto3 configures it, which also reads `AWS_REGION`, as AWS's other tools do."""
     core = botocore.session.get_session()
     # dateutil takes three quarters of the time in which a page of a thousand listed objects is read.
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
@@ -106,7 +106,7 @@ def _timestamp(value: str | float) -> datetime:
 
 
 def split_s3_url(url: str) -> tuple[str, str]:
-    """Split `s3://<bucket>/<prefix>` into both; the bucket may be the ARN of an access point."""
+    """Return bucket and prefix of `s3://<bucket>/<prefix>`; the bucket may be the ARN of an access point."""
     address = url.removeprefix("s3://")
     if arn := ACCESS_POINT.match(address):
         return arn[0], address[arn.end() :].lstrip("/")
@@ -115,7 +115,7 @@ def split_s3_url(url: str) -> tuple[str, str]:
 
 
 def error_code(error: boto.ClientError) -> str:
-    """Return S3's code for an error; empty if it gave none."""
+    """Return S3's code for an error, empty if there is none."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
@@ -138,7 +138,7 @@ def reason(error: Exception) -> str | None:
     """Return what is wrong with the credentials, the clock, the network or a variable of boto3, and what to do.
 
     Returns:
-        A clause without a capital and a full stop, or None where the error is about the bucket or an object.
+        A clause without a capital and a full stop, or None if the error is about the bucket or an object.
     """
     pattern = _pattern(error)
     name = error_code(error) if isinstance(error, boto.ClientError) else type(error).__name__
@@ -157,10 +157,10 @@ def _pattern(error: Exception) -> str | None:
 
 
 def as_base64(digest: bytes) -> str:
-    """Return a digest as headers carry it."""
+    """Return a digest in base64, as headers carry it."""
     return base64.b64encode(digest).decode()
 
 
 def md5_of(body: bytes) -> bytes:
-    """Return the MD5, which stores that check no SHA-256 compare: 4.4 ms of CPU for 2.9 MB."""
+    """Return the MD5, which stores compare that check no SHA-256: 4.4 ms of CPU for 2.9 MB."""
     return hashlib.md5(body, usedforsecurity=False).digest()

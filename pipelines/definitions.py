@@ -1,4 +1,4 @@
-"""Wiring, nothing else: which assets, checks, jobs, schedules, sensors and resources make up the code location."""
+"""The wiring, and nothing else: the assets, checks, jobs, schedules, sensors and resources of the code location."""
 
 import warnings
 from collections.abc import Callable
@@ -40,7 +40,7 @@ _ASSETS = (
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Return what Dagster loads: the definitions of the environment's settings, in a process that is tuned for runs."""
+    """Return the definitions that Dagster loads, from the environment's settings, in a process tuned for runs."""
     tune_allocator()
     tune_gc()
     return build_defs(calendar=load(DagsterSettings))
@@ -103,7 +103,7 @@ def _with(
     partitions: dg.DailyPartitionsDefinition | None,
     described: Callable[[str | None, str], str | None],
 ) -> dg.AssetChecksDefinition:
-    """Return `check` with partitions and a description; Dagster has no call for it, as it has for assets."""
+    """Return `check` with partitions and a description; Dagster has a call for this on assets only."""
     ((output, spec),) = check.check_specs_by_output_name.items()
     description = described(spec.description, "the-checks")
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Serve an application with uvicorn, until SIGTERM or SIGINT, and limit requests: the receiver of events, the page."""
+"""Servers with uvicorn that run until SIGTERM or SIGINT, and a limit on requests: for the receiver and the page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES = 10_000
 
 
 class RateLimit:
-    """Gives each name a number of turns a minute, and `most` at once after a quiet time (default: a minute's turns).
+    """A limit of turns a minute for each name, with at most `most` at once after a pause (default: a minute's turns).
 
     Safe to share between threads.
     """
@@ -37,7 +37,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def take(self, name: str) -> int:
-        """Take a turn and return 0, or return the whole seconds until there is one."""
+        """Take a turn and return 0, or return the whole seconds until the next turn."""
         with self._lock:
             now = self._clock()
             left, at = self._left.pop(name, (self._most, now))
@@ -50,16 +50,16 @@ class RateLimit:
 
 
 class _Server(uvicorn.Server):
-    """Returns after a signal; uvicorn's own would raise the same signal once more and end the process by it."""
+    """A server that returns after a signal; uvicorn's own raises the signal again and ends the process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the loop."""
+        """Leave signals to the event loop."""
         yield
 
 
 async def serve(app: Starlette, listener: socket.socket, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
-    """Serve `app` on `listener`. `options`: of `uvicorn.Config`. What is under way when a signal comes is finished."""
+    """Serve `app` on `listener`; finish running requests when a signal comes. `options`: of `uvicorn.Config`."""
     server = _Server(
         uvicorn.Config(
             app,
@@ -79,10 +79,10 @@ async def serve(app: Starlette, listener: socket.socket, **options: Any) -> None
 
 
 def listen(host: str, port: int, variables: str, *, backlog: int = 100) -> socket.socket:
-    """Return a socket that listens. `variables`: those that name host and port.
+    """Return a listening socket. `variables`: the settings that name host and port.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -1,7 +1,7 @@
-"""Every environment variable of the product, read into one typed object.
+"""Every environment variable of the product, read into typed objects.
 
-Here: names, defaults, what a value must look like, and the sentence a person gets when it does not. `Calendar` holds
-what the asset graph itself needs (no secret), so that definitions load without credentials.
+This module has the names, defaults and valid values, and the sentence for a wrong one. `Calendar` holds what the asset
+graph needs (no secret), so that definitions load without credentials.
 """
 
 import json
@@ -57,7 +57,7 @@ NO_LOG_IN = (
 
 
 class SettingsError(ExpectedError):
-    """A setting is missing or wrong. The text names each variable and what to do, and never shows a value."""
+    """A setting is missing or wrong. The text names each variable and the remedy, and never shows a value."""
 
 
 def _valid(accepts: Callable[[Any], object], sentence: str) -> AfterValidator:
@@ -85,7 +85,7 @@ def _limit_store(url: SecretStr) -> SecretStr:
 
 
 def _location(url: str) -> str:
-    """Accept a folder or an address in S3; `~` is expanded here, since no shell does it in a file of settings."""
+    """Accept a folder or an address in S3; expand `~`, since no shell does that in a file of settings."""
     if re.match(r"s3://[^/]", url):
         return url
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url):
@@ -178,7 +178,7 @@ Bucket = Annotated[
 
 
 class Calendar(BaseSettings):
-    """What decides which dates and which assets there are. Holds no secret and needs no variable."""
+    """The settings that decide which dates and assets exist. Holds no secret and needs no variable."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, enable_decoding=False, extra="ignore", frozen=True)
 
@@ -193,7 +193,7 @@ class Calendar(BaseSettings):
 
     @property
     def events_zone(self) -> ZoneInfo:
-        """The zone that the `call_start` of End Call Events is written in."""
+        """The time zone of `call_start` in End Call Events."""
         return ZoneInfo(self.events_timezone)
 
     @property
@@ -203,30 +203,30 @@ class Calendar(BaseSettings):
 
     @property
     def uses_reports(self) -> bool:
-        """Whether the legacy reports are asked for."""
+        """Whether the legacy reports are requested."""
         return self.ringcx_source in {"legacy", "both"}
 
     @property
     def uses_interactions(self) -> bool:
-        """Whether the current API is asked for interaction metadata."""
+        """Whether interaction metadata is requested from the current API."""
         return self.ringcx_source in {"current", "both"}
 
     @property
     def reports(self) -> tuple[ReportName, ...]:
-        """The reports that are asked for, as the assets are called."""
+        """The requested reports, named like the assets."""
         return (*(LEGACY if self.uses_reports else ()), *(CURRENT if self.uses_interactions else ()))
 
 
 class DagsterSettings(Calendar):
-    """What the definitions need: a first date that somebody chose. By default a new account would have 2,500 dates
-    that its source has purged, and a default that moves would take archived dates from the partitions.
+    """The settings of the definitions: a first date that somebody chose. A default would give a new account 2,500 dates
+    that its source has purged, and a default that moves would drop archived dates from the partitions.
     """
 
     archive_start_date: date
 
 
 class S3Settings(Calendar):
-    """What is added to every request to S3; credentials, region and endpoint are boto3's own variables."""
+    """The parameters added to every S3 request; credentials, region and endpoint are boto3's own variables."""
 
     archive_kms_key_id: str | None = None
     archive_expected_bucket_owner: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
@@ -235,7 +235,7 @@ class S3Settings(Calendar):
 
     @property
     def s3_options(self) -> S3Options:
-        """The same for the client."""
+        """The same parameters, for the client."""
         return S3Options(
             self.archive_kms_key_id,
             self.archive_expected_bucket_owner,
@@ -245,14 +245,14 @@ class S3Settings(Calendar):
 
 
 class AlertSettings(Calendar):
-    """Whom alerts go to. Loaded by itself, so that alerts arrive when other settings are wrong."""
+    """The addresses that alerts go to. Loaded separately, so that alerts arrive even if other settings are wrong."""
 
     alert_urls: SecretStr | None = None
     alert_ui_url: PageUrl | None = None
 
 
 class ReceiverSettings(S3Settings):
-    """What the receiver of End Call Events reads. It needs no bucket, no account and no log-in to the source."""
+    """The settings of the receiver of End Call Events. It needs no bucket, account or log-in to the source."""
 
     events_username: SecretStr | None = None
     events_password: SecretStr | None = None
@@ -270,7 +270,7 @@ class ReceiverSettings(S3Settings):
 
     @property
     def header_values(self) -> tuple[str, ...]:
-        """What the header may hold: one value, two while the secret is being changed, none for anyone."""
+        """The accepted values of the header: one, two while the secret is being changed, none to accept any sender."""
         if self.events_username:
             user = self.events_username.get_secret_value()
             passwords = filter(None, (self.events_password, self.events_password_next))
@@ -298,7 +298,7 @@ class ReceiverSettings(S3Settings):
 
 
 class StorageSettings(S3Settings):
-    """What it takes to read the archive and to prove it, without any log-in to the source."""
+    """The settings for reading and proving the archive, without any log-in to the source."""
 
     archive_bucket: Bucket
     archive_prefix: Prefix = ""
@@ -314,7 +314,7 @@ class StorageSettings(S3Settings):
 
     @property
     def ledger(self) -> str:
-        """Where the ledger is stored: an `s3://` prefix or a local folder."""
+        """The ledger's location: an `s3://` prefix or a local folder."""
         return self.ledger_url or f"s3://{self.archive_bucket}/{self.archive_prefix}ledger"
 
     @model_validator(mode="after")
@@ -331,7 +331,7 @@ Networks = Annotated[
 
 
 class BrowseSettings(StorageSettings):
-    """What the page reads on which people find and hear calls. It needs no account and no log-in to the source."""
+    """The settings of the page on which people find calls. It needs no account and no log-in to the source."""
 
     browse_auth: BrowseAuth
     browse_access_file: LocalPath | None = None
@@ -355,7 +355,7 @@ class BrowseSettings(StorageSettings):
 
     @property
     def browse_origin(self) -> str:
-        """Where people reach the page: scheme, host and port."""
+        """The origin at which people reach the page: scheme, host and port."""
         host = f"[{self.browse_host}]" if ":" in self.browse_host else self.browse_host
         return self.browse_url or f"http://{host}:{self.browse_port}"
 
@@ -383,7 +383,7 @@ class BrowseSettings(StorageSettings):
 
 
 class VerifySettings(StorageSettings):
-    """What `verify` and `status` read. With account ids they also require each one's reports."""
+    """The settings of `verify` and `status`. With account ids, each account's reports are required."""
 
     ringcx_account_ids: Texts = ()
     ringcx_retention_days: Annotated[int, Field(ge=1)] = 90
@@ -391,25 +391,25 @@ class VerifySettings(StorageSettings):
 
 
 class LimiterSettings(Calendar):
-    """Where the request budget is that all processes share."""
+    """The location of the request budget that all processes share."""
 
     rate_limit_url: Annotated[SecretStr, AfterValidator(_limit_store)] | None = None
     data_dir: LocalPath = Path("data")
 
     @property
     def rate_limit_store(self) -> Path | str:
-        """What all processes share their request budget in: a SQLite file, or a database, whose address is a secret."""
+        """The store of the shared request budget: a SQLite file, or a database, whose address is a secret."""
         if self.rate_limit_url is None:
             return self.data_dir / "rate_limits.sqlite"
         return self.rate_limit_url.get_secret_value()
 
 
 class MetricsSettings(VerifySettings, LimiterSettings):
-    """What `metrics` reads. No log-in."""
+    """The settings of `metrics`, without a log-in."""
 
 
 class PlanSettings(VerifySettings):
-    """What `plan` and `accept` read: what is asked of the source, how often, and what storing it costs. No log-in."""
+    """The settings of `plan` and `accept`: what is requested, how often, and what storage costs; no log-in."""
 
     ringcx_account_ids: AccountIds
     ringcx_limit_reports: Rates = (Rate(2, 60),)
@@ -425,7 +425,7 @@ class PlanSettings(VerifySettings):
 
     @property
     def limits(self) -> dict[str, tuple[Rate, ...]]:
-        """The rates of each limit by its name. `media`: links of the legacy reports; `download`: the current API."""
+        """The rates of each limit by name. `media`: links of the legacy reports; `download`: the current API."""
         media = self.ringcx_limit_media
         return {
             "reports": self.ringcx_limit_reports,
@@ -443,7 +443,7 @@ class PlanSettings(VerifySettings):
 
 
 class Settings(PlanSettings, AlertSettings, LimiterSettings):
-    """All settings, by the lower-case name of their variable. Secrets are `SecretStr`: no repr shows them."""
+    """All settings, by their variable's name in lower case. Secrets are `SecretStr`: no repr shows them."""
 
     ringcx_api_url: Url = "https://ringcx.ringcentral.com/voice/api"
     ringcx_auth_url: Url = "https://ringcx.ringcentral.com"
@@ -467,12 +467,12 @@ class Settings(PlanSettings, AlertSettings, LimiterSettings):
 
     @property
     def current_url(self) -> str:
-        """Base of the current API."""
+        """The base address of the current API."""
         return self.ringcx_current_url or self.ringcx_api_url
 
     @property
     def has_legacy_log_in(self) -> bool:
-        """Whether an API token, or user and password, are set."""
+        """Whether an API token, or a user name and password, are set."""
         return bool(self.ringcx_api_token or (self.ringcx_username and self.ringcx_password))
 
     @property
@@ -497,7 +497,7 @@ S = TypeVar("S", bound=Calendar)
 
 
 def load(kind: type[S]) -> S:
-    """Read the environment, and `.env` of the working folder beneath it, into `kind`.
+    """Read the environment, and below it the `.env` of the working folder, into `kind`.
 
     Raises:
         SettingsError: one sentence per variable that is missing or wrong.
@@ -515,7 +515,7 @@ def load(kind: type[S]) -> S:
 
 
 def environment_for_dagster() -> dict[str, str]:
-    """Return the environment for a process of Dagster, and for those that it starts.
+    """Return the environment for a Dagster process and those that it starts.
 
     Each of Dagster's commands lets `.env` of its working folder override the environment. So the values that `.env`
     would override are passed in a variable as well, from which `load` restores them.
@@ -527,10 +527,10 @@ def environment_for_dagster() -> dict[str, str]:
 
 
 def env_file() -> dict[str, str]:
-    """Return the variables of `.env` in the working folder; none where there is no such file.
+    """Return the variables of `.env` in the working folder; none if there is no such file.
 
     Raises:
-        SettingsError: a line cannot be read, or sets a name that is nearly that of a setting.
+        SettingsError: a line cannot be read, or its name is nearly that of a setting.
     """
     if not ENV_FILE.is_file():
         return {}
@@ -561,7 +561,7 @@ def _names() -> list[str]:
 
 
 def _warn_of_unknown_variables() -> None:
-    """Log, once in a process, each variable with a prefix of ours that nothing reads: it is probably misspelt."""
+    """Log, once in a process, each variable with one of our prefixes that nothing reads: probably a misspelling."""
     ours = _names()
     for name, value in os.environ.items():
         # Kubernetes sets <SERVICE>_PORT=tcp://… and the like for every service, and one may be called ringcx-archive.
@@ -575,7 +575,7 @@ def _warn_of_unknown_variables() -> None:
 
 @cache
 def _warn_of_readers(file: Path) -> None:
-    """Warn once in a process that others may read the secrets of the file."""
+    """Warn once in a process if others may read the secrets in the file."""
     if file.stat().st_mode & 0o077:
         _log.warning("%s can be read by other users, and it holds secrets: chmod 600 it.", file)
 

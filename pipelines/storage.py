@@ -1,6 +1,6 @@
-"""The settings turned into what reads and proves the archive: the bucket, the ledger and the keys of signatures.
+"""Opens the bucket, the ledger and the signature keys that the settings name, for reading and proving the archive.
 
-For runs, and for the commands that need neither Dagster nor a log-in to the source.
+Runs use it, and commands that need neither Dagster nor a log-in to the source.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def open_stores(
     settings: StorageSettings, s3: S3Client | None, clock: Callable[[], datetime], *, max_connections: int = 16
 ) -> tuple[Bucket, Ledger, LedgerParts]:
-    """Return the bucket, the ledger, and the same ledger as its files; without a client `s3`, one is made."""
+    """Return the bucket, the ledger, and the ledger's parts; make an S3 client if `s3` is None."""
     client = s3 or make_s3_client(max_connections=max_connections, options=settings.s3_options)
     files = ledger_files(settings, client)
     bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
@@ -42,16 +42,16 @@ def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:
 
 
 def signer(settings: StorageSettings) -> Signer | None:
-    """Return the key that signs manifests, or None if no key is set. Raise KeyUnusable if it cannot be read."""
+    """Return the key that signs manifests, or None if no key is set; raise KeyUnusable if it cannot be read."""
     if settings.archive_signing_key_file:
         return local_signer(settings.archive_signing_key_file)
     return kms_signer(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None
 
 
 def verifier(settings: StorageSettings) -> Verifier | None:
-    """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, else the signing key's public half, else None.
+    """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, or the signing key's public half, or None.
 
-    KeyUnusable when a key that is set cannot be read.
+    Raises KeyUnusable if a key that is set cannot be read.
     """
     if settings.archive_verify_key_file:
         return Verifier.read(settings.archive_verify_key_file)

@@ -1,1 +1,1 @@
-"""End Call Events: a receiver that RingCX posts to, and the files in which it keeps them. No Dagster, no ledger."""
+"""End Call Events: a receiver to which RingCX posts, and the files that keep the events. No Dagster, no ledger."""

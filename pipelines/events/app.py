@@ -1,6 +1,6 @@
-"""The receiver as an ASGI application: an event is answered 200 when it is durable, and never before.
+"""The receiver as an ASGI application: it answers 200 once an event is durable, and never before.
 
-No answer and no log line holds a field of an event, nor a header. Who may connect and for how long is `server.py`.
+No answer and no log line holds a field of an event or a header. `server.py` limits connections.
 """
 
 import asyncio
@@ -42,10 +42,9 @@ _CLOCK_SKEW = timedelta(days=1)
 
 
 def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Sequence[bytes]) -> bool:
-    """Return whether `headers` hold the header `name` once, with an accepted value; none accepted lets everybody in.
+    """Return whether `headers` hold the header `name` once, with an accepted value; True if none is accepted.
 
-    `accepted` are SHA-256 digests, all compared each time, also when the header is missing: the time says nothing of
-    them.
+    `accepted` are SHA-256 digests, all compared each time, even without the header: the time reveals nothing of them.
     """
     if not accepted:
         return True
@@ -56,9 +55,9 @@ def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Seq
 
 
 class Receiver(Collector):
-    """Takes requests, and answers when their events are durable.
+    """The receiver's endpoints, which answer a request when its events are durable.
 
-    `counts`: requests since the start, by what became of them. `trouble`: why no event can be stored now, or empty.
+    `counts`: requests since the start, by outcome. `trouble`: why no event can be stored now, or empty.
     """
 
     def __init__(self, events: Events, settings: ReceiverSettings) -> None:
@@ -77,7 +76,7 @@ class Receiver(Collector):
         self._registry.register(self)
 
     def app(self) -> Starlette:
-        """Return the application; its lifespan tests the storage, and waits at the end until all events are stored."""
+        """Return the application; its lifespan tests the storage, and at the end waits until all events are stored."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
         app = Starlette(
             routes=[
@@ -98,7 +97,7 @@ class Receiver(Collector):
         await self._commit.close()
 
     async def crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse every request of a connection above the limit; an ASGI application."""
+        """Refuse every request of a connection above the limit; this method is an ASGI application."""
         self.counts["crowded_out"] += 1
         headers = {"Connection": "close", "Retry-After": str(_RETRY_SECONDS)}
         await _sentence(503, "Too many connections; send the event again.", headers)(scope, receive, send)
@@ -181,12 +180,12 @@ class Receiver(Collector):
         return day if self._settings.archive_start_date <= day <= today + _CLOCK_SKEW else today
 
     async def _prove(self) -> None:
-        """Show that events could be stored now."""
+        """Write a test file, to prove that events could be stored now."""
         await self._commit.in_turn(self._events.probe)
         self._proven_at, self.trouble = time.monotonic(), ""
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Yield what `/health` says, for Prometheus."""
+        """Yield the values of `/health` as metrics for Prometheus."""
         name = "ringcx_archive_receiver"
         requests = CounterMetricFamily(f"{name}_requests", "Requests by result.", labels=["result"])
         for result, count in sorted(self.counts.items()):
@@ -204,7 +203,7 @@ class Receiver(Collector):
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _look(self) -> None:
-        """Find out whether events can be stored, unless that was shown a moment ago."""
+        """Find out whether events can be stored, unless that was found out a moment ago."""
         if self.trouble or time.monotonic() - self._proven_at > PROVE_EVERY:
             try:
                 await self._prove()
@@ -236,7 +235,7 @@ _CHALLENGE = {"WWW-Authenticate": 'Basic realm="events"'}
 
 
 async def _body(request: Request, limit: int) -> bytes | None:
-    """Return the whole body; None when it is larger than `limit` bytes, by its length or by what came."""
+    """Return the whole body; None if its length or what came exceeds `limit` bytes."""
     if int(request.headers.get("content-length", "0")) > limit:  # the server refuses what is no number
         return None
     body = b""

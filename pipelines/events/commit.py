@@ -21,11 +21,11 @@ MOST_WAITING_BYTES = 32 << 20
 
 
 class Overloaded(Exception):  # noqa: N818 - a verdict
-    """So much waits to be stored that no more is taken."""
+    """Too many lines wait to be stored, and no more are accepted."""
 
 
 class GroupCommit:
-    """Makes lines durable in batches, in a thread of its own. Belongs to one event loop."""
+    """A writer that makes lines durable in batches, in its own thread. Belongs to one event loop."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -36,9 +36,9 @@ class GroupCommit:
         self.waiting_bytes = 0
 
     async def store(self, line: Line) -> None:
-        """Return once the line is durable.
+        """Store a line, and return once it is durable.
 
-        Raises EventsUnavailable where it is not stored or that is unknown, Overloaded where it was not taken.
+        Raises EventsUnavailable if the line is not, or may not be, stored; Overloaded if it was not accepted.
         """
         if self.waiting_bytes > MOST_WAITING_BYTES:
             raise Overloaded
@@ -55,14 +55,14 @@ class GroupCommit:
         return await asyncio.get_running_loop().run_in_executor(self._thread, act)
 
     async def close(self) -> None:
-        """Wait until everything taken is durable."""
+        """Wait until every accepted line is durable."""
         if self._batch is not None:
             await asyncio.wait([self._batch])
         async with self._turn:
             self._thread.shutdown()
 
     async def _write(self) -> None:
-        """Write what gathers until the batch before is durable."""
+        """Write the lines that gather until the batch before is durable."""
         async with self._turn:
             if len(self._lines) < FULL_BATCH:
                 await asyncio.sleep(GATHER_SECONDS)

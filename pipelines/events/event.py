@@ -1,7 +1,7 @@
-"""What RingCX sent, read as an End Call Event, or the sentence that says why it is none.
+"""A request of RingCX read as an End Call Event, or a sentence on why it is none.
 
-The documented JSON body and the URL-encoded form, in the query string or in the body: what came decides, never what its
-content type claims. Nothing is dropped: fields that nobody documented are kept, all values as text.
+An event may come as the documented JSON body or URL-encoded, in the query string or in the body: the bytes decide,
+never the content type. Nothing is dropped: undocumented fields are kept, and all values are text.
 """
 
 import json
@@ -34,7 +34,7 @@ class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for th
 
 
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
-    """Return an event's fields by the names they came with; the body's win over the query's. Raises NotAnEvent."""
+    """Return an event's fields by their original names; the body's win over the query's. Raise NotAnEvent."""
     fields = _from_form(query, "query string")
     content = body.removeprefix(_BOM).strip(_BLANKS)
     if content:
@@ -48,7 +48,7 @@ def read_event(query: bytes, body: bytes) -> dict[str, str]:
 
 
 def field(fields: Mapping[str, str], name: str) -> str:
-    """Return the value of a documented field, however its name is written; empty when there is none."""
+    """Return the value of a documented field, however its name is spelled; empty if it is missing."""
     exact = fields.get(name)
     if exact is not None:
         return exact.strip()
@@ -57,7 +57,7 @@ def field(fields: Mapping[str, str], name: str) -> str:
 
 
 def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | None, bool]:
-    """Return when the call began (UTC), and whether `call_start` (in `zone`) and the UII disagree; then that counts."""
+    """Return when the call began (UTC), and whether `call_start` (in `zone`) contradicts the UII, which then counts."""
     by_field = parse_report_time(field(fields, "call_start"), zone)
     by_uii = uii_time(field(fields, "call_id"))
     if by_field is None or by_uii is None:
@@ -109,7 +109,7 @@ def _from_form(content: bytes, where: str) -> dict[str, str]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, so that a name that comes twice loses nothing."""
+    """A JSON object as it was written, so that a repeated name loses nothing."""
 
 
 def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -134,7 +134,7 @@ def _plain(value: object) -> object:
 
 
 def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
-    """Put a link together again that was sent without encoding its own `&`; the parts stay as fields too."""
+    """Join a link that was sent without encoding its own `&`; the parts stay as fields too."""
     link = fields.get("recording_url", "")
     if "?" not in link or "file=" in link or not fields.get("file"):
         return fields
@@ -143,7 +143,7 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    """Replace half a character (a lone surrogate), which JSON may contain but no file can hold."""
+    """Replace lone surrogates, which JSON may contain but no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

@@ -1,13 +1,11 @@
-"""The files of End Call Events, in a local folder or a bucket: what a line is, and how it is kept and read again.
+"""The files of End Call Events, in a local folder or a bucket: the format of a line, and how lines are kept and read.
 
-```
-date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
-malformed/date=YYYY-MM-DD/<ulid>.events   what was no event, by the UTC day on which it came
-```
+``` date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
+malformed/date=YYYY-MM-DD/<ulid>.events   requests that were no events, by the UTC day on which they came ```
 
-A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a line is whole, or was torn by a crash
-or spoiled by a disk; the line break, which JSON in ASCII never holds, shows where a line that is still being written
-begins. Every process appends whole lines to files of its own, so any number of receivers may share a folder or bucket.
+A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a crash or a disk damaged the line; the
+line break, which JSON in ASCII never holds, shows where a line that is still being written begins. Every process
+appends whole lines to its own files, so any number of receivers may share a folder or bucket.
 """
 
 from __future__ import annotations
@@ -51,10 +49,10 @@ class EventsUnavailable(ExpectedError):  # noqa: N818 - says what the matter is,
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What a piece of a file holds.
+    """The lines in a piece of a file.
 
-    `records`: the sound lines. `damaged`: whole lines that are not what was written. `settled`: bytes from the piece's
-    start that need not be read again, which end before the first damaged line and before a line without its end.
+    `records`: the intact lines. `damaged`: whole lines that are not what was written. `settled`: the number of bytes
+    from the piece's start that need not be read again; they end before the first damaged or unfinished line.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -70,13 +68,13 @@ class StoredFile(NamedTuple):
 
 
 def frame(record: Mapping[str, Any]) -> bytes:
-    """Return the line of a record."""
+    """Return the line for a record."""
     text = json.dumps(record, separators=(",", ":")).encode("ascii")
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def read_frames(data: bytes) -> Frames:
-    """Read lines from the start of one."""
+    """Read the lines in data that begins at the start of a line."""
     records: list[Mapping[str, Any]] = []
     damaged = settled = 0
     for line in data.split(b"\n")[:-1]:
@@ -96,13 +94,13 @@ def day_folder(day: date) -> str:
 
 
 def malformed_folder(day: date) -> str:
-    """Return the folder of what came on the UTC `day` and was no event."""
+    """Return the folder of the requests of the UTC `day` that were no events."""
     return f"malformed/date={day.isoformat()}/"
 
 
 @dataclass(slots=True)
 class _Open:
-    """A file being appended to. `size`: the bytes that are known to be durable."""
+    """A file that is appended to. `size`: the number of bytes that are known to be durable."""
 
     path: Path
     opened_at: float
@@ -110,21 +108,21 @@ class _Open:
 
 
 class _Stored:
-    """What is read in the same way from a folder and from a bucket."""
+    """The reading half, which is the same for a folder and a bucket."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
 
     def days(self) -> list[date]:
-        """Return the dates that have events, sorted: one request per 1000."""
+        """Return the dates that have events, sorted, with one request per 1000."""
         return sorted(day for name in self._files.folders("") if (day := date_of(name)))
 
     def files(self, folder: str) -> list[StoredFile]:
-        """Return the files of a folder with their present lengths, sorted: one request per 1000."""
+        """Return the files of a folder with their current sizes, sorted, with one request per 1000."""
         return [StoredFile(name, size) for name, size in self._files.sizes(folder).items() if name.endswith(_SUFFIX)]
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's bytes from `start` on, as many as there are: in a folder it may be growing."""
+        """Return a file's bytes from `start` to its present end; in a folder, the file may be growing."""
         with _errors("read", self._files):
             return self._files.read(name)[start:]
 
@@ -176,7 +174,7 @@ class LocalEvents(_Stored):
         file.size += len(data)
 
     def _file(self, folder: str) -> _Open:
-        """Return the file to append to: a new one where there is none, or it is large or old."""
+        """Return the file to append to: a new one if there is none, or if it is large or old."""
         file = self._open.get(folder)
         if file is None or file.size >= FILE_BYTES or self._clock() - file.opened_at >= FILE_SECONDS:
             make_folders(self._root / folder)
@@ -204,7 +202,7 @@ class S3Events(_Stored):
                 self._in_bucket.put(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
 
     def probe(self) -> None:
-        """List the dates. The first event shows whether the right to put exists as well."""
+        """List the dates. Only the first event shows whether the credentials may put objects as well."""
         self.days()
 
 
@@ -213,13 +211,13 @@ Events: TypeAlias = LocalEvents | S3Events
 
 
 def events_at(url: str, s3: Callable[[], S3Client]) -> Events:
-    """Return the events at EVENTS_URL; `s3` makes the client when it is a bucket."""
+    """Return the events at EVENTS_URL; `s3` makes the client if that is a bucket."""
     return S3Events(s3(), *split_s3_url(url)) if url.startswith("s3://") else LocalEvents(Path(url))
 
 
 @contextmanager
 def _errors(verb: str, where: object) -> Iterator[None]:
-    """Turn the errors of files into EventsUnavailable: `cannot write /data/events: No space left …`."""
+    """Turn file errors into EventsUnavailable: `cannot write /data/events: No space left …`."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Run the receiver with uvicorn: how many connections, how long a silent one stays open, how the process ends.
+"""The receiver's server (uvicorn): its limits on connections and requests, and how the process ends.
 
-On SIGTERM no new request is taken, those under way are answered once their events are durable, then the process ends.
+On SIGTERM the process accepts no new request, answers the others once their events are durable, and ends.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _BACKLOG = 1024
 
 
 def run(settings: ReceiverSettings) -> None:
-    """Receive events until SIGTERM or SIGINT; raises SettingsError or EventsUnavailable before any was taken."""
+    """Receive events until SIGTERM or SIGINT; raise SettingsError or EventsUnavailable if that cannot begin."""
     events = events_at(
         settings.events_url or "", lambda: make_s3_client(max_connections=4, options=settings.s3_options)
     )
@@ -55,7 +55,7 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
 
 
 async def _log_counts(receiver: Receiver) -> None:
-    """Log what was counted, once a minute when there was anything."""
+    """Log the receiver's counts, once a minute if there were requests."""
     before: Counter[str] = Counter()
     while True:
         await asyncio.sleep(LOG_EVERY)
@@ -72,7 +72,7 @@ def _counts_text(counts: Counter[str]) -> str:
 
 
 def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol]:
-    """Return uvicorn's own protocol with our time limit for a request, our limit of connections, and our counts."""
+    """Return uvicorn's own protocol with a time limit for a request, a limit on connections, and counts."""
     counts = receiver.counts
 
     class Patient(H11Protocol):
@@ -125,7 +125,7 @@ def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol
 
 
 def _allow_connections(most: int) -> None:
-    """Raise the limit of open files to what the connections take; the usual limit of a process is 1024."""
+    """Raise the limit on open files to what the connections need; a process usually may open 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * most + 100
     if hard != resource.RLIM_INFINITY:

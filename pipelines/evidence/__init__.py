@@ -1,1 +1,1 @@
-"""Recordings handed over with proof: whether their bytes are as sealed, the package, and what verifies it."""
+"""Evidence: whether recordings are as they were sealed, packages of recordings with proofs, and their verification."""

@@ -1,7 +1,7 @@
-"""What was sealed of a recording, and whether its bytes still are: rows of the table `calls` are sealed by nothing.
+"""Integrity: what was sealed for a recording, and whether its bytes still match; nothing seals the table `calls`.
 
-A recording is served only if the latest manifest of its date seals it as the row has it, so that an altered table
-cannot give away another recording under this call's rights.
+A recording is served only if the latest manifest of its date agrees with the row, so that an altered table cannot give
+access to another recording under this call's rights.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _DATES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check found: `as_sealed`, a sentence, and the `sha256` of the bytes read (empty for none)."""
+    """The result of a check: `as_sealed`, a sentence, the time, and the `sha256` of the bytes read (empty for none)."""
 
     as_sealed: bool
     sentence: str
@@ -44,8 +44,8 @@ class _Latest(NamedTuple):
 
 
 class SealedRecordings:
-    """Knows which recordings the latest manifests hold, of the dates that were asked for last: 100 bytes for each.
-    Safe to share between threads.
+    """A cache of which recordings the manifests of recently used dates hold: 100 bytes each. Safe to share between
+    threads.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -53,7 +53,7 @@ class SealedRecordings:
         self._sealed = lru_cache(_DATES)(self._read)
 
     def has(self, day: date, recording: Mapping[str, Any]) -> bool:
-        """Return whether the latest manifest of a date holds a recording of this id, call, key, size and SHA-256.
+        """Return whether the latest manifest of a date holds a recording with this id, call, key, size and SHA-256.
 
         Raises:
             StoreDamaged: the manifest is not what was sealed.
@@ -62,7 +62,7 @@ class SealedRecordings:
         return latest is not None and _fingerprint(recording) in latest.held
 
     def problem(self, row: Row) -> str:
-        """Return a sentence on why a row may differ from what is sealed of its date; empty if it cannot."""
+        """Return a sentence on why a row may differ from what is sealed for its date; empty if it cannot."""
         day, number = row["date"], row["manifest_number"]
         try:
             latest = self._latest(day)
@@ -83,7 +83,7 @@ class SealedRecordings:
         return self._sealed(day, *max(found)) if found else None
 
     def _read(self, day: date, number: int, _etag: str) -> _Latest:
-        """Return what a manifest holds; read it again if its ETag has changed."""
+        """Return the recordings of a manifest; read it again if its ETag has changed."""
         held: set[bytes] = set()
 
         def keep(entry: Entry) -> None:
@@ -94,13 +94,13 @@ class SealedRecordings:
 
 
 class SealedDate:
-    """What the latest manifest of a date says of some recordings, and whether it is the one that was sealed last.
+    """The entries of some recordings in the latest manifest of a date, and whether it is the one that was sealed last.
 
-    With `tree` it can prove them: then every entry of the date is hashed.
+    With `tree`, it can prove the entries: then every entry of the date is hashed.
 
     Attributes:
-        manifest: the latest one; None when there is none that was sealed.
-        tree: of its entries.
+        manifest: the latest one; None if there is none.
+        tree: the Merkle tree of its entries.
         entries: of the recordings, by their ids: the index (from 0) of each in the manifest, and the entry.
 
     Raises:
@@ -151,9 +151,9 @@ class SealedDate:
         self.tree = MerkleTree(leaves)
 
     def check(self, row: Row, into: BinaryIO | None = None) -> Checked:
-        """Read a recording through, and compare it with its entry, its row, the manifest, attestation and signature.
+        """Read a whole recording, and compare it with its entry, its row, the manifest, attestation and signature.
 
-        Its bytes are written to `into`, if given.
+        The bytes are written to `into`, if given.
         """
 
         def differs(sentence: str, sha256: str = "") -> Checked:
@@ -183,7 +183,7 @@ class SealedDate:
         return Checked(as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
-        """Return why the latest manifest that is there is not the one that was sealed last; empty if it is."""
+        """Return why the latest manifest in the bucket is not the one that was sealed last; empty if it is."""
         day, attested = self._day, self._attested
         names = {name: manifest_number(f"{self._bucket.prefix}{name}") or 0 for name in attested}
         sealed_last = max((*names.values(), row["manifest_number"] or 0))
@@ -204,14 +204,14 @@ class SealedDate:
 
 
 def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> Checked:
-    """Read the recording of a row of the table `calls` through, and compare it with the latest manifest of its date,
-    and that manifest with its attestation and its signature; raises as `SealedDate`.
+    """Read the whole recording of a row of the table `calls`; compare it with the latest manifest of its date, and that
+    with its attestation and signature. Raise the errors of `SealedDate`.
     """
     return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row)
 
 
 def is_recording_key(bucket: Bucket, key: str | None) -> bool:
-    """Return whether recordings are stored under such a key: a table may have been altered to name another object."""
+    """Return whether recordings are stored under such a key: an altered table might name another object."""
     return (
         key is not None
         and key.startswith(f"{bucket.prefix}recordings/date=")

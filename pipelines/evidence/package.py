@@ -1,11 +1,11 @@
 """An evidence package: recordings with a proof for each, as a ZIP that is made while it is sent.
 
-What is in it, in this order: `verify.py`; for each recording `recordings/<number>_<date>_<name>` and `proofs/<the
+The ZIP holds, in this order: `verify.py`; for each recording `recordings/<number>_<date>_<name>` and `proofs/<the
 same>.json`; `keys/<id>.pem`; `calls.csv`; `SHA256SUMS`; `HOW-TO-VERIFY.txt`; `package.json`, which lists all of it and
 is written last. The number is the line in calls.csv. Nothing is compressed. A recording is included only if it is as it
 was sealed; any other is listed with its state and the reason.
 
-Not here: who may export what, the access log, and where the ZIP goes.
+Other modules decide who may export what, write the access log, and send the ZIP.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ folder, not in it, as archive.pem. Give it to verify.py, too: --key ../archive.p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Who exports, when (aware) and why, what was asked for, and the dates of it that could not be searched."""
+    """What was requested, by whom, when (aware) and why, and which of its dates could not be searched."""
 
     by: str
     at: datetime
@@ -76,16 +76,16 @@ class EvidencePackage:
     """A package of calls.
 
     Args:
-        bucket: of the archive.
-        verifier: the keys that manifests must be signed with; None where they are not signed.
-        rows: of the table `calls`, in CALLS_SCHEMA.
-        order: who asked for it.
-        ids: recordings that were asked for by their id, which must be listed also when no row has them.
-        may_include: whether a row's recording may be given out; it is listed as withheld if not.
-        shown: a row as calls.csv may have it.
+        bucket: the archive's.
+        verifier: the keys that manifests must be signed with; None if they are not signed.
+        rows: rows of the table `calls`, in CALLS_SCHEMA.
+        order: the export that was requested.
+        ids: recordings that were requested by id, which must be listed even if no row has them.
+        may_include: returns whether a row's recording may be exported; otherwise it is listed as withheld.
+        shown: returns a row as calls.csv may show it.
 
     Attributes:
-        included, not_included: what package.json says of recordings; complete when `blocks` has ended.
+        included, not_included: the recordings as package.json lists them; complete when `blocks` has ended.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class EvidencePackage:
         ]
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """Yield the ZIP, of any size; one recording at a time is spooled, to disk above 8 MiB.
+        """Yield the ZIP, whatever its size; one recording at a time is spooled, to disk above 8 MiB.
 
         Raises:
-            StorageUnavailable, StorageRefused: the bucket does not answer: what was yielded so far is no package.
+            StorageUnavailable, StorageRefused: the bucket does not answer; what was yielded is not a package.
         """
         with ZipFile(self._sink, "w") as self._zip:  # which ends what is open also when nobody reads on
             yield from self._contents()
@@ -190,7 +190,7 @@ class EvidencePackage:
         self.included.append(_identity(row) | {"file": recording, "proof": proof})
 
     def _signature(self, manifest: ManifestHead) -> Mapping[str, Any] | None:
-        """Return the signature of a manifest; None where there is none, or something else is stored there."""
+        """Return the signature of a manifest; None if there is none, or another object is stored in its place."""
         if manifest.key not in self._signatures:
             found = read_signature(self._bucket, manifest.key)
             statement = signed_statement(self._bucket.prefix, manifest, found).decode()
@@ -223,7 +223,7 @@ class EvidencePackage:
         return table.select(list(_COLUMNS)).add_column(0, "file", pa.array(self._names, pa.string()))
 
     def listing(self) -> dict[str, Any]:
-        """Return what package.json says, once `blocks` has ended."""
+        """Return the document package.json, once `blocks` has ended."""
         return {
             "format": verify.PACKAGE,
             "exported_by": self._order.by,
@@ -252,7 +252,7 @@ class EvidencePackage:
         )
 
     def _by_hand(self, proof: str, signature: Mapping[str, Any]) -> str:
-        """Return how one signature is verified without Python."""
+        """Return instructions for verifying one signature without Python."""
         lines = " ".join(map(shlex.quote, signature["statement"].splitlines()))
         key, lacks = f"keys/{signature['key_id']}.pem", ""
         if not any(file["name"] == key for file in self._files):
@@ -271,7 +271,7 @@ must be "merkle_root" in the proof. The fingerprint of the public key:
 
 
 def in_time(row: Row) -> tuple[str, str, str]:
-    """Return the key by which the rows of calls are sorted: date, start and recording id."""
+    """Return the key by which rows of calls are sorted: date, start and recording id."""
     return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
 
 
@@ -285,7 +285,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 class _Sink(io.RawIOBase):
-    """Where ZipFile writes, and cannot seek. What it wrote is taken away block by block."""
+    """An output for ZipFile that cannot seek. The caller takes its content away block by block."""
 
     def __init__(self) -> None:
         self._written = bytearray()

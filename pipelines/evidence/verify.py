@@ -62,13 +62,13 @@ _UNREADABLE = (
 
 
 class Wrong(Exception):  # noqa: N818 - its name says what happened
-    """Something is not as it should be; the text is one sentence."""
+    """A fault in the package; the text is one sentence."""
 
 
 class Report:
-    """What was found. `problems` and `notes` are sentences; `proved`, `unsigned` and `left_out` count recordings: the
-    last those that were asked for, should be in the archive and are not in the package. `is_key_given`: the keys are
-    not those of the package.
+    """The findings. `problems` and `notes` are sentences; `proved`, `unsigned` and `left_out` count recordings:
+    `left_out` those that were requested and should be in the archive, but are not in the package. `is_key_given`: the
+    keys do not come from the package.
     """
 
     def __init__(self) -> None:
@@ -82,11 +82,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """As the first lines of this file say."""
+        """The exit code, as the first lines of this file describe it."""
         return 1 if self.problems or self.left_out else 0 if self.proved and not self.unsigned else 3
 
     def lines(self) -> list[str]:
-        """Return everything as lines of text; the last one is the result."""
+        """Return the report as lines of text; the last one is the result."""
         count = self.proved + self.unsigned + self.left_out
         said = [_printable(note) for note in self.notes[:_SHOWN]]
         if len(self.notes) > _SHOWN:
@@ -120,9 +120,9 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
     """Verify a package, a ZIP or a folder.
 
     Args:
-        path: where it is.
-        trusted: the archive's public keys by their id, as `read_keys` returns them; without them those in the package
-            are taken, and their fingerprints must be compared by a person.
+        path: the ZIP or the folder.
+        trusted: the archive's public keys by their id, as `read_keys` returns them; without them the package's own keys
+            are used, and a person must compare their fingerprints.
     """
     report = Report()
     report.is_key_given = trusted is not None
@@ -146,7 +146,7 @@ def read_keys(pem: str) -> dict[str, bytes]:
     """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER.
 
     Raises:
-        Wrong: something in it is not such a key.
+        Wrong: a part of the text is not such a key.
     """
     keys = {}
     for block in re.findall("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", pem, re.DOTALL):
@@ -160,7 +160,7 @@ def read_keys(pem: str) -> dict[str, bytes]:
 
 
 class _Files:
-    """The files of a package by name: their sizes, and their bytes."""
+    """The files of a package by name: their sizes and their bytes."""
 
     def __init__(self, read: Callable[[str], IO[bytes]]) -> None:
         self.sizes: dict[str, int] = {}
@@ -228,7 +228,7 @@ class _Files:
 
 
 def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
-    """Return whether a ZIP has nothing but files, their list and its end, as `export` and plain writers write it."""
+    """Return whether a ZIP holds nothing but files, their list and its end, as `export` and plain writers write it."""
     infos = sorted(package.infolist(), key=lambda info: info.header_offset)
     starts = [*(info.header_offset for info in infos), package.start_dir]
     gaps = {  # after the least that a file has: nothing, its sizes after the data, a large one's before it, or both
@@ -313,7 +313,7 @@ def _verify_recordings(
 
 
 def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: int, call: dict[str, str]) -> None:
-    """Raise Wrong where the listing, the line of calls.csv or the file's name gives a recording to another call."""
+    """Raise Wrong if the listing, the line of calls.csv or the file's name ascribes a recording to another call."""
     entry, manifest, day = proof["entry"], proof["manifest"], recording["date"]
     name = f"recordings/{number:05}_{day}_{_UNSAFE.sub('_', entry['key'].rpartition('/')[2])[-128:]}"
     if recording["file"] != name or manifest["key"] != f"manifests/date={day}/manifest-{manifest['number']}.json":
@@ -326,7 +326,7 @@ def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: in
 
 
 def _plain(cell: str) -> bytes:
-    """Return a cell without the apostrophes that keep a spreadsheet from taking it for a formula."""
+    """Return a cell without the apostrophe that keeps a spreadsheet from reading it as a formula."""
     return cell.replace("'", "").replace("\0", "").encode("utf-8", "backslashreplace")
 
 
@@ -370,13 +370,13 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
 
 
 def canonical(entry: dict[str, object]) -> bytes:
-    """Return an entry as its manifest has it: keys sorted, no blanks, UTF-8."""
+    """Return an entry as canonical JSON, as its manifest holds it: keys sorted, no blanks, UTF-8."""
     text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace")
 
 
 def root_of(leaf: bytes, index: int, size: int, path: list[str]) -> str:
-    """Return the root, in hex, to which a path leads from the leaf of that index (from 0) in a tree of that size.
+    """Return the root, in hex, to which a path leads from the leaf with that index (from 0) in a tree of that size.
 
     RFC 9162, section 2.1.3.2.
     """
