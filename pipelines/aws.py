@@ -81,13 +81,25 @@ _REASONS: Final = {
     "ProxyConnectionError": (
         "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     ),
+    "NotAnsweredByS3Error": (
+        "something answered in its place, such as a proxy or a page to log in; check HTTPS_PROXY, NO_PROXY and "
+        "AWS_ENDPOINT_URL_S3"
+    ),
     "HTTPClientError|ConnectionError|IncompleteReadError": (
         "it could not be reached or closed the connection ({name}); check the network and AWS_ENDPOINT_URL_S3"
     ),
 }
 """A pattern in S3's error code, or in the names and texts of boto3's error, and what it means; the first one counts."""
 
-_TRANSIENT_PATTERNS: Final = frozenset({"ProxyConnectionError", "HTTPClientError|ConnectionError|IncompleteReadError"})
+_TRANSIENT_PATTERNS: Final = frozenset(
+    {"ProxyConnectionError", "NotAnsweredByS3Error", "HTTPClientError|ConnectionError|IncompleteReadError"}
+)
+
+
+class NotAnsweredByS3Error(boto.HTTPClientError):
+    """A request was answered with success by something that is not S3."""
+
+    fmt = "{operation} was answered with HTTP {status}, and without what S3 answers"
 
 
 def boto3_session() -> boto3.Session:

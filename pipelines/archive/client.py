@@ -19,7 +19,7 @@ from botocore.loaders import create_loader
 from botocore.model import OperationModel
 
 from pipelines.archive.errors import StorageRefused
-from pipelines.aws import boto3_session, reason
+from pipelines.aws import NotAnsweredByS3Error, boto3_session, reason
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,6 +29,16 @@ AddressingStyle = Literal["auto", "path", "virtual"]
 _log: Final = logging.getLogger(__name__)
 _ENCRYPTED: Final = frozenset({"PutObject", "CreateMultipartUpload"})
 _BY_KEY: Final = "after-key:"
+# What S3 says whenever it does these; one of several is enough, since stores differ.
+_ANSWERS: Final[Mapping[str, frozenset[str]]] = {
+    "PutObject": frozenset({"ETag"}),
+    "UploadPart": frozenset({"ETag"}),
+    "CreateMultipartUpload": frozenset({"UploadId"}),
+    "CompleteMultipartUpload": frozenset({"ETag", "Key", "Location"}),
+    "GetObject": frozenset({"ETag", "LastModified"}),
+    "HeadObject": frozenset({"ETag", "LastModified"}),
+    "ListObjectsV2": frozenset({"IsTruncated", "KeyCount", "Name"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,7 @@ def make_s3_client(
     events = client.meta.events
     events.register("before-parameter-build.s3", _add_options(options))
     events.register("before-endpoint-resolution.s3", _warn_of_other_region(client.meta.region_name))
+    events.register("after-call.s3", _require_answer)
     events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
     events.register("before-call.s3.ListObjectsV2", _ask_by_key)
     for operation in ("PutObject", "UploadPart"):
@@ -98,6 +109,13 @@ def is_amazon(client: S3Client) -> bool:
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     outputs = [partition["outputs"] for partition in create_loader().load_data("partitions")["partitions"]]
     return any(host.endswith(f".{output[name]}") for output in outputs for name in ("dnsSuffix", "dualStackDnsSuffix"))
+
+
+def _require_answer(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
+    """Refuse a success of a proxy's: to botocore its page is an empty list, or a put that was carried out."""
+    wanted = _ANSWERS.get(model.name)
+    if wanted and http_response.status_code < 300 and wanted.isdisjoint(parsed):
+        raise NotAnsweredByS3Error(operation=model.name, status=http_response.status_code)
 
 
 def _name_next_page(parsed: dict[str, Any], **_: object) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.aws import as_base64, error_code, md5_of, reason, status
+from pipelines.aws import as_base64, error_code, is_transient, md5_of, reason, status
 from pipelines.errors import ExpectedError
 
 if TYPE_CHECKING:
@@ -220,6 +220,8 @@ class S3Files:
             if said in {"NoSuchKey", "404"}:
                 raise FileNotFoundError(f"the file {name} is not there") from error
             why = f"{said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
+            if is_transient(error):
+                why = f"{said}, even after retries; the next run continues from here"
             if said == "NoSuchBucket":
                 why = f"there is no such bucket (NoSuchBucket); create it, or correct {self._named_by}"
             what = f"cannot {verb} {name or 'the files'} in the bucket {self._bucket}"

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -15,12 +16,14 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPHeaderDict
 
 from pipelines.archive.bucket import Bucket
+from pipelines.archive.capabilities import AMAZON
 from pipelines.archive.client import S3Options, is_amazon, make_s3_client
 from pipelines.archive.errors import StorageRefused, StorageUnavailable
+from pipelines.archive.multipart import PART
 from pipelines.archive.proof.signature import KeyUnusable, make_kms_client
 from pipelines.archive.transfer import store
 from pipelines.aws import split_s3_url
-from pipelines.ledger.files import LedgerUnavailable
+from pipelines.ledger.files import LedgerUnavailable, S3Files
 from pipelines.settings import StorageSettings, load
 from pipelines.storage import ledger_files
 
@@ -349,6 +352,7 @@ def test_a_body_in_memory_is_sent_at_once_and_never_logged(
         def do_PUT(self) -> None:
             received.append((self.headers["Expect"], self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
+            self.send_header("ETag", '"1"')
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -363,3 +367,59 @@ def test_a_body_in_memory_is_sent_at_once_and_never_logged(
         server.shutdown()
     assert received == [(None, b"a link with its token" * 9)]
     assert "a link with its token" not in caplog.text
+
+
+@pytest.fixture(params=[b"", b"<html><body>Sign in to the network</body></html>"], ids=["nothing", "a page"])
+def portal(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of something that answers every request with success."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(request.param)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(request.param)
+
+        do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815 - the names that http.server looks for
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bucket: bucket.put_new("a", b"x", content_type="text/plain"),
+        lambda bucket: bucket.put_new("a", io.BytesIO(bytes(PART + 1)), content_type="text/plain"),
+        lambda bucket: bucket.head("a"),
+        lambda bucket: bucket.get_bytes("a"),
+        lambda bucket: bucket.list_day(date(2026, 11, 18)),
+    ],
+    ids=["put", "put in parts", "head", "get", "list"],
+)
+def test_a_success_that_a_proxy_gives_in_the_place_of_s3_is_no_put_and_no_empty_list(
+    portal: str, call: Callable[[Bucket], object]
+) -> None:
+    bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=portal), "archive", "")
+    bucket._capabilities = AMAZON  # of which no put is read again
+    with pytest.raises(StorageUnavailable, match=r"answered in its place.*HTTPS_PROXY"):
+        call(bucket)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda files: files.create("a/b", b"x"), lambda files: files.read("a/b"), lambda files: files.list("a/")]
+)
+def test_a_proxys_success_is_no_part_of_the_ledger_and_no_ledger_without_parts(
+    portal: str, call: Callable[[S3Files], object]
+) -> None:
+    files = S3Files(make_s3_client(max_connections=1, endpoint_url=portal), "archive", "ledger")
+    with pytest.raises(LedgerUnavailable, match="answered in its place"):
+        call(files)
