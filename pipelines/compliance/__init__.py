@@ -1,1 +1,1 @@
-"""What regulators and data protection ask of an archive: who had access to what."""
+"""Compliance: who had access to what."""

@@ -1,11 +1,11 @@
-"""The access log: who searched, looked, listened or downloaded, when, from where and why. Append-only, in S3.
+"""The access log: who searched, viewed, heard or downloaded, when, from where and why. Append-only, in S3.
 
-One object for each action, create-only: `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`, canonical JSON with
-the fields of `Access`, without those that are empty. The part after the ULID is a hash of account and call id, so that
-a call's entries are found by name, without reading the others; an action about no single call has none.
+Each action is one create-only object, `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`: canonical JSON with the
+fields of `Access` that are not empty. The part after the ULID is a hash of account and call id, so that a call's
+entries are found by name, without reading the others; it is absent if the action concerns no single call.
 
-An action happens after its entry is stored, so that none goes unlogged: an entry may name an action that then failed,
-and never the other way round. Entries hold personal data (names, addresses, what was searched for).
+An action happens only after its entry is stored: an entry may name an action that then failed, but no action goes
+unlogged. Entries hold personal data (names, addresses, what was searched for).
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Access:
 
     Attributes:
         at: aware.
-        user: as signed in; of a failed attempt, the name that was given; of a command, the operating system's user.
+        user: the name signed in with; for a failed attempt, the name given; for a command, the operating system's user.
         address: where the request came from; for a command, the name of its host.
         account_id, uii: the call, for an action about one.
         recording_id: the recording, for an action about one.
-        from_s, to_s: for `play`: the seconds of audio that were sent.
-        details: anything else by name, such as the fields of a search.
+        from_s, to_s: for `play`, the seconds of audio that were sent.
+        details: any other facts by name, such as the fields of a search.
         why: the reason that the person gave.
     """
 
@@ -69,7 +69,7 @@ class Access:
 
     @classmethod
     def of_command(cls, at: datetime, action: Action, details: Mapping[str, str], why: str = "") -> Access:
-        """Return the entry of an action on the command line."""
+        """Return the entry for an action on the command line."""
         try:
             user = getpass.getuser()
         except (OSError, KeyError):  # in a container a user may have no name
@@ -79,11 +79,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedAccess:
-    """An entry that is not what an access log writes: damaged, altered, or removed while it was read.
+    """An entry that no access log wrote so: damaged, altered, or removed while it was read.
 
     Attributes:
-        at: when it was written, by its key.
-        key: of the object, to restore its first version.
+        at: when the entry was written, by its key.
+        key: the object's, to restore its first version.
     """
 
     at: datetime
@@ -91,7 +91,7 @@ class DamagedAccess:
 
 
 class AccessLog:
-    """Writes and reads entries of one bucket. Safe to share between threads."""
+    """The access log of one bucket. Safe to share between threads."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -100,7 +100,7 @@ class AccessLog:
         """Store an entry and return its key.
 
         Raises:
-            StorageError: it is not stored, and the action must not happen.
+            StorageError: the entry is not stored, and the action must not happen.
         """
         document = {name: value for name, value in asdict(access).items() if value or value == 0}
         document |= {"format": FORMAT, "at": access.at.astimezone(UTC).isoformat(timespec="milliseconds")}
@@ -111,7 +111,7 @@ class AccessLog:
         return key
 
     def record_all(self, accesses: Iterable[Access]) -> None:
-        """Store entries, several at a time; raises as `record`, when at least one is not stored."""
+        """Store entries in parallel; raise the error of `record` if at least one is not stored."""
         with ThreadPoolExecutor(_AT_ONCE) as writers:
             list(writers.map(self.record, accesses))
 
@@ -122,10 +122,9 @@ class AccessLog:
         *,
         call: tuple[str, str] | None = None,
     ) -> Iterator[Access | DamagedAccess]:
-        """Yield the entries of UTC days, both included, in the order of time. Damaged ones are named, not left out, and
-        hide no other.
+        """Yield the entries of UTC days, both included, ordered by time; yield a damaged one as such.
 
-        `call`, an account and a call id: only the entries about this call, and no other is read.
+        `call`, an account and a call id, selects the entries about this call; no other is read.
         """
         suffix = None if call is None else _call_hash(*call)
         with ThreadPoolExecutor(_AT_ONCE) as readers:

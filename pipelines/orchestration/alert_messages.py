@@ -1,9 +1,9 @@
 """Alerts: which message is sent, when, and to which address. No Dagster here; `sensors/alerts.py` finds the problems.
 
-Problems of the same check or step are one message that lists its dates, never a message per date or recording. A
-problem that persists is not repeated for a day, unless a warning becomes an error; when it ends, one message says so. A
-message stays in the outbox until every address of `ALERT_URLS` took it, so that a failed delivery is late and not lost.
-Apprise delivers. The addresses hold tokens: no log and no error ever shows one.
+Problems of the same check or step make one message that lists the dates, never a message per date or recording. A
+persistent problem is reported once a day at most, unless a warning becomes an error; when it ends, one message says so.
+A message stays in the outbox until every address of `ALERT_URLS` has accepted it, so that a failed delivery is late and
+not lost. Apprise delivers. The addresses hold tokens: no log and no error ever shows one.
 """
 
 import logging
@@ -33,7 +33,7 @@ _LOGGERS = ("apprise", "urllib3.connectionpool", "urllib3.connection", "urllib3.
 
 
 class AlertsFailed(Exception):  # noqa: N818 - the verdict on a tick, whose text is what the tick shows
-    """Some messages could not be delivered; they are kept. The text names the entry of ALERT_URLS by its number."""
+    """Some messages could not be delivered and are kept. The text gives the entry's number in ALERT_URLS."""
 
 
 _KINDS = {
@@ -44,13 +44,13 @@ _KINDS = {
 
 
 class Problem(BaseModel, frozen=True):
-    """Something wrong with one date, or with none (an empty `date`). The texts are not remembered.
+    """A problem with one date, or with none (an empty `date`). The texts are not stored.
 
     Attributes:
-        subject: what failed, the same for every date: `check recordings/audio_is_true`, `step recordings`.
+        subject: what failed, the same for each date: `check recordings/audio_is_true`, `step recordings`.
         sentence: what is wrong, with the counts. No personal data.
-        where: where to look: an address of the UI, or words.
-        alerted_at: when the last message about it was composed.
+        where: where to look: an address in the UI, or words.
+        alerted_at: when the last message about the problem was composed.
     """
 
     subject: str
@@ -63,17 +63,17 @@ class Problem(BaseModel, frozen=True):
 
     @property
     def key(self) -> str:
-        """A key that two problems of the same subject and date share."""
+        """The key that two problems share if they have the same subject and date."""
         return problem_key(self.subject, self.date)
 
 
 def problem_key(subject: str, date: str) -> str:
-    """Return the key under which a problem is remembered."""
+    """Return the key under which a problem is stored."""
     return f"{subject} @ {date}"
 
 
 class Message(BaseModel):
-    """A message; without a severity it is good news. `taken`: the entries of ALERT_URLS that accepted it."""
+    """A message; without a severity it is good news. `taken`: the entries of ALERT_URLS that have accepted it."""
 
     title: str
     body: str
@@ -82,9 +82,9 @@ class Message(BaseModel):
 
 
 class AlertState(BaseModel):
-    """What ticks remember: the problems that messages were sent about, and the messages still to be delivered.
+    """The state that ticks keep: the problems that messages were sent about, and the messages yet to be delivered.
 
-    `position` is how far the caller has read, None before the first tick; `entries` how many ALERT_URLS had.
+    `position` is how far the caller has read, None before the first tick; `entries` is the number in ALERT_URLS.
     """
 
     position: int | None = None
@@ -93,8 +93,8 @@ class AlertState(BaseModel):
     entries: int = 0
 
     def update(self, found: Mapping[str, Problem | None], now: datetime) -> int:
-        """Add to the outbox the messages that `found` calls for (by key the current problem, None where it is over);
-        return how many.
+        """Add to the outbox the messages for `found` (key -> current problem, None if it is over); return their
+        number.
         """
         before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
         ended = [before.pop(key) for key, problem in found.items() if problem is None and key in before]
@@ -149,10 +149,10 @@ def _dates(problems: list[Problem]) -> str:
 
 
 class Destinations:
-    """The addresses of ALERT_URLS, in their order.
+    """The addresses of ALERT_URLS, in order.
 
     Raises:
-        ValueError: Apprise does not know one of them; the sentence gives its number, not the address.
+        ValueError: Apprise does not know an address; the sentence gives its number, not the address.
     """
 
     def __init__(self, urls: SecretStr | None) -> None:
@@ -171,10 +171,10 @@ class Destinations:
         return len(self._services)
 
     def deliver(self, state: AlertState, keep: Callable[[], None]) -> int:
-        """Send the messages of the outbox, and return how many every entry has taken; `keep` is called at each.
+        """Send the messages of the outbox; return how many every entry has accepted. Call `keep` after each.
 
         Raises:
-            AlertsFailed: some entry did not take one; it is kept for the next time.
+            AlertsFailed: an entry did not accept a message, which is kept for the next time.
         """
         if state.entries != len(self):  # the setting changed: better twice than not at all
             state.entries = len(self)
@@ -204,7 +204,7 @@ class Destinations:
 
 
 def _succeeds(call: Callable[..., object], *arguments: object) -> bool:
-    """Return whether it succeeded; a plug-in may raise anything, with the address in its text."""
+    """Return whether the call succeeded; a plug-in may raise anything, with the address in its text."""
     try:
         return bool(call(*arguments))
     except Exception:  # noqa: BLE001 - what it was does not matter to the message, which is kept

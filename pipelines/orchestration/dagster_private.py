@@ -1,7 +1,7 @@
-"""All of Dagster that is private and still used. requirements.lock pins it; tests/dagster and tests/deploy run over it.
+"""All private parts of Dagster in use. requirements.lock pins Dagster; tests/dagster and tests/deploy cover them.
 
-There is no public call for a run that starts at once and has the origin that the UI gives it, none to say why a run
-failed, which run retries ask for, and none to read the message that `CeleryRunLauncher` sends.
+No public call starts a run at once with the origin that the UI gives it, records why a run failed, which run retries
+depend on, or reads the message that `CeleryRunLauncher` sends.
 """
 
 from dagster._core.definitions.reconstruct import ReconstructableRepository

@@ -1,8 +1,8 @@
-"""A run of one date in a process of its own, recorded as one that was launched in the UI.
+"""A run of one date in its own process, recorded like one launched in the UI.
 
-It starts at once, without a daemon, unless an older run of the date has not ended; the daemon then starts no other one.
-It counts towards Dagster's limit on runs, and its steps keep the limits of pools. The sensors for alerts and for failed
-reports ignore a run without a code location, so it gets one here.
+The run starts at once, without a daemon, unless an older run of the date has not ended; the daemon then starts no other
+one. The run counts towards Dagster's limit on runs, and its steps respect the limits of pools. It gets a code location,
+since the sensors for alerts and for failed reports ignore a run without one.
 """
 
 import signal
@@ -57,7 +57,7 @@ class DateRun:
     process: subprocess.Popen[bytes]
 
     def events(self) -> Iterator[dg.EventLogEntry]:
-        """Yield what the run writes into Dagster's event log, until it has ended. Terminate it when the UI asks."""
+        """Yield the run's entries in Dagster's event log until it has ended; terminate it when the UI asks."""
         cursor, ended = None, False
         while not ended:
             ended = self.process.poll() is not None
@@ -72,18 +72,18 @@ class DateRun:
 
     @property
     def status(self) -> dg.DagsterRunStatus:
-        """The run's status now."""
+        """The run's current status."""
         run = self.instance.get_run_by_id(self.run.run_id)
         return run.status if run else dg.DagsterRunStatus.FAILURE
 
 
 @contextmanager
 def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
-    """Start the run of a date; what its process prints goes to `log`. Cancel it if the block ends before it does.
+    """Start the run of a date; its process prints to `log`. Cancel the run if the block ends first.
 
     Raises:
-        AnotherRun: an older run of the date has not ended. No run is left.
-        NotStarted: the log cannot be written, or there can be no process. No unfinished run is left.
+        AnotherRun: an older run of the date has not ended. No new run is left.
+        NotStarted: the log cannot be written, or no process can be started. No unfinished run is left.
     """
     repository = ReconstructableRepository.for_module(_MODULE, "defs")
     job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
@@ -150,10 +150,10 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
 
 
 def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) -> None:
-    """Delete the run unless it is the oldest of its date: of two that begin at once, the second sees the first.
+    """Delete the run unless it is the oldest of its date: if two begin at once, the second sees the first.
 
     Raises:
-        AnotherRun: it is not.
+        AnotherRun: an older run of the date has not ended.
     """
     unfinished = dg.RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
     oldest, *_ = instance.get_run_records(unfinished, ascending=True)
@@ -163,7 +163,7 @@ def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) 
 
 
 def require_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Record an end for a run whose process died without one: it would stay unfinished, and keep its date."""
+    """Record an end for a run whose process died without one: it would stay unfinished and block its date."""
     now = instance.get_run_by_id(run.run_id)
     if now is None:
         return

@@ -1,4 +1,4 @@
-"""What a run reads from the environment, and the ledger and archive that its settings name. No Dagster here."""
+"""The environment of a run: its settings, and the ledger and archive that they name. No Dagster here."""
 
 import os
 import time
@@ -27,7 +27,7 @@ def _client_of_process(
     max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
 ) -> "S3Client":
     """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
-    minute. Rebuilt when a variable changes, and every hour, so that changed credentials files are read.
+    minute. It is rebuilt when a variable changes, and every hour, so that changed credentials files are read.
     """
     return make_s3_client(max_connections=max_connections, options=options)
 
@@ -36,9 +36,9 @@ def _client_of_process(
 class Environment:
     """The settings, the clock and the S3 client of a run or a tick.
 
-    Settings and client are made when they are first used: a SettingsError or StorageRefused then ends the step that
-    needs them, with its sentence, and not the start of the run, with a trace. `backoff_s` is the first wait between
-    tries at the source.
+    Settings and client are made on first use: a SettingsError or StorageRefused then ends the step that needs them,
+    with its sentence, and not the start of the run, with a traceback. `backoff_s` is the first wait between attempts at
+    the source.
     """
 
     clock: Callable[[], datetime] = utc_now
@@ -64,7 +64,7 @@ class Environment:
 
 @dataclass
 class LedgerStore:
-    """The ledger at LEDGER_URL, opened when it is first used."""
+    """The ledger at LEDGER_URL, opened on first use."""
 
     environment: Environment
 
@@ -77,11 +77,11 @@ class LedgerStore:
         return Ledger(self._files, clock=self.environment.clock)
 
     def open(self) -> Ledger:
-        """Return the rows and states, the same object for all steps of a run, so that one may use what another read."""
+        """Return the ledger, the same object for all steps of a run, so that one step may use what another read."""
         return self._ledger
 
     def parts(self) -> LedgerParts:
-        """Return the same ledger as the files that it is made of."""
+        """Return the same ledger as the files in which it is stored."""
         return LedgerParts(self._files)
 
 
@@ -90,14 +90,14 @@ class ArchiveStore:
     """The bucket ARCHIVE_BUCKET, and the keys that sign and verify its manifests; a key that is not set is None.
 
     Raises:
-        KeyUnusable: the key that is set cannot be read.
+        KeyUnusable: a key that is set cannot be read.
     """
 
     environment: Environment
 
     @cached_property
     def bucket(self) -> Bucket:
-        """The bucket; what it finds out about its server is kept for the run."""
+        """The bucket; the capabilities that it finds out are kept for the run."""
         settings = self.environment.settings
         name, prefix = settings.archive_bucket, settings.archive_prefix
         return Bucket(self.environment.s3, name, prefix, storage_class=settings.archive_storage_class)

@@ -1,9 +1,9 @@
-"""How an error of the cores or steps ends a step: one sentence for the person who looks at the run at night.
+"""Failures: how an expected error ends a step, with one sentence for the person who looks at the run at night.
 
-Everything that a run cannot fix by itself becomes a `PermanentFailure`, which neither a step's retry policy nor a run
-retry repeats (elsewhere a permanent error was retried 5,363 times). The client has already retried what it could; what
-may work another day is retried by the schedule's look-back and by the sensor. An error without a sentence of ours is
-a defect and keeps its trace.
+Every error that a run cannot fix becomes a `PermanentFailure`, which neither a step's retry policy nor a run retry
+repeats (elsewhere a permanent error was retried 5,363 times). The client has already retried what it could; the
+schedule's look-back and the sensor retry what may work another day. Any other error is a defect and keeps its
+traceback.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,8 +24,8 @@ class PermanentFailure(dg.Failure):
 
 @contextmanager
 def as_permanent_failure() -> Iterator[None]:
-    """Turn each `ExpectedError` into a `PermanentFailure` with its sentence, without its trace; a
-    termination gets a sentence as well.
+    """Raise each `ExpectedError` as a `PermanentFailure` with its sentence, and a termination with a sentence, without
+    tracebacks.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which dates there are, and the tag by which a run names its own."""
+"""The dates that exist as partitions, and the tag by which a run names its date."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ PARTITION_TAG = "dagster/partition"
 
 
 def daily_partitions(calendar: Calendar) -> dg.DailyPartitionsDefinition:
-    """Return one partition for each local day from `ARCHIVE_START_DATE` on; `end_offset=1` includes today."""
+    """Return one partition for each local day since `ARCHIVE_START_DATE`; `end_offset=1` includes today."""
     return dg.DailyPartitionsDefinition(
         start_date=calendar.archive_start_date.isoformat(), timezone=calendar.archive_timezone, end_offset=1
     )

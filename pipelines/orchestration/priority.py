@@ -1,8 +1,8 @@
-"""Which date comes first: today, then yesterday and the look-back, newest first, then older dates, oldest first.
+"""The order of dates: today, then yesterday and the look-back, newest first, then older dates, oldest first.
 
-The same order twice: as the priority of a run's requests at the limiter (lower first), which alone decides once runs
-compete for permits, and as tags for Dagster's queue (higher first), so that a date that comes first also gets a place
-to run. How many places older dates may take is set in dagster.yaml.
+The order is used twice: as the priority of a run's requests at the limiter (lower first), which alone decides once runs
+compete for permits, and as tags for Dagster's queue (higher first), so that the first date also gets a place to run.
+dagster.yaml sets how many places older dates may take.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _EPOCH = date(1970, 1, 1)
 
 
 def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
-    """Return the priority of the requests of a run of `day`, lower first; what belongs to no date comes first."""
+    """Return the priority of the requests of a run of `day`, lower first; requests without a date come first."""
     if day is None:
         return _FIRST
     back = (today - day).days
@@ -30,7 +30,7 @@ def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
 
 
 def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
-    """Return the tags of a run of `day` that a schedule or a sensor asks for."""
+    """Return the tags of a run of `day` that a schedule or a sensor requests."""
     back = (today - day).days
     if back <= calendar.archive_look_back_days + 1:
         # Above 0, which is what runs have that somebody else asks for, such as a backfill's.
@@ -39,6 +39,6 @@ def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
 
 
 def day_of(tags: Mapping[str, str]) -> date | None:
-    """Return the date of a run with these tags; the first one of a run over several."""
+    """Return the date of a run with these tags; the first date of a run of several."""
     key = tags.get(PARTITION_TAG) or tags.get(_RANGE_START_TAG)
     return date.fromisoformat(key) if key else None

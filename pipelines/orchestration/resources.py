@@ -1,8 +1,8 @@
 """The resources: each hands a plain object to the assets, checks, ops and sensors that name it in their signature.
 
-None has configuration, so that no secret can get into a run's config, a snapshot or the UI: each run and each tick
-reads the environment again. `EnvVar` would read one variable by itself; ours are checked together, with a sentence for
-each one that is wrong.
+No resource has configuration, so that no secret can get into a run's config, a snapshot or the UI: each run and each
+tick reads the environment again. `EnvVar` would read each variable alone; the settings are checked together, with a
+sentence for each one that is wrong.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class LedgerResource(dg.ConfigurableResource[LedgerStore]):
     environment: dg.ResourceDependency[Environment]
 
     def create_resource(self, context: dg.InitResourceContext) -> LedgerStore:  # noqa: ARG002 - Dagster's signature
-        """Return the ledger, not opened yet."""
+        """Return the ledger, not yet opened."""
         return LedgerStore(self.environment)
 
 
@@ -36,7 +36,7 @@ class ArchiveResource(dg.ConfigurableResource[ArchiveStore]):
     environment: dg.ResourceDependency[Environment]
 
     def create_resource(self, context: dg.InitResourceContext) -> ArchiveStore:  # noqa: ARG002 - Dagster's signature
-        """Return the archive, not connected yet."""
+        """Return the archive, not yet connected."""
         return ArchiveStore(self.environment)
 
 
@@ -47,7 +47,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Source]:
-        """Yield the source as a run of its date uses it; its connections are closed when the run or tick ends."""
+        """Yield the source for a run of its date; close its connections when the run or tick ends."""
         day = priority.day_of(context.run.tags) if context.run else None
         # Unlike the log of `context`, this one belongs to the step that is running when it waits.
         with closing(Source(self.environment, dg.get_dagster_logger().info, day)) as source:
@@ -55,7 +55,7 @@ class SourceResource(dg.ConfigurableResource[Source]):
 
 
 def all_resources(environment: Environment | None = None) -> dict[str, object]:
-    """Return the resources by the name that assets, checks, ops and sensors know them by; tests give `environment`."""
+    """Return the resources by the names that assets, checks, ops and sensors use; tests give `environment`."""
     # Made for each run and tick, so that a changed setting applies to the next. Dagster warns of a
     # `ConfigurableResource` that has neither configuration nor dependencies, so this is a plain definition.
     description = "The settings, from the environment (.env.example), and the clock."

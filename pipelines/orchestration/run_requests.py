@@ -1,6 +1,6 @@
-"""Run requests: what every sensor that starts runs has in common.
+"""Run requests: the rules that all sensors share when they start runs.
 
-A date gets a run only if it has a partition, no run of it is unfinished, and none was asked for under the same key.
+A date gets a run only if it has a partition, no unfinished run, and no run that was requested under the same key.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class RunRequests:
-    """Makes the run requests of one tick at `now`."""
+    """The run requests of one tick at `now`."""
 
     instance: dg.DagsterInstance
     calendar: Calendar
@@ -47,8 +47,8 @@ class RunRequests:
     def where_idle(self, wanted: Mapping[str, str], assets: Sequence[dg.AssetKey] = ()) -> list[dg.RunRequest]:
         """Return requests for `wanted` (partition -> run key), in its order, at most `RUNS_PER_TICK`.
 
-        Left out are dates without a partition or with an unfinished run, and keys that a run was asked for under.
-        Dagster would refuse these keys itself, but only after they have taken the places of other dates.
+        Dates without a partition or with an unfinished run are left out, and so are keys that were requested before:
+        Dagster would refuse these keys itself, but only after they had taken the places of other dates.
         """
         found: list[dg.RunRequest] = []
         left = [key for key in wanted if self.partitions.has_partition_key(key)]
@@ -62,7 +62,7 @@ class RunRequests:
         return found[:RUNS_PER_TICK]
 
     def request(self, partition: str, run_key: str, assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-        """Return a request for `assets` of a date, of all that the job has if there are none."""
+        """Return a request for `assets` of a date, or for all assets of the job if there are none."""
         today = local_day(self.now, self.calendar.zone)
         return dg.RunRequest(
             run_key=run_key,
@@ -72,7 +72,7 @@ class RunRequests:
         )
 
     def _selection(self, assets: Sequence[dg.AssetKey], partition: str, today: date) -> list[dg.AssetKey]:
-        """Return `assets` without the manifest of a day that is not over and was sealed within the hour."""
+        """Return `assets`, without the manifest if the day is not over and was sealed within the last hour."""
         if MANIFEST not in assets or date.fromisoformat(partition) < today:
             return list(assets)
         lately = dg.AssetRecordsFilter(
@@ -83,7 +83,7 @@ class RunRequests:
 
 
 def unfinished_dates(instance: dg.DagsterInstance, among: Sequence[str] | None = None) -> set[str]:
-    """Return the partitions that an unfinished run works on or waits for; `among` limits what is asked for."""
+    """Return the partitions of unfinished runs, running or waiting; `among` limits which partitions are looked up."""
     tags = {} if among is None else {PARTITION_TAG: list(among)}
     return _tags(instance, dg.RunsFilter(statuses=list(UNFINISHED), tags=tags), PARTITION_TAG)
 

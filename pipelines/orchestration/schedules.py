@@ -1,7 +1,7 @@
 """The schedules: when dates are archived, checked, indexed and verified without anybody asking.
 
-Hand-written: `build_schedule_from_partitioned_job` asks for *today* under `end_offset=1`, and only once ever. No
-network call and no ledger read happens inside a tick.
+They are hand-written because `build_schedule_from_partitioned_job` requests *today* under `end_offset=1`, and only once
+ever. A tick makes no network call and reads no ledger.
 """
 
 from collections.abc import Iterator

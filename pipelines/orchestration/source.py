@@ -1,4 +1,4 @@
-"""RingCX as a run uses it: one HTTP client, one request budget and one log-in for all threads. No Dagster here."""
+"""RingCX for a run: one HTTP client, one request budget and one log-in for all threads. No Dagster here."""
 
 import threading
 from collections.abc import Callable
@@ -28,10 +28,10 @@ from pipelines.steps.link.register_links import AllowedLinks
 
 @dataclass
 class Source:
-    """The parts of RingCX, each made when it is first used. `stop` ends the waits and transfers of all threads.
+    """The parts of RingCX, each made on first use. `stop` ends the waits and transfers of all threads.
 
     `say` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are;
-    without one they go first.
+    without a date they go first.
     """
 
     environment: Environment
@@ -41,7 +41,7 @@ class Source:
     _closing: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def close(self) -> None:
-        """End waits and close connections; the object is not used afterwards."""
+        """End waits and close connections; do not use the object afterwards."""
         self.stop.set()
         self._closing.close()
 
@@ -56,7 +56,7 @@ class Source:
 
     @cached_property
     def interactions(self) -> InteractionSource:
-        """The interaction metadata of the current API; SettingsError without the RingCentral account."""
+        """The interaction metadata of the current API; raises SettingsError without the RingCentral account."""
         account = self._settings.ringcx_rc_account_id
         if account is None:
             raise SettingsError("RINGCX_RC_ACCOUNT_ID is not set: the current API needs the RingCentral account id")
@@ -71,21 +71,21 @@ class Source:
 
     @cached_property
     def allowed(self) -> AllowedLinks:
-        """The links that may be requested; also the current API's under RINGCX_SOURCE=legacy: some may be pending."""
+        """The links that may be requested, even the current API's if RINGCX_SOURCE=legacy: some may be pending."""
         account = self._settings.ringcx_rc_account_id
         segments = SegmentLinks(self._settings.current_url, account) if account else None
         return AllowedLinks(HostList(self._settings.ringcx_media_hosts), segments)
 
     @cached_property
     def recorders(self) -> Recorders:
-        """The recordings."""
+        """The recordings, fetched with the log-in."""
         user, password = self._settings.ringcx_media_username, self._settings.ringcx_media_password
         auth = httpx.BasicAuth(user.get_secret_value(), password.get_secret_value()) if user and password else None
         return self._recorders(auth, self._current_auth if self.allowed.segments else None)
 
     @cached_property
     def anonymous_recorders(self) -> Recorders:
-        """The recordings without any log-in: what they give, they give to everybody."""
+        """The recordings, fetched without any log-in: what these return, everybody can fetch."""
         return self._recorders(None, None)
 
     def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> Recorders:
@@ -106,7 +106,7 @@ class Source:
         return Recorders(self.allowed, links, downloads)
 
     def attempt(self, bucket: Bucket) -> Attempt:
-        """Return what fetches one recording into `bucket`."""
+        """Return the object that fetches one recording into `bucket`."""
         settings = self._settings
         rules = RetryRules(
             settings.archive_retry_minutes,
@@ -118,9 +118,9 @@ class Source:
         return Attempt(bucket, self.recorders, self.stop, rules, self.environment.clock, quarantine_bytes)
 
     def try_limiter(self) -> list[tuple[str, str, float]]:
-        """Take a permit that belongs to no account, and return the pauses that the source asked for and that last.
+        """Take a permit that belongs to no account; return the pauses that the source asked for and that still last.
 
-        Each is a limit, an account and the seconds left.
+        Each pause is a limit, an account and the seconds left.
 
         Raises:
             LimiterBroken: the store of the request budget cannot be used.
@@ -151,12 +151,12 @@ class Source:
 
     @cached_property
     def _api_auth(self) -> httpx.Auth:
-        """The log-in to the reports."""
+        """The log-in for the reports."""
         return self._log_in(self._settings.ringcx_api_url, legacy=self._settings.has_legacy_log_in)
 
     @cached_property
     def _current_auth(self) -> httpx.Auth:
-        """The log-in to the current API, which wants RingCentral's own where there is one."""
+        """The log-in for the current API: RingCentral's own, if it is set."""
         settings = self._settings
         legacy = settings.jwt_log_in is None
         same_origin = origin_of(settings.current_url) == origin_of(settings.ringcx_api_url)

@@ -1,1 +1,1 @@
-"""What starts runs without being asked, and what reports runs that ended."""
+"""The sensors: they start runs without being asked, and report runs that ended."""

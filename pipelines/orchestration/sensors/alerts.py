@@ -1,8 +1,8 @@
-"""The Dagster side of alerts: which steps and checks failed in the runs that ended, and what is in order again.
+"""The Dagster side of alerts: the steps and checks that failed in ended runs, and those that succeed again.
 
-A plain sensor and not `run_failure_sensor`: that one is called for each run by itself, so a backfill that fails thirty
-dates would be thirty messages, and it moves on when the call raises, so a message that could not be delivered would be
-lost. The state is stored next to the daemon's cursors and not in the sensor's, which is not kept when a tick fails.
+This is a plain sensor and not a `run_failure_sensor`, which is called for each run, so that a backfill that fails
+thirty dates would send thirty messages, and which moves on when the call raises, so that an undelivered message would
+be lost. The state is stored next to the daemon's cursors and not in the sensor's, which is lost when a tick fails.
 """
 
 import json
@@ -83,7 +83,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
 
 
 def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
-    """Return what the two sensors of version 0.1.0 remembered; `position` is that of the failed runs."""
+    """Return the state that the two sensors of version 0.1.0 stored; `position` is that of the failed runs."""
     state = AlertState()
     for name in (_OLD_RUNS, _OLD_CHECKS):
         old = json.loads(stored.get(name, "{}").replace("nothing_is_overdue", "no_overdue_recordings"))
@@ -102,8 +102,8 @@ def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
 def _news(instance: dg.DagsterInstance, state: AlertState, ui_url: str | None) -> dict[str, Problem | None]:
     """Return the last result of each step and check in the runs that ended since the last tick.
 
-    The first tick looks at the checks of the newest runs: what failed before it is in the UI. A tick that takes too
-    long stops; the next one goes on.
+    The first tick looks at the checks of the newest runs: the UI shows earlier failures. A tick that takes too long
+    stops; the next one continues.
     """
     stop, first = time.monotonic() + TICK_SECONDS, state.position is None
     ended: dict[int, str] = {}
@@ -131,7 +131,7 @@ def _news(instance: dg.DagsterInstance, state: AlertState, ui_url: str | None) -
 def _results(
     instance: dg.DagsterInstance, run: dg.DagsterRun, ui_url: str | None
 ) -> Iterator[tuple[str, Problem | None]]:
-    """Yield the key and the problem, None for success, of each step and check, and of a run that no step explains."""
+    """Yield key and problem (None for success) of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
     where = f"run {run.run_id} in the Dagster UI"
     if ui_url:
@@ -179,7 +179,7 @@ def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
 
 
 def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str | None) -> Problem:
-    """Return what a check says, with its counts above zero. Its tables of examples stay in the UI."""
+    """Return a check's result as a problem, with its counts above zero. Its tables of examples stay in the UI."""
     asset, name = evaluation.asset_key.to_user_string(), evaluation.check_name
     if ui_url:
         query = urlencode({"view": "checks", "checkDetail": name})

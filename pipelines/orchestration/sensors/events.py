@@ -1,7 +1,7 @@
-"""Start runs for End Call Events that have arrived.
+"""The sensor that starts runs for End Call Events that have arrived.
 
-A tick lists the dates that calls end on now, and a few of the others in turn, so that its cost does not grow with the
-history and a late event of any date is found within a day. It reads no event.
+A tick lists the dates around today, and a few of the others in turn, so that its cost does not grow with the history
+and a late event of any date is found within a day. It reads no event.
 """
 
 import json
@@ -77,12 +77,12 @@ def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date
 
 
 def _there(stored: Events, day: date) -> str:
-    """Return the date, how many files it has, and their bytes: with the hour it is the run key."""
+    """Return the date, its number of files and their bytes: with the hour, this is the run key."""
     files = stored.files(day_folder(day))
     return f"{day}:{len(files)}:{sum(file.size for file in files)}:"
 
 
 def _failed(instance: dg.DagsterInstance, run_key: str) -> bool:
-    """Return whether the run that was asked for under this key, or its last retry, failed or was canceled."""
+    """Return whether the run that was requested under this key, or its last retry, failed or was canceled."""
     newest = instance.get_run_records(dg.RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
     return bool(newest) and newest[0].dagster_run.status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)

@@ -1,8 +1,8 @@
-"""Starts runs between the scheduled ones: for recordings that are due, reports that failed, and a UI that stopped.
+"""Sensors that start runs between scheduled ones: for due recordings, for failed reports, and after the UI stopped.
 
 A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
 that changed since the last tick, in parallel, in the order of their newest parts. It ends after `TICK_SECONDS` and
-keeps its position; the next one goes on from there.
+keeps its position; the next one continues from there.
 """
 
 import json
@@ -36,10 +36,10 @@ _T = TypeVar("_T")
 
 
 class Position(BaseModel, extra="forbid"):
-    """How far a reader has come: every part written up to `read_to` has been read, also by a clock that is late.
+    """How far a reader has come: every part written up to `read_to` has been read, even if a clock is late.
 
     `began` and `after` belong to a scan that ran out of time: when it began, and the last date that it read. `damaged`
-    are dates that could not be read: nothing is written when they are restored, so every scan tries them again.
+    are dates that could not be read: nothing is written when they are restored, so every scan reads them again.
     """
 
     read_to: AwareDatetime = _NEVER
@@ -57,10 +57,10 @@ def changed_dates(
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, _T | LedgerDamaged]]:
-    """Yield what `read` returns for each date that changed since `position`, and move `position` on.
+    """Yield the result of `read` for each date that changed since `position`, and advance `position`.
 
-    A date with a damaged part yields the error instead: it must not keep the others from being read. After `seconds`
-    the scan ends; the next one continues it.
+    A date with a damaged part yields the error instead, so that the others are still read. After `seconds` the scan
+    ends; the next one continues it.
     """
     end = None if seconds is None else clock() + seconds
     position.began = began = position.began or now
@@ -150,8 +150,8 @@ def _earliest(
 ) -> dict[str, str]:
     """Return the partitions whose runs fetch the pending recordings of `day`, each with its earliest due time.
 
-    A recording of a date that was never `pulled` is fetched by the run of the date that found it: its own date would be
-    materialized after such a run, and a backfill of what is missing would leave it out.
+    A recording of a date that was never `pulled` is fetched by a run of the date that found it: a run of its own date
+    would materialize that date, and a backfill of missing dates would leave it out.
     """
     earliest: dict[str, str] = {}
     for state in ledger.pending(day):
@@ -166,7 +166,7 @@ def _earliest(
 
 
 def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, str]:
-    """Return partition -> the earliest due time, where that has come; the newest partition first."""
+    """Return partition -> the earliest due time, for partitions that are due; the newest first."""
     come: dict[str, str] = {}
     for earliest in due.values():
         for partition, at in earliest.items():
@@ -176,7 +176,7 @@ def _due_now(due: Mapping[str, Mapping[str, str]], now: datetime) -> dict[str, s
 
 
 def archive_despite_failed_report(calendar: Calendar, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """Archive what the rows of a date link to, although one of its reports failed."""
+    """Archive the recordings that a date's rows link to, although one of its reports failed."""
 
     @dg.run_failure_sensor(
         name="archive_despite_failed_report",
