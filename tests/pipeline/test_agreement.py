@@ -299,6 +299,26 @@ def test_a_date_whose_rows_are_gone_from_the_ledger_is_unknown_and_says_so(tmp_p
     assert f"the ledger has 2 of at least 4 lines that the pulls of {report} appended for {DAY}" in found.sentence
 
 
+def test_a_date_is_known_again_once_its_report_was_pulled_after_a_part_was_taken_out_of_the_ledger(
+    tmp_path: Path,
+) -> None:
+    calls = {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY)}
+    pulled = {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}}
+    ledger = stored(tmp_path, calls, pulled)
+
+    def pull_again(new: int, unchanged: int) -> Verdict:
+        for report in (AGENT, GLOBAL):
+            ledger.append_pull(replace(a_pull(report), rows=2, new=new, unchanged=unchanged))
+        return judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict
+
+    assert pull_again(new=2, unchanged=0) is not Verdict.unknown
+    for part in tmp_path.glob("report_rows/**/*.parquet"):
+        part.unlink()
+    assert pull_again(new=0, unchanged=2) is Verdict.unknown, "the pull was made before the parts were gone"
+    stored(tmp_path, calls, pulled)
+    assert pull_again(new=2, unchanged=0) is not Verdict.unknown
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -88,15 +88,36 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
     with it the recordings that only its rows name.
     """
     for report, made in pulls.items():
-        appended = [pull.new + pull.changed for pull in made]
         # Pulls of interaction metadata share windows that were taken before; each of them alone counts no line twice.
-        least = max(appended, default=0) if report == INTERACTIONS else sum(appended)
+        least = (
+            max((pull.new + pull.changed for pull in made), default=0)
+            if report == INTERACTIONS
+            else sum(_least_lines([pull for pull in made if pull.account_id == account]) for account in _accounts(made))
+        )
         there = sum(rows.num_rows for rows in ledger.iter_rows(report, day, columns=["row_key"])) if least else 0
         if there < least:
             raise LedgerDamaged(
                 f"the ledger has {there:,} of at least {number(least, 'line')} that the pulls of {report} appended for "
                 f"{day}: restore the parts of its report_rows that are gone."
             )
+
+
+def _least_lines(pulls: Iterable[PullRecord]) -> int:
+    """Return how many lines the pulls of an account must have left.
+
+    A pull that found fewer rows than there were came after a part was taken out of the ledger. It appended again what
+    its report has of them, so only what it found and appended counts.
+    """
+    least = rows = 0
+    for pull in pulls:
+        found = pull.unchanged + pull.changed + pull.vanished
+        least = (least if found >= rows else found) + pull.new + pull.changed
+        rows = found + pull.new
+    return least
+
+
+def _accounts(pulls: Iterable[PullRecord]) -> set[str]:
+    return {pull.account_id for pull in pulls}
 
 
 def newest_by_account(pulls: Iterable[PullRecord]) -> dict[str, PullRecord]:
