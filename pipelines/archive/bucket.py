@@ -8,11 +8,11 @@ checksum that was sent (`rclone serve s3`, `moto_server`), and some can lose an 
 """
 
 import hashlib
+import io
 import os
 import threading
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
@@ -69,18 +69,9 @@ class Bucket:
         name: ARCHIVE_BUCKET.
         prefix: ARCHIVE_PREFIX, ending in a slash, or empty.
         storage_class: of recordings; None leaves it to the bucket.
-        sleep: waits for that many seconds.
     """
 
-    def __init__(
-        self,
-        client: "S3Client",
-        name: str,
-        prefix: str,
-        *,
-        storage_class: str | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, client: "S3Client", name: str, prefix: str, *, storage_class: str | None = None) -> None:
         self.name = name
         self.prefix = prefix
         self.storage_class = storage_class
@@ -95,7 +86,6 @@ class Bucket:
             retry=retry_if_exception(lambda error: isinstance(error, StorageError) and error.code in _IN_FLIGHT),
             wait=wait_exponential(multiplier=0.2),
             stop=stop_after_attempt(7),
-            sleep=sleep,
             reraise=True,
         )
 
@@ -293,3 +283,34 @@ class Bucket:
             body.seek(0)  # some know no uploads in parts
             condition = {"IfNoneMatch": "*"} if server.create_only else {}
             return self._put(key, body.read(), sha256, {**fields, **condition})
+
+
+class ObjectReader(io.RawIOBase):
+    """An object of that size as a stream of which any part can be read; each read is a request, and raises as
+    `Bucket.read_range`.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
+        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position and return it."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
+        """Read as many bytes as there is room for, or as are left."""
+        end = min(self._at + len(into), self._size)
+        if self._at >= end:
+            return 0
+        into[: end - self._at] = self._bucket.read_range(self._key, self._at, end, self._size)
+        read, self._at = end - self._at, end
+        return read

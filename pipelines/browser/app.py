@@ -41,12 +41,10 @@ from starlette.types import Receive, Scope, Send
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
-from pipelines.browser.guard import HEALTH, AtOnce, Guard
+from pipelines.browser.guard import HEALTH, AtOnce, Guard, Reading, Readings, byte_range, read_form
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable, peaks_of
 from pipelines.browser.presentation import STATES, call_view, calls_view, duration, found_sentence
-from pipelines.browser.readings import Reading, Readings
-from pipelines.browser.requests import byte_range, read_form
 from pipelines.browser.searching import (
     FIELDS,
     LISTED,
@@ -208,7 +206,11 @@ class Browser:
         found, sentence, status = None, "", 200
         if token:
             try:
-                found = self._found(request, person, fields, page)
+                query = query_of(fields, person, today)
+                looked_for = _given(fields) | ({"page": str(page)} if page else {})
+                self._record(request, person.name, "search", details=looked_for)
+                with self._searches.one(person.name):
+                    found = find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set)
             except WrongSearch as error:
                 sentence, status = str(error), error.status
         fields = default_fields(today) | prefilled(request.query_params) | (fields or {})
@@ -220,13 +222,6 @@ class Browser:
             said=found_sentence(len(calls), more=bool(found and (found.more or page)), not_held=not_held),
             today=today, most_exported=_MOST_EXPORTED,
         )  # fmt: skip
-
-    def _found(self, request: Request, person: Person, fields: Mapping[str, str] | None, page: int) -> Found:
-        query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
-        looked_for = _given(fields) | ({"page": str(page)} if page else {})
-        self._record(request, person.name, "search", details=looked_for)
-        with self._searches.one(person.name):
-            return find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set)
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
         fields = {name: form.get(name, "").strip()[:300] for name in FIELDS}
@@ -453,7 +448,7 @@ class Browser:
         return link
 
     def _must_be_sealed(self, row: Row) -> None:
-        if not self._sealed.has(row["date"], row):
+        if not self._sealed.has(row):
             raise HTTPException(
                 409,
                 "The table of calls and the sealed manifest of this date disagree about this recording, so it is not "
@@ -475,7 +470,8 @@ class Browser:
             person = self._sign_in.person(request)
             if person is None:
                 return self._to_sign_in(request)
-            self._take_turn(person)
+            if wait := self._rate.take(person.name):
+                raise HTTPException(429, f"Too many requests: wait {wait} s.", {"Retry-After": str(wait)})
             return handler(request, person)
 
         async def answer(request: Request) -> Response:
@@ -495,10 +491,6 @@ class Browser:
             return await self._page(lambda request, person: handler(request, person, form))(request)
 
         return read_and_answer
-
-    def _take_turn(self, person: Person) -> None:
-        if wait := self._rate.take(person.name):
-            raise HTTPException(429, f"Too many requests: wait {wait} s.", {"Retry-After": str(wait)})
 
     def _to_sign_in(self, request: Request) -> Response:
         if request.url.path.startswith(("/audio/", "/peaks/", "/link")):

@@ -1,20 +1,27 @@
-"""The checks that every request must pass before anything reads it, and the headers that every answer carries.
+"""The checks that every request must pass, readers of the untrusted parts of one, limits on what a person does at once,
+and the headers that every answer carries.
 
-This ASGI middleware refuses a foreign `Host` and requests sent by another site's page.
+The ASGI middleware refuses a foreign `Host` and requests sent by another site's page.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEALTH: Final = "/health"
@@ -33,6 +40,10 @@ _HEADERS: Final = {
 }
 _READS: Final = frozenset({"GET", "HEAD"})
 _PORTS: Final = {"http": 80, "https": 443}
+_LARGEST_FORM: Final = 1 << 16
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+_READINGS: Final = 2
+_READINGS_ASKED: Final = 4  # by a person: a call's page may show several waveforms
 
 
 class Guard:
@@ -111,6 +122,74 @@ class AtOnce:
         """Yield blocks as one task of `name`; raise the errors of `one`."""
         with self.one(name):
             yield from blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An answer for one person that needs a whole recording."""
+
+    person: str
+    read: Callable[[], Response]
+
+
+class Readings:
+    """The queue that makes such answers: a few at once, and one per person. Belongs to one event loop.
+
+    A waiting request holds no thread: threads are for pages, audio and health.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_READINGS, thread_name_prefix="reading")
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._asked = AtOnce(
+            _READINGS_ASKED,
+            "Other waveforms or checks of yours are still running: try again in a minute.",
+            retry_after_s=60,
+        )
+
+    async def answer(self, reading: Reading) -> Response:
+        """Wait for the reading's turn and return its answer; raise HTTPException (429) if the person has too many."""
+        with self._asked.one(reading.person):
+            async with self._turns.setdefault(reading.person, asyncio.Lock()):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, reading.read)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, the last value of each.
+
+    Raises:
+        HTTPException: 413, the body is too large; 400, it is not a form.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _LARGEST_FORM:
+            raise HTTPException(413, "The form is too large.")
+    try:
+        return dict(parse_qsl(body.decode("utf-8"), max_num_fields=50, strict_parsing=bool(body)))
+    except ValueError:
+        raise HTTPException(400, "The form cannot be read.") from None
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte and the one after the last that a `Range` header asks for, or None for the whole body.
+
+    A header that is malformed or asks for several ranges is ignored, as RFC 9110 allows.
+
+    Raises:
+        HTTPException: 416, the body has no such bytes.
+    """
+    match = _RANGE.fullmatch((header or "").strip())
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(size, int(last) + 1) if first and last else size
+    if first and last and int(last) < int(first):
+        return None
+    if start >= size:
+        raise HTTPException(416, "The recording has no such bytes.", {"Content-Range": f"bytes */{size}"})
+    return start, end
 
 
 def _authority(url: str) -> tuple[str | None, int | None]:

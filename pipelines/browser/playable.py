@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, ObjectReader
 from pipelines.archive.wav import NotARecording, WavInfo, inspect_wav
 
 HEADER: Final = 44
@@ -27,32 +27,6 @@ _PEAKS_PER_SECOND: Final = 20
 _PEAKS_BLOCK: Final = 1 << 18
 _PCM, _FLOAT, _ALAW, _ULAW = 1, 3, 6, 7
 _SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW: {8}}
-
-
-class _ObjectReader(io.RawIOBase):
-    """An object in S3 as a seekable stream that sends a request for each read; put a buffer in front of it."""
-
-    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
-        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
-        end = min(self._at + len(into), self._size)
-        if self._at >= end:
-            return 0
-        piece = self._bucket.read_range(self._key, self._at, end, self._size)
-        into[: len(piece)] = piece
-        self._at = end
-        return len(piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +106,7 @@ def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
             served.
     """
     try:
-        info = inspect_wav(cast("BinaryIO", io.BufferedReader(_ObjectReader(bucket, key, size), _PAGE)), size)
+        info = inspect_wav(cast("BinaryIO", io.BufferedReader(ObjectReader(bucket, key, size), _PAGE)), size)
     except NotARecording:
         return Playable(bucket, key, size, None)
     decodes = info.bits_per_sample in _SUPPORTED.get(info.format_tag, ())

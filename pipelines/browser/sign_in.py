@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from pipelines.browser.guard import read_form
 from pipelines.browser.people import AccessFile, Person, Role, read_access_file
-from pipelines.browser.requests import read_form
 from pipelines.serving import RateLimit
 from pipelines.settings import BrowseSettings
 

@@ -52,14 +52,14 @@ class SealedRecordings:
         self._bucket = bucket
         self._sealed = lru_cache(_DATES)(self._read)
 
-    def has(self, day: date, recording: Mapping[str, Any]) -> bool:
+    def has(self, row: Row) -> bool:
         """Return whether the latest manifest of a date holds a recording with this id, call, key, size and SHA-256.
 
         Raises:
             StoreDamaged: the manifest is not what was sealed.
         """
-        latest = self._latest(day)
-        return latest is not None and _fingerprint(recording) in latest.held
+        latest = self._latest(row["date"])
+        return latest is not None and _fingerprint(row) in latest.held
 
     def problem(self, row: Row) -> str:
         """Return a sentence on why a row may differ from what is sealed for its date; empty if it cannot."""

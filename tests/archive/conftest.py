@@ -282,7 +282,8 @@ def naps() -> list[float]:
 @pytest.fixture
 def proxied(proxied_client: "S3Client", proxy: Proxy, prefix: str, naps: list[float]) -> Bucket:
     """A bucket behind the proxy, whose capabilities are known by now; take `proxy` as well to give it orders."""
-    bucket = Bucket(proxied_client, NAME, prefix, sleep=naps.append)
+    bucket = Bucket(proxied_client, NAME, prefix)
+    bucket._when_free.sleep = naps.append
     assert bucket.capabilities == Capabilities(create_only=True, checks_sha256=False)
     proxy.seen.clear()
     return bucket

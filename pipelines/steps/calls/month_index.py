@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 from operator import and_, or_
 from typing import Any, Final, Literal
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, ObjectReader
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
 from pipelines.archive.listing import Listed
@@ -153,7 +153,7 @@ class MonthIndex:
         covers: the ETag of each date's file from which it was made.
     """
 
-    def __init__(self, source: _Object, metadata: pq.FileMetaData) -> None:
+    def __init__(self, source: Callable[[], ObjectReader], metadata: pq.FileMetaData) -> None:
         self._source, self._metadata = source, metadata
         covers = json.loads((metadata.metadata or {}).get(_COVERS, b"{}"))
         self.covers: Mapping[date, str] = {date.fromisoformat(day): etag for day, etag in covers.items()}
@@ -177,8 +177,8 @@ class MonthIndex:
     def known(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
         """Return the index that was listed; None if it cannot be read, or is another one by now."""
         try:
-            source = _Object(bucket, key, listed.size)
-            return cls(source, pq.read_metadata(pa.PythonFile(source, mode="r")))
+            source = partial(ObjectReader, bucket, key, listed.size)
+            return cls(source, pq.read_metadata(pa.PythonFile(source(), mode="r")))
         except (KeyMissing, StoreDamaged, pa.ArrowException, OSError, ValueError):
             return None
 
@@ -194,7 +194,7 @@ class MonthIndex:
             return set()
         try:
             with pq.ParquetFile(
-                pa.PythonFile(self._source.again(), mode="r"), metadata=self._metadata, pre_buffer=True,
+                pa.PythonFile(self._source(), mode="r"), metadata=self._metadata, pre_buffer=True,
                 page_checksum_verification=True,
             ) as file:  # fmt: skip
                 table = file.read_row_groups(groups, use_threads=False)
@@ -221,39 +221,6 @@ def _days_of(table: pa.Table, one: Wanted) -> int:
         text = pc.utf8_slice_codeunits(table["key"], len(one.kind))
         is_it = pc.and_(is_it, pc.match_substring(text, one.text))
     return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(is_it))))
-
-
-class _Object(io.RawIOBase):
-    """An object in the bucket as a file of which parts are read."""
-
-    def __init__(self, bucket: Bucket, key: str, size: int) -> None:
-        super().__init__()
-        self._bucket, self._key, self._size, self._at = bucket, key, size, 0
-
-    def again(self) -> _Object:
-        """Return the same object, at its beginning."""
-        return _Object(self._bucket, self._key, self._size)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._at + size, self._size)
-        if end <= self._at:
-            return b""
-        data = self._bucket.read_range(self._key, self._at, end, self._size)
-        self._at = end
-        return data
 
 
 def _shared_start(one: str, other: str) -> str:
