@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import click
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipelines import __version__
 from pipelines.calendar import local_day
@@ -70,15 +70,10 @@ def command(
     }
     if html is not None:
         with whole_file(html) as into:
+            loader = PackageLoader("pipelines.cli", "")
+            pages = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+            text = pages.get_template("certificate.html").render(document, version=__version__)
             # A forged manifest may hold lone surrogates, which no UTF-8 has.
-            text = _page().render(document, version=__version__)
             into.write(text.encode("utf-8", "backslashreplace").decode())
     write_json(file, document)
     return EXIT_CODES[Verdict.gaps if strays else worst(verdicts)]
-
-
-def _page() -> Template:
-    pages = Environment(
-        loader=PackageLoader("pipelines.cli", ""), autoescape=True, trim_blocks=True, undefined=StrictUndefined
-    )
-    return pages.get_template("certificate.html")

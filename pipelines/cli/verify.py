@@ -31,14 +31,12 @@ class Screen:
         self._live = live if live.isatty() else None
         self._limit = limit
         self._shown = 0
-        self._has_begun = False
+        self._head = f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS) + "\n"
 
     def _row(self, text: str) -> None:
         """Write a line of the table; before the first one, write its head, so that a failure to open shows no table."""
-        if not self._has_begun:
-            self._has_begun = True
-            self.line(f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS))
-        self.line(text)
+        self.line(f"{self._head}{text}")
+        self._head = ""
 
     def line(self, text: str) -> None:
         """Write a line that stays on the screen."""

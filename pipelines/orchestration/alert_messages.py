@@ -15,6 +15,7 @@ from itertools import groupby
 import apprise
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
+from pipelines.settings import SettingsError
 from pipelines.steps.check.result import Level
 
 QUIET = timedelta(hours=24)
@@ -152,7 +153,7 @@ class Destinations:
     """The addresses of ALERT_URLS, in order.
 
     Raises:
-        ValueError: Apprise does not know an address; the sentence gives its number, not the address.
+        SettingsError: Apprise does not know an address; the sentence gives its number, not the address.
     """
 
     def __init__(self, urls: SecretStr | None) -> None:
@@ -164,7 +165,7 @@ class Destinations:
         for number, url in enumerate(filter(None, entries), 1):
             service = apprise.Apprise()
             if not _succeeds(service.add, url):
-                raise ValueError(f"ALERT_URLS: entry {number} is not an address that Apprise knows; correct it.")
+                raise SettingsError(f"ALERT_URLS: entry {number} is not an address that Apprise knows; correct it.")
             self._services[f"entry {number} of ALERT_URLS ({url.partition('://')[0].lower()})"] = service
 
     def __len__(self) -> int:

@@ -40,11 +40,7 @@ _CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED
 _STOP_SECONDS = 30.0
 
 
-class NotStarted(ExpectedError):  # noqa: N818 - says more than NotStartedError
-    """The run of a date could not be started; the text says why."""
-
-
-class AnotherRun(NotStarted):
+class AnotherRun(ExpectedError):  # noqa: N818 - says what happened
     """An older run of the date has not ended."""
 
 
@@ -83,7 +79,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
 
     Raises:
         AnotherRun: an older run of the date has not ended. No new run is left.
-        NotStarted: the log cannot be written, or no process can be started. No unfinished run is left.
+        ExpectedError: the log cannot be written, or no process can be started. No unfinished run is left.
     """
     repository = ReconstructableRepository.for_module(_MODULE, "defs")
     job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
@@ -118,7 +114,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
         sentence = f"The run of {day}, which logs to {log}, could not be started ({reason})"
         if run:
             instance.report_run_failed(run, sentence)
-        raise NotStarted(sentence) from error
+        raise ExpectedError(sentence) from error
     except BaseException:  # Ctrl-C: nobody else would end the run, and it keeps its date
         if left := instance.get_run_by_id(run_id):
             instance.report_run_canceled(left, "The run was stopped before it began.")

@@ -167,8 +167,8 @@ def test_a_date_whose_run_began_meanwhile_gets_no_second_one(monkeypatch: pytest
                 yield started
         ran.append(day)
         instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
-        run = SimpleNamespace(run_id="run")
-        yield SimpleNamespace(run=run, steps=(), events=lambda: (), status=DagsterRunStatus.SUCCESS)
+        run = SimpleNamespace(run_id="run", step_keys_to_execute=())
+        yield SimpleNamespace(run=run, events=lambda: (), status=DagsterRunStatus.SUCCESS)
 
     monkeypatch.setattr(run_command, "running", running)
     monkeypatch.setattr(run_command, "status", lambda *_, **__: iter([{"verdict": "complete", "sentence": "All."}]))

@@ -424,7 +424,7 @@ def test_an_address_never_reaches_a_log_an_error_a_repr_or_the_instance(
         hook.close()
         with pytest.raises(AlertsFailed):
             watch.tick()
-        with pytest.raises(ValueError, match="entry 2 is not an address"):
+        with pytest.raises(SettingsError, match="entry 2 is not an address"):
             Destinations(SecretStr(f"{hook.url},nonsense://{TOKEN}"))
     known = load(AlertSettings)
     shown = f"{failed.value!r} {caplog.text} {known!r} {Destinations(known.alert_urls)!r}"

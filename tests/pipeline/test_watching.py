@@ -137,10 +137,9 @@ def test_a_tick_over_a_long_ledger_ends_in_time_keeps_its_place_and_the_next_one
     days = [date(2026, 6, 1) + timedelta(days=number) for number in range(60)]
     watched.ledger().append_states([pending(day) for day in days])  # by one clock: all at one time
     clock = map(float, itertools.count()).__next__
-    monkeypatch.setattr(sensors, "TICK_SECONDS", 20.0)
 
-    def slow(*arguments: Any, **options: Any) -> Any:  # each reading takes a second
-        return changed_dates(*arguments, **options, clock=clock)
+    def slow(*arguments: Any) -> Any:  # each reading takes a second
+        return changed_dates(*arguments, seconds=20, clock=clock)
 
     monkeypatch.setattr(sensors, "changed_dates", slow)
     cursor, known = None, []

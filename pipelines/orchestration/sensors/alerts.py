@@ -19,7 +19,7 @@ from pipelines.calendar import utc_now
 from pipelines.orchestration.alert_messages import AlertState, Destinations, Message, Problem, problem_key
 from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
-from pipelines.settings import AlertSettings, SettingsError, load
+from pipelines.settings import AlertSettings, load
 from pipelines.steps.check.result import Level
 
 WILL_RETRY_TAG = "dagster/will_retry"
@@ -57,10 +57,7 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
     )
     def tick(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         settings = load(AlertSettings)
-        try:
-            destinations = Destinations(settings.alert_urls)
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
+        destinations = Destinations(settings.alert_urls)
         if not destinations:
             return dg.SkipReason("No alert was sent: ALERT_URLS is not set (see .env.example).")
         storage = context.instance.daemon_cursor_storage

@@ -54,7 +54,7 @@ def changed_dates(
     now: datetime,
     read: Callable[[date], _T],
     *,
-    seconds: float | None = None,
+    seconds: float = TICK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, _T | LedgerDamaged]]:
     """Yield the result of `read` for each date that changed since `position`, and advance `position`.
@@ -62,7 +62,7 @@ def changed_dates(
     A date with a damaged part yields the error instead, so that the others are still read. After `seconds` the scan
     ends; the next one continues it.
     """
-    end = None if seconds is None else clock() + seconds
+    end = clock() + seconds
     position.began = began = position.began or now
     # A part from a clock ahead of ours must not hide what is written until ours has caught up.
     since = min(position.read_to, began) - CLOCK_OVERLAP
@@ -77,7 +77,7 @@ def changed_dates(
         nonlocal begun
         for change in todo:
             # Some dates are read however long the listing took: otherwise no scan would ever advance.
-            if end is not None and clock() > end and begun >= _READERS:
+            if clock() > end and begun >= _READERS:
                 return
             begun += 1
             yield change
@@ -118,11 +118,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
 
         try:
             for day, earliest in changed_dates(
-                rows,
-                position,
-                now,
-                lambda day: _earliest(rows, partitions, day, pulled),
-                seconds=TICK_SECONDS,
+                rows, position, now, lambda day: _earliest(rows, partitions, day, pulled)
             ):
                 due.pop(day.isoformat(), None)
                 # The standing check names the dates that cannot be read.
