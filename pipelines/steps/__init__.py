@@ -1,3 +1,3 @@
-"""What a run does, a package for each stage: it ties the three cores together, and knows neither Dagster nor the
+"""The steps of a run, a package for each stage: they tie the three cores together, and know neither Dagster nor the
 environment.
 """

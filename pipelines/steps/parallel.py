@@ -1,4 +1,4 @@
-"""Run work in several threads, and hand the results on in order, with a bounded number in flight."""
+"""Parallel work in several threads, with results in order and a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ R = TypeVar("R")
 
 
 def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[tuple[T, R]]:
-    """Yield each item with what `work` made of it, in the items' order; an error of `work` is raised at its item.
+    """Yield each item with the result of `work`, in the items' order; an error of `work` is raised at its item.
 
-    An item is taken when it is begun, and at most `threads` are begun and not handed on, so that memory is bounded.
+    An item is taken when work on it begins, and at most `threads` of them are not yet yielded: memory is bounded.
     """
     waiting: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -37,7 +37,7 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int) ->
 def map_readable(
     read: Callable[[T], R], items: Iterable[T], *, threads: int = 8
 ) -> Iterator[tuple[T, R | LedgerDamaged]]:
-    """Yield the same, with the error of an item whose part of the ledger is damaged: the others are still read."""
+    """Yield the same as `map_in_order`, but LedgerDamaged as the result of an item that is damaged."""
 
     def read_if_whole(item: T) -> R | LedgerDamaged:
         try:

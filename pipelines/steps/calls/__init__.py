@@ -1,1 +1,1 @@
-"""The table that people search: one row for each recording, and for each call without one."""
+"""The table that people search: one row for each recording, and one for each call without a recording."""

@@ -1,4 +1,4 @@
-"""Calls as CSV that a spreadsheet may open: no cell is a formula."""
+"""Calls as CSV that is safe in a spreadsheet: no cell is a formula."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMULA = re.compile(r"((?:^|;)[ \n\x0b\x0c\ufeff\xa0]*)(?=[=+\-@\t\r\uff1d\uff
 
 
 def csv_cell(value: object) -> object:
-    """Return a value as a cell. What a spreadsheet could take for a formula gets an apostrophe before it."""
+    """Return a value as a cell, with an apostrophe before text that a spreadsheet could take for a formula."""
     if isinstance(value, list):
         value = SEPARATOR.join(map(str, value))
     if isinstance(value, (date, datetime)):

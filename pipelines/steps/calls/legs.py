@@ -1,6 +1,6 @@
-"""Read from a row of any report what it tells of a call, under the names of the table `calls`.
+"""What a row of any report says about a call, in the columns of the table `calls`.
 
-A cell that cannot be read is None: no row stops a date.
+A cell that cannot be read becomes None: no row stops a date.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ _ALSO: Final[Mapping[ReportName, tuple[str, ...]]] = {
 
 
 class Leg(NamedTuple):
-    """What one row tells of a call; lengths in seconds, `pulled` the date whose pull brought it.
+    """What one row says about a call. Lengths are in seconds; `pulled` is the date whose pull brought the row.
 
-    `uii`: of the call; what stands for it where the row has none. `recordings`: the ids of those that it names.
-    `result`: how the source says that the call ended.
+    `uii`: the call's, or a substitute if the row has none. `recordings`: the ids of the recordings that the row names.
+    `result`: how the call ended, in the source's words.
     """
 
     report: ReportName
@@ -135,7 +135,7 @@ class Leg(NamedTuple):
 
     @property
     def call(self) -> tuple[str, str]:
-        """The call that it is a part of."""
+        """The key of the call to which the leg belongs."""
         return self.account_id, self.uii.lower()
 
 
@@ -145,12 +145,12 @@ def key_columns_of(report: ReportName) -> list[str]:
 
 
 def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
-    """Return the call that a row belongs to, as `Leg.call` does."""
+    """Return the key of the call to which a row belongs, as `Leg.call` does."""
     return row["account_id"] or "", _uii(report, row).lower()
 
 
 def begins(report: ReportName, row: Cells) -> datetime | None:
-    """Return when a row's call or leg began: as it says, else as its UII does."""
+    """Return when a row's call or leg began, by the row or else by its UII."""
     return start_of(report, row) or uii_time(row[ROWS[report].uii])
 
 
@@ -161,7 +161,7 @@ def columns_of(report: ReportName) -> list[str]:
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
-    """Return what a row tells of a call; None for a message, which is not a call."""
+    """Return what a row says about a call, or None for a message, which is not a call."""
     if report == INTERACTIONS and row["channel_class"] == "DIGITAL":
         return None
     found: dict[str, Any] = {name: _first(row, columns) for name, columns in _FIELDS[report].items()}
@@ -194,8 +194,8 @@ def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
 
 
 def reason_without_recording(legs: Iterable[Leg]) -> str:
-    """Return why a call has no recording, as far as its rows tell: `no_link`, `flag_unknown`, or `no_link:<result>`
-    with the source's own word for how the call ended.
+    """Return why a call has no recording, as far as its rows say: `no_link`, `flag_unknown`, or `no_link:<result>` with
+    the source's word for how the call ended.
     """
     legs = list(legs)
     if any(leg.is_flag_unknown for leg in legs):

@@ -1,13 +1,13 @@
-"""On which dates of a month a number, an agent, a UII or a recording occurs: a search over years then reads few dates.
+"""An index of the dates of a month on which a number, agent, UII or recording occurs: a search then reads few dates.
 
 One file a month, `calls/_index/month=YYYY-MM/keys.parquet` (readers of Hive folders leave out names that begin with
-`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups, each of one kind. It
-names the dates that it covers, each with the ETag that its file had: a date whose file is another one now is read
-itself. So an index may be old or missing, and costs time and never a call.
+`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups, each of one kind. The
+index names the dates that it covers, each with the ETag that its file had: if a date's file has changed, the search
+reads that file. So an old or missing index costs time, but never a call.
 
 Keys: `a:` an agent's id, `l:` a login, `m:` a name, `q:` the id of a queue or campaign, `p:` its name, `c:` an account
-and `u:` a UII, all in lower case; `n:` each six digits in a row of a number (E.164, else as sent), and its last five,
-four and so on, so that fewer digits begin a key wherever they are; `r:` a recording's id.
+and `u:` a UII, all in lower case; `n:` each six consecutive digits of a number (E.164, else as sent), and its last
+five, four and so on, so that fewer digits begin some key wherever they are; `r:` a recording's id.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key: its kind and its text (`in_lower_case`, but for recordings), or the start or any part of that."""
+    """A key to look up: its kind, and its text (`in_lower_case`, but for recordings) or the start or any part of it."""
 
     kind: str
     text: str
@@ -58,13 +58,13 @@ class Wanted:
 
 
 def in_lower_case(text: str) -> str:
-    """Return text in lower case as the index and DuckDB do; Python differs for some letters, such as Turkish İ."""
+    """Return text in lower case as the index and DuckDB have it; Python differs for some letters, such as Turkish İ."""
     lower: str = pc.utf8_lower(text).as_py()
     return lower
 
 
 def keys_of_number(digits: str) -> list[Wanted]:
-    """Return the keys of any date on which a number has these digits in a row; none if they are too few."""
+    """Return the keys of any date on which a number has these consecutive digits; none if they are too few."""
     if len(digits) < _DIGITS:
         return [Wanted("n:", digits, "start")] if len(digits) >= _FEWEST_DIGITS else []
     # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
@@ -72,7 +72,7 @@ def keys_of_number(digits: str) -> list[Wanted]:
 
 
 def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]:
-    """Return the files of the table `calls` from one date to the other, by date."""
+    """Return the files of the table `calls` from one date to another, by date."""
     shared = _shared_start(first.isoformat(), last.isoformat())
     found = {}
     for key, listed in bucket.list_keys(f"{calls_prefix(bucket.prefix)}date={shared}"):
@@ -83,7 +83,7 @@ def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]
 
 
 def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
-    """Write the index of each month whose dates changed since; yield the month and how many dates it covers.
+    """Write the index of each month whose dates have changed; yield the month and the number of dates it covers.
 
     A month's keys are in memory at once: of a million calls about a gigabyte.
     """
@@ -147,10 +147,10 @@ def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 class MonthIndex:
-    """The index of a month in the bucket: its footer is in memory, and of the rest what a search needs is read.
+    """The index of a month in the bucket: its footer is in memory, and a search reads what else it needs.
 
     Attributes:
-        covers: the ETag of each date's file from which it was made.
+        covers: the ETag of each date's file from which the index was made.
     """
 
     def __init__(self, source: Callable[[], ObjectReader], metadata: pq.FileMetaData) -> None:
@@ -166,7 +166,7 @@ class MonthIndex:
 
     @classmethod
     def open(cls, bucket: Bucket, month: str) -> MonthIndex | None:
-        """Return the index as it is now; None if there is none that can be read."""
+        """Return the current index, or None if none can be read."""
         key = calls_index_key(bucket.prefix, month)
         for name, listed in bucket.list_keys(key):
             if name == key:
@@ -175,7 +175,7 @@ class MonthIndex:
 
     @classmethod
     def known(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
-        """Return the index that was listed; None if it cannot be read, or is another one by now."""
+        """Return the index that was listed, or None if it cannot be read or has changed since."""
         try:
             source = partial(ObjectReader, bucket, key, listed.size)
             return cls(source, pq.read_metadata(pa.PythonFile(source(), mode="r")))
@@ -183,7 +183,7 @@ class MonthIndex:
             return None
 
     def days(self, wanted: Sequence[Sequence[Wanted]]) -> set[int] | None:
-        """Return the days of the month that have all keys of one of the alternatives; None if it cannot be read."""
+        """Return the days of the month that have all keys of one alternative, or None if the index cannot be read."""
         bounds = {one: _bounds_of(one) for one in chain.from_iterable(wanted)}
         groups = [
             group
@@ -211,7 +211,7 @@ def _bounds_of(one: Wanted) -> tuple[str, str]:
 
 
 def _days_of(table: pa.Table, one: Wanted) -> int:
-    """Return the bits of the days that have a key."""
+    """Return the days that have a key, as bits."""
     if one.is_ == "whole":
         is_it = pc.equal(table["key"], one.kind + one.text)
     elif one.is_ == "start":

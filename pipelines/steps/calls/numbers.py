@@ -1,4 +1,4 @@
-"""Telephone numbers: as E.164, and as people write them when they search for one."""
+"""Telephone numbers: in E.164, and as people type them to search for one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHORTEST_WITH_AREA: Final = 6
 
 @lru_cache(maxsize=1 << 17)  # a contact centre's own numbers come in every row
 def to_e164(text: str | None, region: str) -> str | None:
-    """Return a number in E.164, None for what is none. `region`: where a number without a country's code is from."""
+    """Return a number in E.164, or None if it is no number. `region`: the country of numbers without a country code."""
     number = _parsed((text or "").strip(), region)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else None
 
@@ -42,14 +42,14 @@ def _length(number: phonenumbers.PhoneNumber) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NumberQuery:
-    """What somebody wrote to find a number.
+    """What somebody typed to find a number.
 
     Attributes:
-        e164: the number, None for what can only be a part of one.
-        is_whole: it is as long as its country's numbers get. A shorter one may be meant as a part of another.
-        digits: its digits without what is dialled before a country's or an area's code; empty for none. A few digits
-            after a single 0, such as `0142`, are taken as they are where no 0 is dialled before an area's code.
-        text: what was written, in lower case, for a caller who is no number, such as `anonymous`.
+        e164: the number, or None if it can only be a part of one.
+        is_whole: whether it is as long as its country's numbers get. A shorter one may be meant as a part of another.
+        digits: its digits without what is dialled before a country or area code, or empty. A few digits after a single
+            0, such as `0142`, are kept as they are if the country dials no 0 before an area code.
+        text: the typed text in lower case, for a caller who is no number, such as `anonymous`.
     """
 
     e164: str | None
@@ -59,7 +59,7 @@ class NumberQuery:
 
     @classmethod
     def of(cls, written: str, region: str) -> NumberQuery:
-        """Read what was written, in any format."""
+        """Read a number in any format."""
         stripped = _plain(written)
         number = _EXTENSION.sub("", stripped) if _EXTENSION.search(stripped) else stripped
         if number.startswith(("+", "00", "011")):
@@ -80,7 +80,7 @@ class NumberQuery:
 
     @property
     def alternatives(self) -> list[str]:
-        """Strings of digits: every number that matches contains one; none for a caller who is not a number."""
+        """The strings of digits of which every matching number contains one; none for a caller who is not a number."""
         whole = [self.e164.removeprefix("+")] if self.e164 else []
         return whole if self.is_whole else [*whole, *filter(None, [self.digits])]
 
@@ -93,7 +93,7 @@ def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
 
 
 def _plain(written: str) -> str:
-    """Return text with plain digits, spaces and hyphens; a number copied from a document may have others."""
+    """Return text with plain digits, spaces and hyphens; a number pasted from a document may have others."""
     plain = re.sub(r"\d", lambda digit: str(int(digit[0])), unicodedata.normalize("NFKC", written))
     kinds = ((character, unicodedata.category(character)) for character in plain)
     return "".join("-" if kind == "Pd" else character for character, kind in kinds if kind != "Cf").strip()

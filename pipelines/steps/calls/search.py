@@ -1,7 +1,7 @@
-"""Search the table `calls`: DuckDB filters what is read from the bucket through our own S3 client.
+"""Search of the table `calls`: DuckDB filters what the archive's S3 client reads from the bucket.
 
-Dates are read from the newest to the oldest, and no further than the wanted calls need. DuckDB gets tables in memory:
-it opens no file and no connection, and loads no extension.
+Dates are read from the newest to the oldest, until enough calls are found. DuckDB gets tables in memory: it opens no
+file and no connection, and loads no extension.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Parties:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What somebody looks for between two dates, both included; what is empty is not looked at.
+    """A search between two dates, both included; an empty field does not restrict it.
 
     Attributes:
-        number: of either side, in any format, or a part of it.
+        number: either side's number, in any format, or a part of it.
         agent: a whole id or login, or a part of a name.
-        queue: of a queue or campaign, its whole id or a part of its name.
+        queue: the whole id of a queue or campaign, or a part of its name.
         uii: with or without the apostrophe of a spreadsheet.
         disposition, notes: a part of the text.
         digits_in_names: an `agent` or a `queue` with digits may also be a part of a name.
-        recordings: ids, of which the recording has one.
-        within: only calls in which one of these takes part; None for all calls.
-        shortest_s, longest_s: of the recorded part, in seconds; of the whole call where that is unknown.
+        recordings: ids, one of which the recording must have.
+        within: the parties of which a call must have one; None for all calls.
+        shortest_s, longest_s: length of the recorded part in seconds, or of the whole call if that is unknown.
     """
 
     first: date
@@ -85,13 +85,13 @@ class Query:
 
 
 class CallSearch:
-    """Searches the calls of a bucket. Safe to share between threads.
+    """A search engine over the calls of a bucket. Safe to share between threads.
 
-    All searches together have two batches of dates in memory, in the order in which they were asked for: a search
-    over years keeps another waiting for one of its batches.
+    All searches together hold two batches of dates in memory, in the order of request: a search over years delays
+    another by one batch.
 
-    Every method raises StorageUnavailable or StorageRefused when the bucket does not answer, StorageUnavailable also
-    when a search cannot be finished, and StoreDamaged when a date's file is not what was written.
+    Every method raises StorageUnavailable or StorageRefused if the bucket does not answer, StorageUnavailable also if a
+    search cannot be finished, and StoreDamaged if a date's file is not what was written.
     """
 
     def __init__(self, bucket: Bucket, settings: StorageSettings) -> None:
@@ -112,7 +112,7 @@ class CallSearch:
         )
 
     def files(self, query: Query) -> dict[date, Listed]:
-        """Return the dates of a query that the table has, with their files; calls of the others cannot be found."""
+        """Return the dates of a query that the table has, with their files; calls of other dates cannot be found."""
         return files_between(self._bucket, query.first, query.last)
 
     def find(
@@ -125,15 +125,15 @@ class CallSearch:
         columns: Sequence[str] = CALLS_SCHEMA.names,
         stop: Callable[[], bool] = lambda: False,
     ) -> pa.Table:
-        """Return calls, the newest first: at most `limit` of them, after the first `offset`.
+        """Return calls, newest first: at most `limit` of them, after the first `offset`.
 
         Args:
-            query: what is looked for.
-            files: what `files` returns for it; None to list them now.
-            limit: how many calls at most.
-            offset: how many to leave out before them.
-            columns: of CALLS_SCHEMA, `date` the first; fewer are read sooner.
-            stop: asked before each batch of dates: True ends the search with StorageUnavailable.
+            query: the search.
+            files: what `files` returned for the query; None to list them now.
+            limit: the greatest number of calls.
+            offset: the number of calls to skip.
+            columns: columns of CALLS_SCHEMA, `date` first; fewer are read sooner.
+            stop: called before each batch of dates: True ends the search with StorageUnavailable.
         """
         condition, values = _condition(query, self._region)
         found = [CALLS_SCHEMA.empty_table().select(columns)]
@@ -157,7 +157,7 @@ class CallSearch:
         return self._matching(days, condition, values, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
 
     def _candidates(self, query: Query, files: Mapping[date, Listed]) -> Iterator[date]:
-        """Yield the dates that may have such a call, the newest first."""
+        """Yield the dates that may have a matching call, newest first."""
         if query.within == Parties():
             return
         wanted = _wanted(query, self._region)
@@ -198,10 +198,10 @@ class CallSearch:
         limit: int,
         columns: Sequence[str],
     ) -> tuple[int, pa.Table]:
-        """Return `columns` of the calls of `days` that meet a condition, the newest first: at most `limit` after the
-        first `offset`; before them, how many of the first there were.
+        """Return `columns` of the calls of `days` that meet a condition, newest first (at most `limit` after the first
+        `offset`), and before them how many of the first `offset` there were.
 
-        Only the columns of the condition are read of all rows; the others only where something was found.
+        The condition's columns are read for all rows, the others only if a row matches.
         """
         names = [
             name for name in CALLS_FILE_SCHEMA.names if re.search(rf"\b{name}\b", condition) or name == "started_at"
@@ -240,7 +240,7 @@ class CallSearch:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a cursor of this search alone, so that a long search keeps no other waiting."""
+        """Yield a cursor for this search alone, so that a long search delays no other."""
         try:
             with self._lock:
                 cursor = self._database.cursor()
@@ -252,7 +252,7 @@ class CallSearch:
             ) from None
 
     def _read(self, day: date, names: Sequence[str]) -> tuple[pq.ParquetFile, pa.Table] | None:
-        """Return the file of a date, in memory, and columns of it; None if there is none."""
+        """Return the file of a date, in memory, and columns of it; None if there is no file."""
         try:
             body = self._bucket.get_bytes(calls_key(self._bucket.prefix, day))
         except KeyMissing:
@@ -278,7 +278,7 @@ def _columns(file: pq.ParquetFile, groups: Iterable[int], names: Sequence[str]) 
 
 
 def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table:  # noqa: ANN401 - an array of numpy
-    """Return columns of the numbered rows of a file, in their order."""
+    """Return columns of a file's rows with these numbers, in that order."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_of = np.repeat(np.arange(len(sizes)), sizes)
     groups = np.unique(group_of[rows])
@@ -293,7 +293,7 @@ def not_indexed(query: Query, files: Mapping[date, Listed]) -> list[date]:
 
 
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:
-    """Yield dates in batches: few, then more, since the newest calls may do."""
+    """Yield dates in batches that grow: the newest calls may be enough."""
     size = _FIRST_DATES
     while batch := list(islice(days, size)):
         yield batch
@@ -301,7 +301,7 @@ def _growing(days: Iterator[date]) -> Iterator[list[date]]:
 
 
 def _wanted(query: Query, region: str) -> list[list[Wanted]]:
-    """Return sets of keys: a date that has all keys of no set has no such call. Empty if the index is of no use."""
+    """Return sets of keys: a date has no matching call if it lacks a key of each set. Empty if an index is no help."""
     if query.recordings:
         return [[Wanted("r:", recording)] for recording in query.recordings]
     if uii := _plain_uii(query):
@@ -329,7 +329,7 @@ def _plain_uii(query: Query) -> str:
 
 
 def _condition(query: Query, region: str) -> tuple[str, list[object]]:
-    """Return a query as SQL without any value of it, and the values."""
+    """Return a query as SQL with placeholders, and the values."""
     parts: list[tuple[str, list[object]]] = []
     if query.number.strip():
         parts.append(_number(NumberQuery.of(query.number, region)))

@@ -1,8 +1,8 @@
-"""The table `calls` of a date: a row for each recording that is dated that day, and for each call without one.
+"""The table `calls` of a date: a row for each recording dated that day, and for each call without one.
 
-It joins what the manifest sealed with what the reports say of the call. It holds personal data (numbers, names,
-notes), so it has a prefix of its own and is never part of the catalog. It can be derived again at any time: `write`
-replaces it.
+The table joins sealed facts of the manifest with the reports' facts about the call. It holds personal data (numbers,
+names, notes), so it has its own prefix and is never part of the catalog. It can be derived again at any time:
+`write_calls` replaces it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")
 
 @dataclass(frozen=True, slots=True)
 class StoredCalls:
-    """The file of a date: its key, its rows in CALLS_FILE_SCHEMA, and whether it was there already as it should be."""
+    """The file of a date: its key, its rows in CALLS_FILE_SCHEMA, and whether it was already stored and current."""
 
     key: str
     table: pa.Table
@@ -127,7 +127,7 @@ class StoredCalls:
 
 
 def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
-    """Return `day` and the sealed dates whose calls a run of it may change: calls over midnight belong to two."""
+    """Return `day` and the sealed dates whose calls a run of it may change: a call over midnight belongs to two."""
     others = near({day}) | RecordingsTable.of(ledger.current([day])).found_on()
     return [day, *(other for other in sorted(others - {day}) if manifest_numbers(bucket, other))]
 
@@ -135,7 +135,7 @@ def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
 def write_calls(
     ledger: Ledger, parts: LedgerParts, bucket: Bucket, day: date, *, settings: StorageSettings
 ) -> StoredCalls:
-    """Make the calls of a date and store them, unless they are stored as the same ledger and manifest gave them.
+    """Make and store the calls of a date, unless they are stored already from the same ledger and manifest.
 
     Raises:
         LedgerDamaged, StoreDamaged: a part of the date, or its manifest, is not what was written.
@@ -159,11 +159,11 @@ def write_calls(
 
 
 def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> pa.Table:
-    """Return the calls of a date in CALLS_FILE_SCHEMA, by UII, which is by time, and recording id.
+    """Return the calls of a date in CALLS_FILE_SCHEMA, sorted by UII, which sorts by time, and by recording id.
 
     A call over midnight is found by the pull of one date and may be stored under the next, so the rows of the dates
-    next to `day` are looked at too. A call without a recording is dated by its first leg (`_Window.day_of`), so one
-    whose rows were all pulled on a date, or on it and the next, is in one table.
+    next to `day` are read too. A call without a recording has the date of its first leg (`_Window.day_of`), so a call
+    whose rows were pulled on one date, or on it and the next, is in one table only.
     """
     days = near({day})
     lines = ledger.current(days)
@@ -202,7 +202,7 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
 
 
 def summary(table: pa.Table) -> str:
-    """Return as a sentence what a date's table holds."""
+    """Return a sentence on what a date's table holds."""
     kept = table.filter(table["recording_id"].is_valid())
     calls = kept.group_by(["account_id", "uii"]).aggregate([]).num_rows
     without = table.num_rows - kept.num_rows
@@ -210,14 +210,14 @@ def summary(table: pa.Table) -> str:
 
 
 def encode(table: pa.Table) -> bytes:
-    """Return a date's calls as Parquet, with statistics in small groups, so that a search reads few of them."""
+    """Return a date's calls as Parquet, with statistics of small row groups, so that a search reads few of them."""
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
     return out.getvalue()
 
 
 def _is_of(table: pa.Table, parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
-    """Return whether a stored table was made of what there is now."""
+    """Return whether a stored table was made from the current inputs."""
     made_of = table.schema.metadata or {}
     further = [date.fromisoformat(text) for text in made_of.get(_FURTHER, b"").decode().split()]
     return made_of.get(_INPUTS) == _inputs(parts, bucket, day, settings, further)
@@ -226,7 +226,7 @@ def _is_of(table: pa.Table, parts: LedgerParts, bucket: Bucket, day: date, setti
 def _inputs(parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings, further: Sequence[date]) -> bytes:
     """Return what decides the content of a date's table: parts of the ledger, manifest, settings, columns.
 
-    `further`: the dates that are not next to `day` and whose pulls found recordings of it.
+    `further`: the dates, not next to `day`, whose pulls found recordings dated `day`.
     """
     manifests = manifest_numbers(bucket, day)
     content = (
@@ -258,7 +258,7 @@ def _sealed(manifest: ManifestHead | None) -> dict[str, Any]:
 
 
 class _Window:
-    """Which calls without a recording are dated a day."""
+    """The rule that decides which calls without a recording belong to a day."""
 
     def __init__(self, day: date, first: date, zone: ZoneInfo) -> None:
         self.day = day
@@ -267,14 +267,14 @@ class _Window:
         self._zone = zone
 
     def may_hold(self, pulled: date, start: datetime | None) -> bool:
-        """Return whether a row is dated the day, or was pulled with those that are."""
+        """Return whether a row belongs to the day, or was pulled with rows that do."""
         if pulled == self.day:
             return True
         is_of_day = start is not None and self._bounds[0] <= start < self._bounds[1]
         return is_of_day and self.day_of(pulled, start) == self.day
 
     def day_of(self, pulled: date, start: datetime | None) -> date:
-        """Return the date of a row: on which it starts, where the table of that date looks for it; else of its pull."""
+        """Return the date of a row: the day it starts, if that date's table would read it; else the day of its pull."""
         noon = datetime.combine(pulled, time(12), UTC)
         if start is None or abs(start - noon) > _NEAR:  # also a year that no zone's time can be told of
             return pulled
@@ -282,11 +282,11 @@ class _Window:
         return day if abs(day - pulled) <= _ONE_DAY and day >= min(self._first, pulled) else pulled
 
     def holds(self, legs: Iterable[Leg]) -> bool:
-        """Return whether a call is dated the day, which is the date of its first leg."""
+        """Return whether a call belongs to the day, which is the date of its first leg."""
         return min(self.day_of(leg.pulled, leg.started_at) for leg in legs) == self.day
 
     def start(self, legs: Iterable[Leg]) -> datetime | None:
-        """Return when a call began: the earliest time of its rows that is believed."""
+        """Return when a call began: the earliest plausible time of its rows."""
         return min((leg.started_at for leg in legs if leg.started_at and self._believes(leg)), default=None)
 
     def _believes(self, leg: Leg) -> bool:
@@ -301,9 +301,9 @@ def _calls_in(lines: pa.Table) -> set[tuple[str, str]]:
 
 
 def _legs(ledger: Ledger, days: Iterable[date], window: _Window, calls: set[tuple[str, str]]) -> Iterator[Leg]:
-    """Yield what the rows pulled on `days` tell: all of the day's own, and of the others what belongs to its calls.
+    """Yield the legs in the rows pulled on `days`: all that belong to the day, and from other dates those of its calls.
 
-    `calls`: of the recordings of the day.
+    `calls`: the calls of the day's recordings.
     """
     calls = set(calls)
     for report in REPORTS_OF_CALLS:
@@ -326,9 +326,9 @@ def _cells(rows: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row: what the rows that name the recording tell, then what the others of its call do.
+    """Return a row of the table: first from the rows that name the recording, then from the others of its call.
 
-    `line`: the recording's own, or for a call without one only when it began.
+    `line`: the recording's own line, or for a call without a recording only its start.
     """
     row: dict[str, Any] = dict.fromkeys(CALLS_FILE_SCHEMA.names)
     everything = list(dict.fromkeys([*exact, *call]))
@@ -355,10 +355,10 @@ _FROM_STATE: Final = ("account_id", "uii", "layout", "recording_id", "reason", "
 
 
 def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
-    """Yield of each report that does not name the recording the row that tells of the same part of the call.
+    """Yield, from each report that does not name the recording, the row about the same part of the call.
 
-    That is the row of the same agent with the same session, else the one that overlaps most in time. An agent may get
-    a call twice; what happened in the other part is not this one's.
+    That is the row of the same agent and session, else the one that overlaps most in time. An agent may get a call
+    twice; the other part must not be mixed in.
     """
     agent = _one(exact, "agent_id")
     own = next((leg for leg in exact if leg.agent_id == agent), None)
@@ -380,7 +380,7 @@ def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
 
 
 def _overlap_s(one: Leg, other: Leg) -> float | None:
-    """Return for how many seconds two legs go on together, below zero for a gap; None where a start is unknown."""
+    """Return for how many seconds two legs overlap, below zero for a gap; None if a start is unknown."""
     begun, other_begun = one.started_at, other.started_at
     if begun is None or other_begun is None:
         return None
@@ -393,7 +393,7 @@ def _length_s(leg: Leg) -> float:
 
 
 def _queue(legs: Iterable[Leg]) -> Leg | None:
-    """Return the first leg that has both id and name of its queue, else the first that has one of them."""
+    """Return the first leg with both id and name of its queue, else the first with one of them."""
     legs = [leg for leg in legs if leg.queue_id or leg.queue_name]
     return next((leg for leg in legs if leg.queue_id and leg.queue_name), legs[0] if legs else None)
 

@@ -1,1 +1,1 @@
-"""What the checks of a date look at."""
+"""The checks of a date and of all dates."""

@@ -1,6 +1,6 @@
-"""Check what is missing now, over all dates, and what the source will purge before it is held.
+"""The check over all dates: what is missing now, and what the source will purge before it is held.
 
-Reads every date, once a day: nothing is remembered from one check to the next, so nothing can be remembered wrongly.
+It reads every date once a day and keeps no state between checks, so no state can be wrong.
 """
 
 import math
@@ -62,7 +62,7 @@ def no_overdue_recordings(
     busy: Collection[date],
     now: datetime,
 ) -> CheckResult:
-    """Return what is missing now. `busy`: the dates that an unfinished run works on, where being late is no fault.
+    """Return the check of what is missing now. `busy`: the dates of unfinished runs, on which being late is no fault.
 
     `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.
@@ -146,8 +146,8 @@ def no_overdue_recordings(
 
 
 def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged: list[str]) -> list[date]:
-    """Return the dates since the first one archived, within the retention, of which no source was pulled whole or a
-    report came empty; those whose pulls are damaged are added to `damaged`.
+    """Return the dates since the first one archived, within the retention, for which no source was pulled whole or a
+    report came empty; add those whose pulls are damaged to `damaged`.
     """
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
@@ -166,7 +166,7 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
 
 
 def _by_days_left(days_left: pd.Series, settings: PlanSettings) -> pd.DataFrame:
-    """Count the pending recordings by the days until the source purges them; the margin is one of the steps."""
+    """Return the number of pending recordings by days until the source purges them; the margin is one of the steps."""
     steps = {edge for edge in _DAYS_LEFT if edge < settings.ringcx_retention_days}
     edges = sorted(steps | {settings.ringcx_retention_margin_days})
     labels = ["purged already" if edges[0] == 0 else f"under {edges[0]}"]

@@ -1,4 +1,4 @@
-"""Check that archived audio is what the report says of it, by what the ledger says was heard when it was archived."""
+"""The check that archived audio matches the report, by what the ledger recorded about it when it was archived."""
 
 from datetime import date
 
@@ -24,7 +24,7 @@ _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
 
 
 def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
-    """Compare what was received of the recordings dated `day` with what the report says of it."""
+    """Compare the audio of the recordings dated `day` with what the report says about them."""
     known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
     held, rest = known.held.to_pandas(), known.rest.to_pandas()
     flagged = _flagged(held, rest)
@@ -57,7 +57,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
 
 
 def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each recording and `flag` that may be wrong with it, with the details in `matter`."""
+    """Return a row for each recording and possible fault (`flag`), with the details in `matter`."""
     held["matter"] = [
         f"duration_differs: {heard:.0f} s, reported {expected:.0f} s" if duration_differs(expected, heard) else ""
         for heard, expected in zip(_seconds_heard(held), held["expected_duration_s"], strict=True)
@@ -81,8 +81,8 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seconds_heard(held: pd.DataFrame) -> pd.Series:
-    """Return the seconds of each recording, and of all parts together of a mono one that was stopped and started again:
-    the report gives the length of a call for mono and of a leg for stereo.
+    """Return the seconds of each recording; for a mono one that was stopped and started again, those of all parts: the
+    report gives the length of a call for mono and of a leg for stereo.
     """
     parts = held[(held["layout"] == "mono") & (held["uii"] != "") & held["duration_s"].notna()]
     return parts.groupby(["account_id", "uii"])["duration_s"].transform("sum").combine_first(held["duration_s"])

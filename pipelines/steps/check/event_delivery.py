@@ -1,7 +1,7 @@
-"""Check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call.
+"""The check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call.
 
-A lost event is remedied by the report; an event whose call the report lacks shows that the report is not whole. Reads
-rows only, and says nothing about whether a recording is held.
+The report makes up for a lost event; an event whose call the report lacks shows that the report is not whole. The check
+reads rows only, and says nothing about whether a recording is held.
 """
 
 from collections.abc import Iterable
@@ -87,7 +87,7 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
 
 
 def _recorded(ledger: Ledger, report: ReportName, days: list[date]) -> set[Call]:
-    """Return the calls of which any row version has a link."""
+    """Return the calls with a link in any row version."""
     columns = ["account_id", "uii", LINK_COLUMN[report]]
     rows = pd.concat([ledger.all_rows(report, day, columns=columns).to_pandas() for day in days]).replace("", None)
     return {call_of(account, uii) for account, uii, _ in rows.dropna().itertuples(index=False)}

@@ -1,7 +1,7 @@
-"""Check that the two reports of a date name the same calls, and that each call has the recordings it should have.
+"""The check that both reports of a date name the same calls, and that each call has the recordings it should have.
 
-The one report names the mono recording of a call, the other the stereo recording of each agent leg: what only one of
-them has was left out by the other. Whether a recording is held is judged by `verdict.py`.
+One report names the mono recording of a call, the other the stereo recording of each agent leg: a call in only one of
+them was left out by the other. `verdict.py` judges whether a recording is held.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,7 +37,7 @@ class Compared:
 
     `calls`: by account and UII, columns of true and false: `in_agent`, `reached` (an agent took the call, by the global
     report), `known`, `without_mono`, `unrecorded` (no recording of any leg either), `not_in_global`, `not_in_agent`.
-    `legs`: by account, UII and session id, `without_stereo`. `accounts`: those of which both reports were pulled.
+    `legs`: by account, UII and session id, `without_stereo`. `accounts`: those for which both reports were pulled.
     """
 
     calls: pd.DataFrame
@@ -79,10 +79,10 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
 ) -> list[Unpulled]:
-    """Return the reports that came without any row although the other one has calls of `day`: a source that cannot
-    make a report may answer with an empty one.
+    """Return the reports without any row although the other one has calls of `day`: a source that fails to make a
+    report may return an empty one.
 
-    Calls that began before the day or in its last hour do not count, since the reports may date them on either side of
+    Calls that began before the day or in its last hour do not count, since each report may date them on another side of
     midnight.
     """
     begin, end = bounds = day_bounds(day, settings.zone)
@@ -159,7 +159,7 @@ def _times(texts: pd.Series, parse: Callable[[str], datetime | None]) -> pd.Seri
 def _with_links(
     ledger: Ledger, report: ReportName, day: date, newest: Mapping[str, PullRecord], accounts: Collection[str]
 ) -> set[str]:
-    """Return the accounts that have such recordings at all, by the pulls of `day`, the day before or a week before."""
+    """Return the accounts that have recordings at all, by the pulls of `day`, the day before or a week before."""
     found = {account for account, pull in newest.items() if pull.with_link}
     for back in (1, 7):
         if found >= set(accounts):
@@ -170,7 +170,7 @@ def _with_links(
 
 
 def mono_and_stereo_agree(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
-    """Name connected calls without a mono recording, agent legs without a stereo one, calls missing in one report."""
+    """Name connected calls without a mono recording, legs without a stereo one, and calls that one report lacks."""
     compared = compare(ledger, day, zone=settings.zone, now=now)
     calls, legs = compared.calls, compared.legs
     counts = {

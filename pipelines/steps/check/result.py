@@ -1,4 +1,4 @@
-"""What a check found, in words and figures that a compliance officer can read."""
+"""A check's result, in words and figures that a compliance officer can read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The answer of a check, without personal data.
+    """The result of a check, without personal data.
 
-    `verdict`: of the date, where the check gives one. `tables` have at most four short columns, `lists` at most
-    `LISTED` rows. `totals`: of the whole archive, to plot over time; empty where the check did not see all of it.
+    `verdict`: the date's, if the check gives one. `tables` have at most four short columns, `lists` at most `LISTED`
+    rows. `totals`: of the whole archive, to plot over time; empty if the check did not see all of it.
     """
 
     verdict: str = ""
@@ -49,7 +49,7 @@ def examples(recordings: pd.DataFrame) -> pd.DataFrame:
 
 
 def problem_sentences(texts: Mapping[str, str], counts: Mapping[str, int], **facts: object) -> list[str]:
-    """Return a sentence for each count that is not zero, from `what one does|what others do|the rest, with {facts}`."""
+    """Return a sentence for each count above zero, from `what one does|what others do|the rest, with {facts}`."""
     sentences = []
     for name, text in texts.items():
         singular, plural, rest = text.split("|")

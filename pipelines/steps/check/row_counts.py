@@ -1,8 +1,8 @@
-"""Check that a pulled report seems to cover its whole day: a report with only half its rows is well-formed, too.
+"""The check that a report seems to cover its whole day: a report with only half its rows is well-formed too.
 
-It is compared with what is usual on such a day, earlier pulls of the date, the rows that vanished, and the calls that
-only the other report has. None of them is proof, so the result is never worse than `warning`; the sentence says what
-share of the rows could be missing unnoticed.
+The report is compared with what is usual on such a day, with earlier pulls of the date, with rows that vanished, and
+with calls that only the other report has. None of these is proof, so the result is never worse than `warning`; the
+sentence says what share of the rows could be missing unnoticed.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """How many rows are usual, by `dates` earlier dates; `odd` of them were left out as unusual, such as holidays.
+    """How many rows are usual, from `dates` earlier dates; `odd` of these were left out as unusual, such as holidays.
 
-    `least`: fewer rows than this are suspicious. `why_not`: why the history cannot show that more rows are enough.
+    `least`: fewer rows are suspicious. `why_not`: why the history cannot show that a number of rows is enough.
     """
 
     like: str
@@ -64,7 +64,7 @@ class _Usual:
 
     @classmethod
     def of(cls, like: str, history: pd.Series) -> _Usual:
-        """Return what is usual by the rows of earlier dates; `like` names their kind of day."""
+        """Return what is usual, from the rows of earlier dates; `like` names their kind of day."""
         median = history.median() if len(history) else 0.0
         odd = (history - median).abs() > max(_ODD_SHARE * median, _CHANCE * math.sqrt(median))
         rest = history[~odd]
@@ -84,7 +84,7 @@ class _Usual:
 
     @property
     def compared(self) -> str:
-        """How sure this is: the number of dates, and of those left out."""
+        """The basis of the comparison: the number of dates, and of those left out."""
         return f"{number(self.dates, 'date')} compared" + (f", {self.odd} unusual left out" if self.odd else "")
 
     @property
@@ -151,8 +151,8 @@ def report_is_plausible(
 
 
 def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accounts: Sequence[str]) -> dict[str, _Usual]:
-    """Return what is usual for each account on the day's weekday; where that cannot tell, on the days around it of its
-    kind. Monday to Friday are of one kind; Saturdays are another, and Sundays.
+    """Return what is usual for each account on the day's weekday or, if that is unclear, on nearby days of its kind:
+    Monday to Friday are of one kind, Saturdays of another, Sundays of a third.
     """
 
     def judged(like: str, days: Iterable[date]) -> dict[str, _Usual]:
@@ -168,7 +168,7 @@ def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accoun
 
 
 def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: ZoneInfo) -> pd.DataFrame:
-    """Return `account_id` and `rows` of those of the days that were pulled whole."""
+    """Return `account_id` and `rows` of those days that were pulled whole."""
 
     def read(day: date) -> list[tuple[str, int]]:
         bounds = day_bounds(day, zone)
@@ -180,7 +180,7 @@ def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: Zon
 
 
 def _calls(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime) -> pd.DataFrame:
-    """Return by account the calls that only the other report has (`lacking`), and all that the other has (`others`)."""
+    """Return, by account, how many calls only the other report has (`lacking`), and how many it has (`others`)."""
     if report == INTERACTIONS:
         return pd.DataFrame(columns=["lacking", "others"])
     lacking, others = ("not_in_global", "in_agent") if report == GLOBAL else ("not_in_agent", "reached")

@@ -1,4 +1,4 @@
-"""The verdict of a date: the one place that decides whether a date is complete.
+"""The verdict of a date: the one module that decides whether a date is complete.
 
 * `complete`: every report was pulled for the whole day, and every expected recording is archived as it was stored, or
   its loss was accepted
@@ -7,7 +7,7 @@
 * `unknown`: a report was never pulled, or not for the whole day, or it came empty although the other one has calls of
   that day: what the date should hold is not known
 
-Reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
+It reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
 """
 
 from collections import Counter
@@ -66,7 +66,7 @@ _SENTENCES = {
 
 
 class Verdict(StrEnum):
-    """What can be said of a date, from the worst to the best."""
+    """The verdict of a date, from the worst to the best."""
 
     gaps = "gaps"
     unknown = "unknown"
@@ -86,12 +86,12 @@ _VERBS = {
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict of several dates together; of none it is `unknown`."""
+    """Return the verdict of several dates together; for no dates, `unknown`."""
     return min(verdicts, key=list(Verdict).index, default=Verdict.unknown)
 
 
 def sentence_of(verdicts: Iterable[Verdict], with_accepted: int = 0) -> str:
-    """Return the verdicts of several dates, and on how many of them losses were accepted, as one sentence."""
+    """Return one sentence with the verdicts of several dates, and the number of those with accepted losses."""
     counts = Counter(verdicts)
     total = counts.total()
     if total == 1:
@@ -125,34 +125,34 @@ class DateVerdict:
 
     @property
     def apart_from_the_clock(self) -> Verdict:
-        """The verdict of the content alone, as it is sealed: what is only late or stuck still waits."""
+        """The verdict of the content alone, as it is sealed: what is only late or stuck counts as waiting."""
         problems = [name for name in _SENTENCES if name not in {"overdue", "stuck"} and self.counts[name]]
         return Verdict.waiting if self.verdict is Verdict.gaps and not problems else self.verdict
 
     @property
     def expected(self) -> int | None:
-        """How many recordings the date should hold; None while that is unknown."""
+        """The number of recordings that the date should hold; None while that is unknown."""
         return None if self.not_pulled or self.damage else len(self.recordings)
 
     @property
     def held(self) -> int:
-        """How many of them it holds."""
+        """The number of expected recordings that the date holds."""
         return len(self._being("held"))
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of all recordings that it holds."""
+        """The bytes of all recordings that the date holds."""
         return int(self._being("held")["size"].sum())
 
     @property
     def next_at(self) -> datetime | None:
-        """When the first of the waiting recordings is tried again."""
+        """The time at which the first waiting recording is tried again."""
         first = self._being("waiting")["next_attempt_at"].min()
         return None if pd.isna(first) else first.to_pydatetime()
 
     @property
     def lost(self) -> dict[str, int]:
-        """How many were lost for each reason, sorted, without those that were accepted."""
+        """The number of lost recordings for each reason, sorted, without accepted ones."""
         return dict(sorted(Counter(map(str, self._being("lost", "conflict")["reason"])).items()))
 
     def _being(self, *matters: str) -> pd.DataFrame:
@@ -160,7 +160,7 @@ class DateVerdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict, its reasons and what to do."""
+        """The verdict, its reasons and the remedy."""
         day, counts, known = self.date, self.counts, len(self.recordings)
         if self.damage:
             return f"It is unknown what {day} should hold: {self.damage}"
@@ -213,10 +213,10 @@ def judge_date(
     now: datetime,
     run_id: str = "",
 ) -> DateVerdict:
-    """Return the verdict of a date, `unknown` where its part of the ledger or of the archive is damaged.
+    """Return the verdict of a date: `unknown` if its part of the ledger or of the archive is damaged.
 
-    Without a `bucket`, what the ledger calls archived counts as present. `run_id` is the run that asks: what it
-    attempted itself is not late.
+    Without a `bucket`, recordings that the ledger calls archived count as present. `run_id` is the run that asks:
+    recordings that it has attempted itself are not late.
     """
     try:
         return _judge(ledger, bucket, day, settings, now=now, run_id=run_id)
@@ -281,7 +281,7 @@ def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now:
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
-    """Return the verdict as a check: waiting is a warning, and so is a day that is not over."""
+    """Return the verdict as a check: `waiting` is a warning, and so is a day that is not over."""
     levels = {Verdict.complete: Level.ok, Verdict.waiting: Level.warning}
     if of_date.verdict is Verdict.unknown and not of_date.is_over:
         levels[Verdict.unknown] = Level.warning
@@ -325,7 +325,7 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
 
 
 def accepted_losses(ledger: Ledger, known: RecordingsTable) -> dict[str, Acceptance]:
-    """Return the acceptances that hold, by recording id, sorted: no state, reason or epoch changed since."""
+    """Return the acceptances that hold, by recording id, sorted: state, reason and epoch are unchanged."""
     lost = known.final()
     latest = ledger.acceptances(values(lost["date"]))
     columns = (values(lost[name]) for name in ("recording_id", "status", "reason", "epoch"))
@@ -334,20 +334,20 @@ def accepted_losses(ledger: Ledger, known: RecordingsTable) -> dict[str, Accepta
 
 
 def is_overdue(recordings: pd.DataFrame, now: datetime) -> pd.Series:
-    """Return which pending recordings should have been attempted by now: their time has passed and no run came."""
+    """Return which pending recordings should have been attempted by now: they are due, and no run came."""
     return recordings["next_attempt_at"] < now - OVERDUE_AFTER
 
 
 def is_stuck(recordings: pd.DataFrame, give_up: timedelta, now: datetime) -> pd.Series:
-    """Return which pending recordings were requested for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer."""
+    """Return which pending recordings were requested for longer than ARCHIVE_GIVE_UP_DAYS without a final answer."""
     return (recordings["status"] == Status.pending) & (recordings["first_seen_at"] < now - give_up - _ONE_DAY)
 
 
 def _recordings(
     ledger: Ledger, day: date, settings: VerifySettings
 ) -> tuple[RecordingsTable, list[str], Sequence[str]]:
-    """Return the recordings that concern a date: dated so, found by its pull, or linked to by its rows; the ids that
-    are linked to without any state in the ledger; and those that rows of more than one call name.
+    """Return the recordings that concern a date (dated so, found by its pull, or linked to by its rows), the ids that
+    are linked to but have no state in the ledger, and the ids that rows of more than one call name.
     """
     links = extracted_ids(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
@@ -361,14 +361,14 @@ def _recordings(
 
 
 def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:
-    """Return the recordings that these ids name: each itself, or the one that it is another name of."""
+    """Return the recordings that these ids name: each id itself, or the recording of which it is another name."""
     return {known.names.get(recording_id, recording_id) for recording_id in linked} if known.names else linked
 
 
 def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
-    """Return `_compare_with_bucket`; what the same run compared within the last minute is not compared again.
+    """Return what `_compare_with_bucket` returns, and keep it for a minute for the same run.
 
-    The steps of a run judge the date three times, one soon after the other, and listing 100,000 objects takes seconds.
+    The steps of a run judge the date three times in quick succession, and listing 100,000 objects takes seconds.
     """
     held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
     if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
@@ -385,8 +385,8 @@ _last_compared: dict[tuple[Bucket, str], tuple[datetime, pa.Table, dict[str, str
 
 
 def _compare_with_bucket(bucket: Bucket, held_lines: pa.Table, days: Iterable[date]) -> dict[str, str]:
-    """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
-    one LIST per 1000 recordings, and no byte read unless the ETag changed.
+    """Return `object_gone` or `object_changed` for each archived recording whose object is missing or is another one,
+    with one LIST per 1000 recordings; no byte is read unless the ETag changed.
     """
     held = held_lines.to_pandas().set_index("recording_id")
     keys = values(held_lines["key"])

@@ -1,4 +1,4 @@
-"""Check one recording by its first bytes: may the log-in fetch it, and may anyone who has its link?"""
+"""The check of one recording by its first bytes: may the log-in fetch it, and may anyone who has its link?"""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -33,11 +33,11 @@ Link = tuple[str, str]
 
 
 class _EnoughError(Exception):
-    """The first bytes are there; the rest is not needed."""
+    """The first bytes have come; the rest is not needed."""
 
 
 class _FirstBytes(io.BytesIO):
-    """Ends the fetch that writes into it as soon as a WAV would have shown itself."""
+    """A sink that ends the fetch as soon as a WAV would be recognizable."""
 
     def write(self, block: object, /) -> int:
         written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
@@ -48,9 +48,9 @@ class _FirstBytes(io.BytesIO):
 
 @dataclass(slots=True)
 class RecordingCheck:
-    """Asks for a recording with the log-in that runs use, if they do (`has_log_in`), and without any (`anonymous`).
+    """A check that requests a recording with the log-in of runs (if `has_log_in`) and without any (`anonymous`).
 
-    `subject` and `plural` name the recordings in the results; `remedy` says what to do where they are refused.
+    `subject` and `plural` name the recordings in the results; `remedy` says what to do if they are refused.
     """
 
     media: MediaClient
@@ -62,7 +62,7 @@ class RecordingCheck:
     _given: Link | None = field(default=None, init=False)
 
     def results(self, links: Sequence[Link]) -> Iterator[Result]:
-        """Check with the log-in, then without. A recording that is not there says little: three are tried at most."""
+        """Yield the results with the log-in, then without. A missing recording says little: at most three are tried."""
         why = "" if links else "no link is known yet: neither the reports just read nor the ledger has one"
         yield check(self.subject, lambda: self._with_log_in(links[:_LINKS]), not_tried=why)
         why = "" if self._given else "no recording could be fetched, so it is unknown whether links are open to all"
@@ -83,7 +83,7 @@ class RecordingCheck:
         return outcome
 
     def _without_log_in(self) -> Outcome:
-        """Ask once more for the recording that was given; without a log-in that was done already."""
+        """Request the recording that was given once more; if runs use no log-in, that was done already."""
         unknown = "it is unknown whether they are open to anyone; check again later"
         try:
             if self._given and self.has_log_in and not _is_wav(self.anonymous, self._given):
@@ -121,7 +121,7 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
-    """Return links of the ledger's newest dates, if possible of archived recordings; `segments`: of the current API."""
+    """Return links of the ledger's newest dates, of archived recordings if possible; `segments`: of the current API."""
     others: list[RecordingState] = []
     with suppress(LedgerError):
         for day in ledger.recording_days()[: -_DATES - 1 : -1]:

@@ -20,7 +20,7 @@ SKEW_WARNS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check of `subject` found."""
+    """The result of a check of `subject`."""
 
     subject: str
     verdict: Verdict
@@ -28,7 +28,7 @@ class Result:
 
 
 def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> Result:
-    """Run one check, or say why it is `not_tried`. An expected error is a failure; its own sentence says what to do."""
+    """Run one check, or say why it is `not_tried`. An expected error is a failure, and its sentence says what to do."""
     verdict: Verdict = "not tried"
     try:
         verdict, sentence = (verdict, not_tried) if not_tried else test()
@@ -41,7 +41,7 @@ def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> 
 
 
 def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Outcome:
-    """Compare our clock with a `Date` header. `fails`: a difference of more than five minutes is a failure."""
+    """Compare this machine's clock with a `Date` header. `fails`: more than five minutes' difference is a failure."""
     try:
         theirs = parsedate_to_datetime(date_header)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Check the source: does it answer, does the log-in work, and may this user read each report of each account?"""
+"""The check of the source: does it answer, does the log-in work, and may this user read each report of each account?"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,7 +29,9 @@ _LOG_INS: tuple[tuple[type[httpx.Auth], str], ...] = (
 
 @dataclass(slots=True)
 class SourceCheck:
-    """Checks the source. `links` collects those of the reports; `interactions` and `segments` are the current API's."""
+    """The checks of the source. `links` collects those of reports; `interactions` and `segments` are the current
+    API's.
+    """
 
     source: ReportSource
     settings: PlanSettings
@@ -40,7 +42,7 @@ class SourceCheck:
     _date: str = field(default="", init=False)
 
     def results(self) -> Iterator[Result]:
-        """Check one thing after another; what depends on a failed check is not tried."""
+        """Yield the results one after another; what depends on a failed check is not tried."""
         answers = check("RingCX answers", self._answers)
         yield answers
         why = "the source does not answer" if answers.verdict == "failed" else ""

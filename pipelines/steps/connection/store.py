@@ -1,4 +1,4 @@
-"""Check the bucket and the ledger's place: rights, create-only puts, checksums, protection, clock."""
+"""The checks of the bucket and the ledger: permissions, create-only puts, checksums, protection, clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNREADABLE = "may not be read with these credentials, which is fine: check it i
 
 @dataclass(slots=True)
 class BucketCheck:
-    """Uses the bucket as runs do; what is put is removed again where that is allowed."""
+    """The checks of the bucket, used as runs use it; what is put is removed again if that is allowed."""
 
     bucket: Bucket
     probes: Probes
@@ -35,7 +35,7 @@ class BucketCheck:
     _date: str = field(default="", init=False)
 
     def results(self, client: S3Client) -> Iterator[Result]:
-        """Check one thing after another; what needs an object that could not be put is not tried."""
+        """Yield the results one after another; what needs an object that could not be put is not tried."""
         client.meta.events.register("after-call.s3", self._keep_date)
         self._key = probe_key(self.bucket.prefix, f"connection-{ULID.from_datetime(self.clock())}")
         yield check("S3 list", self._list)
@@ -129,14 +129,14 @@ class BucketCheck:
 
 
 def without_client(error: StorageRefused) -> Iterator[Result]:
-    """Yield the results for an S3 client that boto3 cannot make: nothing of S3 can be tried."""
+    """Yield the results if boto3 cannot make an S3 client: nothing of S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
     for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "there is no client for it.")
 
 
 def ledger_works(files: Files, now: datetime) -> Outcome:
-    """Write and read a tiny file where the ledger is. It stays, since nothing there is ever removed."""
+    """Write and read a tiny file in the ledger's folder or bucket. It stays, since nothing there is ever removed."""
     name = f"probes/connection-{ULID.from_datetime(now)}"
     files.folders("report_pulls/")
     files.create(name, _BODY)

@@ -1,1 +1,1 @@
-"""What is due: fetched, verified, stored."""
+"""Fetching: due recordings are fetched, verified and stored."""

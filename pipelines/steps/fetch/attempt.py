@@ -1,4 +1,4 @@
-"""One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store it."""
+"""One attempt at one recording: adopt what is already in the bucket, or fetch, verify and store the recording."""
 
 import hashlib
 import tempfile
@@ -49,14 +49,14 @@ _OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 @dataclass(frozen=True, slots=True)
 class Recorders:
-    """Where recordings come from: `links` of the reports, and `segments` of the current API, where that is set."""
+    """The clients that fetch recordings: `links` of the reports, and `segments` of the current API, if it is set up."""
 
     allowed: AllowedLinks
     links: MediaClient
     segments: MediaClient | None = None
 
     def fetch(self, state: RecordingState, sink: BinaryIO) -> Received:
-        """Write a recording into `sink`; raises as `MediaClient.fetch`, and LinkRefused by the present settings."""
+        """Write a recording into `sink`; raise the errors of `MediaClient.fetch`, and LinkRefused by the settings."""
         self.allowed.require(state)
         segments = self.segments if self.allowed.is_segment(state) else None
         return (segments or self.links).fetch(state.link, state.account_id, sink)
@@ -64,7 +64,7 @@ class Recorders:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What every attempt of a run needs; thread-safe. `quarantine_bytes`: the most that is kept of a refused body."""
+    """An attempt at a recording; thread-safe. `quarantine_bytes`: the most that is kept of a refused body."""
 
     bucket: Bucket
     media: Recorders
@@ -79,7 +79,7 @@ class Attempt:
         Raises:
             Stopped: the run is ending.
             StorageRefused: the bucket does not take what is put.
-            AccountUnknown: the source does not know the account, so nothing can be said about any recording.
+            AccountUnknown: the source does not know the account, so it says nothing about any recording.
             TemporaryDiskFull: the body does not fit into the temporary folder.
         """
         try:
@@ -141,8 +141,8 @@ class Attempt:
             return self._archived(state, stored, wav, doubt, silent)
 
     def _is_believed(self, state: RecordingState, fetched: Received, doubt: str) -> bool:
-        """Return whether to keep a body of doubtful length: because HTTP framed it and it came twice, or because this
-        may be the last attempt and no longer body came before.
+        """Return whether to keep a body of doubtful length: HTTP framed it and it came twice, or this may be the last
+        attempt and no longer body came before.
         """
         same = fetched.sha256 == state.body_sha256
         if doubt == HEADER_DISAGREES and same:
@@ -150,8 +150,8 @@ class Attempt:
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
     def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Outcome:
-        """Return a body that is no recording as a fault. If this may be the last attempt and the bytes may be audio,
-        the body is put into quarantine; the time at which that was decided is the outcome's.
+        """Return the fault for a body that is no recording. If this may be the last attempt and the bytes may be audio,
+        put the body into quarantine; the outcome has the time of that decision.
         """
         now, state = self.clock(), item.state
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):
@@ -189,15 +189,15 @@ class Attempt:
 
 
 def duration_differs(expected: float | None, measured: float | None) -> bool:
-    """Return whether a recording's length (s) plainly disagrees with the report's; False if one is not known."""
+    """Return whether a recording's length (s) plainly differs from the report's; False if one is unknown."""
     if expected is None or measured is None:
         return False
     return abs(measured - expected) > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_SHARE * expected)
 
 
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
-    """Return why some of a recording may be missing, None if all is proven to be there; raises NotARecording if some
-    is.
+    """Return why part of a recording may be missing, None if all is proven to be there; raise NotARecording if
+    part is.
     """
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None

@@ -1,7 +1,7 @@
-"""Attempt every due recording of a date and append its new state to the ledger.
+"""The fetcher: it attempts every due recording of a date and appends each new state to the ledger.
 
-It never waits for a link that is not ready: the state says when to try again. States are written now and then: what a
-killed run had stored and not written down is found by the next run's listing.
+It never waits for a link that is not ready: the state says when to try again. States are written in batches: if a run
+is killed, the next run's listing finds what was stored but not written down.
 """
 
 from collections import Counter, defaultdict
@@ -44,12 +44,12 @@ LogIn = tuple[bool, str]
 
 
 class FetchFailed(ExpectedError):  # noqa: N818 - the sentence that the run ends with
-    """Too many attempts in a row failed, or a log-in was refused. What was not archived stays due."""
+    """Too many attempts in a row failed, or a log-in was refused. Recordings that are not archived stay due."""
 
 
 @dataclass(slots=True)
 class FetchResult:
-    """What a run did so far: recordings `due`, `settled` by a new state, `archived`, of these `adopted`; bytes."""
+    """The progress of a run: recordings `due`, `settled` by a new state, `archived`, of these `adopted`; bytes."""
 
     due: int = 0
     settled: int = 0
@@ -60,7 +60,7 @@ class FetchResult:
 
 @dataclass(slots=True)
 class Fetcher:
-    """Attempts due recordings, up to `concurrency` at a time. Use one object for one run."""
+    """A runner of attempts at due recordings, up to `concurrency` at a time. Use one object for one run."""
 
     attempt: Attempt
     ledger: Ledger
@@ -85,9 +85,9 @@ class Fetcher:
 
         Raises:
             FetchFailed: after `BREAK_AFTER` failures in a row that say nothing about the recordings; or at the end, if
-                recordings were refused and nothing proves the log-in good.
+                recordings were refused and nothing proves that the log-in works.
             StorageRefused: the bucket does not take what is put.
-            Exception: the first defect that an attempt met, once all others have been settled.
+            Exception: the first defect that an attempt met, after all other attempts were settled.
         """
         self._result.due = len(queue)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
@@ -115,7 +115,7 @@ class Fetcher:
         return self._result
 
     def _attempt_all(self, queue: WorkQueue, pool: ThreadPoolExecutor) -> None:
-        """Attempt each recording; only what is in flight is in memory."""
+        """Attempt each recording; keep only those in flight in memory."""
         if len(queue):
             held = queue.recordings.held
             self._gave_before = set(map(_log_in, values(held["source"]), values(held["link"])))
@@ -136,7 +136,7 @@ class Fetcher:
             self.progress(self._result)
 
     def _outcome(self, future: Future[Outcome], state: RecordingState) -> Outcome:
-        """Return how the attempt ended. A defect met at one recording is raised at the end, and stops no other."""
+        """Return how the attempt ended. A defect in one attempt is raised at the end, and stops no other."""
         try:
             return future.result()
         except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
@@ -147,9 +147,9 @@ class Fetcher:
             return Outcome(state, self.attempt.clock(), Fault("unavailable", reason))
 
     def _take(self, outcome: Outcome) -> None:
-        """Settle an outcome, or hold it back until a recording is given to the same log-in.
+        """Settle an outcome, or hold it back until the same log-in has fetched a recording.
 
-        Raises FetchFailed where too many outcomes in a row say nothing about their recordings.
+        Raises FetchFailed if too many outcomes in a row say nothing about their recordings.
         """
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
@@ -174,7 +174,7 @@ class Fetcher:
             )
 
     def _settle(self, outcome: Outcome, *, believed: bool) -> None:
-        """Work out the state that follows, count it, and have it written."""
+        """Work out the next state, count it, and queue it for writing."""
         result = self._result
         if isinstance(outcome.result, Stored):
             result.archived += 1
@@ -195,7 +195,7 @@ class Fetcher:
         self._unwritten, self._written_at = [], self.attempt.clock()
 
     def _require_log_ins(self) -> None:
-        """Raise FetchFailed if recordings were refused and nothing proves the log-in good."""
+        """Raise FetchFailed if recordings were refused and nothing proves that the log-in works."""
         refused = Counter(
             log_in
             for log_in in self._undecided.keys() - self._given

@@ -1,4 +1,4 @@
-"""What one attempt at a recording means for its state: when an answer is final, and when to ask again.
+"""Outcomes: what one attempt means for a recording's state, when an answer is final, and when to ask again.
 
     not_there    202, 404, 410, other 4xx       pending, then `missing`
     not_audio    HTML, JSON, MP3, empty, cut    pending, then `rejected`
@@ -9,7 +9,7 @@
     conflict     other bytes are in the bucket  `rejected`; both are kept
 
 "then": at the third attempt or later, a day after the first answer (`RetryRules.is_patient`), so that an outage costs
-time and no recording; and when it is older than `ARCHIVE_GIVE_UP_DAYS`, which separates "not yet" from "never".
+time and no recording; and once older than `ARCHIVE_GIVE_UP_DAYS`, which separates "not yet" from "never".
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """When to ask again for a recording that is not ready, and when to stop asking.
+    """The rules for when to ask again for a recording that is not ready, and when to stop asking.
 
     Attributes:
         minutes: the waits after the first, second, … attempt; at least one.
@@ -75,10 +75,10 @@ class RetryRules:
     kept_for: timedelta = timedelta(days=90)
 
     def next_attempt(self, state: RecordingState, now: datetime) -> datetime:
-        """Return when a recording is due again whose attempt failed at `now`. `state`: before that attempt.
+        """Return when a recording whose attempt failed at `now` is due again. `state`: before that attempt.
 
-        The last wait repeats until a day after the recording was first seen; from then on it is requested daily. An old
-        recording (`gives_up`) will not appear within the hour: it is requested daily after the last wait.
+        The last wait repeats until a day after the recording was first seen; after that it is requested daily. An old
+        recording (`gives_up`) will not appear within the hour: it is requested daily once the waits are used up.
         """
         attempts, last = state.attempts + 1, len(self.minutes)
         wait = timedelta(minutes=self.minutes[min(attempts, last) - 1])
@@ -88,15 +88,15 @@ class RetryRules:
         return now + wait
 
     def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is too old at `now` to be expected any more.
+        """Return whether the recording is too old at `now` to be still expected.
 
-        Its age counts from its start, else from the end of its day; never from later than it was first seen, so that
-        a wrong year in a report does not keep it pending for ever.
+        Its age counts from its start or, if that is unknown, from the end of its day; at the latest from when it was
+        first seen, so that a wrong year in a report does not keep it pending for ever.
         """
         return self._age(state, now) > self.give_up
 
     def is_purged(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is so old at `now` that the source does not keep it any more."""
+        """Return whether the recording is so old at `now` that the source no longer keeps it."""
         return self._age(state, now) > self.kept_for
 
     def is_patient(self, state: RecordingState, now: datetime) -> bool:
@@ -116,17 +116,18 @@ class RetryRules:
 
 
 def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
-    """Return whether an answer about the recording at `now` may be taken for the last one."""
+    """Return whether an answer about the recording at `now` may count as the last one."""
     return rules.is_patient(state, now) and rules.gives_up(state, now)
 
 
 def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> bool:
-    """Return whether the answer may be about the source or the log-in, as long as no recording is given after it.
+    """Return whether the answer may be about the source or the log-in, until a recording is received after it.
 
-    `log_in_works`: the log-in was given other recordings of the date. A refusal is in doubt unless the log-in works and
+    `log_in_works`: the log-in received other recordings of the date. A refusal is in doubt unless the log-in works and
     the refusal lasts: a 403 longer than `ARCHIVE_GIVE_UP_DAYS`; a 401 or a firewall's 403 longer than the source keeps
-    the recording, since a password may have been changed, and a firewall objects to how often we ask. Any other answer
-    is in doubt if the log-in never worked, except a 202, or a 404 for a recording that the source may still be making.
+    the recording, since a password may have been changed, and a firewall objects to the rate of requests. Any other
+    answer is in doubt if the log-in never worked, except a 202, or a 404 for a recording that the source may still be
+    making.
     """
     state, now, fault = outcome.state, outcome.at, outcome.fault
     if fault is None or fault.kind in {"unavailable", "not_allowed", "conflict"}:
@@ -139,7 +140,7 @@ def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> b
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
-    """Return the state after an attempt. `believed`: a refusal is about the recording, not about us."""
+    """Return the state after an attempt. `believed`: a refusal is about the recording, not about the log-in."""
     state, at, result = outcome.state, outcome.at, outcome.result
     if isinstance(result, Stored):
         held = asdict(result) | {"duration_s": outcome.duration_s, "warnings": outcome.warnings}

@@ -1,4 +1,4 @@
-"""The work queue of a date: its due recordings in their order, each with the key that it is stored under.
+"""The work queue of a date: its due recordings in order, each with the key under which to store it.
 
 A final state is due again on request (`reopen`), or when the settings allow a link that they refused (`work_queue`).
 """
@@ -30,11 +30,11 @@ _ORDER = [("attempts", "ascending"), ("date", "ascending"), ("recording_id", "as
 
 
 class UnknownRecording(ExpectedError):  # noqa: N818 - the sentence for the person who typed the ids
-    """An id that was to be retried is not known on this date."""
+    """An id that is to be retried is not known on this date."""
 
 
 class WorkItem(NamedTuple):
-    """A due recording and the key to store it under."""
+    """A due recording and the key under which to store it."""
 
     state: RecordingState
     key: str
@@ -42,7 +42,7 @@ class WorkItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """The due recordings among a date's `recordings`; yields a `WorkItem` for each, a thousand at a time.
+    """The due recordings among a date's `recordings`; iterating makes a `WorkItem` for each, a thousand at a time.
 
     `order` holds indices into `rows` (STATE_SCHEMA), since a copy of most rows is large. `keys` is parallel to it.
     """
@@ -77,8 +77,8 @@ def reopen(
     """Write a new epoch for each final state (`all_final`) and each named recording that concerns a run of `day`.
 
     Return how many are in a new epoch, and how many are not because their link is still not allowed. A named recording
-    may also be `archived`: what is in the bucket is adopted, else it is fetched again. A `pending` one becomes due at
-    once. Raises UnknownRecording, before anything is written, where an id is not known.
+    may also be `archived`: the object in the bucket is adopted, or else the recording is fetched again. A `pending` one
+    becomes due at once. Raises UnknownRecording, before anything is written, if an id is not known.
     """
     if not (all_final or recording_ids):
         return 0, 0
@@ -103,7 +103,7 @@ def matched_recordings(
 ) -> RecordingsTable:
     """Match both sources again and return the recordings that concern a run of `day`.
 
-    A recording that became final under one id becomes due under its other one; a recording that is held under one id is
+    A recording that became final under one id becomes due under its other id; a recording that is held under one id is
     not fetched again under the other.
     """
     recordings = recordings_of(ledger, day, linked)
@@ -115,10 +115,10 @@ def matched_recordings(
 def work_queue(
     recordings: RecordingsTable, allowed: AllowedLinks, prefix: str, *, now: datetime, run_id: str
 ) -> WorkQueue:
-    """Return the recordings to attempt now. A link refused by a setting that has changed since is due again.
+    """Return the recordings to attempt now. A link that a setting refused becomes due if that setting has changed.
 
-    Least tried first, then oldest: recordings that fail for ever must not hold up those never tried. Two recordings of
-    one file name never get the same key.
+    The least tried come first, then the oldest: recordings that always fail must not delay those never tried. Two
+    recordings with the same file name never get the same key.
     """
     rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
@@ -132,8 +132,8 @@ def work_queue(
 
 
 def _keys(prefix: str, recordings: RecordingsTable, rows: pa.Table, order: pa.Array[Any]) -> list[str]:
-    """Return a key for each row of `order`. Of several with one plain key, the recording that has it in the ledger, or
-    else the first by id, gets it; the others get keys next to it.
+    """Return a key for each row of `order`. If several share a plain key, it goes to the recording that has it in the
+    ledger, or else to the first by id; the others get other keys.
     """
     ids: list[str] = values(rows["recording_id"].take(order))
     found = [plain_key(prefix, state) for state in _states(rows, order)]
@@ -150,18 +150,18 @@ def _states(rows: pa.Table, order: pa.Array[Any]) -> Iterator[RecordingState]:
 
 
 def plain_key(prefix: str, state: RecordingState) -> str:
-    """Return the key of a recording whose file name no other recording has."""
+    """Return the key for a recording whose file name is unique."""
     path = state.recording_id.removeprefix(f"{state.account_id}/")
     path = f"{path.replace('/', '_')}.wav" if is_segment(state.source, state.link) else path
     return keys.recording_key(prefix, state.date, state.account_id, state.layout, path)
 
 
 def possible_keys(prefix: str, item: WorkItem) -> set[str]:
-    """Return where an earlier run, which may have known fewer recordings, may have stored the recording."""
+    """Return the keys under which an earlier run, which may have known fewer recordings, may have stored the item."""
     taken = {item.key, plain_key(prefix, item.state)}
     return taken | {keys.apart_key(key, item.state.recording_id) for key in taken}
 
 
 def is_segment(source: str, link: str) -> bool:
-    """Return whether a recording is identified by dialog and segment, as the current API knows it."""
+    """Return whether a recording is identified by dialog and segment, as in the current API."""
     return source == INTERACTIONS and is_segment_link(link)

@@ -1,1 +1,1 @@
-"""What the rows name, registered as recordings with a state."""
+"""Links: the recordings that rows name are registered with a state."""

@@ -1,7 +1,6 @@
-"""Extract from the rows of a date the recordings they name, each with its link and the date it is stored under.
+"""Extraction of the recordings that a date's rows name, each with its link and the date it is stored under.
 
-Every row version ever seen counts, not only the newest: a link that the source took back is still a recording that
-should exist.
+Every row version ever seen counts, not only the newest: a recording should exist even if its link was withdrawn.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ _SCHEMA = pa.schema(list(_COLUMNS.items()))
 class ExtractedLinks:
     """The recordings that the rows of a date name.
 
-    `table`: a line for each time that a row names a recording, report by report. `started_at` is null where no time of
-    the row is believed; `over_at`: when the call ended or was reported, where a request before that is no use.
+    `table`: a line for each time that a row names a recording, report by report. `started_at` is null if no time of the
+    row is plausible; `over_at`: when the call ended or was reported, if an earlier request would be useless.
     `elsewhere`: other dates that the rows name, under which a recording may already be in the ledger because
-    ARCHIVE_START_DATE was another one then.
+    ARCHIVE_START_DATE was different then.
     """
 
     day: date
@@ -58,7 +57,7 @@ class ExtractedLinks:
     elsewhere: frozenset[date]
 
     def states(self, ids: pa.Array[Any], *, now: datetime, run_id: str) -> Iterator[RecordingState]:
-        """Yield the recordings with these ids as the `pending` states they begin with; one may come twice."""
+        """Yield the first (`pending`) states of the recordings with these ids; one may come twice."""
         lines = self.table.filter(pc.is_in(self.table["recording_id"], value_set=ids))
         for batch in lines.to_batches(_BATCH):
             for line in batch.to_pylist():
@@ -77,9 +76,9 @@ class ExtractedLinks:
 def extract_links(
     ledger: Ledger, day: date, calendar: Calendar, segments: SegmentLinks | None = None, parts: _Parts | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that `day`'s rows name. Without `segments` links of the current API are empty.
+    """Return the recordings that `day`'s rows name. Without `segments`, links of the current API are empty.
 
-    `parts`: what `_row_parts` has just returned; they are listed without it.
+    `parts`: what `_row_parts` has just returned; without it, the parts are listed.
     """
     parts = parts or _row_parts(ledger, day)
     dates = RecordingDates(day, calendar)
@@ -105,10 +104,10 @@ def extract_links(
 
 
 def extracted_ids(ledger: Ledger, day: date, calendar: Calendar) -> ExtractedLinks:
-    """Return the same without the links themselves, for those that read only ids and dates.
+    """Return the same as `extract_links` without the links, for callers that read only ids and dates.
 
-    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept as
-    long as the date has the same parts, which never change.
+    The steps of a run call it five times, and parsing 100,000 rows takes seconds: the last result is kept as long as
+    the date has the same parts, which never change.
     """
     parts = _row_parts(ledger, day)
     kept = _last_ids.get(_key(ledger, day, calendar, parts))
@@ -131,8 +130,8 @@ def _key(ledger: Ledger, day: date, calendar: Calendar, parts: _Parts) -> Hashab
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
-    """Return the dates under which the ledger may have these recordings: the pulled day, those they are stored under
-    now, and of those they may once have been stored under the ones that exist.
+    """Return the dates under which the ledger may have these recordings: the pulled day, their current dates, and those
+    of their possible earlier dates that exist.
     """
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
     return days | {links.day} | _existing(ledger, links.elsewhere)
@@ -142,8 +141,8 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
     """Return the dates under which the recordings of `day`'s rows are stored, or were before ARCHIVE_START_DATE
     changed, and those of their other names.
 
-    Also the dates next to them that were never pulled and hold recordings: these may have been found by `day`, when
-    ARCHIVE_TIMEZONE was another one, and no run of their own fetches them.
+    Neighbouring dates that were never pulled and hold recordings are included: `day` may have found these when
+    ARCHIVE_TIMEZONE was different, and no run of their own fetches them.
     """
     links = extracted_ids(ledger, day, calendar)
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
@@ -159,7 +158,7 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
 
 
 def shared_ids(links: ExtractedLinks) -> list[str]:
-    """Return the ids that rows of more than one call name, sorted: links that are one to us and not to the source."""
+    """Return the ids that rows of more than one call name, sorted: links that only the source can distinguish."""
     calls = links.table.select(["recording_id", "uii"]).to_pandas()
     uiis = calls["uii"][calls["uii"] != ""].str.lower()
     counted = uiis.groupby(calls["recording_id"]).nunique()

@@ -1,10 +1,10 @@
-"""The same segment, in the legacy report and in the current API, is one recording with two names.
+"""Matching: the same segment, in the legacy report and in the current API, is one recording with two names.
 
-Both name the account, the call (UII), the agent and the start; they are matched by the rows of a date and of its
-neighbours, since the report files a segment under the day it starts and the API under the day it ends. What was known
-first is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched.
-Where more than one fits, or a field that tells them apart is missing, nothing is joined: a recording held twice is no
-loss, one that is not fetched may be.
+Both sources name the account, the call (UII), the agent and the start. The rows of a date and of its neighbours are
+matched, since the report files a segment under the day it starts and the API under the day it ends. The id known first
+is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched. If more
+than one candidate fits, or a distinguishing field is missing, nothing is joined: a recording held twice is no loss, one
+that is not fetched may be.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Call = tuple[str, str]
 
 
 def call_of(account_id: str, uii: str) -> Call:
-    """Return the key by which a call is matched: the two sources may write one UII in different letter case."""
+    """Return the key by which a call is matched: the two sources may spell one UII in different letter case."""
     return account_id, uii.lower()
 
 
@@ -48,7 +48,7 @@ class _Leg:
     recordings: set[str] = field(default_factory=set)
 
     def may_be(self, other: _Leg, within: timedelta) -> bool:
-        """Return whether the two may be the same leg: neither agent nor start contradicts it."""
+        """Return whether two legs may be the same: neither agent nor start contradicts it."""
         if self.agent and other.agent and self.agent != other.agent:
             return False
         if self.started_at is None or other.started_at is None:
@@ -62,7 +62,7 @@ class _Leg:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """`partners`: recording id of either source -> the other's. `ambiguous`: ids with several candidates or too few
+    """The matches. `partners`: id of either source -> the other's. `ambiguous`: ids with several candidates, or too few
     fields.
     """
 
@@ -72,19 +72,19 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What joining changed: the `lines` to be written, and how many recordings are held under both names."""
+    """What joining changed: the `lines` to write, and the number of recordings held under both names."""
 
     lines: tuple[RecordingState, ...]
     held_twice: int
 
     @property
     def renamed(self) -> dict[str, RecordingState]:
-        """The lines by the id they are about."""
+        """The lines, by the id that they are about."""
         return {line.recording_id: line for line in self.lines}
 
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
-    """Return which recordings of these calls are the same, by the rows of `day` and of the neighbouring dates."""
+    """Return which recordings of these calls are the same, from the rows of `day` and of the neighbouring dates."""
     days = sorted(near({day}))
     current = _legs(ledger, INTERACTIONS, days, calls)
     legacy = _legs(ledger, AGENT, days, current.keys())
@@ -96,7 +96,7 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
 
 
 def _match(old: list[_Leg], new: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
-    """Take pairs out of the two sources' legs of one call, the closest first; what then still fits is ambiguous."""
+    """Take pairs from the two sources' legs of one call, the closest first; what then still fits is ambiguous."""
     for within in WITHIN:
         mutual = [(one, two) for one in old if (two := _only(one, new, within)) and _only(two, old, within) is one]
         for one, two in mutual:
@@ -118,13 +118,11 @@ def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
 
 
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
-    """Return what the ledger should say of each pair, given what it says (`known`, with lines that point to others).
+    """Return what the ledger should say about each pair, given what it says now (`known`, other names included).
 
-    one points to the other    and that one is final: it is tried by itself; else nothing
-    one archived               the other points to it
-    both pending               the later known points to the earlier
-    both archived              nothing: both are held
-    final and not archived     nothing: the other may still be had
+    one points to the other    if the other is final, it is tried by itself; else nothing one archived               the
+    other points to it both pending               the later known points to the earlier both archived nothing: both are
+    held final and not archived     nothing: the other may still be fetched
     """
     lines: list[RecordingState] = []
     held_twice = 0
@@ -148,7 +146,7 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
-    """Yield the line under its own date, and under the recording's if that differs, so that each date has it."""
+    """Yield the line under its own date, and under the recording's if that differs, so that each date has the line."""
     line = same_recording(name, main, now, run_id)
     yield line
     if line.date != main.date:

@@ -1,4 +1,4 @@
-"""Decide under which date a recording is stored: the local day on which it starts, where a row can be believed."""
+"""The date under which a recording is stored: the local day on which it starts, if a row gives a plausible one."""
 
 import re
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ _ONE_DAY = timedelta(days=1)
 
 
 class RecordingDates:
-    """Decide which date a recording is stored under, by the rows of the day `pulled`.
+    """The dates under which recordings are stored, decided from the rows of the day `pulled`.
 
-    The start counts, then the time in the UII, then the date in the file's path, each only within
-    [ARCHIVE_START_DATE, `pulled` + 2 days]; else the pulled day.
+    The start counts, then the time in the UII, then the date in the file's path, each only within [ARCHIVE_START_DATE,
+    `pulled` + 2 days]; otherwise the pulled day.
     """
 
     def __init__(self, pulled: date, calendar: Calendar) -> None:
@@ -55,7 +55,7 @@ class RecordingDates:
 
 
 def near(days: Iterable[date]) -> set[date]:
-    """Return `days` and the ones next to them: two sources may date one recording on either side of midnight."""
+    """Return `days` and their neighbours: two sources may date one recording on either side of midnight."""
     return {day + step * _ONE_DAY for day in days for step in (-1, 0, 1)}
 
 

@@ -1,4 +1,4 @@
-"""The ledger's current lines of a date's recordings, as tables: of 100,000 that are held, few are needed as objects."""
+"""The current lines of a date's recordings as tables: of 100,000 recordings held, few are needed as objects."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the k
 
 @dataclass(frozen=True)
 class RecordingsTable:
-    """Current lines of recordings (STATE_SCHEMA): those that are `held`, and the `rest`."""
+    """The current lines of recordings (STATE_SCHEMA): those that are `held`, and the `rest`."""
 
     held: pa.Table
     rest: pa.Table
 
     @classmethod
     def of(cls, lines: pa.Table) -> RecordingsTable:
-        """Split lines of the ledger; those of other names are left out."""
+        """Return a table of ledger lines, without those of other names."""
         lines = _filter(lines, lines["same_as"].is_null())
         is_held = pc.equal(lines["status"], str(Status.archived))
         return cls(_filter(lines, is_held), _filter(lines, pc.invert(is_held)))
@@ -42,7 +42,7 @@ class RecordingsTable:
         return pa.concat_tables([self.held, self.rest])
 
     def final(self) -> pa.Table:
-        """Return the lines of those that are not held and not tried any more."""
+        """Return the lines of recordings that are not held and not tried any more."""
         return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))
 
     def by_status(self) -> Counter[Status]:
@@ -52,33 +52,33 @@ class RecordingsTable:
         return Counter({Status.archived: self.held.num_rows} | numbers)
 
     def owners(self, keys: pa.ChunkedArray[Any]) -> dict[str, str]:
-        """Return which of these keys of the archive they have, each with the recording's id."""
+        """Return those of these keys that recordings have, each with the recording's id."""
         lines = self.lines
         own = lines.filter(pc.is_in(lines["key"], value_set=keys))
         return dict(zip(values(own["key"]), values(own["recording_id"]), strict=True))
 
     def reasons(self) -> pa.Table:
-        """Count those not held by `status` and `reason`, with the first `next_attempt_at` and an `example`."""
+        """Count recordings not held by `status` and `reason`, with the first `next_attempt_at` and an `example`."""
         groups = self.rest.group_by(["status", "reason"])
         found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")])
         return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
-        """Return those with these ids as objects, by id, sorted."""
+        """Return the recordings with these ids as objects, by id, sorted."""
         lines = self.lines
         return states_by_id(lines.filter(_has_id(lines, ids)))
 
     def found_on(self) -> set[date]:
-        """Return the dates whose pulls found them."""
+        """Return the dates whose pulls found the recordings."""
         return set(values(pc.unique(self.lines["found_on"])))
 
     def size(self) -> int:
-        """Return the bytes of all of them together."""
+        """Return the sum of the recordings' sizes in bytes."""
         return pc.sum(self.lines["size"]).as_py() or 0
 
 
 class LedgerSnapshot:
-    """Current lines of the ledger (`Ledger.current`). `names`: other name -> the recording it is one of."""
+    """Current lines of the ledger (`Ledger.current`). `names`: another name -> the recording that has it."""
 
     def __init__(self, lines: pa.Table) -> None:
         self._lines = lines
@@ -91,7 +91,7 @@ class LedgerSnapshot:
         return frozenset(values(self._lines["recording_id"]))
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
-        """Return the lines with these ids as objects, by id, sorted; also those of other names."""
+        """Return the lines with these ids as objects, by id, sorted; also lines of other names."""
         return states_by_id(self._lines.filter(_has_id(self._lines, ids)))
 
     def concerning(self, day: date, ids: Iterable[str] = ()) -> RecordingsTable:
@@ -100,13 +100,13 @@ class LedgerSnapshot:
         return RecordingsTable.of(_filter(self._lines, pc.or_(of_day, _has_id(self._lines, ids))))
 
     def has_links(self, lines: pa.Table) -> pa.ChunkedArray[Any]:
-        """Return a mask: whether the recording of each of `lines` is in the ledger with the link that it has there."""
+        """Return a mask: whether the ledger has the recording of each of `lines` with the same link."""
         index = pc.index_in(lines["recording_id"], value_set=self._lines["recording_id"])
         is_same: pa.ChunkedArray[Any] = pc.equal(self._lines["link"].take(index), lines["link"])
         return is_same.fill_null(pa.scalar(False))
 
     def settled(self) -> set[str]:
-        """Return the other names of recordings that are not final: nothing is left to do for them."""
+        """Return the other names of recordings that are not final: nothing more is to be done for them."""
         mains = self.states(self.names.values())
         return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
 
@@ -117,7 +117,7 @@ def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> Recordin
 
 
 def _filter(lines: pa.Table, mask: pa.ChunkedArray[Any]) -> pa.Table:
-    """Return the lines of the mask; the same table if that is all of them, since a date's lines are large to copy."""
+    """Return the lines that the mask selects; the same table if all, since a date's lines are large to copy."""
     return lines if pc.all(mask, min_count=0).as_py() else lines.filter(mask)
 
 

@@ -1,6 +1,6 @@
-"""Register the links of a date's rows as recordings to be fetched.
+"""Registration of the links of a date's rows as recordings to be fetched.
 
-Links that must not be requested become `rejected` at once, so that they are explained and not merely absent.
+Links that must not be requested become `rejected` at once, so that they are explained and not just absent.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ LINK_REFUSED = "link_refused:"
 
 @dataclass(frozen=True, slots=True)
 class AllowedLinks:
-    """The links that may be requested: those at the listed hosts, and recordings of the current API if it is set up."""
+    """The links that may be requested: to the listed hosts, and to the current API's recordings if it is set up."""
 
     hosts: HostList
     segments: SegmentLinks | None = None
@@ -40,7 +40,7 @@ class AllowedLinks:
         return ours and state.source == INTERACTIONS
 
     def require(self, state: RecordingState) -> None:
-        """Raise LinkRefused, with the reason, if the present settings do not allow the recording's link."""
+        """Raise LinkRefused, with the reason, if the current settings do not allow the recording's link."""
         if self.is_segment(state):
             return
         link = parse_link(state.link, state.account_id)
@@ -52,7 +52,7 @@ class AllowedLinks:
 
 @dataclass(frozen=True, slots=True)
 class LinksFound:
-    """What a date's rows link to: `counts` of recordings; `refused`: counts of refused links by reason.
+    """The links in a date's rows: `counts` of recordings; `refused`: counts of refused links by reason.
 
     In `counts`, `of_both_sources`: ids of the date's rows that are another name of a recording; `held_twice`: those
     archived under both names; `links_in_rows` and `links_changed` count links. `ambiguous`: recordings that may or may
@@ -71,7 +71,7 @@ def register_links(
     """Register every recording that `day`'s rows link to, if it has no state yet.
 
     A `pending` recording whose link changed takes the new link and is due at once, and so does one whose link was
-    refused, if the new one is not. Recordings of both sources are matched (`matching.py`).
+    refused, if the new link is allowed. Recordings of both sources are matched (`matching.py`).
     """
     links = extract_links(ledger, day, calendar, allowed.segments)
     days = near(days_of(ledger, links))
@@ -111,10 +111,9 @@ def register_links(
 
 
 def rejoin(ledger: Ledger, recordings: RecordingsTable, day: date, *, now: datetime, run_id: str) -> bool:
-    """Match both sources once more by the present states; return whether that changed anything.
+    """Match both sources once more, by their current states; return whether that changed anything.
 
-    A recording that became final under one name is tried under its other one; one that is held is not fetched again
-    under the other.
+    A recording that became final under one name is tried under its other name; one that is held is not fetched again.
     """
     stereo = recordings.rest.filter(pc.equal(recordings.rest["layout"], pa.scalar("stereo")))
     pairs = pairs_around(ledger, day, _calls(stereo))
@@ -128,7 +127,7 @@ def rejoin(ledger: Ledger, recordings: RecordingsTable, day: date, *, now: datet
 
 
 def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
-    """Return `state`, or its rejection if its link must not be requested under the present settings."""
+    """Return `state`, or its rejection if the current settings do not allow its link."""
     try:
         allowed.require(state)
     except LinkRefused as refusal:
@@ -140,7 +139,7 @@ def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
 def _new_states(
     links: ExtractedLinks, before: LedgerSnapshot, allowed: AllowedLinks, now: datetime, run_id: str
 ) -> dict[str, RecordingState]:
-    """Return the states to write: of recordings that are new, and of those whose changed link changes anything."""
+    """Return the states to write: of new recordings, and of those whose changed link matters."""
     changed = links.table["recording_id"].filter(pc.invert(before.has_links(links.table)))
     found: dict[str, RecordingState] = {}
     for state in links.states(pc.unique(changed.combine_chunks()), now=now, run_id=run_id):
@@ -157,7 +156,7 @@ def _new_states(
 
 
 def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLinks) -> RecordingState | None:
-    """Return the state of a recording of the ledger whose link is now `state`'s; None if that changes nothing."""
+    """Return the state of a known recording whose link is now `state`'s; None if that changes nothing."""
     now, run_id = state.written_at, state.run_id
     if before.link == state.link or not state.link or before.same_as:
         return None

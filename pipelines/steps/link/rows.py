@@ -1,4 +1,4 @@
-"""Read from a row which recordings it names: their ids, links, layouts, starts and durations."""
+"""The recordings that a row names: their ids, links, layouts, starts and durations."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -29,10 +29,10 @@ Cells = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class RowColumns:
-    """The columns in which a report keeps what a recording needs.
+    """The columns of a report from which a recording is registered.
 
-    `leg`: what distinguishes an agent's leg of a call from the others. `over`: when the call ended, or when the source
-    reported it; its link is valid only some time after that.
+    `leg`: distinguishes an agent's leg of a call from the others. `over`: when the call ended, or when the source
+    reported it; the link is valid only some time after that.
     """
 
     layout: Layout
@@ -46,7 +46,7 @@ class RowColumns:
 
     @property
     def needed(self) -> list[str]:
-        """All of them, and the account."""
+        """All these columns, and the account."""
         also = [name for name in (self.agent, self.over) if name]
         return list(dict.fromkeys(["account_id", self.uii, self.start, self.duration, *self.link, *self.leg, *also]))
 
@@ -101,8 +101,8 @@ _NO = frozenset({"false", "0", "n", "no", "f"})
 class RowLink(NamedTuple):
     """A recording that a row names.
 
-    `file_path`: its path at the source, which is untrusted. `url`: empty where it is made from settings and none were
-    given. `of_call`: the recording is of the whole call, and the row is about one segment.
+    `file_path`: its path at the source, which is untrusted. `url`: empty if it would be made from settings and none
+    were given. `of_call`: the recording is of the whole call, but the row is about one segment.
     """
 
     recording_id: str
@@ -113,7 +113,7 @@ class RowLink(NamedTuple):
 
 
 def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = None) -> Iterator[RowLink]:
-    """Yield the recordings that a row names, also one without an address: it must be accounted for."""
+    """Yield the recordings that a row names, even one without an address: it must be accounted for."""
     account_id = row["account_id"] or ""
     layout = ROWS[report].layout
     if report != INTERACTIONS:
@@ -129,7 +129,7 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
 
 
 def is_flag_unknown(row: Cells) -> bool:
-    """Return whether `hasRecording` of a row of interaction metadata is neither yes nor no."""
+    """Return whether a row of interaction metadata has a `hasRecording` that is neither yes nor no."""
     return _flag(row) not in _YES | _NO and bool(links_in(_flag(row)))
 
 
@@ -176,7 +176,7 @@ def duration_s(report: ReportName, row: Cells, link: RowLink) -> float | None:
 
 
 def over_at(report: ReportName, row: Cells) -> datetime | None:
-    """Return when the row's call ended or was reported, for the reports that come before the link is valid."""
+    """Return when the row's call ended or was reported, for reports that come before the link is valid."""
     column = ROWS[report].over
     return _time(report, row[column]) if column else None
 
