@@ -8,11 +8,13 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -25,9 +27,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from pipelines.calendar import local_day
-from pipelines.events.commit import GroupCommit, Overloaded
 from pipelines.events.event import NotAnEvent, call_start, read_event
-from pipelines.events.files import Events, EventsUnavailable, day_folder, frame, malformed_folder
+from pipelines.events.files import Events, EventsUnavailable, Line, day_folder, frame, malformed_folder
 from pipelines.serving import RateLimit
 from pipelines.settings import ReceiverSettings
 
@@ -36,9 +37,14 @@ PATHS = ("/", "/events", "/events/")
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 PROVE_EVERY = 30.0
+GATHER_SECONDS = 0.02
+FULL_BATCH = 256
+# Beyond this the storage is slower than the senders: they are asked to try later, and memory stays bounded.
+MOST_WAITING_BYTES = 32 << 20
 _RETRY_SECONDS = 5
 # A start that far ahead, or before the first date, is a defect of the event: it is filed under the day it came on.
 _CLOCK_SKEW = timedelta(days=1)
+_T = TypeVar("_T")
 
 
 def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Sequence[bytes]) -> bool:
@@ -248,3 +254,60 @@ async def _body(request: Request, limit: int) -> bytes | None:
 
 def _sentence(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
     return PlainTextResponse(f"{sentence}\n", status, headers=headers)
+
+
+class Overloaded(Exception):  # noqa: N818 - a verdict
+    """Too many lines wait to be stored, and no more are accepted."""
+
+
+class GroupCommit:
+    """A writer that makes lines durable in batches, in its own thread. Belongs to one event loop.
+
+    Lines that arrive while a batch is being written form the next one, so that all its requests share the cost of one
+    sync or one put. No request is answered "stored" before its write has returned.
+    """
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._turn = asyncio.Lock()
+        self._lines: list[Line] = []
+        self._batch: asyncio.Task[None] | None = None  # that will write these lines
+        self.waiting_bytes = 0
+
+    async def store(self, line: Line) -> None:
+        """Store a line, and return once it is durable.
+
+        Raises EventsUnavailable if the line is not, or may not be, stored; Overloaded if it was not accepted.
+        """
+        if self.waiting_bytes > MOST_WAITING_BYTES:
+            raise Overloaded
+        self._lines.append(line)
+        self.waiting_bytes += len(line[1])
+        if self._batch is None:
+            self._batch = asyncio.create_task(self._write())
+            # Also where every request of the batch was cancelled somebody asks for its error.
+            self._batch.add_done_callback(lambda batch: batch.cancelled() or batch.exception())
+        await asyncio.shield(self._batch)
+
+    async def in_turn(self, act: Callable[[], _T]) -> _T:
+        """Call a method of the events' storage between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+    async def close(self) -> None:
+        """Wait until every accepted line is durable."""
+        if self._batch is not None:
+            await asyncio.wait([self._batch])
+        async with self._turn:
+            self._thread.shutdown()
+
+    async def _write(self) -> None:
+        """Write the lines that gather until the batch before is durable."""
+        async with self._turn:
+            if len(self._lines) < FULL_BATCH:
+                await asyncio.sleep(GATHER_SECONDS)
+            lines, self._lines, self._batch = self._lines, [], None
+            try:
+                await self.in_turn(partial(self._events.write, lines))
+            finally:
+                self.waiting_bytes -= sum(len(text) for _, text in lines)

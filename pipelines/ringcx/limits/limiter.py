@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.ringcx.errors import Stopped
-from pipelines.ringcx.limits.sqlite import SqliteStore
-from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, StoreLost
+from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, SqliteStore, StoreLost
 
 LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
