@@ -75,6 +75,10 @@ def _valid(accepts: Callable[[Any], object], sentence: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _like(pattern: str, sentence: str) -> AfterValidator:
+    return _valid(re.compile(pattern).fullmatch, sentence)
+
+
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -134,16 +138,15 @@ Hosts = Annotated[Texts, _valid(HostList, "must be hosts, host:port or *.domain,
 Url = Annotated[str, _valid(is_secure, "must be an https address without credentials in it"), _without_slash]
 PageUrl = Annotated[
     str,
-    _valid(
-        re.compile(r"https?://[^@]*").fullmatch,
-        "must be an http or https address without credentials, as http://archive.example.com:3000",
+    _like(
+        r"https?://[^@]*", "must be an http or https address without credentials, as http://archive.example.com:3000"
     ),
     _without_slash,
 ]
 BrowseUrl = Annotated[
     str,
-    _valid(
-        re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?/?|https?://\[[0-9A-Fa-f:]+\](:\d+)?/?").fullmatch,
+    _like(
+        r"https?://[A-Za-z0-9.-]+(:\d+)?/?|https?://\[[0-9A-Fa-f:]+\](:\d+)?/?",
         "must be the address at which people reach the page, without a path: https://calls.example.com",
     ),
     _without_slash,
@@ -152,16 +155,9 @@ Region = Annotated[
     str,
     _valid(lambda code: code in _regions(), "is not a country's code of two capital letters; write it like US or GB"),
 ]
-Owner = Annotated[
-    str,
-    _valid(re.compile(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+").fullmatch, "must be an e-mail address or team:<name>"),
-]
+Owner = Annotated[str, _like(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
 HeaderName = Annotated[
-    str,
-    _valid(
-        re.compile(r"[A-Za-z0-9-]{1,64}").fullmatch,
-        "is not a header name; write it like Authorization or X-Events-Key",
-    ),
+    str, _like(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
 ]
 Bucket = Annotated[
     str,

@@ -4,6 +4,7 @@ An event may come as the documented JSON body or URL-encoded, in the query strin
 never the content type. Nothing is dropped: undocumented fields are kept, and all values are text.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -23,8 +24,6 @@ MAX_FIELDS: Final = 200
 AGREE_WITHIN: Final = timedelta(minutes=10)
 _LONGEST_NAME: Final = 128
 _LONGEST_ID: Final = 128
-_BLANKS: Final = b" \t\r\n\x0b\x0c"
-_BOM: Final = b"\xef\xbb\xbf"
 # The parameters of a recording link: where a link is not encoded, they become fields of the form around it.
 _LINK_PARAMETERS: Final = ("accountId", "bucket", "region", "compliance", "file")
 
@@ -36,7 +35,7 @@ class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for th
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
     """Return an event's fields by their original names; the body's win over the query's. Raise NotAnEvent."""
     fields = _from_form(query, "query string")
-    content = body.removeprefix(_BOM).strip(_BLANKS)
+    content = body.removeprefix(codecs.BOM_UTF8).strip()
     if content:
         fields |= _from_json(content) if content[:1] in (b"{", b"[", b'"') else _from_form(content, "body")
     if not fields:

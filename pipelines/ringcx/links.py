@@ -31,10 +31,6 @@ _TEMPORARY = re.compile(
     r"x-(?:amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|sig|expires|se|st|sp|sv|sr|policy|key-pair-id"
     r"|(?:.*[-_])?token"
 )
-# The query of a link as the source writes it: nothing to decode, and `file` once. A day has 100,000 of them.
-_PLAIN_QUERY = re.compile(
-    r"(?:(?!file=)[a-z]+=[\w.-]*&)*file=([\w./-]+)(?:&(?!file=)[a-z]+=[\w.-]*)*", re.ASCII | re.IGNORECASE
-)
 _MAX_ID_LENGTH = 512  # those of the source have under 70 characters
 _RECORDING_PATH = re.compile(r"/recordings/dialogs/([^/?#]+)/segments/([^/?#]+)", re.ASCII)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
@@ -87,8 +83,6 @@ def _file_path(link: str) -> str:
     # Apart from the query, which differs from link to link: httpx takes ten times as long to read it.
     address, _, query = link.partition("#")[0].partition("?")
     url = _parsed(address)
-    if plain := _PLAIN_QUERY.fullmatch(query):
-        return plain[1]
     for separators in ("&", "[&;]"):  # a file's name may hold a semicolon, and one may stand where `&` should
         parts = [part.partition("=") for part in re.split(separators, query)]
         parameters = [(_decoded(name).lower(), _decoded(value)) for name, _, value in parts]

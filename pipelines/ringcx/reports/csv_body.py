@@ -4,6 +4,7 @@ pyarrow reads a regular body (100,000 rows of 32 columns in 0.2 s); the csv modu
 pyarrow would not read whole: with stray quotes, NULs or very long rows.
 """
 
+import codecs
 import csv
 import io
 import mmap
@@ -26,7 +27,6 @@ TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|
 
 _BATCH_ROWS: Final = 10_000
 _END: Final = "\0end of report\0"
-_BOM: Final = b"\xef\xbb\xbf"
 # By byte: whether it may precede a quote that opens, and follow a quote that closes.
 _MAY_ADJOIN_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uint8))
 # A field that starts with a quote, up to the quote that ends it. Possessive: an open one fails at once.
@@ -61,7 +61,7 @@ def read_csv_body(body: IO[bytes], *, framed: bool) -> tuple[list[str], pa.Table
 
 def _quotes_are_regular(body: mmap.mmap) -> bool:
     """Return whether quotes are where a correct writer puts them: next to separators in pairs, or doubled."""
-    start = len(_BOM) if body[: len(_BOM)] == _BOM else 0
+    start = len(codecs.BOM_UTF8) if body[:3] == codecs.BOM_UTF8 else 0
     count = 0
     for block_start in range(start, len(body), BLOCK_BYTES):
         # The block, and one byte on both sides of it; the body's own ends count as line breaks.

@@ -4,6 +4,7 @@ Only a whole report is accepted, since a cut-off day looks exactly like a quiet 
 came back decides, never what was requested.
 """
 
+import codecs
 import re
 from itertools import chain
 from typing import IO, Any, Final
@@ -20,8 +21,6 @@ from pipelines.ringcx.reports.json_body import read_json_body
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _LINKS: Final = frozenset({"segment_recording_url", "recording_url", "interaction_recording_location"})
-_BLANKS: Final = b" \t\r\n\x0b\x0c"
-_BOM: Final = b"\xef\xbb\xbf"
 _IS_ADDRESS: Final = re.compile(r"(?i)\s*https?://").match
 # `="0012"` keeps a spreadsheet from reading a number.
 _GUARD: Final = re.compile('(?s)^="(.*)"$')
@@ -85,10 +84,10 @@ def _read(report: ReportName, body: IO[bytes], *, framed: bool) -> pa.Table:
 
 def _first_byte(body: IO[bytes]) -> bytes:
     body.seek(0)
-    block = body.read(1 << 16).removeprefix(_BOM)
-    while block and not block.lstrip(_BLANKS):
+    block = body.read(1 << 16).removeprefix(codecs.BOM_UTF8)
+    while block and not block.lstrip():
         block = body.read(1 << 16)
-    return block.lstrip(_BLANKS)[:1]
+    return block.lstrip()[:1]
 
 
 def _require_columns(report: ReportName, table: pa.Table) -> None:
