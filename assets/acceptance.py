@@ -50,7 +50,7 @@ def decide_on_losses(
         if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):
             raise PermanentFailure(f"{days[0]} is before {FIRST_DAY} or in the future: give a date with recordings.")
         decision = Decision(days=days, **config.model_dump(exclude={"date"}))
-        stores = Stores(archive.bucket, ledger.open(), ledger.parts(), environment.settings)
+        stores = Stores(archive.bucket, ledger.open(), environment.settings)
         now, run_id = environment.clock(), context.run.run_id
         decided = decide(stores, decision, now=now, run_id=run_id, signer=archive.signer)
     for day, found in decided.verdicts.items():

@@ -39,9 +39,9 @@ def calls(
     """Write the calls of the date, and of the dates next to it that calls over midnight belong to as well."""
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
-        states, parts, bucket, settings = ledger.open(), ledger.parts(), archive.bucket, environment.settings
+        states, bucket, settings = ledger.open(), archive.bucket, environment.settings
         days = days_to_write(states, bucket, day)
-        stored = {other: write_calls(states, parts, bucket, other, settings=settings) for other in days}
+        stored = {other: write_calls(states, bucket, other, settings=settings) for other in days}
     of_day = stored[day]
     written = [str(other) for other, file in stored.items() if other != day and not file.unchanged]
     return dg.MaterializeResult(

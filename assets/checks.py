@@ -124,8 +124,8 @@ def no_overdue_recordings(
     busy = {date.fromisoformat(day) for day in unfinished_dates(context.instance)}
 
     def check() -> CheckResult:
-        parts = ledger.open(), ledger.parts(), environment.settings
-        result = all_dates.no_overdue_recordings(*parts, busy=busy, now=environment.clock())
+        now = environment.clock()
+        result = all_dates.no_overdue_recordings(ledger.open(), environment.settings, busy=busy, now=now)
         if result.totals:
             context.op_execution_context.log_event(dg.AssetMaterialization(ARCHIVE_TOTALS.key, metadata=result.totals))
         return result

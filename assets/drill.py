@@ -33,7 +33,7 @@ def prove_sample(
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     with as_permanent_failure(), ExitStack() as stack:
         settings, bucket, started = environment.settings, archive.bucket, environment.clock()
-        sealed = Archive(bucket, ledger.open(), ledger.parts(), settings, archive.verifier, environment.clock)
+        sealed = Archive(bucket, ledger.open(), settings, archive.verifier, environment.clock)
         today = local_day(started, settings.zone)
         # A date whose run is not over has every right to differ from its last manifest.
         busy = unfinished_dates(context.instance)

@@ -25,7 +25,7 @@ def daily_manifest(
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():
         settings, states, bucket, signer = environment.settings, ledger.open(), archive.bucket, archive.signer
-        stores = Stores(bucket, states, ledger.parts(), settings)
+        stores = Stores(bucket, states, settings)
         seal = partial(seal_day, stores, now=environment.clock(), run_id=run_id, signer=signer)
         sealed = seal(day)
         # The dates that found its recordings too: their verdict may wait for what this run archived.

@@ -15,7 +15,6 @@ from pipelines.archive.client import make_s3_client
 from pipelines.archive.proof.signature import Signer, Verifier, kms_signer, local_signer
 from pipelines.aws import split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import StorageSettings
 
@@ -25,12 +24,11 @@ if TYPE_CHECKING:
 
 def open_stores(
     settings: StorageSettings, s3: S3Client | None, clock: Callable[[], datetime], *, max_connections: int = 16
-) -> tuple[Bucket, Ledger, LedgerParts]:
-    """Return the bucket, the ledger, and the ledger's parts; make an S3 client if `s3` is None."""
+) -> tuple[Bucket, Ledger]:
+    """Return the bucket and the ledger; make an S3 client if `s3` is None."""
     client = s3 or make_s3_client(max_connections=max_connections, options=settings.s3_options)
-    files = ledger_files(settings, client)
     bucket = Bucket(client, settings.archive_bucket, settings.archive_prefix)
-    return bucket, Ledger(files, clock=clock), LedgerParts(files)
+    return bucket, Ledger(ledger_files(settings, client), clock=clock)
 
 
 def ledger_files(settings: StorageSettings, s3: S3Client) -> Files:

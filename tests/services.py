@@ -18,7 +18,7 @@ class Services:
         self.source = Source(environment, logging.getLogger(__name__).info)
         self.archive = ArchiveStore(environment)
         ledger = LedgerStore(environment)
-        self.ledger, self.ledger_parts, self.bucket = ledger.open(), ledger.parts(), self.archive.bucket
+        self.ledger, self.bucket = ledger.open(), self.archive.bucket
         self.close, self.allowed = self.source.close, self.source.allowed
 
     @property

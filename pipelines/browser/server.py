@@ -24,7 +24,7 @@ def run(settings: BrowseSettings) -> None:
         StorageError: a key that verifies signatures cannot be read.
     """
     tune_allocator()
-    bucket, _, _ = storage.open_stores(settings, None, utc_now, max_connections=_CONNECTIONS)
+    bucket, _ = storage.open_stores(settings, None, utc_now, max_connections=_CONNECTIONS)
     app = Browser(bucket, settings, verifier=storage.verifier(settings)).app()
     listener = listen(settings.browse_host, settings.browse_port, "BROWSE_HOST and BROWSE_PORT")
     if settings.browse_auth == "open":

@@ -44,7 +44,7 @@ def command(
     first = first or last - timedelta(days=_DAYS)
     check_range(first, last, today)
     settings = load(StorageSettings)
-    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
     log = AccessLog(bucket)
 
     wanted = {"recording_id": recording, "uii": uii, "user": user}

@@ -62,7 +62,7 @@ def command(
     tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
-    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
     verifier, search = storage.verifier(settings), CallSearch(bucket, settings)
     log = AccessLog(bucket)
     log.record(Access.of_command(now, "search", wanted, why))  # also a search that finds nothing

@@ -121,7 +121,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
     tune_allocator()
     settings, now = load(StorageSettings), outside.clock()
     query = query_of(settings, now, **asked)
-    bucket, _, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, _ = storage.open_stores(settings, outside.s3, outside.clock)
     details = looked_for({**asked, "first": query.first, "last": query.last})
     AccessLog(bucket).record(Access.of_command(now, "search", details))
     search = CallSearch(bucket, settings)

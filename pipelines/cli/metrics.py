@@ -40,7 +40,7 @@ def command(outside: Outside, file: Path | None) -> int:
     metrics were written, whatever they say.
     """
     settings, now = load(MetricsSettings), outside.clock()
-    bucket, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, ledger = storage.open_stores(settings, outside.s3, outside.clock)
     first, last = kept_dates(settings, local_day(now, settings.zone))
     rows = list(status(ledger, bucket, settings, first, last, now=now))
     text = metrics(rows, _waiting(settings.rate_limit_store), now)

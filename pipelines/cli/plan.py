@@ -20,7 +20,7 @@ def command(outside: Outside, first: date, last: date, file: Path | None) -> Non
     """Show what a backfill of some dates would take. Reads the ledger, changes nothing and sends nothing to RingCX."""
     settings, now = load(PlanSettings), outside.clock()
     check_range(first, last, local_day(now, settings.zone), settings.archive_start_date)
-    _, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    _, ledger = storage.open_stores(settings, outside.s3, outside.clock)
     plan = make_plan(ledger, settings, first, last, now)
     click.echo(render.text(plan))
     write_json(file, render.document(plan, now))

@@ -39,7 +39,7 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
     oldest, yesterday = kept_dates(settings, today)
     first, last = first or oldest, last or yesterday
     check_range(first, last, today)
-    bucket, ledger, _ = storage.open_stores(settings, outside.s3, outside.clock)
+    bucket, ledger = storage.open_stores(settings, outside.s3, outside.clock)
     rows: list[dict[str, Any]] = []
     for row in status(ledger, bucket, settings, first, last, now=now):
         if not rows:

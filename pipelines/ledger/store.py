@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files
-from pipelines.ledger.parts import READERS, date_of, is_part, part_names, read_parts, written_at
+from pipelines.ledger.parts import READERS, LedgerParts, date_of, is_part, part_names, read_parts, written_at
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
@@ -49,13 +49,15 @@ from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
 
 class Ledger:
-    """The archive's memory. Safe to share between threads, and between processes on the same files.
+    """The archive's memory; `parts` are the files that it is made of. Safe to share between threads, and between
+    processes on the same files.
 
     Every method raises LedgerUnavailable if the storage does not answer, and LedgerDamaged if it reads a part that is
     not what was written.
     """
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
+        self.parts = LedgerParts(files)
         self._files = files
         self._clock = clock
         self._lock = threading.Lock()

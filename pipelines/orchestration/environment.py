@@ -13,8 +13,6 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.proof.signature import Signer, Verifier
 from pipelines.calendar import utc_now
-from pipelines.ledger.files import Files
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Settings, load
 
@@ -69,20 +67,13 @@ class LedgerStore:
     environment: Environment
 
     @cached_property
-    def _files(self) -> Files:
-        return storage.ledger_files(self.environment.settings, self.environment.s3)
-
-    @cached_property
     def _ledger(self) -> Ledger:
-        return Ledger(self._files, clock=self.environment.clock)
+        files = storage.ledger_files(self.environment.settings, self.environment.s3)
+        return Ledger(files, clock=self.environment.clock)
 
     def open(self) -> Ledger:
         """Return the ledger, the same object for all steps of a run, so that one step may use what another read."""
         return self._ledger
-
-    def parts(self) -> LedgerParts:
-        """Return the same ledger as the files in which it is stored."""
-        return LedgerParts(self._files)
 
 
 @dataclass

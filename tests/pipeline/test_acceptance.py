@@ -21,7 +21,6 @@ from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.calendar import day_bounds
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import Acceptance, PullRecord
 from pipelines.ledger.states import RecordingState, Status, archived, final, reopened, same_recording
 from pipelines.ledger.store import Ledger
@@ -60,7 +59,7 @@ class Stores:
         name = f"archive-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=name)
         self.client, self.folder, files = client, folder, LocalFiles(folder)
-        self.bucket, self.parts = Bucket(client, name, ""), LedgerParts(files)
+        self.bucket = Bucket(client, name, "")
         self.ledger = Ledger(files, clock=clock)
         self.settings = PlanSettings(
             archive_bucket=name,
@@ -133,7 +132,7 @@ class Stores:
         return dict(found.document)
 
     def archive(self) -> Archive:
-        return Archive(self.bucket, self.ledger, self.parts, self.settings, None, lambda: self.now + timedelta(hours=1))
+        return Archive(self.bucket, self.ledger, self.settings, None, lambda: self.now + timedelta(hours=1))
 
     def verify(self, day: date = DAY) -> tuple[DayResult, set[tuple[str, str]]]:
         found: list[Discrepancy] = []
@@ -205,7 +204,6 @@ def test_an_accepted_loss_makes_the_date_complete_and_every_figure_and_sentence_
     assert check.lists["sample"].empty
     standing = no_overdue_recordings(
         stores.ledger,
-        stores.parts,
         stores.settings,
         busy=(),
         now=stores.now,  # type: ignore[arg-type]

@@ -13,8 +13,6 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ringcx.reports.columns import UII_COLUMN, ReportName
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.table import calls_of, write_calls
@@ -151,10 +149,9 @@ def test_a_table_is_made_again_when_a_date_far_away_says_something_else_of_its_r
     book.add(GLOBAL, a_row(GLOBAL, "2026-11-17 10:00:00", **late), day=far)
     book.register(far)
     assert book.dates() == {WHOLE: DAY}
-    parts = LedgerParts(LocalFiles(tmp_path / "ledger"))
 
     def write() -> Any:
-        return write_calls(book.ledger, parts, bucket, DAY, settings=options())
+        return write_calls(book.ledger, bucket, DAY, settings=options())
 
     assert write().table["agent_id"].to_pylist() == ["1"]
     assert write().unchanged

@@ -562,7 +562,7 @@ def test_retry_final_takes_what_the_source_has_healed_and_keeps_the_history(worl
     assert it.metadata(result, "recordings")["reopened_now"] == len(lost)
     assert not states_of(it, OLD, Status.missing)
     for one in lost:
-        found = history(it.services().ledger_parts, OLD, one.recording_id)
+        found = history(it.services().ledger.parts, OLD, one.recording_id)
         assert [(line.status, line.epoch) for line in found] == [
             *[(Status.pending, 0)] * 3,
             (Status.missing, 0),

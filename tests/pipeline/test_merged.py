@@ -133,7 +133,7 @@ def test_a_merged_date_is_read_and_proved_as_before_with_and_without_its_small_p
     assert old.lines() == lines
     assert old.doubts() == set()
     services = old.services()
-    stores = Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+    stores = Stores(services.bucket, services.ledger, services.settings)
     sealed = seal_day(stores, old.day, now=old.now, run_id="again")
     assert sealed.manifest.unchanged
 
@@ -160,7 +160,7 @@ def test_a_merged_part_without_an_attestation_accounts_for_nothing_until_the_dat
     gone = originals[0].removeprefix("ledger/")
     assert ("ledger_part_removed", gone) in old.doubts()
     services = old.services()
-    stores = Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+    stores = Stores(services.bucket, services.ledger, services.settings)
     seal_day(stores, old.day, now=old.now, run_id="again")
     assert old.doubts() == set()
 

@@ -18,7 +18,6 @@ from pipelines.archive.bucket import Bucket
 from pipelines.archive.proof.manifest import latest_manifest
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState
 from pipelines.ledger.store import Ledger
@@ -48,11 +47,11 @@ class Stores:
         client.create_bucket(Bucket=name)
         files = LocalFiles(folder)
         self.bucket = Bucket(client, name, "")
-        self.ledger, self.parts = Ledger(files, clock=lambda: NOW), LedgerParts(files)
+        self.ledger = Ledger(files, clock=lambda: NOW)
         self.settings = VerifySettings(archive_bucket=name, ringcx_account_ids=("1",), archive_start_date=FIRST)
 
     def all(self) -> seal.Stores:
-        return seal.Stores(self.bucket, self.ledger, self.parts, self.settings)
+        return seal.Stores(self.bucket, self.ledger, self.settings)
 
 
 @pytest.fixture
@@ -80,9 +79,7 @@ def test_a_date_before_the_first_partition_is_sealed_by_the_run_that_wrote_to_it
     assert stores.bucket.head(f"catalog/date={BEFORE}/recordings.parquet") is not None
     assert neighbours() == {BEFORE: True}
     found: list[Discrepancy] = []
-    archive = Archive(
-        stores.bucket, stores.ledger, stores.parts, stores.settings, verifier=None, clock=lambda: datetime.now(UTC)
-    )
+    archive = Archive(stores.bucket, stores.ledger, stores.settings, verifier=None, clock=lambda: datetime.now(UTC))
     (result,) = verify_days(archive, BEFORE, BEFORE, Reading(), add=found.append)
     assert (result.doubts.total(), result.found, result.held, result.pending, found) == (0, None, 0, 1, [])
     seal_day(stores.all(), after, now=NOW, run_id="r")
@@ -110,7 +107,7 @@ def pulled(stores: Stores, day: date) -> None:
 
 def verified(stores: Stores, day: date) -> tuple[DayResult, list[Discrepancy]]:
     found: list[Discrepancy] = []
-    archive = Archive(*(stores.bucket, stores.ledger, stores.parts, stores.settings), None, lambda: NOW + A_DAY)
+    archive = Archive(*(stores.bucket, stores.ledger, stores.settings), None, lambda: NOW + A_DAY)
     (result,) = verify_days(archive, day, day, Reading(), add=found.append)
     return result, found
 

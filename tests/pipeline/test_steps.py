@@ -308,7 +308,7 @@ def test_the_recordings_of_a_run_are_those_of_its_date_and_of_its_pull(
 
 
 def stores_of(services: Any) -> Stores:
-    return Stores(services.bucket, services.ledger, services.ledger_parts, services.settings)
+    return Stores(services.bucket, services.ledger, services.settings)
 
 
 def test_what_another_run_archives_while_a_date_is_sealed_is_in_the_manifest_and_the_catalog(

@@ -36,7 +36,6 @@ from pipelines.cli.verify import Screen
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import S3Files
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
@@ -228,10 +227,9 @@ def test_an_entry_of_the_access_log_that_is_altered_or_removed_after_sealing_is_
     entry = Access(at=at, user="ava", address="203.0.113.9", action="search")
     kept, altered, removed = (log.record(entry) for _ in range(3))
     assert copy.doubts() == set()
-    parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
     now = datetime.now(UTC)
-    seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
+    seal.seal_day(seal.Stores(bucket, copy.ledger(), settings), FIRST, now=now, run_id="again")
     later = log.record(entry)
     assert copy.doubts() == set()
     copy.put(altered, copy.get(altered).replace(b"ava", b"eve"))
@@ -251,9 +249,8 @@ def test_any_sealing_attests_the_access_log_of_the_last_three_utc_days(copy: Cop
     times = [now - timedelta(days=before) for before in range(5)]
     for at in times:
         AccessLog(bucket).record(Access(at=at, **entry))  # type: ignore[arg-type]
-    parts = LedgerParts(S3Files(copy.client, copy.bucket, f"{ARCHIVE_PREFIX}ledger"))
     settings = VerifySettings(archive_bucket=copy.bucket, archive_prefix=ARCHIVE_PREFIX)
-    seal.seal_day(seal.Stores(bucket, copy.ledger(), parts, settings), FIRST, now=now, run_id="again")
+    seal.seal_day(seal.Stores(bucket, copy.ledger(), settings), FIRST, now=now, run_id="again")
     attested = [len(read_attestations(bucket, seal.ACCESS, at.date())[0]) for at in times]
     assert attested == [0, 1, 1, 1, 0]
 

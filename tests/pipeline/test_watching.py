@@ -20,7 +20,6 @@ from pipelines.archive.errors import KeyMissing
 from pipelines.archive.listing import Listed
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.states import RecordingState, archived
 from pipelines.ledger.store import Ledger
@@ -70,8 +69,7 @@ class Watched:
         settings = PlanSettings(
             archive_bucket="archive", ringcx_account_ids=("1",), archive_start_date=self.start, archive_timezone="UTC"
         )
-        parts = LedgerParts(LocalFiles(self.root / "ledger"))
-        return no_overdue_recordings(self.ledger(), parts, settings, busy=(), now=self.now)
+        return no_overdue_recordings(self.ledger(), settings, busy=(), now=self.now)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import calls_key
 from pipelines.archive.proof.manifest import ManifestHead, latest_manifest, manifest_numbers
 from pipelines.calendar import day_bounds, local_day
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
 from pipelines.settings import StorageSettings
@@ -132,9 +131,7 @@ def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
     return [day, *(other for other in sorted(others - {day}) if manifest_numbers(bucket, other))]
 
 
-def write_calls(
-    ledger: Ledger, parts: LedgerParts, bucket: Bucket, day: date, *, settings: StorageSettings
-) -> StoredCalls:
+def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> StoredCalls:
     """Make and store the calls of a date, unless they are stored already from the same ledger and manifest.
 
     Raises:
@@ -143,11 +140,11 @@ def write_calls(
     key, unchanged = calls_key(bucket.prefix, day), True
     table = _stored(bucket, key)
     for _ in range(_ROUNDS):
-        if table is not None and _is_of(table, parts, bucket, day, settings):
+        if table is not None and _is_of(table, ledger, bucket, day, settings):
             break
         further = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
         made_of = {
-            _INPUTS: _inputs(parts, bucket, day, settings, further),
+            _INPUTS: _inputs(ledger, bucket, day, settings, further),
             _FURTHER: " ".join(map(str, further)).encode(),
         }
         table = calls_of(ledger, bucket, day, settings=settings).replace_schema_metadata(made_of)
@@ -216,14 +213,14 @@ def encode(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def _is_of(table: pa.Table, parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
+def _is_of(table: pa.Table, ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
     """Return whether a stored table was made from the current inputs."""
     made_of = table.schema.metadata or {}
     further = [date.fromisoformat(text) for text in made_of.get(_FURTHER, b"").decode().split()]
-    return made_of.get(_INPUTS) == _inputs(parts, bucket, day, settings, further)
+    return made_of.get(_INPUTS) == _inputs(ledger, bucket, day, settings, further)
 
 
-def _inputs(parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSettings, further: Sequence[date]) -> bytes:
+def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings, further: Sequence[date]) -> bytes:
     """Return what decides the content of a date's table: parts of the ledger, manifest, settings, columns.
 
     `further`: the dates, not next to `day`, whose pulls found recordings dated `day`.
@@ -231,8 +228,8 @@ def _inputs(parts: LedgerParts, bucket: Bucket, day: date, settings: StorageSett
     manifests = manifest_numbers(bucket, day)
     content = (
         _VERSION,
-        [names[kind] for names in map(parts.names, sorted(near({day}))) for kind in _READ],
-        [(str(other), parts.names(other)["report_rows"]) for other in further],
+        [names[kind] for names in map(ledger.parts.names, sorted(near({day}))) for kind in _READ],
+        [(str(other), ledger.parts.names(other)["report_rows"]) for other in further],
         manifests[-1:],
         (settings.archive_timezone, str(settings.archive_start_date), settings.archive_phone_region),
     )

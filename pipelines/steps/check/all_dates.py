@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 
 from pipelines.calendar import dates_between, local_day
 from pipelines.ledger.files import LedgerDamaged
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import STATE_SCHEMA
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
@@ -55,12 +54,7 @@ _SENTENCES = {
 
 
 def no_overdue_recordings(
-    ledger: Ledger,
-    parts: LedgerParts,
-    settings: PlanSettings,
-    *,
-    busy: Collection[date],
-    now: datetime,
+    ledger: Ledger, settings: PlanSettings, *, busy: Collection[date], now: datetime
 ) -> CheckResult:
     """Return the check of what is missing now. `busy`: the dates of unfinished runs, on which being late is no fault.
 
@@ -87,7 +81,7 @@ def no_overdue_recordings(
     missing = pa.concat_tables(tables).to_pandas()
     accepted, missing = missing["is_accepted"].sum(), missing[~missing["is_accepted"]]
     gaps = _never_pulled(ledger, settings, now, damaged)
-    strange = sorted(parts.strange().items())
+    strange = sorted(ledger.parts.strange().items())
     is_pending = missing["status"] == Status.pending
     pending, lost = missing[is_pending].sort_values(["date", "recording_id"]), missing[~is_pending]
     today = local_day(now, settings.zone)

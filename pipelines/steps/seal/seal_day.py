@@ -19,7 +19,6 @@ from pipelines.archive.proof.attestation import ObservedObject, read_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, manifest_numbers
 from pipelines.archive.proof.seal import Sealed, catalog_table, seal
 from pipelines.archive.proof.signature import Signer, sign_manifest
-from pipelines.ledger.parts import LedgerParts
 from pipelines.ledger.schema import values
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
@@ -45,7 +44,6 @@ class Stores:
 
     bucket: Bucket
     ledger: Ledger
-    parts: LedgerParts
     settings: VerifySettings
 
 
@@ -75,8 +73,8 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
     With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
     no attestation names yet get one.
     """
-    bucket, ledger, parts = stores.bucket, stores.ledger, stores.parts
-    names = sealed_names = parts.names(day)
+    bucket, ledger = stores.bucket, stores.ledger
+    names = sealed_names = ledger.parts.names(day)
     for _ in range(_ROUNDS):
         sealed_names = names
         lines = ledger.current([day])
@@ -100,12 +98,12 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         recordings = known.lines.select(ManifestEntry._fields).sort_by("recording_id")
         catalog, entries = catalog_table(recordings, other_names, totals["verdict"]), partial(entries_of, recordings)
         manifest = seal(bucket, day, entries, totals, catalog, accepted=accepted, run_id=run_id, sealed_at=now)
-        names = parts.names(day)
+        names = ledger.parts.names(day)
         if names == sealed_names:
             break
     if signer is not None:
         sign_manifest(bucket, signer, manifest)
-    _attest(parts, bucket, day, sealed_names, now=now)
+    _attest(ledger, bucket, day, sealed_names, now=now)
     catalog_at, outdated = catalog_key(bucket.prefix, day), names != sealed_names
     return SealedDay(manifest, catalog_at, known, verdict, outdated=outdated)
 
@@ -115,7 +113,7 @@ def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
     `first` partition. A call over midnight is found by one day's pull and stored under another date, whose manifest
     would be out of date otherwise. Any other date waits for its own first run.
     """
-    bucket, parts, first = stores.bucket, stores.parts, stores.settings.archive_start_date
+    bucket, parts, first = stores.bucket, stores.ledger.parts, stores.settings.archive_start_date
     return [
         day for day in sorted(days) if manifest_numbers(bucket, day) or (day < first and any(parts.names(day).values()))
     ]
@@ -145,7 +143,7 @@ def rows_pulled(pulls: Pulls) -> dict[str, int]:
     return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
 
 
-def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> None:
+def _attest(ledger: Ledger, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> None:
     """Attest what no attestation names yet. Manifests last: this run made them."""
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     kinds = [(kind, day, found) for kind, found in names.items()]
@@ -161,7 +159,7 @@ def _attest(parts: LedgerParts, bucket: Bucket, day: date, names: dict[str, list
         for name in found:
             relative = name.removeprefix(bucket.prefix) if is_key else name
             if relative not in known:
-                seen = bucket.hash_object(name) if is_key else _hashed(parts.read(name))
+                seen = bucket.hash_object(name) if is_key else _hashed(ledger.parts.read(name))
                 fresh.append(ObservedObject(relative, *seen))
         write_attestation(bucket, kind, of_day, fresh, now=now)
 

@@ -167,7 +167,7 @@ class _Day:
         evidence = Evidence(None if latest is None else entries, arriving)
         # Before the ledger: whatever a run has stored by now, its ledger already awaits.
         evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
-        lines = read_ledger(archive.parts, arriving, threads, self.flag)
+        lines = read_ledger(archive.ledger.parts, arriving, threads, self.flag)
         evidence.add_ledger(lines)
         if evidence.unexplained():
             evidence.awaited = awaited_keys(archive.bucket.prefix, lines)
@@ -230,7 +230,7 @@ class _Day:
     def _is_written_to(self, day: date) -> bool:
         """Return whether a run has just written states of a date, and has not sealed it yet."""
         attested, _ = read_attestations(self._archive.bucket, _STATES, day)
-        fresh = set(self._archive.parts.names(day)[_STATES]) - attested.keys()
+        fresh = set(self._archive.ledger.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
 
     def _count(self, evidence: Evidence) -> None:
