@@ -6,10 +6,8 @@ never the content type. Nothing is dropped: undocumented fields are kept, and al
 
 import codecs
 import json
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 from zoneinfo import ZoneInfo
@@ -51,8 +49,8 @@ def field(fields: Mapping[str, str], name: str) -> str:
     exact = fields.get(name)
     if exact is not None:
         return exact.strip()
-    wanted = _folded(name)
-    return next((value.strip() for given, value in fields.items() if _folded(given) == wanted), "")
+    wanted = fold(name)
+    return next((value.strip() for given, value in fields.items() if fold(given) == wanted), "")
 
 
 def call_start(fields: Mapping[str, str], zone: ZoneInfo) -> tuple[datetime | None, bool]:
@@ -73,7 +71,7 @@ def _require_call(fields: Mapping[str, str]) -> None:
             raise NotAnEvent(f"The field {name} is too long to be an id.")
     kind = field(fields, "event_type").upper()
     # The same "Generic HTTP" can send log-ins and states of agents, some of which carry the id of a call.
-    if kind and not kind.endswith("CALL") and not any(_folded(name) == "recordingurl" for name in fields):
+    if kind and not kind.endswith("CALL") and not any(fold(name) == "recordingurl" for name in fields):
         raise NotAnEvent("This is an agent's event and not the end of a call; send End Call Events only.")
 
 
@@ -144,8 +142,3 @@ def _with_whole_link(fields: dict[str, str]) -> dict[str, str]:
 def _clean(text: str) -> str:
     """Replace lone surrogates, which JSON may contain but no file can hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-@lru_cache(maxsize=1024)
-def _folded(name: str) -> str:
-    return re.sub(r"\s", "", fold(name))

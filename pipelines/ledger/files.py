@@ -22,7 +22,6 @@ Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
 _PARTIAL = ".partial"
 _BODY_READS = 3
-_CONFLICTED_PUTS = 3
 
 
 class LedgerError(ExpectedError):
@@ -188,25 +187,21 @@ class S3Files:
     def put(self, name: str, data: bytes, content_type: str) -> None:
         """Put an object under a unique name. Send the MD5, because some servers check nothing else."""
         with self._errors("write", name):
-            for attempts_left in reversed(range(_CONFLICTED_PUTS)):
-                try:
-                    self._client.put_object(
-                        Bucket=self._bucket,
-                        Key=self._key(name),
-                        Body=data,
-                        ContentMD5=as_base64(md5_of(data)),
-                        ContentType=content_type,
-                        IfNoneMatch="*",
-                    )
-                except ClientError as error:
-                    if status(error) == 409 and attempts_left:  # another writer is at the same name just now
-                        continue
-                    # After an answer that was lost on its way botocore puts again, and meets its own object.
-                    if status(error) == 412 and self.read(name) != data:
-                        raise FileExistsError(f"the file {name} exists already") from error
-                    if status(error) != 412:
-                        raise
-                return
+            try:
+                self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._key(name),
+                    Body=data,
+                    ContentMD5=as_base64(md5_of(data)),
+                    ContentType=content_type,
+                    IfNoneMatch="*",
+                )
+            except ClientError as error:
+                if status(error) != 412:
+                    raise
+                # After an answer that was lost on its way botocore puts again, and meets its own object.
+                if self.read(name) != data:
+                    raise FileExistsError(f"the file {name} exists already") from error
 
     def _key(self, name: str) -> str:
         return self._prefix + _checked(name)

@@ -19,11 +19,11 @@ class SourceUnavailable(SourceError):
 
 
 class BodyBroken(SourceUnavailable):
-    """The last answer broke off while it was read; `slow`: no more bytes came in time."""
+    """The last answer broke off while it was read."""
 
-    def __init__(self, message: str, *, slow: bool = False) -> None:
-        super().__init__(message)
-        self.slow = slow
+
+class BodyStopped(BodyBroken):
+    """No more bytes of the last answer came in time."""
 
 
 class SourceRefused(SourceError):

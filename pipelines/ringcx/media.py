@@ -9,7 +9,7 @@ from typing import IO, Literal
 
 import httpx
 
-from pipelines.ringcx.errors import BodyBroken, LinkRefused, SourceUnavailable, shown_url
+from pipelines.ringcx.errors import BodyBroken, BodyStopped, LinkRefused, SourceUnavailable, shown_url
 from pipelines.ringcx.http.body import BombError
 from pipelines.ringcx.http.client import Received, SourceClient, TooSlowError, explanation_of, origin_of
 from pipelines.ringcx.links import HostList
@@ -95,9 +95,9 @@ class MediaClient:
         link = self.hosts.require(link_url)
         try:
             return self.client.retry(lambda: self._follow(link, account_id, sink))
-        except BodyBroken as broken:
-            if broken.slow:
-                raise MediaFault("unavailable", "too_slow", 200, url=link) from None
+        except BodyStopped:
+            raise MediaFault("unavailable", "too_slow", 200, url=link) from None
+        except BodyBroken:
             raise MediaFault("not_audio", "cut_off", 200, url=link) from None
         except SourceUnavailable as gone:
             raise MediaFault("unavailable", "source_unavailable", url=link) from gone

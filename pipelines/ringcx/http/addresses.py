@@ -19,7 +19,6 @@ FALLBACK_S: Final = 3.0
 Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
 """Host and port to the numeric addresses to try, in order; raises OSError where there are none."""
 
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _INSIDE: Final = (
@@ -49,7 +48,7 @@ def is_address(host: str) -> bool:
 
 def is_public(address: str) -> bool:
     """Return whether a numeric address is public, and also any IPv4 address that it embeds."""
-    number: _Address = ipaddress.ip_address(address)
+    number = ipaddress.ip_address(address)
     if isinstance(number, ipaddress.IPv6Address):
         embedded = number.ipv4_mapped or number.sixtofour
         if number in _NAT64:

@@ -22,7 +22,7 @@ from typing import IO, Self, TypeVar
 import httpx
 
 from pipelines import __version__
-from pipelines.ringcx.errors import AccountUnknown, BodyBroken, SourceError, SourceUnavailable, shown_url
+from pipelines.ringcx.errors import AccountUnknown, BodyBroken, BodyStopped, SourceError, SourceUnavailable, shown_url
 from pipelines.ringcx.http.addresses import Resolve, system_resolve
 from pipelines.ringcx.http.body import GZIP, PLAIN, BombError, encoding_of, first_bytes, unpacked
 from pipelines.ringcx.http.transport import Transport
@@ -171,9 +171,7 @@ class SourceClient:
             try:
                 yield response
             except httpx.TimeoutException:
-                raise TryAgain(
-                    request, "the answer stopped in the middle", kind=partial(BodyBroken, slow=True)
-                ) from None
+                raise TryAgain(request, "the answer stopped in the middle", kind=BodyStopped) from None
             except (httpx.TransportError, httpx.DecodingError):
                 raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
 
@@ -361,7 +359,7 @@ class TryAgain(Exception):  # noqa: N818 - a verdict, as in errors.py
         verdict: str,
         asked_s: float | None = None,
         *,
-        kind: Callable[[str], SourceUnavailable] = SourceUnavailable,
+        kind: type[SourceUnavailable] = SourceUnavailable,
     ) -> None:
         super().__init__(f"{request.url.host} is not available now ({verdict})")
         self.error = kind(
