@@ -1,1 +1,1 @@
-"""What exists, one module per asset family. Each asset reads, calls a step of `pipelines`, and reports the outcome."""
+"""The assets, one module per family. Each asset reads, calls a step of `pipelines`, and reports the outcome."""

@@ -1,4 +1,4 @@
-"""Accept losses in the UI: a job, not an asset, because it makes no data."""
+"""The job that accepts losses in the UI. It is no asset, because it makes no data."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ _DESCRIPTION = (
 
 
 class AcceptConfig(dg.Config):
-    """Which losses to accept, why, and by whom."""
+    """The losses to accept, why, and by whom."""
 
     recording_ids: list[str] = Field(default=[], description="As listed in the check of the date.")
     date: str = Field(default="", description="YYYY-MM-DD; with `reason`, instead of ids.")
@@ -44,7 +44,7 @@ def decide_on_losses(
     ledger: LedgerParam,
     archive: ArchiveParam,
 ) -> Iterator[dg.AssetCheckEvaluation | dg.Output[None]]:
-    """Accept the losses that the config names, or revoke that, and fail with a sentence if anything was refused."""
+    """Accept the losses that the config names, or revoke acceptances; fail with a sentence if anything was refused."""
     with as_permanent_failure():
         days = [date_of("date", config.date)] if config.date else []
         if days and not FIRST_DAY <= days[0] <= local_day(environment.clock(), environment.settings.zone):

@@ -1,6 +1,6 @@
-"""The table in which people look for a call, and the job that indexes it by month, which belongs to no date.
+"""The table in which people search for calls, and the job that indexes it by month, which belongs to no date.
 
-The table holds personal data, so none of it is shown here.
+The table holds personal data, so the UI shows none of it.
 """
 
 from datetime import date, timedelta
@@ -36,7 +36,7 @@ _INDEX = (
 def calls(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.MaterializeResult[None]:
-    """Write the calls of the date, and of the dates next to it that calls over midnight belong to as well."""
+    """Write the calls of the date, and of neighbouring dates to which calls over midnight also belong."""
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
         states, bucket, settings = ledger.open(), archive.bucket, environment.settings
@@ -59,7 +59,7 @@ def calls(
 
 @dg.op
 def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, archive: ArchiveParam) -> None:
-    """Index the months that changed."""
+    """Index the months that have changed."""
     with as_permanent_failure():
         today = local_day(environment.clock(), environment.settings.zone)
         written = dict(index_months(archive.bucket, FIRST_DAY, today + timedelta(days=2)))

@@ -1,4 +1,4 @@
-"""The checks that show, per date and over all dates, whether the archive is complete; what they judge is in the steps.
+"""The checks that show, per date and over all dates, whether the archive is complete; the steps make the judgements.
 
 No check blocks a run or makes it fail: it shows the gap, and the run archives what it can.
 """
@@ -45,7 +45,7 @@ _TO_DO = {
 
 
 def _of_a_date(asset: str, name: str, step: Callable[..., CheckResult], description: str) -> dg.AssetChecksDefinition:
-    """Return a check of a date by `step`, which reads the ledger."""
+    """Return a check of a date that runs `step`, which reads the ledger."""
 
     @dg.asset_check(asset=dg.AssetKey(asset), name=name, description=description, op_tags=LAST)
     def check(
@@ -116,7 +116,7 @@ def every_recording_is_accounted_for(
 def no_overdue_recordings(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
 ) -> dg.AssetCheckResult:
-    """Over all dates: what is missing now, and which pending recordings the source will purge soon
+    """All dates: what is missing now, and which pending recordings the source will purge soon
     (`RINGCX_RETENTION_DAYS`).
 
     Fails when recordings are late, about to be purged, or lost while the source should still have them.
@@ -145,7 +145,7 @@ OF_A_DATE = (
 
 
 def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvaluation:
-    """Return what the check `every_recording_is_accounted_for` would say, for a job that changed the verdict."""
+    """Return what `every_recording_is_accounted_for` would report, for a job that changed the verdict."""
     name = every_recording_is_accounted_for.check_key.name
     result = _result(name, run_id, lambda: verdict.every_recording_is_accounted_for(of_date))
     return dg.AssetCheckEvaluation(
@@ -164,7 +164,7 @@ def _shown(
     check: Callable[[], CheckResult],
     links: Callable[[], dict[str, dg.MetadataValue]] = dict,
 ) -> dg.AssetCheckResult:
-    """Return the result of the check that the context runs, as the UI shows it, with `links`."""
+    """Return the result of the context's check as the UI shows it, with `links`."""
     (key,) = context.selected_asset_check_keys
     return _result(key.name, context.run.run_id, check, links)
 
@@ -172,7 +172,7 @@ def _shown(
 def _result(
     name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
 ) -> dg.AssetCheckResult:
-    """Return the result as the UI shows it. A check that cannot judge does not pass, and does not fail the run."""
+    """Return the result as the UI shows it. A check that cannot judge does not pass, but does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
     try:

@@ -1,4 +1,4 @@
-"""What a date holds, sealed: the manifest, and the catalog that people query."""
+"""The sealed content of a date: the manifest, and the catalog that people query."""
 
 from datetime import date
 from functools import partial

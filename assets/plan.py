@@ -19,7 +19,7 @@ _DESCRIPTION = (
 
 
 class PlanConfig(dg.Config):
-    """Which dates to plan; without config all of them up to yesterday."""
+    """The dates to plan; without config, all dates up to yesterday."""
 
     first_date: str = Field(default="", description="YYYY-MM-DD; empty: ARCHIVE_START_DATE.")
     last_date: str = Field(default="", description="YYYY-MM-DD, included; empty: yesterday.")
@@ -51,7 +51,7 @@ def backfill_plan() -> None:
 
 
 def date_of(name: str, written: str) -> date:
-    """Return the date that the field `name` of a job's config holds."""
+    """Return the date in the field `name` of a job's config, or fail with a sentence."""
     try:
         return date.fromisoformat(written)
     except ValueError:

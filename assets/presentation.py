@@ -1,4 +1,4 @@
-"""How the assets show what they did: tables, columns, addresses in the archive, progress."""
+"""The presentation of assets in the UI: tables, columns, addresses in the archive, progress."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ Cell = str | int | float
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
-    """Return a table for the UI, which has room for four short columns and never wraps an id: see `listing`."""
+    """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
     kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
     types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
     return dg.MetadataValue.table(
@@ -34,7 +34,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMet
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """Return rows as a list, which the UI opens in a window of its own: a line for each, without its empty values."""
+    """Return rows as a list, which the UI opens in a window: a line for each row, without empty values."""
     # In a code span nothing that the source wrote is Markdown.
     texts = rows.astype(str).replace("`", "'", regex=True).to_dict("records")
     lines = [", ".join(f"{name} `{text}`" for name, text in row.items() if text) for row in texts]
@@ -52,12 +52,12 @@ def without_zeros(numbers: Mapping[str, int]) -> dict[str, int]:
 
 
 def counted(numbers: Mapping[str, int], otherwise: str) -> str:
-    """Return numbers with what they count, as the end of a sentence and without the zeros."""
+    """Return numbers with what they count, for the end of a sentence, without zeros."""
     return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or otherwise
 
 
 def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[str, int]:
-    """Return counts by state, under constant names so that the UI plots them over dates; `found` only where it is
+    """Return counts by state, under constant names so that the UI plots them over dates; `found` only if it is
     known.
     """
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
@@ -69,7 +69,7 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
 def not_held(reasons: pa.Table) -> str:
     """Return how many recordings are not archived, by state and reason, and when the first of them is tried again.
 
-    In words: a table here would be wider than its place on the asset's page, and cut off the verdict above it.
+    The result is words: a table would be wider than its place on the asset's page, and cut off the verdict above.
     """
     groups = []
     for row in sorted(reasons.to_pylist(), key=lambda row: (row["status"], row["reason"] or "")):
@@ -80,14 +80,14 @@ def not_held(reasons: pa.Table) -> str:
 
 
 def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:
-    """Return a link into the AWS console, or the `s3://` address where the store is not Amazon's."""
+    """Return a link into the AWS console, or the `s3://` address if the store is not Amazon's."""
     if bucket.is_amazon:
         return dg.MetadataValue.url(f"https://s3.console.aws.amazon.com/s3/buckets/{bucket.name}?prefix={prefix}")
     return dg.MetadataValue.path(f"s3://{bucket.name}/{prefix}")
 
 
 def calls_page(settings: Settings, day: date) -> dict[str, dg.MetadataValue]:
-    """Return a link to the page that lists every call and recording of a date; none where BROWSE_URL is not set."""
+    """Return a link to the page that lists every call and recording of a date; none if BROWSE_URL is not set."""
     if settings.browse_url is None:
         return {}
     return {"calls_page": dg.MetadataValue.url(f"{settings.browse_url}/?from={day}&to={day}")}
@@ -99,7 +99,7 @@ def stored_at(bucket: Bucket, name: str, key: str) -> dict[str, dg.MetadataValue
 
 
 def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
-    """Return the metadata by which the catalog of the UI shows the columns of a table in the ledger."""
+    """Return the metadata that shows a ledger table's columns in the UI's catalog."""
     columns = [dg.TableColumn(field.name, str(field.type)) for field in schema]
     return {"dagster/column_schema": dg.TableSchema(columns)}
 

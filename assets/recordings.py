@@ -44,7 +44,7 @@ def _ids(recording_ids: Sequence[str]) -> dg.MarkdownMetadataValue:
 
 
 class RetryConfig(dg.Config):
-    """What can be requested of a single run in the launchpad. A run without config retries no final state."""
+    """Options for a single run in the launchpad. A run without config retries no final state."""
 
     retry_final: bool = Field(
         default=False,
@@ -153,7 +153,7 @@ def recordings(  # noqa: PLR0917 - what it touches
 
 
 def _event_latency(ledger: Ledger, matched: RecordingsTable, day: date, run_id: str) -> dict[str, float]:
-    """Return how long the recordings that the run archived took from their End Call Event; empty if none had one."""
+    """Return how long the recordings that the run archived took after their End Call Event; empty if none had one."""
     archived = matched.held.filter(pc.equal(matched.held["run_id"], pa.scalar(run_id)))
     days = {day, *values(pc.unique(archived["found_on"]))}
     at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))

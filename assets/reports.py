@@ -20,7 +20,7 @@ _SUMS = ("rows", "new", "changed", "with_link")
 
 
 class WindowConfig(dg.Config):
-    """What can be requested of a single run in the launchpad."""
+    """Options for a single run in the launchpad."""
 
     ask_for_every_window: bool = Field(
         default=False,
@@ -144,7 +144,7 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.Materi
 
 
 def _oddities(pulls: list[PullRecord]) -> dict[str, int]:
-    """Return what the pulls say of answers that may be cut off, and of what could not be read as a row or a flag."""
+    """Return counts of answers that may be cut off, and of lines and flags that could not be read."""
     found: dict[str, int] = {}
     for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped"):
         if numbers := [number for pull in pulls if (number := getattr(pull, name)) is not None]:

@@ -1,1 +1,1 @@
-"""What a backfill would take, before it runs. Reads the ledger and nothing else; invents no number."""
+"""The backfill plan: what a backfill would take. It reads the ledger and nothing else, and invents no number."""

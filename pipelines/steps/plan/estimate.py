@@ -1,6 +1,6 @@
-"""The plan of a range: what each date requests and brings, how long the limits make it take, what is urgent.
+"""The plan of a range: what each date requests and yields, how long it takes within the limits, and what is urgent.
 
-What neither the ledger nor its history shows is null, and is shown as unknown.
+Values that neither the ledger nor its history shows are null, and are shown as unknown.
 """
 
 import math
@@ -38,8 +38,8 @@ _EXACT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`dates`: a row per date with its `state`, `urgency` and counts. `limits`: a row per limit, by its name.
-    `basis`: the dates that estimates come from.
+    """A plan. `dates`: a row per date with its `state`, `urgency` and counts. `limits`: a row per limit, by name.
+    `basis`: the dates that the estimates come from.
     """
 
     dates: pd.DataFrame
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """What the dates to run come to, as far as it is known or estimated. The limits run next to each other."""
+        """The totals of the dates to run, as far as they are known or estimated. The limits apply in parallel."""
         to_run = self.to_run
         return {
             "dates": len(self.dates),
@@ -68,7 +68,7 @@ class Plan:
 
 
 def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, now: datetime) -> Plan:
-    """Plan the dates from `first` to `last`, both included. Reads the ledger, and changes nothing."""
+    """Plan the dates from `first` to `last`, both included. Read the ledger, and change nothing."""
     read = _read(ledger, settings, dates_between(first, last), now)
     newest_first = read[read["state"].isin(_PULLED)].sort_values("date", ascending=False)
     history = newest_first.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
@@ -96,7 +96,7 @@ def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, n
 
 
 def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
-    """Return a row for dates that follow each other and are alike in those columns; what to run first comes first."""
+    """Return a row per range of consecutive dates that are alike in those columns, in the order to run them."""
     gap = pd.to_datetime(dates["date"]).diff().ne(pd.Timedelta(days=1))
     other = dates[[*alike]].ne(dates[[*alike]].shift()).any(axis="columns")
     summed = ["recordings_known", "bytes_held", "recordings_to_fetch", "bytes_to_store", "unknown", "requests"]
@@ -114,9 +114,9 @@ def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
 
 
 def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
-    """Return the seconds from the first to the last permit of a number of requests to a limiter that was idle before.
+    """Return the seconds from the first to the last permit for that many requests to an idle limiter.
 
-    All windows hold at once. The first 20,000 requests are followed one by one; after that the slowest window sets the
+    All rates apply at once. The first 20,000 requests are simulated one by one; after that the slowest rate sets the
     pace.
     """
     if requests <= 1 or not rates:
@@ -130,8 +130,8 @@ def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
 
 
 def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: datetime) -> pd.DataFrame:
-    """Return a row per date and account, for `days` and the newest pulled dates of each weekday: `state` of the date,
-    and counts of recordings: `pending_media` are links, `pending_download` of the current API.
+    """Return a row per date and account, for `days` and the newest pulled dates of each weekday: the `state` of the
+    date, and counts of recordings (`pending_media`: links, `pending_download`: the current API's).
     """
     pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
     newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
@@ -166,7 +166,7 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
 
 
 def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """Return the requests of each date and account that is to run, a column for each limit."""
+    """Return the requests of each date and account to run, in a column for each limit."""
     asked = pd.DataFrame(index=known.index)
     asked["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
     asked["metadata"] = 0
@@ -181,7 +181,7 @@ def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
 
 
 def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
-    """Return a row per limit. Accounts do not wait for each other: the one with most requests takes longest."""
+    """Return a row per limit. Accounts do not wait for each other: the one with the most requests takes longest."""
     limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
     limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
     limits["seconds"] = [

@@ -1,4 +1,4 @@
-"""A plan in words: tables for a screen, the steps that launch it, one sentence at the end; and as one JSON document."""
+"""A plan for people (tables, the commands that launch it, and one sentence) and as one JSON document."""
 
 import textwrap
 from datetime import datetime
@@ -23,7 +23,7 @@ _IN_UI = "or in the UI: Lineage, Materialize all…, Show all partitions, a rang
 
 
 def text(plan: Plan) -> str:
-    """Return the plan as Markdown, in the order in which it is read."""
+    """Return the plan as Markdown, in reading order."""
     paragraphs = [
         table.to_markdown(index=False, disable_numparse=True, colalign=["left"] * 2 + ["right"] * (table.shape[1] - 2))
         for table in (_ranges_table(plan), _limits_table(plan))
@@ -38,7 +38,7 @@ def text(plan: Plan) -> str:
 
 
 def sentence(plan: Plan) -> str:
-    """Return what the plan comes to."""
+    """Return one sentence with the totals of the plan."""
     total = plan.totals
     to_run, unknown = total["dates_to_run"], total["dates_unknown"]
     if not to_run:
@@ -57,7 +57,7 @@ def sentence(plan: Plan) -> str:
 
 
 def document(plan: Plan, made_at: datetime) -> dict[str, Any]:
-    """Return the whole plan for `--json`: totals, limits, cost, the dates it is estimated from, backfills, dates."""
+    """Return the whole plan for `--json`: totals, limits, cost, the dates behind the estimates, backfills, dates."""
     names = list(_LIMITS)
     requests = [{name: count for name, count in row.items() if count} for row in _records(plan.dates[names])]
     return {
@@ -79,7 +79,7 @@ def document(plan: Plan, made_at: datetime) -> dict[str, Any]:
 
 
 def _ranges_table(plan: Plan) -> pd.DataFrame:
-    """Return a row per range of dates that are alike: what is to be requested, fetched and stored, or what is held."""
+    """Return a row per range of similar dates: what is to be requested, fetched and stored, or what is held."""
     rows = []
     for dates in _records(date_ranges(plan.dates, "state", "urgency")):
         recordings = gigabytes = "-"
@@ -107,7 +107,7 @@ def _ranges_table(plan: Plan) -> pd.DataFrame:
 
 
 def _limits_table(plan: Plan) -> pd.DataFrame:
-    """Return a row per limit that the plan touches."""
+    """Return a row per limit that the plan uses."""
     used = plan.limits[plan.limits["requests"] > 0]
     return pd.DataFrame(
         {
@@ -163,7 +163,7 @@ def _remarks(plan: Plan) -> list[str]:
 
 
 def _storage(plan: Plan) -> dict[str, Any]:
-    """Return what it costs to put the recordings once and to keep them; Amazon counts a GB as 2^30 bytes."""
+    """Return the cost of putting the recordings once and of keeping them; Amazon counts a GB as 2^30 bytes."""
     prices, total = plan.settings, plan.totals
     return {
         "puts": total["recordings_to_fetch"],
@@ -174,12 +174,12 @@ def _storage(plan: Plan) -> dict[str, Any]:
 
 
 def _backfills(plan: Plan) -> list[dict[str, Any]]:
-    """Return what to launch, in its order: what the source purges soon, the rest, what is probably lost."""
+    """Return the backfills to launch, in order: what the source purges soon, the rest, what is probably lost."""
     return _records(date_ranges(plan.to_run, "urgency"))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as Python values, None for null."""
+    """Return the rows as dicts of Python values, None for null."""
     rows = table.astype("object").where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 

@@ -1,1 +1,1 @@
-"""What the source says, kept as rows of a date."""
+"""Pulls: what the source reports, kept as rows of a date."""

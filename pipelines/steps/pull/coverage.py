@@ -1,4 +1,4 @@
-"""Was the report of a date pulled for the whole day, late enough, and is what it brought still in the ledger?"""
+"""Coverage: was a date's report pulled for the whole day, late enough, and are its rows still in the ledger?"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ SETTLED = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Unpulled:
-    """A report of an account that no pull covers to the end of the day; `to` is how far one came, if any.
+    """A report of an account that no pull covers to the end of the day; `to` is how far a pull came, if any.
 
-    Or one whose last pull of the whole day came `too_early`, at `to`; or one that came empty although the other report
-    has `missing_calls` of that day. `account_id` is empty where no account is known: nobody pulled the report, and no
-    setting names one.
+    It may also be a report whose last pull of the whole day came `too_early`, at `to`, or one that came empty although
+    the other report has `missing_calls` of that day. `account_id` is empty if no account is known: the report was not
+    pulled, and no setting names an account.
     """
 
     report: ReportName
@@ -47,16 +47,15 @@ class Unpulled:
 
 
 def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
-    """Return whether the pull asked for the whole day."""
+    """Return whether the pull requested the whole day."""
     return pull.period_start <= bounds[0] and pull.period_end >= bounds[1]
 
 
 def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled]:
-    """Return the reports of RINGCX_SOURCE that were not pulled for the whole of `day` once it was settled, account by
-    account.
+    """Return, by account, the reports of RINGCX_SOURCE that were not pulled for the whole of `day` after it settled.
 
-    An account lacks nothing where any full source covers the day: both legacy reports, or interaction metadata. Without
-    RINGCX_ACCOUNT_IDS the accounts of the date's pulls are believed; a date without any pull lacks every report.
+    An account lacks nothing if any full source covers the day: both legacy reports, or interaction metadata. Without
+    RINGCX_ACCOUNT_IDS, the accounts are those of the date's pulls; a date without any pull lacks every report.
     """
     bounds = day_bounds(day, settings.zone)
     every = [pull for of_report in pulls.values() for pull in of_report]
@@ -79,13 +78,13 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
-    """Return the pulls of each report for a date, in the order of pulling; empty where there was none."""
+    """Return the pulls of each report for a date, in the order of pulling; an empty list if there are none."""
     return {report: ledger.pulls(report, day) for report in REPORTS}
 
 
 def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
-    """Raise LedgerDamaged where the ledger has fewer lines of a report than its pulls appended: a part is gone, and
-    with it the recordings that only its rows name.
+    """Raise LedgerDamaged if the ledger has fewer lines of a report than its pulls appended: a part is gone, and with
+    it the recordings that only its rows name.
     """
     for report, made in pulls.items():
         # Pulls of interaction metadata share windows that were taken before; each of them alone counts no line twice.

@@ -1,7 +1,7 @@
-"""Turn stored End Call Events into rows of their date.
+"""The step that turns stored End Call Events into rows of their date.
 
-Reading is idempotent: an event that was read before is the same row again, and is not appended. How far each file was
-read is recorded after its rows, and only saves reading. What a row links to is read by `link/extract_links.py`.
+Reading is idempotent: an event that was read before gives the same row, which is not appended again. How far each file
+was read is recorded after its rows, and only saves reading. `link/extract_links.py` reads the links in rows.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _IDENTITY = ("row_key", "row_hash")
 
 
 class EventsTaken(NamedTuple):
-    """What a run found in the stored events of a date: `new` events by account id, and counts.
+    """The result of reading the stored events of a date: `new` events by account id, and counts.
 
-    `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of those that are not archived.
-    `start_disagrees`: `call_start` and UII give different times. `damaged_lines` cannot be read. `malformed_requests`
-    of that UTC day were no event.
+    `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of accounts that are not
+    archived. `start_disagrees`: `call_start` and UII give different times. `damaged_lines`: lines that cannot be read.
+    `malformed_requests`: requests of that UTC day that were no events.
     """
 
     new: Counter[str]
@@ -57,7 +57,7 @@ def take_events(
     now: datetime,
     run_id: str,
 ) -> EventsTaken:
-    """Append what the ledger lacks of `day`'s events; raises EventsUnavailable before that. `zone`: of `call_start`."""
+    """Append those events of `day` that the ledger lacks, or raise EventsUnavailable. `zone`: of `call_start`."""
     read_to = ledger.event_reads(day)
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
@@ -95,7 +95,7 @@ def take_events(
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """An event: its account, its fields under our names, and what is not part of its identity."""
+    """An event: its account, its fields under canonical names, and facts that are no part of its identity."""
 
     account: str
     fields: Mapping[str, str]
@@ -115,7 +115,7 @@ class _Event:
 
 @lru_cache(maxsize=256)
 def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return our names of an event's fields; its `call_id` is the UII, which the reports call so too."""
+    """Return the canonical names of an event's fields; its `call_id` is the UII, under the reports' name for that."""
     return tuple(canonical_names(EVENTS, ["uii" if fold(name) == "callid" else name for name in given]))
 
 
@@ -139,8 +139,8 @@ def _rows_by_account(events: Iterable[_Event]) -> list[tuple[str, pa.Table]]:
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
     """Return the events of one account as rows with their identity, each distinct one once, as they first came.
 
-    When an event came, and what its start is taken to be, say nothing about what the source sent: they are no part of
-    the row's hash, so that a repeated event is the same row.
+    When an event came, and which start was derived from it, are not what the source sent and no part of the row's hash,
+    so that a repeated event is the same row.
     """
     names = [*COLUMNS[EVENTS], *sorted({name for event in events for name in event.fields} - set(COLUMNS[EVENTS]))]
     columns = {name: pa.array([event.fields.get(name) for event in events], pa.string()) for name in names}
@@ -156,7 +156,7 @@ def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
 
 
 def _adopted(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
-    """Return the rows kept aside for accounts that have been added to RINGCX_ACCOUNT_IDS since."""
+    """Return the rows that were kept for accounts which RINGCX_ACCOUNT_IDS has named only since."""
     aside = ledger.all_rows(FOREIGN, day)
     own = set(accounts).intersection(aside["account_id"].to_pylist())
     rows = aside.drop_columns(["account_id", "pulled_at", "run_id"])
@@ -164,14 +164,14 @@ def _adopted(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple
 
 
 class _Versions:
-    """Every version of every row that the ledger has: an old version that comes again changes nothing."""
+    """Every version of every row in the ledger: an old version that comes again changes nothing."""
 
     def __init__(self, ledger: Ledger, report: str, day: date) -> None:
         self._versions = set(_identities(ledger.all_rows(report, day, columns=list(_IDENTITY))))
         self._keys = {key for key, _ in self._versions}
 
     def add(self, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Add rows. Return those that are not in the ledger, and how many of them are new and not changed."""
+        """Add rows; return those that the ledger lacks, and how many of these are new and not changed."""
         fresh = []
         for version in _identities(rows):
             fresh.append(version not in self._versions)

@@ -1,7 +1,6 @@
-"""Pull a legacy report of one date: request it, parse it, and append what differs from the ledger's rows.
+"""The pull of a legacy report of one date: request it, parse it, and append what differs from the ledger's rows.
 
-All requests of an account are answered and parsed before a row of it is written: a report that is refused leaves
-nothing behind.
+All answers for an account are parsed before any row is written: a report that is refused leaves nothing behind.
 """
 
 import logging
@@ -39,13 +38,13 @@ class DayNotOver(ExpectedError):  # noqa: N818 - nobody's error: the day has har
 
 
 class PullFailed(ExpectedError):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
-    """The report of some accounts could not be pulled; what the others gave is kept."""
+    """The report of some accounts could not be pulled; the rows of the others are kept."""
 
 
 def settled_period(
     bounds: tuple[datetime, datetime], now: datetime, day: date, settling: timedelta = SETTLING
 ) -> Period:
-    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`; raises DayNotOver."""
+    """Return the part of a day, given by its UTC bounds, that a report can cover at `now`, or raise DayNotOver."""
     start, end = bounds
     settled = (now - settling).replace(microsecond=0)
     if settled <= start:
@@ -59,7 +58,7 @@ def settled_period(
 def pull_each(
     report: ReportName, day: date, account_ids: Sequence[str], pull: Callable[[str], PullRecord]
 ) -> list[PullRecord]:
-    """Pull the report of each account. Raises PullFailed at the end if some failed; what the others gave is kept."""
+    """Pull the report of each account. Raise PullFailed at the end if some failed; the rows of the others are kept."""
     pulls: list[PullRecord] = []
     failures: list[str] = []
     for account_id in account_ids:
@@ -74,7 +73,7 @@ def pull_each(
 
 
 def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
-    """Return the answer of one request, requested again while it is no report; raises NotAReport after three."""
+    """Return the answer of one request, sent again while the answer is no report; raise NotAReport after three."""
     for attempt in range(2, _ATTEMPTS + 1):
         try:
             return request()
@@ -97,7 +96,7 @@ class ReportPull:
     log: logging.Logger
 
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull the report of each account and append its new and changed rows to the ledger; raises as `pull_each`."""
+        """Pull the report of each account and append its new and changed rows; raise the errors of `pull_each`."""
         return pull_each(self.report, self.day, account_ids, self._account)
 
     def _account(self, account_id: str) -> PullRecord:

@@ -1,13 +1,13 @@
-"""Pull the interaction metadata of a date, window by window; each window is kept as soon as it is whole.
+"""The pull of a date's interaction metadata, window by window; each window is kept as soon as it is whole.
 
-The source takes few requests (9 in 15 minutes for an account), so one pull requests a window only once: the window
-leaves a record in the ledger, and a run that follows a killed one continues where that one ended. A date is complete
-when all its windows are; then it is a pull like any other, and the next one requests every window again, since rows
-still change. `is_fresh` says which windows of an unfinished pull are requested again.
+The source accepts few requests (9 in 15 minutes for an account), so one pull requests a window only once: the window
+leaves a record in the ledger, and a run that follows a killed one continues where that one ended. When all windows are
+whole, the date has been pulled like any other, and the next pull requests every window again, since rows still change.
+`is_fresh` says which windows of an unfinished pull need not be requested again.
 
-The source may cap an answer (about 400 rows were seen, the newest) without saying so. A window that looks capped is
-requested again in halves, until the halves hold nothing that the whole did not; and each row must have ended within the
-window it was requested for.
+The source may cap an answer (at about the newest 400 rows, as observed) without saying so. A window that looks capped
+is requested again in halves, until the halves hold nothing that the whole did not; and each row's segment must have
+ended within the window that was requested.
 """
 
 import logging
@@ -46,7 +46,7 @@ _SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link
 
 
 def windows(period: Period, seconds: int) -> Iterator[Period]:
-    """Yield windows of `seconds` that cover a period from its start without gap or overlap; the last may be shorter."""
+    """Yield windows of `seconds` that cover a period without gap or overlap; the last may be shorter."""
     start, length = period.start.astimezone(UTC), timedelta(seconds=seconds)
     while start < period.end:
         yield Period(start, min(start + length, period.end.astimezone(UTC)))
@@ -54,10 +54,10 @@ def windows(period: Period, seconds: int) -> Iterator[Period]:
 
 
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
-    """Return whether a window that an unfinished pull took need not be requested again at `now`.
+    """Return whether a window of an unfinished pull need not be requested again at `now`.
 
-    The older a window, the less its rows change: it is good for as long again as it had been over when it was taken, at
-    least an hour and at most half a day. What was taken before its rows were settled is not good once they are.
+    The older a window, the less its rows change: it stays valid for as long as it had been over when it was pulled, at
+    least an hour and at most half a day. Rows pulled before they had settled are no longer valid once they have.
     """
     age = pull.pulled_at - pull.period_end
     if age < SETTLED <= now - pull.period_end:
@@ -73,8 +73,8 @@ class WrongWindow(ReportInvalid):
 class WindowedPull:
     """A pull of the interaction metadata of one date.
 
-    `bounds`: of the day; `period`: the part of it that is over long enough; `window_s`: RINGCX_METADATA_WINDOW;
-    `afresh`: request every window, whatever was taken already.
+    `bounds`: of the day; `period`: its part that has been over for long enough; `window_s`: RINGCX_METADATA_WINDOW;
+    `afresh`: request every window, whatever was pulled already.
     """
 
     day: date
@@ -89,13 +89,13 @@ class WindowedPull:
     afresh: bool = False
 
     def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull each account's windows and append their new and changed rows to the ledger; raises as `pull_each`."""
+        """Pull each account's windows and append their new and changed rows; raise the errors of `pull_each`."""
         return pull_each(INTERACTIONS, self.day, account_ids, lambda account_id: _AccountPull(self, account_id).run())
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One answer, `size` bytes long. `ends`: when the segments of its rows ended, sorted."""
+    """One answer of `size` bytes. `ends`: when the segments of its rows ended, sorted."""
 
     window: Period
     size: int
@@ -157,7 +157,7 @@ class _AccountPull:
         return whole
 
     def _taken_before(self) -> list[PullRecord]:
-        """Return the windows that were taken since the date was last complete."""
+        """Return the windows that were pulled since the date was last complete."""
         ledger, day = self._pull.ledger, self._pull.day
         whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, self._pull.bounds)]
         since = max((pull.pulled_at for pull in whole if pull.account_id == self._account_id), default=None)
@@ -165,7 +165,7 @@ class _AccountPull:
         return [pull for pull in taken if since is None or pull.pulled_at > since]
 
     def _take(self, window: Period, before: PullRecord | None = None) -> PullRecord:
-        """Take a window whole. `before`: what was taken of it when it did not look capped yet."""
+        """Pull a whole window. `before`: its record from when it did not look capped yet."""
         pulled_at = self._pull.clock()
         answers: list[_Answer] = []
         counts: dict[str, int] = {}
@@ -203,7 +203,7 @@ class _AccountPull:
         return record
 
     def _append(self, rows: pa.Table, window: Period, pulled_at: datetime) -> dict[str, int]:
-        """Append what is new or changed, and count. A row at the border of two windows is in both and counts once."""
+        """Append new and changed rows; return counts. A row at the border of two windows counts once."""
         versions = _versions(rows)
         stored = [self._stored.get(key, (None, None))[0] for key in versions]
         is_fresh = [before != row_hash for before, (row_hash, _) in zip(stored, versions.values(), strict=True)]
@@ -232,8 +232,8 @@ class _AccountPull:
         return self._cap is not None and rows >= self._cap * _NEAR_THE_CAP
 
     def _looks_capped(self, answer: _Answer) -> bool:
-        """Return whether an answer has about as many rows as a known cap, a round number of them or as many as one
-        before, or none in the beginning of its window though later they are dense.
+        """Return whether an answer's number of rows is near a known cap, round, or the same as an earlier one's, or
+        whether its window is empty at the beginning though dense later.
         """
         rows = answer.rows.num_rows
         if self._is_near_the_cap(rows) or rows < _MANY:
@@ -245,10 +245,10 @@ class _AccountPull:
         return silent > max(length / 4, 10 * (last - first) / rows)
 
     def _prove(self, whole: _Answer, answers: list[_Answer]) -> bool:
-        """Request the halves of a window whose answer may be capped, add theirs to `answers`; return whether it was.
+        """Request the halves of a window and add their answers to `answers`; return whether the whole was capped.
 
-        An answer is whole when its rows fall into both halves, and these hold no others. Raises ReportInvalid where
-        that cannot be shown.
+        An answer is whole if its rows fall into both halves and these hold no others. Raises ReportInvalid if that
+        cannot be shown.
         """
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
@@ -276,7 +276,7 @@ class _AccountPull:
         return _Answer(window, answer.size, answer.sha256, rows, _ends_within(rows, window))
 
     def _sum(self, records: Sequence[PullRecord]) -> PullRecord:
-        """Return the windows as one pull of the date."""
+        """Return the windows' records as one pull of the date."""
         sums: dict[str, Any] = {name: sum(getattr(record, name) or 0 for record in records) for name in _SUMMED}
         return replace(
             records[0],
@@ -296,14 +296,14 @@ class _AccountPull:
 
 
 def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
-    """Return the hash of each row, and when its segment ended, by `row_key`."""
+    """Return the hash of each row and the end of its segment, by `row_key`."""
     columns: list[list[Any]] = [rows[name].to_pylist() for name in ("row_key", "row_hash", "segment_end_time_ms")]
     return {key: (row_hash, parse_moment(ended)) for key, row_hash, ended in zip(*columns, strict=True)}
 
 
 def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
-    """Return when the rows' segments ended, sorted; times days away from the window are errors of their rows. Raises
-    WrongWindow where some ended outside the window.
+    """Return when the rows' segments ended, sorted; times days away from the window are errors in the rows. Raise
+    WrongWindow if a segment ended outside the window.
     """
     times = (end for _, end in _versions(rows).values())
     ends = sorted(end for end in times if end and abs(end - window.start) <= _BELIEVED)
@@ -320,7 +320,7 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
 
 
 def _joined(answers: Sequence[_Answer]) -> pa.Table:
-    """Return the rows of all answers; of one that came twice the version that came last."""
+    """Return the rows of all answers; of a row that came twice, the version that came last."""
     rows = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
     last = {key: index for index, key in enumerate(rows["row_key"].to_pylist())}
     return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))

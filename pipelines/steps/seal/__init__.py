@@ -1,1 +1,1 @@
-"""What a date holds, written down and sealed."""
+"""Sealing: what a date holds is written down and sealed."""

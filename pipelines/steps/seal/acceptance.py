@@ -1,8 +1,8 @@
-"""Accept losses that somebody has reviewed, or revoke acceptances, and seal the dates concerned again.
+"""Acceptance of losses that somebody has reviewed, and its revocation; the dates concerned are sealed again.
 
-Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording that may still arrive
-is waited for, and an object that is gone or altered is restored. An acceptance ends by itself when the recording's
-state, reason or epoch changes.
+Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording may still arrive while
+it is pending, and an object that is gone or altered must be restored. An acceptance ends when the recording's state,
+reason or epoch changes.
 """
 
 from collections import Counter, defaultdict
@@ -33,8 +33,8 @@ class DecisionIncomplete(ExpectedError):  # noqa: N818 - the sentence for the pe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What somebody decided: to accept the loss of these recordings, or of those of `days` that were lost for `reason`;
-    or, with `revoke`, to revoke that. Raises DecisionIncomplete where it does not say which, why, or by whom.
+    """A decision to accept the loss of these recordings, or of those of `days` that were lost for `reason`; or, with
+    `revoke`, to revoke that. Raises DecisionIncomplete if it does not say which, why, or by whom.
     """
 
     recording_ids: Sequence[str] = ()
@@ -56,8 +56,8 @@ class Decision:
 
 @dataclass(slots=True)
 class Decided:
-    """What became of a decision: the lines that were `written`, how many recordings had been decided so before
-    (`unchanged`), a sentence for whatever was `refused`, and the new verdict of each date that was sealed.
+    """The result of a decision: the lines `written`, the number of recordings decided so before (`unchanged`), a
+    sentence for each one `refused`, and the new verdict of each date that was sealed.
     """
 
     revoke: bool
@@ -68,7 +68,7 @@ class Decided:
 
     @property
     def sentence(self) -> str:
-        """The whole result in one sentence."""
+        """One sentence with the whole result."""
         verb = "revoked" if self.revoke else "accepted"
         what = ("acceptance was", "acceptances were") if self.revoke else ("loss was", "losses were")
         said = [f"{number(len(self.written), *what)} {verb}"]
@@ -80,9 +80,9 @@ class Decided:
 
 
 def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, signer: Signer | None = None) -> Decided:
-    """Write the decision to the ledger where it is allowed, and seal the dates that it touches.
+    """Write the decision to the ledger as far as it is allowed, and seal the dates concerned.
 
-    What is refused stops nothing else. The same decision again writes no line, and seals what was not sealed yet.
+    A refusal stops nothing else. Repeating a decision writes no line, and seals the dates that were not sealed yet.
     """
     decided, ledger, settings = Decided(decision.revoke), stores.ledger, stores.settings
     if decision.days:
@@ -136,7 +136,7 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
 def _line(
     decision: Decision, state: RecordingState, latest: Acceptance | None, now: datetime, run_id: str
 ) -> Acceptance | None:
-    """Return the line to write; None if that was decided before."""
+    """Return the line to write, or None if the same was decided before."""
     seen = latest if decision.revoke and latest is not None else state
     if (latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)) != decision.revoke:
         return None
@@ -164,7 +164,7 @@ def _refusal(
     revoke: bool,
     has_other_name: bool,
 ) -> str:
-    """Return why a decision on a recording is refused; nothing if it is not. `gaps`: what was not pulled of a date."""
+    """Return why a decision is refused, empty if it is not. `gaps`: returns the reports not pulled for a date."""
     key, found_on = state.recording_id, state.found_on
     if state.same_as is not None:
         return f"{key} is another name for {state.same_as}: give that id."
@@ -211,7 +211,7 @@ def _lost_for_reason(stores: Stores, decision: Decision, now: datetime, decided:
 
 
 def _with_ids(ledger: Ledger, ids: Iterable[str], decided: Decided) -> list[RecordingState]:
-    """Return the recordings with these ids, searched from the newest date on: an id does not say its date."""
+    """Return the recordings with these ids, searching the newest dates first: an id does not name its date."""
     missing = set(ids)
     found: dict[str, RecordingState] = {}
     damaged = ""

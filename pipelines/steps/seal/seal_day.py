@@ -1,6 +1,6 @@
-"""Seal what a date holds: its manifest and its part of the catalog.
+"""The sealing of a date: its manifest and its part of the catalog.
 
-Totals say for each report whether the date was pulled at all: a date never pulled must not look like a quiet one.
+The totals say for each report whether the date was pulled at all: a date never pulled must not look like a quiet one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ _BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What a date is sealed from, and where it is sealed."""
+    """The stores that a date is sealed from, and the one it is sealed in."""
 
     bucket: Bucket
     ledger: Ledger
@@ -49,9 +49,9 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class SealedDay:
-    """A date's manifest, the key of its part of the catalog, and the recordings they were made from.
+    """A date's manifest, the key of its part of the catalog, and the recordings that both list.
 
-    `outdated`: another run wrote to the date in every round, so the manifest may lack what it wrote last.
+    `outdated`: another run wrote to the date in every round, so the manifest may lack what that run wrote last.
     """
 
     manifest: Sealed
@@ -62,16 +62,16 @@ class SealedDay:
 
 
 def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: Signer | None = None) -> SealedDay:
-    """Seal what the ledger knows of the recordings dated `day`; the same content again makes no new manifest.
+    """Seal what the ledger knows about the recordings dated `day`; unchanged content makes no new manifest.
 
-    While the verdict is unknown the totals name the reports that were not pulled for the whole day, or the damage of
-    the ledger, and not how many recordings should be `found`.
+    While the verdict is `unknown`, the totals name the reports not pulled for the whole day, or the ledger's damage,
+    but not how many recordings should be `found`.
 
-    A run of another date may append to this one and seal it too. Each seals after its own appending; a run that finds
-    new parts after sealing seals again, so that the last one to seal has read what the others appended.
+    A run of another date may append to this date and seal it too. Each run seals after it has appended, and seals again
+    if it then finds new parts, so that the last run to seal has read what the others appended.
 
-    With a `signer` the manifest is signed, also one that an earlier run left unsigned. Manifests and ledger parts that
-    no attestation names yet get one.
+    With a `signer`, the manifest is signed, even if an earlier run left it unsigned. Manifests and ledger parts that no
+    attestation names yet are attested.
     """
     bucket, ledger = stores.bucket, stores.ledger
     names = sealed_names = ledger.parts.names(day)
@@ -109,9 +109,9 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
 
 
 def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
-    """Return the other dates that a run appended to and must seal too: those that were sealed before or come before the
-    `first` partition. A call over midnight is found by one day's pull and stored under another date, whose manifest
-    would be out of date otherwise. Any other date waits for its own first run.
+    """Return the other dates that a run appended to and must seal too: those sealed before, and those before the
+    `first` partition. One day's pull finds a call over midnight that is stored under another date, whose manifest would
+    otherwise be out of date. Any other date waits for its own first run.
     """
     bucket, parts, first = stores.bucket, stores.ledger.parts, stores.settings.archive_start_date
     return [
@@ -120,7 +120,7 @@ def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
 
 
 def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
-    """Yield what a manifest says of each of these recordings: lines of STATE_SCHEMA in the order of their ids."""
+    """Yield a manifest's entry for each recording, given as lines of STATE_SCHEMA in the order of their ids."""
     for start in range(0, lines.num_rows, _BATCH):
         part = lines.slice(start, _BATCH)
         columns = {name: values(part[name]) for name in ManifestEntry._fields}
@@ -129,7 +129,7 @@ def entries_of(lines: pa.Table) -> Iterator[ManifestEntry]:
 
 
 def accepted_on(verdict: DateVerdict) -> list[AcceptedLoss]:
-    """Return the accepted losses that the date's own manifest lists: of recordings dated that day, by id."""
+    """Return the accepted losses that the date's own manifest lists (of recordings dated that day), by id."""
     return [
         AcceptedLoss(*(getattr(found, name) for name in AcceptedLoss._fields))
         for found in verdict.accepted.values()
@@ -138,13 +138,13 @@ def accepted_on(verdict: DateVerdict) -> list[AcceptedLoss]:
 
 
 def rows_pulled(pulls: Pulls) -> dict[str, int]:
-    """Return for each report that was pulled the rows of the newest pull of every account."""
+    """Return, for each report that was pulled, the number of rows in the newest pulls of all accounts."""
     newest = {report: newest_by_account(of_report).values() for report, of_report in pulls.items() if of_report}
     return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
 
 
 def _attest(ledger: Ledger, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> None:
-    """Attest what no attestation names yet. Manifests last: this run made them."""
+    """Attest parts and manifests that no attestation names yet; manifests last, since this run made them."""
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     kinds = [(kind, day, found) for kind, found in names.items()]
     # Days of the access log are of UTC: east of it they end after the date was sealed, so later sealings look again.

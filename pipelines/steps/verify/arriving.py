@@ -1,8 +1,8 @@
-"""Distinguish what a run under way, or one that has just ended, may have written from what came from elsewhere.
+"""The distinction between what a running or just finished run may have written and what came from elsewhere.
 
-A run stores recordings before it writes their states, writes states before it seals, and seals before it attests. What
-is between two of these steps is arriving: it is recent, and the ledger awaits it. What is older and still not explained
-is a discrepancy.
+A run stores recordings before it writes their states, writes states before it seals, and seals before it attests. An
+object or line between two of these steps is arriving: it is recent, and the ledger expects it. Anything older that is
+still unexplained is a discrepancy.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ WINDOW = timedelta(minutes=15)
 
 @dataclass
 class Arriving:
-    """What may be arriving at a date, seen at `now`. `runs`: of each ledger part that no attestation names."""
+    """What may be arriving at a date at `now`. `runs`: the run of each ledger part that no attestation names."""
 
     bucket: Bucket
     day: date
@@ -40,7 +40,7 @@ class Arriving:
 
     @cached_property
     def parts(self) -> frozenset[str]:
-        """The ledger parts without an attestation that are young, or are of a run that has written a young one."""
+        """The ledger parts without an attestation that are young, or whose run has written a young one."""
         young = {name for name in self.runs if self.is_young(written_at(name))}
         of_open = set().union(*(self.runs[name] for name in young))
         return frozenset(young | {name for name, runs in self.runs.items() if runs & of_open})
@@ -57,13 +57,13 @@ class Arriving:
 
 
 def awaited_keys(prefix: str, lines: pa.Table) -> set[str]:
-    """Return the keys under which a run may store what the ledger (STATE_SCHEMA) does not have as archived."""
+    """Return the keys under which a run may store recordings that the ledger (STATE_SCHEMA) has not as archived."""
     rest = states_from(lines.filter(pc.not_equal(lines["status"], pa.scalar(str(Status.archived)))))
     return {key for state in rest for key in possible_keys(prefix, WorkItem(state, plain_key(prefix, state)))}
 
 
 def sealed_at(text: object) -> datetime | None:
-    """Return the time that a manifest gives; None for anything else, as a forged one may hold."""
+    """Return the time that a manifest gives, or None for anything else, such as a forged manifest may hold."""
     try:
         time = datetime.fromisoformat(str(text))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The certificate of a date: what is archived, how far it is proved, and how anybody can check it without us.
+"""The certificate of a date: what is archived, how far it is proved, and how anybody can check it without this program.
 
 `format`: `ringcx-archive/certificate/1`; `date`; `verdict` and `sentence`; `counts`; `manifest` (`key`, `number`,
 `sha256`, `merkle_root`, null in those of earlier versions, `sealed_at`, `totals`, `previous_sha256`, `previous_day`,
@@ -6,7 +6,7 @@
 SHA-256 of each, as sealed; `accepted_losses`: who accepted which of them, when and why, as sealed;
 `accepted_elsewhere`: recordings that the date expects and whose accepted loss another date's manifest lists, with that
 date; `discrepancies`; `commands`. The verdict is that of `verify`: a date that is not as it was sealed is never
-complete. The bytes of the recordings are not read. Not here: how it is shown.
+complete. The bytes of the recordings are not read. `cli/certificate.py` renders the certificate.
 """
 
 import shlex
@@ -32,7 +32,7 @@ _COUNTS = ("found", "held", "pending", "lost", "accepted_losses", "bytes")
 
 
 def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any]]:
-    """Yield the certificate of each date from `first` to `last`, both included; raises as `verify_days`."""
+    """Yield the certificate of each date from `first` to `last`, both included; raise the errors of `verify_days`."""
     found: list[Discrepancy] = []
     sealed: dict[str, tuple[ManifestHead, list[dict[str, Any]]]] = {}
 
@@ -78,7 +78,7 @@ def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any
 def _signature(
     archive: Archive, head: ManifestHead, stored: Mapping[str, Any], discrepancies: list[Discrepancy]
 ) -> dict[str, str]:
-    """Return its key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
+    """Return the signature's key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
     key = signature_key(head.key)
     kinds = {each.kind.removeprefix("signature_") for each in discrepancies if each.subject == key}
     if kinds:

@@ -1,4 +1,4 @@
-"""Verify the dates of a range one after the other, each by itself and by what the day after it says of it."""
+"""The verification of a range of dates, each by itself and by what the next day's manifests say about it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 @dataclass(frozen=True, slots=True)
 class Archive(Stores):
-    """What is verified. Without `ringcx_account_ids` in the settings the accounts of the pulls are believed; without a
-    `verifier` signatures are not checked.
+    """The archive to verify. Without `ringcx_account_ids` in the settings, the accounts are those of the pulls; without
+    a `verifier`, signatures are not checked.
     """
 
     verifier: Verifier | None
@@ -59,11 +59,11 @@ def verify_days(
     progress: Progress = lambda *_: None,
     sealed: TakeManifest = lambda *_: None,
 ) -> Iterator[DayResult]:
-    """Verify the dates from `first` to `last`, both included; `add` gets a date's discrepancies before its result, and
-    `sealed` its latest manifest with the entries, where that is good.
+    """Verify the dates from `first` to `last`, both included. `add` gets a date's discrepancies before its result;
+    `sealed` gets its latest manifest with the entries, if that is good.
 
-    The days before and after the range are asked only what they and the range's own manifests say of each other. Memory
-    grows with the recordings of one date. Raises StorageRefused where settings or rights are wrong.
+    Of the days before and after the range, only the links between their manifests and the range's are checked. Memory
+    grows with the recordings of one date. Raises StorageRefused if settings or permissions are wrong.
     """
     current = _Day(archive, first, add)
     current.check_next_day(first - _DAY, current.read_chain(first - _DAY), current.chain)
@@ -79,7 +79,7 @@ def verify_days(
 
 
 class _Day:
-    """One date, whose manifests are read at once: what they say of the date before completes that one's result."""
+    """One date, whose manifests are read at once: what they say about the date before completes that date's result."""
 
     def __init__(self, archive: Archive, day: date, add: Callable[[Discrepancy], None]) -> None:
         self.day = day
@@ -92,7 +92,7 @@ class _Day:
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
     def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
-        """Report a discrepancy, or what is arriving; what the chain says twice of a manifest is reported once."""
+        """Report a discrepancy, or what is arriving; report once what the chain says twice about a manifest."""
         if kind.startswith(_CHAIN_KINDS):
             if (kind, subject) in self._flagged:
                 return
@@ -107,7 +107,7 @@ class _Day:
         self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
 
     def verify(self, reading: Reading, progress: Progress, sealed: TakeManifest) -> None:
-        """Verify everything about the date but what the days next to it say."""
+        """Verify everything about the date except what the days next to it say."""
         if self.chain is None:
             return
         bucket, threads = self._archive.bucket, self._archive.settings.archive_concurrency
@@ -123,9 +123,7 @@ class _Day:
             self._unreadable(error)
 
     def finish(self) -> DayResult:
-        """Return the result: a date not as it was sealed has gaps; while something is arriving, it is not proved
-        complete.
-        """
+        """Return the result: a date not as sealed has gaps; while something is arriving, it is not proved complete."""
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
         if count := sum(count for kind, count in result.doubts.items() if kind not in expected):
@@ -140,14 +138,14 @@ class _Day:
         return result
 
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
-        """Verify that what the manifests of the day after `day` name of `day`'s is there; this date's discrepancy."""
+        """Verify that what the manifests of the next day name of `day` is there; report on this date."""
         if chain is not None and following is not None:
             check_next_day(self._archive.bucket, day, chain, following, self.flag)
 
     def read_chain(
         self, day: date, entry: Callable[[Entry], None] | None = None, verifier: Verifier | None = None
     ) -> Chain | None:
-        """Read the manifests of this day or of one next to it; None if they cannot be read."""
+        """Read the manifests of this day or of a neighbouring one; return None if they cannot be read."""
         try:
             return read_chain(self._archive.bucket, day, verifier=verifier, entry=entry)
         except _UNREADABLE as error:
@@ -159,7 +157,7 @@ class _Day:
         self._entries[entry.recording_id] = entry
 
     def _evidence(self, chain: Chain, entries: dict[str, ManifestEntry], threads: int) -> Evidence:
-        """Verify what is written about the date, and return it."""
+        """Verify what is stored for the date, and return the evidence."""
         archive, day, latest = self._archive, self.day, chain.latest
         arriving = Arriving(archive.bucket, day, chain, self._now)
         check_manifests(arriving, self.flag)
@@ -196,7 +194,7 @@ class _Day:
         return evidence
 
     def _judge(self, evidence: Evidence) -> None:
-        """Judge the date, and compare the latest manifest with it and with the ledger."""
+        """Judge the date, and compare the latest manifest with that verdict and with the ledger."""
         archive, result, latest = self._archive, self.result, evidence.arriving.chain.latest
         try:
             found = judge_date(archive.ledger, archive.bucket, self.day, archive.settings, now=self._now)
@@ -228,7 +226,7 @@ class _Day:
             )
 
     def _is_written_to(self, day: date) -> bool:
-        """Return whether a run has just written states of a date, and has not sealed it yet."""
+        """Return whether a run has just written states of a date, and has not sealed the date yet."""
         attested, _ = read_attestations(self._archive.bucket, _STATES, day)
         fresh = set(self._archive.ledger.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)

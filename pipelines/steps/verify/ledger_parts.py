@@ -1,4 +1,4 @@
-"""Verify the ledger of a date: its pulls, and each of its parts against what attestations say of it."""
+"""The verification of a date's ledger: its pulls, and each of its parts against the attestations."""
 
 import hashlib
 import json
@@ -24,9 +24,7 @@ _BATCH = 2000
 
 
 def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag: Flag) -> None:
-    """Verify that a full source was pulled for the whole day for each account: those that are set, or else those that
-    any pull of the date names.
-    """
+    """Verify that a full source was pulled for the whole day for each account in the settings, or else in the pulls."""
     day = arriving.day
     if not any(pulls.values()):
         sentence = f"{day} was never pulled, so what it should hold is unknown; run it"
@@ -47,8 +45,7 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
 def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag) -> pa.Table:
     """Read every part of the date and compare it with its attestations. Return the current states (STATE_SCHEMA).
 
-    A part that is gone is accounted for if a merged part that an attestation names replaces it. Until a date is sealed
-    no part has an attestation.
+    A missing part is accounted for if an attested merged part replaces it. Until a date is sealed, no part is attested.
     """
     bucket, day = arriving.bucket, arriving.day
     fresh: dict[str, list[str]] = {}
@@ -113,10 +110,10 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
 
 
 def _states(name: str, data: bytes) -> pa.Table:
-    """Return the lines of a part of states, each of which can be one.
+    """Return the lines of a part of states; each must be a valid state.
 
     Raises:
-        LedgerDamaged: it is not such a part.
+        LedgerDamaged: the data is not such a part.
     """
     table = decode_part(name, data)
     with damage(name):
@@ -129,7 +126,7 @@ def _replaced(data: bytes) -> dict[str, str]:
     """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part.
 
     Raises:
-        ValueError, pa.ArrowException, OSError: it cannot be read.
+        ValueError, pa.ArrowException, OSError: the part cannot be read.
     """
     metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
     record = json.loads(metadata.get(b"ringcx-archive/merged/1", b"{}"))

@@ -1,4 +1,4 @@
-"""Verify the manifests of a date: chain, attestations, catalog, the next day's manifests, the ledger's states."""
+"""The verification of a date's manifests: chain, attestations, catalog, next day's manifests, the ledger's states."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ from pipelines.wording import number
 
 @dataclass(slots=True)
 class Evidence:
-    """What manifest, ledger and bucket say of a date's recordings, by recording id: about 1.5 kB a recording.
-    `changed_at` is the time of the ledger's line, also of an id that is now another recording's name.
+    """What manifest, ledger and bucket say about a date's recordings, by recording id: about 1.5 kB a recording.
+    `changed_at` is the time of the ledger's line, even of an id that is now another recording's name.
     """
 
     sealed: Mapping[str, ManifestEntry] | None
@@ -57,7 +57,7 @@ class Evidence:
 
     @property
     def expected(self) -> Mapping[str, ManifestEntry]:
-        """What should be in the bucket: by the manifest, or by the ledger without a good manifest."""
+        """What should be in the bucket: by the manifest or, without a good manifest, by the ledger."""
         return self.ledger if self.sealed is None else self.sealed
 
     def held(self) -> list[ManifestEntry]:
@@ -65,11 +65,11 @@ class Evidence:
         return sorted(entry for entry in self.expected.values() if entry.status == Status.archived)
 
     def unexplained(self) -> list[str]:
-        """Return the keys of the objects that no expected recording has, sorted."""
+        """Return the keys of the objects that belong to no expected recording, sorted."""
         return sorted(self.objects.keys() - {entry.key for entry in self.held()})
 
     def totals(self) -> dict[str, int]:
-        """Return the sums of the expected recordings, under the names of a manifest's totals."""
+        """Return the sums of the expected recordings, named like a manifest's totals."""
         entries = self.expected.values()
         counts = dict.fromkeys(map(str, Status), 0) | Counter(entry.status for entry in entries)
         return {"found": len(entries), "bytes": sum(entry.size or 0 for entry in entries), **counts}
@@ -105,7 +105,7 @@ def check_manifests(arriving: Arriving, flag: Flag) -> None:
 
 
 def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> Mapping[str, frozenset[ObservedObject]]:
-    """Return what the attestations say of each object by its name; report the damaged ones."""
+    """Return the attested objects by name; report the damaged attestations."""
     attested, damaged = read_attestations(bucket, kind, day)
     for sentence in damaged:
         flag("witness_altered", sentence.partition(" ")[0], sentence)  # it begins with the key
@@ -113,7 +113,7 @@ def attestations(bucket: Bucket, kind: str, day: date, flag: Flag) -> Mapping[st
 
 
 def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
-    """Compare the date's part of the catalog with the hash that is sealed, which the first manifests did not have."""
+    """Compare the date's part of the catalog with its sealed hash, which the first manifests did not have."""
     bucket, day = arriving.bucket, arriving.day
     key, sealed = catalog_key(bucket.prefix, day), latest.document.get("catalog_sha256")
     what = ""
@@ -130,7 +130,7 @@ def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
 
 
 def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, flag: Flag) -> None:
-    """Verify that what the next day's manifests name of `day`'s is there, as it was."""
+    """Verify that what the next day's manifests name of `day` is there, unchanged."""
     named_before = False
     for _, head in sorted(following.heads.items()):
         named = head.document["previous_day"]

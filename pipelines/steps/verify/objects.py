@@ -1,8 +1,8 @@
-"""Verify the objects in the bucket: presence, size, checksum, the bytes themselves, and objects that nothing names.
+"""The verification of the objects in the bucket: presence, size, checksum, bytes, and objects that nothing names.
 
-The cheap form believes the store's own checksum: at Amazon the SHA-256 that it computed on arrival, elsewhere the ETag
-of the listing if it is still the one that the store gave for the proven bytes. Where these say nothing or something
-else, the object is read and hashed. Only reading proves without trusting the store.
+The cheap form trusts the store's own checksum: at Amazon the SHA-256 computed on arrival, elsewhere the listing's ETag
+if it is still the one given for the proven bytes. If these are missing or differ, the object is read and hashed. Only
+reading proves without trusting the store.
 """
 
 import base64
@@ -33,7 +33,7 @@ _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Whose bytes are read: a `share` (0 to 1) of the recordings, at most `limit`, chosen by `seed`."""
+    """The choice of recordings whose bytes are read: a `share` (0 to 1) of them, at most `limit`, chosen by `seed`."""
 
     share: float = 0.0
     limit: int | None = None
@@ -45,7 +45,7 @@ class Reading:
         return frozenset(recording_id for _, recording_id in draws[: self.limit])
 
     def _draw(self, recording_id: str) -> float:
-        """Return a number from 0 to 1 that is the same for the same seed, whatever else there is."""
+        """Return a number from 0 to 1 that depends on the seed and the id alone."""
         digest = hashlib.sha256(f"{self.seed}\n{recording_id}".encode("utf-8", "surrogatepass")).digest()
         # 53 bits: a float holds them exactly, so that none is rounded up to 1.
         return (int.from_bytes(digest[:8]) >> 11) / (1 << 53)
@@ -61,7 +61,7 @@ def check_objects(
     flag: Flag,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Verify what should be held, and name the other objects; `progress` takes how many were verified, of how many."""
+    """Verify the expected objects, and name the others; `progress` takes the number verified and the total."""
     held = evidence.held()
     for key, count in Counter(entry.key for entry in held).items():
         if count > 1:
@@ -70,7 +70,7 @@ def check_objects(
     ids = {entry.sha256: entry.recording_id for entry in reversed(held)}
 
     def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
-        """Return the object's hash, or why there is none; None if the store's word is enough."""
+        """Return the object's hash, or the error that prevents it, or None if the store's checksum is enough."""
         key, recorded = str(entry.key), evidence.ledger.get(entry.recording_id)
         listed = evidence.objects.get(key)
         etag = evidence.etags[entry.recording_id] if recorded and recorded.sha256 == entry.sha256 else None
@@ -139,7 +139,7 @@ def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:
 
 
 def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
-    """Verify that what was kept under `conflicts/` is what its name says, next to a recording that is listed."""
+    """Verify that each object kept under `conflicts/` is what its name says, next to a recording that is listed."""
     folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
     for key, _ in bucket.list_keys(folder):
         where, _, name = key.rpartition("/")
@@ -151,7 +151,7 @@ def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Fla
 
 
 def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> None:
-    """Read every attested entry of the UTC day and compare it. Entries that none names came after the last sealing."""
+    """Read each attested entry of the UTC day and compare it; unattested ones came after the last sealing."""
     attested = attestations(bucket, ACCESS, day, flag)
     if not attested:
         return
@@ -176,8 +176,8 @@ def check_access_log(bucket: Bucket, day: date, threads: int, flag: Flag) -> Non
 
 
 def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepancy]:
-    """Yield each object and folder that is not of the documented layout and belongs to no date: at the top of the
-    prefix, and where only folders of dates should be. The ledger and the events may be in the bucket, too.
+    """Yield each object and folder outside the documented layout that belongs to no date: at the top of the prefix, and
+    where only folders of dates should be. The ledger and the events may be in the bucket too.
     """
     own = [
         f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/"
@@ -200,5 +200,5 @@ def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepan
 
 
 def date_of(folder: str) -> date | None:
-    """Return the date that a folder `…/date=YYYY-MM-DD/` names; None for anything else."""
+    """Return the date that a folder `…/date=YYYY-MM-DD/` names, or None for anything else."""
     return parts.date_of(folder.split("/")[-2]) if folder.endswith("/") else None

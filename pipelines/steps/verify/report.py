@@ -1,10 +1,9 @@
-"""The result of a verification: discrepancies, a result for each date, and one JSON document of it all.
+"""The result of a verification: discrepancies, a result for each date, and one JSON document with both.
 
 `format`: `ringcx-archive/verification/1`; `bucket`, `prefix`, `from`, `to`, `started_at`, `finished_at`; `read_data`:
 `{"share", "seed"}` or null; `verdict`: of all dates together; `dates`: one object a date (`DayResult`); `doubts`: one
-for each discrepancy (`date`, `kind`, `subject`, `sentence`); `arriving`: the same for what a run that is under way may
-have written; `notes`: sentences about what was not checked; `sum`;
-`good`: whether there is no discrepancy; `sentence`.
+for each discrepancy (`date`, `kind`, `subject`, `sentence`); `arriving`: the same for what a running run may have
+written; `notes`: sentences about what was not checked; `sum`; `good`: whether there is no discrepancy; `sentence`.
 """
 
 import json
@@ -22,15 +21,15 @@ FORMAT = "ringcx-archive/verification/1"
 
 
 class Flag(Protocol):
-    """Reports a discrepancy of the date at hand, or what is `arriving`."""
+    """A function that reports a discrepancy of the current date, or what is `arriving`."""
 
     def __call__(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:  # noqa: D102
         ...
 
 
 class Discrepancy(NamedTuple):
-    """Something of a date that cannot be proved, or of the whole archive if `date` is empty. `subject`: the key, ledger
-    part or recording id that it is about. What is `arriving` is none: a run that is under way may have written it.
+    """A fact about a date, or about the whole archive if `date` is empty, that cannot be proved. `subject`: the key,
+    ledger part or recording id concerned. What is `arriving` is no discrepancy: a running run may have written it.
     """
 
     date: str
@@ -42,13 +41,13 @@ class Discrepancy(NamedTuple):
 
 @dataclass
 class DayResult:
-    """What was found of one date (ISO 8601), under the names of the JSON document.
+    """The findings on one date (ISO 8601), named as in the JSON document.
 
-    `verdict` and its `reason`: by `steps/check/verdict`; a date may be as it was sealed and lack recordings. `objects`
-    counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the discrepancies by
-    kind, `arriving` what a run under way may have written; the others are the manifest's figures, or else the ledger's.
-    `found` is None while it is unknown what the date should hold.
-    `accepted_elsewhere`: recordings whose accepted loss the manifest of another date lists, which is theirs, by id.
+    `verdict` and its `reason` come from `steps/check/verdict`; a date may be as it was sealed and lack recordings.
+    `objects` counts what is in the bucket, `read` and `bytes_read` what was read again and hashed, `doubts` the
+    discrepancies by kind, `arriving` what a running run may have written; the other figures are the manifest's, or else
+    the ledger's. `found` is None while it is unknown what the date should hold. `accepted_elsewhere`: recording id ->
+    their own date, whose manifest lists the accepted loss.
     """
 
     date: str
@@ -71,7 +70,7 @@ class DayResult:
 
 
 class Report:
-    """Collects discrepancies, in a temporary file so that any number fits, and the results of dates."""
+    """A collector of discrepancies, in a temporary file so that any number fits, and of the results of dates."""
 
     def __init__(self, head: Mapping[str, object]) -> None:
         self.dates: list[DayResult] = []
@@ -91,12 +90,12 @@ class Report:
         self._file.write(f"{json.dumps(discrepancy._asdict())}\n")
 
     def discrepancies(self, *, arriving: bool = False) -> Iterator[dict[str, str]]:
-        """Yield the discrepancies so far, or what is arriving, in the order in which they were added."""
+        """Yield the discrepancies so far, or what is arriving, in the order of adding."""
         self._file.seek(0)
         yield from (row for row in map(json.loads, self._file) if row.pop("arriving") == arriving)
 
     def sum(self) -> dict[str, int]:
-        """Return the totals over all dates. `strays`: the discrepancies without a date."""
+        """Return the totals over all dates. `strays`: the number of discrepancies without a date."""
         summed = {"held": "held", "held_bytes": "bytes", "pending": "pending", "lost": "lost"}
         summed |= {"read": "read", "read_bytes": "bytes_read", "arriving": "arriving"}
         return {
@@ -108,7 +107,7 @@ class Report:
         }
 
     def sentence(self) -> str:
-        """Return the whole result in one sentence."""
+        """Return one sentence with the whole result."""
         total = self.sum()
         dates = number(total["dates"], "date")
         read = f"{number(total['read'], 'recording')} read again ({total['read_bytes'] / 1e6:,.1f} MB)"
