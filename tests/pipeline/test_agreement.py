@@ -17,11 +17,12 @@ from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
+from pipelines.ringcx.reports.times import uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import mono_and_stereo_agree
 from pipelines.steps.check.result import Level
 from pipelines.steps.check.verdict import Verdict, judge_date
-from pipelines.steps.link.rows import AGENT, GLOBAL, INTERACTIONS
+from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -256,6 +257,48 @@ def test_a_report_that_names_no_call_does_not_hide_that_the_other_came_empty(
     rows = {whole: [{**one, "uii": None} for one in full(whole, EMPTY_DAY)], empty: []}
     ledger = stored(tmp_path, rows, {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}})
     assert judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).verdict is Verdict.unknown
+
+
+def with_events(ledger: Ledger, uiis: Sequence[str], link: str | None = "https://a/b.WAV") -> None:
+    lines = [
+        {
+            "row_key": uii,
+            "row_hash": "h",
+            "uii": uii,
+            "recording_url": link,
+            "call_start_dts": str(uii_time(uii)),
+        }
+        for uii in uiis
+    ]
+    schema = pa.schema([(name, pa.string()) for name in lines[0]])
+    rows = pa.Table.from_pylist(lines, schema=schema)
+    ledger.append_rows(EVENTS, DAY, rows, account_id=ACCOUNTS[0], pulled_at=NOW, run_id="test")
+
+
+@pytest.mark.parametrize("reports", [(AGENT, GLOBAL), (INTERACTIONS,), (AGENT, GLOBAL, INTERACTIONS)])
+def test_a_date_of_which_every_report_came_empty_is_unknown_while_events_name_recorded_calls(
+    tmp_path: Path, reports: Sequence[ReportName]
+) -> None:
+    ledger = stored(tmp_path, dict.fromkeys(reports, ()), {report: {ACCOUNTS[0]} for report in reports})
+    with_events(ledger, EMPTY_DAY)
+    found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
+    assert (found.verdict, found.expected) == (Verdict.unknown, None)
+    assert [gap.report for gap in found.not_pulled] == list(reports)
+    assert (
+        f"{reports[0]} of account {ACCOUNTS[0]} came without any row, although End Call Events name 2 calls of that day"
+    ) in found.sentence
+
+
+def test_events_without_a_recording_around_midnight_or_named_before_leave_no_empty_date_unknown(
+    tmp_path: Path,
+) -> None:
+    pulled = {AGENT: {ACCOUNTS[0]}, GLOBAL: {ACCOUNTS[0]}}
+    ledger = stored(tmp_path, {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY)}, pulled)
+    stored(tmp_path, {AGENT: [], GLOBAL: []}, pulled)  # the newest pull
+    with_events(ledger, EMPTY_DAY)
+    with_events(ledger, ["20261117000000000006"], link=None)
+    with_events(ledger, ["20261117000000000003", "20261118183000000004"])
+    assert not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled
 
 
 @pytest.mark.parametrize(

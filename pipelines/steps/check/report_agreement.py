@@ -4,7 +4,7 @@ One report names the mono recording of a call, the other the stereo recording of
 them was left out by the other. `verdict.py` judges whether a recording is held.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,11 +16,12 @@ import pandas as pd
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
-from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
+from pipelines.ringcx.reports.columns import LINK_COLUMN, REPORTS, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.result import LISTED, CheckResult, Level
-from pipelines.steps.link.rows import AGENT, GLOBAL, INTERACTIONS
+from pipelines.steps.link.recording_date import near
+from pipelines.steps.link.rows import AGENT, EVENTS, GLOBAL, INTERACTIONS
 from pipelines.steps.pull.coverage import Pulls, Unpulled, covers, newest_by_account
 from pipelines.wording import number
 
@@ -79,15 +80,15 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
 ) -> list[Unpulled]:
-    """Return the reports without any row although the other one has calls of `day`: a source that fails to make a
-    report may return an empty one.
+    """Return the reports without any row although the other one, or an End Call Event, has calls of `day`: a source
+    that fails to make a report may return an empty one.
 
     Calls that began before the day or in its last hour do not count, since each report may date them on another side of
     midnight.
     """
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
-    asked = settings.ringcx_account_ids or newest[AGENT]
+    asked = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
     one_empty = [
@@ -95,14 +96,14 @@ def empty_reports(
         for account in sorted((newest[AGENT].keys() & newest[GLOBAL].keys() & {*asked}) - named)
         if bool(newest[AGENT][account].rows) != bool(newest[GLOBAL][account].rows)
     ]
+    lacking = _without_calls_of_events(ledger, day, newest, asked, (begin, end - YOUNG))
     if not one_empty:
-        return []
+        return lacking
     calls = compare(ledger, day, zone=settings.zone, now=now).calls
     named_calls = {*calls.index.get_level_values("account_id")}
     began = calls["began"].fillna(calls["taken"])
     calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
     missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
-    lacking = []
     for report, other, column in ((AGENT, GLOBAL, "not_in_agent"), (GLOBAL, AGENT, "not_in_global")):
         for account in one_empty:
             pull = newest[report][account]
@@ -111,6 +112,46 @@ def empty_reports(
             if not pull.rows and of_other:
                 lacking.append(Unpulled(report, account, pull.period_end, of_other))
     return lacking
+
+
+def _without_calls_of_events(
+    ledger: Ledger,
+    day: date,
+    newest: Mapping[ReportName, Mapping[str, PullRecord]],
+    asked: Iterable[str],
+    period: tuple[datetime, datetime],
+) -> list[Unpulled]:
+    """Return the reports of accounts that came without a row in any report, although recorded calls that began in the
+    period have events.
+    """
+    pulled = {account: {name: of[account] for name, of in newest.items() if account in of} for account in asked}
+    silent = {who: made for who, made in pulled.items() if made and not any(pull.rows for pull in made.values())}
+    if not silent:
+        return []
+    columns = ["account_id", "uii", "call_start_dts", LINK_COLUMN[EVENTS]]
+    events = ledger.all_rows(EVENTS, day, columns=columns).to_pandas().dropna(subset=["uii", LINK_COLUMN[EVENTS]])
+    began = _times(events["call_start_dts"].fillna(""), parse_report_time)
+    events = events[(period[0] <= began) & (began < period[1])]
+    calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
+    lacking = []
+    named = _uiis(ledger, near({day})) if len(calls) else set()  # by an earlier pull, or on the other side of midnight
+    for account in sorted(silent.keys() & {*calls.index}):
+        if count := len(calls[account] - named):
+            lacking += [
+                Unpulled(name, account, pull.period_end, count, by_events=True)
+                for name, pull in silent[account].items()
+            ]
+    return lacking
+
+
+def _uiis(ledger: Ledger, days: Iterable[date]) -> set[str]:
+    """Return the calls that any report of these days names, in lower case."""
+    columns = [
+        ledger.all_rows(report, day, columns=[UII_COLUMN[report]])[UII_COLUMN[report]]
+        for report in REPORTS
+        for day in days
+    ]
+    return {uii.lower() for column in columns for uii in column.to_pylist() if uii}
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:

@@ -25,8 +25,8 @@ class Unpulled:
     """A report of an account that no pull covers to the end of the day; `to` is how far a pull came, if any.
 
     It may also be a report whose last pull of the whole day came `too_early`, at `to`, or one that came empty although
-    the other report has `missing_calls` of that day. `account_id` is empty if no account is known: the report was not
-    pulled, and no setting names an account.
+    the other report has `missing_calls` of that day, or End Call Events name them (`by_events`). `account_id` is empty
+    if no account is known: the report was not pulled, and no setting names an account.
     """
 
     report: ReportName
@@ -34,6 +34,7 @@ class Unpulled:
     to: datetime | None
     missing_calls: int = 0
     too_early: bool = False
+    by_events: bool = False
 
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
@@ -41,7 +42,8 @@ class Unpulled:
             how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, when the last calls of the day may not be in it"
         if self.missing_calls:
             calls = number(self.missing_calls, "call")
-            how = f"came without any row, although the other report has {calls} of that day"
+            others = "End Call Events name" if self.by_events else "the other report has"
+            how = f"came without any row, although {others} {calls} of that day"
         whose = f" of account {self.account_id}" if self.account_id else ""
         return f"{self.report}{whose} {how}"
 
