@@ -25,10 +25,9 @@ chains.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import islice
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -44,7 +43,6 @@ _NO_ENTRIES: Final = b'"entries":[]'
 _BETWEEN: Final = b',{"account_id":'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _decoder = json.JSONDecoder()
-_BATCH: Final = 1000
 REQUIRED: Final = ("recording_id", "account_id", "uii", "layout", "source", "status")
 _JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     **dict.fromkeys(REQUIRED, str),
@@ -132,7 +130,7 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
     return _json(document) + b"\n"
 
 
-def _json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
+def _json(document: Mapping[str, Any]) -> bytes:
     # A lone surrogate has no UTF-8; backslashreplace writes it as \udXXX, which is JSON's own way too.
     return _encode(document).encode("utf-8", "backslashreplace")
 
@@ -144,20 +142,13 @@ def around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
-    """Yield the JSON of a thousand entries at a time as a manifest lists them; later pieces begin with a comma."""
-    documents, comma = _documents(entries), b""
-    while batch := list(islice(documents, _BATCH)):
-        yield comma + _json(batch)[1:-1]
-        comma = b","
-
-
-def _documents(entries: Iterable[ManifestEntry]) -> Iterator[dict[str, Any]]:
-    before = None
+    """Yield the JSON of each entry as a manifest lists it: all but the first begin with a comma."""
+    before, comma = None, b""
     for entry in entries:
         if before is not None and entry.recording_id <= before:
             raise ValueError("A recording is in the day's list twice or out of order; give one entry each, by id")
-        before = entry.recording_id
-        yield entry_document(entry)
+        yield comma + _json(entry_document(entry))
+        before, comma = entry.recording_id, b","
 
 
 def utc_text(moment: datetime) -> str:
@@ -192,7 +183,7 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
         head = json.loads(rest)
         accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
         content_before, content_after = around({**accepted, "date": head["date"], "totals": head["totals"]})
-        root = MerkleTree(map(leaf_hash, pieces(body, start, end))).root
+        root = MerkleTree(map(leaf_hash, _pieces(body, start, end))).root
         whole = (
             (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
             and head.keys() >= {"previous_sha256", "previous_day"}
@@ -202,7 +193,7 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
             and head.get("merkle_root", root) == root
         )
         if whole and entry is not None:
-            for found in _entries(pieces(body, start, end)):
+            for found in _entries(_pieces(body, start, end)):
                 entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
         whole = False
@@ -222,7 +213,7 @@ def _are_accepted_losses(found: object) -> bool:
     )
 
 
-def pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
+def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:
     """Yield the bytes of each entry of the list that lies between two positions of a manifest."""
     while start < end:
         stop = body.find(_BETWEEN, start, end)

@@ -27,7 +27,6 @@ from pipelines.archive.proof.manifest import (
     around,
     latest_manifest,
     listed,
-    pieces,
     sha256_of,
     utc_text,
 )
@@ -161,9 +160,9 @@ def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tup
     """Return the SHA-256 of the content with these entries, and the Merkle root of the entries, both in hex."""
     before, after = around(content)
     digest, leaves = hashlib.sha256(before), list[bytes]()
-    for batch in listed(entries):
-        digest.update(batch)
-        leaves += map(leaf_hash, pieces(batch, batch.startswith(b","), len(batch)))
+    for piece in listed(entries):
+        digest.update(piece)
+        leaves.append(leaf_hash(piece.removeprefix(b",")))
     digest.update(after)
     return digest.hexdigest(), MerkleTree(leaves).root
 
