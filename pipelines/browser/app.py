@@ -56,7 +56,7 @@ from pipelines.browser.searching import (
     prefilled,
     query_of,
 )
-from pipelines.browser.sign_in import address_of, way_to_sign_in
+from pipelines.browser.sign_in import WAYS_TO_SIGN_IN, address_of
 from pipelines.browser.tokens import Tokens, day_of
 from pipelines.calendar import local_day, utc_now
 from pipelines.compliance.access_log import Access, AccessLog, Action, DamagedAccess
@@ -116,7 +116,7 @@ class Browser:
     ) -> None:
         self._bucket = bucket
         self._search = CallSearch(bucket, settings)
-        self._sign_in = way_to_sign_in(settings)
+        self._sign_in = WAYS_TO_SIGN_IN[settings.browse_auth](settings)
         self._settings = settings
         self._verifier = verifier
         self._clock = clock
@@ -397,11 +397,7 @@ class Browser:
     # What they share.
 
     def _rows(self, request: Request, person: Person, day: str, account_id: str, uii: str) -> list[Row]:
-        """Return the rows of a call that the person may see.
-
-        Raises:
-            HTTPException: 404, there is no such row.
-        """
+        """Return the rows of a call that the person may see; raise HTTPException (404) if there is none."""
         of_day = day_of(day)
         rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
@@ -545,11 +541,7 @@ class _Stream(StreamingResponse):
 
 
 def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes]:
-    """Yield blocks, but the last one only if all together have the hash; otherwise the download breaks off.
-
-    Raises:
-        StoreDamaged: the blocks have another hash.
-    """
+    """Yield blocks, but the last one only if all have the hash; else raise StoreDamaged: the download breaks off."""
     digest, held = hashlib.sha256(), b""
     for block in blocks:
         digest.update(block)

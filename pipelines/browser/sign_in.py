@@ -13,7 +13,7 @@ import secrets
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -31,7 +31,7 @@ from starlette.routing import BaseRoute, Route
 from pipelines.browser.guard import read_form
 from pipelines.browser.people import AccessFile, Person, Role, read_access_file
 from pipelines.serving import RateLimit
-from pipelines.settings import BrowseSettings
+from pipelines.settings import BrowseAuth, BrowseSettings
 
 _ATTEMPTS_A_MINUTE: Final = 10
 _HASHES_AT_ONCE: Final = 2
@@ -248,17 +248,13 @@ class ByOpenId:
         return (Route("/sign-in", sign_in), Route("/signed-in", signed_in), _way_out(self._sessions))
 
 
-def way_to_sign_in(settings: BrowseSettings) -> ByPassword | ByProxy | ByOpenId | Everybody:
-    """Return the sign-in that BROWSE_AUTH names; raise SettingsError if the access file cannot be used."""
-    match settings.browse_auth:
-        case "password":
-            return ByPassword(settings)
-        case "proxy":
-            return ByProxy(settings)
-        case "oidc":
-            return ByOpenId(settings)
-        case "open":
-            return Everybody()
+WAYS_TO_SIGN_IN: Final[Mapping[BrowseAuth, Callable[[BrowseSettings], ByPassword | ByProxy | ByOpenId | Everybody]]] = {
+    "password": ByPassword,
+    "proxy": ByProxy,
+    "oidc": ByOpenId,
+    "open": lambda _: Everybody(),
+}
+"""By BROWSE_AUTH; each raises SettingsError if the access file cannot be used."""
 
 
 def address_of(request: Request, networks: Sequence[str] = ()) -> str:

@@ -151,8 +151,7 @@ def _limits(settings: Settings, source: Source) -> Outcome:
 def _show(result: Result) -> None:
     text = f"{result.verdict:<{_INDENT}}{result.subject}: {result.sentence}"
     indent = " " * _INDENT
-    lines = textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    click.echo("\n".join(lines))
+    click.echo(textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 
 
 def _summary(verdicts: Counter[str]) -> str:

@@ -75,22 +75,17 @@ def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable
     return decorate
 
 
-class Date(click.ParamType[date]):
-    """A date on the command line."""
-
-    name = "YYYY-MM-DD"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:  # noqa: ANN401
-        """Return the date that the text names; fail with a sentence if it names none."""
-        try:
-            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
-        except ValueError:
-            self.fail(f"{value} is not a valid date; write it like 2026-11-18", param, ctx)
+def read_date(text: str) -> date:
+    """Read a date as it is written on the command line."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
+    except ValueError:
+        raise click.BadParameter(f"{text} is not a valid date; write it like 2026-11-18") from None
 
 
 def date_option(name: str, argument: str, help_text: str, *, required: bool = False) -> Callable[[_F], _F]:
     """Add an option that takes a date."""
-    return click.option(name, argument, type=Date(), required=required, help=help_text)
+    return click.option(name, argument, type=read_date, metavar="YYYY-MM-DD", required=required, help=help_text)
 
 
 def date_range(*, required: bool = True) -> Callable[[_F], _F]:

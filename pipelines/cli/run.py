@@ -11,11 +11,11 @@ from rich.console import Console
 from pipelines.calendar import dates_between, local_day
 from pipelines.cli.history import dagster_history
 from pipelines.cli.options import (
-    Date,
     Outside,
     check_dagster_home,
     check_range,
     date_range,
+    read_date,
     stop_like_ctrl_c,
     subcommand,
 )
@@ -39,7 +39,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
 
 
 @subcommand("run 2026-11-18", "run --from 2026-11-01 --to 2026-11-07")
-@click.argument("dates", nargs=-1, type=Date(), metavar="[DATE]...")
+@click.argument("dates", nargs=-1, type=read_date, metavar="[DATE]...")
 @date_range(required=False)
 def command(outside: Outside, dates: tuple[date, ...], first: date | None, last: date | None) -> int:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.

@@ -113,10 +113,8 @@ def command(port: int, browse_port: int | None) -> None:
 
 
 def _hold(home: Path, stack: ExitStack) -> None:
-    """Lock `home` against other UIs: Dagster wants one daemon for a history, and each UI would stop the other's runs.
-
-    Raises:
-        ClickException: another UI uses the folder.
+    """Lock `home`, or raise ClickException if another UI uses it: Dagster wants one daemon for a history, and each UI
+    would stop the other's runs.
     """
     folder = os.open(home, os.O_RDONLY)
     stack.callback(os.close, folder)
@@ -141,10 +139,8 @@ def _is_served(host: str, port: int) -> bool:
 
 @contextmanager
 def _browse(settings: BrowseSettings) -> Iterator[None]:
-    """Serve the page with calls in its own process, which prints its address and ends with the block.
-
-    Raises:
-        ClickException: the page does not start.
+    """Serve the page with calls in its own process, which prints its address and ends with the block; raise
+    ClickException if it does not start.
     """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
     command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
@@ -165,12 +161,9 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
 
 
 def _serve(workspace: Path, port: int) -> None:
-    """Run `dagster dev` until a KeyboardInterrupt stops it.
+    """Run `dagster dev` until a KeyboardInterrupt stops it; raise ClickException if it ends by itself.
 
-    `dagster dev` gets its own session, so that Ctrl-C reaches it once, from here, and not again during its clean-up.
-
-    Raises:
-        ClickException: `dagster dev` ended by itself.
+    It gets its own session, so that Ctrl-C reaches it once, from here, and not again during its clean-up.
     """
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
     child = subprocess.Popen(  # noqa: S603 - a fixed command

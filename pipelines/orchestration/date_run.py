@@ -146,10 +146,8 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
 
 
 def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) -> None:
-    """Delete the run unless it is the oldest of its date: if two begin at once, the second sees the first.
-
-    Raises:
-        AnotherRun: an older run of the date has not ended.
+    """Delete the run and raise AnotherRun unless it is the oldest of its date: of two that begin at once, the second
+    sees the first.
     """
     unfinished = dg.RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
     oldest, *_ = instance.get_run_records(unfinished, ascending=True)
