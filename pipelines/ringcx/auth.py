@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import httpx
 
@@ -42,16 +43,15 @@ class _Token:
     refresh: str | None = field(repr=False, default=None)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class OriginAuth(httpx.Auth, ABC):
     """An auth that puts a token on requests to one origin (the API's scheme, host and port) and on no others."""
 
-    variables: tuple[str, ...] = ()
+    api_url: str
+    variables: ClassVar[tuple[str, ...]] = ()
     """The settings that hold the credentials, for the sentence of an error."""
-    _header = "Authorization"
-    _scheme = "Bearer "
-
-    def __init__(self, *, api_url: str) -> None:
-        self._origin = origin_of(api_url)
+    _header: ClassVar = "Authorization"
+    _scheme: ClassVar = "Bearer "
 
     def sign(self, request: httpx.Request) -> None:
         """Put the token on a request to its origin; log in if necessary, and raise SourceError if that fails."""
@@ -59,13 +59,14 @@ class OriginAuth(httpx.Auth, ABC):
             request.headers[self._header] = self._scheme + self._value()
 
     def _serves(self, request: httpx.Request) -> bool:
-        return origin_of(request.url) == self._origin
+        return origin_of(request.url) == origin_of(self.api_url)
 
     @abstractmethod
     def _value(self) -> str:
         """Return a token that does not expire soon."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ApiToken(OriginAuth):
     """A permanent API token that an administrator made. It cannot be renewed: a 401 is final."""
 
@@ -73,27 +74,25 @@ class ApiToken(OriginAuth):
     _header = "X-Auth-Token"
     _scheme = ""
 
-    def __init__(self, *, api_url: str, token: str) -> None:
-        super().__init__(api_url=api_url)
-        self._given = token.strip()
-        if not _is_token(self._given):
+    token: str
+
+    def __post_init__(self) -> None:
+        if not _is_token(self.token.strip()):
             raise ValueError("RINGCX_API_TOKEN holds something other than a token; copy it again.")
 
     def _value(self) -> str:
-        return self._given
+        return self.token.strip()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenAuth(OriginAuth):
     """An auth whose token expires: it is renewed in time; a 401 leads to one fresh token and one more request."""
 
-    def __init__(self, *, client: SourceClient, api_url: str) -> None:
-        super().__init__(api_url=api_url)
-        self._client = client
-        self._clock = client.clock
-        self._lock = threading.Lock()
-        self._token: _Token | None = None
-        self._refused: str | None = None  # the header of a token that was fresh and was still refused
-        self._failure: tuple[float, SourceError] | None = None
+    client: SourceClient
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _token: _Token | None = field(default=None, init=False)
+    _refused: str | None = field(default=None, init=False)  # the header of a token that was fresh and still refused
+    _failure: tuple[float, SourceError] | None = field(default=None, init=False)
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request, and after a 401 once more with a fresh token; the client signs both requests."""
@@ -118,7 +117,7 @@ class TokenAuth(OriginAuth):
     def _value(self) -> str:
         with self._lock:
             token = self._token
-            if token is None or self._clock() >= token.renew_at:
+            if token is None or self.client.clock() >= token.renew_at:
                 token = self._log_in()
             return token.value
 
@@ -126,13 +125,13 @@ class TokenAuth(OriginAuth):
         """Get a token; call this with the lock held."""
         if self._failure is not None:
             failed_at, failure = self._failure
-            if 0 <= self._clock() - failed_at < _QUIET_AFTER_FAILURE_S:
+            if 0 <= self.client.clock() - failed_at < _QUIET_AFTER_FAILURE_S:
                 raise copy.copy(failure) from None
         try:
             token = self._token = self._obtain(self._token)
         except SourceError as failure:
             self._token = None
-            self._failure = (self._clock(), failure)
+            self._failure = (self.client.clock(), failure)
             raise
         self._failure = None
         return token
@@ -160,8 +159,8 @@ class TokenAuth(OriginAuth):
             CredentialsRefused: HTTP 400, 401 or 403.
             SourceError: the status is not 200, or the answer holds no token.
         """
-        asked_at, request = self._clock(), f"POST {shown_url(url)}"
-        status, answer = self._client.retry(lambda: self._post(url, form, app))
+        asked_at, request = self.client.clock(), f"POST {shown_url(url)}"
+        status, answer = self.client.retry(lambda: self._post(url, form, app))
         if status in {400, 401, 403}:
             explanation = _explanation(answer) if app else ""
             remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
@@ -180,7 +179,7 @@ class TokenAuth(OriginAuth):
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
         """Return the status and the JSON object of a log-in's answer; an empty one if the answer is no JSON object."""
         limit = "" if app else LOG_IN_LIMIT
-        with self._client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
+        with self.client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
             try:
                 answer = json.loads(first_bytes(response, _LONGEST_ANSWER))
             except (BombError, ValueError, RecursionError):
@@ -188,6 +187,7 @@ class TokenAuth(OriginAuth):
             return response.status_code, answer if isinstance(answer, dict) else {}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RingCentralJwt(TokenAuth):
     """The default log-in: RingCentral JWT, exchanged for a RingCX token that is refreshed every few minutes.
 
@@ -196,38 +196,27 @@ class RingCentralJwt(TokenAuth):
 
     variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
 
-    def __init__(
-        self,
-        *,
-        client: SourceClient,
-        api_url: str,
-        ringcentral_url: str,
-        auth_url: str,
-        client_id: str,
-        client_secret: str,
-        jwt: str,
-    ) -> None:
-        super().__init__(client=client, api_url=api_url)
-        self._ringcentral_url = ringcentral_url
-        self._auth_url = auth_url
-        self._app = httpx.BasicAuth(client_id.strip(), client_secret.strip())
-        self._jwt = jwt.strip()
-        self._ringcentral_token: _Token | None = None  # lives for about an hour
+    ringcentral_url: str
+    auth_url: str
+    client_id: str
+    client_secret: str
+    jwt: str
+    _ringcentral_token: _Token | None = field(default=None, init=False)  # lives for about an hour
 
     def _obtain(self, before: _Token | None) -> _Token:
         if before is not None and before.refresh is not None:
             with suppress(SourceError):  # a refresh that fails leads to a log-in
                 return self._request_ringcx_token("token/refresh", {"refresh_token": before.refresh})
-        if self._ringcentral_token and self._clock() < self._ringcentral_token.renew_at:
+        if self._ringcentral_token and self.client.clock() < self._ringcentral_token.renew_at:
             with suppress(CredentialsRefused):
                 return self._exchange(self._ringcentral_token)
         self._ringcentral_token = self._request_token(
-            f"{self._ringcentral_url}/restapi/oauth/token",
-            {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": self._jwt},
+            f"{self.ringcentral_url}/restapi/oauth/token",
+            {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": self.jwt.strip()},
             name="access_token",
             variable="RINGCENTRAL_URL",
             remedy=f"check {', '.join(self.variables)}",
-            app=self._app,
+            app=httpx.BasicAuth(self.client_id.strip(), self.client_secret.strip()),
         )
         return self._exchange(self._ringcentral_token)
 
@@ -237,7 +226,7 @@ class RingCentralJwt(TokenAuth):
 
     def _request_ringcx_token(self, path: str, form: Mapping[str, str]) -> _Token:
         return self._request_token(
-            f"{self._auth_url}/api/auth/{path}",
+            f"{self.auth_url}/api/auth/{path}",
             form,
             name="accessToken",
             variable="RINGCX_AUTH_URL",
@@ -245,6 +234,7 @@ class RingCentralJwt(TokenAuth):
         )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LegacyPassword(TokenAuth):
     """The legacy log-in: user name and password give a token for an hour, which every use renews."""
 
@@ -252,14 +242,13 @@ class LegacyPassword(TokenAuth):
     _header = "X-Auth-Token"
     _scheme = ""
 
-    def __init__(self, *, client: SourceClient, api_url: str, username: str, password: str) -> None:
-        super().__init__(client=client, api_url=api_url)
-        self._url = f"{api_url}/v1/auth/login"
-        self._form = {"username": username, "password": password}
+    username: str
+    password: str
 
     def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - there is nothing to refresh it with
+        url, form = f"{self.api_url}/v1/auth/login", {"username": self.username, "password": self.password}
         remedy = f"check {' and '.join(self.variables)}"
-        token = self._request_token(self._url, self._form, name="authToken", variable="RINGCX_API_URL", remedy=remedy)
+        token = self._request_token(url, form, name="authToken", variable="RINGCX_API_URL", remedy=remedy)
         return replace(token, renew_at=math.inf)  # its end is not known, as use puts it off: a 401 shows it
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +68,7 @@ def is_database(where: str) -> bool:
     return False
 
 
+@dataclass(eq=False, repr=False)
 class RateLimiter:
     """A source of permits from one store: the most urgent first, and equals in the order of their requests.
 
@@ -75,7 +76,7 @@ class RateLimiter:
     can take the same one. A waiting thread has a ticket; from the tickets before it in the queue it computes its turn,
     sleeps until then without any lock, and tries again. The ticket of a killed waiter lapses.
 
-    Args:
+    Attributes:
         where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
         clock: returns seconds since the epoch, the same for all processes; None means the host's clock for a file, the
             database's for a database.
@@ -87,20 +88,16 @@ class RateLimiter:
         LimiterBroken: from every method, if the store cannot be used; a database gets a minute to come back.
     """
 
-    def __init__(
-        self,
-        where: Path | str,
-        *,
-        clock: Callable[[], float] | None = None,
-        sleep: Callable[[float], None] | None = None,
-        margin_s: float = MARGIN_S,
-        say: Callable[[str], None] = _log.info,
-    ) -> None:
-        self._store = _open_store(where, clock)
-        self._elapsed = clock or time.monotonic
-        self._sleep = sleep
-        self._margin_s = margin_s
-        self._say = say
+    where: Path | str
+    _: KW_ONLY
+    clock: Callable[[], float] | None = None
+    sleep: Callable[[float], None] | None = None
+    margin_s: float = MARGIN_S
+    say: Callable[[str], None] = _log.info
+
+    def __post_init__(self) -> None:
+        self._store = _open_store(self.where, self.clock)
+        self._elapsed = self.clock or time.monotonic
         self._announced_until: dict[str, float] = {}
         self._announcing = threading.Lock()
 
@@ -142,7 +139,7 @@ class RateLimiter:
                 if turn <= state.now:
                     state.leave(ticket)
                     if rates:
-                        state.grant_s = max(_KEEP_S, *(rate.seconds + self._margin_s for rate in rates))
+                        state.grant_s = max(_KEEP_S, *(rate.seconds + self.margin_s for rate in rates))
                     return 0.0
                 taken = state.wait(priority, ticket)
                 held_s = state.held_until - state.now
@@ -191,7 +188,7 @@ class RateLimiter:
                 return
             self._announced_until[what] = now + seconds
         duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-        self._say(f"Waiting for {what}: about {duration}.")
+        self.say(f"Waiting for {what}: about {duration}.")
 
     def silences(self) -> list[tuple[str, str, float]]:
         """Return each pause that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
@@ -207,7 +204,7 @@ class RateLimiter:
 
     def _earliest(self, times: Sequence[float], rates: Sequence[Rate], now: float) -> float:
         """Return when one more request may follow those at `times` (ascending): `now`, or later."""
-        free = [times[-rate.limit] + rate.seconds + self._margin_s for rate in rates if len(times) >= rate.limit]
+        free = [times[-rate.limit] + rate.seconds + self.margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 
     def _persist(self, work: Callable[[], T], stop: threading.Event | None) -> T:
@@ -221,7 +218,7 @@ class RateLimiter:
         return work()
 
     def _wait(self, seconds: float, stop: threading.Event | None) -> None:
-        wait = self._sleep or (time.sleep if stop is None else stop.wait)
+        wait = self.sleep or (time.sleep if stop is None else stop.wait)
         wait(seconds)
 
 
