@@ -145,7 +145,7 @@ class MediaClient:
 
         def inspect(start: bytes) -> None:
             nonlocal reason
-            reason = _not_audio(headers.get("Content-Type", ""), start)
+            reason = _not_audio(start)
             if reason and reason != "mp3_body":  # an MP3 is still the call: its bytes may be kept
                 raise MediaFault("not_audio", reason, status, url=url)
 
@@ -176,8 +176,8 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
     return is_page or server.startswith(_FIREWALLS)
 
 
-def _not_audio(content_type: str, start: bytes) -> str | None:
-    """Return a code for a body that cannot be a WAV, by its bytes or, if they are unclear, by its declared type."""
+def _not_audio(start: bytes) -> str | None:
+    """Return a code for a body that cannot be a WAV, by its bytes, whatever it is declared to be."""
     if not start:
         return "empty_body"
     if start[:4] in _RIFF:
@@ -190,14 +190,7 @@ def _not_audio(content_type: str, start: bytes) -> str | None:
         return "html_body"
     if text.startswith((b"{", b"[")):
         return "json_body"
-    kind, _, subtype = content_type.partition(";")[0].strip().lower().partition("/")
-    if subtype in {"html", "xhtml+xml"}:
-        return "html_body"
-    if subtype == "json" or subtype.endswith("+json"):
-        return "json_body"
-    if subtype in {"mpeg", "mp3", "mpeg3", "x-mpeg-3", "x-mp3"} and kind == "audio":
-        return "mp3_body"
-    return "text_body" if kind == "text" or subtype == "xml" or _is_text(start) else None
+    return "text_body" if _is_text(start) else None
 
 
 def _is_text(start: bytes) -> bool:
