@@ -199,7 +199,7 @@ class S3Events(_Stored):
         """
         for folder, data in _by_folder(lines).items():
             with _errors("write", self._in_bucket):
-                self._in_bucket.put(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
+                self._in_bucket.create(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")
 
     def probe(self) -> None:
         """List the dates. Only the first event shows whether the credentials may put objects as well."""

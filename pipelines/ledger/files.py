@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,44 +37,43 @@ class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
     """The folder or bucket cannot be read or written now. Another run may succeed; nothing is half written."""
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalFiles:
     """Files in a local folder, which is made with the first file. Names are relative, with forward slashes.
 
     `named_by` is the variable that names the folder; `unavailable` is raised with a sentence when it cannot be used.
     """
 
-    def __init__(
-        self, root: Path, *, named_by: str = "LEDGER_URL", unavailable: type[Exception] = LedgerUnavailable
-    ) -> None:
-        self._root = Path(root)
-        self._named_by = named_by
-        self._unavailable = unavailable
+    root: Path
+    _: KW_ONLY
+    named_by: str = "LEDGER_URL"
+    unavailable: type[Exception] = LedgerUnavailable
 
     def __repr__(self) -> str:
-        return f"LocalFiles({str(self._root)!r})"
+        return f"LocalFiles({str(self.root)!r})"
 
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`, at any depth, sorted, without what a killed writer left behind."""
         above, _, start = prefix.rpartition("/")
-        folder = self._root / _checked(above or ".")
+        folder = self.root / _checked(above or ".")
         names: Names = []
         with self._errors("list", prefix):
             for where, folders, files in os.walk(folder, onerror=_unless_absent):
                 if where == str(folder):  # what begins otherwise is not walked: it may be years
                     folders[:] = [name for name in folders if name.startswith(start)]
                 paths = (Path(where, file) for file in files if not _is_partial(file))
-                names += [path.relative_to(self._root).as_posix() for path in paths]
+                names += [path.relative_to(self.root).as_posix() for path in paths]
         return sorted(name for name in names if name.startswith(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the same names with their bytes."""
         names = self.list(prefix)
         with self._errors("list", prefix):
-            return {name: (self._root / name).stat().st_size for name in names}
+            return {name: (self.root / name).stat().st_size for name in names}
 
     def folders(self, prefix: str) -> Names:
         """Return the names of the folders directly under `prefix` that hold a file, sorted, as a bucket would."""
-        folder = self._root / _checked(prefix.rstrip("/") or ".")
+        folder = self.root / _checked(prefix.rstrip("/") or ".")
         with self._errors("list", prefix):
             try:
                 return sorted(e.name for e in os.scandir(folder) if e.is_dir() and _holds_a_file(Path(e.path)))
@@ -83,14 +83,14 @@ class LocalFiles:
     def read(self, name: str) -> bytes:
         """Return a file's bytes; raise FileNotFoundError if there is no such file."""
         with self._errors("read", name):
-            return (self._root / _checked(name)).read_bytes()
+            return (self.root / _checked(name)).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new file durably, whole or not at all; raise FileExistsError if the name is taken.
 
         A temporary file is written, synced and linked: a link appears whole, and fails if the name is taken.
         """
-        path = self._root / _checked(name)
+        path = self.root / _checked(name)
         with self._errors("write", name):
             make_folders(path.parent)
             unnamed = path.parent / f".{uuid.uuid4().hex}{_PARTIAL}"
@@ -113,35 +113,31 @@ class LocalFiles:
         except FileNotFoundError:
             raise FileNotFoundError(f"the ledger file {name} is not there") from None
         except OSError as error:
-            raise self._unavailable(
+            raise self.unavailable(
                 f"cannot {verb} {name or 'the files'} in its folder: {error.strerror or type(error).__name__}; "
-                f"check the folder that {self._named_by} names, its rights and the free space."
+                f"check the folder that {self.named_by} names, its rights and the free space."
             ) from error
 
 
+@dataclass(eq=False, repr=False)
 class S3Files:
     """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
 
     `named_by` is the variable that names the bucket; `unavailable` is the error to raise if S3 fails.
     """
 
-    def __init__(
-        self,
-        client: S3Client,
-        bucket: str,
-        prefix: str,
-        *,
-        named_by: str = "LEDGER_URL",
-        unavailable: type[Exception] = LedgerUnavailable,
-    ) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._named_by = named_by
-        self._unavailable = unavailable
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+    client: S3Client
+    bucket: str
+    prefix: str
+    _: KW_ONLY
+    named_by: str = "LEDGER_URL"
+    unavailable: type[Exception] = LedgerUnavailable
+
+    def __post_init__(self) -> None:
+        self.prefix = f"{self.prefix.strip('/')}/".lstrip("/")
 
     def __repr__(self) -> str:
-        return f"S3Files('s3://{self._bucket}/{self._prefix}')"
+        return f"S3Files('s3://{self.bucket}/{self.prefix}')"
 
     def list(self, prefix: str) -> Names:
         """Return the names that begin with `prefix`, sorted: one request per 1000 names."""
@@ -150,7 +146,7 @@ class S3Files:
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the names that begin with `prefix`, with their sizes in bytes."""
         items = [item for page in self._pages(prefix) for item in page.get("Contents", [])]
-        found = {item["Key"].removeprefix(self._prefix): item["Size"] for item in items}
+        found = {item["Key"].removeprefix(self.prefix): item["Size"] for item in items}
         return {name: found[name] for name in sorted(found) if not name.endswith("/")}
 
     def folders(self, prefix: str) -> Names:
@@ -160,36 +156,29 @@ class S3Files:
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
         with self._errors("list", prefix):
-            paginator = self._client.get_paginator("list_objects_v2")
-            yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, **options)
+            paginator = self.client.get_paginator("list_objects_v2")
+            yield from paginator.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix, **options)
 
     def read(self, name: str) -> bytes:
         """Return an object's bytes; request a body that is cut off again, since botocore retries only the request."""
         with self._errors("read", name):
             for _ in range(_BODY_READS - 1):
-                body = self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"]
+                body = self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
                 try:
                     return body.read()
                 except BotoCoreError:
                     body.close()
-            return self._client.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
+            return self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
 
-    def create(self, name: str, data: bytes) -> None:
-        """Put a new object. Look first, because some servers ignore `IfNoneMatch`."""
-        try:
-            with self._errors("write", name):
-                self._client.head_object(Bucket=self._bucket, Key=self._key(name))
-        except FileNotFoundError:
-            self.put(name, data, "application/vnd.apache.parquet")
-        else:
-            raise FileExistsError(f"the file {name} exists already")
+    def create(self, name: str, data: bytes, content_type: str = "application/vnd.apache.parquet") -> None:
+        """Put a new object under a name that nobody else uses; FileExistsError if the server has another one there.
 
-    def put(self, name: str, data: bytes, content_type: str) -> None:
-        """Put an object under a unique name. Send the MD5, because some servers check nothing else."""
+        Sends the MD5, because some servers check nothing else, and ignore `IfNoneMatch`.
+        """
         with self._errors("write", name):
             try:
-                self._client.put_object(
-                    Bucket=self._bucket,
+                self.client.put_object(
+                    Bucket=self.bucket,
                     Key=self._key(name),
                     Body=data,
                     ContentMD5=as_base64(md5_of(data)),
@@ -204,7 +193,7 @@ class S3Files:
                     raise FileExistsError(f"the file {name} exists already") from error
 
     def _key(self, name: str) -> str:
-        return self._prefix + _checked(name)
+        return self.prefix + _checked(name)
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
@@ -214,13 +203,13 @@ class S3Files:
             said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
             if said in {"NoSuchKey", "404"}:
                 raise FileNotFoundError(f"the file {name} is not there") from error
-            why = f"{said}; check {self._named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
+            why = f"{said}; check {self.named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
             if is_transient(error):
                 why = f"{said}, even after retries; the next run continues from here"
             if said == "NoSuchBucket":
-                why = f"there is no such bucket (NoSuchBucket); create it, or correct {self._named_by}"
-            what = f"cannot {verb} {name or 'the files'} in the bucket {self._bucket}"
-            raise self._unavailable(f"{what}: {reason(error) or why}.") from error
+                why = f"there is no such bucket (NoSuchBucket); create it, or correct {self.named_by}"
+            what = f"cannot {verb} {name or 'the files'} in the bucket {self.bucket}"
+            raise self.unavailable(f"{what}: {reason(error) or why}.") from error
 
 
 Files: TypeAlias = LocalFiles | S3Files

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -21,19 +22,19 @@ _BY_REPORT = ("report_pulls", "report_rows")
 _NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.parquet")
 
 
+@dataclass(frozen=True, eq=False)
 class LedgerParts:
     """The parts of a `Ledger` as files. Safe to share between threads."""
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    files: Files
 
     def names(self, day: date) -> dict[str, list[str]]:
         """Return the names of a date's parts, by kind, sorted: two listings per report, one for each other kind."""
         found = {}
         for kind in SCHEMAS:
-            reports = [f"{report}/" for report in self._files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
+            reports = [f"{report}/" for report in self.files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
             folders = [f"{kind}/{report}date={day.isoformat()}/" for report in reports]
-            found[kind] = [name for folder in folders for name in self._files.list(folder) if is_part(name)]
+            found[kind] = [name for folder in folders for name in self.files.list(folder) if is_part(name)]
         return found
 
     def strange(self) -> dict[str, str]:
@@ -41,7 +42,7 @@ class LedgerParts:
 
         Every other reader skips such files, so that none stops a date; this method reports them.
         """
-        reasons = {name: _why_strange(name) for kind in SCHEMAS for name in self._files.list(f"{kind}/")}
+        reasons = {name: _why_strange(name) for kind in SCHEMAS for name in self.files.list(f"{kind}/")}
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
@@ -55,7 +56,7 @@ class LedgerParts:
     def read_if_there(self, name: str) -> bytes | None:
         """Return a part's bytes, or None if there is no such part."""
         try:
-            return self._files.read(name)
+            return self.files.read(name)
         except FileNotFoundError:
             return None
 

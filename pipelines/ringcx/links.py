@@ -3,7 +3,6 @@
 `media.py` sends the requests, and checks the allow-list at every hop.
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 import httpx
 
 from pipelines.ringcx.errors import LinkRefused, shown_url
-from pipelines.ringcx.http.addresses import is_address, is_loopback
+from pipelines.ringcx.http.addresses import as_address, is_loopback
 from pipelines.ringcx.http.client import origin_of
 
 LONGEST_LINK = 4096
@@ -156,7 +155,7 @@ class _Entry:
 
     def covers(self, url: httpx.URL) -> bool:
         host = _folded(url)
-        is_below = host.endswith(f".{self.host}") and not is_address(host)  # 127.0.0.1 is not below 0.0.1
+        is_below = host.endswith(f".{self.host}") and as_address(host) is None  # 127.0.0.1 is not below 0.0.1
         if not (is_below if self.is_domain else host == self.host):
             return False
         if self.port is not None:
@@ -183,10 +182,7 @@ def _parsed(text: str) -> httpx.URL:
 def _folded(url: httpx.URL) -> str:
     """Return the host in the form in which names are compared: IDNA, lower case, without the root's dot."""
     host = url.raw_host.decode("ascii").removesuffix(".")
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host
+    return str(as_address(host) or host)
 
 
 def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> str:

@@ -33,13 +33,12 @@ def test_an_empty_place_lists_nothing(place: Any) -> None:
         place.files.read("recording_states/none.parquet")
 
 
-def test_a_name_that_is_taken_is_refused_and_keeps_its_bytes(place: Any) -> None:
-    place.files.create("a/x", b"first")
-    with pytest.raises(FileExistsError):
-        place.files.create("a/x", b"second")
-    with pytest.raises(FileExistsError):
-        place.files.create("a/x", b"first")
-    assert place.files.read("a/x") == b"first"
+def test_a_name_that_is_taken_is_refused_and_keeps_its_bytes(tmp_path: Path, moto: Any) -> None:
+    for files in (LocalFiles(tmp_path), S3Files(moto.client(), "ledger-test", f"taken-{tmp_path.name}")):
+        files.create("a/x", b"first")
+        with pytest.raises(FileExistsError):
+            files.create("a/x", b"second")
+        assert files.read("a/x") == b"first"
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * 1024 * 1024])
@@ -116,7 +115,7 @@ def test_a_put_that_botocore_repeats_after_a_lost_answer_is_a_success(moto: Any,
     assert files.read("a/x") == b"mine"
 
 
-def test_another_writer_between_the_look_and_the_put_is_noticed(moto: Any, tmp_path: Path) -> None:
+def test_another_writer_of_the_same_name_is_noticed(moto: Any, tmp_path: Path) -> None:
     files = before_the_put(moto, tmp_path, b"theirs")
     with pytest.raises(FileExistsError):
         files.create("a/x", b"mine")

@@ -28,22 +28,18 @@ _INSIDE: Final = (
 
 
 @lru_cache(maxsize=256)
+def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is written as; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address means this machine, whatever a name server says."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-@lru_cache(maxsize=256)
-def is_address(host: str) -> bool:
-    """Return whether a host is written as an address and not as a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    address = as_address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def is_public(address: str) -> bool:
@@ -75,7 +71,7 @@ def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve =
         LinkRefused: `address_not_public`: the name leads to private addresses only.
         OSError: the name has no address.
     """
-    if is_address(host):
+    if as_address(host) is not None:
         return [host]
     try:
         found = resolve(host, port)

@@ -58,12 +58,7 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
 }
 """The column of each report that says where a recording can be fetched, or that there is one to be fetched."""
 
-UII_COLUMN: Final[dict[ReportName, str]] = {
-    "agent_segment_metadata": "uii",
-    "global_call_type_detail": "uii",
-    "interaction_metadata": "interaction_id",
-    "end_call_events": "uii",
-}
+UII_COLUMN: Final[dict[ReportName, str]] = dict.fromkeys(COLUMNS, "uii") | {"interaction_metadata": "interaction_id"}
 """The column of each report that names the call."""
 
 LEGACY: Final[tuple[ReportName, ...]] = ("agent_segment_metadata", "global_call_type_detail")

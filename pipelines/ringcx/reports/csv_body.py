@@ -34,12 +34,10 @@ _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""
 
 
 def read_csv_body(body: IO[bytes], *, framed: bool) -> tuple[list[str], pa.Table, int]:
-    """Read a CSV with a heading; blank lines and totals are skipped.
+    """Read a CSV with a heading, in UTF-8; blank lines and totals are skipped. `framed`: see `parse_report`.
 
-    Args:
-        body: UTF-8 with or without a byte order mark: comma-separated, rows end in LF, CRLF or CR, quotes as in
-            RFC 4180; stray quotes inside a field that does not start with one are text.
-        framed: whether HTTP said where the body ends. If not, the body must end in a line break.
+    Rows end in LF, CRLF or CR, quotes are as in RFC 4180; stray ones inside a field that does not start with one are
+    text.
 
     Returns:
         The headings, a table with one text column per heading, named `0`, `1`, …, and the number of skipped lines.
