@@ -92,9 +92,16 @@ def _has_text_after_lines(body: mmap.mmap) -> bool:
 
 
 def _read_with_pyarrow(body: IO[bytes]) -> tuple[list[str], pa.Table, int] | None:
-    """Return what `read_csv_body` returns, or None if a row has another width or is longer than a block."""
-    with text_of(body) as file:
-        headings = next(filter(None, csv.reader(file)), [])
+    """Return what `read_csv_body` returns, or None if the body is not UTF-8, or a row has another width
+    or is longer than a block.
+    """
+    try:
+        with text_of(body, errors="strict") as file:
+            headings = next(filter(None, csv.reader(file)), [])
+            while file.read(BLOCK_BYTES):  # pyarrow cannot hand a row that is not UTF-8 to `skip_or_fail`
+                continue
+    except UnicodeDecodeError:
+        return None
     names = [str(n) for n in range(len(headings))]
     skipped: list[int] = []
 
