@@ -23,7 +23,7 @@ ARCHIVE_TOTALS = dg.AssetSpec(
     "archive_totals",
     group_name="upkeep",
     description=(
-        "How many recordings and GB the archive holds over all dates: plotted over time under *Metadata*, *Plots*.\n\n"
+        "How many recordings and GB the archive holds over all dates, plotted over time under *Metadata*, *Plots*.\n\n"
         "The check `no_overdue_recordings` writes these numbers, daily at 12:00. The asset belongs to no date and "
         "cannot be materialized."
     ),
@@ -80,7 +80,7 @@ mono_and_stereo_agree = _of_a_date(
     "recordings",
     "mono_and_stereo_agree",
     report_agreement.mono_and_stereo_agree,
-    "Each connected call has a mono recording and each agent leg a stereo one, where the account has those recordings; "
+    "Each connected call has a mono recording and each agent leg a stereo one, if the account has such recordings; "
     "and both reports have the same calls.",
 )
 every_event_arrived = _of_a_date(

@@ -61,7 +61,7 @@ def prove_sample(
         first = [(row["date"], row["kind"], row["sentence"]) for row in islice(report.discrepancies(), _SHOWN)]
     total, sentence = report.sum(), report.sentence()
     if not days:
-        sentence = "There is no sealed date to read back yet: dates count from the day after their run."
+        sentence = "There is no sealed date to read back yet: a date counts from the day after its run."
     context.log.info(sentence)
     rows = [(day.date, day.held, day.read, day.bytes_read / 1e6, day.doubts.total()) for day in report.dates]
     metadata = {

@@ -48,13 +48,13 @@ class RetryConfig(dg.Config):
 
     retry_final: bool = Field(
         default=False,
-        description="Try again every `missing`, `rejected` and `denied` recording of the date, once, in a new epoch.",
+        description="Retry every `missing`, `rejected` and `denied` recording of the date once, in a new epoch.",
     )
     retry_recording_ids: list[str] = Field(
         default_factory=list,
         description=(
-            "Try again the recordings with these ids, whatever their state. A recording that is in the bucket is "
-            "adopted and not fetched. The samples of the checks show ids."
+            "Retry the recordings with these ids, whatever their state. A recording that is in the bucket is "
+            "adopted, not fetched. The checks' samples show ids."
         ),
     )
 

@@ -99,7 +99,7 @@ _TRANSIENT_PATTERNS: Final = frozenset(
 class NotAnsweredByS3Error(boto.HTTPClientError):
     """A request was answered with success by something that is not S3."""
 
-    fmt = "{operation} was answered with HTTP {status}, and without what S3 answers"
+    fmt = "{operation} was answered with HTTP {status}, but not as S3 answers"
 
 
 def boto3_session() -> boto3.Session:

@@ -368,7 +368,7 @@ class BrowseSettings(StorageSettings):
             )
         if self.browse_auth == "proxy" and not (self.browse_proxy_secret or self.browse_proxy_addresses):
             raise ValueError(
-                "BROWSE_AUTH=proxy believes headers, so it must know who sends them: set BROWSE_PROXY_SECRET, or "
+                "BROWSE_AUTH=proxy trusts headers, so it must know who sends them: set BROWSE_PROXY_SECRET, or "
                 "BROWSE_PROXY_ADDRESSES"
             )
         if self.browse_host not in {"127.0.0.1", "::1", "localhost"} and not self.browse_url:

@@ -161,7 +161,7 @@ class Bucket:
         ):
             if answer.get("ContentRange") != wanted:
                 raise StoreDamaged(
-                    f"The object under {key} in the bucket {self.name} is not the {size:,} bytes that were sealed, or "
+                    f"The object under {key} in the bucket {self.name} does not have the sealed {size:,} bytes, or "
                     "the store does not serve ranges; verify its date"
                 )
             return body.read()

@@ -97,8 +97,8 @@ def put_in_parts(
 def changed_here(key: str) -> StoreDamaged:
     """Return the error for bytes that changed between their arrival and their upload."""
     return StoreDamaged(
-        f"The bytes for {key} changed on this machine after they were received, so they were not stored; check its "
-        "memory and its temporary folder; the next run fetches them again"
+        f"The bytes for {key} changed on this machine after they were received, so they were not stored; check the "
+        "machine's memory and temporary folder; the next run fetches them again"
     )
 
 

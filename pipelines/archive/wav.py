@@ -148,7 +148,7 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     if magic not in _MAGICS:
         if any(whole.startswith(magic) for whole in _MAGICS):
             raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
-        raise NotARecording("not_riff", "What the source sent does not begin as a WAV does")
+        raise NotARecording("not_riff", "What the source sent does not begin like a WAV")
     if size < 12:
         raise NotARecording("cut_off", "The WAV ends inside its first header")
     if head[8:12] != b"WAVE":

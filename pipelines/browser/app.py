@@ -318,7 +318,7 @@ class Browser:
         asked_for = _given(fields)
         refuse = partial(self._refuse, request, person, "export", details=asked_for)
         if fields is not None and not (person.may_search and person.has(Role.export)):
-            refuse(sentence="You may not export what a search finds.")
+            refuse(sentence="You may not export search results.")
         try:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongSearch as error:
@@ -584,7 +584,7 @@ def _page_number(text: str | None) -> int:
 
 
 _DONE: Final[Mapping[Action, str]] = {
-    "view": "looked at the call",
+    "view": "viewed the call",
     "waveform": "loaded the waveform",
     "play": "listened to",
     "check": "checked the bytes",

@@ -86,10 +86,14 @@ class Guard:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         if method in _READS:
             navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-            return "" if site not in {"cross-site", "same-site"} or navigates else "Another site's page sent this."
+            return (
+                ""
+                if site not in {"cross-site", "same-site"} or navigates
+                else "This request came from another site's page."
+            )
         is_foreign = origin is not None and (urlsplit(origin).scheme, _authority(origin)) != (self._scheme, self._here)
         if is_foreign or site not in {None, "same-origin"} or not (site or origin):
-            return "This was not sent by the page itself: use the page's own buttons."
+            return "This request did not come from the page: use the page's own buttons."
         return ""
 
 

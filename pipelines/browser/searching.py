@@ -68,7 +68,7 @@ def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Q
         WrongSearch: a field cannot be read, or the person may not search by it.
     """
     if fields is None:
-        raise WrongSearch("That search is no longer known: search again.", 404)
+        raise WrongSearch("That search has expired: search again.", 404)
     if not person.may_search:
         raise WrongSearch("You have no right to search.", 403)
     text = {name: fields.get(name, "").strip() for name in FIELDS}

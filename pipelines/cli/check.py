@@ -113,10 +113,10 @@ def _first_date(settings: Settings, now: datetime) -> Result:
     if "archive_start_date" not in settings.model_fields_set:
         remedy = "for a new archive, set it to that date; for an archive that has run without it, to 2020-01-01."
         return Result(
-            "first date", "failed", f"ARCHIVE_START_DATE is not set. RingCX keeps recordings from {kept} on: {remedy}"
+            "first date", "failed", f"ARCHIVE_START_DATE is not set. RingCX has recordings back to {kept}: {remedy}"
         )
     begins = f"the archive begins on {settings.archive_start_date} (ARCHIVE_START_DATE)"
-    return Result("first date", "ok", f"{begins}; RingCX keeps recordings from {kept} on.")
+    return Result("first date", "ok", f"{begins}; RingCX has recordings back to {kept}.")
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Outcome:

@@ -21,7 +21,7 @@ _COMMANDS = MappingProxyType(
         "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
         "run": "Archive dates now, one after another.",
         "find": "Find calls by number, agent, queue, text or UII.",
-        "export": "Hand recordings over as one ZIP, with a proof of each.",
+        "export": "Export recordings as one ZIP, with a proof of each.",
         "verify-package": "Verify a ZIP that `export` wrote.",
         "status": "Show which dates are complete, and what the others lack.",
         "metrics": "Write what `status` says for Prometheus.",
@@ -32,7 +32,7 @@ _COMMANDS = MappingProxyType(
         "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
         "receiver": "Receive End Call Events from RingCX.",
         "browse": "Serve the page on which people find and hear calls.",
-        "access": "Show who searched, looked at, heard, downloaded or exported what.",
+        "access": "Show who searched for, viewed, heard, downloaded or exported what.",
     }
 )
 

@@ -91,7 +91,7 @@ class Screen:
 @click.option(
     "--require-complete",
     is_flag=True,
-    help="Exit with 0 only if every date is complete, too; without it, what is held must only be as it was sealed.",
+    help="Exit with 0 only if every date is also complete, not only as it was sealed.",
 )
 @click.option("--seed", help="Choose the same recordings as an earlier run, which printed its seed.")
 @file_option("the whole result, every discrepancy included,")
@@ -166,4 +166,4 @@ def _share(text: str | None) -> float:
         return 0.0
     if re.fullmatch(r"\d{1,3}(\.\d{1,6})?%?", text, re.ASCII) and 0 < float(text.rstrip("%")) <= 100:
         return float(text.rstrip("%")) / 100
-    raise click.UsageError("--read-data takes a share from above 0% to 100%, such as 10%, or nothing for all")
+    raise click.UsageError("--read-data takes a share above 0% and up to 100%, such as 10%, or no value for all")

@@ -51,7 +51,7 @@ async def _serve(receiver: Receiver, settings: ReceiverSettings, listener: socke
         )
     finally:
         logging_task.cancel()
-    log.info("Ended; in all: %s", _counts_text(receiver.counts))
+    log.info("Ended; in total: %s", _counts_text(receiver.counts))
 
 
 async def _log_counts(receiver: Receiver) -> None:

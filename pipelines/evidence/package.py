@@ -45,7 +45,7 @@ _BLOCK: Final = 1 << 20
 _IN_MEMORY: Final = 8 << 20
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _SIGNED: Final = """\
-Seals in this package are signed. If one of them is not, or an earlier version signed it, verify.py says so, and
+The seals in this package are signed. If a seal is not, or an earlier version signed it, verify.py says so, and says
 what to do instead."""
 _UNSIGNED: Final = """\
 NO SIGNATURE IN THIS PACKAGE VOUCHES FOR ITS RECORDINGS. So the package alone proves none of this: it shows only
@@ -239,14 +239,14 @@ class EvidencePackage:
 
     def _how_to(self) -> str:
         lost = number(len(self.not_included), "recording or call", "recordings or calls")
-        lacks = f"Asked for, but not in this package: {lost}. package.json says which, and why."
+        lacks = f"Requested, but not in this package: {lost}. package.json says which, and why."
         template = Template(files("pipelines.evidence").joinpath("how_to_verify.txt").read_text("utf-8"))
         return template.substitute(
             exported_at=f"{self._order.at.astimezone(UTC):%Y-%m-%d at %H:%M UTC}",
             exported_by=self._order.by,
             why=self._order.why,
             recordings=number(len(self.included), "recording"),
-            not_included=lacks if self.not_included else "Nothing that was asked for is missing.",
+            not_included=lacks if self.not_included else "Everything that was requested is in the package.",
             is_signed=_SIGNED if self._signed else _UNSIGNED,
             by_hand=self._by_hand(*self._signed) if self._signed else _COMPARE_ROOTS,
         )

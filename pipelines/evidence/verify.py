@@ -110,7 +110,7 @@ class Report:
             result += "." if self.is_key_given else ", if the archive's owner confirms each key above as the archive's."
         if self.left_out:
             result += (
-                " NOT whole: this many recordings that were asked for should be in the archive, and are not in this "
+                " NOT whole: recordings that were requested, should be in the archive and are not in this "
                 f"package: {self.left_out}."
             )
         return [*said, result]
@@ -221,7 +221,7 @@ class _Files:
         def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
             found = dict(pairs)
             if len(found) < len(pairs):
-                raise Wrong(f"{name} says something twice.")
+                raise Wrong(f"{name} has a key twice.")
             return found
 
         return json.loads(self.text(name), object_pairs_hook=once)

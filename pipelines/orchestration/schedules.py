@@ -41,7 +41,7 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
         job=ARCHIVE_DAY,
         execution_timezone=calendar.archive_timezone,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Every 15 minutes: archives what today has so far. Off by default, since it costs requests.",
+        description="Every 15 minutes: archives today's recordings so far. Off by default, since it costs requests.",
     )
     def intraday_archive(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         now = context.scheduled_execution_time
@@ -65,10 +65,10 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
                 "daily_standing_check",
                 12,
                 "standing_check",
-                "checks all dates for what is missing or will be purged soon.",
+                "checks all dates for recordings that are missing or will be purged soon.",
             ),
-            ("daily_calls_index", 14, "calls_index", "indexes the months of the table of calls that changed."),
-            ("daily_restore_drill", 15, "restore_drill", "reads recordings back, chosen at random, and verifies them."),
+            ("daily_calls_index", 14, "calls_index", "indexes the months in which the table of calls has changed."),
+            ("daily_restore_drill", 15, "restore_drill", "reads back recordings chosen at random and verifies them."),
         )
     ]
     return [daily_archive, intraday_archive, *of_no_date]

@@ -136,7 +136,7 @@ def test_numbers_are_masked_in_the_package_of_who_may_not_see_them(full: Site) -
         ({"why": " 12 "}, 400, "Say why"),
         ({"uii": "unknown"}, 404, "no such call"),
         ({"day": "../../x"}, 404, "no such call"),
-        ({"q": "forged"}, 404, "no longer known"),
+        ({"q": "forged"}, 404, "has expired"),
     ],
 )
 def test_a_wrong_form_is_answered_with_a_sentence_and_gives_nothing_out(
@@ -169,7 +169,7 @@ def test_a_search_is_not_exported_without_the_right_and_each_attempt_is_logged(
     for name in ("seller", "auditor", "nobody"):
         client = full.client(name)
         answer = client.post("/export", data=search_of(client, agent="zzz"))
-        assert (answer.status_code, "You may not export what a search finds." in answer.text) == (403, True)
+        assert (answer.status_code, "You may not export search results." in answer.text) == (403, True)
     refused = full.log("refused")
     assert {(entry["user"], entry["details"]["agent"]) for entry in refused} == {
         (name, "zzz") for name in ("seller", "auditor", "nobody")

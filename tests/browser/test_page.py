@@ -370,7 +370,7 @@ def test_the_access_log_is_listed_only_for_who_asks_for_it(site: Site, monkeypat
     assert not [start for start in listed if "/access/" in start]
     link = re.search(r'href="([^"]+)">Show who had access', text)
     assert link
-    assert "looked at the call" in client.get(html.unescape(link[1])).text
+    assert "viewed the call" in client.get(html.unescape(link[1])).text
 
 
 def test_what_cannot_be_logged_does_not_happen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_a_damaged_entry_of_the_access_log_is_shown_among_the_others(full: Site)
     full.bucket.put(key, b'{"details":[]}', content_type="application/json")
     text = client.get(f"{path_of(full.rows[0])}?access=1").text
     assert f"a damaged or altered entry: restore the first version of {key}" in text
-    assert "looked at the call" in text
+    assert "viewed the call" in text
 
 
 def test_a_person_without_a_role_gets_nothing(full: Site) -> None:

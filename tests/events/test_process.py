@@ -77,7 +77,7 @@ def test_told_to_end_it_answers_what_it_has_begun_and_ends_well(place: Path) -> 
     assert set(load.answers) == {200}
     found = stored_calls(LocalEvents(place))
     assert sorted(found) == sorted(load.acknowledged)  # each one answered: none was cut off in the middle
-    assert f"Ended; in all: stored {len(found)}" in receiver.log
+    assert f"Ended; in total: stored {len(found)}" in receiver.log
     for secret in (AUTHORIZATION[6:], "5105550111", "recordings.virtualacd", "My Queue"):
         assert secret not in receiver.log
 
@@ -123,7 +123,7 @@ def test_clients_that_dawdle_or_crowd_do_not_hold_it(place: Path) -> None:
             load.wait_for(5)
         assert answer_of(dawdle("no HTTP at all\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         assert receiver.end(signal.SIGTERM) == 0
-    counted = receiver.log.rpartition("Ended; in all: ")[2]
+    counted = receiver.log.rpartition("Ended; in total: ")[2]
     found = {name: int(number) for name, number in re.findall(r"(\w+) (\d+)", counted)}
     # 5 of the crowd are served, 5 more would be answered, and one more asks; the rest are closed at once.
     assert found["not_http"] == found["too_slow"] == 1

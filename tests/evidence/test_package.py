@@ -116,7 +116,7 @@ def test_the_commands_of_how_to_verify_work_with_openssl_and_sha256sum(package: 
     proof = package.proof()
     assert (tmp_path / "statement").read_text().splitlines()[-1] == proof["merkle_root"]
     assert proof["signature"]["key_id"] in done.stdout
-    assert "Asked for, but not in this package: 1 recording or call." in text
+    assert "Requested, but not in this package: 1 recording or call." in text
     assert "$" not in text
 
 

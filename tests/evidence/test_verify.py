@@ -263,7 +263,7 @@ CASES: list[tuple[Callable[[Files], Files], str]] = [
     (proof_with(lambda proof: proof["signature"].update(signature="?")), NO_PROOF),
     (proof_with(lambda proof: proof["manifest"].update(sha256="0" * 64)), "the signature covers another manifest"),
     (lambda files: listed(files | {names(files, "keys/")[0]: b"no key"}), "holds no Ed25519 public key"),
-    (lambda files: listed(files | {names(files, "proofs/")[0]: b'{"format":1,"format":2}'}), "says something twice"),
+    (lambda files: listed(files | {names(files, "proofs/")[0]: b'{"format":1,"format":2}'}), "has a key twice"),
     (lambda files: listed(files | {names(files, "proofs/")[0]: b"[" * 100_000}), NO_PROOF),
     (lambda files: files | {"package.json": b"{}"}, "damaged, cut off or not a package"),
     (lambda files: listed(files, format="ringcx-archive/package/9"), "use the verify.py that came with this package"),

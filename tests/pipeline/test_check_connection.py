@@ -349,7 +349,7 @@ def test_protection_that_may_not_be_read_is_no_failure(check: Callable[..., Chec
         assert one() == 0, one.out
     for subject in ("S3 versioning", "S3 Object Lock"):
         assert one.said[subject][0] == "ok"
-        assert "may not be read with these credentials" in one.sentence(subject)
+        assert "cannot be read with these credentials" in one.sentence(subject)
 
 
 @pytest.mark.parametrize("minutes", [-10, -2, 0, 2, 10])
@@ -461,7 +461,7 @@ def test_a_first_date_that_is_not_set_fails_and_the_sentence_names_the_first_tha
     kept = datetime.now(UTC).date() - timedelta(days=29)
     assert one() == 1
     assert one.verdicts("failed") == {"first date"}
-    assert f"ARCHIVE_START_DATE is not set. RingCX keeps recordings from {kept} on" in one.sentence("first date")
+    assert f"ARCHIVE_START_DATE is not set. RingCX has recordings back to {kept}" in one.sentence("first date")
 
 
 def test_no_secret_link_or_personal_data_is_shown(check: Callable[..., Check], monkeypatch: pytest.MonkeyPatch) -> None:

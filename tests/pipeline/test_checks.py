@@ -770,7 +770,7 @@ def test_one_recording_is_told_of_as_one_and_more_as_more(  # noqa: PLR0917 - gi
     assert [said for said in late if said not in found] == []
     ledger.append_states([final(one, Status.missing, "not_found", datetime.now(UTC), "by-hand") for one in known])
     assert lost in (standing(it).description or "")
-    assert f"by date the source should still have {number}:" in (standing(it).description or "")
+    assert f"by date, the source should still have {number}:" in (standing(it).description or "")
 
 
 def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Callable[..., Any]) -> None:
@@ -781,7 +781,7 @@ def test_a_date_that_nobody_pulled_since_the_archive_began_is_named(world: Calla
     found = standing(it)
     assert (found.passed, found.severity) == (False, WARN)
     assert [row["date"] for row in rows(found, "not_pulled")] == [str(today - timedelta(days=3))]
-    assert "1 date since the archive began was never pulled whole" in (found.description or "")
+    assert "1 date since the archive began was never fully pulled" in (found.description or "")
     fetch(it, today - timedelta(days=3))
     assert standing(it).passed
 

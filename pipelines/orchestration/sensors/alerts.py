@@ -160,7 +160,7 @@ def _results(
         problem = problem_of(
             subject=of_run,
             sentence="The run ended before any step said why: its process was killed, or could not start.",
-            todo="look at the memory and the disk of the host, then start the run again.",
+            todo="check the host's memory and disk, then start the run again.",
         )
         yield problem.key, problem
 

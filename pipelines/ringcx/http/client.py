@@ -261,7 +261,7 @@ class SourceClient:
         if status == 200 and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
             shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
-            raise TryAgain(request, f"the answer is encoded as {shown}, which was not asked for")
+            raise TryAgain(request, f"the answer is encoded as {shown}, which was not requested")
         if status not in _TRANSIENT and status < 500:
             return response
         response.close()

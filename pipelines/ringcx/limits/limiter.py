@@ -238,4 +238,4 @@ def _open_store(where: Path | str, clock: Callable[[], float] | None) -> LimitSt
 def check_stop(stop: threading.Event | None) -> None:
     """Raise Stopped if the event is set."""
     if stop is not None and stop.is_set():
-        raise Stopped("The run is being stopped; what is left is taken up by the next one.")
+        raise Stopped("The run is being stopped; the next run continues with what is left.")

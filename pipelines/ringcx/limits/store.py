@@ -227,7 +227,7 @@ class SqliteStore(LimitStore):
             return None
         return LimiterBroken(
             f"The rate limiter's file {self._path} cannot be used ({error}); it must be on a writable local disk. It"
-            " may be deleted while no run is going on, as it only holds the times of requests."
+            " may be deleted while no run is in progress, since it only holds the times of requests."
         )
 
     def _open(self) -> sqlite3.Connection:

@@ -230,7 +230,7 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, api: _Api) -> SourceErr
     if status < 300:
         return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
     return SourceRefused(
-        f"{request} was refused with HTTP {status}, which another try does not change; check {api.address}."
+        f"{request} was refused with HTTP {status}, which another attempt would not change; check {api.address}."
     )
 
 

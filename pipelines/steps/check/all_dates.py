@@ -40,13 +40,13 @@ _SENTENCES = {
     "without_partition": "pending recording has|pending recordings have| a date that has no partition (before "
     "ARCHIVE_START_DATE={start} or in the future), the earliest {earliest}, so no run fetches them: set "
     "ARCHIVE_START_DATE to their date or earlier.",
-    "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges {retention} "
-    "after the call. Deal with these first.",
+    "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges "
+    "recordings {retention} after the call. Deal with these first.",
     "overdue": "is late|are late|: the time of the next attempt has passed and no run came; is the daemon running?",
-    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
-    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); by date the source should still have "
+    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
+    "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); judging by date, the source should still have "
     "{retrievable}: fix the cause and run `recordings` of the date with `retry_final: true`.",
-    "dates_not_pulled": "date since the archive began was|dates since the archive began were| never pulled whole, "
+    "dates_not_pulled": "date since the archive began was|dates since the archive began were| never fully pulled, "
     "or a report came without rows: run them, {gap} first.",
     "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|, so what they "
     "hold is not counted: the table `strange_files` names them. Move them out of the ledger, or back into place.",

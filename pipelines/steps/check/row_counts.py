@@ -121,7 +121,7 @@ def report_is_plausible(
             if pull.rows < history.least:
                 found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({history.compared})")
             if before - pull.rows > _NOTABLE_SHARE * before:
-                found.append(f"{pulled}, where an earlier pull of the same date had {before}")
+                found.append(f"{pulled}, but an earlier pull of the same date had {before}")
             if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
                 gone = number(pull.vanished, "row seen before is", "rows seen before are")
                 found.append(f"{gone} gone from the report")
@@ -140,7 +140,7 @@ def report_is_plausible(
     }
     if doubts:
         sentence = (
-            f"{report} of {day} does not look whole: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if "
+            f"{report} of {day} seems incomplete: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if "
             "this persists, look at the same report in the RingCX administration (a holiday explains a quiet day)."
         )
     else:

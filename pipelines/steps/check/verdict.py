@@ -54,7 +54,7 @@ _SENTENCES = {
     "lost": "is lost|are lost| ({reasons}).",
     "conflicts": "conflicts|conflict|: the source sends other bytes than are archived; both are kept.",
     "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
-    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a deciding answer.",
+    "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
     "shared_by_calls": "is named|are named| by the rows of several calls, which may have one recording each: look at "
     "their links.",
     "without_state": "is linked to|are linked to| by a row but unknown: run `recording_links` again.",

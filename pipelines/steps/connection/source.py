@@ -71,7 +71,7 @@ class SourceCheck:
         if not isinstance(auth, TokenAuth):
             return "ok", f"{kind}: it is sent as it is, so the reports below show whether it is accepted"
         auth.sign(httpx.Request("POST", self.source.base_url))
-        return "ok", f"{kind}: it gives a token"
+        return "ok", f"{kind}: it returns a token"
 
     def _report(self, report: ReportName, account_id: str) -> Outcome:
         end = (self.clock() - _AGO).replace(microsecond=0)
@@ -86,4 +86,4 @@ class SourceCheck:
             cells = dict.fromkeys(needed) | row | {"account_id": account_id}
             urls = [link.url for link in links_of(report, cells, self.segments)]
             self.links += [(account_id, url) for url in urls if is_segment_link(url) is (report == INTERACTIONS)]
-        return "ok", f"may be read; {PERIOD // timedelta(minutes=1)} minutes of it have {table.num_rows} rows"
+        return "ok", f"can be read; {PERIOD // timedelta(minutes=1)} minutes of it have {table.num_rows} rows"

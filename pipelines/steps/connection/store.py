@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BODY = b"ringcx-archive: a connection check put this here\n"
 _WITH_AN_OBJECT = ("S3 create-only puts", "S3 checksums", "S3 get", "S3 delete")
-_UNREADABLE = "may not be read with these credentials, which is fine: check it in the console"
+_UNREADABLE = "cannot be read with these credentials, which is fine: check it in the console"
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class BucketCheck:
 
     def _list(self) -> Outcome:
         next(self.bucket.list_keys(f"{self.bucket.prefix}probes/"), None)
-        return "ok", "the bucket is there and may be listed"
+        return "ok", "the bucket exists and can be listed"
 
     def _put(self) -> Outcome:
         self.bucket.put_new(self._key, _BODY, content_type="text/plain")
@@ -102,7 +102,7 @@ class BucketCheck:
     def _delete(self) -> Outcome:
         if self.probes.remove(self._key):
             sentence = (
-                "may delete: yes. Archiving does not need this right: take s3:DeleteObject from these credentials, and "
+                "may delete: yes. Archiving does not need that: remove s3:DeleteObject from these credentials, and "
                 "with versioning s3:DeleteObjectVersion too"
             )
             return "warning", sentence

@@ -216,7 +216,7 @@ def _what_to_check(state: RecordingState, fault: Fault) -> str:
     if fault.kind == "unavailable":
         return "docs/troubleshooting.md says what to check"
     if fault.reason == FIREWALL:
-        return "a firewall in front of the source refuses our requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
+        return "a firewall in front of the source refuses the requests: lower RINGCX_LIMIT_MEDIA to send fewer of them"
     if fault.kind == "refused":
         return _check_log_in(is_segment(state.source, state.link))
     return (

@@ -143,7 +143,7 @@ def _remarks(plan: Plan) -> list[str]:
     if total["dates_unknown"]:
         remarks.append(
             f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of their weekday was fully pulled yet. "
-            "Run a week, then plan again. The plan adds no recordings, GB, hours of media or cost for them."
+            "Run a week, then plan again. The plan counts no recordings, GB, hours of media or cost for them."
         )
     if len(urgent := to_run[to_run["urgency"] == "urgent"]):
         left = int(urgent["days_left"].min())

@@ -145,7 +145,7 @@ class _AccountPull:
                 except ReportInvalid as error:
                     errors.append(error)
         if errors:
-            self._pull.log.warning("account %s: %d windows taken, %d not", self._account_id, len(records), len(errors))
+            self._pull.log.warning("account %s: %d windows pulled, %d not", self._account_id, len(records), len(errors))
             raise errors[0]
         whole = self._sum(records)
         self._pull.ledger.append_pull(whole)
@@ -197,7 +197,9 @@ class _AccountPull:
             **counts,
         )
         if unknown:
-            self._warn(window, f"hasRecording of {unknown} rows is neither yes nor no; those of agents are asked for.")
+            self._warn(
+                window, f"hasRecording of {unknown} rows is neither yes nor no; agents' recordings are requested."
+            )
         # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
         self._pull.ledger.append_pull(record)
         return record
