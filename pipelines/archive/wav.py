@@ -22,7 +22,12 @@ _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second 
 _MAX_CHUNKS = 4096
 _MAX_PADDING = 4096  # in bytes: more zeros than a block of a disk are silence
 
-_NAMES = frozenset({b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK"})
+_NAMES = frozenset(
+    {
+        *(b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK", b"iXML", b"axml", b"cue ", b"PEAK", b"smpl", b"inst"),
+        b"id3 ",
+    }
+)
 
 Proof = Literal["whole", "nothing", "cut_off"]
 _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
@@ -120,6 +125,8 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     length = declared if not is_streaming else riff_end - start if riff_end and riff_follows else size - start
     missing = _missing(stream, start + length, riff_end, size, order)
     is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
+    # The file has outgrown its sizes, as one whose header is written now and then; a tag of a player is short.
+    is_open |= riff_end is not None and size - riff_end > _MAX_PADDING
     # Where sizes are unknown, the writer did not know the number of samples either.
     samples = samples if not missing and (length == declared or data64 is not None) else 0
     length = min(length, size - start)

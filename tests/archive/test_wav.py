@@ -178,6 +178,22 @@ def test_a_riff_size_from_before_the_last_audio_proves_nothing(wav: Build, audio
     assert (inspect(body[:-50]).data_bytes, inspect(body[:-50]).proof) == (150, "nothing")
 
 
+@pytest.mark.parametrize("cut", [0, 1, 5000])
+def test_sizes_of_a_header_that_the_audio_has_outgrown_prove_nothing(wav: Build, cut: int) -> None:
+    audio = bytes(range(1, 201)) * 100
+    body = wav(audio=audio, riff_size=36 + 4000, data_size=4000)
+    info = inspect_wav(io.BytesIO(body), len(body) - cut)
+    assert (info.proof, info.disagrees) == ("nothing", False)
+
+
+@pytest.mark.parametrize("name", [b"fmt ", b"iXML", b"cue "])
+def test_a_chunk_of_any_usual_name_is_found_behind_one_without_its_padding(wav: Build, name: bytes) -> None:
+    whole = wav(before=((name, b"abcdefghijklmnopqrst"),) if name != b"fmt " else ())
+    odd = whole[:12] + b"LIST" + struct.pack("<I", 3) + b"INF" + whole[12:]
+    body = odd[:4] + struct.pack("<I", len(odd) - 8) + odd[8:]
+    assert inspect_wav(io.BytesIO(body), len(body)).proof == "whole"
+
+
 @pytest.mark.parametrize("riff", [None, 0, 36])
 @pytest.mark.parametrize("padding", [4, 64, 4096])
 def test_padding_behind_an_empty_data_chunk_is_no_audio(wav: Build, padding: int, riff: int | None) -> None:
