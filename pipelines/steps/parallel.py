@@ -1,7 +1,5 @@
 """Parallel work in several threads, with results in order and a bounded number in flight."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int) -> Iterator[tuple[T, R]]:
+def map_in_order(work: Callable[[T], R], items: Iterable[T], *, threads: int = 8) -> Iterator[tuple[T, R]]:
     """Yield each item with the result of `work`, in the items' order; an error of `work` is raised at its item.
 
     An item is taken when work on it begins, and at most `threads` of them are not yet yielded: memory is bounded.

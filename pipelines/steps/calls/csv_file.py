@@ -1,7 +1,5 @@
 """Calls as CSV that is safe in a spreadsheet: no cell is a formula."""
 
-from __future__ import annotations
-
 import csv
 import re
 from datetime import date, datetime

@@ -3,8 +3,6 @@
 A cell that cannot be read becomes None: no row stops a date.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -20,6 +20,7 @@ from datetime import date
 from functools import partial, reduce
 from itertools import chain
 from operator import and_, or_
+from posixpath import commonprefix
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -73,13 +74,18 @@ def keys_of_number(digits: str) -> list[Wanted]:
 
 def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]:
     """Return the files of the table `calls` from one date to another, by date."""
-    shared = _shared_start(first.isoformat(), last.isoformat())
+    shared = commonprefix([first.isoformat(), last.isoformat()])
     found = {}
     for key, listed in bucket.list_keys(f"{calls_prefix(bucket.prefix)}date={shared}"):
         day = date_of(key.split("/")[-2]) if key.endswith("/calls.parquet") else None
         if day is not None and first <= day <= last:
             found[day] = listed
     return found
+
+
+def list_indexes(bucket: Bucket) -> dict[str, Listed]:
+    """Return the indexes that there are, by key."""
+    return dict(bucket.list_keys(f"{calls_prefix(bucket.prefix)}_index/"))
 
 
 def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
@@ -90,8 +96,10 @@ def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str,
     by_month: dict[str, dict[date, str]] = {}
     for day, listed in files_between(bucket, first, last).items():
         by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed.etag
+    indexes = list_indexes(bucket)
     for month, etags in sorted(by_month.items()):
-        there = MonthIndex.open(bucket, month)
+        key = calls_index_key(bucket.prefix, month)
+        there = MonthIndex.known(bucket, key, indexes[key]) if key in indexes else None
         if there is None or there.covers != etags:
             _write(bucket, month, etags)
             yield month, len(etags)
@@ -165,15 +173,6 @@ class MonthIndex:
         ]
 
     @classmethod
-    def open(cls, bucket: Bucket, month: str) -> MonthIndex | None:
-        """Return the current index, or None if none can be read."""
-        key = calls_index_key(bucket.prefix, month)
-        for name, listed in bucket.list_keys(key):
-            if name == key:
-                return cls.known(bucket, key, listed)
-        return None
-
-    @classmethod
     def known(cls, bucket: Bucket, key: str, listed: Listed) -> MonthIndex | None:
         """Return the index that was listed, or None if it cannot be read or has changed since."""
         try:
@@ -221,8 +220,3 @@ def _days_of(table: pa.Table, one: Wanted) -> int:
         text = pc.utf8_slice_codeunits(table["key"], len(one.kind))
         is_it = pc.and_(is_it, pc.match_substring(text, one.text))
     return int(np.bitwise_or.reduce(np.asarray(table["days"].filter(is_it))))
-
-
-def _shared_start(one: str, other: str) -> str:
-    same = next((place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))
-    return one[:same]

@@ -4,15 +4,13 @@ Dates are read from the newest to the oldest, until enough calls are found. Duck
 file and no connection, and loads no extension.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import islice
 from typing import Any, Final
 
@@ -23,17 +21,23 @@ import pyarrow.parquet as pq
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
-from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
+from pipelines.archive.keys import calls_index_key, calls_key
 from pipelines.archive.listing import Listed
-from pipelines.calendar import FIRST_DAY
+from pipelines.calendar import FIRST_DAY, dates_between
 from pipelines.settings import StorageSettings
-from pipelines.steps.calls.month_index import MonthIndex, Wanted, files_between, in_lower_case, keys_of_number
+from pipelines.steps.calls.month_index import (
+    MonthIndex,
+    Wanted,
+    files_between,
+    in_lower_case,
+    keys_of_number,
+    list_indexes,
+)
 from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.parallel import map_in_order
 
-_THREADS: Final = 8
 _FIRST_DATES: Final = 4
 _DATES_AT_ONCE: Final = 16
 _BATCHES_AT_ONCE: Final = 2
@@ -168,7 +172,7 @@ class CallSearch:
             for days in by_month.values():
                 yield from days
             return
-        indexes = dict(self._bucket.list_keys(f"{calls_prefix(self._bucket.prefix)}_index/"))
+        indexes = list_indexes(self._bucket)
 
         def of_month(month: str) -> list[date]:
             key = calls_index_key(self._bucket.prefix, month)
@@ -178,7 +182,7 @@ class CallSearch:
                 return by_month[month]
             return [day for day in by_month[month] if index.covers.get(day) != files[day].etag or day.day in there]
 
-        for _, days in map_in_order(of_month, by_month, threads=_THREADS):
+        for _, days in map_in_order(of_month, by_month):
             yield from days
 
     def _index(self, key: str, listed: Listed) -> MonthIndex | None:
@@ -208,7 +212,7 @@ class CallSearch:
         ]
         files: list[tuple[date, pq.ParquetFile]] = []
         tables: list[pa.Table] = []
-        for day, read in map_in_order(lambda day: self._read(day, names), days, threads=_THREADS):
+        for day, read in map_in_order(lambda day: self._read(day, names), days):
             if read is not None:
                 file, table = read
                 place = pa.array(np.full(table.num_rows, len(files), np.int32))
@@ -235,7 +239,7 @@ class CallSearch:
             return rows.add_column(0, CALLS_SCHEMA.field("date"), pa.array([day] * rows.num_rows, pa.date32()))
 
         places: list[int] = np.unique(hits["place"]).tolist()
-        found = [rows for _, rows in map_in_order(rows_of, places, threads=_THREADS)]
+        found = [rows for _, rows in map_in_order(rows_of, places)]
         return passed, pa.concat_tables([CALLS_SCHEMA.empty_table().select(columns), *found])
 
     @contextmanager
@@ -288,8 +292,7 @@ def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table: 
 
 def not_indexed(query: Query, files: Mapping[date, Listed]) -> list[date]:
     """Return the dates of a query that are not among the files of the table, sorted."""
-    days = (query.first + timedelta(days=after) for after in range((query.last - query.first).days + 1))
-    return [day for day in days if day not in files]
+    return [day for day in dates_between(query.first, query.last) if day not in files]
 
 
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:

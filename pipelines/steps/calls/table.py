@@ -5,8 +5,6 @@ names, notes), so it has its own prefix and is never part of the catalog. It can
 `write_calls` replaces it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections import defaultdict
