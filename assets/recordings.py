@@ -15,7 +15,6 @@ from assets.presentation import (
     counted,
     counts_by_state,
     listing,
-    not_held,
     progress_logger,
     stored_at,
     table,
@@ -30,10 +29,10 @@ from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.steps.check.result import LISTED
 from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.fetch.fetcher import Fetcher
-from pipelines.steps.fetch.work_queue import matched_recordings, reopen, work_queue
+from pipelines.steps.fetch.work_queue import reopen, work_queue
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import RecordingsTable
-from pipelines.steps.link.register_links import register_links
+from pipelines.steps.link.register_links import matched_recordings, register_links
 from pipelines.steps.link.rows import EVENTS
 from pipelines.steps.pull.events import seconds_to_archive
 from pipelines.wording import number
@@ -59,17 +58,11 @@ class RetryConfig(dg.Config):
     )
 
 
-@dg.asset(
-    deps=[*REPORTS, EVENTS],
-    group_name="recordings",
-    kinds={"parquet"},
-    metadata=column_schema(STATE_SCHEMA),
-    description="The recordings that the date's rows link to. Each new recording becomes `pending`.",
-)
+@dg.asset(deps=[*REPORTS, EVENTS], group_name="recordings", kinds={"parquet"}, metadata=column_schema(STATE_SCHEMA))
 def recording_links(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
 ) -> dg.MaterializeResult[None]:
-    """Register the recordings that the rows of the date link to."""
+    """The recordings that the date's rows link to. Each new recording becomes `pending`."""
     with as_permanent_failure():
         found = register_links(
             ledger.open(),
@@ -96,16 +89,7 @@ def recording_links(
     )
 
 
-@dg.asset(
-    deps=[recording_links],
-    group_name="recordings",
-    kinds={"s3", "wav"},
-    pool="ringcx_media",
-    description=(
-        "The WAV files in S3. Every recording that is `pending` and due is fetched, checked for completeness, and "
-        "stored create-only with its SHA-256; then its state is recorded. An archived recording is never fetched again."
-    ),
-)
+@dg.asset(deps=[recording_links], group_name="recordings", kinds={"s3", "wav"}, pool="ringcx_media")
 def recordings(  # noqa: PLR0917 - what it touches
     context: dg.AssetExecutionContext,
     config: RetryConfig,
@@ -114,7 +98,9 @@ def recordings(  # noqa: PLR0917 - what it touches
     ledger: LedgerParam,
     archive: ArchiveParam,
 ) -> dg.MaterializeResult[None]:
-    """Fetch the due recordings of the date and record the state of each."""
+    """The WAV files in S3. Every recording that is `pending` and due is fetched, checked for completeness, and stored
+    create-only with its SHA-256; then its state is recorded. An archived recording is never fetched again.
+    """
     day, run_id, now = date.fromisoformat(context.partition_key), context.run.run_id, environment.clock()
     with as_permanent_failure():
         settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
@@ -145,7 +131,6 @@ def recordings(  # noqa: PLR0917 - what it touches
                 }
             ),
             **event_latency,
-            "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
             **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day)),
         }
@@ -155,9 +140,7 @@ def recordings(  # noqa: PLR0917 - what it touches
 def _event_latency(ledger: Ledger, matched: RecordingsTable, day: date, run_id: str) -> dict[str, float]:
     """Return how long the recordings that the run archived took after their End Call Event; empty if none had one."""
     archived = matched.held.filter(pc.equal(matched.held["run_id"], pa.scalar(run_id)))
-    days = {day, *values(pc.unique(archived["found_on"]))}
-    at = dict(zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True))
-    seconds = seconds_to_archive(ledger, days, at)
+    seconds = seconds_to_archive(ledger, {day, *values(pc.unique(archived["found_on"]))}, archived)
     if seconds.empty:
         return {}
     return {

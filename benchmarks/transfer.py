@@ -239,7 +239,8 @@ def run_ours() -> None:
     from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore  # noqa: PLC0415
     from pipelines.orchestration.source import Source  # noqa: PLC0415
     from pipelines.steps.fetch.fetcher import Fetcher  # noqa: PLC0415
-    from pipelines.steps.fetch.work_queue import matched_recordings, work_queue  # noqa: PLC0415
+    from pipelines.steps.fetch.work_queue import work_queue  # noqa: PLC0415
+    from pipelines.steps.link.register_links import matched_recordings  # noqa: PLC0415
 
     tune_allocator()
     tune_gc()

@@ -22,9 +22,9 @@ from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import Calendar
-from pipelines.steps.fetch.work_queue import matched_recordings, work_queue
+from pipelines.steps.fetch.work_queue import work_queue
 from pipelines.steps.link.matching import Pairs, join, pairs_around
-from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
+from pipelines.steps.link.register_links import AllowedLinks, LinksFound, matched_recordings, register_links
 from pipelines.steps.link.rows import INTERACTIONS, over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
 from tests.history import history
@@ -258,7 +258,7 @@ def test_a_pair_ends_with_at_most_one_waiting_and_never_loses_what_may_be_had(
     one: Status, two: Status, first: int, second: int
 ) -> None:
     known = {"1/old": state("1/old", one, first=first), "1/new": state("1/new", two, first=second)}
-    after = known | join(PAIR, known, now=NOW, run_id="r").renamed
+    after = known | {line.recording_id: line for line in join(PAIR, known, now=NOW, run_id="r").lines}
     plain = [line for line in after.values() if line.same_as is None]
     assert plain
     if Status.archived in {one, two}:

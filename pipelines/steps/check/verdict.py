@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
+from pipelines.archive.listing import Listed
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, values
@@ -32,7 +33,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.report_agreement import empty_reports
 from pipelines.steps.check.result import LISTED, CheckResult, Level, examples, problem_sentences
-from pipelines.steps.link.extract_links import days_of, extracted_ids, shared_ids
+from pipelines.steps.link.extract_links import days_of, extract_links, shared_ids
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.parallel import map_in_order
@@ -43,7 +44,6 @@ from pipelines.wording import number
 OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _COMPARED_FOR = timedelta(minutes=1)
-_READERS = 8
 _REASONS = 3
 COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
 COLUMNS.append("run_id")
@@ -291,14 +291,7 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
     waiting = recordings[recordings["matter"] == "waiting"].sort_values(["next_attempt_at", "recording_id"])
     by_reason = recordings[recordings["matter"] != "without_state"]
     by_reason = by_reason.groupby(["status", "reason", "matter"]).size().reset_index(name="recordings")
-    not_pulled = [
-        (
-            gap.report,
-            gap.account_id,
-            "without rows" if gap.missing_calls else f"{gap.to:%Y-%m-%d %H:%M} UTC" if gap.to else "never",
-        )
-        for gap in gaps[:LISTED]
-    ]
+    not_pulled = [(gap.report, gap.account_id, str(gap)) for gap in gaps[:LISTED]]
     return CheckResult(
         verdict=of_date.verdict,
         level=levels.get(of_date.verdict, Level.error),
@@ -308,9 +301,7 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
             **of_date.counts,
             "reports_not_pulled": len(gaps),
         },
-        tables={
-            "by_reason": by_reason.rename(columns={"status": "state"}),
-        },
+        tables={"by_reason": by_reason.rename(columns={"status": "state"})},
         lists={
             "sample": examples(problems),
             "waiting_recordings": examples(waiting),
@@ -319,7 +310,7 @@ def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:
                 | {"at": f"{found.at:%Y-%m-%d %H:%M} UTC", "why": found.why}
                 for found in islice(of_date.accepted.values(), LISTED)
             ),
-            "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "pulled_up_to"]),
+            "not_pulled": pd.DataFrame(not_pulled, columns=["report", "account", "what"]),
         },
     )
 
@@ -349,7 +340,7 @@ def _recordings(
     """Return the recordings that concern a date (dated so, found by its pull, or linked to by its rows), the ids that
     are linked to but have no state in the ledger, and the ids that rows of more than one call name.
     """
-    links = extracted_ids(ledger, day, settings)
+    links = extract_links(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
     days = days_of(ledger, links)
     known = LedgerSnapshot(ledger.current(days))
@@ -366,55 +357,44 @@ def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:
 
 
 def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
-    """Return what `_compare_with_bucket` returns, and keep it for a minute for the same run.
+    """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
+    one LIST per 1000 recordings, and no byte read unless the ETag changed.
 
-    The steps of a run judge the date three times in quick succession, and listing 100,000 objects takes seconds.
+    What the same run compared within the last minute is not compared again: its steps judge the date three times, one
+    soon after the other, and listing 100,000 objects takes seconds.
     """
     held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
     if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
         at, same, wrong = last
         if abs(now - at) < _COMPARED_FOR and same.equals(held):
             return wrong
-    wrong = _compare_with_bucket(bucket, held, values(pc.unique(known.held["date"])))
+    listed: dict[str, Listed] = {}
+    for day in values(pc.unique(known.held["date"])):
+        listed |= bucket.list_day(day, values(held["key"]))
+    wrong, doubtful = {}, []
+    for recording_id, key, size, sha256, etag in zip(*map(values, held.itercolumns()), strict=True):
+        found = listed.get(key)
+        if found is None or found.size != size:
+            wrong[recording_id] = "object_gone" if found is None else "object_changed"
+        elif etag and found.etag and found.etag != etag:
+            # Other bytes, or the same ones moved here from another bucket: reading them shows which.
+            doubtful.append((recording_id, key, sha256))
+
+    def hashed(recording: tuple[str, str, str]) -> str | None:
+        try:
+            return bucket.hash_object(recording[1]).sha256
+        except KeyMissing:
+            return None
+
+    for (recording_id, _, expected), sha256 in map_in_order(hashed, doubtful):
+        if sha256 != expected:
+            wrong[recording_id] = "object_gone" if sha256 is None else "object_changed"
     _last_compared.clear()
     _last_compared[bucket, run_id] = now, held, wrong
     return wrong
 
 
 _last_compared: dict[tuple[Bucket, str], tuple[datetime, pa.Table, dict[str, str]]] = {}
-
-
-def _compare_with_bucket(bucket: Bucket, held_lines: pa.Table, days: Iterable[date]) -> dict[str, str]:
-    """Return `object_gone` or `object_changed` for each archived recording whose object is missing or is another one,
-    with one LIST per 1000 recordings; no byte is read unless the ETag changed.
-    """
-    held = held_lines.to_pandas().set_index("recording_id")
-    keys = values(held_lines["key"])
-    listed = [(key, found) for day in days for key, found in bucket.list_day(day, keys).items()]
-    there = pd.DataFrame(
-        [(found.size, found.etag) for _, found in listed],
-        columns=["listed_size", "listed_etag"],
-        index=pd.Index([key for key, _ in listed], name="key"),
-    )
-    held = held.join(there, on="key")
-    gone = held["listed_size"].isna()
-    changed = ~gone & (held["listed_size"] != held["size"])
-    # Another ETag means other bytes, or the same ones moved here from another bucket: reading them shows which.
-    etags = held[["etag", "listed_etag"]].replace("", None)
-    doubtful = held[~gone & ~changed & etags.notna().all(axis="columns") & (etags["etag"] != etags["listed_etag"])]
-
-    def sha256(key: str) -> str | None:
-        try:
-            return bucket.hash_object(key).sha256
-        except KeyMissing:
-            return None
-
-    wrong = dict.fromkeys(held.index[gone], "object_gone") | dict.fromkeys(held.index[changed], "object_changed")
-    read = map_in_order(sha256, doubtful["key"], threads=_READERS)
-    for (recording_id, expected), (_, found) in zip(doubtful["sha256"].items(), read, strict=True):
-        if found != expected:
-            wrong[str(recording_id)] = "object_gone" if found is None else "object_changed"
-    return wrong
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -20,7 +20,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import is_segment_link
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged, rejoin
+from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged
 from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -98,20 +98,6 @@ def reopen(
     return len(rows), len(pairs) - len(rows)
 
 
-def matched_recordings(
-    ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str
-) -> RecordingsTable:
-    """Match both sources again and return the recordings that concern a run of `day`.
-
-    A recording that became final under one id becomes due under its other id; a recording that is held under one id is
-    not fetched again under the other.
-    """
-    recordings = recordings_of(ledger, day, linked)
-    if rejoin(ledger, recordings, day, now=now, run_id=run_id):
-        recordings = recordings_of(ledger, day, linked)
-    return recordings
-
-
 def work_queue(
     recordings: RecordingsTable, allowed: AllowedLinks, prefix: str, *, now: datetime, run_id: str
 ) -> WorkQueue:
@@ -137,7 +123,9 @@ def _keys(prefix: str, recordings: RecordingsTable, rows: pa.Table, order: pa.Ar
     """
     ids: list[str] = values(rows["recording_id"].take(order))
     found = [plain_key(prefix, state) for state in _states(rows, order)]
-    owners = recordings.owners(pa.chunked_array([found], pa.string()))
+    lines = recordings.lines
+    lines = lines.filter(pc.is_in(lines["key"], value_set=pa.array(found, pa.string())))
+    owners = dict(zip(values(lines["key"]), values(lines["recording_id"]), strict=True))
     for index in sorted(range(len(ids)), key=ids.__getitem__):
         if owners.setdefault(found[index], ids[index]) != ids[index]:
             found[index] = keys.apart_key(found[index], ids[index])

@@ -5,41 +5,29 @@ Every row version ever seen counts, not only the newest: a recording should exis
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.calendar import local_day
+from pipelines.ledger.schema import STATE_SCHEMA
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
-from pipelines.ringcx.reports.columns import REPORTS, ReportName
+from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.recording_date import RecordingDates, near
 from pipelines.steps.link.rows import ROWS, duration_s, links_of, over_at, ready_at
 
-_Parts: TypeAlias = Mapping[ReportName, Sequence[str]]
 _BATCH = 5_000
-_TIME = pa.timestamp("us", tz="UTC")
-_COLUMNS: dict[str, pa.DataType] = {
-    "recording_id": pa.string(),
-    "account_id": pa.string(),
-    "uii": pa.string(),
-    "source": pa.string(),
-    "layout": pa.string(),
-    "link": pa.string(),
-    "date": pa.date32(),
-    "started_at": _TIME,
-    "expected_duration_s": pa.float64(),
-    "over_at": _TIME,
-}
-_SCHEMA = pa.schema(list(_COLUMNS.items()))
+_FIELDS = "recording_id", "account_id", "uii", "source", "layout", "link", "date", "started_at", "expected_duration_s"
+_SCHEMA = pa.schema([*map(STATE_SCHEMA.field, _FIELDS), pa.field("over_at", pa.timestamp("us", tz="UTC"))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +62,18 @@ class ExtractedLinks:
 
 
 def extract_links(
-    ledger: Ledger, day: date, calendar: Calendar, segments: SegmentLinks | None = None, parts: _Parts | None = None
+    ledger: Ledger, day: date, calendar: Calendar, *, with_links: bool = False, segments: SegmentLinks | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that `day`'s rows name. Without `segments`, links of the current API are empty.
+    """Return the recordings that `day`'s rows name. Without `with_links` the column `link` is left out, and without
+    `segments` links of the current API are empty.
 
-    `parts`: what `_row_parts` has just returned; without it, the parts are listed.
+    The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept,
+    without its links, as long as the date has the same parts, which never change.
     """
-    parts = parts or _row_parts(ledger, day)
+    parts = {report: ledger.row_parts(report, day) for report in ROWS}
+    key = ledger, day, calendar.zone, calendar.archive_start_date, *chain.from_iterable(parts.values())
+    if key in _last_ids and not with_links:
+        return _last_ids[key]
     dates = RecordingDates(day, calendar)
     tables = [_SCHEMA.empty_table()]
     for report, columns in ROWS.items():
@@ -94,39 +87,17 @@ def extract_links(
                     for row in batch.to_pylist()
                     for link in links_of(report, row, segments)
                 ]
-                values = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
-                arrays = [pa.array(column, kind) for column, kind in zip(values, _COLUMNS.values(), strict=True)]
-                tables.append(pa.table(arrays, schema=_SCHEMA))
+                if lines:
+                    columns_of = zip(zip(*lines, strict=True), _SCHEMA.types, strict=True)
+                    arrays = [pa.array(column, kind) for column, kind in columns_of]
+                    tables.append(pa.table(arrays, schema=_SCHEMA))
     links = ExtractedLinks(day, pa.concat_tables(tables), frozenset(dates.elsewhere))
     _last_ids.clear()
-    _last_ids[_key(ledger, day, calendar, parts)] = _without_links(links)
-    return links
-
-
-def extracted_ids(ledger: Ledger, day: date, calendar: Calendar) -> ExtractedLinks:
-    """Return the same as `extract_links` without the links, for callers that read only ids and dates.
-
-    The steps of a run call it five times, and parsing 100,000 rows takes seconds: the last result is kept as long as
-    the date has the same parts, which never change.
-    """
-    parts = _row_parts(ledger, day)
-    kept = _last_ids.get(_key(ledger, day, calendar, parts))
-    return kept or _without_links(extract_links(ledger, day, calendar, parts=parts))
+    _last_ids[key] = ids = replace(links, table=links.table.drop_columns("link"))
+    return links if with_links else ids
 
 
 _last_ids: dict[Hashable, ExtractedLinks] = {}
-
-
-def _without_links(links: ExtractedLinks) -> ExtractedLinks:
-    return replace(links, table=links.table.drop_columns("link"))
-
-
-def _row_parts(ledger: Ledger, day: date) -> _Parts:
-    return {report: ledger.row_parts(report, day) for report in ROWS}
-
-
-def _key(ledger: Ledger, day: date, calendar: Calendar, parts: _Parts) -> Hashable:
-    return ledger, *chain.from_iterable(parts.values()), day, calendar.zone, calendar.archive_start_date
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
@@ -134,25 +105,24 @@ def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
     of their possible earlier dates that exist.
     """
     days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
-    return days | {links.day} | _existing(ledger, links.elsewhere)
+    return days | {links.day} | _existing(ledger, set(links.elsewhere))
 
 
 def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
-    """Return the dates under which the recordings of `day`'s rows are stored, or were before ARCHIVE_START_DATE
+    """Return `day`, the dates under which the recordings of its rows are stored, or were before ARCHIVE_START_DATE
     changed, and those of their other names.
 
     Neighbouring dates that were never pulled and hold recordings are included: `day` may have found these when
     ARCHIVE_TIMEZONE was different, and no run of their own fetches them.
     """
-    links = extracted_ids(ledger, day, calendar)
-    days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
+    links = extract_links(ledger, day, calendar)
+    days = days_of(ledger, links)
     extremes = links.table.group_by("date").aggregate([("started_at", "min"), ("started_at", "max")])
     for line in extremes.to_pylist():
         if line["started_at_min"]:
             days.add(local_day(line["started_at_min"] - WITHIN[-1], calendar.zone))
             days.add(local_day(line["started_at_max"] + WITHIN[-1], calendar.zone))
-    days |= _existing(ledger, links.elsewhere)
-    if next_to := _existing(ledger, frozenset(near({day, *days}) - days)):
+    if next_to := _existing(ledger, near(days) - days):
         days |= next_to.difference(*(ledger.pull_days(report) for report in REPORTS))
     return days
 
@@ -165,5 +135,5 @@ def shared_ids(links: ExtractedLinks) -> list[str]:
     return sorted(counted[counted > 1].index)
 
 
-def _existing(ledger: Ledger, days: frozenset[date]) -> set[date]:
-    return set(days.intersection(ledger.recording_days())) if days else set()
+def _existing(ledger: Ledger, days: set[date]) -> set[date]:
+    return days.intersection(ledger.recording_days()) if days else set()

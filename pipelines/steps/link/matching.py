@@ -77,11 +77,6 @@ class Joined:
     lines: tuple[RecordingState, ...]
     held_twice: int
 
-    @property
-    def renamed(self) -> dict[str, RecordingState]:
-        """The lines, by the id that they are about."""
-        return {line.recording_id: line for line in self.lines}
-
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
     """Return which recordings of these calls are the same, from the rows of `day` and of the neighbouring dates."""

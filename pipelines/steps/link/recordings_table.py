@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipelines.ledger.schema import states_by_id, values
-from pipelines.ledger.states import FINAL, RecordingState, Status
+from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -50,18 +50,6 @@ class RecordingsTable:
         counted = pc.value_counts(self.rest["status"]).to_pylist()
         numbers = {Status(state["values"]): state["counts"] for state in counted}
         return Counter({Status.archived: self.held.num_rows} | numbers)
-
-    def owners(self, keys: pa.ChunkedArray[Any]) -> dict[str, str]:
-        """Return those of these keys that recordings have, each with the recording's id."""
-        lines = self.lines
-        own = lines.filter(pc.is_in(lines["key"], value_set=keys))
-        return dict(zip(values(own["key"]), values(own["recording_id"]), strict=True))
-
-    def reasons(self) -> pa.Table:
-        """Count recordings not held by `status` and `reason`, with the first `next_attempt_at` and an `example`."""
-        groups = self.rest.group_by(["status", "reason"])
-        found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min"), ("recording_id", "min")])
-        return found.rename_columns(["status", "reason", "recordings", "next_attempt_at", "example"])
 
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Return the recordings with these ids as objects, by id, sorted."""
@@ -104,11 +92,6 @@ class LedgerSnapshot:
         index = pc.index_in(lines["recording_id"], value_set=self._lines["recording_id"])
         is_same: pa.ChunkedArray[Any] = pc.equal(self._lines["link"].take(index), lines["link"])
         return is_same.fill_null(pa.scalar(False))
-
-    def settled(self) -> set[str]:
-        """Return the other names of recordings that are not final: nothing more is to be done for them."""
-        mains = self.states(self.names.values())
-        return {key for key, main in self.names.items() if main in mains and mains[main].status not in FINAL}
 
 
 def recordings_of(ledger: Ledger, day: date, linked: Iterable[date]) -> RecordingsTable:

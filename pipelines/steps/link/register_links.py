@@ -4,7 +4,7 @@ Links that must not be requested become `rejected` at once, so that they are exp
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.ledger.schema import states_by_id, values
-from pipelines.ledger.states import RecordingState, Status, final, reopened
+from pipelines.ledger.states import FINAL, RecordingState, Status, final, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
@@ -20,7 +20,7 @@ from pipelines.settings import Calendar
 from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, shared_ids
 from pipelines.steps.link.matching import AMBIGUOUS, Call, call_of, join, pairs_around
 from pipelines.steps.link.recording_date import near
-from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
+from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
 from pipelines.steps.link.rows import INTERACTIONS
 
 # The prefix of reasons that are about the link itself and not about the source's answer.
@@ -73,7 +73,7 @@ def register_links(
     A `pending` recording whose link changed takes the new link and is due at once, and so does one whose link was
     refused, if the new link is allowed. Recordings of both sources are matched (`matching.py`).
     """
-    links = extract_links(ledger, day, calendar, allowed.segments)
+    links = extract_links(ledger, day, calendar, with_links=True, segments=allowed.segments)
     days = near(days_of(ledger, links))
     before = LedgerSnapshot(ledger.current(days))
     states = _new_states(links, before, allowed, now, run_id)
@@ -82,8 +82,9 @@ def register_links(
     for key in pairs.ambiguous & added:
         states[key] = replace(states[key], warnings=(AMBIGUOUS,))
     joined = join(pairs, before.states(pairs.partners.keys()) | states, now=now, run_id=run_id)
-    ledger.append_states([state for key, state in states.items() if key not in joined.renamed] + list(joined.lines))
-    names = before.names | {key: str(line.same_as) for key, line in joined.renamed.items()}
+    renamed = {line.recording_id: str(line.same_as) for line in joined.lines}
+    ledger.append_states([state for key, state in states.items() if key not in renamed] + list(joined.lines))
+    names = before.names | renamed
     if pairs.partners:
         # A neighbouring date's run may have registered the other name meanwhile: the run that writes last sees both.
         after = states_by_id(ledger.current(days))
@@ -110,20 +111,22 @@ def register_links(
     return LinksFound(counts, refused, ambiguous, shared_ids(links))
 
 
-def rejoin(ledger: Ledger, recordings: RecordingsTable, day: date, *, now: datetime, run_id: str) -> bool:
-    """Match both sources once more, by their current states; return whether that changed anything.
+def matched_recordings(
+    ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str
+) -> RecordingsTable:
+    """Match both sources once more by the present states, and return the recordings that concern a run of `day`.
 
     A recording that became final under one name is tried under its other name; one that is held is not fetched again.
     """
-    stereo = recordings.rest.filter(pc.equal(recordings.rest["layout"], pa.scalar("stereo")))
-    pairs = pairs_around(ledger, day, _calls(stereo))
-    if not pairs.partners:
-        return False
-    dates = set(values(pc.unique(recordings.rest["date"])))
-    states = states_by_id(ledger.current(near(dates), pairs.partners))
-    joined = join(pairs, states, now=now, run_id=run_id)
-    ledger.append_states(joined.lines)
-    return bool(joined.lines)
+    recordings = recordings_of(ledger, day, linked)
+    pairs = pairs_around(ledger, day, _calls(recordings.rest))
+    if pairs.partners:
+        dates = set(values(pc.unique(recordings.rest["date"])))
+        states = states_by_id(ledger.current(near(dates), pairs.partners))
+        if lines := join(pairs, states, now=now, run_id=run_id).lines:
+            ledger.append_states(lines)
+            return recordings_of(ledger, day, linked)
+    return recordings
 
 
 def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
@@ -170,12 +173,15 @@ def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLin
 
 def _open_calls(links: ExtractedLinks, before: LedgerSnapshot) -> set[Call]:
     """Return the calls of stereo recordings that may still be matched with the other source's."""
-    settled = pa.array(before.settled(), pa.string())
-    is_open = pc.invert(pc.is_in(links.table["recording_id"], value_set=settled))
-    is_leg = pc.equal(links.table["layout"], pa.scalar("stereo"))
-    return _calls(links.table.filter(pc.and_(is_open, is_leg)))
+    mains = before.states(before.names.values())
+    # Nothing is left to do for another name of a recording that is not final.
+    named = [key for key, main in before.names.items() if main in mains and mains[main].status not in FINAL]
+    settled = pa.array(named, pa.string())
+    return _calls(links.table.filter(pc.invert(pc.is_in(links.table["recording_id"], value_set=settled))))
 
 
 def _calls(lines: pa.Table) -> set[Call]:
+    """Return the calls of the stereo recordings among these."""
+    lines = lines.filter(pc.equal(lines["layout"], pa.scalar("stereo")))
     calls = zip(values(lines["account_id"]), values(lines["uii"]), strict=True)
     return {call_of(account_id, uii) for account_id, uii in calls if uii}
