@@ -22,22 +22,13 @@ from pipelines.steps.link.rows import EVENTS, GLOBAL
 from pipelines.steps.pull.coverage import covers
 from pipelines.wording import number
 
-_COUNTS = (
-    *("calls_with_recording", "events_with_recording", "calls_without_event", "events_without_call"),
-    "accounts_not_compared",
-)
-
 
 def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> CheckResult:
     """Name the calls with a recording that have no event, and the reverse, except calls younger than an hour."""
     days_of_events = ledger.row_days(EVENTS)
     if not days_of_events or day < days_of_events[0]:
         since = f"the first End Call Event is of {days_of_events[0]}" if days_of_events else "no event was ever stored"
-        return CheckResult(
-            level=Level.ok,
-            sentence=f"There is nothing to compare on {day}: {since}.",
-            counts=dict.fromkeys(_COUNTS, 0),
-        )
+        return CheckResult(level=Level.ok, sentence=f"There is nothing to compare on {day}: {since}.", counts={})
     begin, end = day_bounds(day, settings.zone)
     accounts = set(settings.ringcx_account_ids)
     # The two may date one call on either side of midnight.
@@ -56,19 +47,15 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
     without_event = settled(lost - _recorded(ledger, EVENTS, around) if lost else ())
     without_call = settled(unreported - _recorded(ledger, GLOBAL, around) if unreported else ())
     not_compared = len(accounts - whole)
-    figures = (len(reported), len(events), len(without_event), len(without_call), not_compared)
-    shares = pd.DataFrame({"matter": _COUNTS[2:4], "calls": figures[2:4], "of": figures[:2]})
-    shares["percent"] = (100 * shares["calls"] / shares["of"]).fillna(0.0).round(2)
-    # Half of the sample for the rarer matter.
-    sample = [("without_call", *call) for call in without_call[: max(LISTED // 2, LISTED - len(without_event))]]
-    sample += [("without_event", *call) for call in without_event[: LISTED - len(sample)]]
+    sample = [("without_call", *call) for call in without_call[: LISTED // 2]]
+    sample += [("without_event", *call) for call in without_event[: LISTED // 2]]
     if sample:
         sentence = (
             f"Of {number(len(reported), 'call')} with a recording on {day}, "
-            f"{number(len(without_event), 'has', 'have')} no event ({shares['percent'][0]}%), "
+            f"{number(len(without_event), 'has', 'have')} no event ({len(without_event) / max(len(reported), 1):.2%}), "
             f"and of {number(len(events), 'event')}, {number(len(without_call), 'has', 'have')} no call in the report "
-            f"({shares['percent'][1]}%). Lost events delay recordings but lose none: the report names those too. If "
-            "many are lost, check the receiver. If the report lacks calls, run the date again."
+            f"({len(without_call) / max(len(events), 1):.2%}). Lost events delay recordings but lose none: the report "
+            "names those too. If many are lost, check the receiver. If the report lacks calls, run the date again."
         )
     else:
         sentence = (
@@ -80,8 +67,13 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
     return CheckResult(
         level=Level.warning if sample or not_compared else Level.ok,
         sentence=sentence,
-        counts=dict(zip(_COUNTS, figures, strict=True)),
-        tables={"shares": shares},
+        counts={
+            "calls_with_recording": len(reported),
+            "events_with_recording": len(events),
+            "calls_without_event": len(without_event),
+            "events_without_call": len(without_call),
+            "accounts_not_compared": not_compared,
+        },
         lists={"sample": pd.DataFrame(sample, columns=["matter", "account", "uii"])},
     )
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from pipelines.events.event import call_start, field
 from pipelines.events.files import Events, Frames, StoredFile, day_folder, malformed_folder, read_frames
+from pipelines.ledger.schema import values
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import COLUMNS, canonical_names, fold
 from pipelines.ringcx.reports.identity import with_row_identity
@@ -29,9 +30,6 @@ from pipelines.ringcx.reports.times import parse_report_time
 from pipelines.steps.link.rows import EVENTS, links_of
 from pipelines.steps.parallel import map_in_order
 
-FOREIGN = "end_call_events_foreign"
-"""The report name under which events of accounts that are not in RINGCX_ACCOUNT_IDS are kept until they are."""
-_READERS = 8
 _IDENTITY = ("row_key", "row_hash")
 
 
@@ -58,34 +56,36 @@ def take_events(
     run_id: str,
 ) -> EventsTaken:
     """Append those events of `day` that the ledger lacks, or raise EventsUnavailable. `zone`: of `call_start`."""
-    read_to = ledger.event_reads(day)
+    # Events of other accounts are left in their files, which are read again once the accounts are others.
+    whose = f"?{','.join(sorted(accounts))}"
+    read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
     events = [_Event.of(record, zone) for read in frames for record in read.records]
     own = [event for event in events if event.account in accounts]
-    foreign = [event for event in events if event.account not in accounts]
     counts = Counter(
         files_read=len(fresh),
         events_read=len(events),
-        events_of_other_accounts=len(foreign),
+        events_of_other_accounts=len(events) - len(own),
         start_disagrees=sum(event.disagrees for event in events),
         damaged_lines=sum(read.damaged for read in frames),
         malformed_requests=sum(len(read.records) for read in _read(stored, stored.files(malformed_folder(day)), {})),
     )
     new_by_account = Counter[str]()
-    versions = _Versions(ledger, EVENTS, day)
-    for account, rows in [*_rows_by_account(own), *_adopted(ledger, day, accounts)]:
-        kept, new = versions.add(rows)
+    # Every version that the ledger has: an old one that comes again changes nothing.
+    known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
+    known_keys = {key for key, _ in known}
+    own.sort(key=lambda event: (event.account, event.received_at))
+    for account, group in groupby(own, attrgetter("account")):
+        rows = _rows(account, list(group))
+        kept = rows.filter(pa.array([version not in known for version in _identities(rows)], pa.bool_()))
         ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
+        new_by_account[account] = new = len({*kept["row_key"].to_pylist()} - known_keys)
         with_link = kept.num_rows - kept["recording_url"].null_count
         counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
-        new_by_account[account] += new
     counts["events_known"] = max(0, len(own) - counts["events_new"] - counts["events_changed"])
-    versions = _Versions(ledger, FOREIGN, day)
-    for account, rows in _rows_by_account(foreign):
-        ledger.append_rows(FOREIGN, day, versions.add(rows)[0], account_id=account, pulled_at=now, run_id=run_id)
     ends = {
-        file.name: read_to.get(file.name, 0) + read.settled
+        f"{file.name}{whose}": read_to.get(file.name, 0) + read.settled
         for file, read in zip(fresh, frames, strict=True)
         if read.settled
     }
@@ -120,7 +120,7 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
-    read = map_in_order(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files, threads=_READERS)
+    read = map_in_order(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files)
     return [frames for _, frames in read]
 
 
@@ -129,11 +129,6 @@ def _frames(stored: Events, file: StoredFile, start: int) -> Frames:
     frames = read_frames(stored.read(file.name, start)[: file.size - start])
     valid = [record for record in frames.records if isinstance(record.get("fields", record.get("why")), (dict, str))]
     return replace(frames, records=valid, damaged=frames.damaged + len(frames.records) - len(valid))
-
-
-def _rows_by_account(events: Iterable[_Event]) -> list[tuple[str, pa.Table]]:
-    by_account = sorted(events, key=lambda event: (event.account, event.received_at))
-    return [(account, _rows(account, list(group))) for account, group in groupby(by_account, attrgetter("account"))]
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
@@ -155,41 +150,13 @@ def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
     return rows.append_column("call_start_dts", pa.array([event.started_at for event in kept], pa.string()))
 
 
-def _adopted(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
-    """Return the rows that were kept for accounts which RINGCX_ACCOUNT_IDS has named only since."""
-    aside = ledger.all_rows(FOREIGN, day)
-    own = set(accounts).intersection(aside["account_id"].to_pylist())
-    rows = aside.drop_columns(["account_id", "pulled_at", "run_id"])
-    return [(account, rows.filter(pc.equal(aside["account_id"], pa.scalar(account)))) for account in sorted(own)]
-
-
-class _Versions:
-    """Every version of every row in the ledger: an old version that comes again changes nothing."""
-
-    def __init__(self, ledger: Ledger, report: str, day: date) -> None:
-        self._versions = set(_identities(ledger.all_rows(report, day, columns=list(_IDENTITY))))
-        self._keys = {key for key, _ in self._versions}
-
-    def add(self, rows: pa.Table) -> tuple[pa.Table, int]:
-        """Add rows; return those that the ledger lacks, and how many of these are new and not changed."""
-        fresh = []
-        for version in _identities(rows):
-            fresh.append(version not in self._versions)
-            self._versions.add(version)
-        kept = rows.filter(pa.array(fresh, pa.bool_()))
-        keys: list[Any] = kept["row_key"].to_pylist()
-        new = len(set(keys) - self._keys)
-        self._keys.update(keys)
-        return kept, new
-
-
 def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:
     columns: list[list[Any]] = [rows[name].to_pylist() for name in _IDENTITY]
     return zip(*columns, strict=True)
 
 
-def seconds_to_archive(ledger: Ledger, days: Iterable[date], archived: Mapping[str, datetime]) -> pd.Series[float]:
-    """Return how long recordings took from an event of these days to the archive. `archived`: when, by recording id."""
+def seconds_to_archive(ledger: Ledger, days: Iterable[date], archived: pa.Table) -> pd.Series[float]:
+    """Return how long archived recordings (STATE_SCHEMA) took from their event of these days, if they had one."""
     events: dict[str, datetime] = {}
     columns = ["account_id", "recording_url", "received_at"]
     for row in chain.from_iterable(ledger.all_rows(EVENTS, day, columns=columns).to_pylist() for day in days):
@@ -197,5 +164,5 @@ def seconds_to_archive(ledger: Ledger, days: Iterable[date], archived: Mapping[s
         if received_at is not None:
             for link in links_of(EVENTS, row):
                 events[link.recording_id] = min(received_at, events.get(link.recording_id, received_at))
-    common = events.keys() & archived.keys()
-    return pd.Series([(archived[key] - events[key]).total_seconds() for key in common], dtype=float)
+    lines = zip(values(archived["recording_id"]), values(archived["written_at"]), strict=True)
+    return pd.Series([(at - events[key]).total_seconds() for key, at in lines if key in events], dtype=float)
