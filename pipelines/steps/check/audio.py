@@ -17,7 +17,6 @@ _COLUMNS = [
     *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "duration_s"),
     *("expected_duration_s", "warnings", "same_as"),
 ]
-_SHOWN = dict.fromkeys(("status", "reason", "date", "attempts"), "first")
 _FLAGS = ("duration_differs", "header_only", "silent_channel")
 # Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
 _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
@@ -28,7 +27,7 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
     known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
     held, rest = known.held.to_pandas(), known.rest.to_pandas()
     flagged = _flagged(held, rest)
-    by_flag = flagged["flag"].value_counts()
+    by_flag = flagged.groupby("flag")["recording_id"].nunique()
     others = sorted(set(flagged["flag"]) - {*_FLAGS})
     counts = {
         "archived": len(held),
@@ -66,18 +65,18 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")
     warned = held.explode("warnings").dropna(subset="warnings")
+    warned = warned[~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
     is_silent = warned["warnings"].str.contains("silent")
-    silent = warned[is_silent].groupby("recording_id").agg({**_SHOWN, "warnings": ", ".join}).reset_index()
-    other = warned[~is_silent & ~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
+    warned = warned.assign(matter=warned["warnings"], flag=warned["warnings"].mask(is_silent, "silent_channel"))
     flagged = pd.concat(
         [
             held[held["matter"] != ""].assign(flag="duration_differs"),
             header_only.assign(flag="header_only", matter="header_only"),
-            silent.assign(flag="silent_channel", matter=silent["warnings"]),
-            other.assign(flag=other["warnings"], matter=other["warnings"]),
+            warned[is_silent],
+            warned[~is_silent],
         ]
     )
-    return flagged.drop_duplicates(["recording_id", "flag"])
+    return flagged.drop_duplicates(["recording_id", "matter"])
 
 
 def _seconds_heard(held: pd.DataFrame) -> pd.Series:

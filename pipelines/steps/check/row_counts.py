@@ -28,14 +28,13 @@ from pipelines.wording import number
 
 _WEEKS = 8
 _LEAST_DATES = 3
-# A date that differs by half from the median of its like is no usual day: a holiday, an outage, a campaign.
-_ODD_SHARE = 0.5
 # Fewer rows than usual are worth a look when it is three times the spread of the history, and a share that days of the
 # same kind differ by anyway, and more than chance makes of so few calls (1.5 standard deviations of a Poisson count).
 _SPREADS = 3.0
 _DROP_SHARE = 0.3
 _CHANCE = 1.5
-# The median absolute deviation of a normal distribution, as a part of its standard deviation.
+# The median absolute deviation of a normal distribution, as a part of its standard deviation. Neither it nor the median
+# follows the odd day of a history: a holiday, an outage, a campaign.
 _MAD_OF_NORMAL = 0.6745
 # History in which the loss of half of the rows would go unnoticed shows nothing.
 _TELLING_SHARE = 0.5
@@ -43,21 +42,19 @@ _TELLING_SHARE = 0.5
 _NOTABLE_SHARE = 0.05
 _CAN_TELL = "is enough"
 _COLUMNS = [
-    *("account", "rows", "usual", "least", "dates", "odd_dates", "history", "vanished"),
-    "calls_only_in_other_report",
+    *("account", "rows", "usual", "least", "dates", "history", "vanished", "calls_only_in_other_report"),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """How many rows are usual, from `dates` earlier dates; `odd` of these were left out as unusual, such as holidays.
+    """How many rows are usual, from `dates` earlier dates.
 
     `least`: fewer rows are suspicious. `why_not`: why the history cannot show that a number of rows is enough.
     """
 
     like: str
     dates: int
-    odd: int
     rows: float
     least: float
     why_not: str
@@ -65,27 +62,17 @@ class _Usual:
     @classmethod
     def of(cls, like: str, history: pd.Series) -> _Usual:
         """Return what is usual, from the rows of earlier dates; `like` names their kind of day."""
-        median = history.median() if len(history) else 0.0
-        odd = (history - median).abs() > max(_ODD_SHARE * median, _CHANCE * math.sqrt(median))
-        rest = history[~odd]
-        usual = rest.median() if len(rest) else 0.0
-        spread = (rest - usual).abs().median() / _MAD_OF_NORMAL if len(rest) else 0.0
+        if len(history) < _LEAST_DATES:
+            have = number(len(history), "date")
+            why_not = f"too little history of {like}: {have}, and {_LEAST_DATES} are needed"
+            return cls(like, len(history), history.median() if len(history) else 0.0, 0.0, why_not)
+        usual = history.median()
+        spread = (history - usual).abs().median() / _MAD_OF_NORMAL
         least = usual - max(_SPREADS * spread, _DROP_SHARE * usual, _CHANCE * math.sqrt(usual))
         why_not = ""
-        if len(history) < _LEAST_DATES:
-            why_not = f"too little history of {like}: {number(len(history), 'date')}, and {_LEAST_DATES} are needed"
-        elif odd.mean() > 1 / _LEAST_DATES or (odd.any() and not usual):
-            why_not = f"of {len(history)} dates of {like}, {odd.sum()} were unusual themselves"
-        if why_not:
-            least = 0.0
-        elif least < (1 - _TELLING_SHARE) * usual:
-            why_not = f"{like} has {usual:.0f} rows, give or take {usual - least:.0f}, so half could be missing"
-        return cls(like, len(history), int(odd.sum()), usual, least, why_not)
-
-    @property
-    def compared(self) -> str:
-        """The basis of the comparison: the number of dates, and of those left out."""
-        return f"{number(self.dates, 'date')} compared" + (f", {self.odd} unusual left out" if self.odd else "")
+        if least < (1 - _TELLING_SHARE) * usual or (history.any() and not usual):
+            why_not = f"{like} has {history.min():.0f} to {history.max():.0f} rows, so half could be missing"
+        return cls(like, len(history), usual, least, why_not)
 
     @property
     def noticeable(self) -> float:
@@ -109,7 +96,7 @@ def report_is_plausible(
         pull, history = newest[account], usual[account]
         lacking, others = (int(calls[name].get(account, 0)) for name in ("lacking", "others"))
         least = max(0, math.ceil(history.least))
-        compared = (round(history.rows), least, history.dates, history.odd, history.why_not or _CAN_TELL)
+        compared = (round(history.rows), least, history.dates, history.why_not or _CAN_TELL)
         rows.append((account, pull.rows, *compared, pull.vanished, lacking))
         found = []
         if not covers(pull, bounds):
@@ -119,7 +106,8 @@ def report_is_plausible(
             before = max(other.rows for other in pulls if other.account_id == account)
             pulled = number(pull.rows, "row")
             if pull.rows < history.least:
-                found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({history.compared})")
+                dates = number(history.dates, "date")
+                found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)")
             if before - pull.rows > _NOTABLE_SHARE * before:
                 found.append(f"{pulled}, but an earlier pull of the same date had {before}")
             if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
@@ -205,7 +193,8 @@ def _sentence(
     if not usual:
         return f"{report} of {day}: there is no account to judge."
     weakest = max(usual.values(), key=lambda history: history.noticeable)
+    compared = number(weakest.dates, "date")
     return (
         f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. "
-        f"More than {weakest.noticeable:.0%} missing would have been noticed ({weakest.compared})."
+        f"More than {weakest.noticeable:.0%} missing would have been noticed ({compared} compared)."
     )

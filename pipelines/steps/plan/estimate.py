@@ -4,7 +4,6 @@ Values that neither the ledger nor its history shows are null, and are shown as 
 """
 
 import math
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -27,13 +26,11 @@ from pipelines.steps.pull.reports import PARTS
 DATES_OF_A_WEEKDAY = 8
 # A few more are read, for some of the newest may be pulled in part only.
 _READ_OF_A_WEEKDAY = DATES_OF_A_WEEKDAY + 4
-_READERS = 8
 _PULLED = ("complete", "pending")
 _TO_RUN = ("pending", "partly pulled", "never pulled")
 _URGENCY = pd.CategoricalDtype(["urgent", "in time", "probably lost"], ordered=True)
 _COUNTS = ["recordings_known", "recordings_held", "bytes_held", "pending_media", "pending_download"]
 _BY_ACCOUNT = ["reports", "metadata", "media", "download"]
-_EXACT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +111,11 @@ def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
 
 
 def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
-    """Return the seconds from the first to the last permit for that many requests to an idle limiter.
-
-    All rates apply at once. The first 20,000 requests are simulated one by one; after that the slowest rate sets the
-    pace.
+    """Return the least seconds from the first to the last permit for that many requests to an idle limiter: those that
+    the slowest rate takes.
     """
-    if requests <= 1 or not rates:
-        return 0.0
-    times: deque[float] = deque(maxlen=max(rate.limit for rate in rates))
-    now = 0.0
-    for _ in range(min(requests, _EXACT)):
-        now = max([now, *(times[-rate.limit] + rate.seconds + MARGIN_S for rate in rates if len(times) >= rate.limit)])
-        times.append(now)
-    return now + max(0, requests - _EXACT) * max((rate.seconds + MARGIN_S) / rate.limit for rate in rates)
+    seconds = ((requests - 1) // rate.limit * (rate.seconds + MARGIN_S) for rate in rates if requests)
+    return max(seconds, default=0.0)
 
 
 def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: datetime) -> pd.DataFrame:
@@ -161,7 +150,7 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
         of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
 
-    read = map_in_order(rows, {*days, *recent}, threads=_READERS)
+    read = map_in_order(rows, {*days, *recent})
     return pd.DataFrame([row for _, of_day in read for row in of_day]).sort_values("date")
 
 

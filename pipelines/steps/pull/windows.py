@@ -73,12 +73,11 @@ class WrongWindow(ReportInvalid):
 class WindowedPull:
     """A pull of the interaction metadata of one date.
 
-    `bounds`: of the day; `period`: its part that has been over for long enough; `window_s`: RINGCX_METADATA_WINDOW;
-    `afresh`: request every window, whatever was pulled already.
+    `period`: the part of the day that has been over for long enough; `window_s`: RINGCX_METADATA_WINDOW; `afresh`:
+    request every window, whatever was pulled already.
     """
 
     day: date
-    bounds: tuple[datetime, datetime]
     period: Period
     window_s: int
     source: InteractionSource
@@ -157,9 +156,9 @@ class _AccountPull:
         return whole
 
     def _taken_before(self) -> list[PullRecord]:
-        """Return the windows that were pulled since the date was last complete."""
-        ledger, day = self._pull.ledger, self._pull.day
-        whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, self._pull.bounds)]
+        """Return the windows that were pulled since the period was last complete."""
+        ledger, day, period = self._pull.ledger, self._pull.day, self._pull.period
+        whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, (period.start, period.end))]
         since = max((pull.pulled_at for pull in whole if pull.account_id == self._account_id), default=None)
         taken = [pull for pull in ledger.pulls(TRACES, day) if pull.account_id == self._account_id]
         return [pull for pull in taken if since is None or pull.pulled_at > since]
