@@ -6,23 +6,18 @@ from contextlib import ExitStack
 from itertools import islice
 
 import dagster as dg
+from ulid import ULID
 
 from assets.presentation import place, table
+from pipelines.archive.keys import verification_key
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
-from pipelines.steps.verify.days import Archive
-from pipelines.steps.verify.drill import drill, sealed_dates, store_result
+from pipelines.steps.verify.days import Archive, drill, sealed_dates
 from pipelines.steps.verify.report import Report
 
 _SHOWN = 20
-_DESCRIPTION = (
-    "Every day some of the archive's dates and recordings, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or "
-    "`ARCHIVE_DRILL_SHARE`), are read back from the bucket and compared with manifests and ledger, as "
-    "`ringcx-archive verify --read-data` does. The result is stored under `verifications/`. Fails when something "
-    "is not as it was sealed or cannot be read. Succeeds, and says so, while there is no sealed date to read."
-)
 
 
 @dg.op
@@ -57,7 +52,8 @@ def prove_sample(
             )
         document = io.StringIO()
         report.write(document, environment.clock())
-        key = store_result(bucket, today, document.getvalue(), started)
+        key = verification_key(bucket.prefix, today, str(ULID.from_datetime(started)))
+        bucket.put_new(key, document.getvalue().encode(), content_type="application/json")
         first = [(row["date"], row["kind"], row["sentence"]) for row in islice(report.discrepancies(), _SHOWN)]
     total, sentence = report.sum(), report.sentence()
     if not days:
@@ -81,7 +77,11 @@ def prove_sample(
     context.add_output_metadata(metadata)
 
 
-@dg.job(description=_DESCRIPTION)
+@dg.job
 def restore_drill() -> None:
-    """Read some recordings back, chosen at random over all dates, and prove them."""
+    """Every day some of the archive's dates and recordings, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or
+    `ARCHIVE_DRILL_SHARE`), are read back from the bucket and compared with manifests and ledger, as
+    `ringcx-archive verify --read-data` does. The result is stored under `verifications/`. Fails when something is not
+    as it was sealed or cannot be read. Succeeds, and says so, while there is no sealed date to read.
+    """
     prove_sample()

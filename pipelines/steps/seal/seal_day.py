@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.archive.bucket import Bucket, Hashed
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.keys import access_prefix, catalog_key, manifest_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations, write_attestation
 from pipelines.archive.proof.manifest import AcceptedLoss, ManifestEntry, manifest_numbers
@@ -159,10 +159,9 @@ def _attest(ledger: Ledger, bucket: Bucket, day: date, names: dict[str, list[str
         for name in found:
             relative = name.removeprefix(bucket.prefix) if is_key else name
             if relative not in known:
-                seen = bucket.hash_object(name) if is_key else _hashed(ledger.parts.read(name))
-                fresh.append(ObservedObject(relative, *seen))
+                if is_key:
+                    size, sha256 = bucket.hash_object(name)
+                else:
+                    size, sha256 = len(body := ledger.parts.read(name)), hashlib.sha256(body).hexdigest()
+                fresh.append(ObservedObject(relative, size, sha256))
         write_attestation(bucket, kind, of_day, fresh, now=now)
-
-
-def _hashed(body: bytes) -> Hashed:
-    return Hashed(len(body), hashlib.sha256(body).hexdigest())

@@ -81,13 +81,8 @@ def _signature(
     """Return the signature's key and state: `none`, `not_checked`, `missing`, `unreadable`, `wrong` or `valid`."""
     key = signature_key(head.key)
     kinds = {each.kind.removeprefix("signature_") for each in discrepancies if each.subject == key}
-    if kinds:
-        state = min(kinds)
-    elif not stored:
-        state = "none"
-    else:
-        state = "not_checked" if archive.verifier is None else "valid"
-    return {"key": key, "state": state}
+    state = "none" if not stored else "not_checked" if archive.verifier is None else "valid"
+    return {"key": key, "state": min(kinds, default=state)}
 
 
 def _commands(

@@ -1,10 +1,15 @@
-"""The verification of a range of dates, each by itself and by what the next day's manifests say about it."""
+"""The verification of dates, each by itself and by what the next day's manifests say about it: those of a range, or some
+chosen at random for the restore drill.
+"""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
 
+from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.archive.keys import day_prefix
 from pipelines.archive.proof.attestation import read_attestations
@@ -15,21 +20,17 @@ from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
 from pipelines.ledger.parts import written_at
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
-from pipelines.steps.seal.seal_day import Stores
+from pipelines.steps.seal.seal_day import MANIFESTS, Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
-from pipelines.steps.verify.manifests import (
-    Evidence,
-    check_catalog,
-    check_manifests,
-    check_next_day,
-    compare,
-)
-from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
+from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare
+from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects, date_of
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from pipelines.wording import capitalized, number
 
 _DAY = timedelta(days=1)
+_DATES = 20  # the recordings of a drill come from so many dates, or from more where these have too few
+_MOST_DATES = 100
 _UNREADABLE = (StorageUnavailable, LedgerUnavailable, LedgerDamaged)
 _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 _STATES = "recording_states"
@@ -76,6 +77,35 @@ def verify_days(
     current.verify(reading, progress, sealed)
     current.check_next_day(last, current.chain, current.read_chain(last + _DAY))
     yield current.finish()
+
+
+def sealed_dates(bucket: Bucket) -> list[date]:
+    """Return all dates that were ever sealed: one whose manifests were removed still has their attestations."""
+    folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
+    return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
+
+
+def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
+    """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all, or ARCHIVE_DRILL_SHARE of all of them.
+
+    A little every day reaches everything in time, and finds a fault of many recordings on the first day. A share is
+    taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth.
+    """
+    share, left = archive.settings.archive_drill_share, archive.settings.archive_drill_recordings
+    order = sorted(days)
+    random.Random(seed).shuffle(order)  # noqa: S311 - a sample, printed with its seed
+    if share is not None:
+        root = math.sqrt(share)
+        for day in sorted(order[: max(1, round(root * len(order)))]):
+            yield from verify_days(archive, day, day, Reading(root, None, seed), add=add)
+        return
+    for done, day in enumerate(order[:_MOST_DATES]):
+        if left <= 0:
+            return
+        limit = math.ceil(left / max(1, min(_DATES, len(order)) - done))
+        for result in verify_days(archive, day, day, Reading(1.0, limit, seed), add=add):
+            left -= result.read
+            yield result
 
 
 class _Day:

@@ -31,15 +31,8 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
         flag("never_pulled", day.isoformat(), sentence, arriving=arriving.under_way)
         return
     for gap in unpulled(pulls, day, settings):
-        subject = f"{gap.report} of account {gap.account_id}"
-        if gap.to is None:
-            sentence = f"{subject} was never pulled for {day}; run the date"
-            flag("never_pulled", subject, sentence, arriving=arriving.under_way)
-        elif gap.too_early:
-            flag("partly_pulled", subject, f"{gap}; run {day} again", arriving=arriving.under_way)
-        else:
-            sentence = f"{subject} was pulled for {day} only up to {gap.to:%Y-%m-%d %H:%M} UTC; run the date again"
-            flag("partly_pulled", subject, f"{sentence} when it is over", arriving=arriving.under_way)
+        kind, subject = "partly_pulled" if gap.to else "never_pulled", f"{gap.report} of account {gap.account_id}"
+        flag(kind, subject, f"{gap}; run {day} again when it is over", arriving=arriving.under_way)
 
 
 def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag) -> pa.Table:

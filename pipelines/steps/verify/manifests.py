@@ -207,27 +207,19 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
                 f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}: a manifest or "
                 "a ledger part was altered or removed",
             )
+    stale = {}
     if changed:
-        flag(
-            "stale",
-            key,
-            f"{key} is out of date: {number(changed, 'recording')} of {day} changed after it was sealed; run the date "
-            "again",
-            arriving=arriving.under_way,
-        )
+        what = f"{number(changed, 'recording')} of {day} changed after it was sealed"
+        stale[key] = f"{key} is out of date: {what}; run the date again"
     if evidence.verdict is not None and accepted != [loss.document() for loss in accepted_on(evidence.verdict)]:
-        flag(
-            "stale",
-            f"{key} accepted losses",
+        stale[f"{key} accepted losses"] = (
             f"The accepted losses in {key} differ from those in the ledger for {day}; run the date again, or find out "
-            "which part of accepted_losses was removed",
-            arriving=arriving.under_way,
+            "which part of accepted_losses was removed"
         )
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
-        flag(
-            "stale",
-            f"{key} rows",
+        stale[f"{key} rows"] = (
             f"{key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, or find "
-            "out which pull was removed",
-            arriving=arriving.under_way,
+            "out which pull was removed"
         )
+    for subject, sentence in stale.items():
+        flag("stale", subject, sentence, arriving=arriving.under_way)
