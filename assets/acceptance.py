@@ -18,11 +18,6 @@ from pipelines.steps.seal.acceptance import Decision, decide
 from pipelines.steps.seal.seal_day import Stores
 
 _SHOWN = 5
-_DESCRIPTION = (
-    "Accept losses that somebody has reviewed, as `ringcx-archive accept` does. The ledger and the manifests record "
-    "who accepted them, when and why, and each date becomes complete if nothing else is wrong. `revoke` revokes "
-    "acceptances. Give recording ids, or a date and a reason. The job fails if anything was refused; the rest is done."
-)
 
 
 class AcceptConfig(dg.Config):
@@ -69,7 +64,10 @@ def decide_on_losses(
     yield dg.Output(None, metadata=metadata)
 
 
-@dg.job(description=_DESCRIPTION)
+@dg.job
 def accept_losses() -> None:
-    """Decide on losses, and do nothing else."""
+    """Accept losses that somebody has reviewed, as `ringcx-archive accept` does. The ledger and the manifests record
+    who accepted them, when and why, and each date becomes complete if nothing else is wrong. `revoke` revokes
+    acceptances. Give recording ids, or a date and a reason. The job fails if anything was refused; the rest is done.
+    """
     decide_on_losses()

@@ -16,31 +16,20 @@ from pipelines.steps.calls.month_index import index_months
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, days_to_write, summary, write_calls
 from pipelines.wording import number
 
-_INDEX = (
-    "Writes an index of each month in which a date has changed: on which dates a number, an agent, a UII or a "
-    "recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates "
-    "and finds the same calls. Writes under `calls/` only."
-)
-
 
 @dg.asset(
-    deps=["daily_manifest"],
-    group_name="search",
-    kinds={"s3", "parquet"},
-    metadata=column_schema(CALLS_FILE_SCHEMA),
-    description=(
-        "The table in which people look for a call: a row for each recording dated this day and for each call without "
-        "one, with numbers, agent, queue, state and manifest. **Holds personal data.**"
-    ),
+    deps=["daily_manifest"], group_name="search", kinds={"s3", "parquet"}, metadata=column_schema(CALLS_FILE_SCHEMA)
 )
 def calls(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.MaterializeResult[None]:
-    """Write the calls of the date, and of neighbouring dates to which calls over midnight also belong."""
+    """The table in which people look for a call: a row for each recording dated this day and for each call without one,
+    with numbers, agent, queue, state and manifest. **Holds personal data.**
+    """
     day = date.fromisoformat(context.partition_key)
     with as_permanent_failure():
         states, bucket, settings = ledger.open(), archive.bucket, environment.settings
-        days = days_to_write(states, bucket, day)
+        days = days_to_write(states, bucket, day)  # calls over midnight belong to neighbouring dates as well
         stored = {other: write_calls(states, bucket, other, settings=settings) for other in days}
     of_day = stored[day]
     written = [str(other) for other, file in stored.items() if other != day and not file.unchanged]
@@ -67,7 +56,10 @@ def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, a
     context.add_output_metadata({"summary": sentence, "months": ", ".join(written) or "none"})
 
 
-@dg.job(description=_INDEX)
+@dg.job
 def calls_index() -> None:
-    """Index, and do nothing else."""
+    """Writes an index of each month in which a date has changed: on which dates a number, an agent, a UII or a
+    recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates and
+    finds the same calls. Writes under `calls/` only.
+    """
     index_calls()

@@ -14,11 +14,7 @@ from pipelines.steps.pull.events import take_events
 from pipelines.wording import number
 
 
-@dg.asset(
-    group_name="reports",
-    kinds={"ringcx", "parquet"},
-    metadata=column_schema(ROW_SCHEMA),
-)
+@dg.asset(group_name="reports", kinds={"ringcx", "parquet"}, metadata=column_schema(ROW_SCHEMA))
 def end_call_events(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
 ) -> dg.MaterializeResult[None]:

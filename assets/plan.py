@@ -11,12 +11,6 @@ from pipelines.orchestration.resources import EnvironmentParam, LedgerParam
 from pipelines.steps.plan import render
 from pipelines.steps.plan.estimate import make_plan
 
-_DESCRIPTION = (
-    "What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates "
-    "that the source purges soon, and the backfills to launch, as `ringcx-archive plan` shows them. Reads "
-    "the ledger, changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output."
-)
-
 
 class PlanConfig(dg.Config):
     """The dates to plan; without config, all dates up to yesterday."""
@@ -44,9 +38,12 @@ def plan_dates(
     context.add_output_metadata({"plan": dg.MetadataValue.md(render.text(plan)), **plan.totals})
 
 
-@dg.job(description=_DESCRIPTION)
+@dg.job
 def backfill_plan() -> None:
-    """Plan, and do nothing else."""
+    """What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates
+    that the source purges soon, and the backfills to launch, as `ringcx-archive plan` shows them. Reads the ledger,
+    changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output.
+    """
     plan_dates()
 
 

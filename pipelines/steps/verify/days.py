@@ -1,5 +1,5 @@
-"""The verification of dates, each by itself and by what the next day's manifests say about it: those of a range, or some
-chosen at random for the restore drill.
+"""The verification of dates, each by itself and by what the next day's manifests say about it: dates of a range, or
+some chosen at random for the restore drill.
 """
 
 import math
@@ -80,7 +80,7 @@ def verify_days(
 
 
 def sealed_dates(bucket: Bucket) -> list[date]:
-    """Return all dates that were ever sealed: one whose manifests were removed still has their attestations."""
+    """Return all dates that were ever sealed: a date whose manifests were removed still has attestations."""
     folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
     return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
 
@@ -88,8 +88,8 @@ def sealed_dates(bucket: Bucket) -> list[date]:
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
     """Verify some of `days`, reading ARCHIVE_DRILL_RECORDINGS recordings in all, or ARCHIVE_DRILL_SHARE of all of them.
 
-    A little every day reaches everything in time, and finds a fault of many recordings on the first day. A share is
-    taken of the dates and of each date's recordings alike: 0.01 is a tenth of a tenth.
+    A small sample every day reaches everything in time, and finds a fault of many recordings on the first day. A share
+    is drawn from the dates and from each date's recordings alike: 0.01 is a tenth of a tenth.
     """
     share, left = archive.settings.archive_drill_share, archive.settings.archive_drill_recordings
     order = sorted(days)
