@@ -48,7 +48,6 @@ from pipelines.browser.presentation import STATES, call_view, calls_view, durati
 from pipelines.browser.searching import (
     FIELDS,
     LISTED,
-    PAGE,
     Found,
     WrongSearch,
     default_fields,
@@ -188,9 +187,9 @@ class Browser:
 
     # What the ways to sign in need.
 
-    def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
+    def sign_in_form(self, sentence: str = "", status: int = 200) -> Response:
         """Return the form for a name and a password."""
-        return self._render(request, "sign_in.html", None, status, sentence=sentence)
+        return self._render("sign_in.html", None, status, sentence=sentence)
 
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
         """Write an attempt to sign in to the access log; raise StorageError if that fails."""
@@ -217,10 +216,10 @@ class Browser:
         calls = calls_view(found.rows, person) if found else []
         not_held = sum(each["state"] not in {"archived", "none"} for call in calls for each in call["recordings"])
         return self._render(
-            request, "find.html", person, status,
+            "find.html", person, status,
             fields=fields, states=STATES, sentence=sentence, found=found, calls=calls, token=token, page=page,
             said=found_sentence(len(calls), more=bool(found and (found.more or page)), not_held=not_held),
-            today=today, most_exported=_MOST_EXPORTED,
+            most_exported=_MOST_EXPORTED,
         )  # fmt: skip
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
@@ -240,7 +239,7 @@ class Browser:
             if _is_held(self._bucket, row) and person.may_hear(row)
         }
         return self._render(
-            request, "call.html", person,
+            "call.html", person,
             call=call_view(rows, person), links=links, checked=checked, now=self._clock(),
             history=self._history(request, person, rows[0]),
             problems=dict.fromkeys(filter(None, map(self._sealed.problem, rows))),
@@ -495,8 +494,8 @@ class Browser:
             request.session["next"] = request.url.path
         return RedirectResponse("/sign-in", 303)
 
-    def _signed_out(self, request: Request) -> Response:
-        return self._render(request, "message.html", None, title="Signed out", sentence="You are signed out.")
+    def _signed_out(self, _: Request) -> Response:
+        return self._render("message.html", None, title="Signed out", sentence="You are signed out.")
 
     def _on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for these alone
@@ -512,13 +511,10 @@ class Browser:
     def _failed(self, request: Request, status: int, sentence: str) -> Response:
         if request.url.path.startswith(("/audio/", "/peaks/", "/link")):
             return PlainTextResponse(f"{sentence}\n", status)
-        return self._render(request, "message.html", None, status, title="Not possible", sentence=sentence)
+        return self._render("message.html", None, status, title="Not possible", sentence=sentence)
 
-    def _render(
-        self, request: Request, template: str, person: Person | None, status: int = 200, **values: object
-    ) -> Response:
-        way_out = self._settings.browse_auth in {"password", "oidc"}
-        context = {"person": person, "may": Role, "way_out": way_out, "path": request.url.path, "page_size": PAGE}
+    def _render(self, template: str, person: Person | None, status: int = 200, **values: object) -> Response:
+        context = {"person": person, "may": Role, "way_out": self._settings.browse_auth in {"password", "oidc"}}
         return HTMLResponse(self._templates.get_template(template).render(context | values), status)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -201,10 +201,5 @@ def _digits(text: str) -> int:
 
 
 def _masked(number: str) -> str:
-    digits = _digits(number)
-    seen = 0
-    masked = ""
-    for character in number:
-        seen += character.isdigit()
-        masked += "•" if character.isdigit() and seen <= digits - _SHOWN_DIGITS else character
-    return masked
+    hidden, seen = _digits(number) - _SHOWN_DIGITS, count()
+    return "".join("•" if each.isdigit() and next(seen) < hidden else each for each in number)

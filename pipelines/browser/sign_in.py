@@ -42,7 +42,7 @@ _SENTENCE: Final = "The name or the password is wrong."
 class Pages(Protocol):
     """What a way to sign in needs from the application."""
 
-    def sign_in_form(self, request: Request, *, sentence: str = "", status: int = 200) -> Response:
+    def sign_in_form(self, sentence: str = "", status: int = 200) -> Response:
         """Return the form for a name and a password."""
         ...
 
@@ -123,7 +123,7 @@ class ByPassword:
 
         async def sign_in(request: Request) -> Response:
             if request.method != "POST":
-                return pages.sign_in_form(request)
+                return pages.sign_in_form()
             take_turn(self._attempts, _network(address_of(request, self._networks)))
             form = await read_form(request)
             name, password = form.get("name", ""), form.get("password", "")
@@ -134,7 +134,7 @@ class ByPassword:
             known = name if name in self._rules().users else "(unknown)"
             await run_in_threadpool(pages.signed_in, request, known, failed=not matches)
             if not matches:
-                return pages.sign_in_form(request, sentence=_SENTENCE, status=401)
+                return pages.sign_in_form(_SENTENCE, 401)
             return self._sessions.begin(request, name, mark=_password_mark(self._rules(), name))
 
         return (Route("/sign-in", sign_in, methods=["GET", "POST"]), _way_out(self._sessions))

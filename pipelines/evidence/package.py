@@ -11,7 +11,6 @@ Other modules decide who may export what, write the access log, and send the ZIP
 import hashlib
 import io
 import json
-import re
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ _COLUMNS: Final = (
 )  # fmt: skip
 _BLOCK: Final = 1 << 20
 _IN_MEMORY: Final = 8 << 20
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _SIGNED: Final = """\
 The seals in this package are signed. If a seal is not, or an earlier version signed it, verify.py says so, and says
 what to do instead."""
@@ -163,7 +161,7 @@ class EvidencePackage:
                 said = f"Manifest {manifest.number} of {row['date']} has no Merkle root: run that date again."
                 self._leave_out(row, "not proved", said)
                 return
-            name = f"{place + 1:05}_{row['date']}_{_UNSAFE.sub('_', row['key'].rpartition('/')[2])[-128:]}"
+            name = verify.file_name(place + 1, row["date"], row["key"])
             recording, proof = f"recordings/{name}", f"proofs/{name}.json"
             yield from self._add(recording, spool)
         self._names[place] = recording

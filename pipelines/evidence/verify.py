@@ -315,14 +315,21 @@ def _verify_recordings(
 def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: int, call: dict[str, str]) -> None:
     """Raise Wrong if the listing, the line of calls.csv or the file's name ascribes a recording to another call."""
     entry, manifest, day = proof["entry"], proof["manifest"], recording["date"]
-    name = f"recordings/{number:05}_{day}_{_UNSAFE.sub('_', entry['key'].rpartition('/')[2])[-128:]}"
-    if recording["file"] != name or manifest["key"] != f"manifests/date={day}/manifest-{manifest['number']}.json":
+    if (
+        recording["file"] != f"recordings/{file_name(number, day, entry['key'])}"
+        or manifest["key"] != f"manifests/date={day}/manifest-{manifest['number']}.json"
+    ):
         raise Wrong("its name or its date is not that of the recording that was sealed.")
     for field, sealed in [("date", day), *((field, entry[field] or "") for field in _IDENTITY)]:
         if recording[field] != sealed:
             raise Wrong(f"{LAST} gives it another {field} than the one that was sealed.")
         if _plain(call[field]) != _plain(sealed):
             raise Wrong(f"line {number} of calls.csv gives it another {field} than the one that was sealed.")
+
+
+def file_name(number: int, day: object, key: str) -> str:
+    """Return the name of a recording's file in the package."""
+    return f"{number:05}_{day}_{_UNSAFE.sub('_', key.rpartition('/')[2])[-128:]}"
 
 
 def _plain(cell: str) -> bytes:
