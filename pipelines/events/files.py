@@ -130,10 +130,9 @@ class _Stored:
 class LocalEvents(_Stored):
     """Events in a local folder. One thread at a time may write."""
 
-    def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, root: Path) -> None:
         super().__init__(LocalFiles(root, named_by="EVENTS_URL", unavailable=EventsUnavailable))
         self._root = root
-        self._clock = clock
         self._open: dict[str, _Open] = {}
 
     def write(self, lines: Iterable[Line]) -> None:
@@ -176,9 +175,9 @@ class LocalEvents(_Stored):
     def _file(self, folder: str) -> _Open:
         """Return the file to append to: a new one if there is none, or if it is large or old."""
         file = self._open.get(folder)
-        if file is None or file.size >= FILE_BYTES or self._clock() - file.opened_at >= FILE_SECONDS:
+        if file is None or file.size >= FILE_BYTES or time.monotonic() - file.opened_at >= FILE_SECONDS:
             make_folders(self._root / folder)
-            file = _Open(self._root / folder / f"{ULID()}{_SUFFIX}", self._clock())
+            file = _Open(self._root / folder / f"{ULID()}{_SUFFIX}", time.monotonic())
             file.path.touch(_FILE_MODE, exist_ok=False)
             sync_folder(file.path.parent)
             self._open[folder] = file
@@ -235,7 +234,7 @@ def _record(line: bytes) -> Mapping[str, Any] | None:
 
 
 def _by_folder(lines: Iterable[Line]) -> dict[str, bytes]:
-    folders: defaultdict[str, list[bytes]] = defaultdict(list)
+    folders: defaultdict[str, bytes] = defaultdict(bytes)
     for folder, line in lines:
-        folders[folder].append(line)
-    return {folder: b"".join(parts) for folder, parts in folders.items()}
+        folders[folder] += line
+    return folders

@@ -88,11 +88,11 @@ def test_what_was_written_is_read_back_in_its_order_from_one_file(tmp_path: Path
 
 
 def test_a_large_or_old_file_is_left_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    keeper, stored = LocalEvents(tmp_path, clock=lambda: now[0]), LocalEvents(tmp_path)
+    keeper, stored = LocalEvents(tmp_path), LocalEvents(tmp_path)
     keeper.write(lines(1))
-    now[0] += files.FILE_SECONDS
-    keeper.write(lines(2))
+    with monkeypatch.context() as an_hour_later:
+        an_hour_later.setattr(files, "FILE_SECONDS", 0)
+        keeper.write(lines(2))
     monkeypatch.setattr(files, "FILE_BYTES", 10)
     keeper.write(lines(3))
     assert [numbers(stored.read(file.name)) for file in stored.files(FOLDER)] == [[1], [2], [3]]

@@ -56,12 +56,13 @@ Media = Callable[..., MediaClient]
 
 
 @pytest.fixture
-def media(tmp_path: Path) -> Iterator[Media]:
+def media(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Media]:
     limiter = RateLimiter(tmp_path / "limits")
     clients = []
 
     def build(resolve: Callable[[str, int], list[str]] = system_resolve, hosts: tuple[str, ...] = ()) -> MediaClient:
-        client = SourceClient(limiter=limiter, limits={}, resolve=resolve, attempts=1, sleep=lambda _: None)
+        monkeypatch.setattr("pipelines.ringcx.http.addresses.system_resolve", resolve)
+        client = SourceClient(limiter=limiter, limits={}, attempts=1, sleep=lambda _: None)
         clients.append(client)
         return MediaClient(client, HostList(hosts or ("*.virtualacd.biz", "*.virtualacd.biz:8443")), auth=None)
 

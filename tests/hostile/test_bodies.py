@@ -34,9 +34,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nConnection: close\r\n"
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[SourceClient]:
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SourceClient]:
     limiter = RateLimiter(tmp_path / "limits")
-    transport = Transport(max_kept=8, public_only=True, answer_s=1.0)
+    monkeypatch.setattr("pipelines.ringcx.http.transport.ANSWER_S", 1.0)
+    transport = Transport(max_kept=8, public_only=True)
     with SourceClient(
         limiter=limiter, limits={}, transport=transport, attempts=2, read_timeout_s=0.6, sleep=lambda _: None
     ) as made:
@@ -139,10 +140,13 @@ def test_headers_that_trickle_for_ever_end_when_their_time_is_up(client: SourceC
     assert time.monotonic() - began < 4  # two tries of a second each
 
 
-def test_interim_answers_without_end_end_when_the_exchange_is_over(tmp_path: Path, serve: Serve) -> None:
+def test_interim_answers_without_end_end_when_the_exchange_is_over(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ringcx.http.transport.ANSWER_S", 1.0)
     server = serve(forever(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause_s=0.05))
     limiter = RateLimiter(tmp_path / "limits")
-    transport = Transport(max_kept=2, public_only=True, answer_s=1.0)
+    transport = Transport(max_kept=2, public_only=True)
     with SourceClient(limiter=limiter, limits={}, transport=transport, attempts=1) as client:
         began = time.monotonic()
         assert fault_of(client, server.port) == ("unavailable", "source_unavailable")

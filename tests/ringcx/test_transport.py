@@ -297,7 +297,8 @@ def test_an_ipv6_listener_is_reached_by_address_and_after_an_address_that_nobody
     monkeypatch.setattr(
         socket, "create_connection", lambda to, *rest: create((to[0], unanswered.get(to[0], to[1])), *rest)
     )
-    with SourceClient(limiter=limiter, limits={}, resolve=lambda *_: ["127.0.0.1", "::1"], attempts=1) as client:
+    monkeypatch.setattr("pipelines.ringcx.http.addresses.system_resolve", lambda *_: ["127.0.0.1", "::1"])
+    with SourceClient(limiter=limiter, limits={}, attempts=1) as client:
         assert fetched(client, f"http://[::1]:{port}/?file=a") == WAV
         began = time.monotonic()
         assert fetched(client, f"http://localhost:{port}/?file=a") == WAV
@@ -521,7 +522,8 @@ def test_through_a_proxy_the_allow_list_alone_decides(
     def resolve(*_: object) -> list[str]:
         raise AssertionError("the proxy resolves names")
 
-    transport = Transport(max_kept=1, public_only=True, resolve=resolve)
+    monkeypatch.setattr("pipelines.ringcx.http.addresses.system_resolve", resolve)
+    transport = Transport(max_kept=1, public_only=True)
     with pytest.raises(httpx.ProxyError):
         transport.handle_request(httpx.Request("GET", "https://one.virtualacd.biz/"))
 
@@ -530,7 +532,10 @@ def test_through_a_proxy_the_allow_list_alone_decides(
 
 
 @pytest.mark.parametrize("part", [b"X", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100])
-def test_a_head_that_trickles_ends_when_its_time_is_up(raw: Serve, part: bytes) -> None:
+def test_a_head_that_trickles_ends_when_its_time_is_up(
+    raw: Serve, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ringcx.http.transport.ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def run() -> None:
@@ -542,7 +547,7 @@ def test_a_head_that_trickles_ends_when_its_time_is_up(raw: Serve, part: bytes) 
                     time.sleep(0.05)
 
         threading.Thread(target=run, daemon=True).start()
-        transport = Transport(max_kept=1, public_only=False, answer_s=0.5)
+        transport = Transport(max_kept=1, public_only=False)
         began = time.monotonic()
         with pytest.raises(httpx.TransportError):
             transport.handle_request(httpx.Request("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/"))
@@ -550,7 +555,10 @@ def test_a_head_that_trickles_ends_when_its_time_is_up(raw: Serve, part: bytes) 
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 100000", b"Transfer-Encoding: chunked"])
-def test_a_body_that_trickles_ends_when_the_exchange_has_taken_too_long(head: bytes) -> None:
+def test_a_body_that_trickles_ends_when_the_exchange_has_taken_too_long(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ringcx.http.transport.ANSWER_S", 0.7)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def run() -> None:
@@ -562,7 +570,7 @@ def test_a_body_that_trickles_ends_when_the_exchange_has_taken_too_long(head: by
                     time.sleep(0.05)
 
         threading.Thread(target=run, daemon=True).start()
-        transport = Transport(max_kept=1, public_only=False, answer_s=0.7)
+        transport = Transport(max_kept=1, public_only=False)
         began = time.monotonic()
         response = transport.handle_request(httpx.Request("GET", f"http://127.0.0.1:{listener.getsockname()[1]}/"))
         with pytest.raises(httpx.TransportError):

@@ -7,17 +7,14 @@ second answer can slip in between; TLS still checks the certificate against the 
 
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from pipelines.ringcx.errors import LinkRefused
 
 FALLBACK_S: Final = 3.0
-
-Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
-"""Host and port to the numeric addresses to try, in order; raises OSError where there are none."""
 
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
@@ -62,7 +59,7 @@ def system_resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve = system_resolve) -> Sequence[str]:
+def fit_addresses(host: str, port: int, *, public_only: bool) -> Sequence[str]:
     """Return the numeric addresses at which a host may be reached, in the order in which to try them.
 
     With `public_only`, a name may lead only to public addresses, and `localhost` only to loopback ones.
@@ -74,7 +71,7 @@ def fit_addresses(host: str, port: int, *, public_only: bool, resolve: Resolve =
     if as_address(host) is not None:
         return [host]
     try:
-        found = resolve(host, port)
+        found = system_resolve(host, port)
     except UnicodeError as error:
         raise OSError("the name is not one that can be looked up") from error
     if not public_only:

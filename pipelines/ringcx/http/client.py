@@ -23,7 +23,6 @@ import httpx
 
 from pipelines import __version__
 from pipelines.ringcx.errors import AccountUnknown, BodyBroken, BodyStopped, SourceError, SourceUnavailable, shown_url
-from pipelines.ringcx.http.addresses import Resolve, system_resolve
 from pipelines.ringcx.http.body import GZIP, PLAIN, BombError, encoding_of, first_bytes, unpacked
 from pipelines.ringcx.http.transport import Transport
 from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
@@ -82,7 +81,6 @@ class SourceClient:
     priority: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     transport: httpx.BaseTransport | None = None
-    resolve: Resolve = system_resolve
     attempts: int = 5
     backoff_s: float = 1.0
     read_timeout_s: float = 60
@@ -93,8 +91,7 @@ class SourceClient:
     def __post_init__(self) -> None:
         # By `public_only`: such requests never use a connection that was opened without the check of addresses.
         self._transports = {
-            only: self.transport or Transport(max_kept=self.max_connections, public_only=only, resolve=self.resolve)
-            for only in (False, True)
+            only: self.transport or Transport(max_kept=self.max_connections, public_only=only) for only in (False, True)
         }
 
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:

@@ -19,7 +19,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -31,10 +31,10 @@ from urllib3 import exceptions as failed
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from pipelines.ringcx.errors import ConnectionNotAllowed, LinkRefused
-from pipelines.ringcx.http.addresses import Resolve, connect, fit_addresses, system_resolve
+from pipelines.ringcx.http.addresses import connect, fit_addresses
 from pipelines.ringcx.http.proxies import Proxy, proxy_for
 
-ANSWER_S: Final = 120.0
+ANSWER_S = 120.0
 _BLOCK: Final = 1 << 20
 _KEPT_S: Final = 60.0  # a firewall forgets an idle connection without a word
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
@@ -47,25 +47,17 @@ _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*(;.*)?\r?\n", re.DOTAL
 class Transport(httpx.BaseTransport):
     """A transport that connects directly, or through the environment's proxy; share it between all threads.
 
-    Up to `max_kept` connections to a host are kept open. `answer_s` limits the time from the request to the end of the
+    Up to `max_kept` connections to a host are kept open. `ANSWER_S` limits the time from the request to the end of the
     answer; for a recording or report, to the end of its headers (`Body.fill_blocks`).
     """
 
-    def __init__(
-        self,
-        *,
-        max_kept: int,
-        public_only: bool,
-        resolve: Resolve = system_resolve,
-        answer_s: float = ANSWER_S,
-    ) -> None:
+    def __init__(self, *, max_kept: int, public_only: bool) -> None:
         # Each log of a request would show the whole link.
         logging.getLogger("urllib3").setLevel(logging.ERROR)
-        options: dict[str, Any] = {
-            "addresses": partial(fit_addresses, public_only=public_only, resolve=resolve),
-            "answer_s": answer_s,
+        self._pools = {
+            "http": partial(_Pool, public_only=public_only),
+            "https": partial(_TlsPool, public_only=public_only),
         }
-        self._pools = {"http": partial(_Pool, **options), "https": partial(_TlsPool, **options)}
         self._max_kept = max_kept
         self._managers: dict[Proxy | None, urllib3.PoolManager] = {}
 
@@ -203,11 +195,11 @@ class _Reads(io.RawIOBase):
 class _Answer(http.client.HTTPResponse):
     """An answer whose end is certain; any other is refused. urllib3 overrides the same private methods."""
 
-    def __init__(self, sock: socket.socket, *args: Any, answer_s: float, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self._socket = sock
         self._timeout = sock.gettimeout()
-        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + answer_s)
+        self.reads = _Reads(sock, self.fp.detach(), time.monotonic() + ANSWER_S)
         self.fp = io.BufferedReader(self.reads)
 
     def begin(self) -> None:
@@ -258,24 +250,18 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
-    """A connection to one of its host's `addresses` that were checked, or to a proxy without a check."""
+    """A connection to one of its host's addresses that were checked, or to a proxy without a check."""
 
+    response_class: Any = _Answer
     _used_at = 0.0
 
-    def __init__(
-        self,
-        *args: Any,
-        addresses: Callable[[str, int], Sequence[str]],
-        answer_s: float,
-        **options: Any,
-    ) -> None:
+    def __init__(self, *args: Any, public_only: bool, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._addresses = addresses
-        self.response_class: Any = partial(_Answer, answer_s=answer_s)
+        self._public_only = public_only
 
     def _new_conn(self) -> socket.socket:
         try:
-            found = [self.host] if self.proxy else self._addresses(self.host, self.port)
+            found = [self.host] if self.proxy else fit_addresses(self.host, self.port, public_only=self._public_only)
             sock = connect(found, self.port, cast("float", self.timeout))
         except OSError as error:
             if self.proxy:
