@@ -17,6 +17,7 @@ from pipelines.ringcx.links import HostList
 MAX_BYTES = (1 << 32) - 1  # the most that a WAV can hold; a longer body is `too_large`
 MAX_SECONDS = 1800.0  # a body that takes longer is `too_slow`
 _REDIRECTS = 5
+_SNIFFED = 512
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
@@ -86,7 +87,7 @@ class MediaClient:
         """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
-            MediaFault: there is no recording; the sink holds what was received of an MP3 or of a body that was cut off.
+            MediaFault: there is no recording; the sink holds what was received.
             LinkRefused: the link itself is not allowed; nothing was requested.
             CredentialsRefused: the log-in was refused, which says nothing about this recording.
             AccountUnknown: the source does not know the RingCentral account, which says nothing about it either.
@@ -141,23 +142,14 @@ class MediaClient:
         declared = headers.get("Content-Length", "").partition(",")[0]
         if declared.isdecimal() and int(declared) > MAX_BYTES and "Transfer-Encoding" not in headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
-        reason: str | None = None
-
-        def inspect(start: bytes) -> None:
-            nonlocal reason
-            reason = _not_audio(start)
-            if reason and reason != "mp3_body":  # an MP3 is still the call: its bytes may be kept
-                raise MediaFault("not_audio", reason, status, url=url)
-
         try:
-            received = self.client.receive(
-                response, sink, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS, inspect=inspect
-            )
+            received = self.client.receive(response, sink, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
         except TooSlowError:
             raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
-        if reason:
+        sink.seek(0)
+        if reason := _not_audio(sink.read(_SNIFFED)):
             raise MediaFault("not_audio", reason, status, url=url)
         return received
 

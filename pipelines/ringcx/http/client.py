@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
-from itertools import chain
 from typing import IO, Self, TypeVar
 
 import httpx
@@ -38,7 +37,6 @@ _LONGEST_BACKOFF_S = 60.0
 _CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
 _EXPLAINED = 4096
-_SNIFFED = 512
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
 _SILENCING = frozenset({429, 503})  # here Retry-After is meant for all processes
 
@@ -172,22 +170,14 @@ class SourceClient:
             except (httpx.TransportError, httpx.DecodingError):
                 raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
 
-    def receive(
-        self,
-        response: httpx.Response,
-        sink: IO[bytes],
-        *,
-        max_bytes: int,
-        max_seconds: float,
-        inspect: Callable[[bytes], None] = lambda _: None,
-    ) -> Received:
-        """Write the body of a response into `sink`; first call `inspect` with its first bytes (512 if it has as many).
+    def receive(self, response: httpx.Response, sink: IO[bytes], *, max_bytes: int, max_seconds: float) -> Received:
+        """Write the body of a response into `sink`.
 
         Raises:
             BombError: the body is longer than `max_bytes`, or unpacks to hundreds of times its size.
             TooSlowError: it takes longer than `max_seconds`.
             Stopped: the stop event was set.
-            Exception: what `inspect` raises, and the errors of `unpacked`.
+            Exception: the errors of `unpacked`.
         """
         until = time.monotonic() + max_seconds
 
@@ -196,15 +186,8 @@ class SourceClient:
             if time.monotonic() > until:
                 raise TooSlowError
 
-        digest, size, start = hashlib.sha256(), 0, b""
-        blocks = unpacked(response, check)
-        for block in blocks:
-            check()
-            start += block
-            if len(start) >= _SNIFFED:
-                break
-        inspect(start[:_SNIFFED])
-        for block in chain([start], blocks):
+        digest, size = hashlib.sha256(), 0
+        for block in unpacked(response, check):
             check()
             size += len(block)
             if size > max_bytes:
