@@ -1,7 +1,8 @@
 """`rclone serve s3` for clients whose clock is shifted: it refuses a request that was signed at another time than now.
 
 A script that becomes rclone, on another port and without a key, so that it checks no signature. A child of it listens
-at `--addr` and writes the real time into each request. Called by shifted_clock.c in place of the program.
+at `--addr`, writes the real time into each request and the shifted one into each answer. Called by shifted_clock.c in
+place of the program.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import sys
 import threading
 import time
 
-DATE = re.compile(rb"(?i)(?<=x-amz-date: )\d{8}T\d{6}Z")
+ASKED = re.compile(rb"(?i)(?<=x-amz-date: )\d{8}T\d{6}Z"), "%Y%m%dT%H%M%SZ"
+ANSWERED = re.compile(rb"(?<=\r\nDate: )\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"), "%a, %d %b %Y %H:%M:%S GMT"
 
 
-def pump(source: socket.socket, sink: socket.socket, shift_s: float) -> None:
-    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - shift_s)).encode()
+def pump(source: socket.socket, sink: socket.socket, written: tuple[re.Pattern[bytes], str], behind_s: float) -> None:
+    """Pass on what `source` sends, with another time where one is `written`: as long, so no length is wrong."""
+    pattern, form = written
     try:
         while data := source.recv(1 << 18):
-            if shift_s:
-                now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - shift_s)).encode()
-                data = DATE.sub(now, data)
-            sink.sendall(data)
+            now = time.strftime(form, time.gmtime(time.time() - behind_s)).encode()
+            sink.sendall(pattern.sub(now, data))
     except OSError:
         pass
     for connection in (source, sink):
@@ -49,8 +50,8 @@ def forward(client: socket.socket, port: int, shift_s: float) -> None:
     server = connect(port)
     for connection in (client, server):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    threading.Thread(target=pump, args=(server, client, 0), daemon=True).start()
-    pump(client, server, shift_s)
+    threading.Thread(target=pump, args=(server, client, ANSWERED, 0), daemon=True).start()
+    pump(client, server, ASKED, shift_s)
 
 
 def listen(listener: socket.socket, port: int, shift_s: float) -> None:
