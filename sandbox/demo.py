@@ -15,6 +15,7 @@ from pipelines.cli.run import Stopped, archive
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.orchestration.environment import Environment, LedgerStore
 from pipelines.settings import Settings
+from pipelines.steps.pull.coverage import SETTLED
 from sandbox.stage import DATA, HOME, settle_in, stage
 
 DAYS_BACK = (2, 1)
@@ -23,7 +24,7 @@ DAYS_BACK = (2, 1)
 def main() -> int:
     """Run the demo; returns the exit code: 0 when every date's run succeeded."""
     settle_in()
-    today = datetime.now(UTC).date()
+    today = (datetime.now(UTC) - SETTLED).date()  # a date is unknown until its last calls are reported
     days = [today - timedelta(days=back) for back in DAYS_BACK]
     try:
         with stage() as variables:

@@ -63,6 +63,7 @@ def test_the_demo_shows_two_dates_and_fetches_nothing_again_and_nothing_for_the_
     home.mkdir()
     (home / ".env").write_text("ARCHIVE_PREFIX=account/\nARCHIVE_BUCKET=of-the-account\nAWS_SESSION_TOKEN=another\n")
     first = demo(home, variables)
+    assert "unknown: " not in first
     counts = summary(first)
     bucket = home / "data" / "demo" / "s3" / "ringcx-archive" / "recordings"
     assert len(counts) == 2
