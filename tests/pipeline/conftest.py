@@ -377,3 +377,9 @@ def recent() -> list[date]:
     """Three dates that are over and young enough that a recording may still come."""
     today = datetime.now(UTC).date()
     return [today - timedelta(days=back) for back in (4, 3, 2)]
+
+
+@pytest.fixture
+def noon() -> str:
+    """A zone in which it is about noon: its date is that of UTC, is not over, and has had calls."""
+    return f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"

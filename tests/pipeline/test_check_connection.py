@@ -29,8 +29,6 @@ from sandbox.config import Credentials
 from sandbox.faults import Faults, Where
 from tests.commands import run
 
-NOW_AT_NOON = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
-"""A zone in which it is noon now, so that the last minutes have calls."""
 MEDIA = Credentials(media_username="canary-media-user", media_password="canary-media-password")
 WRONG = {
     "RINGCENTRAL_JWT": "canary-wrong-jwt-1a2b",
@@ -82,9 +80,9 @@ def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def check(world: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
+def check(world: Callable[..., Any], noon: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., Check]:
     def make(**arguments: Any) -> Check:
-        sandbox = {"calls_per_day": (2000, 2000), "timezone": NOW_AT_NOON, **arguments.pop("sandbox", {})}
+        sandbox = {"calls_per_day": (2000, 2000), "timezone": noon, **arguments.pop("sandbox", {})}
         return Check(world(sandbox=sandbox, **arguments), capsys)
 
     return make
