@@ -122,6 +122,14 @@ def test_of_a_source_that_caps_its_answers_every_row_is_held(
     assert record.largest_window <= 1000
 
 
+@pytest.mark.parametrize("cap", [10, 20, 25])
+def test_a_small_cap_shows_when_it_is_met_again(pull: Callable[..., PullRecord], cap: int) -> None:
+    rows = every(120)  # 90 in a window
+    record = pull(Source(rows, cap=lambda _: cap))
+    assert held(pull) == record.rows == len(rows)
+    assert record.cap_suspected == 8
+
+
 def test_a_cap_that_shows_only_later_sends_back_to_the_windows_before(pull: Callable[..., PullRecord]) -> None:
     # 397 of 420, so dense to the edges that nothing shows; then a window that starts hours before its first row.
     first = every(25.7, START, START + timedelta(hours=3))

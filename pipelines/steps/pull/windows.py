@@ -41,6 +41,8 @@ _SHORTEST = timedelta(seconds=5)
 _EDGE = timedelta(seconds=1)
 _BELIEVED = timedelta(days=2)
 _MANY = 50
+_FEW = 10
+_ROUND = 5
 _NEAR_THE_CAP = 0.9
 _SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link", "cap_suspected", "flags_unknown")
 
@@ -237,8 +239,10 @@ class _AccountPull:
         whether its window is empty at the beginning though dense later.
         """
         rows = answer.rows.num_rows
-        if self._is_near_the_cap(rows) or rows < _MANY:
-            return self._is_near_the_cap(rows)
+        if self._is_near_the_cap(rows):
+            return True
+        if rows < _MANY:  # a small cap shows only when it is met again
+            return rows >= _FEW and rows % _ROUND == 0 and rows in self._sizes
         if rows % _MANY == 0 or rows in self._sizes or not answer.ends:
             return True
         first, last = answer.ends[0], answer.ends[-1]
