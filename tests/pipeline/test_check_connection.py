@@ -409,7 +409,7 @@ def test_the_proxy_is_named_without_its_credentials(
 @pytest.mark.parametrize(
     ("status", "body", "verdict", "said"),
     [
-        (200, "json", "ok", "may be read"),
+        (200, "json", "ok", "can be read"),
         (403, "json", "failed", "WEM access right"),
         (401, "text", "failed", "WEM access right"),
         (404, "text", "failed", "RINGCX_RC_ACCOUNT_ID"),
