@@ -13,8 +13,7 @@ from ulid import ULID
 from pipelines.ledger.files import Files, LedgerDamaged
 from pipelines.ledger.schema import IN_PATH, ROW_COLUMNS, SCHEMAS, conform, decode, state_ranks
 
-READERS = 8
-"""How many threads read or list in parallel."""
+_READERS = 8  # threads that read or list in parallel
 
 _BY_REPORT = ("report_pulls", "report_rows")
 # A ULID that begins with a 7 may stand for a time after the year 9999. A part with a count and a hash in its name was
@@ -34,7 +33,7 @@ class LedgerParts:
         for kind in SCHEMAS:
             reports = [f"{report}/" for report in self.files.folders(f"{kind}/")] if kind in _BY_REPORT else [""]
             folders = [f"{kind}/{report}date={day.isoformat()}/" for report in reports]
-            found[kind] = [name for folder in folders for name in self.files.list(folder) if is_part(name)]
+            found[kind] = part_names(self.files, folders)
         return found
 
     def strange(self) -> dict[str, str]:
@@ -63,7 +62,7 @@ class LedgerParts:
 
 def part_names(files: Files, folders: Iterable[str]) -> list[str]:
     """Return the names of the folders' parts, sorted, folder by folder. Parts never change: same names, same lines."""
-    with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
         return [name for listed in pool.map(files.list, folders) for name in listed if is_part(name)]
 
 
@@ -74,7 +73,7 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
         LedgerDamaged: a part is gone, or is not what was written.
     """
     parts = LedgerParts(files)
-    with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
         # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
         for name, data in zip(names, pool.map(parts.read, names), strict=True):
             yield decode_part(name, data, columns)

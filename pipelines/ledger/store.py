@@ -15,9 +15,7 @@ The cost of reading a date depends on that date alone. Columns: `schema.py`; byt
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ import pyarrow.compute as pc
 from ulid import ULID
 
 from pipelines.ledger.files import Files
-from pipelines.ledger.parts import READERS, LedgerParts, date_of, is_part, part_names, read_parts, written_at
+from pipelines.ledger.parts import LedgerParts, date_of, part_names, read_parts, written_at
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,
@@ -109,7 +107,7 @@ class Ledger:
 
     def row_parts(self, report: str, day: date) -> list[str]:
         """Return the names of the parts that hold a date's rows. While the names stay the same, so do the rows."""
-        return [name for name in self._files.list(_folder("report_rows", day, report)) if is_part(name)]
+        return part_names(self._files, [_folder("report_rows", day, report)])
 
     def row_days(self, report: str) -> list[date]:
         """Return the dates that have rows of the report, sorted."""
@@ -204,9 +202,8 @@ class Ledger:
         Files that are not parts are left out (`LedgerParts.strange` names them).
         """
         months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.recording_days()})
-        with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
-            names = filter(is_part, chain.from_iterable(pool.map(self._files.list, months)))
-            newest = {name.split("/")[1]: name for name in names}  # names come sorted: the last of a date stays
+        # Names come sorted: the last of a date stays.
+        newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
         return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
     def recording_days(self) -> list[date]:

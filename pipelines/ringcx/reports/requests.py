@@ -31,7 +31,7 @@ Direction = Literal["inbound", "outbound"]
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The period that a report is requested for.
+    """The period that a report is requested for, in whole seconds.
 
     Attributes:
         start: aware; the first instant.
@@ -98,8 +98,8 @@ def agent_segment_request(direction: Direction, period: Period) -> dict[str, obj
             "returnType": "CSV",
             "schedule": {"repeatOption": "ONCE"},
             "accountIds": [],
-            "startTimestamp": _second_before(period.start).strftime("%Y-%m-%d %H:%M:%S"),
-            "endTimestamp": _second_after(period.end).strftime("%Y-%m-%d %H:%M:%S"),
+            "startTimestamp": f"{period.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            "endTimestamp": f"{period.end.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
             "timezoneName": "UTC",
             "startUiiTableKey": "",
             "endUiiTableKey": "",
@@ -115,8 +115,8 @@ def global_call_type_request(period: Period) -> dict[str, object]:
         "reportType": "GLOBAL_CALL_TYPE_DELIMITED",
         "reportCriteria": {
             "criteriaType": "GLOBAL_CALL_TYPE_CRITERIA",
-            "startDate": _second_before(period.start).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
-            "endDate": _second_after(period.end).strftime("%Y-%m-%dT%H:%M:%S.000-0000"),
+            "startDate": f"{period.start.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.000-0000",
+            "endDate": f"{period.end.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.000-0000",
             **{f"contain{kind}": True for kind in kinds},
             "includeNoAnswers": False,
         },
@@ -126,7 +126,7 @@ def global_call_type_request(period: Period) -> dict[str, object]:
 def interaction_request(window: Period) -> dict[str, object]:
     """Return the body that requests the segments that ended in a window of whole seconds from `segmentEndTime`."""
     return {
-        "segmentEndTime": window.start.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "segmentEndTime": f"{window.start.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
         "timeInterval": (window.end - window.start) // timedelta(seconds=1),
         "timeZone": "UTC",
     }
@@ -232,12 +232,3 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, api: _Api) -> SourceErr
     return SourceRefused(
         f"{request} was refused with HTTP {status}, which another attempt would not change; check {api.address}."
     )
-
-
-def _second_before(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(microsecond=0)
-
-
-def _second_after(moment: datetime) -> datetime:
-    whole = _second_before(moment)
-    return whole if whole == moment else whole + timedelta(seconds=1)
