@@ -28,8 +28,7 @@ from ulid import ULID
 
 from pipelines.aws import split_s3_url
 from pipelines.errors import ExpectedError
-from pipelines.ledger.files import Files, LocalFiles, S3Files, make_folders, sync_folder
-from pipelines.ledger.parts import date_of
+from pipelines.ledger.files import Files, LocalFiles, S3Files, date_of, make_folders, sync_folder
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -235,6 +236,20 @@ def _unless_absent(error: OSError) -> None:
     """Raise an error that `os.walk` would hide; a folder that does not exist yet counts as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
+
+
+def date_of(folder: str) -> date | None:
+    """Return the date that a folder `date=YYYY-MM-DD` names, or None for any other folder.
+
+    The first and the last year of a `date` do not count: their neighbouring days could not be computed.
+    """
+    text = folder.removeprefix("date=")
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    plain = folder == f"date={day.isoformat()}"  # `fromisoformat` also reads 20261117 and 2026-W47-2
+    return day if plain and date.min.year < day.year < date.max.year else None
 
 
 def make_folders(folder: Path) -> None:

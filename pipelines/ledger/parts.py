@@ -10,7 +10,7 @@ from datetime import date, datetime
 import pyarrow as pa
 from ulid import ULID
 
-from pipelines.ledger.files import Files, LedgerDamaged
+from pipelines.ledger.files import Files, LedgerDamaged, date_of
 from pipelines.ledger.schema import IN_PATH, ROW_COLUMNS, SCHEMAS, conform, decode, state_ranks
 
 _READERS = 8  # threads that read or list in parallel
@@ -97,20 +97,6 @@ def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) ->
         if kind in {"accepted_losses", "recording_states"}:
             state_ranks(table)  # a status from a newer version is found here, where the part's name is known
         return table
-
-
-def date_of(folder: str) -> date | None:
-    """Return the date that a folder `date=YYYY-MM-DD` names, or None for any other folder.
-
-    The first and the last year of a `date` do not count: their neighbouring days could not be computed.
-    """
-    text = folder.removeprefix("date=")
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    plain = folder == f"date={day.isoformat()}"  # `fromisoformat` also reads 20261117 and 2026-W47-2
-    return day if plain and date.min.year < day.year < date.max.year else None
 
 
 def written_at(name: str) -> datetime:

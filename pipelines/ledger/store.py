@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
 
-from pipelines.ledger.files import Files
-from pipelines.ledger.parts import LedgerParts, date_of, part_names, read_parts, written_at
+from pipelines.ledger.files import Files, date_of
+from pipelines.ledger.parts import LedgerParts, part_names, read_parts, written_at
 from pipelines.ledger.schema import (
     ACCEPTANCE_SCHEMA,
     EVENT_READ_SCHEMA,

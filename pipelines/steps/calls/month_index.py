@@ -32,7 +32,7 @@ from pipelines.archive.bucket import Bucket, ObjectReader
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
 from pipelines.archive.listing import Listed
-from pipelines.ledger.parts import date_of
+from pipelines.ledger.files import date_of
 from pipelines.steps.calls.table import SEPARATOR
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take

@@ -16,7 +16,7 @@ from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import ManifestEntry
-from pipelines.ledger import parts
+from pipelines.ledger import files
 from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal.seal_day import ACCESS
@@ -201,4 +201,4 @@ def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepan
 
 def date_of(folder: str) -> date | None:
     """Return the date that a folder `…/date=YYYY-MM-DD/` names, or None for anything else."""
-    return parts.date_of(folder.split("/")[-2]) if folder.endswith("/") else None
+    return files.date_of(folder.split("/")[-2]) if folder.endswith("/") else None
