@@ -22,7 +22,7 @@ from pipelines.cli.options import (
 from pipelines.cli.progress import Progress
 from pipelines.cli.status import status
 from pipelines.errors import ExpectedError
-from pipelines.orchestration.date_run import AnotherRun, running, stored_by
+from pipelines.orchestration.date_run import AnotherRun, end_dead_runs, running, stored_by
 from pipelines.orchestration.environment import ArchiveStore, Environment, LedgerStore
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.settings import DagsterSettings, load
@@ -78,6 +78,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
     logs.mkdir(parents=True, exist_ok=True)
     verdicts, succeeded = [], True
     with dagster_history() as instance:
+        end_dead_runs(instance, logs)
         if busy := unfinished_dates(instance, [str(day) for day in days]):
             raise click.ClickException(
                 f"A run of {', '.join(sorted(busy))} has not ended: wait for it, or terminate it in the Dagster UI"

@@ -5,6 +5,7 @@ one. The run counts towards Dagster's limit on runs, and its steps respect the l
 since the sensors for alerts and for failed reports ignore a run without one.
 """
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from pipelines.settings import environment_for_dagster
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
 _CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
 _STOP_SECONDS = 30.0
+_LOCK = ".lock"
 
 
 class AnotherRun(ExpectedError):  # noqa: N818 - says what happened
@@ -81,11 +83,45 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
         AnotherRun: an older run of the date has not ended. No new run is left.
         ExpectedError: the log cannot be written, or no process can be started. No unfinished run is left.
     """
+    run_id = str(uuid4())
+    with _locked(log.with_name(f"{run_id}{_LOCK}"), day, log) as lock, _started(instance, day, log, run_id, lock) as it:
+        yield it
+
+
+@contextmanager
+def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
+    """Hold a lock while this process lives, or the run's, which inherits the descriptor: see `end_dead_runs`."""
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise _not_started(day, log, error) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield file.fileno()
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def end_dead_runs(instance: dg.DagsterInstance, logs: Path) -> None:
+    """Record an end for each run that `running` started with a log in this folder and whose processes are both gone,
+    as after a power cut: its date would stay blocked.
+    """
+    for path in logs.glob(f"*{_LOCK}"):
+        with suppress(OSError), path.open("r+") as file:  # the lock of a run that goes on is taken
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if run := instance.get_run_by_id(path.name.removesuffix(_LOCK)):
+                require_end(instance, run)
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lock: int) -> Iterator[DateRun]:
     repository = ReconstructableRepository.for_module(_MODULE, "defs")
     job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
     definition, origin = job.get_definition(), job.get_python_origin()
     location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
-    run, run_id = None, str(uuid4())
+    run = None
     try:
         with log.open("a") as output:  # it is another run's until this one is sure to be the date's only one
             run = instance.create_run_for_job(
@@ -108,13 +144,13 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(lock,),
             )
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        sentence = f"The run of {day}, which logs to {log}, could not be started ({reason})"
+        failure = _not_started(day, log, error)
         if run:
-            instance.report_run_failed(run, sentence)
-        raise ExpectedError(sentence) from error
+            instance.report_run_failed(run, str(failure))
+        raise failure from error
     except BaseException:  # Ctrl-C: nobody else would end the run, and it keeps its date
         if left := instance.get_run_by_id(run_id):
             instance.report_run_canceled(left, "The run was stopped before it began.")
@@ -133,6 +169,11 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
             process.kill()
             process.wait()
             require_end(instance, run)
+
+
+def _not_started(day: date, log: Path, error: OSError) -> ExpectedError:
+    reason = error.strerror or type(error).__name__
+    return ExpectedError(f"The run of {day}, which logs to {log}, could not be started ({reason})")
 
 
 def stored_by(environment: Environment, run_id: str, day: date) -> int | None:

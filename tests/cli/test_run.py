@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -146,6 +150,41 @@ def test_a_date_with_an_unfinished_run_gets_no_second_one(home: Path, capsys: An
         instance.create_run_for_job(_job(), tags={"dagster/partition": DAY})
         assert run("--from", "2026-11-17", "--to", DAY, s3=s3) == 2
     assert capsys.readouterr().err.startswith(f"A run of {DAY} has not ended: wait for it, or terminate it in the ")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_date_whose_run_and_its_starter_were_killed_can_be_run_again_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = home / "program"
+    program.write_text(f"#!/bin/sh\necho $$ > {home}/pid\nexec sleep 60\n")
+    program.chmod(0o700)
+    starter = (
+        "import sys, time; from datetime import date; from pathlib import Path; from dagster import DagsterInstance;"
+        f"from pipelines.orchestration import date_run; sys.executable = {str(program)!r};"
+        f"started = date_run.running(DagsterInstance.get(), date(2026, 11, 18), Path({str(home / 'log')!r}));"
+        "started.__enter__(); time.sleep(60)"
+    )
+    with DagsterInstance.get() as instance, subprocess.Popen([sys.executable, "-c", starter]) as process:
+        while not (home / "pid").exists() or not (home / "pid").read_text().strip():
+            assert process.poll() is None
+            time.sleep(0.05)
+        date_run.end_dead_runs(instance, home)
+        assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.STARTING]
+        process.kill()
+        process.wait()
+        date_run.end_dead_runs(instance, home)
+        assert [run.status for run in instance.get_runs()] == [DagsterRunStatus.STARTING], "its own process goes on"
+        os.kill(int((home / "pid").read_text()), signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while not instance.get_runs()[0].is_finished:
+            assert time.monotonic() < deadline
+            date_run.end_dead_runs(instance, home)
+        assert list(home.glob("*.lock")) == []
+        monkeypatch.setattr(date_run.sys, "executable", "/bin/false")
+        with date_run.running(instance, date(2026, 11, 18), home / "log") as again:
+            assert again.process.wait() == 1
+        assert list(home.glob("*.lock")) == []
 
 
 def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
