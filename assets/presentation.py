@@ -24,12 +24,9 @@ Cell = str | int | float
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
-    kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
-    types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
-    return dg.MetadataValue.table(
-        records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
-    )
+    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
+    schema = None if records else dg.TableSchema([dg.TableColumn(name) for name in columns])
+    return dg.MetadataValue.table(records, schema)
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
@@ -60,9 +57,8 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
     known.
     """
     found = {} if verdict.verdict is Verdict.unknown else {"found": by_status.total()}
-    archived = {"archived": by_status[Status.archived]}
     others = {str(status): by_status[status] for status in Status} | {"accepted_losses": len(verdict.accepted)}
-    return {**found, **archived, **without_zeros(others)}
+    return {**found, "archived": by_status[Status.archived], **without_zeros(others)}
 
 
 def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:

@@ -1,6 +1,5 @@
 """The reports: the rows that say which recordings should exist."""
 
-from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -17,6 +16,7 @@ from pipelines.steps.pull.reports import ReportPull, settled_period
 from pipelines.wording import number
 
 _ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped")
+_KINDS, _COLUMNS = {"ringcx", "parquet"}, column_schema(ROW_SCHEMA)
 _SUMS = ("rows", "new", "changed", "unchanged", "vanished", "with_link", *_ODDITIES)
 
 
@@ -29,17 +29,10 @@ class WindowConfig(dg.Config):
     )
 
 
-def _report_asset(
-    report: ReportName, pool: str, description: str | None = None
-) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
-    columns, kinds = column_schema(ROW_SCHEMA), {"ringcx", "parquet"}
-    return dg.asset(
-        name=report, group_name="reports", kinds=kinds, metadata=columns, pool=pool, description=description
+def _legacy_report(report: ReportName, text: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=report, group_name="reports", kinds=_KINDS, metadata=_COLUMNS, pool="ringcx_reports", description=text
     )
-
-
-def _legacy_report(report: ReportName, description: str) -> dg.AssetsDefinition:
-    @_report_asset(report, "ringcx_reports", description)
     def pull(
         context: dg.AssetExecutionContext, environment: EnvironmentParam, source: SourceParam, ledger: LedgerParam
     ) -> dg.MaterializeResult[None]:
@@ -76,7 +69,7 @@ global_call_type_detail = _legacy_report(
 
 
 # A pool of its own: a step that waits a quarter of an hour for a permit must not keep the reports waiting.
-@_report_asset("interaction_metadata", "ringcx_metadata")
+@dg.asset(group_name="reports", kinds=_KINDS, metadata=_COLUMNS, pool="ringcx_metadata")
 def interaction_metadata(
     context: dg.AssetExecutionContext,
     config: WindowConfig,

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ _FIRST_DATES: Final = 4
 _DATES_AT_ONCE: Final = 16
 _BATCHES_AT_ONCE: Final = 2
 _WORTH_AN_INDEX: Final = 16
+_MONTHS: Final = 240
 _ALL: Final = 1 << 40
 
 
@@ -103,7 +105,7 @@ class CallSearch:
         self._region = settings.archive_phone_region
         self._lock = threading.Lock()
         self._batches = ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="search")
-        self._indexes: dict[str, tuple[Listed, MonthIndex | None]] = {}
+        self._index = lru_cache(maxsize=_MONTHS)(partial(MonthIndex.known, bucket))
         self._database = duckdb.connect(
             ":memory:",
             config={
@@ -184,13 +186,6 @@ class CallSearch:
 
         for _, days in map_in_order(of_month, by_month):
             yield from days
-
-    def _index(self, key: str, listed: Listed) -> MonthIndex | None:
-        known = self._indexes.get(key)
-        if known is None or known[0] != listed:
-            known = listed, MonthIndex.known(self._bucket, key, listed)
-            self._indexes[key] = known
-        return known[1]
 
     def _matching(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain, groupby
@@ -83,7 +83,7 @@ def take_events(
         new_by_account[account] = new = len({*kept["row_key"].to_pylist()} - known_keys)
         with_link = kept.num_rows - kept["recording_url"].null_count
         counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
-    counts["events_known"] = max(0, len(own) - counts["events_new"] - counts["events_changed"])
+    counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
     ends = {
         f"{file.name}{whose}": read_to.get(file.name, 0) + read.settled
         for file, read in zip(fresh, frames, strict=True)
@@ -120,15 +120,12 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
-    read = map_in_order(lambda file: _frames(stored, file, read_to.get(file.name, 0)), files)
-    return [frames for _, frames in read]
+    def frames(file: StoredFile) -> Frames:
+        start = read_to.get(file.name, 0)
+        # Not past the listed length: what is appended meanwhile is left to the next run, which lists a longer file.
+        return read_frames(stored.read(file.name, start)[: file.size - start])
 
-
-def _frames(stored: Events, file: StoredFile, start: int) -> Frames:
-    # Not past the listed length: what is appended meanwhile is left to the next run, which lists a longer file.
-    frames = read_frames(stored.read(file.name, start)[: file.size - start])
-    valid = [record for record in frames.records if isinstance(record.get("fields", record.get("why")), (dict, str))]
-    return replace(frames, records=valid, damaged=frames.damaged + len(frames.records) - len(valid))
+    return [found for _, found in map_in_order(frames, files)]
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
