@@ -238,10 +238,8 @@ def _stored(bucket: Bucket, key: str) -> pa.Table | None:
     try:
         body = pa.BufferReader(bucket.get_bytes(key))
         table = pq.read_table(body, page_checksum_verification=True)
-    except KeyMissing:
-        return None
-    except (pa.ArrowException, OSError, ValueError):
-        return None  # damaged: replaced
+    except (KeyMissing, pa.ArrowException, OSError, ValueError):
+        return None  # what is damaged is replaced
     return table if table.schema.equals(CALLS_FILE_SCHEMA) else None
 
 
@@ -257,16 +255,12 @@ class _Window:
 
     def __init__(self, day: date, first: date, zone: ZoneInfo) -> None:
         self.day = day
-        self._bounds = day_bounds(day, zone)
         self._first = first
         self._zone = zone
 
     def may_hold(self, pulled: date, start: datetime | None) -> bool:
         """Return whether a row belongs to the day, or was pulled with rows that do."""
-        if pulled == self.day:
-            return True
-        is_of_day = start is not None and self._bounds[0] <= start < self._bounds[1]
-        return is_of_day and self.day_of(pulled, start) == self.day
+        return pulled == self.day or self.day_of(pulled, start) == self.day
 
     def day_of(self, pulled: date, start: datetime | None) -> date:
         """Return the date of a row: the day it starts, if that date's table would read it; else the day of its pull."""

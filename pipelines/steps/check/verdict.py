@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _COMPARED_FOR = timedelta(minutes=1)
 _REASONS = 3
+_BATCH = 5_000
 COLUMNS = ["recording_id", "status", "reason", "date", "found_on", "attempts", "next_attempt_at", "first_seen_at"]
 COLUMNS.append("run_id")
 """The columns of a recording that is not archived, as the checks use them."""
@@ -372,7 +373,8 @@ def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime
     for day in values(pc.unique(known.held["date"])):
         listed |= bucket.list_day(day, values(held["key"]))
     wrong, doubtful = {}, []
-    for recording_id, key, size, sha256, etag in zip(*map(values, held.itercolumns()), strict=True):
+    batches = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in held.to_batches(_BATCH))
+    for recording_id, key, size, sha256, etag in chain.from_iterable(batches):
         found = listed.get(key)
         if found is None or found.size != size:
             wrong[recording_id] = "object_gone" if found is None else "object_changed"
