@@ -61,8 +61,8 @@ def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
         report,
         "report_is_plausible",
         partial(row_counts.report_is_plausible, report=report),
-        "The report seems to cover its whole day, judged by the same weekday of the last weeks, by earlier pulls of "
-        "the date, by rows that vanished, and by the calls that the other report has.",
+        "The report seems to cover its whole day, judged by the same weekday of the last weeks and by the rows that "
+        "earlier pulls of the date had.",
     )
 
 

@@ -1,8 +1,8 @@
 """The check that a report seems to cover its whole day: a report with only half its rows is well-formed too.
 
-The report is compared with what is usual on such a day, with earlier pulls of the date, with rows that vanished, and
-with calls that only the other report has. None of these is proof, so the result is never worse than `warning`; the
-sentence says what share of the rows could be missing unnoticed.
+The report is compared with what is usual on such a day, and with the rows that earlier pulls of the date had. Neither
+proves anything, so the result is never worse than `warning`; the sentence says what share of the rows could be missing
+unnoticed. Calls that only the other report has are named by `report_agreement.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from pipelines.calendar import day_bounds
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.settings import VerifySettings
-from pipelines.steps.check.report_agreement import compare
 from pipelines.steps.check.result import CheckResult, Level
-from pipelines.steps.link.rows import GLOBAL, INTERACTIONS
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import covers, newest_by_account
 from pipelines.wording import number
@@ -38,12 +36,10 @@ _CHANCE = 1.5
 _MAD_OF_NORMAL = 0.6745
 # History in which the loss of half of the rows would go unnoticed shows nothing.
 _TELLING_SHARE = 0.5
-# Rows vanish, and calls are missing from one report, one by one; a twentieth of a day is no accident.
+# Rows vanish one by one; a twentieth of a day is no accident.
 _NOTABLE_SHARE = 0.05
 _CAN_TELL = "is enough"
-_COLUMNS = [
-    *("account", "rows", "usual", "least", "dates", "history", "vanished", "calls_only_in_other_report"),
-]
+_COLUMNS = ["account", "rows", "usual", "least", "dates", "history", "vanished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +81,27 @@ def report_is_plausible(
 ) -> CheckResult:
     """Judge the newest pull of each account; one that does not cover the whole day cannot be compared with others."""
     bounds = day_bounds(day, settings.zone)
-    pulls = ledger.pulls(report, day)
-    newest = newest_by_account(pulls)
+    newest = newest_by_account(ledger.pulls(report, day))
     accounts = [account for account in settings.ringcx_account_ids if account in newest]
     usual = _usual(ledger, report, day, settings.zone, accounts)
-    calls = _calls(ledger, report, day, settings.zone, now)
     rows = []
     doubts = [f"account {account}: never pulled" for account in settings.ringcx_account_ids if account not in newest]
     for account in accounts:
         pull, history = newest[account], usual[account]
-        lacking, others = (int(calls[name].get(account, 0)) for name in ("lacking", "others"))
         least = max(0, math.ceil(history.least))
         compared = (round(history.rows), least, history.dates, history.why_not or _CAN_TELL)
-        rows.append((account, pull.rows, *compared, pull.vanished, lacking))
+        rows.append((account, pull.rows, *compared, pull.vanished))
         found = []
         if not covers(pull, bounds):
             if bounds[1] <= now:
                 found.append(f"pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
         else:
-            before = max(other.rows for other in pulls if other.account_id == account)
-            pulled = number(pull.rows, "row")
             if pull.rows < history.least:
-                dates = number(history.dates, "date")
+                pulled, dates = number(pull.rows, "row"), number(history.dates, "date")
                 found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)")
-            if before - pull.rows > _NOTABLE_SHARE * before:
-                found.append(f"{pulled}, but an earlier pull of the same date had {before}")
             if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
                 gone = number(pull.vanished, "row seen before is", "rows seen before are")
                 found.append(f"{gone} gone from the report")
-            if lacking > _NOTABLE_SHARE * others:
-                missing = number(lacking, "is", "are")
-                found.append(f"of {number(others, 'call')} that the other report has, {missing} not in this one")
         doubts += [f"account {account}: {doubt}" for doubt in found]
     table = pd.DataFrame(rows, columns=_COLUMNS)
     counts = {
@@ -124,7 +110,6 @@ def report_is_plausible(
         "usual_rows": int(table["usual"].sum()),
         "dates_compared": int(table["dates"].min()) if rows else 0,
         "accounts_history_cannot_tell": int((table["history"] != _CAN_TELL).sum()),
-        "calls_only_in_other_report": int(table["calls_only_in_other_report"].sum()),
     }
     if doubts:
         sentence = (
@@ -165,15 +150,6 @@ def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: Zon
 
     rows = [row for _, of_day in map_in_order(read, days, threads=_WEEKS) for row in of_day]
     return pd.DataFrame(rows, columns=["account_id", "rows"]).astype({"rows": "float64"})
-
-
-def _calls(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, now: datetime) -> pd.DataFrame:
-    """Return, by account, how many calls only the other report has (`lacking`), and how many it has (`others`)."""
-    if report == INTERACTIONS:
-        return pd.DataFrame(columns=["lacking", "others"])
-    lacking, others = ("not_in_global", "in_agent") if report == GLOBAL else ("not_in_agent", "reached")
-    calls = compare(ledger, day, zone=zone, now=now).calls.groupby("account_id")
-    return calls.agg(lacking=(lacking, "sum"), others=(others, "sum"))
 
 
 def _vanished(counts: Mapping[str, int]) -> str:
