@@ -47,7 +47,7 @@ def command(
     """Export recordings of calls with a proof of each, as a ZIP that anybody can verify.
 
     Choose the calls as with `find`. The export is written to the access log first. Exit code 0:
-    everything that was asked for is in the package; 1: a recording is not in it, and the package says why, or nothing
+    everything that was requested is in the package; 1: a recording is not in it, and the package says why, or nothing
     was found; 3: some of the dates have no table of calls, so calls may be missing from the package.
     """
     why, by = " ".join(why.split()), " ".join(by.split())

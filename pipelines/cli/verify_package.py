@@ -28,7 +28,7 @@ def command(package: Path, *, key: Path | None, file: Path | None) -> int:
 
     Needs no access to the archive. With the archive's key, a package that was signed with another key is refused.
     Exit code 0: every recording in the package is proved; 1: something is not as it was sealed, or a recording that
-    was asked for and should be in the archive is not in the package; 3: nothing is wrong, but no signature that was
+    was requested and should be in the archive is not in the package; 3: nothing is wrong, but no signature that was
     checked covers some of the recordings, or the package holds none.
     """
     key = key or load(_Keys).archive_verify_key_file

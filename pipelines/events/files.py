@@ -1,7 +1,9 @@
 """The files of End Call Events, in a local folder or a bucket: the format of a line, and how lines are kept and read.
 
-``` date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
-malformed/date=YYYY-MM-DD/<ulid>.events   requests that were no events, by the UTC day on which they came ```
+```
+date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
+malformed/date=YYYY-MM-DD/<ulid>.events   requests that were no events, by the UTC day on which they came
+```
 
 A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a crash or a disk damaged the line; the
 line break, which JSON in ASCII never holds, shows where a line that is still being written begins. Every process

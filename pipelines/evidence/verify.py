@@ -5,7 +5,7 @@
     python3 -I verify.py --key archive.pem ...    with the archive's public key, which you were given separately
 
 It needs Python 3.9 or later and nothing else: no network, no package. It reads, and changes nothing. Exit code 0: every
-recording is proved; 1: something is not as it was sealed, or a recording that was asked for and should be in the
+recording is proved; 1: something is not as it was sealed, or a recording that was requested and should be in the
 archive is not in the package; 2: there is no such file; 3: nothing is wrong, but no signature that was checked covers
 some of the recordings, or the package holds none.
 

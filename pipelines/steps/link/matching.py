@@ -115,9 +115,11 @@ def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
     """Return what the ledger should say about each pair, given what it says now (`known`, other names included).
 
-    one points to the other    if the other is final, it is tried by itself; else nothing one archived               the
-    other points to it both pending               the later known points to the earlier both archived nothing: both are
-    held final and not archived     nothing: the other may still be fetched
+    one points to the other    if the other is final, the first is tried itself; else nothing
+    one archived               the other points to it
+    both pending               the later known points to the earlier
+    both archived              nothing: both are held
+    final and not archived     nothing: the other may still be fetched
     """
     lines: list[RecordingState] = []
     held_twice = 0
