@@ -1,11 +1,11 @@
 """`ringcx-archive verify`: proves the archive of some dates without relying on what it says about itself."""
 
+import math
 import re
 import secrets
 import sys
 from datetime import date
 from pathlib import Path
-from typing import TextIO
 
 import click
 
@@ -26,11 +26,9 @@ _COLUMNS = ("verdict", "manifest", "found", "held", "pending", "lost", "MB", "re
 class Screen:
     """The table, line by line; on a terminal also the progress of the current date. `limit`: discrepancies per date."""
 
-    def __init__(self, out: TextIO, live: TextIO, limit: int | None = None) -> None:
-        self._out = out
-        self._live = live if live.isatty() else None
-        self._limit = limit
-        self._shown = 0
+    def __init__(self, limit: float = math.inf) -> None:
+        self._live = sys.stderr.isatty()
+        self._limit, self._shown = limit, 0
         self._head = f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS) + "\n"
 
     def _row(self, text: str) -> None:
@@ -40,24 +38,21 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Write a line that stays on the screen."""
-        if self._live is not None:
-            self._live.write("\r\033[K")
-            self._live.flush()
-        self._out.write(f"{text}\n")
-        self._out.flush()
+        if self._live:
+            click.echo("\r\033[K", nl=False, err=True)
+        click.echo(text)
 
     def progress(self, day: date, done: int, of: int) -> None:
         """Overwrite the terminal's last line with the progress of a date."""
-        if self._live is not None and (done % 25 == 0 or done == of):
-            self._live.write(f"\r\033[K{day}  {done:,} of {of:,} recordings")
-            self._live.flush()
+        if self._live and (done % 25 == 0 or done == of):
+            click.echo(f"\r\033[K{day}  {done:,} of {of:,} recordings", nl=False, err=True)
 
     def discrepancy(self, found: Discrepancy) -> None:
         """Show a discrepancy above its date's line; objects that are still arriving are only counted there."""
         if found.arriving:
             return
         self._shown += 1
-        if self._limit is None or self._shown <= self._limit:
+        if self._shown <= self._limit:
             self._row(f"  {found.date or 'no date   '}  {found.kind}: {found.sentence}")
 
     def result(self, day: DayResult) -> None:
@@ -66,7 +61,7 @@ class Screen:
         manifest = "-" if day.manifest is None else day.manifest
         found = "?" if day.found is None else day.found
         cells = (day.verdict, manifest, found, day.held, day.pending, day.lost, f"{day.bytes / 1e6:,.1f}", day.read)
-        if self._limit is not None and self._shown > self._limit:
+        if self._shown > self._limit:
             self._row(f"  {day.date}  … and {self._shown - self._limit:,} more, all of them in the file of --json")
         said = number(count, "discrepancy", "discrepancies") if count else "as sealed"
         if day.accepted_losses:
@@ -116,7 +111,7 @@ def command(
     check_range(first, last, local_day(outside.clock(), settings.zone))
     reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
     archive = open_archive(settings, outside)
-    screen = Screen(sys.stdout, sys.stderr, None if file is None else _SHOWN)
+    screen = Screen(math.inf if file is None else _SHOWN)
     report = Report(
         {
             "bucket": archive.bucket.name,

@@ -663,18 +663,20 @@ def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
     assert run("verify", ["--from", str(before), "--to", str(day)]) == 0, capsys.readouterr().out
 
 
-def test_a_terminal_sees_progress_that_a_file_does_not_get() -> None:
+def test_a_terminal_sees_progress_that_a_file_does_not_get(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     for live, shown in ((Terminal(), True), (io.StringIO(), False)):
-        out = io.StringIO()
-        screen = Screen(out, live)
+        monkeypatch.setattr("sys.stderr", live)
+        screen = Screen()
         screen.progress(LAST, 50, 1000)
         screen.line("done")
         assert (f"{LAST}  50 of 1,000 recordings" in live.getvalue()) is shown
-        assert out.getvalue() == "done\n"
+        assert capsys.readouterr().out == "done\n"
 
 
 # --- signatures -------------------------------------------------------------------------------------------------------
