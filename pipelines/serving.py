@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _NAMES = 10_000
+_BACKLOG = 1024
 
 
 class RateLimit:
@@ -78,7 +79,7 @@ async def serve(app: Starlette, listener: socket.socket, **options: Any) -> None
     await server.serve(sockets=[listener])
 
 
-def listen(host: str, port: int, variables: str, *, backlog: int = 100) -> socket.socket:
+def listen(host: str, port: int, variables: str) -> socket.socket:
     """Return a listening socket. `variables`: the settings that name host and port.
 
     Raises:
@@ -86,7 +87,7 @@ def listen(host: str, port: int, variables: str, *, backlog: int = 100) -> socke
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=backlog)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(f"cannot listen on {variables} ({host}:{port}): {error.strerror}; choose others") from None
     # asyncio does so only for sockets that name their protocol; without it every small answer takes 40 ms.

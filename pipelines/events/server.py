@@ -22,7 +22,6 @@ log = logging.getLogger("pipelines.events")
 LOG_EVERY = 60.0
 _GRACE_SECONDS = 25
 _KEEP_ALIVE_SECONDS = 15
-_BACKLOG = 1024
 
 
 def run(settings: ReceiverSettings) -> None:
@@ -32,7 +31,7 @@ def run(settings: ReceiverSettings) -> None:
     )
     events.probe()
     _allow_connections(settings.events_max_connections)
-    listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT", backlog=_BACKLOG)
+    listener = listen(settings.events_host, settings.events_port, "EVENTS_HOST and EVENTS_PORT")
     asyncio.run(_serve(Receiver(events, settings), settings, listener))
 
 

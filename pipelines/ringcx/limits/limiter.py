@@ -170,8 +170,6 @@ class RateLimiter:
     def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
         """Withhold every permit of this limit and account for `seconds`, in all processes; the longest pause wins."""
         seconds = min(seconds, LONGEST_HOLD_S)
-        if not seconds > 0:
-            return
 
         def hold() -> None:
             with self._store.locked(name, account_id) as state:
