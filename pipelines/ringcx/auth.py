@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import httpx
 
-from pipelines.ringcx.errors import CredentialsRefused, SourceError, SourceRefused, shown_url
+from pipelines.ringcx.errors import CredentialsRefused, SourceError, shown_url
 from pipelines.ringcx.http.addresses import is_loopback
 from pipelines.ringcx.http.body import BombError, first_bytes
 from pipelines.ringcx.http.client import SourceClient, origin_of
@@ -166,7 +166,7 @@ class TokenAuth(OriginAuth):
             remedy = _OAUTH_REMEDIES.get(str(answer.get("error")), remedy) if app else remedy
             raise CredentialsRefused(f"{request} refused the log-in{explanation}; {remedy}.")
         if status != 200:
-            raise SourceRefused(f"{request} answered HTTP {status} to the log-in; check {variable}.")
+            raise SourceError(f"{request} answered HTTP {status} to the log-in; check {variable}.")
         value = answer.get(name)
         if not isinstance(value, str) or not _is_token(value):
             raise SourceError(f"{request} answered the log-in without a usable {name}; check {variable}.")

@@ -26,11 +26,7 @@ class BodyStopped(BodyBroken):
     """No more bytes of the last answer came in time."""
 
 
-class SourceRefused(SourceError):
-    """A 4xx that another attempt would not change."""
-
-
-class CredentialsRefused(SourceRefused):
+class CredentialsRefused(SourceError):
     """A log-in or a report was refused with 401 or 403; the text names the variables to check."""
 
 
@@ -41,7 +37,7 @@ class ConnectionNotAllowed(SourceError):
     """
 
 
-class AccountUnknown(SourceRefused):
+class AccountUnknown(SourceError):
     """The source does not know the RingCentral account in the address; says nothing about what was requested."""
 
 

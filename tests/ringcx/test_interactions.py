@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ringcx.auth import ApiToken
-from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceRefused
+from pipelines.ringcx.errors import CredentialsRefused, LinkRefused, ReportInvalid, SourceError
 from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import RateLimiter
 from pipelines.ringcx.links import HostList, SegmentLinks, segment_recording_id
@@ -104,7 +104,7 @@ def test_the_request_goes_to_the_sub_account_of_the_ringcentral_account(
     [
         (401, CredentialsRefused, "RINGCX_API_TOKEN"),
         (403, CredentialsRefused, "WEM access right"),
-        (400, SourceRefused, "RINGCX_METADATA_WINDOW"),
+        (400, SourceError, "RINGCX_METADATA_WINDOW"),
         (204, ReportInvalid, "carries no report"),
     ],
 )

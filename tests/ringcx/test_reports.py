@@ -18,7 +18,7 @@ from pipelines.ringcx.errors import (
     CredentialsRefused,
     NotAReport,
     ReportInvalid,
-    SourceRefused,
+    SourceError,
     SourceUnavailable,
     Stopped,
 )
@@ -237,9 +237,9 @@ class TestPull:
             asked.append(request)
             return httpx.Response(status, text="SECRET", headers={"Location": "https://elsewhere.example"})
 
-        with pytest.raises(SourceRefused, match=rf"HTTP {status}.*RINGCX_API_URL") as refused:
+        with pytest.raises(SourceError, match=rf"HTTP {status}.*RINGCX_API_URL") as refused:
             pull(handler)
-        assert type(refused.value) is SourceRefused
+        assert type(refused.value) is SourceError
         assert "SECRET" not in str(refused.value)
         assert len(asked) == 1
 

@@ -16,7 +16,7 @@ import httpx
 import pyarrow as pa
 
 from pipelines.errors import on_temporary_disk
-from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, SourceRefused, shown_url
+from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, shown_url
 from pipelines.ringcx.http.body import BombError
 from pipelines.ringcx.http.client import Received, SourceClient, TooSlowError, explanation_of
 from pipelines.ringcx.links import sub_account_url
@@ -148,7 +148,7 @@ class _Source:
         Raises:
             CredentialsRefused: 401 or 403.
             AccountUnknown: the source does not know the RingCentral account.
-            SourceRefused: any other status than 2xx that another attempt would not change.
+            SourceError: any other status than 2xx that another attempt would not change.
             SourceUnavailable: no attempt got an answer.
             ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
             TemporaryDiskFull: the answer does not fit into the temporary folder.
@@ -229,6 +229,6 @@ def _refusal(response: httpx.Response, auth: httpx.Auth, api: _Api) -> SourceErr
         return CredentialsRefused(f"{request} was refused with HTTP {status}; check {variables}, and that {api.right}.")
     if status < 300:
         return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
-    return SourceRefused(
+    return SourceError(
         f"{request} was refused with HTTP {status}, which another attempt would not change; check {api.address}."
     )
