@@ -23,7 +23,7 @@ from pipelines.wording import number
 def calls(
     context: dg.AssetExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.MaterializeResult[None]:
-    """The table in which people look for a call: a row for each recording dated this day and for each call without one,
+    """The table in which people look for calls: a row for each recording dated this day and for each call without one,
     with numbers, agent, queue, state and manifest. **Holds personal data.**
     """
     day = date.fromisoformat(context.partition_key)
@@ -58,7 +58,7 @@ def index_calls(context: dg.OpExecutionContext, environment: EnvironmentParam, a
 
 @dg.job
 def calls_index() -> None:
-    """Writes an index of each month in which a date has changed: on which dates a number, an agent, a UII or a
+    """Write an index of each month in which a date has changed: the dates on which a number, an agent, a UII or a
     recording occurs. With the index, a search over years reads few dates; without it, the search reads all dates and
     finds the same calls. Writes under `calls/` only.
     """

@@ -79,9 +79,9 @@ def prove_sample(
 
 @dg.job
 def restore_drill() -> None:
-    """Every day some of the archive's dates and recordings, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or
-    `ARCHIVE_DRILL_SHARE`), are read back from the bucket and compared with manifests and ledger, as
-    `ringcx-archive verify --read-data` does. The result is stored under `verifications/`. Fails when something is not
-    as it was sealed or cannot be read. Succeeds, and says so, while there is no sealed date to read.
+    """Read back some of the archive's dates and recordings every day, chosen at random (`ARCHIVE_DRILL_RECORDINGS` or
+    `ARCHIVE_DRILL_SHARE`), and compare them with manifests and ledger, as `ringcx-archive verify --read-data` does. The
+    result is stored under `verifications/`. Fails if something is not as it was sealed or cannot be read. Succeeds, and
+    says so, while there is no sealed date to read.
     """
     prove_sample()

@@ -40,9 +40,9 @@ def plan_dates(
 
 @dg.job
 def backfill_plan() -> None:
-    """What a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost, dates
-    that the source purges soon, and the backfills to launch, as `ringcx-archive plan` shows them. Reads the ledger,
-    changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output.
+    """Show what a backfill would take, before it runs: requests and hours under the limits, recordings, GB, S3 cost,
+    dates that the source purges soon, and the backfills to launch, as `ringcx-archive plan` shows them. Reads the
+    ledger, changes nothing and sends nothing to RingCX. The plan is in the metadata of the run's output.
     """
     plan_dates()
 

@@ -97,7 +97,7 @@ _TRANSIENT_PATTERNS: Final = frozenset(
 
 
 class NotAnsweredByS3Error(boto.HTTPClientError):
-    """A request was answered with success by something that is not S3."""
+    """A server that is not S3 answered a request with success."""
 
     fmt = "{operation} was answered with HTTP {status}, but not as S3 answers"
 

@@ -1,4 +1,4 @@
-"""The base of the errors that a person can do something about, and one that every core may meet."""
+"""The base class of errors that a person can act on, and one such error that every core may raise."""
 
 import errno
 import tempfile
@@ -13,7 +13,7 @@ class ExpectedError(Exception):
 
 
 class TemporaryDiskFull(ExpectedError):  # noqa: N818 - the sentence that the run ends with
-    """What was received did not fit into the temporary folder. It says nothing about what was received."""
+    """A received body did not fit into the temporary folder. That says nothing about the body."""
 
     def __init__(self, consequence: str) -> None:
         super().__init__(
@@ -24,7 +24,7 @@ class TemporaryDiskFull(ExpectedError):  # noqa: N818 - the sentence that the ru
 
 @contextmanager
 def on_temporary_disk(consequence: str) -> Iterator[None]:
-    """Turn the error of a full disk, met while a temporary file is written, into `TemporaryDiskFull`."""
+    """Turn the error of a full disk, raised while a temporary file is written, into `TemporaryDiskFull`."""
     try:
         yield
     except OSError as error:

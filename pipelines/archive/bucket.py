@@ -286,7 +286,7 @@ class Bucket:
 
 
 class ObjectReader(io.RawIOBase):
-    """An object of that size as a stream of which any part can be read; each read is a request, and raises as
+    """An object of that size as a seekable stream; each read is a request and raises the errors of
     `Bucket.read_range`.
     """
 
@@ -307,7 +307,7 @@ class ObjectReader(io.RawIOBase):
         return self._at
 
     def readinto(self, into: Any) -> int:  # noqa: ANN401 - any buffer
-        """Read as many bytes as there is room for, or as are left."""
+        """Read as many bytes as the buffer takes or the object still has; return their number."""
         end = min(self._at + len(into), self._size)
         if self._at >= end:
             return 0

@@ -112,7 +112,7 @@ def is_amazon(client: S3Client) -> bool:
 
 
 def _require_answer(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
-    """Refuse a success of a proxy's: to botocore its page is an empty list, or a put that was carried out."""
+    """Raise an error if a proxy answered: botocore would take its page for an empty list or a successful put."""
     wanted = _ANSWERS.get(model.name)
     if wanted and http_response.status_code < 300 and wanted.isdisjoint(parsed):
         raise NotAnsweredByS3Error(operation=model.name, status=http_response.status_code)

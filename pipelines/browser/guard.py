@@ -1,5 +1,5 @@
-"""The checks that every request must pass, readers of the untrusted parts of one, limits on what a person does at once,
-and the headers that every answer carries.
+"""The checks that every request must pass, readers of its untrusted parts, limits on what a person does at once, and
+the headers that every answer carries.
 
 The ASGI middleware refuses a foreign `Host` and requests sent by another site's page.
 """

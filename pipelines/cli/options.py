@@ -76,7 +76,7 @@ def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable
 
 
 def read_date(text: str) -> date:
-    """Read a date as it is written on the command line."""
+    """Return the date that a text on the command line names."""
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
     except ValueError:

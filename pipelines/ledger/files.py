@@ -172,7 +172,7 @@ class S3Files:
             return self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
 
     def create(self, name: str, data: bytes, content_type: str = "application/vnd.apache.parquet") -> None:
-        """Put a new object under a name that nobody else uses; FileExistsError if the server has another one there.
+        """Put a new object under a unique name; raise FileExistsError if the server has another object there.
 
         Sends the MD5, because some servers check nothing else, and ignore `IfNoneMatch`.
         """

@@ -178,8 +178,8 @@ def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] 
 
 
 def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str) -> pa.Table:
-    """Return report rows as lines: `row_key`, `row_hash` and text columns go in, ROW_SCHEMA and the text columns come
-    out; ValueError if an identity is missing, or a column is not text.
+    """Return report rows (`row_key`, `row_hash` and text columns) as lines: ROW_SCHEMA and the text columns; raise
+    ValueError if an identity is missing or a column is not text.
     """
     report_fields = [pa.field(name, _TEXT) for name in rows.column_names if name not in ROW_COLUMNS]
     added = {"account_id": account_id, "pulled_at": pulled_at, "run_id": run_id}
@@ -210,7 +210,7 @@ def state_ranks(table: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 def table_of(kind: type, records: Sequence[object]) -> pa.Table:
-    """Return records of a dataclass of the ledger as lines of its schema."""
+    """Return records of one of the ledger's dataclasses as lines of its schema."""
     schema = _OF_RECORD[kind]
     fields = zip(get_type_hints(kind), schema, strict=True)
     columns = [pa.array([getattr(record, name) for record in records], field.type) for name, field in fields]

@@ -171,7 +171,7 @@ def _next(
     run_id: str,
     **changes: Any,  # noqa: ANN401 - fields of many types
 ) -> RecordingState:
-    """Return the line that a run writes after `state`; a next attempt is planned only where `changes` say when."""
+    """Return the line that a run writes after `state`; `changes` must say when there is a next attempt."""
     changes = {"next_attempt_at": None} | changes
     return replace(state, status=status, reason=reason, written_at=now, run_id=run_id, **changes)
 

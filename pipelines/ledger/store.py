@@ -47,8 +47,7 @@ from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
 
 class Ledger:
-    """The archive's memory; `parts` are the files that it is made of. Safe to share between threads, and between
-    processes on the same files.
+    """The archive's memory; `parts` are its files. Safe to share between threads, and between processes.
 
     Every method raises LedgerUnavailable if the storage does not answer, and LedgerDamaged if it reads a part that is
     not what was written.
@@ -169,8 +168,8 @@ class Ledger:
         return states_by_id(_recordings(self.current(days)))
 
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
-        """Return the lines of all recordings of those dates, or of those with these ids, in STATE_SCHEMA; of an id that
-        is another name of a recording the line that says so (`same_as`). No Python object is made for any of them.
+        """Return the lines of all recordings of those dates, or of those with these ids, in STATE_SCHEMA; for an id
+        that is another name of a recording, the line that says so (`same_as`). No Python object is made for a line.
         """
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read

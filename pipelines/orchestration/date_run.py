@@ -90,7 +90,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
 
 @contextmanager
 def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
-    """Hold a lock while this process lives, or the run's, which inherits the descriptor: see `end_dead_runs`."""
+    """Hold a lock while this process, or the run's, which inherits the descriptor, lives: see `end_dead_runs`."""
     try:
         file = path.open("w")
     except OSError as error:
@@ -104,8 +104,8 @@ def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, logs: Path) -> None:
-    """Record an end for each run that `running` started with a log in this folder and whose processes are both gone,
-    as after a power cut: its date would stay blocked.
+    """Record an end for each run that `running` started with a log in this folder if both its processes are gone, as
+    after a power cut: the run would block its date.
     """
     for path in logs.glob(f"*{_LOCK}"):
         with suppress(OSError), path.open("r+") as file:  # the lock of a run that goes on is taken
@@ -187,9 +187,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
 
 
 def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) -> None:
-    """Delete the run and raise AnotherRun unless it is the oldest of its date: of two that begin at once, the second
-    sees the first.
-    """
+    """Delete the run and raise AnotherRun unless it is the oldest of its date: of two, the second sees the first."""
     unfinished = dg.RunsFilter(statuses=list(UNFINISHED), tags={PARTITION_TAG: str(day)})
     oldest, *_ = instance.get_run_records(unfinished, ascending=True)
     if oldest.dagster_run.run_id != run.run_id:

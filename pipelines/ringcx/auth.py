@@ -253,7 +253,9 @@ class LegacyPassword(TokenAuth):
 
 
 def is_secure(url: str) -> bool:
-    """Return whether credentials may be sent to an address: https, or http on this machine, and none in it."""
+    """Return whether credentials may be sent to an address: https, or http on this machine, with no credentials
+    in it.
+    """
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):

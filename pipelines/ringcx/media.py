@@ -169,7 +169,7 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
 
 
 def _not_audio(start: bytes) -> str | None:
-    """Return a code for a body that cannot be a WAV, by its bytes, whatever it is declared to be."""
+    """Return a code for a body that cannot be a WAV, by its bytes, whatever its declared type."""
     if not start:
         return "empty_body"
     if start[:4] in _RIFF:

@@ -142,7 +142,7 @@ def around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
-    """Yield the JSON of each entry as a manifest lists it: all but the first begin with a comma."""
+    """Yield the JSON of each entry as a manifest lists it; all but the first begin with a comma."""
     before, comma = None, b""
     for entry in entries:
         if before is not None and entry.recording_id <= before:
@@ -152,7 +152,7 @@ def listed(entries: Iterable[ManifestEntry]) -> Iterator[bytes]:
 
 
 def utc_text(moment: datetime) -> str:
-    """Return an aware moment as a manifest holds it; ValueError for one without a zone."""
+    """Return an aware time as a manifest holds it; raise ValueError if it has no zone."""
     if moment.tzinfo is None:
         raise ValueError("A time without a zone cannot be sealed; give an aware datetime")
     plain = moment.astimezone(UTC).replace(tzinfo=None)  # a third of the time that an aware one takes
@@ -238,7 +238,7 @@ def _entries(written: Iterable[bytes]) -> Iterator[Entry]:
 
 
 def sha256_of(*parts: bytes | memoryview) -> str:
-    """Return the SHA-256, in hex, of parts one after the other."""
+    """Return the SHA-256, in hex, of the concatenated parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""Seal a day: make its next manifest, unless the latest one says the same, and its part of the catalog.
+"""The sealing of a day: its next manifest, unless the latest one says the same, and its part of the catalog.
 
 This module does not decide what belongs to a day: the caller gives the entries. `manifest` says how they are written.
 """

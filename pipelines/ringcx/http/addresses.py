@@ -26,7 +26,7 @@ _INSIDE: Final = (
 
 @lru_cache(maxsize=256)
 def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a host is written as; None for a name."""
+    """Return the address that a host's text stands for, or None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

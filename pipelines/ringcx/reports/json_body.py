@@ -74,8 +74,8 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object of which each value is kept: in a plain one the second of two equal keys, which may come with
-    null, would replace the first, and with it a link.
+    """Return an object with every value kept: in a plain dict the second of two equal keys, which may hold null, would
+    replace the first, and a link with it.
     """
     found = dict(pairs)
     if len(found) == len(pairs):

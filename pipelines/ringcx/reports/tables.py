@@ -141,7 +141,7 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
 
 
 def _as_one_flag(*flags: str | None) -> str | None:
-    """Return the flags of a row as one; two that differ say neither yes nor no."""
+    """Return the flags of a row as one text; two that differ mean neither yes nor no."""
     return " ".join(dict.fromkeys(filter(None, flags))) or None
 
 

@@ -84,7 +84,7 @@ def files_between(bucket: Bucket, first: date, last: date) -> dict[date, Listed]
 
 
 def list_indexes(bucket: Bucket) -> dict[str, Listed]:
-    """Return the indexes that there are, by key."""
+    """Return the existing indexes, by key."""
     return dict(bucket.list_keys(f"{calls_prefix(bucket.prefix)}_index/"))
 
 

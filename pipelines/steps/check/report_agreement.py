@@ -121,9 +121,7 @@ def _without_calls_of_events(
     asked: Iterable[str],
     period: tuple[datetime, datetime],
 ) -> list[Unpulled]:
-    """Return the reports of accounts that came without a row in any report, although recorded calls that began in the
-    period have events.
-    """
+    """Return the reports of accounts without a row in any report, although events show recorded calls in the period."""
     pulled = {account: {name: of[account] for name, of in newest.items() if account in of} for account in asked}
     silent = {who: made for who, made in pulled.items() if made and not any(pull.rows for pull in made.values())}
     if not silent:

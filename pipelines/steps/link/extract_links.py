@@ -64,8 +64,8 @@ class ExtractedLinks:
 def extract_links(
     ledger: Ledger, day: date, calendar: Calendar, *, with_links: bool = False, segments: SegmentLinks | None = None
 ) -> ExtractedLinks:
-    """Return the recordings that `day`'s rows name. Without `with_links` the column `link` is left out, and without
-    `segments` links of the current API are empty.
+    """Return the recordings that `day`'s rows name. Without `with_links`, the column `link` is left out; without
+    `segments`, links of the current API are empty.
 
     The steps of a run ask for it five times, and parsing 100,000 rows takes seconds: what was extracted last is kept,
     without its links, as long as the date has the same parts, which never change.
@@ -109,8 +109,8 @@ def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
 
 
 def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
-    """Return `day`, the dates under which the recordings of its rows are stored, or were before ARCHIVE_START_DATE
-    changed, and those of their other names.
+    """Return `day`, and the dates under which the recordings of its rows and their other names are stored, or were
+    before ARCHIVE_START_DATE changed.
 
     Neighbouring dates that were never pulled and hold recordings are included: `day` may have found these when
     ARCHIVE_TIMEZONE was different, and no run of their own fetches them.

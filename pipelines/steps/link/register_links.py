@@ -114,7 +114,7 @@ def register_links(
 def matched_recordings(
     ledger: Ledger, day: date, linked: Iterable[date], *, now: datetime, run_id: str
 ) -> RecordingsTable:
-    """Match both sources once more by the present states, and return the recordings that concern a run of `day`.
+    """Match both sources once more by their current states, and return the recordings that concern a run of `day`.
 
     A recording that became final under one name is tried under its other name; one that is held is not fetched again.
     """
@@ -181,7 +181,7 @@ def _open_calls(links: ExtractedLinks, before: LedgerSnapshot) -> set[Call]:
 
 
 def _calls(lines: pa.Table) -> set[Call]:
-    """Return the calls of the stereo recordings among these."""
+    """Return the calls of the stereo recordings among these lines."""
     lines = lines.filter(pc.equal(lines["layout"], pa.scalar("stereo")))
     calls = zip(values(lines["account_id"]), values(lines["uii"]), strict=True)
     return {call_of(account_id, uii) for account_id, uii in calls if uii}

@@ -111,9 +111,7 @@ def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
 
 
 def seconds_needed(requests: int, rates: Sequence[Rate]) -> float:
-    """Return the least seconds from the first to the last permit for that many requests to an idle limiter: those that
-    the slowest rate takes.
-    """
+    """Return the least time in seconds from the first to the last permit for that many requests to an idle limiter."""
     seconds = ((requests - 1) // rate.limit * (rate.seconds + MARGIN_S) for rate in rates if requests)
     return max(seconds, default=0.0)
 

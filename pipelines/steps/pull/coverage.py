@@ -104,7 +104,7 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
 
 
 def _least_lines(pulls: Iterable[PullRecord]) -> int:
-    """Return how many lines the pulls of an account must have left.
+    """Return the least number of lines that the pulls of an account must have left.
 
     A pull that found fewer rows than there were came after a part was taken out of the ledger. It appended again what
     its report has of them, so only what it found and appended counts.
