@@ -57,7 +57,7 @@ _REASONS: Final = {
         "AWS_PROFILE, or give the machine a role"
     ),
     "InvalidConfigError.*CA bundle": (
-        "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set to nothing; name a file of certificates, or unset it"
+        "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set but empty; name a file of certificates, or unset it"
     ),
     "InvalidRegionError|NoRegionError": "AWS_REGION is not a region; write it like eu-central-1",
     "ValueError.*[Ee]ndpoint": (

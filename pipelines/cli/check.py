@@ -73,7 +73,7 @@ def results(environment: Environment, source: Source) -> Iterator[Result]:
         yield from of_recording.results([*fresh[:2], *known, *fresh[2:]])
     yield from of_bucket
     files = storage.ledger_files(settings, s3) if s3 else LocalFiles(Path(settings.ledger))
-    why = "" if s3 or not settings.ledger.startswith("s3://") else "it is in S3, and there is no client for it"
+    why = "" if s3 or not settings.ledger.startswith("s3://") else "it is in S3, and no S3 client could be made"
     yield check("ledger", partial(ledger_works, files, environment.clock()), not_tried=why)
 
 

@@ -96,7 +96,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
             except AnotherRun:  # the schedule, a sensor or another terminal was first
                 succeeded = False
                 click.echo(
-                    f"{day}  skipped: another run of it is under way; follow it in the Dagster UI, or run the date "
+                    f"{day}  skipped: another run of it is in progress; follow it in the Dagster UI, or run the date "
                     "again afterwards"
                 )
                 continue

@@ -192,7 +192,7 @@ def _require_first(instance: dg.DagsterInstance, run: dg.DagsterRun, day: date) 
     oldest, *_ = instance.get_run_records(unfinished, ascending=True)
     if oldest.dagster_run.run_id != run.run_id:
         instance.delete_run(run.run_id)
-        raise AnotherRun(f"Another run of {day} is under way")
+        raise AnotherRun(f"Another run of {day} is in progress")
 
 
 def require_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:

@@ -109,7 +109,7 @@ class RecordingCheck:
             return "failed", f"{found}; {_FIREWALL}"
         if fault.reason in remedies:
             return "failed", f"{found}; {remedies[fault.reason]}"
-        return "warning", f"{found}; it may not be ready, or be purged: check again later"
+        return "warning", f"{found}; it may not be ready yet, or may have been purged: check again later"
 
 
 def _is_wav(media: MediaClient, link: Link) -> bool:

@@ -83,11 +83,11 @@ class BucketCheck:
                 "other"
             )
             return "warning", sentence
-        return "ok", "a second put of the same key is refused, as it must be"
+        return "ok", "a second put of the same key is refused, as it should be"
 
     def _checksums(self) -> Outcome:
         if self.bucket.capabilities.checks_sha256:
-            return "ok", "bytes that do not match their SHA-256 are refused, as they must be"
+            return "ok", "bytes that do not match their SHA-256 are refused, as they should be"
         sentence = (
             "this store checks no SHA-256. The archive sends the Content-MD5 of every put and compares the answer; run "
             "`ringcx-archive verify --read-data` now and then, or choose a store that does"
@@ -96,7 +96,7 @@ class BucketCheck:
 
     def _get(self) -> Outcome:
         if self.bucket.get_bytes(self._key) == _BODY:
-            return "ok", "what was put is read back as it was"
+            return "ok", "the object that was put reads back unchanged"
         return "failed", f"{self._key} reads back differently from what was put; check the store"
 
     def _delete(self) -> Outcome:
@@ -114,7 +114,7 @@ class BucketCheck:
             return "ok", _UNREADABLE
         if on:
             return "ok", "on"
-        return "warning", "off: what is overwritten or deleted is gone; switch it on for the bucket"
+        return "warning", "off: overwritten and deleted objects are lost; switch it on for the bucket"
 
     def _object_lock(self) -> Outcome:
         found = self.probes.locking()
@@ -132,7 +132,7 @@ def without_client(error: StorageRefused) -> Iterator[Result]:
     """Yield the results if boto3 cannot make an S3 client: nothing of S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
     for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
-        yield Result(subject, "not tried", "there is no client for it.")
+        yield Result(subject, "not tried", "no S3 client could be made.")
 
 
 def ledger_works(files: Files, now: datetime) -> Outcome:
