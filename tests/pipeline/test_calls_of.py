@@ -93,6 +93,18 @@ def test_rows_without_a_uii_and_without_a_recording_are_each_in_the_table(book: 
     assert all(row["uii"].startswith("row-") for row in found)
 
 
+@pytest.mark.parametrize(
+    ("start", "zone"), [("0001-01-01 00:00:00", "America/Sao_Paulo"), ("9999-12-31 23:59:59", "Pacific/Auckland")]
+)
+def test_a_recording_whose_row_has_a_start_that_no_zone_can_tell_is_in_the_table_without_one(
+    book: Book, start: str, zone: str
+) -> None:
+    book.add(GLOBAL, a_row(GLOBAL, start, uii="u1"))
+    book.register()
+    (row,) = calls(book, settings=options(zone))
+    assert (row["recording_id"], row["started_at"], row["started_local"]) == (WHOLE, None, None)
+
+
 def test_a_call_over_midnight_without_a_recording_has_one_row_also_where_its_uii_is_written_in_two_ways(
     book: Book,
 ) -> None:

@@ -179,7 +179,9 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
     def rows() -> Iterator[dict[str, Any]]:
         for line in chain.from_iterable(batch.to_pylist() for batch in of_day.to_batches(_BATCH)):
             call = line["account_id"], line["uii"].strip().lower()
-            yield _row(by_recording.get(line["recording_id"], []), by_call.get(call, []), line)
+            exact = by_recording.get(line["recording_id"], [])
+            line["started_at"] = line["started_at"] or window.start(exact)
+            yield _row(exact, by_call.get(call, []), line)
         for call, parts in by_call.items():
             if call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
                 yield _row([], parts, {"started_at": window.start(parts)})
@@ -336,11 +338,12 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
         reason = reason_without_recording(call)
         return row | {"account_id": one.account_id, "uii": one.uii, "state": NO_RECORDING, "reason": reason, **line}
     own = {name: line[name] for name in _FROM_STATE}
-    started = line["started_at"] or next((leg.started_at for leg in exact if leg.started_at), None)
-    return row | own | {"state": line["status"], "started_at": started, "warnings": line["warnings"] or []}
+    return row | own | {"state": line["status"], "warnings": line["warnings"] or []}
 
 
-_FROM_STATE: Final = ("account_id", "uii", "layout", "recording_id", "reason", "key", "size", "sha256", "version_id")
+_FROM_STATE: Final = (
+    *("account_id", "uii", "layout", "recording_id", "started_at", "reason", "key", "size", "sha256", "version_id"),
+)
 
 
 def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
