@@ -149,7 +149,7 @@ class MediaClient:
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
         sink.seek(0)
-        if reason := _not_audio(sink.read(_SNIFFED)):
+        if reason := not_audio(sink.read(_SNIFFED)):
             raise MediaFault("not_audio", reason, status, url=url)
         return received
 
@@ -168,7 +168,7 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
     return is_page or server.startswith(_FIREWALLS)
 
 
-def _not_audio(start: bytes) -> str | None:
+def not_audio(start: bytes) -> str | None:
     """Return a code for a body that cannot be a WAV, by its bytes, whatever its declared type."""
     if not start:
         return "empty_body"

@@ -11,7 +11,7 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import is_segment_link
-from pipelines.ringcx.media import MediaClient, MediaFault
+from pipelines.ringcx.media import MediaClient, MediaFault, not_audio
 from pipelines.steps.connection.result import Outcome, Result, check
 
 _LINKS = 3
@@ -37,11 +37,11 @@ class _EnoughError(Exception):
 
 
 class _FirstBytes(io.BytesIO):
-    """A sink that ends the fetch as soon as a WAV would be recognizable."""
+    """A sink that ends the fetch as soon as a WAV would be recognizable; a page is received whole, and refused."""
 
     def write(self, block: object, /) -> int:
         written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
-        if self.tell() >= _ENOUGH:
+        if self.tell() >= _ENOUGH and not_audio(self.getvalue()[:512]) in {None, "mp3_body"}:
             raise _EnoughError
         return written
 
