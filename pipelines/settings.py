@@ -22,8 +22,16 @@ from zoneinfo import ZoneInfo, available_timezones
 from dotenv import dotenv_values
 from dotenv.main import DotEnv
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from pipelines.archive.client import AddressingStyle, S3Options
 from pipelines.aws import ACCESS_POINT
@@ -173,10 +181,10 @@ Bucket = Annotated[
 ]
 
 
-class Calendar(BaseSettings):
+class Calendar(BaseModel):
     """The settings that decide which dates and assets exist. Holds no secret and needs no variable."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, enable_decoding=False, extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     archive_timezone: Zone = "UTC"
     archive_start_date: date = date(2020, 1, 1)
@@ -504,7 +512,8 @@ def load(kind: type[S]) -> S:
         os.environ.setdefault(name, value)
     _warn_of_unknown_variables()
     try:
-        return kind()
+        # A variable that is empty counts as not set.
+        return kind.model_validate({name.lower(): value for name, value in os.environ.items() if value})
     except ValidationError as error:
         sentences = (_sentence(wrong["loc"], wrong["msg"], wrong["type"]) for wrong in error.errors())
         raise SettingsError("; ".join(dict.fromkeys(sentences))) from None
