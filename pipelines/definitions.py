@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 
 import dagster as dg
 
@@ -54,8 +55,6 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     unused = {*LEGACY, *CURRENT, EVENTS} - {*days.reports, *([EVENTS] if events else [])}
     assets = [asset for asset in _ASSETS if asset.key.to_user_string() not in unused]
     keys = {asset.key for asset in assets}
-    # The night's run starts at 04:30: at noon something of today's must be there. Made once: Dagster walks 1,000 ticks.
-    fresh = dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone)
     of_date = [check for check in checks.OF_A_DATE if {key.asset_key for key in check.check_keys} <= keys]
     if not days.uses_reports:
         of_date.remove(checks.mono_and_stereo_agree)
@@ -74,7 +73,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         return owned(spec).replace_attributes(
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
-            freshness_policy=fresh,
+            freshness_policy=_fresh(days.archive_timezone),
         )
 
     return dg.Definitions(
@@ -96,6 +95,12 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
         executor=dg.in_process_executor,
     )
+
+
+@cache  # Dagster walks 1,000 ticks for each
+def _fresh(timezone: str) -> dg.FreshnessPolicy:
+    """Return what says that something of today's must be there at noon; the night's run starts at 04:30."""
+    return dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), timezone)
 
 
 def _with(

@@ -1,6 +1,7 @@
 """The canonical names of each report's columns, however the source spells them, and the columns a report must have."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from functools import cache
 from itertools import chain, count
 from typing import Final, Literal
 
@@ -89,10 +90,14 @@ def fold(heading: str) -> str:
 def canonical_name(report: ReportName, heading: str) -> str:
     """Return the documented name of a heading, or the folded heading (`unnamed` if nothing is left of it)."""
     folded = fold(heading)
+    return _names_by_fold(report).get(folded, folded) or "unnamed"
+
+
+@cache
+def _names_by_fold(report: ReportName) -> Mapping[str, str]:
     ours = {fold(name): name for name in COLUMNS[report]}
     ours |= {fold(alias): name for alias, name in _ALIASES.get(report, {}).items()}
-    ours |= {fold(name): f"report_{name}" for name in LEDGER_COLUMNS}
-    return ours.get(folded, folded) or "unnamed"
+    return ours | {fold(name): f"report_{name}" for name in LEDGER_COLUMNS}
 
 
 def canonical_names(report: ReportName, headings: Iterable[str]) -> list[str]:
