@@ -56,7 +56,7 @@ class UntimelyError(AssertionError):
     """What a test waited for did not happen in time."""
 
 
-def until(what: str, look: Callable[[], T], *, seconds: float, every: float = 0.25) -> T:
+def until(what: str, look: Callable[[], T], *, seconds: float, every: float = 0.5) -> T:
     """The first true answer of `look`."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
