@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dagster import (
     AssetKey,
     DagsterRunStatus,
     Definitions,
+    JobDefinition,
     MetadataValue,
     TableMetadataValue,
 )
@@ -32,12 +33,13 @@ from dagster import (
 from pipelines.definitions import build_defs
 from pipelines.ledger.states import RecordingState, Status, archived, final, pending_again
 from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.resources import all_resources
+from pipelines.settings import Calendar, load
 from pipelines.steps.fetch.attempt import duration_differs
 from sandbox.faults import Faults, Where
 from tests.history import history
 from tests.listing import listed
-from tests.pipeline.conftest import UP_TO_RECORDINGS
-from tests.pipeline.nursery import assets_alone
+from tests.pipeline.conftest import UP_TO_RECORDINGS, assets_of_date, job_of_date
 
 OLD = date(2026, 3, 2)
 REPORTS = ["agent_segment_metadata", "global_call_type_detail"]
@@ -50,20 +52,26 @@ def later(**ahead: float) -> Callable[[], datetime]:
     return lambda: datetime.now(UTC) + timedelta(**ahead)
 
 
+def environment_of(it: Any, clock: Callable[[], datetime] | None = None) -> Environment:
+    return Environment(clock=clock, s3_client=it.s3) if clock else it.environment
+
+
 def defs_of(it: Any, clock: Callable[[], datetime] | None = None) -> Definitions:
-    return build_defs(environment=Environment(clock=clock, s3_client=it.s3) if clock else it.environment)
+    return build_defs(environment=environment_of(it, clock))
+
+
+@cache
+def job_of_check(calendar: Calendar, key: AssetCheckKey) -> JobDefinition:
+    return job_of_date(calendar).get_subset(asset_selection=set(), asset_check_selection={key})
 
 
 def check(
     it: Any, name: str, day: date, *, asset: str = "recordings", clock: Callable[[], datetime] | None = None
 ) -> AssetCheckEvaluation:
     """Execute one check of one date alone, as the UI does."""
-    job = (
-        defs_of(it, clock)
-        .resolve_job_def("archive_day")
-        .get_subset(asset_selection=set(), asset_check_selection={AssetCheckKey(AssetKey(asset), name)})
-    )
-    result = job.execute_in_process(partition_key=day.isoformat(), instance=it.instance)
+    job = job_of_check(load(Calendar), AssetCheckKey(AssetKey(asset), name))
+    resources = all_resources(environment_of(it, clock))
+    result = job.execute_in_process(partition_key=day.isoformat(), instance=it.instance, resources=resources)
     (found,) = result.get_asset_check_evaluations()
     assert found.partition == day.isoformat()
     return found
@@ -77,10 +85,10 @@ def standing(it: Any, *, clock: Callable[[], datetime] | None = None) -> AssetCh
 
 def run(it: Any, day: date, **config: Any) -> Any:
     """A run of `recordings` with this config, as the launchpad gives it, without its checks."""
-    job = assets_alone(defs_of(it).resolve_job_def("archive_day"), ["recordings"])
-    return job.execute_in_process(
+    return assets_of_date(load(Calendar), ("recordings",)).execute_in_process(
         partition_key=day.isoformat(),
         instance=it.instance,
+        resources=all_resources(it.environment),
         run_config={"ops": {"recordings": {"config": config}}} if config else None,
         raise_on_error=False,
     )

@@ -189,6 +189,11 @@ def materialized(it: Any, day: date, home: Path) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.fixture(autouse=True)
+def _dagster_keeps_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.pipeline.conftest.UNREAD", frozenset())
+
+
 @pytest.fixture
 def world(world: Callable[..., Any], rclone: Any) -> Callable[..., Any]:
     """With a store that other processes reach."""
