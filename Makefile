@@ -63,10 +63,10 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-# Two workers for two cores: with a third it was no faster, and files with servers and daemons of their own timed out.
-# A file stays with its worker, and starts its servers once; tests/conftest.py puts the slow ones first.
+# Three workers for two cores: much of a test's time is waiting, for processes, for limits and for Dagster's daemon.
+# A file stays with its worker, and starts its servers once; tests/conftest.py says which begin first.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	@for subject in transfer limits ledger events find; do \

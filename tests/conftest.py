@@ -26,6 +26,15 @@ sys.dont_write_bytecode = False
 
 WITH_ONE_DAGSTER = {f"tests/dagster/test_{name}.py" for name in ("daemon", "run", "ui")}
 
+# In the order in which they begin: longest first, and what mostly waits next to what mostly computes.
+LONGEST = (
+    *("dagster/daemon", "dagster/run", "dagster/ui", "chaos/chaos", "dagster/demo", "pipeline/crashes"),
+    *("deploy/celery", "pipeline/limits_kept", "docs/commands", "pipeline/check_connection", "pipeline/archive"),
+    *("ringcx/limits_used", "pipeline/checks", "pipeline/secrecy", "pipeline/strict_s3", "ringcx/limit_postgres"),
+    *("deploy/image", "browser/in_chromium", "pipeline/plan", "ringcx/limits", "pipeline/verify", "archive/network"),
+)
+RANKS = {f"tests/{name.replace('/', '/test_')}.py": rank for rank, name in enumerate(LONGEST)}
+
 # botocore parses its description of S3 for each session, in 0.14 s, and tests make hundreds of sessions.
 botocore.session.create_loader = cache(botocore.session.create_loader)
 
@@ -48,10 +57,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesWi
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first: begun last, one of them would keep a worker after all others have ended."""
+    """Put the files that take long first: begun last, one of them would keep a worker after all others have ended."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     size = Counter(item.path for item in items)
-    items.sort(key=lambda item: (-slow[item.path], -size[item.path], item.path))
+
+    def place(item: pytest.Item) -> tuple[object, ...]:
+        rank = RANKS.get(item.nodeid.partition("::")[0], len(RANKS))
+        return rank, -slow[item.path], -size[item.path], item.path
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
