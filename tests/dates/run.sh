@@ -20,6 +20,7 @@ NO_KEY="
 --deselect tests/pipeline/test_verify.py::test_settings_that_are_wrong_are_one_sentence_and_code_2
 --deselect tests/pipeline/test_check_connection.py::test_wrong_keys_are_refused_and_never_shown
 --deselect tests/sandbox/test_s3.py::test_a_wrong_secret_is_refused
+--deselect tests/archive/test_bucket.py::test_wrong_credentials_are_named_and_not_shown
 --deselect tests/sandbox/test_main.py::test_both_servers_run_in_the_foreground_and_end_on_a_signal
 "
 library=$(mktemp --suffix .so)
