@@ -15,7 +15,7 @@ class SourceError(ExpectedError):
 
 
 class SourceUnavailable(SourceError):
-    """Connection errors, timeouts, 408, 429 or 5xx used up the attempts. Another run may succeed."""
+    """Connection errors, timeouts, passing statuses or 5xx used up the attempts. Another run may succeed."""
 
 
 class BodyBroken(SourceUnavailable):

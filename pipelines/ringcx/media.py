@@ -4,6 +4,7 @@ Every hop is checked against the allow-list, and bodies that are plainly no reco
 """
 # ruff: noqa: N818 - verdicts, as in errors.py
 
+import re
 from dataclasses import KW_ONLY, dataclass
 from typing import IO, Literal
 
@@ -20,6 +21,7 @@ _REDIRECTS = 5
 _SNIFFED = 512
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
+_WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
 Method = Literal["GET", "POST"]
@@ -137,7 +139,9 @@ class MediaClient:
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Received:
         headers, status, url = response.headers, response.status_code, response.url
-        if status != 200:
+        # Some servers answer so although no range was requested.
+        whole = _WHOLE_RANGE.fullmatch(headers.get("Content-Range", "")) if status == 206 else None
+        if status != 200 and (whole is None or int(whole[1]) + 1 != int(whole[2])):
             raise _refusal(response)
         declared = headers.get("Content-Length", "").partition(",")[0]
         if declared.isdecimal() and int(declared) > MAX_BYTES and "Transfer-Encoding" not in headers:
@@ -148,6 +152,8 @@ class MediaClient:
             raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
+        if whole and received.size != int(whole[2]):
+            raise httpx.RemoteProtocolError("the range is not as long as it says")
         sink.seek(0)
         if reason := not_audio(sink.read(_SNIFFED)):
             raise MediaFault("not_audio", reason, status, url=url)

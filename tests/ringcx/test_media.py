@@ -345,7 +345,10 @@ def test_a_body_of_any_size_in_any_pieces_is_the_same(make: Callable[..., MediaC
         (httpx.Response(202, text="still encoding, try again in 60 seconds"), ("not_there", "still_encoding", 202)),
         (httpx.Response(204), ("not_there", "http_204", 204)),
         (httpx.Response(206, content=WAV), ("not_there", "http_206", 206)),
-        (audio(WAV, **{"Content-Range": "bytes 0-99/100"}, status=206), ("not_there", "http_206", 206)),
+        (audio(WAV, **{"Content-Range": "bytes 0-99/100"}, status=206), ("not_audio", "cut_off", 200)),
+        (httpx.Response(407), ("unavailable", "source_unavailable", None)),
+        (httpx.Response(421), ("unavailable", "source_unavailable", None)),
+        (httpx.Response(425), ("unavailable", "source_unavailable", None)),
         (httpx.Response(302), ("not_there", "http_302", 302)),
         (httpx.Response(304), ("not_there", "http_304", 304)),
         (httpx.Response(400), ("not_there", "http_400", 400)),
@@ -423,6 +426,18 @@ def test_a_wav_is_a_wav_whatever_it_is_declared_to_be(
     body, sink = magic + WAV[4:], io.BytesIO()
     make(Source(audio(body, **{"Content-Type": media_type}))).fetch(LINK, "1", sink)
     assert sink.getvalue() == body
+
+
+def test_a_whole_body_with_206_is_taken(make: Callable[..., MediaClient]) -> None:
+    whole = {"Content-Range": f"bytes 0-{len(WAV) - 1}/{len(WAV)}"}
+    fetched = make(Source(audio(status=206, **whole))).fetch(LINK, "1", io.BytesIO())
+    assert (fetched.size, fetched.framed) == (len(WAV), True)
+
+
+@pytest.mark.parametrize("part", ["", "bytes 0-99/4044", "bytes 1-4043/4044", "bytes 0-4043/*", "pages 0-4043/4044"])
+def test_a_part_of_a_body_is_no_recording(make: Callable[..., MediaClient], part: str) -> None:
+    answer = audio(status=206, **({"Content-Range": part} if part else {}))
+    assert fault_of(make(Source(answer))) == ("not_there", "http_206", 206)
 
 
 def test_a_body_that_is_compressed_all_the_same_is_unpacked(make: Callable[..., MediaClient]) -> None:

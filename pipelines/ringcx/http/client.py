@@ -32,7 +32,8 @@ _HEADERS = {"User-Agent": f"ringcx-archive/{__version__}", "Accept": "*/*", "Acc
 T = TypeVar("T")
 
 PATIENCE_S = 300.0  # a longer Retry-After ends the attempts: a run that sleeps blocks its date
-_TRANSIENT = frozenset({408, 429})
+# As 5xx is. 407 asks for a proxy's log-in; with 421 and 425 the connection was the wrong one, or too early.
+_TRANSIENT = frozenset({407, 408, 421, 425, 429})
 _LONGEST_BACKOFF_S = 60.0
 _CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
@@ -139,7 +140,7 @@ class SourceClient:
         for an untrusted address: its host may lead only to public addresses.
 
         Raises:
-            TryAgain: no connection, a timeout, 408, 429 or 5xx, or the body broke off while it was read.
+            TryAgain: no connection, a timeout, a passing status or 5xx, or the body broke off while it was read.
             SourceError: the request cannot be made (an address or a credential that HTTP cannot carry).
             ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
             LinkRefused: `address_not_public`.
@@ -238,7 +239,7 @@ class SourceClient:
         except httpx.TransportError as error:
             raise TryAgain(request, type(error).__name__) from None
         status, encoding = response.status_code, encoding_of(response)
-        if status == 200 and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
+        if status in {200, 206} and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
             shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
             raise TryAgain(request, f"the answer is encoded as {shown}, which was not requested")
