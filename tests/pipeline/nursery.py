@@ -1,7 +1,7 @@
 """Runs of one date in processes of their own, to be killed, interrupted or set side by side.
 
-Importing Dagster and the assets takes some seconds of CPU. This process has imported them, has no threads, and forks a
-run for each line that it reads: a JSON object with
+Importing Dagster and the assets takes some seconds of CPU. This process has imported them, has made the job, has no
+threads, and forks a run for each line that it reads: a JSON object with
 
 * `day`, `environment` (all variables of the run), `folder` (where `stdout`, `stderr` and `outcome.json` go)
 * `go_at`: seconds since the epoch at which the run begins, so that several begin together
@@ -19,15 +19,23 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.session
 from dagster import AssetKey, DagsterInstance, JobDefinition
 
 from pipelines.definitions import build_defs
 from pipelines.orchestration.environment import Environment
+from pipelines.orchestration.resources import all_resources
+from pipelines.settings import Calendar, load
 
 BACKOFF_S = 0.02
+
+# botocore parses its description of S3 for each session, in 0.14 s.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 
 def hurried_clock(speed: float) -> Callable[[], datetime]:
@@ -41,6 +49,11 @@ def assets_alone(job: JobDefinition, names: Sequence[str] | None = None) -> JobD
     return job.get_subset(asset_selection=keys, asset_check_selection=set())
 
 
+@cache
+def job_of_date(calendar: Calendar) -> JobDefinition:
+    return assets_alone(build_defs(calendar=calendar).resolve_job_def("archive_day"))
+
+
 def run(task: dict[str, Any]) -> dict[str, Any]:
     os.environ.clear()
     os.environ.update(task["environment"])
@@ -49,11 +62,12 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     clock = {"clock": hurried_clock(task["speed"])} if task.get("speed") else {}
-    definitions = build_defs(environment=Environment(backoff_s=BACKOFF_S, **clock))
+    resources = all_resources(Environment(backoff_s=BACKOFF_S, **clock))
+    job = job_of_date(load(Calendar))
     with DagsterInstance.ephemeral() as instance:
         time.sleep(max(0.0, task.get("go_at", 0.0) - time.time()))
-        result = assets_alone(definitions.resolve_job_def("archive_day")).execute_in_process(
-            partition_key=task["day"], instance=instance, raise_on_error=False
+        result = job.execute_in_process(
+            partition_key=task["day"], instance=instance, raise_on_error=False, resources=resources
         )
     failed = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
     return {
@@ -82,7 +96,17 @@ def say(answer: object) -> None:
     sys.stdout.flush()
 
 
+def prepare() -> None:
+    """Do once what else each run would do at its start."""
+    job_of_date(Calendar())
+    boto3.client("s3", region_name="us-east-1").close()
+    with DagsterInstance.ephemeral() as instance:
+        instance.get_runs_count()
+    assert threading.active_count() == 1, "a fork would lose them"
+
+
 def main() -> None:
+    prepare()
     say("ready")
     for line in sys.stdin:
         task = json.loads(line)
