@@ -18,7 +18,7 @@ from botocore.utils import parse_timestamp
 ACCESS_POINT: Final = re.compile(
     r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:[0-9]{12}:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+"
 )
-"""The ARN of an access point, which boto3 takes in the place of a bucket's name."""
+"""The ARN of an access point, which boto3 accepts as a bucket's name."""
 
 _TRANSIENT_CODE: Final = re.compile(
     "Throttl|Timeout|LimitExceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|OperationAborted"

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 FIRST_DAY = date(2000, 1, 1)
-"""An earlier date is taken for a mistake: arithmetic near the calendar's ends overflows."""
+"""The first valid date; an earlier one counts as a mistake: arithmetic near the calendar's ends overflows."""
 
 
 def utc_now() -> datetime:

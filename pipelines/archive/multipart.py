@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 PART: Final = 8 << 20
-"""A body of more bytes than this goes in parts of this size."""
+"""The size of a part in bytes; a larger body is uploaded in parts."""
 
 NO_PARTS: Final = frozenset({400, 405, 501})
-"""The statuses with which a store says that it knows no uploads in parts, or not with what was asked."""
+"""The statuses of a store that supports no multipart uploads, or not with these parameters."""
 
 _ACTION: Final = "s3:PutObject (and s3:AbortMultipartUpload)"
 

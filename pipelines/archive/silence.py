@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.archive.wav import WavInfo
 
 MIN_SECONDS = 5.0
-"""Shorter recordings are not judged: one party may well say nothing for so long."""
+"""Shorter recordings are not judged: a party may well be silent for that long."""
 
 # 32 of 32767 is -60 dBFS: above the hiss of an open line that nobody speaks into, far below any voice.
 _LOUDEST_SILENCE = 32

@@ -81,7 +81,7 @@ _LONGEST_REASON: Final = 1000
 _MOST_EXPORTED: Final = 500  # rows of a search
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _LINK: Final = ("date", "account_id", "uii", "recording_id", "key", "size", "sha256", "agent_id", "queue_id")
-"""What a link to audio says of a row: the object, the call, and the agents and queues by which rights are given."""
+"""A row's fields in a link to audio: the object, the call, and the agents and queues that decide who may hear it."""
 
 _SAID: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first that fits
     KeyMissing: (404, "The recording was archived, but its object is gone."),

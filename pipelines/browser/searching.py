@@ -25,7 +25,7 @@ LISTED: Final = (
     "queue_id", "queue_name", "disposition", "notes", "call_s", "segment_s", "layout", "recording_id", "state",
     "reason", "key",
 )  # fmt: skip
-"""The columns that the list of calls takes; in its rows the others are None."""
+"""The columns that the list of calls shows; in its rows the others are None."""
 
 _TEXTS: Final = ("number", "agent", "queue", "account", "direction", "disposition", "notes", "uii", "state")
 _LONGEST_FIELD: Final = 200

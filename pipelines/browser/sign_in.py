@@ -254,7 +254,7 @@ WAYS_TO_SIGN_IN: Final[Mapping[BrowseAuth, Callable[[BrowseSettings], ByPassword
     "oidc": ByOpenId,
     "open": lambda _: Everybody(),
 }
-"""By BROWSE_AUTH; each raises SettingsError if the access file cannot be used."""
+"""The ways to sign in, by BROWSE_AUTH; each raises SettingsError if the access file cannot be used."""
 
 
 def address_of(request: Request, networks: Sequence[str] = ()) -> str:

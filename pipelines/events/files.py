@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Line = tuple[str, bytes]
-"""Folder, with its last slash, and one framed line."""
+"""A folder, ending in a slash, and one framed line."""
 
 FILE_BYTES = 64 << 20
 FILE_SECONDS = 3600.0
@@ -207,7 +207,7 @@ class S3Events(_Stored):
 
 
 Events: TypeAlias = LocalEvents | S3Events
-"""Every method raises EventsUnavailable when the folder or bucket does not answer."""
+"""The stored events. Every method raises EventsUnavailable if the folder or bucket does not answer."""
 
 
 def events_at(url: str, s3: Callable[[], S3Client]) -> Events:

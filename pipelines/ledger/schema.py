@@ -28,7 +28,7 @@ _TEXT = pa.string()
 _GROUP_ROWS = 32_768  # a group is encoded in memory before it is written
 
 IN_PATH = ("report", "date")
-"""Columns that the part's path carries."""
+"""The columns that a part's path carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def _schema_of(record: type, **kinds: pa.DataType) -> pa.Schema:
 
 
 ROW_SCHEMA = _required(row_key=_TEXT, row_hash=_TEXT, account_id=_TEXT, pulled_at=_TIME, run_id=_TEXT)
-"""What the ledger adds to a report's own columns, which follow as nullable text."""
+"""The columns that the ledger adds to a report's own, which follow as nullable text."""
 
 ROW_COLUMNS: tuple[str, ...] = tuple(ROW_SCHEMA.names)
 

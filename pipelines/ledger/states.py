@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 
 FINAL = frozenset({Status.missing, Status.rejected, Status.denied})
-"""Not held, and not tried again unless somebody reopens it. `archived` is not among them: it is held."""
+"""The states of a recording that is not held and not tried again unless it is reopened; not `archived`."""
 
 SAME_RECORDING = "same_recording"
 """The reason of a line whose id is another name of a recording."""
@@ -33,10 +33,10 @@ RANKS: Mapping[Status, int] = {
     Status.denied: 1,
     Status.archived: 2,
 }
-"""Within an epoch the higher rank counts, whenever it was written."""
+"""The rank of each state: within an epoch the higher rank counts, whenever it was written."""
 
 PRECEDENCE = ("epoch", "rank", "written_at", "attempts", "run_id", "status", "reason", "key", "sha256")
-"""Of two lines about a recording, the greater counts in the first of these in which they differ.
+"""The columns that decide which of two lines about a recording counts: the greater in the first that differs.
 
 Rank is before time, so that a slow parallel run that still says `pending` never undoes `archived`; the epoch is before
 rank, so that reopening can. Everything after `written_at` only makes the order total.
@@ -55,13 +55,13 @@ class RecordingState:
     uii: str
     layout: Layout
     source: str
-    """Name of the report that the link came from."""
+    """The name of the report with the link."""
     date: Day
     """The recording's own local day, under which it is stored."""
     status: Status
     reason: str | None = None
     attempts: int = 0
-    """Fetches tried in this epoch."""
+    """The number of fetches in this epoch."""
     next_attempt_at: datetime | None = None
     key: str | None = None
     size: int | None = None
@@ -71,11 +71,11 @@ class RecordingState:
     written_at: datetime
     link: str
     found_on: Day
-    """The day whose pull found it, which may be the day before `date`."""
+    """The day whose pull found the recording, which may be the day before `date`."""
     started_at: datetime | None = None
     expected_duration_s: float | None = None
     epoch: int = 0
-    """How often it was reopened on purpose."""
+    """How often the recording was reopened."""
     version_id: str | None = None
     etag: str | None = None
     warnings: tuple[str, ...] = ()
@@ -88,9 +88,9 @@ class RecordingState:
     body_sha256: str | None = None
     """SHA-256 of the last body that was received whole as far as HTTP said, and not archived."""
     body_size: int | None = None
-    """Bytes of the longest of these bodies."""
+    """The size in bytes of the longest such body."""
     quarantine_key: str | None = None
-    """Where rejected bytes are kept."""
+    """The key under which a rejected body is kept."""
 
     def __post_init__(self) -> None:
         if (self.next_attempt_at is None) == (self.status is Status.pending):

@@ -49,7 +49,7 @@ class OriginAuth(httpx.Auth, ABC):
 
     api_url: str
     variables: ClassVar[tuple[str, ...]] = ()
-    """The settings that hold the credentials, for the sentence of an error."""
+    """The settings that hold the credentials, for error messages."""
     _header: ClassVar = "Authorization"
     _scheme: ClassVar = "Bearer "
 

@@ -19,7 +19,7 @@ from pipelines.ringcx.http.client import origin_of
 
 LONGEST_LINK = 4096
 NO_LINK = "(?i)^[ \t\r\n\u00a0]*(null|none|nil|n/?a|undefined|-+)?[ \t\r\n\u00a0]*$"
-"""What a cell holds that names no recording."""
+"""The content of a cell that names no recording."""
 _NO_LINK = re.compile(NO_LINK)
 # Blanks within a link belong to it (a published sample has some): only before the next address are they a separator.
 _BETWEEN = re.compile(r"[\s,;|]+(?=https?://)", re.IGNORECASE)

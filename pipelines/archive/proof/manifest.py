@@ -50,7 +50,7 @@ _JSON_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "duration_s": (int, float, NoneType),
     "size": (int, NoneType),
 }
-"""What a manifest may hold in each field of an entry; a forged one may hold anything."""
+"""The JSON types of each field of an entry; a forged manifest may hold anything."""
 
 
 class ManifestEntry(NamedTuple):

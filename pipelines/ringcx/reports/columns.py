@@ -34,7 +34,7 @@ _DOCUMENTED: Final[dict[ReportName, str]] = {
     """,
 }
 COLUMNS: Final = {report: tuple(names.split()) for report, names in _DOCUMENTED.items()}
-"""The documented columns of each report under our names, in the documented order."""
+"""The documented columns of each report under their canonical names, in the documented order."""
 
 _ALIASES: Final[dict[ReportName, dict[str, str]]] = {
     # Version 2 of the current API.
@@ -57,7 +57,7 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
     "interaction_metadata": "has_recording",
     "end_call_events": "recording_url",
 }
-"""The column of each report that says where a recording can be fetched, or that there is one to be fetched."""
+"""The column of each report that says where a recording can be fetched, or that there is one."""
 
 UII_COLUMN: Final[dict[ReportName, str]] = dict.fromkeys(COLUMNS, "uii") | {"interaction_metadata": "interaction_id"}
 """The column of each report that names the call."""
@@ -67,7 +67,7 @@ CURRENT: Final[tuple[ReportName, ...]] = ("interaction_metadata",)
 REPORTS: Final = (*LEGACY, *CURRENT)
 """The reports that are pulled. No date is complete by End Call Events, which may be lost on their way."""
 FULL_SOURCES: Final = (LEGACY, CURRENT)
-"""The sets of reports each of which names every recording of a date by itself."""
+"""The sets of reports that each name every recording of a date."""
 
 LEDGER_COLUMNS: Final = ("row_key", "row_hash", "account_id", "pulled_at", "run_id", "report", "date")
 """Names of columns that the ledger adds to a report's own, or has in its folders' names.

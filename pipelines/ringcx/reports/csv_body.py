@@ -23,7 +23,7 @@ BLOCK_BYTES: Final = 1 << 20
 MAX_FIELD_CHARACTERS: Final = 512 << 20
 
 TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|records|count)\s*:")
-"""How the first field of a line begins that sums up the report and is no row of it."""
+"""The beginning of the first field of a line with totals, which is no row."""
 
 _BATCH_ROWS: Final = 10_000
 _END: Final = "\0end of report\0"

@@ -21,7 +21,7 @@ KEY_COLUMNS: Final[dict[ReportName, tuple[str, ...]]] = {
     "interaction_metadata": ("dialog_id", "segment_id"),
     "end_call_events": ("uii", "event_type", "gate_id", "agent_id"),
 }
-"""What a row key is made of, after the account."""
+"""The columns that make a row key, after the account."""
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _THREADS: Final = 2  # pyarrow's half of the work runs in parallel to hashlib's

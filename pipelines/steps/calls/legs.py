@@ -34,7 +34,7 @@ _DIRECTIONS: Final[Mapping[str, str]] = {
 }
 _LENGTHS: Final = frozenset({"call_s", "segment_s", "hold_s", "wrap_s"})
 REPORTS_OF_CALLS: Final[Sequence[ReportName]] = (AGENT, INTERACTIONS, GLOBAL, EVENTS)
-"""From the report that tells most of an agent's leg to the one that tells least."""
+"""The reports, from the one that says most about an agent's leg to the one that says least."""
 
 # Our column -> the columns of the report that may hold it, the best first.
 _FIELDS: Final[Mapping[ReportName, Mapping[str, tuple[str, ...]]]] = {

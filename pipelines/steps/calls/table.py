@@ -85,19 +85,19 @@ CALLS_FILE_SCHEMA: Final = pa.schema(list(_COLUMNS.items()))
 """The columns of a date's file. The date is in its path."""
 
 CALLS_SCHEMA: Final = pa.schema([("date", pa.date32()), *_COLUMNS.items()])
-"""The columns of what a search finds."""
+"""The columns of a search's result."""
 
 NO_RECORDING: Final = "none"
 """The state of a call without a recording."""
 
 STATES: Final = (*(str(status) for status in Status), NO_RECORDING)
-"""What the column `state` may hold."""
+"""The values of the column `state`."""
 
 SEPARATOR: Final = "; "
-"""Between the agents, queues and dispositions of a recording of a whole call that had several."""
+"""The separator of agents, queues and dispositions if a recording of a whole call has several."""
 
 _VERSION: Final = 2
-"""Of what a row says; a higher one makes every date's table again."""
+"""The version of the rows' content; a higher one makes every date's table again."""
 
 _INPUTS: Final = b"ringcx-archive/inputs"
 _FURTHER: Final = b"ringcx-archive/further-dates"

@@ -9,7 +9,7 @@ import pandas as pd
 from pipelines.wording import number
 
 LISTED = 200
-"""Counts are exact; at most this many of what is counted are listed, since the list is kept with each result."""
+"""The greatest number of listed items; counts are exact, but the list is kept with each result."""
 
 
 class Level(StrEnum):

@@ -29,7 +29,7 @@ _REMEDIES = {
 }
 
 Link = tuple[str, str]
-"""Account id, link."""
+"""An account id and a link."""
 
 
 class _EnoughError(Exception):

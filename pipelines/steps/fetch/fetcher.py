@@ -40,7 +40,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 LogIn = tuple[bool, str]
-"""What one log-in is good for: segments of the current API or links of the reports, at one host."""
+"""What one log-in can fetch: segments of the current API or links of the reports, at one host."""
 
 
 class FetchFailed(ExpectedError):  # noqa: N818 - the sentence that the run ends with

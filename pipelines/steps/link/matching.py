@@ -31,7 +31,7 @@ AMBIGUOUS = "ambiguous_match"
 OTHER_SOURCE = "other_source_failed"
 
 Call = tuple[str, str]
-"""Account and UII, as `call_of` makes it."""
+"""An account and a UII, from `call_of`."""
 
 
 def call_of(account_id: str, uii: str) -> Call:

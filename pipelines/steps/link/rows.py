@@ -24,7 +24,7 @@ _READY_AFTER: Final[Mapping[ReportName, timedelta]] = {
 }
 
 Cells = Mapping[str, str | None]
-"""A row's values by our names of the columns."""
+"""A row's values by canonical column name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from pipelines.steps.pull.coverage import SETTLED, covers
 from pipelines.steps.pull.reports import pull_each, whole_answer
 
 TRACES = "interaction_metadata_window"
-"""The ledger's name of the pulls of single windows."""
+"""The ledger's report name for pulls of single windows."""
 
 # Rows come 10 to 15 minutes after a segment ended (RingCX documentation): before that a window is half empty.
 SETTLING = timedelta(minutes=15)
@@ -320,7 +320,7 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     raise WrongWindow(
         f"interaction_metadata was requested for the segments that ended from {window.start:%Y-%m-%d %H:%M:%S} to "
         f"{window.end:%Y-%m-%d %H:%M:%S} UTC, and {len(outside)} of {len(ends)} did not: the source's window ran "
-        f"{ran}, not forward from segmentEndTime. Nothing of it was kept; ask RingCentral in which direction it runs."
+        f"{ran}, not forward from segmentEndTime. None of it was kept; ask RingCentral in which direction it runs."
     )
 
 

@@ -36,7 +36,7 @@ _OF_UNKNOWN = ("never_pulled", "partly_pulled", "never_sealed")
 _STATES = "recording_states"
 _CHAIN_KINDS = ("manifest_", "signature_", "unwitnessed")
 Progress = Callable[[date, int, int], None]
-"""Takes a date, how many of its recordings were verified, and of how many."""
+"""A function that takes a date, how many of its recordings were verified, and how many there are."""
 TakeManifest = Callable[[date, ManifestHead, Iterable[ManifestEntry]], None]
 
 

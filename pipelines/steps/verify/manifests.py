@@ -31,18 +31,18 @@ class Evidence:
     """
 
     sealed: Mapping[str, ManifestEntry] | None
-    """None without a good manifest."""
+    """The sealed content; None without a good manifest."""
     arriving: Arriving
     ledger: dict[str, ManifestEntry] = field(default_factory=dict)
     etags: dict[str, str | None] = field(default_factory=dict)
     changed_at: dict[str, datetime] = field(default_factory=dict)
     objects: dict[str, Listed] = field(default_factory=dict)
     pulls: Pulls | None = None
-    """The newest of each report and account; None where the ledger could not be read."""
+    """The newest pull of each report and account; None if the ledger could not be read."""
     verdict: DateVerdict | None = None
-    """None where ledger or bucket could not be read."""
+    """The verdict of the date; None if ledger or bucket could not be read."""
     awaited: set[str] = field(default_factory=set)
-    """Keys under which a run may store what is not archived yet; filled where an object is unexplained."""
+    """The keys under which a run may still store recordings; filled if an object is unexplained."""
 
     def add_ledger(self, lines: pa.Table) -> None:
         """Add the ledger's current states of the date (STATE_SCHEMA)."""
