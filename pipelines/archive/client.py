@@ -145,7 +145,7 @@ def _send_at_once(request: AWSRequest, **_: object) -> None:
     """Send a body that is in memory as plain bytes, before the request is signed.
 
     botocore wraps such a body in a file, waits for `100 Continue`, which costs a round trip for every put, and sends 16
-    KiB at a time. Not earlier: botocore writes its input into its debug log.
+    KiB at a time. The body is replaced this late because botocore writes its input into its debug log.
     """
     if isinstance(request.data, io.BytesIO):
         request.data = request.data.getvalue()

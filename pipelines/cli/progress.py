@@ -28,7 +28,7 @@ _LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Progress:
-    """A display of the events of a run of `day`, for a `with` block. `steps`: those that have not begun."""
+    """A display of the events of a run of `day`, for a `with` block. `steps`: the steps that have not begun."""
 
     def __init__(self, console: Console, day: date) -> None:
         self._console = console

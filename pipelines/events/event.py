@@ -29,7 +29,7 @@ class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for th
 
 
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
-    """Return an event's fields by their original names; the body's win over the query's. Raise NotAnEvent."""
+    """Return an event's fields by their original names (the body's win over the query's), or raise NotAnEvent."""
     fields = _from_form(query, "query string")
     content = body.removeprefix(codecs.BOM_UTF8).strip()
     if content:

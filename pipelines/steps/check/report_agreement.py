@@ -47,7 +47,7 @@ class Compared:
 
 
 def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Compared:
-    """Match the rows of `day` by account and UII."""
+    """Match the rows of `day` by account and UII; return both reports side by side."""
     begin, end = day_bounds(day, zone)
     pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
     both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
