@@ -235,7 +235,7 @@ def _record(line: bytes) -> Mapping[str, Any] | None:
 
 
 def _by_folder(lines: Iterable[Line]) -> dict[str, bytes]:
-    folders: defaultdict[str, bytes] = defaultdict(bytes)
+    folders: defaultdict[str, list[bytes]] = defaultdict(list)
     for folder, line in lines:
-        folders[folder] += line
-    return folders
+        folders[folder].append(line)
+    return {folder: b"".join(parts) for folder, parts in folders.items()}

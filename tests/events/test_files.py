@@ -87,6 +87,14 @@ def test_what_was_written_is_read_back_in_its_order_from_one_file(tmp_path: Path
     assert (tmp_path / "e" / grown.name).stat().st_mode & 0o007 == 0
 
 
+def test_a_batch_of_thousands_of_lines_takes_no_longer_than_its_bytes_do(tmp_path: Path) -> None:
+    line, began = b"x" * 1023 + b"\n", time.process_time()
+    LocalEvents(tmp_path).write([(FOLDER, line)] * 8000)
+    assert time.process_time() - began < 2
+    (file,) = LocalEvents(tmp_path).files(FOLDER)
+    assert file.size == 8000 * len(line)
+
+
 def test_a_large_or_old_file_is_left_for_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper, stored = LocalEvents(tmp_path), LocalEvents(tmp_path)
     keeper.write(lines(1))
