@@ -258,7 +258,7 @@ class Bucket:
             answer = self._client.put_object(Bucket=self.name, Key=key, Body=body, **fields)
         etag = answer.get("ETag", "").strip('"')
         if md5 is None:
-            proven = answer.get("ChecksumSHA256", fields["ChecksumSHA256"]) == fields["ChecksumSHA256"]
+            proven = answer.get("ChecksumSHA256") == fields["ChecksumSHA256"]
         else:  # encrypted with a key of KMS or the customer, the ETag is no MD5
             encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
             proven = etag == md5.hex() and not encrypted

@@ -96,7 +96,7 @@ def make_s3_client(
     events = client.meta.events
     events.register("before-parameter-build.s3", _add_options(options))
     events.register("before-endpoint-resolution.s3", _warn_of_other_region(client.meta.region_name))
-    events.register("after-call.s3", _require_answer)
+    events.register("after-call.s3", _require_answer(amazon=is_amazon(client)))
     events.register_last("after-call.s3.ListObjectsV2", _name_next_page)
     events.register("before-call.s3.ListObjectsV2", _ask_by_key)
     for operation in ("PutObject", "UploadPart"):
@@ -111,11 +111,22 @@ def is_amazon(client: S3Client) -> bool:
     return any(host.endswith(f".{output[name]}") for output in outputs for name in ("dnsSuffix", "dualStackDnsSuffix"))
 
 
-def _require_answer(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
-    """Raise an error if a proxy answered: botocore would take its page for an empty list or a successful put."""
-    wanted = _ANSWERS.get(model.name)
-    if wanted and http_response.status_code < 300 and wanted.isdisjoint(parsed):
-        raise NotAnsweredByS3Error(operation=model.name, status=http_response.status_code)
+def _require_answer(*, amazon: bool) -> Callable[..., None]:
+    """Return a handler that raises an error if a proxy answered.
+
+    botocore would take its page for an empty list or a successful put. A page may have an `ETag`, but not Amazon's
+    `x-amz-request-id`.
+    """
+
+    def require(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
+        wanted, headers = _ANSWERS.get(model.name), parsed["ResponseMetadata"]["HTTPHeaders"]
+        if not wanted or http_response.status_code >= 300:
+            return
+        of_s3 = any(name.startswith("x-amz-") for name in headers) or not wanted.isdisjoint(parsed)
+        if not ("x-amz-request-id" in headers if amazon else of_s3):
+            raise NotAnsweredByS3Error(operation=model.name, status=http_response.status_code)
+
+    return require
 
 
 def _name_next_page(parsed: dict[str, Any], **_: object) -> None:

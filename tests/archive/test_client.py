@@ -18,11 +18,11 @@ from urllib3 import HTTPHeaderDict
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.capabilities import AMAZON
 from pipelines.archive.client import S3Options, is_amazon, make_s3_client
-from pipelines.archive.errors import StorageRefused, StorageUnavailable
+from pipelines.archive.errors import StorageRefused, StorageUnavailable, StoreDamaged
 from pipelines.archive.multipart import PART
 from pipelines.archive.proof.signature import KeyUnusable, make_kms_client
 from pipelines.archive.transfer import store
-from pipelines.aws import split_s3_url
+from pipelines.aws import as_base64, split_s3_url
 from pipelines.ledger.files import LedgerUnavailable, S3Files
 from pipelines.settings import StorageSettings, load
 from pipelines.storage import ledger_files
@@ -269,6 +269,7 @@ def answer_of_another_region(request: AWSPreparedRequest, **_: Any) -> Any:
         else ""
     )
     headers = {"x-amz-bucket-region": REGION, "ETag": '"e"', "Content-Type": "application/xml", "Content-Length": "0"}
+    headers |= {"x-amz-request-id": "1", "x-amz-checksum-sha256": as_base64(hashlib.sha256(b"x").digest())}
     raw = urllib3.HTTPResponse(io.BytesIO(body.encode()), preload_content=False)
     return AWSResponse(request.url, 400 if wrong else 200, HTTPHeaderDict(headers), raw)
 
@@ -412,6 +413,33 @@ def test_a_success_that_a_proxy_gives_in_the_place_of_s3_is_no_put_and_no_empty_
     bucket._capabilities = AMAZON  # of which no put is read again
     with pytest.raises(StorageUnavailable, match=r"answered in its place.*HTTPS_PROXY"):
         call(bucket)
+
+
+def page_of_a_web_server(request: AWSPreparedRequest, **_: Any) -> Any:
+    headers = {"Content-Type": "text/html", "ETag": '"e"', "Last-Modified": "Wed, 18 Nov 2026 10:00:00 GMT"}
+    raw = urllib3.HTTPResponse(io.BytesIO(b"<html></html>"), preload_content=False)
+    return AWSResponse(request.url, 200, HTTPHeaderDict(headers), raw)
+
+
+@pytest.mark.parametrize("call", [lambda b: b.put_new("a", b"x", content_type="a/b"), lambda b: b.head("a")])
+def test_a_page_with_an_etag_and_a_date_is_no_answer_of_amazon(
+    environment: Callable[..., None], call: Callable[[Bucket], object]
+) -> None:
+    environment(AWS_REGION=REGION)
+    client = make_s3_client(max_connections=1)
+    client.meta.events.register("before-send.s3", page_of_a_web_server)
+    with pytest.raises(StorageUnavailable, match="answered in its place"):
+        call(Bucket(client, "archive", ""))
+
+
+def test_a_put_whose_checksum_is_not_answered_is_read_again(environment: Callable[..., None]) -> None:
+    environment(AWS_ENDPOINT_URL_S3="https://s3.example.com")
+    client = make_s3_client(max_connections=1)
+    client.meta.events.register("before-send.s3", page_of_a_web_server)
+    bucket = Bucket(client, "archive", "")
+    bucket._capabilities = AMAZON  # which compares no MD5
+    with pytest.raises(StoreDamaged, match="other bytes"):
+        bucket.put_new("a", b"x", content_type="text/plain")
 
 
 @pytest.mark.parametrize(
