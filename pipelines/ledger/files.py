@@ -24,6 +24,7 @@ Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
 _PARTIAL = ".partial"
 _BODY_READS = 3
+_CONFLICTED_PUTS = 3
 
 
 class LedgerError(ExpectedError):
@@ -177,21 +178,25 @@ class S3Files:
         Sends the MD5, because some servers check nothing else, and ignore `IfNoneMatch`.
         """
         with self._errors("write", name):
-            try:
-                self.client.put_object(
-                    Bucket=self.bucket,
-                    Key=self._key(name),
-                    Body=data,
-                    ContentMD5=as_base64(md5_of(data)),
-                    ContentType=content_type,
-                    IfNoneMatch="*",
-                )
-            except ClientError as error:
-                if status(error) != 412:
-                    raise
-                # After an answer that was lost on its way botocore puts again, and meets its own object.
-                if self.read(name) != data:
-                    raise FileExistsError(f"the file {name} exists already") from error
+            for puts_left in reversed(range(_CONFLICTED_PUTS)):
+                try:
+                    self.client.put_object(
+                        Bucket=self.bucket,
+                        Key=self._key(name),
+                        Body=data,
+                        ContentMD5=as_base64(md5_of(data)),
+                        ContentType=content_type,
+                        IfNoneMatch="*",
+                    )
+                except ClientError as error:
+                    if status(error) == 409 and puts_left:  # botocore does not repeat it
+                        continue
+                    if status(error) != 412:
+                        raise
+                    # After an answer that was lost on its way botocore puts again, and meets its own object.
+                    if self.read(name) != data:
+                        raise FileExistsError(f"the file {name} exists already") from error
+                return
 
     def _key(self, name: str) -> str:
         return self.prefix + _checked(name)

@@ -1,15 +1,18 @@
 import hashlib
 import http.server
+import io
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import urllib3
+from botocore.awsrequest import AWSResponse
 
 from pipelines.ledger.files import Files, LedgerUnavailable, LocalFiles, S3Files
 
@@ -176,6 +179,23 @@ def test_a_body_that_is_cut_off_is_asked_for_again() -> None:
 def test_a_body_that_is_always_cut_off_is_an_error_and_never_a_short_file() -> None:
     with cutting_server(times=99) as endpoint, pytest.raises(LedgerUnavailable, match="a/x"):
         S3Files(client_for(endpoint), "bucket", "").read("a/x")
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_put_that_conflicts_with_another_in_flight_is_repeated_twice(times: int) -> None:
+    puts: list[object] = []
+
+    def conflict(**_: Any) -> Any:
+        puts.append(None)
+        said = b"<Error><Code>ConditionalRequestConflict</Code></Error>" if len(puts) <= times else b""
+        raw = urllib3.HTTPResponse(io.BytesIO(said), preload_content=False)
+        return AWSResponse("", 409 if said else 200, urllib3.HTTPHeaderDict({"ETag": '"e"'}), raw)
+
+    client = client_for("http://127.0.0.1:9")
+    client.meta.events.register("before-send.s3.PutObject", conflict)
+    with nullcontext() if times == 2 else pytest.raises(LedgerUnavailable, match="Conflict, even after retries"):
+        S3Files(client, "bucket", "").create("a/x", b"x")
+    assert len(puts) == 3
 
 
 def client_for(endpoint: str) -> Any:
