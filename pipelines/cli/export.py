@@ -93,7 +93,7 @@ def command(
     left_out = sum(lost["state"] != NO_RECORDING for lost in package.not_included)
     click.echo(
         f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB)"
-        + (f"; {number(left_out, 'recording was', 'recordings were')}requested but left out." if left_out else ".")
+        + (f"; {number(left_out, 'recording was', 'recordings were')} requested but left out." if left_out else ".")
     )
     if verifier is None:
         click.echo(
