@@ -18,7 +18,7 @@ from pipelines.ringcx.links import HostList
 MAX_BYTES = (1 << 32) - 1  # the most that a WAV can hold; a longer body is `too_large`
 MAX_SECONDS = 1800.0  # a body that takes longer is `too_slow`
 _REDIRECTS = 5
-_SNIFFED = 512
+SNIFFED = 512  # a body's first bytes, which show whether it can be a recording
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
 _SAME_METHOD = frozenset({307, 308})
 _WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
@@ -89,7 +89,7 @@ class MediaClient:
         """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
-            MediaFault: there is no recording; the sink holds what was received.
+            MediaFault: there is no recording; the sink holds what was received of an MP3 or of a body that was cut off.
             LinkRefused: the link itself is not allowed; nothing was requested.
             CredentialsRefused: the log-in was refused, which says nothing about this recording.
             AccountUnknown: the source does not know the RingCentral account, which says nothing about it either.
@@ -146,18 +146,44 @@ class MediaClient:
         declared = headers.get("Content-Length", "").partition(",")[0]
         if declared.isdecimal() and int(declared) > MAX_BYTES and "Transfer-Encoding" not in headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
+        body = _Body(sink)
         try:
-            received = self.client.receive(response, sink, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+            received = self.client.receive(response, body, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
         except TooSlowError:
             raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
+        except _NoRecordingError as found:
+            raise MediaFault("not_audio", str(found), status, url=url) from None
+        except (httpx.TransportError, httpx.DecodingError):
+            if (reason := _not_audio(body.start)) in {"html_body", "json_body"}:  # a page is one even if it breaks off
+                raise MediaFault("not_audio", reason, status, url=url) from None
+            raise
         if whole and received.size != int(whole[2]):
             raise httpx.RemoteProtocolError("the range is not as long as it says")
-        sink.seek(0)
-        if reason := not_audio(sink.read(_SNIFFED)):
+        if reason := _not_audio(body.start):
             raise MediaFault("not_audio", reason, status, url=url)
         return received
+
+
+class _NoRecordingError(Exception):
+    """A body cannot be a recording. The text is the code of `_not_audio`."""
+
+
+class _Body:
+    """A body that is written into `sink` until its first bytes (`start`) show that it cannot be a recording."""
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._sink = sink
+        self.start = b""
+
+    def write(self, block: bytes, /) -> None:
+        """Write a block; an MP3 is received whole, since it is the call all the same."""
+        if len(self.start) < SNIFFED:
+            self.start = (self.start + block[:SNIFFED])[:SNIFFED]
+            if len(self.start) == SNIFFED and (reason := _not_audio(self.start)) not in {None, "mp3_body"}:
+                raise _NoRecordingError(reason)
+        self._sink.write(block)
 
 
 def _refusal(response: httpx.Response) -> MediaFault:
@@ -174,7 +200,7 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
     return is_page or server.startswith(_FIREWALLS)
 
 
-def not_audio(start: bytes) -> str | None:
+def _not_audio(start: bytes) -> str | None:
     """Return a code for a body that cannot be a WAV, by its bytes, whatever its declared type."""
     if not start:
         return "empty_body"

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import io
+import math
 import os
 import re
 import socket
@@ -379,6 +380,25 @@ def test_whatever_is_no_recording_is_named(
     assert fault_of(make(Source(answer))) == expected
 
 
+@pytest.mark.parametrize("piece", [100, 1 << 16])
+@pytest.mark.parametrize(("start", "reason"), [(b"<html>", "html_body"), (b"[", "json_body"), (b"no ", "text_body")])
+def test_a_page_is_refused_by_its_first_bytes_however_long_it_is(
+    make: Callable[..., MediaClient], start: bytes, reason: str, piece: int
+) -> None:
+    sent: list[bytes] = []
+
+    def body() -> Iterator[bytes]:
+        for _ in range(1000):
+            sent.append((start if not sent else b"").ljust(piece, b" "))
+            yield sent[-1]
+
+    sink = io.BytesIO()
+    with pytest.raises(MediaFault) as fault:
+        make(lambda _: httpx.Response(200, content=body())).fetch(LINK, "1", sink)
+    assert fault.value.reason == reason
+    assert len(sent) == math.ceil(512 / piece)
+
+
 FIREWALL = {"Server": "awselb/2.0", "Content-Type": "text/html"}
 
 
@@ -494,10 +514,19 @@ def test_a_body_above_the_cap_is_too_large_whether_it_says_so_or_not(
 
 
 def test_a_body_that_trickles_is_too_slow(make: Callable[..., MediaClient], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media, "MAX_SECONDS", -1)
-    trickle = Source(lambda _: httpx.Response(200, content=(b"R" for _ in iter(int, 1))))
-    assert fault_of(make(trickle)) == ("unavailable", "too_slow", 200)
-    assert len(trickle.requests) == 1
+    monkeypatch.setattr(media, "MAX_SECONDS", 0.2)
+
+    def trickle() -> Iterator[bytes]:
+        yield WAV
+        while True:
+            time.sleep(0.01)
+            yield b"R"
+
+    sink, source = io.BytesIO(), Source(lambda _: httpx.Response(200, content=trickle()))
+    with pytest.raises(MediaFault, match=r"too_slow \(HTTP 200\)"):
+        make(source).fetch(LINK, "1", sink)
+    assert len(source.requests) == 1
+    assert len(sink.getvalue()) > len(WAV)
 
 
 def test_a_stop_is_honoured_in_the_middle_of_a_body(make: Callable[..., MediaClient], stop: threading.Event) -> None:
@@ -668,6 +697,20 @@ def test_a_body_cut_off_every_time_is_never_a_recording(
     with server as url:
         assert fault_of(make(), url) == ("not_audio", "cut_off", 200)
     assert server.connections == 3
+
+
+@pytest.mark.parametrize("page", [b"<html>sign in", b"<html>" + b" " * 600, b"{"])
+def test_a_page_that_is_shorter_than_it_says_is_a_page(make: Callable[..., MediaClient], page: bytes) -> None:
+    server = Raw(answer(page, "Content-Length: 5000"))
+    with server as url:
+        assert fault_of(make(), url)[1] in {"html_body", "json_body"}
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("start", [b"", b"RI", b"RIFF", b"ID3", WAV[:40]])
+def test_a_body_that_breaks_off_in_its_first_bytes_is_cut_off(make: Callable[..., MediaClient], start: bytes) -> None:
+    with Raw(answer(start, "Content-Length: 5000")) as url:
+        assert fault_of(make(), url) == ("not_audio", "cut_off", 200)
 
 
 def test_a_body_that_stalls_every_time_is_too_slow(make: Callable[..., MediaClient]) -> None:

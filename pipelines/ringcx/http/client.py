@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
-from typing import IO, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import httpx
 
@@ -56,6 +56,13 @@ class Received:
     size: int
     sha256: str
     framed: bool
+
+
+class Sink(Protocol):
+    """What a body is written into, such as a file; what `write` raises ends the receiving."""
+
+    def write(self, block: bytes, /) -> object:
+        """Take the next block."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -171,14 +178,14 @@ class SourceClient:
             except (httpx.TransportError, httpx.DecodingError):
                 raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
 
-    def receive(self, response: httpx.Response, sink: IO[bytes], *, max_bytes: int, max_seconds: float) -> Received:
+    def receive(self, response: httpx.Response, sink: Sink, *, max_bytes: int, max_seconds: float) -> Received:
         """Write the body of a response into `sink`.
 
         Raises:
             BombError: the body is longer than `max_bytes`, or unpacks to hundreds of times its size.
             TooSlowError: it takes longer than `max_seconds`.
             Stopped: the stop event was set.
-            Exception: the errors of `unpacked`.
+            Exception: the errors of `unpacked` and of the sink.
         """
         until = time.monotonic() + max_seconds
 

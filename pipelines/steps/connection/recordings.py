@@ -11,12 +11,12 @@ from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import is_segment_link
-from pipelines.ringcx.media import MediaClient, MediaFault, not_audio
+from pipelines.ringcx.media import SNIFFED, MediaClient, MediaFault
 from pipelines.steps.connection.result import Outcome, Result, check
 
 _LINKS = 3
 _DATES = 7
-_ENOUGH = 12
+_HEAD = 12
 _NO_LOG_IN = frozenset({"unauthorized", "forbidden"})
 _PAGES = frozenset({"html_body", "json_body", "text_body"})
 _NETWORK = "check the network: outbound HTTPS to the hosts of recordings"
@@ -37,11 +37,11 @@ class _EnoughError(Exception):
 
 
 class _FirstBytes(io.BytesIO):
-    """A sink that ends the fetch as soon as a WAV would be recognizable; a page is received whole, and refused."""
+    """A sink that ends the fetch as soon as the client has seen whether a page came in the place of a recording."""
 
     def write(self, block: object, /) -> int:
         written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
-        if self.tell() >= _ENOUGH and not_audio(self.getvalue()[:512]) in {None, "mp3_body"}:
+        if self.tell() >= SNIFFED:
             raise _EnoughError
         return written
 
@@ -116,7 +116,7 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
     body = _FirstBytes()
     with suppress(_EnoughError):
         media.fetch(link[1], link[0], body)
-    start = body.getvalue()[:_ENOUGH]
+    start = body.getvalue()[:_HEAD]
     return start[:4] in {b"RIFF", b"RF64"} and start[8:] == b"WAVE"
 
 
