@@ -126,7 +126,7 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     missing = _missing(stream, start + length, riff_end, size, order)
     is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
     # The file has outgrown its sizes, as one whose header is written now and then; a tag of a player is short.
-    is_open |= riff_end is not None and size - riff_end > _MAX_PADDING
+    is_open |= riff_end is not None and size - max(riff_end, start + length) > _MAX_PADDING
     # Where sizes are unknown, the writer did not know the number of samples either.
     samples = samples if not missing and (length == declared or data64 is not None) else 0
     length = min(length, size - start)

@@ -186,6 +186,12 @@ def test_sizes_of_a_header_that_the_audio_has_outgrown_prove_nothing(wav: Build,
     assert (info.proof, info.disagrees) == ("nothing", False)
 
 
+def test_data_of_an_exact_size_is_whole_though_the_riff_size_was_never_filled_in(wav: Build) -> None:
+    body = wav(audio=bytes(range(1, 201)) * 100, riff_size=36)
+    assert inspect_wav(io.BytesIO(body), len(body)).proof == "whole"
+    assert inspect_wav(io.BytesIO(body), len(body) - 5000).proof == "cut_off"
+
+
 @pytest.mark.parametrize("name", [b"fmt ", b"iXML", b"cue "])
 def test_a_chunk_of_any_usual_name_is_found_behind_one_without_its_padding(wav: Build, name: bytes) -> None:
     whole = wav(before=((name, b"abcdefghijklmnopqrst"),) if name != b"fmt " else ())
