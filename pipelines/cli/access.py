@@ -64,7 +64,7 @@ def command(
     sentence = f"{number(len(shown) + len(damaged), 'entry', 'entries')} from {first} to {last}"
     sentence += f", {len(damaged)} of them damaged." if damaged else "."
     click.echo(sentence, err=True)
-    entries = [asdict(entry) for entry in shown]
+    entries = [asdict(entry) | {"at": entry.at.isoformat(timespec="milliseconds")} for entry in shown]
     write_json(file, {"format": FORMAT, "sentence": sentence, "damaged": damaged, "entries": entries})
     return 1 if damaged else 0
 

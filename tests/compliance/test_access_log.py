@@ -119,4 +119,5 @@ def test_the_command_shows_what_was_done_with_a_recording_and_by_whom(
     shown("--user", "ava", "--json", str(tmp_path / "entries.json"))
     document = json.loads((tmp_path / "entries.json").read_text())
     assert (document["entries"][0]["to_s"], document["damaged"]) == (60.0, [])
+    assert document["entries"][0]["at"] == AT.isoformat(timespec="milliseconds")
     assert shown("--from", "2026-11-23", "--to", "2026-11-23") == []
