@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import dagster as dg
 
@@ -39,7 +39,8 @@ from pipelines.settings import environment_for_dagster
 _LOCATION, _MODULE = "ringcx_archive", "pipelines.definitions"
 _CANCELED = {dg.DagsterEventType.RUN_CANCELING, dg.DagsterEventType.RUN_CANCELED}
 _STOP_SECONDS = 30.0
-_LOCK = ".lock"
+# The folder for locks, next to the logs; each lock has the name of its run.
+_LOCKS, _LOCK = "runs", ".lock"
 
 
 class AnotherRun(ExpectedError):  # noqa: N818 - says what happened
@@ -84,7 +85,8 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
         ExpectedError: the log cannot be written, or no process can be started. No unfinished run is left.
     """
     run_id = str(uuid4())
-    with _locked(log.with_name(f"{run_id}{_LOCK}"), day, log) as lock, _started(instance, day, log, run_id, lock) as it:
+    path = log.parent / _LOCKS / f"{run_id}{_LOCK}"
+    with _locked(path, day, log) as lock, _started(instance, day, log, run_id, lock) as it:
         yield it
 
 
@@ -92,6 +94,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
 def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
     """Hold a lock while this process, or the run's, which inherits the descriptor, lives: see `end_dead_runs`."""
     try:
+        path.parent.mkdir(exist_ok=True)
         file = path.open("w")
     except OSError as error:
         raise _not_started(day, log, error) from error
@@ -107,12 +110,21 @@ def end_dead_runs(instance: dg.DagsterInstance, logs: Path) -> None:
     """Record an end for each run that `running` started with a log in this folder if both its processes are gone, as
     after a power cut: the run would block its date.
     """
-    for path in logs.glob(f"*{_LOCK}"):
+    for path in (logs / _LOCKS).glob(f"*{_LOCK}"):
+        if not _is_run_id(path.stem):
+            continue
         with suppress(OSError), path.open("r+") as file:  # the lock of a run that goes on is taken
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if run := instance.get_run_by_id(path.name.removesuffix(_LOCK)):
+            if run := instance.get_run_by_id(path.stem):
                 require_end(instance, run)
             path.unlink(missing_ok=True)
+
+
+def _is_run_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 @contextmanager

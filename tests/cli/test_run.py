@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -180,11 +181,26 @@ def test_a_date_whose_run_and_its_starter_were_killed_can_be_run_again_at_once(
         while not instance.get_runs()[0].is_finished:
             assert time.monotonic() < deadline
             date_run.end_dead_runs(instance, home)
-        assert list(home.glob("*.lock")) == []
+        assert list((home / "runs").iterdir()) == []
         monkeypatch.setattr(date_run.sys, "executable", "/bin/false")
         with date_run.running(instance, date(2026, 11, 18), home / "log") as again:
             assert again.process.wait() == 1
-        assert list(home.glob("*.lock")) == []
+        assert list((home / "runs").iterdir()) == []
+
+
+def test_ending_dead_runs_removes_no_file_that_is_not_the_lock_of_a_run(home: Path) -> None:
+    (home / "runs").mkdir()
+    others = [
+        *(home / name for name in ("uv.lock", "requirements.lock", f"{uuid4()}.lock")),
+        *(home / "runs" / name for name in ("poetry.lock", f"{uuid4()}.log", f"{uuid4().hex}.lock")),
+    ]
+    dead = home / "runs" / f"{uuid4()}.lock"
+    for path in (*others, dead):
+        path.touch()
+    with DagsterInstance.get() as instance:
+        date_run.end_dead_runs(instance, home)
+    assert all(path.exists() for path in others)
+    assert not dead.exists()
 
 
 def test_a_process_that_dies_before_its_run_begins_fails_the_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
