@@ -16,6 +16,7 @@ import pandas as pd
 from pipelines.calendar import day_bounds
 from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
+from pipelines.ringcx.links import links_in
 from pipelines.ringcx.reports.columns import LINK_COLUMN, REPORTS, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.times import parse_hms, parse_report_time, uii_time
 from pipelines.settings import VerifySettings
@@ -127,7 +128,8 @@ def _without_calls_of_events(
     if not silent:
         return []
     columns = ["account_id", "uii", "call_start_dts", LINK_COLUMN[EVENTS]]
-    events = ledger.all_rows(EVENTS, day, columns=columns).to_pandas().dropna(subset=["uii", LINK_COLUMN[EVENTS]])
+    events = ledger.all_rows(EVENTS, day, columns=columns).to_pandas().dropna(subset=["uii"])
+    events = events[events[LINK_COLUMN[EVENTS]].fillna("").map(links_in).astype(bool)]
     began = _times(events["call_start_dts"].fillna(""), parse_report_time)
     events = events[(period[0] <= began) & (began < period[1])]
     calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
