@@ -296,7 +296,8 @@ def test_events_without_a_recording_around_midnight_or_named_before_leave_no_emp
     ledger = stored(tmp_path, {AGENT: full(AGENT, EMPTY_DAY), GLOBAL: full(GLOBAL, EMPTY_DAY)}, pulled)
     stored(tmp_path, {AGENT: [], GLOBAL: []}, pulled)  # the newest pull
     with_events(ledger, EMPTY_DAY)
-    with_events(ledger, ["20261117000000000006"], link=None)
+    for link in (None, "null", " ", ""):
+        with_events(ledger, ["20261117000000000006"], link=link)
     with_events(ledger, ["20261117000000000003", "20261118183000000004"])
     assert not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled
 
@@ -360,6 +361,40 @@ def test_a_date_is_known_again_once_its_report_was_pulled_after_a_part_was_taken
     assert pull_again(new=0, unchanged=2) is Verdict.unknown, "the pull was made before the parts were gone"
     stored(tmp_path, calls, pulled)
     assert pull_again(new=2, unchanged=0) is not Verdict.unknown
+
+
+@pytest.mark.parametrize(("left", "brought"), [(0, 3), (3, 4), (3, 3), (7, 7), (3, 0)])
+def test_a_pull_that_does_not_bring_back_all_rows_that_are_gone_leaves_the_date_unknown_and_a_full_one_does_not(
+    tmp_path: Path, left: int, brought: int
+) -> None:
+    ledger = Ledger(LocalFiles(tmp_path), clock=lambda: NOW)
+    uiis = [f"2026111705000000000{place}" for place in range(8)]
+
+    def append(uiis: Sequence[str]) -> None:
+        for report in (AGENT, GLOBAL):
+            lines = [{"row_key": uii, "row_hash": "h", "uii": uii} for uii in uiis]
+            schema = pa.schema([(name, pa.string()) for name in ("row_key", "row_hash", "uii")])
+            rows = pa.Table.from_pylist(lines, schema=schema)
+            ledger.append_rows(report, DAY, rows, account_id=ACCOUNTS[0], pulled_at=NOW, run_id="test")
+
+    def pull(number: int, **counts: int) -> Verdict:
+        for report in (AGENT, GLOBAL):
+            ledger.append_pull(replace(a_pull(report), pulled_at=NOW + timedelta(minutes=number), **counts))
+        return judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW + timedelta(hours=1)).verdict
+
+    append(uiis)
+    assert pull(0, rows=8, new=8) is not Verdict.unknown
+    for part in tmp_path.glob("report_rows/**/*.parquet"):
+        part.unlink()
+    append(uiis[:left])
+    append(uiis[left:brought])
+    there = max(left, brought)
+    counts = {"unchanged": min(left, brought), "vanished": max(0, left - brought), "new": there - left}
+    assert pull(1, rows=brought, **counts) is Verdict.unknown
+    assert pull(2, rows=brought, unchanged=brought, vanished=there - brought) is Verdict.unknown
+    append(uiis[there:])
+    assert pull(3, rows=8, unchanged=there, new=8 - there) is not Verdict.unknown
+    assert pull(4, rows=8, unchanged=8) is not Verdict.unknown
 
 
 @pytest.mark.parametrize(

@@ -373,6 +373,22 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
     assert check(it, "every_recording_is_accounted_for", OLD).passed, "what was seen once is still held"
 
 
+def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_lost_them(
+    world: Callable[..., Any],
+) -> None:
+    it = world(sandbox=FEW)
+    assert it.run(OLD, select=REPORTS).success
+    ledger = it.services().ledger
+    (pull,) = ledger.pulls(REPORTS[1], OLD)
+    assert check(it, "report_is_plausible", OLD, asset=REPORTS[1]).passed
+    # The lost rows cannot vanish: the pull found none of them.
+    ledger.append_pull(replace(pull, rows=1, new=1, pulled_at=datetime.now(UTC)))
+    found = check(it, "report_is_plausible", OLD, asset=REPORTS[1])
+    assert (found.passed, found.severity) == (False, WARN)
+    assert f"1 row, where an earlier pull of the same date had {pull.rows}" in (found.description or "")
+    assert figures(found)["rows_vanished"] == 0
+
+
 def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., Any]) -> None:
     it = world(sandbox=FEW)
     mono, stereo = ({one["uii"] for one in it.truth(OLD) if one["layout"] == of} for of in ("mono", "stereo"))
@@ -383,6 +399,7 @@ def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(w
     ledger.append_pull(replace(pull, vanished=1, pulled_at=datetime.now(UTC)))
     said = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
     assert "1 row seen before is gone from the report" in said
+    assert "earlier pull" not in said
     said = check(it, "mono_and_stereo_agree", OLD).description or ""
     assert "1 call is missing from Global Call Type Detail, 0 from" in said
 

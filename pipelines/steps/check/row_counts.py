@@ -81,7 +81,8 @@ def report_is_plausible(
 ) -> CheckResult:
     """Judge the newest pull of each account; one that does not cover the whole day cannot be compared with others."""
     bounds = day_bounds(day, settings.zone)
-    newest = newest_by_account(ledger.pulls(report, day))
+    pulls = ledger.pulls(report, day)
+    newest = newest_by_account(pulls)
     accounts = [account for account in settings.ringcx_account_ids if account in newest]
     usual = _usual(ledger, report, day, settings.zone, accounts)
     rows = []
@@ -96,9 +97,14 @@ def report_is_plausible(
             if bounds[1] <= now:
                 found.append(f"pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
         else:
+            before = max(other.rows for other in pulls if other.account_id == account)
+            pulled = number(pull.rows, "row")
             if pull.rows < history.least:
-                pulled, dates = number(pull.rows, "row"), number(history.dates, "date")
+                dates = number(history.dates, "date")
                 found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)")
+            # Rows that are gone from the ledger, too, do not count as vanished.
+            if before - pull.rows > _NOTABLE_SHARE * before:
+                found.append(f"{pulled}, where an earlier pull of the same date had {before}")
             if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
                 gone = number(pull.vanished, "row seen before is", "rows seen before are")
                 found.append(f"{gone} gone from the report")

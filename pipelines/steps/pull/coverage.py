@@ -106,14 +106,16 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
 def _least_lines(pulls: Iterable[PullRecord]) -> int:
     """Return the least number of lines that the pulls of an account must have left.
 
-    A pull that found fewer rows than there were came after a part was taken out of the ledger. It appended again what
-    its report has of them, so only what it found and appended counts.
+    A pull that found fewer rows than there were came after a part was gone from the ledger. If it appended as many as
+    were gone, or more, only what it found and appended counts; if it appended fewer, some are still gone.
     """
     least = rows = 0
     for pull in pulls:
         found = pull.unchanged + pull.changed + pull.vanished
-        least = (least if found >= rows else found) + pull.new + pull.changed
-        rows = found + pull.new
+        if found < rows <= found + pull.new:
+            least = found
+        least += pull.new + pull.changed
+        rows = max(rows, found + pull.new)
     return least
 
 
