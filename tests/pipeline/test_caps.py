@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -160,6 +161,29 @@ def test_a_quiet_account_is_asked_for_its_windows_and_no_more(pull: Callable[...
     source = Source(every(613))
     assert pull(source).cap_suspected == 0
     assert len(source.asked) == 8
+
+
+def test_a_busy_second_in_several_windows_leaves_no_date_incomplete(pull: Callable[..., PullRecord]) -> None:
+    seconds = [START + timedelta(hours=hours) for hours in (1, 7, 13)]
+    bursts = [at + timedelta(milliseconds=n) for at in seconds for n in range(10)]
+    source = Source(bursts)
+    record = pull(source)
+    assert (held(pull), record.rows, record.cap_suspected) == (30, 30, 0)
+    assert len(source.asked) <= 8 + 2 * 22, "the first burst is believed, each further one halved down to its second"
+    more = Source(every(600, START, START + timedelta(hours=2)) + bursts)
+    assert pull(more).cap_suspected == 0
+    assert len(more.asked) == 8, "a number that another answer exceeds is no cap"
+
+
+@pytest.mark.parametrize("segments", [10, 15, 20, 25])
+def test_a_small_account_costs_few_requests_beyond_its_windows(pull: Callable[..., PullRecord], segments: int) -> None:
+    requests = 0
+    for seed in range(10):
+        random = Random(seed)
+        source = Source([START + timedelta(seconds=random.uniform(0, 86_400)) for _ in range(8 * segments)])
+        assert pull(source).cap_suspected == 0
+        requests += len(source.asked)
+    assert requests <= 10 * 8 * 1.06
 
 
 @pytest.mark.parametrize("segments", [50, 100])

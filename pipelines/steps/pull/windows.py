@@ -241,8 +241,8 @@ class _AccountPull:
         rows = answer.rows.num_rows
         if self._is_near_the_cap(rows):
             return True
-        if rows < _MANY:  # a small cap shows only when it is met again
-            return rows >= _FEW and rows % _ROUND == 0 and rows in self._sizes
+        if rows < _MANY:  # a small cap shows only when it is met again, and no answer has more
+            return rows >= _FEW and rows % _ROUND == 0 and rows in self._sizes and rows >= max(self._sizes)
         if rows % _MANY == 0 or rows in self._sizes or not answer.ends:
             return True
         first, last = answer.ends[0], answer.ends[-1]
@@ -258,6 +258,8 @@ class _AccountPull:
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
         if end - start < 2 * _SHORTEST:
+            if rows < _MANY and self._cap is None:  # as many in one second are no cap, unless one has shown elsewhere
+                return False
             raise ReportInvalid(
                 f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
                 f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if this persists, ask RingCentral how many rows "
