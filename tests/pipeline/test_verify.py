@@ -41,6 +41,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import EXIT_CODES
 from pipelines.steps.fetch import fetcher
+from pipelines.steps.link.rows import AGENT, GLOBAL
 from pipelines.steps.seal import seal_day as seal
 from pipelines.steps.verify import ledger_parts
 from sandbox.config import Limits, SandboxConfig
@@ -437,6 +438,9 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
     assert [(one["verdict"], one["found"]) for one in copy.result["dates"]] == [("unknown", None)]
     monkeypatch.setenv("RINGCX_ACCOUNT_IDS", f"{sample.variables['RINGCX_ACCOUNT_IDS']},15300009")
     kinds = copy.doubts()
+    assert {one["sentence"] for one in copy.result["doubts"] if str(FIRST) == one["date"]} == {
+        f"{report} of account 15300009 was never pulled; run {FIRST}" for report in (AGENT, GLOBAL)
+    }
     assert {kind for _, kind, _ in kinds} == {"never_pulled"}
     assert len(kinds) == 6
     assert all("15300009" in subject for _, _, subject in kinds)
@@ -444,6 +448,7 @@ def test_dates_never_pulled_or_pulled_in_part_are_named(
     # In the local days of a zone further west these pulls end hours before the day does.
     monkeypatch.setenv("ARCHIVE_TIMEZONE", "US/Hawaii")
     assert {kind for _, kind, _ in copy.doubts()} == {"partly_pulled"}
+    assert all(one["sentence"].endswith(f"; run {one['date']} again") for one in copy.result["doubts"])
 
 
 def test_a_date_sealed_before_its_last_change_is_stale(copy: Copy) -> None:

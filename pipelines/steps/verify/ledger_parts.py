@@ -8,13 +8,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.archive.proof.attestation import ObservedObject
+from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.parts import LedgerParts, damage, decode_part
 from pipelines.ledger.schema import STATE_SCHEMA, decode, states_from, values
 from pipelines.ledger.store import current_lines
 from pipelines.settings import VerifySettings
 from pipelines.steps.parallel import map_in_order
-from pipelines.steps.pull.coverage import Pulls, unpulled
+from pipelines.steps.pull.coverage import SETTLED, Pulls, unpulled
 from pipelines.steps.verify.arriving import Arriving
 from pipelines.steps.verify.manifests import attestations
 from pipelines.steps.verify.report import Flag
@@ -30,9 +31,11 @@ def check_pulls(arriving: Arriving, pulls: Pulls, settings: VerifySettings, flag
         sentence = f"{day} was never pulled, so what it should hold is unknown; run it"
         flag("never_pulled", day.isoformat(), sentence, arriving=arriving.under_way)
         return
+    when = "" if arriving.now >= day_bounds(day, settings.zone)[1] + SETTLED else " when it is over"
     for gap in unpulled(pulls, day, settings):
-        kind, subject = "partly_pulled" if gap.to else "never_pulled", f"{gap.report} of account {gap.account_id}"
-        flag(kind, subject, f"{gap}; run {day} again when it is over", arriving=arriving.under_way)
+        kind, again = ("partly_pulled", " again") if gap.to else ("never_pulled", "")
+        sentence = f"{gap}; run {day}{again}{when}"
+        flag(kind, f"{gap.report} of account {gap.account_id}", sentence, arriving=arriving.under_way)
 
 
 def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag) -> pa.Table:
