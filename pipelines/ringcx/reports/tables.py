@@ -32,7 +32,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
 
     Args:
         report: the requested report.
-        body: the file that holds the answer, in UTF-8 or UTF-16; bytes that are not UTF-8 are read as Windows-1252.
+        body: the file that holds the answer, in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252.
         framed: whether HTTP said where the body ends (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
