@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 from dagster import AssetKey
 
 from pipelines.definitions import build_defs
-from pipelines.events.files import S3Events, day_folder, frame
+from pipelines.events.files import LocalEvents, S3Events, day_folder, frame
 from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.states import Status
 from pipelines.ledger.store import Ledger
@@ -222,6 +223,40 @@ def test_events_of_other_accounts_are_taken_once_the_account_is_archived(
         found = it.metadata(it.run(day, select=EVENTS), "end_call_events")
         assert (found["events_new"], found["events_of_other_accounts"]) == (new, 0)
     assert {one.account_id for one in it.states(day).values()} == {"15300002", "15300003"}
+
+
+def test_events_that_an_earlier_version_kept_aside_are_taken_though_their_files_are_gone(
+    world: Callable[..., Any], recent: list[date], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    store(place, day, told(it, calls(it, day)))
+    assert it.run(day, select=["end_call_events"]).success
+    kept = it.services().ledger.all_rows("end_call_events", day)
+    Path("ledger/report_rows/report=end_call_events").rename("ledger/report_rows/report=end_call_events_foreign")
+    shutil.rmtree(place)
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300009")
+    it.run(day, select=["end_call_events"])
+    assert it.services().ledger.all_rows("end_call_events", day).num_rows == 0
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", "15300002")
+    for new in (kept.num_rows, 0):
+        found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+        assert (found["events_new"], found["events_known"], found["events_read"]) == (new, 0, 0)
+    taken = it.services().ledger.all_rows("end_call_events", day)
+    assert set(taken["row_hash"].to_pylist()) == set(kept["row_hash"].to_pylist())
+    assert set(taken["account_id"].to_pylist()) == {"15300002"}
+
+
+@pytest.mark.parametrize("record", [{}, {"fields": {"call_id": "1"}}, {"received_at": "x", "fields": {"call_id": 1}}])
+def test_a_line_with_its_checksum_that_is_no_event_is_named_and_stops_no_other(
+    world: Callable[..., Any], recent: list[date], place: Path, record: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    it, day = world(EVENTS_URL=str(place)), recent[0]
+    LocalEvents(place).write([(day_folder(day), frame(record))])
+    store(place, day, told(it, calls(it, day)))
+    found = it.metadata(it.run(day, select=["end_call_events"]), "end_call_events")
+    assert (found["events_new"], found["damaged_lines"]) == (len(calls(it, day)), 1)
+    (said,) = {one.getMessage() for one in caplog.records if one.name == "pipelines.steps.pull.events"}
+    assert said.startswith(f"The file {day_folder(day)}")
 
 
 def test_a_call_start_in_another_zone_than_the_setting_says_is_found_out(

@@ -6,6 +6,7 @@ was read is recorded after its rows, and only saves reading. `link/extract_links
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,15 +31,17 @@ from pipelines.ringcx.reports.times import parse_report_time
 from pipelines.steps.link.rows import EVENTS, links_of
 from pipelines.steps.parallel import map_in_order
 
+_log = logging.getLogger(__name__)
 _IDENTITY = ("row_key", "row_hash")
+_FOREIGN = "end_call_events_foreign"
 
 
 class EventsTaken(NamedTuple):
     """The result of reading the stored events of a date: `new` events by account id, and counts.
 
     `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of accounts that are not
-    archived. `start_disagrees`: `call_start` and UII give different times. `damaged_lines`: lines that cannot be read.
-    `malformed_requests`: requests of that UTC day that were no events.
+    archived. `start_disagrees`: `call_start` and UII give different times. `damaged_lines`: lines that cannot be read,
+    or are no events. `malformed_requests`: requests of that UTC day that were no events.
     """
 
     new: Counter[str]
@@ -61,14 +64,17 @@ def take_events(
     read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     frames = _read(stored, fresh, read_to)
-    events = [_Event.of(record, zone) for read in frames for record in read.records]
+    lines = [(file, record) for file, read in zip(fresh, frames, strict=True) for record in read.records]
+    events = [_Event.of(record, zone) for _, record in lines if _is_event(record)]
+    for name in sorted({file.name for file, record in lines if not _is_event(record)}):
+        _log.warning("The file %s of the stored events holds lines that no receiver wrote; they are left out", name)
     own = [event for event in events if event.account in accounts]
     counts = Counter(
         files_read=len(fresh),
         events_read=len(events),
         events_of_other_accounts=len(events) - len(own),
         start_disagrees=sum(event.disagrees for event in events),
-        damaged_lines=sum(read.damaged for read in frames),
+        damaged_lines=sum(read.damaged for read in frames) + len(lines) - len(events),
         malformed_requests=sum(len(read.records) for read in _read(stored, stored.files(malformed_folder(day)), {})),
     )
     new_by_account = Counter[str]()
@@ -76,14 +82,22 @@ def take_events(
     known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
     known_keys = {key for key, _ in known}
     own.sort(key=lambda event: (event.account, event.received_at))
-    for account, group in groupby(own, attrgetter("account")):
-        rows = _rows(account, list(group))
+    by_account = [(account, _rows(account, list(group))) for account, group in groupby(own, attrgetter("account"))]
+
+    def append(account: str, rows: pa.Table) -> int:
         kept = rows.filter(pa.array([version not in known for version in _identities(rows)], pa.bool_()))
         ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
-        new_by_account[account] = new = len({*kept["row_key"].to_pylist()} - known_keys)
+        new = len({*kept["row_key"].to_pylist()} - known_keys)
+        known.update(_identities(kept))
+        known_keys.update(key for key, _ in _identities(kept))
+        new_by_account[account] += new
         with_link = kept.num_rows - kept["recording_url"].null_count
         counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
-    counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
+        return int(kept.num_rows)
+
+    counts["events_known"] = len(own) - sum(append(*rows) for rows in by_account)
+    for account, rows in _kept_aside(ledger, day, accounts):
+        append(account, rows)
     ends = {
         f"{file.name}{whose}": read_to.get(file.name, 0) + read.settled
         for file, read in zip(fresh, frames, strict=True)
@@ -91,6 +105,14 @@ def take_events(
     }
     ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
     return EventsTaken(new_by_account, counts)
+
+
+def _kept_aside(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
+    """Return the rows that 0.1.0 kept of accounts which were not archived then; their files may be gone."""
+    aside = ledger.all_rows(_FOREIGN, day)
+    rows = aside.drop_columns(["account_id", "pulled_at", "run_id"])
+    own = sorted(set(accounts).intersection(aside["account_id"].to_pylist()))
+    return [(account, rows.filter(pc.equal(aside["account_id"], pa.scalar(account)))) for account in own]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +133,12 @@ class _Event:
         started_at, disagrees = call_start(given, zone)
         started = started_at.isoformat() if started_at else None
         return cls(field(given, "account_id"), named, str(record["received_at"]), started, disagrees)
+
+
+def _is_event(record: Mapping[str, Any]) -> bool:
+    fields = record.get("fields")
+    texts = [*fields.values(), record.get("received_at")] if isinstance(fields, dict) else [None]
+    return all(isinstance(text, str) for text in texts)
 
 
 @lru_cache(maxsize=256)
