@@ -297,7 +297,7 @@ def test_events_without_a_recording_around_midnight_or_named_before_leave_no_emp
     stored(tmp_path, {AGENT: [], GLOBAL: []}, pulled)  # the newest pull
     with_events(ledger, EMPTY_DAY)
     for link in (None, "null", " ", ""):
-        with_events(ledger, ["20261117000000000006"], link=link)
+        with_events(ledger, ["20261118050000000006"], link=link)
     with_events(ledger, ["20261117000000000003", "20261118183000000004"])
     assert not judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW).not_pulled
 
