@@ -9,7 +9,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import listing, table, without_zeros
+from assets.presentation import calls_page, listing, table, without_zeros
 from pipelines.errors import ExpectedError
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
@@ -108,7 +108,7 @@ def every_recording_is_accounted_for(
             verdict.judge_date(ledger.open(), archive.bucket, day, settings, now=now, run_id=run_id)
         )
 
-    return _shown(context, check)
+    return _shown(context, check, lambda: calls_page(environment.settings, day))
 
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -158,18 +158,24 @@ def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvalua
     )
 
 
-def _shown(context: dg.AssetCheckExecutionContext, check: Callable[[], CheckResult]) -> dg.AssetCheckResult:
-    """Return the result of the context's check as the UI shows it."""
+def _shown(
+    context: dg.AssetCheckExecutionContext,
+    check: Callable[[], CheckResult],
+    links: Callable[[], dict[str, dg.MetadataValue]] = dict,
+) -> dg.AssetCheckResult:
+    """Return the result of the context's check as the UI shows it, with `links`."""
     (key,) = context.selected_asset_check_keys
-    return _result(key.name, context.run.run_id, check)
+    return _result(key.name, context.run.run_id, check, links)
 
 
-def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> dg.AssetCheckResult:
+def _result(
+    name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
+) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot judge does not pass, but does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
     try:
-        result = check()
+        result, linked = check(), links()
     except ExpectedError as error:
         sentence = f"This could not be checked: {error}"
         return dg.AssetCheckResult(
@@ -189,6 +195,7 @@ def _result(name: str, run_id: str, check: Callable[[], CheckResult]) -> dg.Asse
                 if len(rows)
             },
             **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
+            **linked,
             **made_by,
         },
     )

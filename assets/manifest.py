@@ -5,7 +5,7 @@ from functools import partial
 
 import dagster as dg
 
-from assets.presentation import counts_by_state, place, stored_at
+from assets.presentation import counts_by_state, not_held, place, stored_at
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
@@ -56,5 +56,6 @@ def daily_manifest(
             "manifests_of_neighbours": ", ".join(new) or "none new",
             **stored_at(bucket, "manifest", manifest.key),
             "catalog": place(bucket, sealed.catalog),
+            "not_held": not_held(sealed.recordings.reasons()),
         }
     )

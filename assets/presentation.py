@@ -18,6 +18,7 @@ from pipelines.steps.check.verdict import DateVerdict, Verdict
 from pipelines.steps.fetch.fetcher import FetchResult
 
 _PROGRESS_SECONDS = 30.0
+_PROGRESS_SHARE = 0.1
 
 Cell = str | int | float
 
@@ -61,6 +62,19 @@ def counts_by_state(by_status: Counter[Status], verdict: DateVerdict) -> dict[st
     return {**found, "archived": by_status[Status.archived], **without_zeros(others)}
 
 
+def not_held(reasons: pa.Table) -> str:
+    """Return how many recordings are not archived, by state and reason, and the time of the first retry of each group.
+
+    In words: a table here would be wider than its place on the asset's page, and cut off the verdict above it.
+    """
+    groups = []
+    for row in sorted(reasons.to_pylist(), key=lambda row: (row["status"], row["reason"] or "")):
+        soonest = row["next_attempt_at"]
+        next_try = f"next try {soonest:%Y-%m-%d %H:%M} UTC" if soonest else "final"
+        groups.append(f"{row['recordings']:,} {row['status']} ({row['reason'] or 'new'}), {next_try}")
+    return "; ".join(groups) or "none"
+
+
 def place(bucket: Bucket, prefix: str) -> dg.MetadataValue:
     """Return a link into the AWS console, or the `s3://` address if the store is not Amazon's."""
     if bucket.is_amazon:
@@ -87,14 +101,14 @@ def column_schema(schema: pa.Schema) -> dict[str, dg.TableSchema]:
 
 
 def progress_logger(log: logging.Logger) -> Callable[[FetchResult], None]:
-    """Return a function that logs the progress of a long step every 30 s, with its rate and the time left."""
+    """Return a function that logs the progress of a long step every 30 s or 10 %, with its rate and the time left."""
     began = last = time.monotonic()
     reported = 0
 
     def report(progress: FetchResult) -> None:
         nonlocal last, reported
-        now = time.monotonic()
-        if progress.settled == reported or now - last < _PROGRESS_SECONDS:
+        now, ahead = time.monotonic(), progress.settled - reported
+        if not ahead or (ahead < progress.due * _PROGRESS_SHARE and now - last < _PROGRESS_SECONDS):
             return
         last, reported = now, progress.settled
         rate = progress.settled / max(now - began, 0.001)

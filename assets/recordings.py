@@ -15,6 +15,7 @@ from assets.presentation import (
     counted,
     counts_by_state,
     listing,
+    not_held,
     progress_logger,
     stored_at,
     table,
@@ -131,6 +132,7 @@ def recordings(  # noqa: PLR0917 - what it touches
                 }
             ),
             **event_latency,
+            "not_held": not_held(matched.reasons()),
             **calls_page(settings, day),
             **stored_at(bucket, "archive", keys.day_prefix(bucket.prefix, day)),
         }

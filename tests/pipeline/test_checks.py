@@ -139,6 +139,7 @@ def test_a_run_judges_its_date_with_five_checks_and_a_whole_date_adds_up(
     assert count["found"] == count["archived"] >= len(it.truth(recent[0])) > 0
     assert f"All {count['found']} recordings" in (held.description or "")
     page = f"https://calls.example.com/?from={recent[0]}&to={recent[0]}"
+    assert held.metadata["calls_page"] == MetadataValue.url(page)
     assert {it.metadata(result, asset)["calls_page"] for asset in ("recordings", "calls")} == {page}
     assert set(found) == {
         "report_is_plausible",
@@ -156,6 +157,7 @@ def test_a_date_whose_reports_were_never_pulled_is_never_complete(
     assert (found.passed, found.severity) == (False, ERROR)
     assert "never pulled" in (found.description or "")
     assert figures(found)["reports_not_pulled"] == 2
+    assert "calls_page" not in found.metadata  # BROWSE_URL is not set
     assert "Run the date again" in figures(found)["to_do"]
     assert found.metadata["run"] == MetadataValue.dagster_run(it.instance.get_runs(limit=1)[0].run_id)
     assert it.run(recent[0], select=["agent_segment_metadata"]).success

@@ -51,6 +51,12 @@ class RecordingsTable:
         numbers = {Status(state["values"]): state["counts"] for state in counted}
         return Counter({Status.archived: self.held.num_rows} | numbers)
 
+    def reasons(self) -> pa.Table:
+        """Count the recordings not held by `status` and `reason`, with the first `next_attempt_at` of each group."""
+        groups = self.rest.group_by(["status", "reason"])
+        found = groups.aggregate([("recording_id", "count"), ("next_attempt_at", "min")])
+        return found.rename_columns(["status", "reason", "recordings", "next_attempt_at"])
+
     def states(self, ids: Iterable[str]) -> dict[str, RecordingState]:
         """Return the recordings with these ids as objects, by id, sorted."""
         lines = self.lines
