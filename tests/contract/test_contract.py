@@ -142,7 +142,7 @@ def test_a_run_of_both_sources_sends_and_gets_what_the_document_says(
     openapi: OpenAPI,
     recent: list[date],  # noqa: F811
 ) -> None:
-    it, seen = recorded(RINGCX_SOURCE="both", faults=Faults(token_seconds=0.5))
+    it, seen = recorded(RINGCX_SOURCE="both", faults=Faults(token_seconds=0.1))
     day = recent[0]
     reports = ["agent_segment_metadata", "global_call_type_detail", "interaction_metadata"]
     assert it.run(day, select=[*reports, "recording_links", "recordings"]).success
