@@ -25,9 +25,12 @@ Cell = str | int | float
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
-    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
-    schema = None if records else dg.TableSchema([dg.TableColumn(name) for name in columns])
-    return dg.MetadataValue.table(records, schema)
+    kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
+    types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
+    )
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
