@@ -48,9 +48,10 @@ _T = TypeVar("_T")
 
 
 def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Sequence[bytes]) -> bool:
-    """Return whether `headers` hold the header `name` once, with an accepted value; True if none is accepted.
+    """Return whether a request has the header `name` exactly once, with an accepted value.
 
-    `accepted` are SHA-256 digests, all compared each time, even without the header: the time reveals nothing of them.
+    `accepted` are the SHA-256 digests of the values; if there are none, every request is admitted. All digests are
+    compared each time, even without the header, so the time taken reveals nothing about them.
     """
     if not accepted:
         return True

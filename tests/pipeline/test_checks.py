@@ -520,8 +520,7 @@ def test_a_recording_with_a_silent_channel_is_held_and_named(world: Callable[...
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
     assert (row["recording"], row["matter"]) == (named.recording_id, "channel_2_silent")
-    said = "0 differ in length from the report, 0 have a header and no audio, 1 has a silent channel."
-    assert said in (found.description or "")
+    assert f"Of the recordings of {recent[0]}, 1 has a silent channel. Listen" in (found.description or "")
 
 
 def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..., Any], recent: list[date]) -> None:
@@ -533,7 +532,7 @@ def test_a_recording_of_another_length_than_reported_is_named(world: Callable[..
     assert (found.passed, found.severity) == (False, WARN)
     (row,) = rows(found, "sample")
     assert (row["recording"], row["matter"]) == (named.recording_id, "duration_differs: 8 s, reported 90 s")
-    assert "1 differs in length from the report, 0 have" in (found.description or "")
+    assert f"Of the recordings of {recent[0]}, 1 differs in length from the report. Listen" in (found.description or "")
 
 
 def test_recordings_of_nothing_but_a_header_are_named(world: Callable[..., Any]) -> None:

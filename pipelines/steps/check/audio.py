@@ -17,7 +17,11 @@ _COLUMNS = [
     *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "duration_s"),
     *("expected_duration_s", "warnings", "same_as"),
 ]
-_FLAGS = ("duration_differs", "header_only", "silent_channel")
+_FLAGS = {
+    "duration_differs": ("differs in length from the report", "differ in length from the report"),
+    "header_only": ("has a header and no audio", "have a header and no audio"),
+    "silent_channel": ("has a silent channel", "have a silent channel"),
+}
 # Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
 _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
 
@@ -35,13 +39,9 @@ def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
         "without_reported_duration": int(held["expected_duration_s"].isna().sum()),
     }
     if len(flagged):
-        warnings = "".join(f", {number(counts[name], 'has', 'have')} the warning `{name}`" for name in others)
-        sentence = (
-            f"Of the recordings of {day}, {number(counts['duration_differs'], 'differs', 'differ')} in length from the "
-            f"report, {number(counts['header_only'], 'has', 'have')} a header and no audio, "
-            f"{number(counts['silent_channel'], 'has', 'have')} a silent channel{warnings}. "
-            "Listen to the samples: they may not contain the call."
-        )
+        words = _FLAGS | {flag: (f"has the warning `{flag}`", f"have the warning `{flag}`") for flag in others}
+        found = ", ".join(number(counts[flag], *words[flag]) for flag in words if counts[flag])
+        sentence = f"Of the recordings of {day}, {found}. Listen to the samples: they may not contain the call."
     else:
         sentence = (
             f"{number(len(held), 'recording')} of {day}: lengths agree with the report, none is empty, and none of "
