@@ -125,9 +125,8 @@ class Archiver:
 
     def run(self, *, hours: float = 0.0) -> None:
         """A run, and then time passes."""
-        pending = [one for one in self.states.values() if one.status is Status.pending]
         try:
-            fetched(self.it.services(), *pending)
+            fetched(self.it.services(), *self.states.values())
         finally:
             self.it.passed += timedelta(hours=hours)
 
@@ -222,6 +221,23 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
     source.always({name: answer(wav()) for name in states})
     ours.run()
     assert {one.status for one in ours.states.values()} == {Status.archived}
+
+
+def test_more_lasting_refusals_than_a_run_bears_all_end_denied_where_the_log_in_works(
+    source: Source, archiver: Callable[..., Archiver]
+) -> None:
+    good = {f"a{number:03d}.WAV": answer(wav()) for number in range(5)}
+    refusal = answer(b"no", status="403 Forbidden", kind="text/plain")
+    source.always(good | {f"b{number:03d}.WAV": refusal for number in range(2 * BREAK_AFTER)})
+    ours = archiver(ARCHIVE_CONCURRENCY="1")
+    ours.register(age=MONTH)
+    for _ in range(4):  # the first and the second attempt at all of them
+        with pytest.raises(FetchFailed, match=f"{BREAK_AFTER} recordings in a row"):
+            ours.run(hours=13)
+        assert not {one.status for one in ours.states.values()} & {Status.denied}
+    ours.run()
+    assert {name for name, one in ours.states.items() if one.status is Status.archived} == good.keys()
+    assert {one.status for one in ours.states.values()} == {Status.archived, Status.denied}
 
 
 def test_a_recording_that_is_refused_while_others_are_given_ends_denied(

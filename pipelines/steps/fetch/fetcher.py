@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain, islice
+from itertools import islice
 from urllib.parse import urlsplit
 
 from pipelines.archive.errors import StorageRefused
@@ -100,11 +100,13 @@ class Fetcher:
             was_broken_off = True
             raise
         finally:
-            for outcome in chain.from_iterable(self._undecided.values()):
-                # What the source says while it fails is no verdict on a recording.
-                fault = was_broken_off and outcome.fault
-                unsaid = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
-                self._settle(unsaid, believed=False)
+            for log_in, outcomes in self._undecided.items():
+                # What a source says while it fails is no verdict on a recording, unless it gave others to this log-in.
+                unsaid = was_broken_off and log_in not in self._given | self._gave_before
+                for outcome in outcomes:
+                    fault = outcome.fault if unsaid else None
+                    kept = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
+                    self._settle(kept, believed=False)
             self._write()
             pool.shutdown(wait=False)
             # A cancelled future never wakes its waiters: they would wait their full time for it.
