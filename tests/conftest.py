@@ -26,15 +26,17 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 WITH_ONE_DAGSTER = {f"tests/dagster/test_{name}.py" for name in ("daemon", "run", "ui")}
+WITH_ONE_ARCHIVE = "tests/pipeline/verify"
 
 # In the order in which they begin: longest first, and what mostly waits next to what mostly computes.
 LONGEST = (
     *("dagster/daemon", "dagster/run", "dagster/ui", "chaos/chaos", "dagster/demo", "pipeline/crashes"),
     *("deploy/celery", "pipeline/limits_kept", "docs/commands", "pipeline/check_connection", "pipeline/archive"),
-    *("ringcx/limits_used", "pipeline/checks", "pipeline/secrecy", "pipeline/strict_s3", "ringcx/limit_postgres"),
-    *("deploy/image", "browser/in_chromium", "pipeline/plan", "ringcx/limits", "pipeline/verify", "archive/network"),
+    *("ringcx/limits_used", "pipeline/checks/accounted_for", "pipeline/secrecy", "pipeline/strict_s3"),
+    *("ringcx/limit_postgres", "deploy/image", "browser/in_chromium", "pipeline/plan", "ringcx/limits"),
+    *("pipeline/verify/objects", "archive/network"),
 )
-RANKS = {f"tests/{name.replace('/', '/test_')}.py": rank for rank, name in enumerate(LONGEST)}
+RANKS = {f"tests/{'/test_'.join(name.rsplit('/', 1))}.py": rank for rank, name in enumerate(LONGEST)}
 
 # botocore parses its description of S3 for each session, in 0.14 s, and tests make hundreds of sessions.
 botocore.session.create_loader = cache(botocore.session.create_loader)
@@ -45,10 +47,12 @@ settings.load_profile("any-machine")
 
 
 class FilesWithTheirServers(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """A file stays with one worker, and the files that share one Dagster stay together: it starts once."""
+    """A file stays with one worker, and files that share a Dagster or an archive stay together: it is made once."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
+        if file.startswith(f"{WITH_ONE_ARCHIVE}/"):
+            return WITH_ONE_ARCHIVE
         return "tests/dagster" if file in WITH_ONE_DAGSTER else file
 
 

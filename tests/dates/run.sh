@@ -17,7 +17,7 @@ TWENTY="
 "
 # rclone, whose clock cannot be shifted, has no key here, so a wrong one is not refused.
 NO_KEY="
---deselect tests/pipeline/test_verify.py::test_settings_that_are_wrong_are_one_sentence_and_code_2
+--deselect tests/pipeline/verify/test_command.py::test_settings_that_are_wrong_are_one_sentence_and_code_2
 --deselect tests/pipeline/test_check_connection.py::test_wrong_keys_are_refused_and_never_shown
 --deselect tests/sandbox/test_s3.py::test_a_wrong_secret_is_refused
 --deselect tests/archive/test_bucket.py::test_wrong_credentials_are_named_and_not_shown

@@ -45,7 +45,7 @@ NOT_RUN = {
     "helm": "needs a cluster; tests/deploy/test_kubernetes.py reads the values",
     "curl": "sends to a receiver in the internet; tests/events/test_receiver.py sends what it says",
     "python benchmarks/": "takes minutes; `make bench` runs them",
-    "python3": "reads a manifest of the demo; tests/pipeline/test_verify.py has the chain",
+    "python3": "reads a manifest of the demo; tests/pipeline/verify/test_certificate.py has the chain",
     "python3 -I verify.py": "is in a package; tests/evidence runs it",
     "sha256sum": "likewise",
     "export": "the fixture sets it",

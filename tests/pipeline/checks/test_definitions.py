@@ -1,0 +1,33 @@
+"""How Dagster sees the checks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines.definitions import build_defs
+from tests.pipeline.checks.conftest import ERROR, FEW, OLD, check, fetch
+
+
+def test_a_check_that_cannot_judge_says_why_and_fails_no_run(world: Callable[..., Any], tmp_path: Path) -> None:
+    it = world(LEDGER_URL="damaged", sandbox=FEW)
+    fetch(it, OLD)
+    part = next(Path("damaged", "recording_states", f"date={OLD}").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-40])
+    for name, sentence in (("audio_is_true", "could not be checked"), ("every_recording_is_accounted_for", "unknown")):
+        found = check(it, name, OLD)
+        assert (found.passed, found.severity) == (False, ERROR)
+        assert sentence in (found.description or "")
+        assert part.name in (found.description or "")
+
+
+def test_the_checks_are_defined_without_a_warning_and_none_of_them_blocks() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = build_defs().resolve_asset_graph()
+    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
+    assert specs
+    assert not [spec.name for spec in specs if spec.blocking]
+    assert all(spec.description for spec in specs)

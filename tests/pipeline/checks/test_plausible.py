@@ -1,0 +1,132 @@
+"""The check `report_is_plausible`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sandbox.faults import Faults, Where
+from tests.pipeline.checks.conftest import FEW, OLD, REPORTS, WARN, check, fetch, figures
+
+
+def weeks_before(it: Any, day: date, weeks: int, *, like: date) -> None:
+    """A ledger that remembers pulls of the same weekday, with as many rows as `like` has."""
+    ledger = it.services().ledger
+    for report in REPORTS:
+        for pull in ledger.pulls(report, like):
+            for back in range(1, weeks + 1):
+                past = day - timedelta(weeks=back)
+                ahead = past - like
+                ledger.append_pull(
+                    replace(
+                        pull,
+                        day=past,
+                        period_start=pull.period_start + ahead,
+                        period_end=pull.period_end + ahead,
+                        pulled_at=pull.pulled_at + ahead,
+                    )
+                )
+
+
+def test_too_little_history_says_so_and_passes(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(sandbox=FEW)
+    assert it.run(recent[0], select=REPORTS).success
+    weeks_before(it, recent[0], 2, like=recent[0])
+    found = check(it, "report_is_plausible", recent[0], asset=REPORTS[0])
+    assert found.passed
+    assert "history cannot tell" in (found.description or "")
+    assert "too little history of this weekday: 2 dates, and 3 are needed" in (found.description or "")
+
+
+def test_a_day_like_the_weeks_before_is_plausible_and_a_zero_or_a_half_is_not(world: Callable[..., Any]) -> None:
+    it = world(sandbox={"calls_per_day": (20, 20)})
+    usual, half, none = OLD, OLD + timedelta(days=1), OLD + timedelta(days=2)
+    assert it.run(usual, select=REPORTS).success
+    for day in (usual, half, none):
+        weeks_before(it, day, 3, like=usual)
+    calls = sorted({one["uii"] for one in it.truth(half)})
+    it.sandbox.set_faults(Faults(late_rows=Where(paths=tuple(f"*{uii}*" for uii in calls[: len(calls) * 2 // 3]))))
+    assert it.run(half, select=REPORTS).success
+    it.sandbox.set_faults(Faults(late_rows=Where(share=1.0)))
+    assert it.run(none, select=REPORTS).success
+    for report in REPORTS:
+        assert check(it, "report_is_plausible", usual, asset=report).passed
+        found = check(it, "report_is_plausible", half, asset=report)
+        assert (found.passed, found.severity) == (False, WARN)
+        assert "where this weekday usually has" in (found.description or "")
+        found = check(it, "report_is_plausible", none, asset=report)
+        assert (found.passed, found.severity) == (False, WARN)
+        assert "0 rows, where this weekday usually has" in (found.description or "")
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_first_pull_that_answers_half_its_rows_is_noticed_without_any_history(
+    world: Callable[..., Any], report: str
+) -> None:
+    it = world(sandbox={"calls_per_day": (20, 20)})
+    layout = {"agent_segment_metadata": "stereo", "global_call_type_detail": "mono"}[report]
+    uiis = sorted({one["uii"] for one in it.truth(OLD) if one["layout"] == layout})
+    marks = {"stereo": "*-session-*", "mono": "-[0-9].WAV"}
+    hidden = tuple(f"*{uii}{marks[layout]}" for uii in uiis[::2])
+    it.sandbox.set_faults(Faults(late_rows=Where(paths=hidden)))
+    assert it.run(OLD, select=REPORTS).success
+    agree = check(it, "mono_and_stereo_agree", OLD)
+    assert (agree.passed, agree.severity) == (False, WARN)
+    lacks = {"stereo": "calls_not_in_agent_report", "mono": "calls_not_in_global_report"}[layout]
+    assert figures(agree)[lacks] >= len(hidden) // 2
+
+
+def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(world: Callable[..., Any]) -> None:
+    it = world(sandbox={"calls_per_day": (14, 14)})
+    fetch(it, OLD)
+    assert check(it, "report_is_plausible", OLD, asset=REPORTS[1]).passed
+    uiis = sorted({one["uii"] for one in it.truth(OLD)})
+    it.sandbox.set_faults(Faults(late_rows=Where(paths=tuple(f"*{uii}*" for uii in uiis[::2]))))
+    fetch(it, OLD)
+    found = check(it, "report_is_plausible", OLD, asset=REPORTS[1])
+    assert (found.passed, found.severity) == (False, WARN)
+    assert figures(found)["rows_vanished"] > 0
+    assert "vanished from the source" in (found.description or "")
+    assert check(it, "every_recording_is_accounted_for", OLD).passed, "what was seen once is still held"
+
+
+def test_fewer_rows_than_an_earlier_pull_had_are_noticed_though_the_ledger_has_lost_them(
+    world: Callable[..., Any],
+) -> None:
+    it = world(sandbox=FEW)
+    assert it.run(OLD, select=REPORTS).success
+    ledger = it.services().ledger
+    (pull,) = ledger.pulls(REPORTS[1], OLD)
+    assert check(it, "report_is_plausible", OLD, asset=REPORTS[1]).passed
+    # The lost rows cannot vanish: the pull found none of them.
+    ledger.append_pull(replace(pull, rows=1, new=1, pulled_at=datetime.now(UTC)))
+    found = check(it, "report_is_plausible", OLD, asset=REPORTS[1])
+    assert (found.passed, found.severity) == (False, WARN)
+    assert f"1 row, where an earlier pull of the same date had {pull.rows}" in (found.description or "")
+    assert figures(found)["rows_vanished"] == 0
+
+
+def test_one_row_that_vanished_and_one_call_that_is_lacking_are_told_of_as_one(world: Callable[..., Any]) -> None:
+    it = world(sandbox=FEW)
+    mono, stereo = ({one["uii"] for one in it.truth(OLD) if one["layout"] == of} for of in ("mono", "stereo"))
+    it.sandbox.set_faults(Faults(late_rows=Where(paths=(f"*{min(mono & stereo)}-[0-9].WAV",))))
+    assert it.run(OLD, select=REPORTS).success
+    ledger = it.services().ledger
+    (pull,) = ledger.pulls(REPORTS[1], OLD)
+    ledger.append_pull(replace(pull, vanished=1, pulled_at=datetime.now(UTC)))
+    said = check(it, "report_is_plausible", OLD, asset=REPORTS[1]).description or ""
+    assert "1 row seen before is gone from the report" in said
+    assert "earlier pull" not in said
+    said = check(it, "mono_and_stereo_agree", OLD).description or ""
+    assert "1 call is missing from Global Call Type Detail, 0 from" in said
+
+
+def test_a_report_that_was_never_pulled_is_not_plausible(world: Callable[..., Any], recent: list[date]) -> None:
+    it = world(sandbox=FEW)
+    found = check(it, "report_is_plausible", recent[0], asset=REPORTS[0])
+    assert not found.passed
+    assert "never pulled" in (found.description or "")

@@ -1,0 +1,93 @@
+"""`ringcx-archive verify` names ledger parts that were altered, removed or added, and dates without a whole pull."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from pipelines.steps.link.rows import AGENT, GLOBAL
+from pipelines.steps.verify import ledger_parts
+from tests.copies import Copies
+from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, Copy
+
+
+def test_every_ledger_part_that_is_removed_is_named(copy: Copy) -> None:
+    parts = [key for day in DAYS for key in copy.keys("ledger/") if f"date={day}/" in key]
+    assert len(parts) >= 3 * 6
+    kinds = {key.split("/")[2] for key in parts}
+    assert kinds == {"recording_states", "report_pulls", "report_rows"}
+    for key in parts:
+        copy.delete(key)
+    named = {subject for _, kind, subject in copy.doubts() if kind == "ledger_part_removed"}
+    assert named == {key.removeprefix(f"{ARCHIVE_PREFIX}ledger/") for key in parts}
+
+
+@pytest.mark.parametrize("kind", ["recording_states", "report_pulls", "report_rows"])
+def test_one_removed_ledger_part_is_named(copy: Copy, kind: str) -> None:
+    key = [one for one in copy.keys(f"ledger/{kind}/") if f"date={MIDDLE}/" in one][-1]
+    copy.delete(key)
+    name = key.removeprefix(f"{ARCHIVE_PREFIX}ledger/")
+    assert (str(MIDDLE), "ledger_part_removed", name) in copy.doubts()
+    assert {one["date"] for one in copy.result["doubts"]} == {str(MIDDLE)}
+
+
+def test_an_altered_and_an_added_ledger_part_are_named(copy: Copy) -> None:
+    states = [key for key in copy.keys("ledger/recording_states/") if f"date={FIRST}/" in key]
+    broken = states[0]
+    copy.put(broken, copy.get(broken)[:-1])
+    pulls = [key for key in copy.keys("ledger/report_pulls/") if f"date={MIDDLE}/" in key]
+    added = pulls[0].replace(pulls[0].rpartition("/")[2], "01JC00000000000000000000ZZ.parquet")
+    copy.put(added, copy.get(pulls[0]))
+    found = copy.doubts()
+    assert (str(FIRST), "ledger_part_altered", broken.removeprefix(f"{ARCHIVE_PREFIX}ledger/")) in found
+    assert (str(MIDDLE), "unwitnessed", added.removeprefix(f"{ARCHIVE_PREFIX}ledger/")) in found
+
+
+def test_a_ledger_that_says_something_else_is_named_by_recording(copy: Copy) -> None:
+    one = copy.held(LAST)[0]
+    for key in copy.keys("ledger/recording_states/"):
+        if f"date={LAST}/" in key:
+            copy.delete(key)
+    found = copy.doubts()
+    assert {subject for _, kind, subject in found if kind == "ledger_lacks"} >= {one.recording_id}
+
+
+def test_dates_never_pulled_or_pulled_in_part_are_named(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, sample: Copies
+) -> None:
+    before = FIRST - timedelta(days=30)
+    assert copy.verify(first=before, last=before) == 1
+    assert [(one["kind"], one["date"]) for one in copy.result["doubts"]] == [("never_pulled", str(before))]
+    assert [(one["verdict"], one["found"]) for one in copy.result["dates"]] == [("unknown", None)]
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", f"{sample.variables['RINGCX_ACCOUNT_IDS']},15300009")
+    kinds = copy.doubts()
+    assert {one["sentence"] for one in copy.result["doubts"] if str(FIRST) == one["date"]} == {
+        f"{report} of account 15300009 was never pulled; run {FIRST}" for report in (AGENT, GLOBAL)
+    }
+    assert {kind for _, kind, _ in kinds} == {"never_pulled"}
+    assert len(kinds) == 6
+    assert all("15300009" in subject for _, _, subject in kinds)
+    monkeypatch.setenv("RINGCX_ACCOUNT_IDS", sample.variables["RINGCX_ACCOUNT_IDS"])
+    # In the local days of a zone further west these pulls end hours before the day does.
+    monkeypatch.setenv("ARCHIVE_TIMEZONE", "US/Hawaii")
+    assert {kind for _, kind, _ in copy.doubts()} == {"partly_pulled"}
+    assert all(one["sentence"].endswith(f"; run {one['date']} again") for one in copy.result["doubts"])
+
+
+def test_many_parts_of_a_date_are_reduced_while_they_are_read(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = copy.held(MIDDLE)
+    for _ in range(25):
+        copy.ledger().append_states(held)
+    most = 0
+    whole = ledger_parts.current_lines
+
+    def measured(parts: list[pa.Table]) -> pa.Table:
+        nonlocal most
+        most = max(most, sum(part.num_rows for part in parts))
+        return whole(parts)
+
+    monkeypatch.setattr(ledger_parts, "current_lines", measured)
+    assert {kind for _, kind, _ in copy.doubts(day=MIDDLE)} == {"unwitnessed"}
+    assert len(held) < most < 4 * len(held)

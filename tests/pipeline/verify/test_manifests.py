@@ -1,0 +1,129 @@
+"""`ringcx-archive verify` names manifests and catalogs that were altered, removed, swapped or are out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.ledger.states import RecordingState
+from sandbox.faults import Faults, Where
+from tests.commands import an_hour_later, run
+from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, MIDDLE, TODAY, Copy, edited
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_removed_manifest_is_named_first_or_last(copy: Copy, which: int) -> None:
+    day = MIDDLE
+    key = copy.manifests(day)[which]
+    copy.delete(key)
+    assert (str(day), "manifest_removed", key) in copy.doubts()
+    assert {one["date"] for one in copy.result["doubts"]} == {str(day)}
+
+
+def test_all_manifests_of_a_date_removed_is_named(copy: Copy) -> None:
+    keys = copy.manifests(MIDDLE)
+    for key in keys:
+        copy.delete(key)
+    found = copy.doubts()
+    assert {(str(MIDDLE), "manifest_removed", key) for key in keys} <= found
+    assert (str(MIDDLE), "never_sealed", str(MIDDLE)) in found
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "an entry dropped": lambda one: one["entries"].pop(),
+    "an entry added": lambda one: one["entries"].append({**one["entries"][-1], "recording_id": "~"}),
+    "a size": lambda one: one["entries"][0].update(size=1),
+    "a state": lambda one: one["entries"][0].update(status="missing", reason="not_found"),
+    "a total": lambda one: one["totals"].update(archived=10_000),
+    "the time": lambda one: one.update(sealed_at="2026-01-01T00:00:00.000000+00:00"),
+    "the run": lambda one: one.update(run_id="forged"),
+    "the chain": lambda one: one.update(previous_sha256="0" * 64),
+    "the day before": lambda one: one.update(previous_day={"date": str(FIRST), "number": 7, "sha256": "0" * 64}),
+    "a hostile chain": lambda one: one.update(previous_day={"date": [], "number": "x"}),
+    "ids that are numbers": lambda one: [entry.update(recording_id=at) for at, entry in enumerate(one["entries"])],
+    "entries that are no objects": lambda one: one.update(entries=[1]),
+    "a size in words": lambda one: one["entries"][0].update(size="much"),
+    "nonsense": lambda one: one.update(entries=[{"recording_id": "\ud800", "status": ["archived"], "size": 1 << 80}]),
+}
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+def test_every_edit_of_a_manifest_is_named(copy: Copy, which: int) -> None:
+    key = copy.manifests(MIDDLE)[which]
+    body = copy.get(key)
+    plain = {"a size", "the chain", "nonsense"}
+    unnoticed = []
+    for name, edit in EDITS.items():
+        # With its own hash made to fit the content, as somebody would who knows the format; three also plainly.
+        for hashed in (True, False) if name in plain else (True,):
+            copy.put(key, edited(body, edit, hashed=hashed))
+            code = run("verify", ["--from", str(MIDDLE), "--to", str(MIDDLE)], copy.client, clock=an_hour_later)
+            said = copy.capsys.readouterr().out
+            if code != 1 or f"  {MIDDLE}  manifest_altered: {key} " not in said:
+                unnoticed.append((name, hashed, code, said))
+    assert unnoticed == []
+
+
+def test_renumbered_and_swapped_manifests_are_named(copy: Copy) -> None:
+    day = MIDDLE
+    first, second = copy.manifests(day)[:2]
+    one, two = copy.get(first), copy.get(second)
+    copy.put(first, two)
+    copy.put(second, one)
+    found = copy.doubts()
+    assert {(str(day), "manifest_altered", first), (str(day), "manifest_altered", second)} <= found
+    copy.put(first, one)
+    copy.put(second, two)
+    last = copy.manifests(day)[-1]
+    beyond = last.replace(f"-{len(copy.manifests(day))}.json", "-9.json")
+    copy.put(beyond, copy.get(last))
+    assert (str(day), "manifest_altered", beyond) in copy.doubts()
+
+
+def test_a_date_sealed_before_its_last_change_is_stale(copy: Copy) -> None:
+    ledger = copy.ledger()
+    one = copy.held(MIDDLE)[0]
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    changed = {name: getattr(one, name) for name in RecordingState.__slots__} | {
+        "epoch": 1,
+        "written_at": later,
+        "warnings": ("duration_differs",),
+    }
+    ledger.append_states([RecordingState(**changed)])
+    assert {kind for _, kind, _ in copy.doubts()} == {"stale", "unwitnessed"}
+    assert "run the date again" in copy.sentences(copy.manifests(MIDDLE)[-1])
+
+
+def test_a_catalog_that_is_gone_altered_or_another_dates_is_named(copy: Copy) -> None:
+    first, middle, last = (f"{ARCHIVE_PREFIX}catalog/date={day}/recordings.parquet" for day in DAYS)
+    body = copy.get(last)
+    copy.delete(first)
+    copy.put(middle, body)
+    copy.put(last, body[:-1] + b"X")
+    assert copy.doubts() == {
+        (str(day), "catalog_stale", key) for day, key in zip(DAYS, (first, middle, last), strict=True)
+    }
+
+
+def test_dates_run_backwards_are_proved_since_a_run_seals_the_next_day_again(
+    world: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scout = world()
+    for back in range(3, 12):
+        before, day = TODAY - timedelta(days=back), TODAY - timedelta(days=back - 1)
+        assert scout.run(
+            before, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]
+        ).success
+        if scout.states(day):  # a leg that begins after midnight is found by the day before
+            break
+    assert scout.states(day)
+    # Without its links at first, the day itself is sealed empty: only the day before then learns of that leg.
+    it = world(faults=Faults(late_links=Where(share=1.0, first=1)))
+    assert it.run(day).success
+    assert it.run(before).success
+    manifests = [key for key in it.objects("manifests/") if f"date={day}/" in key]
+    assert len(manifests) == 2
+    assert run("verify", ["--from", str(before), "--to", str(day)]) == 0, capsys.readouterr().out
