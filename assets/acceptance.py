@@ -1,4 +1,4 @@
-"""The job that accepts losses in the UI. It is no asset, because it makes no data."""
+"""The job that accepts losses in the UI. It is not an asset, because it makes no data."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -28,7 +28,7 @@ ARCHIVE_TOTALS = dg.AssetSpec(
         "cannot be materialized."
     ),
 )
-# After everything else that a run could do instead: no recording waits for a check.
+# The lowest priority, so that no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
 _TO_DO = {
     "every_recording_is_accounted_for": (
@@ -171,7 +171,7 @@ def _shown(
 def _result(
     name: str, run_id: str, check: Callable[[], CheckResult], links: Callable[[], dict[str, dg.MetadataValue]] = dict
 ) -> dg.AssetCheckResult:
-    """Return the result as the UI shows it. A check that cannot judge does not pass, but does not fail the run."""
+    """Return the result as the UI shows it. A check that cannot run does not pass, but does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
     to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
     try:

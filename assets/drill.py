@@ -30,7 +30,7 @@ def prove_sample(
         settings, bucket, started = environment.settings, archive.bucket, environment.clock()
         sealed = Archive(bucket, ledger.open(), settings, archive.verifier, environment.clock)
         today = local_day(started, settings.zone)
-        # A date whose run is not over has every right to differ from its last manifest.
+        # A date with an unfinished run may differ from its last manifest.
         busy = unfinished_dates(context.instance)
         days = [day for day in sealed_dates(bucket) if day < today and day.isoformat() not in busy]
         size = {"recordings": settings.archive_drill_recordings, "share": settings.archive_drill_share}

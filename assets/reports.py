@@ -1,4 +1,4 @@
-"""The reports: the rows that say which recordings should exist."""
+"""The reports: their rows list the recordings that should exist."""
 
 from datetime import date
 

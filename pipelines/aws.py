@@ -103,7 +103,7 @@ class NotAnsweredByS3Error(boto.HTTPClientError):
 
 
 def boto3_session() -> boto3.Session:
-    """Return a session as boto3 configures it, which also reads `AWS_REGION`, as AWS's other tools do."""
+    """Return a boto3 session that also reads `AWS_REGION`, as AWS's other tools do."""
     core = botocore.session.get_session()
     # dateutil takes three quarters of the time in which a page of a thousand listed objects is read.
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
@@ -137,7 +137,7 @@ def status(error: boto.ClientError) -> int:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a later request may succeed without anybody changing a setting."""
+    """Return whether the same request may succeed later although nobody changes a setting."""
     if isinstance(error, boto.ClientError):
         code, answered = error_code(error), status(error)
         return (
@@ -174,5 +174,5 @@ def as_base64(digest: bytes) -> str:
 
 
 def md5_of(body: bytes) -> bytes:
-    """Return the MD5, which stores compare that check no SHA-256: 4.4 ms of CPU for 2.9 MB."""
+    """Return the MD5, for stores that do not check a SHA-256: 4.4 ms of CPU for 2.9 MB."""
     return hashlib.md5(body, usedforsecurity=False).digest()

@@ -112,7 +112,7 @@ def _with(
     ((output, spec),) = check.check_specs_by_output_name.items()
     description = described(spec.description, "the-checks")
     with warnings.catch_warnings():
-        # Partitioned checks are a preview in this pinned Dagster: known, measured, and no news to a user.
+        # Partitioned checks are a preview in this pinned Dagster: known, measured, and irrelevant to users.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         dated = dg.AssetCheckSpec(spec.name, asset=spec.asset_key, description=description, partitions_def=partitions)
     made: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(

@@ -13,7 +13,7 @@ class ExpectedError(Exception):
 
 
 class TemporaryDiskFull(ExpectedError):  # noqa: N818 - the sentence that the run ends with
-    """A received body did not fit into the temporary folder. That says nothing about the body."""
+    """A received body did not fit into the temporary folder, which proves nothing about the body."""
 
     def __init__(self, consequence: str) -> None:
         super().__init__(

@@ -44,7 +44,7 @@ from pipelines.ringcx.reports.columns import CURRENT, LEGACY, ReportName
 
 ENV_FILE = Path(".env")
 _PREFIXES = ("ARCHIVE_", "RINGCX_", "RINGCENTRAL_", "EVENTS_", "LEDGER_", "ALERT_", "PLAN_", "RATE_LIMIT_", "BROWSE_")
-# What the environment says otherwise than `.env`, as JSON.
+# The variables whose value in the environment differs from `.env`, as JSON.
 _OVERRIDDEN = "_RINGCX_ARCHIVE_ENVIRONMENT"
 _log = logging.getLogger(__name__)
 _reported: set[str] = set()
@@ -114,7 +114,7 @@ def _expanded(path: Path) -> Path:
 
 @cache
 def _regions() -> frozenset[str]:
-    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 - a tenth of a second, for few commands
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 - takes 0.1 s, and few commands need it
 
     return frozenset(SUPPORTED_REGIONS)
 
@@ -501,7 +501,7 @@ S = TypeVar("S", bound=Calendar)
 
 
 def load(kind: type[S]) -> S:
-    """Read the environment, and below it the `.env` of the working folder, into `kind`.
+    """Read the environment, and with lower priority the `.env` of the working folder, into `kind`.
 
     Raises:
         SettingsError: one sentence per variable that is missing or wrong.
@@ -532,7 +532,7 @@ def environment_for_dagster() -> dict[str, str]:
 
 
 def env_file() -> dict[str, str]:
-    """Return the variables of `.env` in the working folder; none if there is no such file.
+    """Return the variables of `.env` in the working folder; none if the file does not exist.
 
     Raises:
         SettingsError: a line cannot be read, or its name is nearly that of a setting.

@@ -38,7 +38,7 @@ _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"}
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """What the store says about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) come from the
+    """The store's facts about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) come from the
     metadata that the archive writes; None where it is missing.
     """
 
@@ -80,8 +80,8 @@ class Bucket:
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
         self._finding_out = threading.Lock()
         self._capabilities = AMAZON if self.is_amazon else None
-        # While another create-only put of the same key is in flight S3 says 409, which botocore does not retry; once
-        # that one has ended it says 412. Waits of 0.2, 0.4 … 6.4 s.
+        # While another create-only put of the same key is in flight S3 answers 409, which botocore does not retry;
+        # once that put has ended it answers 412. Waits of 0.2, 0.4 … 6.4 s.
         self._when_free = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, StorageError) and error.code in _IN_FLIGHT),
             wait=wait_exponential(multiplier=0.2),
@@ -91,7 +91,7 @@ class Bucket:
 
     def list_day(self, day: date, expected: Iterable[str] = ()) -> dict[str, Listed]:
         """Return all recordings stored for a day, by key; the `expected` keys make a long listing faster."""
-        if self.name.endswith("--x-s3"):  # S3 Express lists in no order, and not from a key on
+        if self.name.endswith("--x-s3"):  # S3 Express lists in no order, and cannot start after a key
             expected = ()
         return list_in_parallel(self.list_keys, day_prefix(self.prefix, day), expected)
 
@@ -114,7 +114,7 @@ class Bucket:
             yield from self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=start, **options)
 
     def head(self, key: str) -> ObjectFacts | None:
-        """Return what the store says about an object, or None if there is none."""
+        """Return the store's facts about an object, or None if no object is stored under the key."""
         try:
             with storage_errors(self.name, "s3:GetObject (and s3:ListBucket)", key):
                 answer = self._client.head_object(Bucket=self.name, Key=key, ChecksumMode="ENABLED")
@@ -185,7 +185,7 @@ class Bucket:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server checks of a put, found out on first use; StorageUnavailable if it does not answer."""
+        """What the server checks on a put, probed on first use; StorageUnavailable if it does not answer."""
         with self._finding_out:
             if self._capabilities is None:
                 self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
@@ -203,8 +203,8 @@ class Bucket:
     ) -> Put:
         """Store an object where there is none, and prove that its bytes arrived.
 
-        `key` includes ARCHIVE_PREFIX. `body`: bytes, or a seekable stream that holds nothing else, of which at most
-        `PART` bytes are in memory. `sha256`: of the bytes as they were received, in hex; not needed for bytes made
+        `key` includes ARCHIVE_PREFIX. `body`: bytes, or a seekable stream that holds nothing else and keeps at
+        most `PART` bytes in memory. `sha256`: of the bytes as they were received, in hex; not needed for bytes made
         here.
 
         Raises:
@@ -259,7 +259,7 @@ class Bucket:
         etag = answer.get("ETag", "").strip('"')
         if md5 is None:
             proven = answer.get("ChecksumSHA256") == fields["ChecksumSHA256"]
-        else:  # encrypted with a key of KMS or the customer, the ETag is no MD5
+        else:  # with a KMS or customer key the ETag is not an MD5
             encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
             proven = etag == md5.hex() and not encrypted
         return Put(etag, answer.get("VersionId"), proven)
@@ -280,13 +280,13 @@ class Bucket:
         except StorageRefused as error:
             if self.is_amazon or error.status not in NO_PARTS:
                 raise
-            body.seek(0)  # some know no uploads in parts
+            body.seek(0)  # some stores do not support multipart uploads
             condition = {"IfNoneMatch": "*"} if server.create_only else {}
             return self._put(key, body.read(), sha256, {**fields, **condition})
 
 
 class ObjectReader(io.RawIOBase):
-    """An object of that size as a seekable stream; each read is a request and raises the errors of
+    """An object of known size as a seekable stream; each read sends a request and raises the errors of
     `Bucket.read_range`.
     """
 

@@ -45,7 +45,7 @@ AMAZON: Final = Capabilities(create_only=True, checks_sha256=True)
 
 
 class Probes:
-    """Requests to one bucket that are sent only to see how it answers."""
+    """Requests that are sent to one bucket only to learn how its server behaves."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
@@ -54,7 +54,7 @@ class Probes:
         self._checksum_key = probe_key(prefix, "checksum")
 
     def capabilities(self) -> Capabilities:
-        """Find out what the server checks of a put; raise StorageUnavailable if it does not answer."""
+        """Find out what the server checks when an object is put; raise StorageUnavailable if it does not answer."""
         for sends_checksum, is_conditional in ((True, True), (False, True), (True, False), (False, False)):
             try:
                 for _ in range(1 + is_conditional):

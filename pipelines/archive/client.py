@@ -29,7 +29,7 @@ AddressingStyle = Literal["auto", "path", "virtual"]
 _log: Final = logging.getLogger(__name__)
 _ENCRYPTED: Final = frozenset({"PutObject", "CreateMultipartUpload"})
 _BY_KEY: Final = "after-key:"
-# What S3 says whenever it does these; one of several is enough, since stores differ.
+# Headers that S3 sends whenever it does these; one of several is enough, since stores differ.
 _ANSWERS: Final[Mapping[str, frozenset[str]]] = {
     "PutObject": frozenset({"ETag"}),
     "UploadPart": frozenset({"ETag"}),
@@ -130,9 +130,9 @@ def _require_answer(*, amazon: bool) -> Callable[..., None]:
 
 
 def _name_next_page(parsed: dict[str, Any], **_: object) -> None:
-    """Ask for the next page by the last key seen if the server says that there is more but gives no token.
+    """Request the next page after the last key seen if a page is truncated but has no continuation token.
 
-    botocore would take such a page for the last one and never see the rest.
+    botocore would take such a page for the last one and miss the rest.
     """
     if parsed.get("IsTruncated") and not parsed.get("NextContinuationToken"):
         names = [item["Key"] for item in parsed.get("Contents", [])]

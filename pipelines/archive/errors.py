@@ -29,7 +29,7 @@ class StorageRefused(StorageError):
 
 
 class StoreDamaged(StorageError):
-    """The bytes in the bucket, or on the way to it, are not the bytes that were received, and do not count."""
+    """The bytes in the bucket, or in transit to it, differ from the bytes that were received, and do not count."""
 
 
 class _AboutKey(StorageError):
@@ -59,7 +59,7 @@ class NameTaken(_AboutKey):
 
 
 class Conflict(StorageError):
-    """The same recording is stored under the key with other bytes. Both copies are kept; a person decides."""
+    """The same recording is stored under the key with different bytes. Both copies are kept for a person to decide."""
 
     def __init__(self, key: str, existing_sha256: str, kept_as: str) -> None:
         super().__init__(
@@ -97,7 +97,7 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        # Without a name here: that would be a cycle, which keeps what the callers hold until Python looks for cycles.
+        # Not bound to a name: a reference cycle would keep the callers' objects alive until a garbage collection.
         raise _with_code(_from_answer(error, bucket, action, key, where), error) from error
     except (BotoCoreError, HTTPError, OSError) as error:
         kind, why = type(error).__name__, reason(error)
@@ -132,6 +132,6 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
         remedy = (
             "the credentials need that right, and ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be the bucket's owner"
         )
-    elif said == "400":  # the answer to a HEAD has no body that says more
+    elif said == "400":  # the answer to a HEAD has no body with details
         remedy = "the credentials may have expired, or AWS_REGION is wrong"
     return StorageRefused(f"S3 refused {action} on {where} ({said}); {remedy}")

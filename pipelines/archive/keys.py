@@ -42,7 +42,7 @@ def apart_key(key: str, recording_id: str) -> str:
 
 
 def copy_key(folder: Literal["conflicts", "quarantine"], prefix: str, key: str, sha256: str) -> str:
-    """Return the key of a copy that does not count as the recording under `key` (a conflict or a rejected body):
+    """Return the key for a conflict or a rejected body, a copy that does not count as the recording under `key`:
     `{prefix}{folder}/date=…/…/<16 hex>-<name>`.
     """
     path, slash, name = key.removeprefix(f"{prefix}recordings/").rpartition("/")
@@ -65,7 +65,7 @@ def manifest_key(prefix: str, day: date, number: int) -> str:
 
 
 def manifest_number(key: str) -> int | None:
-    """Return the number in a manifest's key, or None if the key is of any other object."""
+    """Return the number in a manifest's key, or None if the key does not belong to a manifest."""
     match = _MANIFEST.fullmatch(key.rpartition("/")[2])
     return int(match[1]) if match else None
 
@@ -91,7 +91,7 @@ def verification_key(prefix: str, day: date, name: str) -> str:
 
 
 def probe_key(prefix: str, name: str) -> str:
-    """Return the key of a tiny object that is put only to test the store; `name` is unique."""
+    """Return the key of a tiny object that only tests the store; `name` is unique."""
     return f"{prefix}probes/{name}"
 
 
@@ -125,7 +125,7 @@ def metadata_text(value: str) -> str:
 
 
 def _harmless(text: str, allowed: re.Pattern[str], identity: str) -> str:
-    # A name that looks like one of our hashes is hashed as well, else a hostile source could choose another one's name.
+    # A name that looks like one of our hashes is hashed as well: a hostile source could else choose another's name.
     if allowed.fullmatch(text) and not text.lower().startswith(_HASHED):
         return text
     return f"{_HASHED}{_sha256(identity)[:32]}"

@@ -45,7 +45,7 @@ def list_in_parallel(
 
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="listing") as pool:
             found = dict(chain.from_iterable(pool.map(list_part, pairwise(["", *cuts, None]))))
-        # Some stores list in no order, or not from a key on. Then the listing is made in one piece.
+        # Some stores list in no order, or cannot start after a key. Then one sequential listing is made.
         if found.keys() >= set(inside):
             return found
     return dict(list_keys(start, ""))

@@ -48,11 +48,11 @@ def put_in_parts(
     create_only: bool,
     fields: Mapping[str, Any],
 ) -> Put:
-    """Store a seekable stream under a key at which the caller has found no object.
+    """Store a seekable stream under a key where the caller has found no object.
 
-    `sha256` is of the bytes as they were received, in hex; nothing is stored if the body has changed since.
+    `sha256` (hex) was computed when the bytes were received; nothing is stored if the body has changed since.
     `checksums`: the store checks the SHA-256 of a part; otherwise the part's MD5 is sent, and the ETag must prove the
-    bytes. `create_only`: the store honours `If-None-Match`. `fields`: further arguments of `create_multipart_upload`.
+    bytes. `create_only`: the store honours `If-None-Match`. `fields`: other arguments of `create_multipart_upload`.
 
     Raises:
         KeyExists: an object has been stored there since.
@@ -81,7 +81,7 @@ def put_in_parts(
         if whole.hexdigest() != sha256:
             raise changed_here(key)  # noqa: TRY301 - so that the upload is aborted here, too
         done = _complete(client, target, parts, create_only=create_only)
-    except BaseException:  # an interrupt too: its parts would be paid for until somebody finds them
+    except BaseException:  # an interrupt too: its parts would cost money until somebody finds them
         # Should the abort fail, the bucket's lifecycle rule does it, and the first error matters more.
         with suppress(BotoCoreError, ClientError):
             client.abort_multipart_upload(**target)

@@ -34,7 +34,7 @@ def silent_channels(stream: BinaryIO, wav: WavInfo) -> tuple[int, ...]:
         data = stream.read(min(_BLOCK_FRAMES, frames - first) * frame)
         samples = np.frombuffer(data, dtype=sample).reshape(-1, wav.channels)
         for channel in np.flatnonzero(~heard):
-            column = samples[:, channel]  # not abs() of it: that of -32768 is -32768 again
+            column = samples[:, channel]  # not abs(): abs(-32768) is -32768 again in 16 bits
             heard[channel] = column.max() > _LOUDEST_SILENCE or column.min() < -_LOUDEST_SILENCE
         if heard.all():
             return ()

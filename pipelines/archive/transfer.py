@@ -70,11 +70,11 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
 
 
 def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo] | None:
-    """Adopt an object that a killed run left, if its bytes, read again, match its metadata and are a valid recording.
+    """Adopt an object that a killed run left behind if its bytes match its metadata and are a valid recording.
 
     Returns:
         None if the recording must be fetched: nothing is stored there, or the object is another recording, has no
-        metadata, is damaged, or is no recording.
+        metadata, is damaged, or is not a recording.
     """
     found = bucket.head(key)
     if found is None or found.sha256 is None or not found.is_recording(recording_id):
@@ -95,14 +95,14 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
     """Return the recording stored under the key if it is this one; otherwise keep the new bytes apart, or raise."""
     if found.recording_id is not None and not found.is_recording(upload.recording_id):
         raise NameTaken(upload.key)
-    # Metadata only says what should be stored, and a checksum may be an echo: read the object.
+    # Metadata only claims what is stored, and a checksum may be an echo: read the object.
     held = bucket.hash_object(upload.key).sha256
     if held == upload.sha256:
         return Stored(upload.key, upload.size, upload.sha256, found.etag, found.version_id, adopted=True)
     if found.recording_id is None:
-        # Other bytes that do not say whose they are (some servers lose metadata): neither may win.
+        # Different bytes without an id (some servers lose metadata): neither copy may win.
         raise NameTaken(upload.key)
-    # Another version of the same recording, or a damaged one: ours is kept too, for the source will not keep it.
+    # Another version of the same recording, or a damaged one: ours is kept too, since the source will purge it.
     kept_as = copy_key("conflicts", bucket.prefix, upload.key, upload.sha256)
     try:
         _put(bucket, kept_as, upload, body)

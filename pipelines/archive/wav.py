@@ -15,7 +15,7 @@ _UNKNOWN32 = 0xFFFFFFFF
 _UNKNOWN64 = 0xFFFFFFFFFFFFFFFF
 # What sox writes into a pipe: 0x7FFFF000 less a part of a block as the data's size, and with the headers as the RIFF's.
 _UNKNOWN_SOX = range(0x7FFFE000, 0x7FFFFFFF)
-_STREAMED = 0x7FFFE000  # a size from here on that is not met comes from a writer that did not know the size
+_STREAMED = 0x7FFFE000  # a size from here on that is not reached comes from a writer that did not know it
 _EXTENSIBLE = 0xFFFE
 _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second follow from the frame
 # A real file has under a dozen chunks. Without a bound, 4 GiB of zero bytes are 500 million empty chunks.
@@ -35,15 +35,15 @@ _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": 
 
 @dataclass(frozen=True, slots=True)
 class WavInfo:
-    """What a WAV's headers say about the bytes that were received.
+    """The facts in a WAV's headers, compared with the bytes that were received.
 
     Attributes:
         data_bytes: bytes of audio that are there.
-        duration_s: length in seconds, None if the headers do not say.
+        duration_s: length in seconds, None if the headers do not give it.
         header_bytes: bytes before the audio.
         big_endian: whether it is a RIFX file.
         proof: `whole`: the sizes are definite and the audio fills them. `cut_off`: by the sizes, audio is missing.
-            `nothing`: the sizes leave the end open, so a body that broke off looks the same.
+            `nothing`: the sizes leave the end open, so a truncated body looks the same.
         disagrees: whether a size in the header promises more bytes than there are.
     """
 
@@ -147,7 +147,7 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
 
 
 def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
-    """Return the byte order, and the position at which the RIFF chunk ends by its size, or None for a streaming one."""
+    """Return the byte order and the end of the RIFF chunk according to its size, None for a streaming WAV."""
     if size == 0:
         raise NotARecording("empty_body", "The source sent an empty body")
     head = _read_exactly(stream, 0, min(size, 12))
@@ -166,7 +166,7 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
 
 
 def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, body position and declared size of each chunk whose header is there; odd sizes are padded."""
+    """Yield the name, body position and declared size of each chunk with a whole header; odd sizes are padded."""
     for _ in range(_MAX_CHUNKS):
         if position + 8 > size:
             return
@@ -219,7 +219,7 @@ def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, o
     if data_end > size:
         return data_end - size
     if riff_end is None or riff_end <= size:
-        return 0  # what follows the RIFF chunk is not ours to judge
+        return 0  # data after the RIFF chunk is not checked
     # Some writers leave out the very last pad byte, yet count it: that, and only that, may be missing.
     end = data_end
     for _, start, declared in _chunks(stream, data_end + data_end % 2, size, order):

@@ -99,7 +99,7 @@ class Browser:
     """The page's routes, and what their answers need.
 
     Args:
-        bucket: the archive's; only the access log is written to it.
+        bucket: the archive's; the page writes only its access log there.
         settings: the page's settings.
         verifier: the keys that manifests must be signed with; None if they are not signed.
         clock: returns the current time, aware.
@@ -308,7 +308,7 @@ class Browser:
             shown=person.shown,
         )
         body = self._exports.each(person.name, logged(package.blocks()))
-        # Without a length, so that one which breaks off is not taken for a whole one.
+        # Without a length, so that a truncated download is not taken for a whole one.
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
         return _Stream(body, 200, headers, media_type="application/zip")
 
@@ -401,7 +401,7 @@ class Browser:
         rows = self._search.call(of_day, account_id, uii).to_pylist() if of_day else []
         visible: list[Row] = [row for row in rows if person.may_see(row)]
         if not visible:
-            # Also where there is no such call: else the time that this takes would show whether there is one.
+            # Also for a call that does not exist: the time to answer must not reveal whether it does.
             self._record(request, person.name, "refused", rows[0] if rows else None, details={"asked": "view"})
             raise HTTPException(404, "There is no such call, or you may not see it.")
         return sorted(visible, key=in_time)
@@ -519,12 +519,12 @@ class Browser:
 
 
 class _Stream(StreamingResponse):
-    """A response that makes the first block before it sends, and closes the blocks even if the reader leaves."""
+    """A response that makes the first block before it sends, and closes the blocks even if the client disconnects."""
 
     def __init__(
         self, body: Generator[bytes, None, None], status: int, headers: Mapping[str, str], media_type: str = "audio/wav"
     ) -> None:
-        # What fails before the first byte is an answer of its own, not one that breaks off.
+        # An error before the first byte becomes a response of its own, not a truncated one.
         super().__init__(chain([next(body)], body), status, headers, media_type)
         self._body = body
 

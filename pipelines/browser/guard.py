@@ -137,7 +137,7 @@ class Reading:
 
 
 class Readings:
-    """The queue that makes such answers: a few at once, and one per person. Belongs to one event loop.
+    """A queue that makes these answers: a few at once, and one per person. Belongs to one event loop.
 
     A waiting request holds no thread: threads are for pages, audio and health.
     """
@@ -176,7 +176,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the first byte and the one after the last that a `Range` header asks for, or None for the whole body.
+    """Return the start and the exclusive end of the bytes in a `Range` header, or None for the whole body.
 
     A header that is malformed or asks for several ranges is ignored, as RFC 9110 allows.
 

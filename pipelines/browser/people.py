@@ -70,7 +70,7 @@ class Team(_Part):
         )
 
     def owns(self, row: Row) -> bool:
-        """Return whether a row's recording is the team's alone; one of a whole call names every agent and queue."""
+        """Return whether a row's recording is the team's alone; the row of a whole call names every agent and queue."""
         agents, queues = _ids(row["agent_id"]), _ids(row["queue_id"])
         return (
             row["account_id"] in self.accounts
@@ -128,7 +128,7 @@ class Person:
         return own or self.has(Role.listen_all)
 
     def shown(self, row: Row) -> Row:
-        """Return a row of the table `calls` with what the person may not see masked."""
+        """Return a row of the table `calls`; mask the values that the person may not see."""
         masked = {name: self.number(row[name]) for name in _NUMBERS} | {
             name: self.free_text(row[name]) for name in _TEXTS
         }
@@ -139,8 +139,8 @@ class Person:
         return text or "" if self.has(Role.numbers) else _masked(text or "")
 
     def free_text(self, text: str | None) -> str:
-        """Return text that somebody typed; unless the person may see numbers, mask three or more digits like a
-        telephone number, whatever stands between them except letters.
+        """Return free text; unless the person may see numbers, mask three or more digits like a telephone number,
+        whatever separates them except letters.
         """
         if self.has(Role.numbers):
             return text or ""
@@ -156,7 +156,7 @@ class AccessFile(_Part):
     teams: Mapping[str, Team] = Field(default_factory=dict)
 
     def person(self, name: str, groups: Iterable[str] = ()) -> Person:
-        """Return what a person may do by name and groups: nothing if the file has neither."""
+        """Return what a person may do according to name and groups: nothing if the file lists neither."""
         grants = [self.users.get(name), *(self.groups.get(group) for group in groups)]
         found = [grant for grant in grants if grant is not None]
         roles = frozenset(role for grant in found for role in grant.roles)

@@ -1,4 +1,4 @@
-"""A recording as browsers play it: a plain 16-bit PCM WAV of which only the requested ranges are made.
+"""A recording as browsers play it: a plain 16-bit PCM WAV, built only for the requested ranges.
 
 Stored recordings may be A-law, µ-law, 8, 24 or 32 bit, float, big-endian, RF64, or have chunks before the audio or
 streaming sizes; most browsers play only some of these. A range of the plain WAV is decoded from the stored bytes that
@@ -31,7 +31,7 @@ _SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW:
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """A stored recording, and how its bytes become the WAV that is sent.
+    """A stored recording, and the conversion of its bytes to the WAV that is sent.
 
     `stored_size` is in bytes. `info`: the format, or None if the recording is sent as it is stored.
     """
@@ -149,7 +149,7 @@ def _decoded(raw: bytes, info: WavInfo) -> NDArray[np.int16]:
         return ((np.frombuffer(raw, np.uint8).astype(np.int16) - 128) << 8).astype(np.int16)
     if bits == 16:
         return np.frombuffer(raw, f"{order}i2").astype(np.int16)
-    # The two bytes that weigh most: the lower ones are below what 16 bits hold.
+    # The two most significant bytes: the others are lost in 16 bits.
     width = bits // 8
     planes = np.frombuffer(raw, np.uint8).reshape(-1, width)
     top = planes[:, :2] if info.big_endian else planes[:, width - 2 :]

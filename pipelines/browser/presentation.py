@@ -57,7 +57,7 @@ def calls_view(rows: Iterable[Row], person: Person) -> list[dict[str, Any]]:
 
 
 def call_view(rows: Sequence[Row], person: Person) -> dict[str, Any]:
-    """Return the view of one call from its rows, of which there is at least one. `path`: the address of its page."""
+    """Return the view of one call from its rows (at least one). `path`: the address of its page."""
     first = rows[0]
     day, _, clock = (first["started_local"] or str(first["date"])).partition("T")
     account_id, uii = first["account_id"], first["uii"]
@@ -89,7 +89,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
-    """Return the view of a row. `state`: as in the glossary; `said`: in words, with the reason if nothing is held."""
+    """Return the view of a row. `state`: as in the glossary; `said`: the same in words, with the reason for a loss."""
     reason = row["reason"]
     said = _STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:

@@ -34,7 +34,7 @@ _LENGTH: Final = re.compile(r"(?:(\d{1,3}):)?(\d{1,5}):(\d{2})|(\d{1,6})", re.AS
 
 
 class WrongSearch(Exception):  # noqa: N818 - its name says what happened
-    """The search cannot be made, or not by this person. The text says why, and never shows what was searched for."""
+    """The search is not possible, or not for this person. The text gives the reason and never the search terms."""
 
     def __init__(self, sentence: str, status: int = 400) -> None:
         super().__init__(sentence)
@@ -43,7 +43,7 @@ class WrongSearch(Exception):  # noqa: N818 - its name says what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A page of rows. `more`: whether further rows follow."""
+    """A page of rows. `more`: whether more rows follow."""
 
     rows: tuple[Row, ...]
     more: bool
@@ -84,7 +84,7 @@ def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Q
     if text["direction"] not in {"", "inbound", "outbound"} or text["state"] not in {"", *STATES}:
         raise WrongSearch("Choose direction and state from their lists.")
     if not person.has(Role.numbers):
-        # Else a search would say which number it is, digit by digit.
+        # Otherwise searches would reveal the number digit by digit.
         if text["number"]:
             raise WrongSearch("You may not search by number.")
         if any(character.isdigit() for character in text["notes"] + text["disposition"]):

@@ -52,7 +52,7 @@ class Pages(Protocol):
 
 
 class Everybody:
-    """No sign-in: everybody who reaches the page may do everything. Only if BROWSE_AUTH says so."""
+    """No sign-in: everybody who reaches the page may do everything. Only with BROWSE_AUTH=open."""
 
     def person(self, request: Request) -> Person | None:  # noqa: ARG002 - as its siblings
         """Return a person with every right."""
@@ -64,7 +64,7 @@ class Everybody:
 
 
 class Sessions:
-    """Sessions in a signed cookie, with an end that no request moves; signing out ends a session for good."""
+    """Sessions in a signed cookie, with a fixed expiry; signing out ends a session for good."""
 
     def __init__(self, hours: float) -> None:
         self._seconds = hours * 3600
@@ -80,7 +80,7 @@ class Sessions:
         return RedirectResponse(page, 303)
 
     def current(self, request: Request, mark_of: Callable[[str], str] = lambda _: "") -> tuple[str, list[str]] | None:
-        """Return name and groups of the person signed in; None if there is none, or the mark has changed."""
+        """Return name and groups of the person signed in; None if nobody is, or if the mark has changed."""
         session = request.session
         if "name" not in session or session["id"] in self._ended or time.time() - session["at"] > self._seconds:
             return None
@@ -258,7 +258,7 @@ WAYS_TO_SIGN_IN: Final[Mapping[BrowseAuth, Callable[[BrowseSettings], ByPassword
 
 
 def address_of(request: Request, networks: Sequence[str] = ()) -> str:
-    """Return the address that sent a request: the last one that a proxy of these networks names, else the peer's."""
+    """Return the client's address: the last address that a proxy in these networks forwarded, else the peer's."""
     peer = request.client.host if request.client else ""
     if networks and _is_in(request, networks):
         last = ",".join(request.headers.getlist("x-forwarded-for")).rpartition(",")[2].strip()
@@ -285,7 +285,7 @@ def _is_in(request: Request, networks: Sequence[str]) -> bool:
 
 
 def _network(address: str) -> str:
-    """Return the key by which attempts are counted: an IPv4 address, or the /64 of an IPv6 one (a line has one)."""
+    """Return the key for counting attempts: an IPv4 address, or the /64 of an IPv6 address (one per customer line)."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -20,7 +20,7 @@ _SECONDS: Final[Mapping[Kind, int]] = {"audio": 60, "search": 24 * 3600}
 
 
 class Tokens:
-    """A maker and reader of tokens, with a key for each kind that is derived from one secret."""
+    """A maker and reader of tokens, with a key for each kind, derived from one secret."""
 
     def __init__(self, secret: str, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,7 +45,7 @@ class Tokens:
 
 
 def day_of(text: str) -> date | None:
-    """Return the date that a form or address holds as text; None if the text is no date."""
+    """Return the date in the text of a form or address; None if the text is not a date."""
     try:
         return date.fromisoformat(text) if len(text) == 10 else None
     except ValueError:

@@ -95,7 +95,7 @@ def query_of(settings: StorageSettings, now: datetime, *, first: date | None, la
 
 
 def looked_for(asked: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of the options of `filters` as the access log holds them."""
+    """Return the values of the options of `filters` for the access log."""
     given = {name: value for name, value in asked.items() if value not in {"", None, ()}}
     return {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in given.items()}
 
@@ -171,7 +171,7 @@ def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
 
 
 def sentence_of_lacking(days: Sequence[date]) -> str:
-    """Return a sentence that names the dates without a table, as ranges, and says what to do."""
+    """Return a sentence with the dates without a table, as ranges, and the remedy."""
     ranges: list[list[date]] = []
     for day in days:
         if ranges and day - ranges[-1][1] == timedelta(days=1):

@@ -76,7 +76,7 @@ def subcommand(*examples: str, takes_outside: bool = True) -> Callable[[Callable
 
 
 def read_date(text: str) -> date:
-    """Return the date that a text on the command line names."""
+    """Parse a date on the command line."""
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a date has no zone
     except ValueError:
@@ -137,7 +137,7 @@ def one_date_or_range(day: date | None, first: date | None, last: date | None) -
 
 
 def check_range(first: date, last: date, today: date, start: date = FIRST_DAY) -> None:
-    """Raise UsageError unless the range holds a date, none before `start` and none in the future."""
+    """Raise UsageError unless the range has a date, none before `start` and none in the future."""
     if first > last:
         raise click.UsageError(f"--from {first} is after --to {last}: give the earlier date first")
     if first < FIRST_DAY:
@@ -169,7 +169,7 @@ def check_dagster_home() -> None:
 
 
 def require_no_account_elsewhere() -> None:
-    """Require that no account is set where the run history is unless one is set here.
+    """Require an account here if one is set in the folder of the run history.
 
     Raises:
         ClickException: DAGSTER_HOME is another folder, and that folder has an .env.

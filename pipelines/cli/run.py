@@ -31,7 +31,7 @@ from pipelines.wording import number
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: somebody asked for it
-    """Ctrl-C, or Terminate in the UI, stopped a run; the text says what was stored. `left`: the dates not done."""
+    """Ctrl-C, or Terminate in the UI, stopped a run; the text states what was stored. `left`: the dates not run."""
 
     def __init__(self, sentence: str, left: Sequence[date]) -> None:
         super().__init__(sentence)
@@ -91,7 +91,7 @@ def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdi
                     for event in started.events():
                         progress.show(event)
                 if started.status is DagsterRunStatus.CANCELED:
-                    raise KeyboardInterrupt  # noqa: TRY301 - terminated in the UI: as if it was here
+                    raise KeyboardInterrupt  # noqa: TRY301 - terminated in the UI: the same as Ctrl-C here
                 row = _verdict(environment, day)
             except AnotherRun:  # the schedule, a sensor or another terminal was first
                 succeeded = False

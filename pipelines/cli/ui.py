@@ -1,6 +1,6 @@
 """`ringcx-archive ui`: runs the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none.
 
-The page on which calls are found and heard runs next to it: in the demo, and if BROWSE_AUTH is set.
+The page for finding and hearing calls runs next to it in the demo, and if BROWSE_AUTH is set.
 """
 
 import fcntl
@@ -197,7 +197,7 @@ def _serve(workspace: Path, port: int) -> None:
 
 
 def _show(output: IO[bytes], stopping: Event) -> None:
-    """Show what Dagster prints, but not the tracebacks of what is interrupted at the end."""
+    """Show what Dagster prints, but not the tracebacks of code that is interrupted at the end."""
     with output:
         for line in output:
             if not stopping.is_set():

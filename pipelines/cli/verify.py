@@ -1,4 +1,4 @@
-"""`ringcx-archive verify`: proves the archive of some dates without relying on what it says about itself."""
+"""`ringcx-archive verify`: proves the archive of some dates without trusting its own records."""
 
 import math
 import re
@@ -32,7 +32,7 @@ class Screen:
         self._head = f"{'date':<12}" + "".join(f"{name:>10}" for name in _COLUMNS) + "\n"
 
     def _row(self, text: str) -> None:
-        """Write a line of the table; before the first one, write its head, so that a failure to open shows no table."""
+        """Write a line of the table, and before the first line its heading: a failure to open shows no table."""
         self.line(f"{self._head}{text}")
         self._head = ""
 

@@ -79,7 +79,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedAccess:
-    """An entry that no access log wrote so: damaged, altered, or removed while it was read.
+    """An entry that differs from what the access log wrote: damaged, altered, or removed while it was read.
 
     Attributes:
         at: when the entry was written, by its key.
@@ -164,7 +164,7 @@ def _written_at(key: str) -> datetime:
     folder, _, name = key.rpartition("/")
     try:
         return ULID.from_str(name[:26]).datetime
-    except (ValueError, OverflowError, OSError):  # a name that no clock gives
+    except (ValueError, OverflowError, OSError):  # a name that encodes no valid time
         return datetime.fromisoformat(folder[-10:]).replace(tzinfo=UTC)
 
 

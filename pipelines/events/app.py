@@ -33,7 +33,7 @@ from pipelines.serving import RateLimit
 from pipelines.settings import ReceiverSettings
 
 PATHS = ("/", "/events", "/events/")
-# The beginning of a request that is no event is kept for a person to look at, up to so many bytes a day.
+# The beginning of a request that is not an event is kept for a person to inspect, up to this many bytes a day.
 KEPT_OF_MALFORMED = 4096
 MALFORMED_BYTES_A_DAY = 16 << 20
 PROVE_EVERY = 30.0
@@ -42,7 +42,7 @@ FULL_BATCH = 256
 # Beyond this the storage is slower than the senders: they are asked to try later, and memory stays bounded.
 MOST_WAITING_BYTES = 32 << 20
 _RETRY_SECONDS = 5
-# A start that far ahead, or before the first date, is a defect of the event: it is filed under the day it came on.
+# A start that far ahead, or before the first date, is a defect of the event: it is filed under the day of its arrival.
 _CLOCK_SKEW = timedelta(days=1)
 _T = TypeVar("_T")
 
@@ -62,7 +62,7 @@ def is_admitted(headers: Iterable[tuple[bytes, bytes]], name: str, accepted: Seq
 
 
 class Receiver(Collector):
-    """The receiver's endpoints, which answer a request when its events are durable.
+    """The receiver's endpoints, which answer a request once its events are durable.
 
     `counts`: requests since the start, by outcome. `trouble`: why no event can be stored now, or empty.
     """
@@ -76,7 +76,7 @@ class Receiver(Collector):
         self._commit = GroupCommit(events)
         self._settings = settings
         self._accepted = [sha256(value.encode()).digest() for value in settings.header_values]
-        # Twice the rate at once after a quiet second. Who is refused does not use up the others' rate.
+        # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
         self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
         self._malformed: tuple[date, int] = (date.min, 0)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -242,8 +242,8 @@ _CHALLENGE = {"WWW-Authenticate": 'Basic realm="events"'}
 
 
 async def _body(request: Request, limit: int) -> bytes | None:
-    """Return the whole body; None if its length or what came exceeds `limit` bytes."""
-    if int(request.headers.get("content-length", "0")) > limit:  # the server refuses what is no number
+    """Return the whole body; None if its declared or actual length exceeds `limit` bytes."""
+    if int(request.headers.get("content-length", "0")) > limit:  # the server refuses anything but a number
         return None
     body = b""
     async for part in request.stream():
@@ -287,7 +287,7 @@ class GroupCommit:
         self.waiting_bytes += len(line[1])
         if self._batch is None:
             self._batch = asyncio.create_task(self._write())
-            # Also where every request of the batch was cancelled somebody asks for its error.
+            # Retrieve the error even if every request of the batch was cancelled.
             self._batch.add_done_callback(lambda batch: batch.cancelled() or batch.exception())
         await asyncio.shield(self._batch)
 

@@ -25,7 +25,7 @@ _LINK_PARAMETERS: Final = ("accountId", "bucket", "region", "compliance", "file"
 
 
 class NotAnEvent(Exception):  # noqa: N818 - a verdict, with the sentence for the sender
-    """The request holds no End Call Event. The text says why and what to do, without any of its content."""
+    """The request is not an End Call Event. The text gives the reason and the remedy, but none of its content."""
 
 
 def read_event(query: bytes, body: bytes) -> dict[str, str]:
@@ -99,7 +99,7 @@ def _from_form(content: bytes, where: str) -> dict[str, str]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object as it was written, so that a repeated name loses nothing."""
+    """A JSON object as it was written, so that no value of a repeated name is lost."""
 
 
 def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

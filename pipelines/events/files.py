@@ -2,7 +2,7 @@
 
 ```
 date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
-malformed/date=YYYY-MM-DD/<ulid>.events   requests that were no events, by the UTC day on which they came
+malformed/date=YYYY-MM-DD/<ulid>.events   requests that were not events, by the UTC day on which they arrived
 ```
 
 A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a crash or a disk damaged the line; the
@@ -44,7 +44,7 @@ _FILE_MODE = 0o600  # events hold telephone numbers
 _SUFFIX = ".events"
 
 
-class EventsUnavailable(ExpectedError):  # noqa: N818 - says what the matter is, like LedgerUnavailable
+class EventsUnavailable(ExpectedError):  # noqa: N818 - named after its cause, like LedgerUnavailable
     """The events cannot be written or read now. One sentence: what, where, what to do."""
 
 
@@ -52,7 +52,7 @@ class EventsUnavailable(ExpectedError):  # noqa: N818 - says what the matter is,
 class Frames:
     """The lines in a piece of a file.
 
-    `records`: the intact lines. `damaged`: whole lines that are not what was written. `settled`: the number of bytes
+    `records`: the intact lines. `damaged`: whole lines that were altered. `settled`: the number of bytes
     from the piece's start that need not be read again; they end before the first damaged or unfinished line.
     """
 
@@ -95,7 +95,7 @@ def day_folder(day: date) -> str:
 
 
 def malformed_folder(day: date) -> str:
-    """Return the folder of the requests of the UTC `day` that were no events."""
+    """Return the folder of the UTC `day` for requests that were not events."""
     return f"malformed/date={day.isoformat()}/"
 
 
@@ -109,7 +109,7 @@ class _Open:
 
 
 class _Stored:
-    """The reading half, which is the same for a folder and a bucket."""
+    """Reading stored events, the same for a folder and a bucket."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -167,10 +167,10 @@ class LocalEvents(_Stored):
                 appended.flush()
                 os.fdatasync(appended.fileno())
                 is_removed = os.fstat(appended.fileno()).st_nlink == 0
-            if is_removed:  # what is in a file without a name is lost
+            if is_removed:  # the bytes of an unlinked file are lost
                 raise FileNotFoundError
         except OSError as error:
-            # What was not synced may be torn, and a reader may have gone past it: never append behind it.
+            # Bytes that were not synced may be torn, and a reader may have passed them: never append after them.
             del self._open[folder]
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, "the file being written was removed") from error

@@ -44,7 +44,7 @@ class _Latest(NamedTuple):
 
 
 class SealedRecordings:
-    """A cache of which recordings the manifests of recently used dates hold: 100 bytes each. Safe to share between
+    """A cache of the recordings that the manifests of recently used dates list, 100 bytes each. Safe to share between
     threads.
     """
 
@@ -62,7 +62,7 @@ class SealedRecordings:
         return latest is not None and _fingerprint(row) in latest.held
 
     def problem(self, row: Row) -> str:
-        """Return a sentence on why a row may differ from what is sealed for its date; empty if it cannot."""
+        """Return a sentence on why a row may differ from the seal of its date; empty if it cannot."""
         day, number = row["date"], row["manifest_number"]
         try:
             latest = self._latest(day)
@@ -94,7 +94,7 @@ class SealedRecordings:
 
 
 class SealedDate:
-    """The entries of some recordings in the latest manifest of a date, and whether it is the one that was sealed last.
+    """The entries of some recordings in the latest manifest of a date, and whether that manifest was sealed last.
 
     With `tree`, it can prove the entries: then every entry of the date is hashed.
 
@@ -183,7 +183,7 @@ class SealedDate:
         return Checked(as_sealed=True, sentence=f"Bytes are as sealed in {where}, {signed}.", sha256=found.sha256)
 
     def _problem_of_row(self, latest: ManifestHead, row: Row) -> str:
-        """Return why the latest manifest in the bucket is not the one that was sealed last; empty if it is."""
+        """Return why the latest manifest in the bucket is not the last one sealed; empty if it is."""
         day, attested = self._day, self._attested
         names = {name: manifest_number(f"{self._bucket.prefix}{name}") or 0 for name in attested}
         sealed_last = max((*names.values(), row["manifest_number"] or 0))
@@ -211,7 +211,7 @@ def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> Chec
 
 
 def is_recording_key(bucket: Bucket, key: str | None) -> bool:
-    """Return whether recordings are stored under such a key: an altered table might name another object."""
+    """Return whether a key can be a recording's: an altered table might name another object."""
     return (
         key is not None
         and key.startswith(f"{bucket.prefix}recordings/date=")

@@ -118,7 +118,7 @@ class EvidencePackage:
         Raises:
             StorageUnavailable, StorageRefused: the bucket does not answer; what was yielded is not a package.
         """
-        with ZipFile(self._sink, "w") as self._zip:  # which ends what is open also when nobody reads on
+        with ZipFile(self._sink, "w") as self._zip:  # closes the open entry even if the client disconnects
             yield from self._contents()
         yield self._sink.take()
 
@@ -269,7 +269,7 @@ must be "merkle_root" in the proof. The fingerprint of the public key:
 
 
 def in_time(row: Row) -> tuple[str, str, str]:
-    """Return the key by which rows of calls are sorted: date, start and recording id."""
+    """Return the sort key of a row of calls: date, start and recording id."""
     return str(row["date"]), str(row["started_at"] or ""), row["recording_id"] or ""
 
 
@@ -283,7 +283,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 class _Sink(io.RawIOBase):
-    """An output for ZipFile that cannot seek. The caller takes its content away block by block."""
+    """An output for ZipFile that cannot seek. The caller removes its content block by block."""
 
     def __init__(self) -> None:
         self._written = bytearray()

@@ -333,7 +333,7 @@ def file_name(number: int, day: object, key: str) -> str:
 
 
 def _plain(cell: str) -> bytes:
-    """Return a cell without the apostrophe that keeps a spreadsheet from reading it as a formula."""
+    """Return a cell without the apostrophe that stops a spreadsheet from treating the cell as a formula."""
     return cell.replace("'", "").replace("\0", "").encode("utf-8", "backslashreplace")
 
 

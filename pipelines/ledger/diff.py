@@ -8,7 +8,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class RowDiff:
-    """How the rows of a pull differ from the ledger's.
+    """The differences between the rows of a pull and the ledger's.
 
     `fresh`: the rows that are new or changed, in the pull's order. The other fields count rows. `new`: the key is not
     in the ledger. `changed`: the key is there with another hash. `unchanged`: key and hash are there. `vanished`: rows
@@ -32,7 +32,7 @@ def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
     is_new = both["row_hash_stored"].isna()
     is_changed = ~is_new & (both["row_hash"] != both["row_hash_stored"])
     new, changed = int(is_new.sum()), int(is_changed.sum())
-    # Of a first pull all rows are fresh, and a copy would take as much memory as they do.
+    # All rows of a first pull are fresh, and a copy would double their memory.
     fresh = pulled if new == len(now) else pulled.filter(pa.array(is_new | is_changed, pa.bool_()))
     return RowDiff(fresh, new, changed, unchanged=len(now) - new - changed, vanished=len(before) - (len(now) - new))
 

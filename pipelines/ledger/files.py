@@ -32,7 +32,7 @@ class LedgerError(ExpectedError):
 
 
 class LedgerDamaged(LedgerError):  # noqa: N818 - a caller reads "except LedgerDamaged"
-    """A part of the ledger is damaged or gone. It is never skipped: a date that lacks a part would look complete."""
+    """A part of the ledger is damaged or missing. It is never skipped: a date without the part would look complete."""
 
 
 class LedgerUnavailable(LedgerError):  # noqa: N818 - likewise
@@ -61,7 +61,7 @@ class LocalFiles:
         names: Names = []
         with self._errors("list", prefix):
             for where, folders, files in os.walk(folder, onerror=_unless_absent):
-                if where == str(folder):  # what begins otherwise is not walked: it may be years
+                if where == str(folder):  # other folders are not walked: they may hold years of files
                     folders[:] = [name for name in folders if name.startswith(start)]
                 paths = (Path(where, file) for file in files if not _is_partial(file))
                 names += [path.relative_to(self.root).as_posix() for path in paths]
@@ -162,7 +162,7 @@ class S3Files:
             yield from paginator.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix, **options)
 
     def read(self, name: str) -> bytes:
-        """Return an object's bytes; request a body that is cut off again, since botocore retries only the request."""
+        """Return an object's bytes; repeat a request whose body is cut off, since botocore retries only requests."""
         with self._errors("read", name):
             for _ in range(_BODY_READS - 1):
                 body = self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
@@ -193,7 +193,7 @@ class S3Files:
                         continue
                     if status(error) != 412:
                         raise
-                    # After an answer that was lost on its way botocore puts again, and meets its own object.
+                    # If an answer is lost in transit, botocore repeats the put and finds its own object.
                     if self.read(name) != data:
                         raise FileExistsError(f"the file {name} exists already") from error
                 return
@@ -238,7 +238,7 @@ def _holds_a_file(folder: Path) -> bool:
 
 
 def _unless_absent(error: OSError) -> None:
-    """Raise an error that `os.walk` would hide; a folder that does not exist yet counts as empty."""
+    """Raise errors that `os.walk` would hide; a folder that does not exist yet counts as empty."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -246,7 +246,7 @@ def _unless_absent(error: OSError) -> None:
 def date_of(folder: str) -> date | None:
     """Return the date that a folder `date=YYYY-MM-DD` names, or None for any other folder.
 
-    The first and the last year of a `date` do not count: their neighbouring days could not be computed.
+    Years 1 and 9999 do not count, since adjacent days could not be computed.
     """
     text = folder.removeprefix("date=")
     try:

@@ -46,14 +46,14 @@ class LedgerParts:
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
 
     def read(self, name: str) -> bytes:
-        """Return a part's bytes; raise LedgerDamaged if it was listed and is gone."""
+        """Return a part's bytes; raise LedgerDamaged if it was listed and no longer exists."""
         data = self.read_if_there(name)
         if data is None:
             raise _damaged(name, "it was listed and is gone")
         return data
 
     def read_if_there(self, name: str) -> bytes | None:
-        """Return a part's bytes, or None if there is no such part."""
+        """Return a part's bytes, or None if the part does not exist."""
         try:
             return self.files.read(name)
         except FileNotFoundError:
@@ -74,7 +74,7 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
     """
     parts = LedgerParts(files)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
-        # Only this thread decodes: eight of them would each keep the memory that they let go of, 130 MB in all.
+        # Only this thread decodes: eight threads would each retain the memory that they freed, 130 MB in all.
         for name, data in zip(names, pool.map(parts.read, names), strict=True):
             yield decode_part(name, data, columns)
 

@@ -33,9 +33,9 @@ IN_PATH = ("report", "date")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRecord:
-    """One pull of a report for one date and account: what was requested, what came, what was new. Sizes in bytes.
+    """One pull of a report for one date and account: the request, the answer and the new rows. Sizes in bytes.
 
-    A report that comes in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
+    A report that arrives in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
     `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows that held fewer rows than their
     halves. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are not rows.
     """
@@ -63,7 +63,7 @@ class PullRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """A person's decision to accept a lost recording, or to revoke that (`accepted` is False).
+    """A person's decision to accept a lost recording, or to revoke an acceptance (`accepted` is False).
 
     An acceptance holds only while the recording has the state, reason and epoch that were reviewed.
     """
@@ -80,7 +80,7 @@ class Acceptance:
     run_id: str
 
     def holds(self, status: str, reason: str | None, epoch: int) -> bool:
-        """Return whether this accepts the loss of a recording with that state, reason and epoch."""
+        """Return whether this acceptance applies to a recording with that state, reason and epoch."""
         return self.accepted and (self.status, self.reason, self.epoch) == (status, reason or "", epoch)
 
 
@@ -187,7 +187,7 @@ def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: 
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:
-    """Return the states in lines of STATE_SCHEMA; raise ValueError if a line (of a newer version) is no state."""
+    """Return the states in lines of STATE_SCHEMA; raise ValueError if a line (of a newer version) is not a state."""
     state_ranks(table)
     columns = {name: values(table[name]) for name in STATE_SCHEMA.names}
     statuses = {str(status): status for status in Status}  # a third of the time of calling Status
@@ -225,7 +225,7 @@ def records_of(kind: type[_R], table: pa.Table) -> list[_R]:
 
 
 def values(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """Return a column's Python values, converting each distinct time or date once: a day has few, each takes 6 µs."""
+    """Return a column's Python values; convert each distinct time or date once, since each conversion takes 6 µs."""
     if not pa.types.is_temporal(column.type):
         return column.to_pylist()
     distinct = pc.unique(column)

@@ -109,9 +109,9 @@ class RecordingState:
 def pending_again(
     state: RecordingState, reason: str, now: datetime, run_id: str, *, next_attempt_at: datetime, answered: bool = True
 ) -> RecordingState:
-    """Return the state after a fetch that brought nothing yet: one more attempt made, and the next one planned.
+    """Return the state after a fetch without a final answer: one more attempt counted, and the next one planned.
 
-    `answered`: the source said something about the recording; an outage says nothing.
+    `answered`: the source answered about the recording; an outage is not an answer.
     """
     _require(state, "tried again", state.status is Status.pending)
     first = state.first_attempt_at or (now if answered else None)
@@ -137,15 +137,15 @@ def archived(
 ) -> RecordingState:
     """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch.
 
-    `held`: the fields that say what is held and where, such as `key`, `size` and `sha256`. A final state may still
-    change to this one: the object is there, whatever was concluded before.
+    `held`: the fields of the stored object, such as `key`, `size` and `sha256`. A final state may still change to
+    this state: the object exists, whatever was concluded before.
     """
     _require(state, "archived", state.status is not Status.archived)
     return _next(state, Status.archived, None, now, run_id, attempts=state.attempts + attempted, **held)
 
 
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
-    """Return the line that makes `state`'s id another name of `main`, so that it is never requested itself."""
+    """Return the line that makes `state`'s id another name of `main`, so that this id is never requested."""
     _require(state, "another's name", state.status is not Status.archived)
     return _next(state, Status.rejected, SAME_RECORDING, now, run_id, same_as=main.recording_id)
 
@@ -171,7 +171,7 @@ def _next(
     run_id: str,
     **changes: Any,  # noqa: ANN401 - fields of many types
 ) -> RecordingState:
-    """Return the line that a run writes after `state`; `changes` must say when there is a next attempt."""
+    """Return the line that a run writes after `state`; `changes` must give `next_attempt_at`."""
     changes = {"next_attempt_at": None} | changes
     return replace(state, status=status, reason=reason, written_at=now, run_id=run_id, **changes)
 

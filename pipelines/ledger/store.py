@@ -47,7 +47,7 @@ from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
 
 class Ledger:
-    """The archive's memory; `parts` are its files. Safe to share between threads, and between processes.
+    """The archive's database of rows, pulls and states; `parts` are its files. Safe for threads and for processes.
 
     Every method raises LedgerUnavailable if the storage does not answer, and LedgerDamaged if it reads a part that is
     not what was written.
@@ -90,7 +90,7 @@ class Ledger:
         return _select(_latest(table, "row_key", table.select(["pulled_at"])), columns)
 
     def all_rows(self, report: str, day: date, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return every line, also one that a later line of its `row_key` replaced; columns as in `latest_rows`."""
+        """Return every line, even if a later line of its `row_key` replaced it; columns as in `latest_rows`."""
         return _select(self._rows(report, day, columns), columns)
 
     def iter_rows(
@@ -169,7 +169,7 @@ class Ledger:
 
     def current(self, days: Iterable[date], ids: Iterable[str] | None = None) -> pa.Table:
         """Return the lines of all recordings of those dates, or of those with these ids, in STATE_SCHEMA; for an id
-        that is another name of a recording, the line that says so (`same_as`). No Python object is made for a line.
+        that is another name of a recording, the line with `same_as`. No Python object is made for a line.
         """
         names = part_names(self._files, (_folder("recording_states", day) for day in sorted(set(days))))
         read, lines = self._last_read
@@ -201,7 +201,7 @@ class Ledger:
         Files that are not parts are left out (`LedgerParts.strange` names them).
         """
         months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.recording_days()})
-        # Names come sorted: the last of a date stays.
+        # Names are sorted: the last part of each date wins.
         newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
         return {day: written_at(name) for folder, name in newest.items() if (day := date_of(folder))}
 
@@ -258,7 +258,7 @@ def _recordings(lines: pa.Table) -> pa.Table:
 
 
 def _latest(table: pa.Table, key: str, order: pa.Table) -> pa.Table:
-    """Return one line per `key`: the greatest by `order`'s columns, the last of equals. The lines keep their order."""
+    """Return one line per `key`: the greatest by `order`, the last of equals. The lines keep their order."""
     # A mask and not `take`: taking joins the chunks of a text column, which ends at 2 GiB.
     return table.filter(pa.array(_is_latest(table[key], order)))
 
@@ -270,7 +270,7 @@ def _is_latest(key: "pa.ChunkedArray[Any]", order: pa.Table) -> "npt.NDArray[np.
         return np.ones(len(key), bool)
     codes = pc.index_in(key, value_set=keys).to_numpy()
     order = order.append_column("line", pa.array(np.arange(len(key))))
-    # From the greatest down, nulls last, then turned round: of one key the greatest is written last.
+    # Sorted in descending order, nulls last, then reversed: the greatest line of each key is written last.
     ordered = pc.sort_indices(order, sort_keys=[(name, "descending") for name in order.column_names]).to_numpy()[::-1]
     latest = np.empty(len(keys), np.int64)
     latest[codes[ordered]] = ordered

@@ -19,7 +19,7 @@ from pipelines.settings import SettingsError
 from pipelines.steps.check.result import Level
 
 QUIET = timedelta(hours=24)
-FORGET = timedelta(days=90)  # of a date that nobody looked at again
+FORGET = timedelta(days=90)  # problems of a date without new results
 LONGEST_SENTENCE = 600
 SHOWN_DATES = 10
 SENT_PER_TICK = 20  # a service that hangs takes eight seconds a message
@@ -50,7 +50,7 @@ class Problem(BaseModel, frozen=True):
     Attributes:
         subject: what failed, the same for each date: `check recordings/audio_is_true`, `step recordings`.
         sentence: what is wrong, with the counts. No personal data.
-        where: where to look: an address in the UI, or words.
+        where: an address in the UI, or a description of the place.
         alerted_at: when the last message about the problem was composed.
     """
 
@@ -157,7 +157,7 @@ class Destinations:
     """
 
     def __init__(self, urls: SecretStr | None) -> None:
-        # For good, and not while a message is sent: several threads tick at once.
+        # Once, and not while a message is sent: several threads tick at once.
         for name in _LOGGERS:
             logging.getLogger(name).disabled = True
         entries = _ENTRY.split(urls.get_secret_value().strip(" ,\n\t")) if urls else []
@@ -188,7 +188,7 @@ class Destinations:
             for taken, message in enumerate(waiting[:left]):
                 left -= 1
                 if not _succeeds(service.notify, message.body, message.title, _KINDS[message.severity], "text"):
-                    refused[name] = len(waiting) - taken  # it is down: the others are not made to wait for it
+                    refused[name] = len(waiting) - taken  # it is down: the other entries must not wait for it
                     break
                 message.taken.add(name)
                 keep()
@@ -205,8 +205,8 @@ class Destinations:
 
 
 def _succeeds(call: Callable[..., object], *arguments: object) -> bool:
-    """Return whether the call succeeded; a plug-in may raise anything, with the address in its text."""
+    """Return whether the call succeeded; a plug-in may raise any error, with the address in its text."""
     try:
         return bool(call(*arguments))
-    except Exception:  # noqa: BLE001 - what it was does not matter to the message, which is kept
+    except Exception:  # noqa: BLE001 - whatever the error, the message is kept
         return False

@@ -92,7 +92,7 @@ def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[Date
 
 @contextmanager
 def _locked(path: Path, day: date, log: Path) -> Iterator[int]:
-    """Hold a lock while this process, or the run's, which inherits the descriptor, lives: see `end_dead_runs`."""
+    """Hold a lock while this process lives, or the run's, which inherits the descriptor: see `end_dead_runs`."""
     try:
         path.parent.mkdir(exist_ok=True)
         file = path.open("w")
@@ -163,7 +163,7 @@ def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lo
         if run:
             instance.report_run_failed(run, str(failure))
         raise failure from error
-    except BaseException:  # Ctrl-C: nobody else would end the run, and it keeps its date
+    except BaseException:  # Ctrl-C: otherwise the run would never end and would block its date
         if left := instance.get_run_by_id(run_id):
             instance.report_run_canceled(left, "The run was stopped before it began.")
         raise
@@ -193,7 +193,7 @@ def stored_by(environment: Environment, run_id: str, day: date) -> int | None:
     try:
         # A call over midnight is stored under the next date.
         states = LedgerStore(environment).open().states([day, day + timedelta(days=1)]).values()
-    except ExpectedError:  # stopped because it is unavailable, perhaps
+    except ExpectedError:  # perhaps the run stopped because the ledger is unavailable
         return None
     return sum(state.run_id == run_id and state.status is Status.archived for state in states)
 

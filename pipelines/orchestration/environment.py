@@ -88,7 +88,7 @@ class ArchiveStore:
 
     @cached_property
     def bucket(self) -> Bucket:
-        """The bucket; the capabilities that it finds out are kept for the run."""
+        """The bucket; the server capabilities that it detects are kept for the run."""
         settings = self.environment.settings
         name, prefix = settings.archive_bucket, settings.archive_prefix
         return Bucket(self.environment.s3, name, prefix, storage_class=settings.archive_storage_class)

@@ -1,4 +1,4 @@
-"""The dates that exist as partitions, and the tag by which a run names its date."""
+"""The dates that exist as partitions, and the tag with the date of a run."""
 
 import dagster as dg
 

@@ -12,7 +12,7 @@ from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.settings import Calendar
 
 PRIORITY_TAG = "dagster/priority"
-OLDER_TAG = "archive/older_date"  # on a run that we ask for, of a date before the look-back
+OLDER_TAG = "archive/older_date"  # on our own runs of dates before the look-back
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
 _FIRST = 0
 _OLDER = 1_000  # after every date of the look-back, which has 366 at most
@@ -33,7 +33,7 @@ def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
     """Return the tags of a run of `day` that a schedule or a sensor requests."""
     back = (today - day).days
     if back <= calendar.archive_look_back_days + 1:
-        # Above 0, which is what runs have that somebody else asks for, such as a backfill's.
+        # Above 0, the priority of all other runs, such as a backfill's.
         return {PRIORITY_TAG: str(calendar.archive_look_back_days + 2 - max(0, back))}
     return {OLDER_TAG: "true"}
 

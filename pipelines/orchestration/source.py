@@ -85,7 +85,7 @@ class Source:
 
     @cached_property
     def anonymous_recorders(self) -> Recorders:
-        """The recordings, fetched without any log-in: what these return, everybody can fetch."""
+        """The recordings, fetched without any log-in: everybody can fetch what this client can."""
         return self._recorders(None, None)
 
     def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> Recorders:
@@ -118,7 +118,7 @@ class Source:
         return Attempt(bucket, self.recorders, self.stop, rules, self.environment.clock, quarantine_bytes)
 
     def try_limiter(self) -> list[tuple[str, str, float]]:
-        """Take a permit that belongs to no account; return the pauses that the source asked for and that still last.
+        """Take a permit that belongs to no account; return the pauses requested by the source that are still in force.
 
         Each pause is a limit, an account and the seconds left.
 

@@ -24,7 +24,7 @@ from pipelines.ringcx.http.client import SourceClient, origin_of
 
 LOG_IN_LIMIT = "auth"
 _INSTALLATION = ""  # log-ins are counted for the installation, not for one sub-account
-_DEFAULT_LIFE_S = 300  # of a token whose answer does not say; one that ends before is renewed on its 401
+_DEFAULT_LIFE_S = 300  # of a token without a stated life; if it ends sooner, it is renewed after a 401
 _RENEW_BEFORE_S = 60.0
 _QUIET_AFTER_FAILURE_S = 30.0  # the threads that waited for a failed log-in must not repeat it one by one
 _LONGEST_ANSWER = 1 << 20
@@ -104,7 +104,7 @@ class TokenAuth(OriginAuth):
             if self._refused == used:
                 self._refused = None
             return
-        response.read()  # gives its connection back: with all of them in this state, the log-in would find none
+        response.read()  # releases its connection: if every thread kept one here, the log-in would find none
         if self._refused == used:  # another log-in changes nothing
             return
         with self._lock:
@@ -245,11 +245,11 @@ class LegacyPassword(TokenAuth):
     username: str
     password: str
 
-    def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - there is nothing to refresh it with
+    def _obtain(self, before: _Token | None) -> _Token:  # noqa: ARG002 - this log-in has no refresh token
         url, form = f"{self.api_url}/v1/auth/login", {"username": self.username, "password": self.password}
         remedy = f"check {' and '.join(self.variables)}"
         token = self._request_token(url, form, name="authToken", variable="RINGCX_API_URL", remedy=remedy)
-        return replace(token, renew_at=math.inf)  # its end is not known, as use puts it off: a 401 shows it
+        return replace(token, renew_at=math.inf)  # its end is unknown, since each use extends it: a 401 shows it
 
 
 def is_secure(url: str) -> bool:

@@ -23,7 +23,7 @@ class BodyBroken(SourceUnavailable):
 
 
 class BodyStopped(BodyBroken):
-    """No more bytes of the last answer came in time."""
+    """The last answer stalled: no more bytes arrived in time."""
 
 
 class CredentialsRefused(SourceError):
@@ -33,16 +33,16 @@ class CredentialsRefused(SourceError):
 class ConnectionNotAllowed(SourceError):
     """A certificate, a proxy or a setting does not allow the connection; another attempt would not help.
 
-    It says nothing about what was requested.
+    The error is not an answer about the requested report or recording.
     """
 
 
 class AccountUnknown(SourceError):
-    """The source does not know the RingCentral account in the address; says nothing about what was requested."""
+    """The source does not know the RingCentral account in the address; not an answer about the recording."""
 
 
 class ReportInvalid(SourceError):
-    """The answer is no report: it broke off, is too long or too slow, or holds rows that were not requested."""
+    """The answer is not a report: it broke off, is too long or too slow, or holds rows that were not requested."""
 
 
 class NotAReport(ReportInvalid):

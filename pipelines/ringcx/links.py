@@ -165,7 +165,7 @@ class _Entry:
 
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> httpx.URL:
-    """Parse an address as httpx does for its request, so that the address that is judged is the one requested."""
+    """Parse an address as httpx does, so that the address that is checked is the address that is requested."""
     try:
         url = httpx.URL(text)
         has_host = bool(url.host)  # httpx decodes it for each request, and `xn--` before nonsense cannot be decoded
@@ -180,7 +180,7 @@ def _parsed(text: str) -> httpx.URL:
 
 
 def _folded(url: httpx.URL) -> str:
-    """Return the host in the form in which names are compared: IDNA, lower case, without the root's dot."""
+    """Return the host in its form for comparison: IDNA, lower case, without the root's dot."""
     host = url.raw_host.decode("ascii").removesuffix(".")
     return str(as_address(host) or host)
 
@@ -189,7 +189,7 @@ def segment_recording_id(account_id: str, dialog_id: str, segment_id: str) -> st
     """Return `<account>/<dialogId>/<segmentId>`, with both ids percent-encoded except letters, digits and `-._~`.
 
     Raises:
-        LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot stand in an address).
+        LinkRefused: `no_segment` (an id is empty), `malformed` (it cannot be part of an address).
     """
     return f"{account_id}/{_part(dialog_id)}/{_part(segment_id)}"
 

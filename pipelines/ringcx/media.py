@@ -35,7 +35,7 @@ _REFUSALS: dict[int, tuple[FaultKind, str]] = {
 
 
 class MediaFault(Exception):
-    """The reason why there is no recording. Each kind has its own consequence.
+    """The reason why no recording was received. Each kind has its own consequence.
 
     Attributes:
         kind: `not_there` (not yet, or no longer), `not_audio` (something else came), `refused` (by the source, or a
@@ -74,7 +74,7 @@ class MediaClient:
         auth: the log-in for the allowed hosts; a redirect never sends it to another host.
         method: of the first request; a redirect is followed by GET, unless it asks for the same method.
         limit: the name of the rate limit for the requests.
-        ours: an origin that comes from the settings and from no row, so it may be in a private network.
+        ours: an origin from the settings, not from a row, so it may be in a private network.
     """
 
     client: SourceClient
@@ -89,10 +89,10 @@ class MediaClient:
         """Write the recording at `link_url` into `sink`, from its start.
 
         Raises:
-            MediaFault: there is no recording; the sink holds what was received of an MP3 or of a body that was cut off.
+            MediaFault: no recording was received; the sink holds the bytes of an MP3 or of a body that was cut off.
             LinkRefused: the link itself is not allowed; nothing was requested.
-            CredentialsRefused: the log-in was refused, which says nothing about this recording.
-            AccountUnknown: the source does not know the RingCentral account, which says nothing about it either.
+            CredentialsRefused: the log-in was refused, which is not an answer about this recording.
+            AccountUnknown: the source does not know the RingCentral account, which is not an answer about it either.
             Stopped: the stop event was set.
         """
         link = self.hosts.require(link_url)
@@ -125,7 +125,7 @@ class MediaClient:
                     return self._receive(response, sink)
                 target, status = self._target(response), response.status_code
             if origin_of(target) != origin_of(url):
-                auth = None  # for good: a redirect back does not earn it again
+                auth = None  # permanently: a redirect back does not restore it
             if status not in _SAME_METHOD:
                 method = "GET"
             url = target
@@ -178,7 +178,7 @@ class _Body:
         self.start = b""
 
     def write(self, block: bytes, /) -> None:
-        """Write a block; an MP3 is received whole, since it is the call all the same."""
+        """Write a block; an MP3 is received whole, since it contains the call."""
         if len(self.start) < SNIFFED:
             self.start = (self.start + block[:SNIFFED])[:SNIFFED]
             if len(self.start) == SNIFFED and (reason := _not_audio(self.start)) not in {None, "mp3_body"}:
@@ -201,11 +201,11 @@ def _is_by_firewall(response: httpx.Response, explanation: bytes) -> bool:
 
 
 def _not_audio(start: bytes) -> str | None:
-    """Return a code for a body that cannot be a WAV, by its bytes, whatever its declared type."""
+    """Return a code for a body whose bytes cannot be a WAV, whatever its declared type."""
     if not start:
         return "empty_body"
     if start[:4] in _RIFF:
-        return None  # `archive.wav` says what is wrong with it
+        return None  # `archive.wav` finds what is wrong with it
     layer = start[1] & 0xE6 if len(start) > 1 and start[0] == 0xFF else 0
     if start.startswith(b"ID3") or layer in {0xE2, 0xE4}:  # a frame of MPEG layer III or II
         return "mp3_body"

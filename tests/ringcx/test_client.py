@@ -390,7 +390,7 @@ def test_one_hosts_silence_is_that_hosts_lasts_minutes_and_is_logged(
     assert "one.example asked for a pause of 999999 s" in caplog.text
     assert "hush" not in caplog.text
     assert get(client, "https://two.example/", limit="media").status_code == 200
-    with pytest.raises(SourceUnavailable, match="pause, of which 600 s are left"):
+    with pytest.raises(SourceUnavailable, match="pause; 600 s of it are left"):
         get(client, "https://one.example/", limit="media")
     fake.now += 601
     assert get(client, "https://one.example/", limit="media").status_code == 200

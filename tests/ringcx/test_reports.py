@@ -295,5 +295,5 @@ class TestBrokenOff:
     ) -> None:
         start = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY
         assert pull(base_url=raw_server([start])).sha256 == SHA256
-        with pytest.raises(NotAReport, match="HTTP did not say where it ends"):
+        with pytest.raises(NotAReport, match="HTTP did not mark where it ends"):
             pull(base_url=raw_server([start[:-2]]))

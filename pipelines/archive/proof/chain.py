@@ -16,7 +16,7 @@ from pipelines.archive.proof.signature import Verifier
 
 
 class Problem(NamedTuple):
-    """Something wrong: a code, the key concerned, and a sentence."""
+    """A problem with a manifest or signature: a code, the key concerned, and a sentence."""
 
     kind: str
     subject: str

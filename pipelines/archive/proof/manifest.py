@@ -89,7 +89,7 @@ class AcceptedLoss(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ManifestHead:
-    """A manifest that was proved, without its entries: `document` has an empty list. `sha256` is of its bytes."""
+    """A verified manifest without its entries: `document` has an empty list. `sha256` is the hash of its bytes."""
 
     key: str
     number: int
@@ -101,7 +101,7 @@ def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
     """Return a day's manifest with the highest number, or None if the day was never sealed.
 
     Raises:
-        StoreDamaged: it is not a manifest of that day, or not what it was when it was sealed.
+        StoreDamaged: the object is not a manifest of that day, or differs from what was sealed.
     """
     numbers = manifest_numbers(bucket, day)
     return read_manifest(bucket, day, numbers[-1]) if numbers else None
@@ -116,7 +116,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
     return entry._asdict() | {
         "warnings": sorted(entry.warnings) if entry.warnings else [],
         "started_at": None if entry.started_at is None else utc_text(entry.started_at),
-        # Milliseconds: the last digits of a division are no content.
+        # Milliseconds: the last digits of a division carry no information.
         "duration_s": None if entry.duration_s is None else round(float(entry.duration_s), 3),
     }
 
@@ -166,14 +166,14 @@ def manifest_numbers(bucket: Bucket, day: date) -> list[int]:
 
 
 def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry], None] | None = None) -> ManifestHead:
-    """Read one manifest and prove it against its name, its content hash and its Merkle root, if it has one.
+    """Read one manifest and verify it against its name, its content hash and its Merkle root, if it has one.
 
     `entry` is called with each entry, in order, after its form and its place were checked. Without `entry` they are not
     parsed, which takes a tenth of the time.
 
     Raises:
         KeyMissing: there is no manifest with that number.
-        StoreDamaged: it is not a manifest of that day and number, or not what it was when it was sealed.
+        StoreDamaged: the object is not a manifest of that day and number, or differs from what was sealed.
     """
     key = manifest_key(bucket.prefix, day, number)
     body = bucket.get_bytes(key)

@@ -22,7 +22,7 @@ class MerkleTree:
         self._levels = [level]
         while len(level) > 1:
             pairs = zip(level[::2], level[1::2], strict=False)
-            # The last of an odd number has no partner yet, and goes up as it is.
+            # The last node of an odd number has no partner, and moves up unchanged.
             level = [sha256(b"\x01" + left + right).digest() for left, right in pairs] + level[len(level) & ~1 :]
             self._levels.append(level)
 

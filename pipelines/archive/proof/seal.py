@@ -1,6 +1,6 @@
-"""The sealing of a day: its next manifest, unless the latest one says the same, and its part of the catalog.
+"""The sealing of a day: its next manifest, unless the latest has the same content, and its part of the catalog.
 
-This module does not decide what belongs to a day: the caller gives the entries. `manifest` says how they are written.
+This module does not decide what belongs to a day: the caller gives the entries. `manifest` defines their format.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from pipelines.archive.proof.manifest import (
 )
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 
-_ATTEMPTS: Final = 10  # sealers of one day that finish at the same moment; each attempt lost means that another one won
+_ATTEMPTS: Final = 10  # sealers of one day that finish at the same moment; each lost attempt means that another won
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _CATALOG_FIELDS: "list[pa.Field[Any]]" = [
     *(pa.field(name, _TEXT, nullable=False) for name in REQUIRED),
@@ -52,7 +52,7 @@ CATALOG_SCHEMA = pa.schema(_CATALOG_FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The manifest that now holds the content. `sha256` is of its bytes; `unchanged`: it had been written before."""
+    """The manifest that now holds the content. `sha256` is the hash of its bytes; `unchanged`: it existed already."""
 
     key: str
     number: int
@@ -78,7 +78,7 @@ def seal(
     `entries` returns one entry for each recording, sorted by `recording_id`. It is called once to hash them, and again
     if there is a manifest to write, so that only then are all in memory. `totals` are the day's sums, `catalog` its
     part of the catalog from `catalog_table`, `accepted` its accepted losses sorted by `recording_id`. `run_id` and
-    `sealed_at` (aware) are no part of the content.
+    `sealed_at` (aware) are not part of the content.
 
     Raises:
         ValueError: a recording is listed twice or out of order, or a time has no zone.
@@ -174,7 +174,7 @@ def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: st
     with suppress(KeyExists):  # after a lost answer the put is sent again, and finds our own first one
         bucket.put_new(key, body, sha256=sha256, content_type="application/json", metadata={"sha256": sha256})
         is_ours = bucket.is_amazon
-    # Where create-only is not honoured, another process may just have put its own here, and have that number.
+    # If the store ignores create-only, another process may just have put its own manifest under this number.
     with suppress(KeyMissing):
         is_ours = is_ours or bucket.hash_object(key).sha256 == sha256
     return Sealed(key, number, sha256, merkle_root, unchanged=False) if is_ours else None

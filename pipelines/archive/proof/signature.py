@@ -211,7 +211,7 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
 
 
 def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
-    """Return what is stored as the signature of the manifest `key`, not yet proved; empty if nothing is stored."""
+    """Return the stored signature of the manifest `key`, not yet verified; empty if nothing is stored."""
     try:
         found = json.loads(bucket.get_bytes(signature_key(key)))
         base64.b64decode(found["signature"], validate=True)
@@ -221,8 +221,8 @@ def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
 
 
 def signed_statement(prefix: str, manifest: ManifestHead, signature: Mapping[str, Any]) -> bytes:
-    """Return the text that a signature of this manifest must sign; the signature's format says whether it has the
-    Merkle root.
+    """Return the text that a signature of this manifest must sign; it has the Merkle root if the signature's format
+    requires that.
     """
     is_first = signature.get("format") == FIRST_FORMAT
     root = None if is_first else manifest.document.get("merkle_root")

@@ -39,7 +39,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
     ) -> dg.SensorResult | dg.SkipReason:
         if source.events is None:
             return dg.SkipReason("EVENTS_URL is not set.")
-        # Date -> the key under which a run was last asked for; and the last of the other dates that was looked at.
+        # Date -> the key under which a run was last asked for; and the last of the other dates that was listed.
         cursor = {"asked": {}, "turn": "", **json.loads(context.cursor or "{}")}
         now, asked = environment.clock(), cursor["asked"]
         try:
@@ -49,11 +49,11 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
             return dg.SkipReason(str(error))
         wanted = {}
         for key, found in there.items():
-            # A run that failed is asked for again, but once an hour.
+            # A failed run is requested again, but only once an hour.
             run_key, last = f"{found}{now:%Y-%m-%dT%H}", asked.get(key, "")
             if not last.startswith(found) or (last != run_key and _failed(context.instance, last)):
                 wanted[key] = run_key
-        # A run under way may have listed before the event came: the next tick asks.
+        # A running run may have listed the files before the event arrived: the next tick decides.
         requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
         asked |= {request.partition_key: request.run_key for request in requests}
         turn = others[-1].isoformat() if others else cursor["turn"]
@@ -77,7 +77,7 @@ def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date
 
 
 def _there(stored: Events, day: date) -> str:
-    """Return the date, its number of files and their bytes: with the hour, this is the run key."""
+    """Return the date, its number of files and their bytes, which with the hour form the run key."""
     files = stored.files(day_folder(day))
     return f"{day}:{len(files)}:{sum(file.size for file in files)}:"
 

@@ -1,6 +1,6 @@
 """The network addresses to which the source's host names may lead.
 
-`links.py` compares a link's host with the allow-list by name; a name server says where the name leads, and this module
+`links.py` compares a link's host with the allow-list by name; a name server resolves the name, and this module
 checks that at the moment of connecting. `transport.py` connects to the same addresses that were checked, so that no
 second answer can slip in between; TLS still checks the certificate against the name.
 """
@@ -20,13 +20,13 @@ _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _INSIDE: Final = (
     ipaddress.IPv4Network("192.0.0.0/24"),  # metadata at Oracle; older Pythons call most of it global
-    ipaddress.IPv4Network("168.63.129.16/32"),  # every Azure machine's own host, under a public number
+    ipaddress.IPv4Network("168.63.129.16/32"),  # the host of every Azure machine, at a public address
 )
 
 
 @lru_cache(maxsize=256)
 def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a host's text stands for, or None for a name."""
+    """Return a host's numeric address, or None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -34,13 +34,13 @@ def as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address means this machine, whatever a name server says."""
+    """Return whether a host name or address means this machine, whatever DNS returns."""
     address = as_address(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def is_public(address: str) -> bool:
-    """Return whether a numeric address is public, and also any IPv4 address that it embeds."""
+    """Return whether a numeric address, and any IPv4 address embedded in it, is public."""
     number = ipaddress.ip_address(address)
     if isinstance(number, ipaddress.IPv6Address):
         embedded = number.ipv4_mapped or number.sixtofour
@@ -54,7 +54,7 @@ def is_public(address: str) -> bool:
 
 
 def system_resolve(host: str, port: int) -> list[str]:
-    """Return the addresses that the system's resolver gives, each once."""
+    """Return the addresses from the system's resolver, each once."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 

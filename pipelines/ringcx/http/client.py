@@ -27,7 +27,7 @@ from pipelines.ringcx.http.transport import Transport
 from pipelines.ringcx.limits.limiter import LONGEST_HOLD_S, HeldOff, Rate, RateLimiter, check_stop
 
 _log = logging.getLogger(__name__)
-# A user agent like a browser's would be sent an MP3 instead of the recording.
+# With a browser's user agent the source sends an MP3 instead of the recording.
 _HEADERS = {"User-Agent": f"ringcx-archive/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Received:
     Attributes:
         size: bytes.
         sha256: in hexadecimal.
-        framed: whether HTTP said where the body ends, by its length or in chunks. If not, a broken connection looks
+        framed: whether HTTP marked the end of the body, with its length or in chunks. If not, a broken connection looks
             like the end, and only the bytes themselves can prove that nothing is missing.
     """
 
@@ -59,7 +59,7 @@ class Received:
 
 
 class Sink(Protocol):
-    """What a body is written into, such as a file; what `write` raises ends the receiving."""
+    """The target of a body, such as a file; an error of `write` ends the transfer."""
 
     def write(self, block: bytes, /) -> object:
         """Take the next block."""
@@ -78,7 +78,7 @@ class SourceClient:
         attempts: the number for one request, the first included.
         backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
         read_timeout_s: the longest time without a byte, in seconds.
-        max_connections: the number kept open for further requests; at least the number of threads.
+        max_connections: the number kept open for later requests; at least the number of threads.
         sleep: used for waits instead of a wait on the stop event; for tests.
     """
 
@@ -121,7 +121,7 @@ class SourceClient:
                 if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
                     raise failure.error from None
             wait_s = random.uniform(0, min(self.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
-            # `Retry-After: 0` does not mean at once.
+            # `Retry-After: 0` does not mean immediately.
             wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self.backoff_s)
             self.limiter.announce(f"another attempt, because {reason}", wait_s)
             (self.sleep or self.stop.wait)(wait_s)
@@ -226,7 +226,7 @@ class SourceClient:
             sign()
             return
         acquire = partial(self.limiter.acquire, account_id=account_id, stop=self.stop, patience_s=PATIENCE_S)
-        # A host's silence is waited for first: a permit that is taken before it would be lost.
+        # Wait for the host's pause first: a permit that is taken before it would be lost.
         acquire(hold_key(limit, request.url), rates=())
         acquire(limit, rates=self.limits.get(limit, ()), priority=self.priority, prepare=sign)
 
@@ -256,7 +256,7 @@ class SourceClient:
         asked_s, verdict = retry_after(response.headers.get("Retry-After"), self.clock()), f"HTTP {status}"
         limit, account_id = request.extensions["limit"], request.extensions["account_id"]
         if asked_s and limit and status in _SILENCING:
-            # No process sends requests to this host for so long; the account's requests to other hosts go on.
+            # No process sends requests to this host for that long; the account's requests to other hosts continue.
             held_s = min(asked_s, LONGEST_HOLD_S)
             _log.warning(
                 "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s",
@@ -268,12 +268,12 @@ class SourceClient:
         raise TryAgain(request, verdict, asked_s)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and then any request that its auth makes of the answer, such as one with a fresh token."""
+        """Send a request, and then any request that its auth makes after the answer, such as one with a fresh token."""
         auth = request.extensions["auth"] or httpx.Auth()
         with closing(auth.sync_auth_flow(request)) as flow:
             request = next(flow)
             while True:
-                self._permit(request)  # also for the one that an auth sends again after a 401
+                self._permit(request)  # also when an auth sends the request again after a 401
                 response = self._transports[request.extensions["public_only"]].handle_request(request)
                 response.request = request
                 _log.debug("%s: HTTP %d", _named(request), response.status_code)
@@ -300,7 +300,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def explanation_of(response: httpx.Response) -> bytes:
-    """Return the first bytes of a refusal's body, which say why; empty if they cannot be read.
+    """Return the first bytes of a refusal's body, which give the reason; empty if they cannot be read.
 
     Raises:
         AccountUnknown: RingCX answered with the 404 for a RingCentral account that it does not know.
@@ -308,7 +308,7 @@ def explanation_of(response: httpx.Response) -> bytes:
     try:
         explanation = first_bytes(response, _EXPLAINED)
     except (httpx.TransportError, httpx.DecodingError, BombError):
-        return b""  # the status alone must do
+        return b""  # the status has to be enough
     if response.status_code == 404 and _UNKNOWN_ACCOUNT.search(explanation):
         raise AccountUnknown(
             f"{_named(response.request)} was answered with HTTP 404: RingCX does not know"
@@ -319,7 +319,7 @@ def explanation_of(response: httpx.Response) -> bytes:
 
 
 def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address, to which credentials belong."""
+    """Return scheme, host and port of an address: credentials belong to these."""
     parsed = httpx.URL(url)
     host = parsed.raw_host.decode("ascii").rstrip(".")
     port = {"https": 443, "http": 80}.get(parsed.scheme, 0) if parsed.port is None else parsed.port
@@ -327,7 +327,7 @@ def origin_of(url: httpx.URL | str) -> tuple[str, str, int]:
 
 
 def hold_key(limit: str, url: httpx.URL) -> str:
-    """Return the name of the limit that stores a pause requested by one host."""
+    """Return the name of the limit under which a pause requested by a host is stored."""
     return f"{limit}@{url.raw_host.decode('ascii')}"
 
 

@@ -24,7 +24,7 @@ class Proxy:
         return f"the proxy {self.url} ({self.variable})"
 
     def refusal(self, status: int, url: httpx.URL) -> ConnectionNotAllowed | httpx.ProxyError:
-        """Return the error for an answer of the proxy itself: a 4xx needs another setting, anything else may pass."""
+        """Return the error for the proxy's own answer: a 4xx needs a changed setting, any other status may pass."""
         host = url.raw_host.decode("ascii")
         if status in {401, 407}:  # 401: tinyproxy
             remedy = f"check the user and password in {self.variable}"
@@ -36,7 +36,7 @@ class Proxy:
 
 
 def proxy_for(url: httpx.URL) -> Proxy | None:
-    """Return the proxy for an address, by the standard library's rules; None if the request goes out directly.
+    """Return the proxy for an address according to the standard library; None for a direct connection.
 
     Raises:
         ConnectionNotAllowed: the environment names a proxy that cannot be used.

@@ -36,7 +36,7 @@ from pipelines.ringcx.http.proxies import Proxy, proxy_for
 
 ANSWER_S = 120.0
 _BLOCK: Final = 1 << 20
-_KEPT_S: Final = 60.0  # a firewall forgets an idle connection without a word
+_KEPT_S: Final = 60.0  # firewalls drop idle connections silently
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _LONGEST_LINE: Final = 1 << 16
 _MULTIPART: Final = (email.errors.StartBoundaryNotFoundDefect, email.errors.MultipartInvariantViolationDefect)
@@ -158,7 +158,7 @@ class Body(httpx.SyncByteStream):
             yield block
 
     def close(self) -> None:
-        """Give the connection back if nothing is left on it; otherwise close it."""
+        """Return the connection to the pool if nothing is left on it; otherwise close it."""
         if getattr(self._answer, "length_remaining", None) == 0:
             self._answer.drain_conn()
         self._answer.close()
@@ -193,7 +193,7 @@ class _Reads(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose end is certain; any other is refused. urllib3 overrides the same private methods."""
+    """An answer with a certain end; any other is refused. urllib3 overrides the same private methods."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -244,13 +244,13 @@ class _Answer(http.client.HTTPResponse):
             self.reads.check = None  # a run that is stopped would raise here, and leave the connection open
             self._socket.settimeout(0)
             with contextlib.suppress(OSError, ValueError):
-                if self.fp.peek(1):  # more than the answer: no other one must be read from this connection
+                if self.fp.peek(1):  # more than the answer: this connection must not be used again
                     getattr(self._socket, "socket", self._socket).shutdown(socket.SHUT_RDWR)  # TLS within a proxy's TLS
         super()._close_conn()
 
 
 class _Connection(HTTPConnection):
-    """A connection to one of its host's addresses that were checked, or to a proxy without a check."""
+    """A connection to one of its host's checked addresses, or to a proxy, whose address is not checked."""
 
     response_class: Any = _Answer
     _used_at = 0.0
@@ -295,7 +295,7 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 @contextlib.contextmanager
 def _translated(url: httpx.URL, proxy: Proxy | None) -> Iterator[None]:
-    """Raise urllib3's errors as httpx's, and those that another attempt would not change as `SourceError`s."""
+    """Raise urllib3's errors as httpx's, and permanent ones as `SourceError`s."""
     try:
         yield
     except LinkRefused:  # a ValueError

@@ -18,11 +18,11 @@ from typing import TypeVar
 from pipelines.ringcx.errors import Stopped
 from pipelines.ringcx.limits.store import LimiterBroken, LimitStore, SqliteStore, StoreLost
 
-LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not silence us for long, in a store that outlives restarts
+LONGEST_HOLD_S = 600.0  # a mistaken Retry-After must not stop requests for long, in a store that outlives restarts
 MARGIN_S = 1.0  # added to each window, as a request reaches the source a little later than it was permitted
-ANNOUNCED_FROM_S = 10.0  # shorter waits are part of keeping a limit, and no news
-_RETRY_EVERY_S = 5.0  # a waiter tries again this often: somebody before it may have left, or asked for silence
-_KEEP_S = 3_600.0  # permits are kept at least this long, so that a window made longer still finds its past
+ANNOUNCED_FROM_S = 10.0  # shorter waits are normal and not worth a message
+_RETRY_EVERY_S = 5.0  # a waiter tries again this often: one before it may have left, or the source asked for a pause
+_KEEP_S = 3_600.0  # permits are kept at least this long, so that a window that is made longer has its history
 _RECONNECT_AFTER_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # a minute: as long as a database takes to fail over
 _DATABASES = ("postgresql://", "postgres://")
 _SQLITE = "sqlite:///"
@@ -44,7 +44,7 @@ class HeldOff(Exception):
     """The source asked for a pause longer than the caller wants to wait; `seconds` of it are left."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"The source asked for a pause, of which {seconds:.0f} s are left.")
+        super().__init__(f"The source asked for a pause; {seconds:.0f} s of it are left.")
         self.seconds = seconds
 
 
@@ -55,7 +55,7 @@ def parse_rates(text: str) -> tuple[Rate, ...]:
     found = [_RATE.fullmatch(part.strip()) for part in text.split(",")]
     rates = tuple(Rate(int(rate[1]), float(rate[2])) for rate in found if rate)
     if len(rates) < len(found) or not all(rate.limit and rate.seconds for rate in rates):
-        raise ValueError("A limit reads requests/seconds, such as 3/60 or 3/60,9/900, or none.")
+        raise ValueError("Write a limit as requests/seconds, such as 3/60 or 3/60,9/900, or none.")
     return rates
 
 
@@ -201,7 +201,7 @@ class RateLimiter:
         self._store.close()
 
     def _earliest(self, times: Sequence[float], rates: Sequence[Rate], now: float) -> float:
-        """Return when one more request may follow those at `times` (ascending): `now`, or later."""
+        """Return when the next request may follow those at `times` (ascending): `now`, or later."""
         free = [times[-rate.limit] + rate.seconds + self.margin_s for rate in rates if len(times) >= rate.limit]
         return max([now, *free])
 

@@ -16,7 +16,7 @@ from psycopg import conninfo, errors
 from pipelines.ringcx.limits.store import TABLES, LimiterBroken, LimitStore, StoreLost
 
 _QUIET_AFTER_FAILURE_S = 1.0  # the threads that waited for a connection that failed must not try it one by one
-# A dead network is noticed within half a minute; whatever the address itself says goes first.
+# A dead network is noticed within half a minute; parameters in the address take precedence.
 _DEFAULTS: Mapping[str, str] = {
     "application_name": "ringcx-archive limits",
     "connect_timeout": "10",
@@ -33,12 +33,12 @@ _TABLES_EXIST = """
 SELECT to_regclass('ringcx_limit_permits') IS NOT NULL AND to_regclass('ringcx_limit_states') IS NOT NULL"""
 # IF NOT EXISTS alone lets two that start together collide in the catalog.
 _LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit', 0))"
-# What the server says when a retry is useless; in another language it is retried for a minute.
+# The server's messages when a retry is useless; in another language it is retried for a minute.
 _IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|is not permitted", re.IGNORECASE)
 
 
 class PostgresStore(LimitStore):
-    """Two small tables in the database's default schema, made if they do not exist. No error shows the `url`."""
+    """Two small tables in the database's default schema, created if they do not exist. No error shows the `url`."""
 
     _now = "coalesce(%s::float8, extract(epoch FROM clock_timestamp())::float8)"
 

@@ -62,7 +62,7 @@ class LimitState:
     grant_s: float | None = None
 
     def __post_init__(self) -> None:
-        # When the clock was set back, what is in its future is taken to have happened now: never a permit too many
+        # If the clock was set back, times in its future count as now: never a permit too many
         # then, and no wait for hours either.
         self.held_until -= max(0.0, self.held_since - self.now)
         self.held_since = min(self.held_since, self.now)
@@ -81,7 +81,7 @@ class LimitState:
         return ticket
 
     def leave(self, ticket: int | None) -> None:
-        """Give up the ticket's place in the queue, if there is one."""
+        """Remove the ticket from the queue, if it is there."""
         self.queue = [waiter for waiter in self.queue if waiter[1] != ticket]
 
     def saved(self) -> tuple[float, float, int, str]:
@@ -98,7 +98,7 @@ class LimitStore(ABC):
     the database's own time.
     """
 
-    _now: ClassVar[str] = "%s"  # the time, in SQL, from what the clock says
+    _now: ClassVar[str] = "%s"  # the time in SQL, a parameter from the clock
 
     def __init__(self, clock: Callable[[], float | None]) -> None:
         self._clock = clock
@@ -172,8 +172,8 @@ class LimitStore(ABC):
                     self._connection = self._open()
                 yield self._connection
             except BaseException as error:
-                # An interrupt too: what is left of a transaction must not stop others, nor be taken for the next
-                # one's. It is rolled back when the connection ends.
+                # An interrupt too: an open transaction must not block others, or become part of the next one. It is
+                # rolled back when the connection ends.
                 self._discard()
                 if (broken := self._explained(error)) is not None:
                     raise broken from None  # a database's error holds the password
@@ -198,11 +198,11 @@ class LimitStore(ABC):
 
     @abstractmethod
     def _explained(self, error: BaseException) -> LimiterBroken | None:
-        """Return the error that a database library's error stands for, or None for any other error."""
+        """Translate a database library's error, or return None for any other error."""
 
 
 class SqliteStore(LimitStore):
-    """A store for one host, in a file on a local disk, as SQLite's locks need; its folder is made.
+    """A store for one host, in a file on a local disk, as SQLite's locks require; its folder is created.
 
     Not pyrate-limiter's (4.5.1): it counts before it takes the write lock, so two processes can both see the last free
     permit, and its file lock serves processes or threads but not both.

@@ -18,7 +18,7 @@ _OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for by
 
 
 class NotWholeError(Exception):
-    """A body is not a whole report. The text is a clause that says what is wrong, without any of its content."""
+    """A body is not a whole report. The text is a clause with the fault, and none of the body's content."""
 
 
 def _repair(error: UnicodeError) -> tuple[str, int]:

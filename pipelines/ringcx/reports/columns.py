@@ -57,7 +57,7 @@ LINK_COLUMN: Final[dict[ReportName, str]] = {
     "interaction_metadata": "has_recording",
     "end_call_events": "recording_url",
 }
-"""The column of each report that says where a recording can be fetched, or that there is one."""
+"""The column of each report with the address of a recording, or with the flag that one exists."""
 
 UII_COLUMN: Final[dict[ReportName, str]] = dict.fromkeys(COLUMNS, "uii") | {"interaction_metadata": "interaction_id"}
 """The column of each report that names the call."""
@@ -77,7 +77,7 @@ A report's column of that name gets the prefix `report_`.
 
 
 def required(report: ReportName) -> tuple[str, ...]:
-    """Return the columns without which an answer is not the report."""
+    """Return the columns that the report always has."""
     key = ("dialog_id", "segment_id") if report == "interaction_metadata" else ("uii",)
     return (*key, LINK_COLUMN[report])
 

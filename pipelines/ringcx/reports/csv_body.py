@@ -23,7 +23,7 @@ BLOCK_BYTES: Final = 1 << 20
 MAX_FIELD_CHARACTERS: Final = 512 << 20
 
 TOTALS: Final = re.compile(r"(?i)\W*(grand\s+|sub-?)?(totals?|sums?)\b|\W*(rows|records|count)\s*:")
-"""The beginning of the first field of a line with totals, which is no row."""
+"""The beginning of the first field of a line with totals, which is not a row."""
 
 _BATCH_ROWS: Final = 10_000
 _END: Final = "\0end of report\0"
@@ -43,12 +43,12 @@ def read_csv_body(body: IO[bytes], *, framed: bool) -> tuple[list[str], pa.Table
         The headings, a table with one text column per heading, named `0`, `1`, …, and the number of skipped lines.
 
     Raises:
-        NotWholeError: the body is cut off, or a row has another width than the heading.
+        NotWholeError: the body is cut off, or a row and the heading differ in width.
     """
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if not framed and content[-1:] not in {b"\n", b"\r"}:
-            raise NotWholeError("it does not end in a line break, and HTTP did not say where it ends")
+            raise NotWholeError("it does not end in a line break, and HTTP did not mark where it ends")
         is_regular = _quotes_are_regular(content)
         if not is_regular and _has_text_after_lines(content):
             raise NotWholeError("text follows the closing quote of a field of several lines, so rows may be hidden")
@@ -62,7 +62,7 @@ def _quotes_are_regular(body: mmap.mmap) -> bool:
     start = len(codecs.BOM_UTF8) if body[:3] == codecs.BOM_UTF8 else 0
     count = 0
     for block_start in range(start, len(body), BLOCK_BYTES):
-        # The block, and one byte on both sides of it; the body's own ends count as line breaks.
+        # The block and one byte on each side; the ends of the body count as line breaks.
         block_end = block_start + BLOCK_BYTES
         before = body[block_start - 1 : block_start] if block_start > start else b"\n"
         text = before + body[block_start : block_end + 1] + (b"\n" if block_end >= len(body) else b"")
@@ -190,5 +190,5 @@ def _table(headings: list[str], rows: list[list[str]]) -> pa.Table:
 
 
 def _is_no_row(text: str) -> bool:
-    """Return whether a line of another width than the heading is blank or a total."""
+    """Return whether a line that differs from the heading in width is blank or a total."""
     return not text.strip(' \t\r\n\x1a,"\0') or TOTALS.match(text) is not None

@@ -34,7 +34,7 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
 
     `row_hash`: BLAKE2b with a digest of 16 bytes, in hexadecimal, over the columns that are not null, in the order of
     their names (by code point); each contributes its name and its value as netstrings (`<bytes in UTF-8>:<text>,`).
-    So neither the order of columns nor a further empty column changes it.
+    So neither the order of columns nor an additional empty column changes it.
 
     `row_key`: the account and the columns of `KEY_COLUMNS`, null as nothing, joined by `|`; in each of them `%`, `|`
     and `#` stand as `%25`, `%7C` and `%23`. Rows that share a key get `#1`, `#2`, … in the order of their hashes. A

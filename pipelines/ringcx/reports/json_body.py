@@ -1,6 +1,6 @@
 """Reader of a JSON body into a table of text: all of it or nothing.
 
-Numbers keep their digits (an id of 19 digits is no float), and nested values become canonical JSON text.
+Numbers keep their digits (an id of 19 digits does not fit a float), and nested values become canonical JSON text.
 """
 
 import json
@@ -34,7 +34,7 @@ def read_json_body(report: ReportName, body: IO[bytes]) -> pa.Table:
     that has both with different values keeps the second under the suffix `_2`.
 
     Raises:
-        NotWholeError: the body is cut off, followed by more, nested too deeply or too long, or an element is no object.
+        NotWholeError: the body is cut off, has trailing text, is nested too deeply or too long, or has a non-object.
     """
     if body.seek(0, os.SEEK_END) > MAX_BYTES:
         raise NotWholeError(f"it is longer than {MAX_BYTES >> 30} GiB")

@@ -35,8 +35,8 @@ class Period:
 
     Attributes:
         start: aware; the first instant.
-        end: aware; exclusive. Requests include it, since the source does not say whether its end is inclusive: a row
-            too many is already in the ledger, a row too few would be lost.
+        end: aware; exclusive. Requests include it, since it is undocumented whether the source's end is inclusive:
+            an extra row is already in the ledger, an omitted row would be lost.
     """
 
     start: datetime
@@ -148,7 +148,7 @@ class _Source:
         Raises:
             CredentialsRefused: 401 or 403.
             AccountUnknown: the source does not know the RingCentral account.
-            SourceError: any other status than 2xx that another attempt would not change.
+            SourceError: any other status except 2xx that another attempt would not change.
             SourceUnavailable: no attempt got an answer.
             ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
             TemporaryDiskFull: the answer does not fit into the temporary folder.

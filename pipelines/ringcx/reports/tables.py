@@ -33,17 +33,17 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
     Args:
         report: the requested report.
         body: the file that holds the answer, in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252.
-        framed: whether HTTP said where the body ends (length or chunks). If not, a CSV must end in a line break.
+        framed: whether HTTP marked the end of the body (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
         Columns of `pa.string()`: the documented ones in the documented order (null where the report has none), then
         unknown ones under their folded names. Empty is null, in JSON numbers keep their digits, booleans are `true` and
         `false`, nested values canonical JSON. A UII is without its leading apostrophe, a CSV's value without `="…"`,
         which keep spreadsheets from reading numbers. Words for no link are null. A report without rows (a heading
-        alone, or `[]`) is a table without rows. Blank lines and totals of a CSV are no rows: see `lines_skipped`.
+        alone, or `[]`) is a table without rows. Blank lines and totals of a CSV are not rows: see `lines_skipped`.
 
     Raises:
-        NotAReport: the body is empty, HTML, a JSON error or cut off, a row has another width than the heading, or a
+        NotAReport: the body is empty, HTML, a JSON error or cut off, a row and the heading differ in width, or a
             required column is missing. The text never holds content.
     """
     try:
@@ -93,7 +93,7 @@ def _first_byte(body: IO[bytes]) -> bytes:
 def _require_columns(report: ReportName, table: pa.Table) -> None:
     missing = [name for name in required(report) if name not in table.column_names]
     if missing == [LINK_COLUMN["interaction_metadata"]]:
-        # Messages have no recording, so a source that leaves nulls out has nothing to say of one; others name the file.
+        # Messages have no recording, so a source that omits nulls omits the column; others name the file.
         columns = set(table.column_names)
         if _LINKS & columns or ("channel_class" in columns and set(table["channel_class"].to_pylist()) == {"DIGITAL"}):
             return
@@ -148,5 +148,5 @@ def _as_one_flag(*flags: str | None) -> str | None:
 def _in_one_cell(own: str | None, *others: str | None) -> str | None:
     """Return a row's links as one cell that holds several; of `others` only addresses count."""
     links = dict.fromkeys([*links_in(own), *filter(_IS_ADDRESS, chain.from_iterable(map(links_in, others)))])
-    # A link ends where the next address begins: what is no address comes first.
+    # A link ends where the next address begins: text that is not an address comes first.
     return " ".join(sorted(links, key=lambda link: _IS_ADDRESS(link) is not None)) or None

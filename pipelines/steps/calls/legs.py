@@ -1,4 +1,4 @@
-"""What a row of any report says about a call, in the columns of the table `calls`.
+"""The facts about a call in a row of any report, in the columns of the table `calls`.
 
 A cell that cannot be read becomes None: no row stops a date.
 """
@@ -34,7 +34,7 @@ _DIRECTIONS: Final[Mapping[str, str]] = {
 }
 _LENGTHS: Final = frozenset({"call_s", "segment_s", "hold_s", "wrap_s"})
 REPORTS_OF_CALLS: Final[Sequence[ReportName]] = (AGENT, INTERACTIONS, GLOBAL, EVENTS)
-"""The reports, from the one that says most about an agent's leg to the one that says least."""
+"""The reports, in descending order of detail about an agent's leg."""
 
 # Our column -> the columns of the report that may hold it, the best first.
 _FIELDS: Final[Mapping[ReportName, Mapping[str, tuple[str, ...]]]] = {
@@ -100,7 +100,7 @@ _ALSO: Final[Mapping[ReportName, tuple[str, ...]]] = {
 
 
 class Leg(NamedTuple):
-    """What one row says about a call. Lengths are in seconds; `pulled` is the date whose pull brought the row.
+    """The facts about a call in one row. Lengths are in seconds; `pulled` is the date whose pull returned the row.
 
     `uii`: the call's, or a substitute if the row has none. `recordings`: the ids of the recordings that the row names.
     `result`: how the call ended, in the source's words.
@@ -148,7 +148,7 @@ def call_of(report: ReportName, row: Cells) -> tuple[str, str]:
 
 
 def begins(report: ReportName, row: Cells) -> datetime | None:
-    """Return when a row's call or leg began, by the row or else by its UII."""
+    """Return when a row's call or leg began, from the row or else from its UII."""
     return start_of(report, row) or uii_time(row[ROWS[report].uii])
 
 
@@ -159,7 +159,7 @@ def columns_of(report: ReportName) -> list[str]:
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
-    """Return what a row says about a call, or None for a message, which is not a call."""
+    """Return the facts about a call in a row, or None for a message, which is not a call."""
     if report == INTERACTIONS and row["channel_class"] == "DIGITAL":
         return None
     found: dict[str, Any] = {name: _first(row, columns) for name, columns in _FIELDS[report].items()}
@@ -192,7 +192,7 @@ def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:
 
 
 def reason_without_recording(legs: Iterable[Leg]) -> str:
-    """Return why a call has no recording, as far as its rows say: `no_link`, `flag_unknown`, or `no_link:<result>` with
+    """Return why a call has no recording, according to its rows: `no_link`, `flag_unknown`, or `no_link:<result>` with
     the source's word for how the call ended.
     """
     legs = list(legs)
@@ -204,7 +204,7 @@ def reason_without_recording(legs: Iterable[Leg]) -> str:
 
 
 def _uii(report: ReportName, row: Cells) -> str:
-    # Rows without one are never one call: each must be found by itself.
+    # Rows without a UII are separate calls: each must be found by itself.
     return _text(row[ROWS[report].uii]) or f"row-{hashlib.sha256((row['row_key'] or '').encode()).hexdigest()[:32]}"
 
 

@@ -51,7 +51,7 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A key to look up: its kind, and its text (`in_lower_case`, but for recordings) or the start or any part of it."""
+    """A key to look up: its kind, and its text or a part of that (`in_lower_case`, except for recordings)."""
 
     kind: str
     text: str
@@ -59,13 +59,13 @@ class Wanted:
 
 
 def in_lower_case(text: str) -> str:
-    """Return text in lower case as the index and DuckDB have it; Python differs for some letters, such as Turkish İ."""
+    """Return text in lower case like the index and DuckDB; Python differs for some letters, such as Turkish İ."""
     lower: str = pc.utf8_lower(text).as_py()
     return lower
 
 
 def keys_of_number(digits: str) -> list[Wanted]:
-    """Return the keys of any date on which a number has these consecutive digits; none if they are too few."""
+    """Return the keys that a date must have if a number contains these consecutive digits; none if they are too few."""
     if len(digits) < _DIGITS:
         return [Wanted("n:", digits, "start")] if len(digits) >= _FEWEST_DIGITS else []
     # Two, since others share six digits: hardly one of a thousand dates then has both by chance.
@@ -155,7 +155,7 @@ def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 class MonthIndex:
-    """The index of a month in the bucket: its footer is in memory, and a search reads what else it needs.
+    """The index of a month in the bucket: its footer is in memory, and a search reads other parts when needed.
 
     Attributes:
         covers: the ETag of each date's file from which the index was made.

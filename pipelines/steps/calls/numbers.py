@@ -20,7 +20,7 @@ _SHORTEST_WITH_AREA: Final = 6
 
 @lru_cache(maxsize=1 << 17)  # a contact centre's own numbers come in every row
 def to_e164(text: str | None, region: str) -> str | None:
-    """Return a number in E.164, or None if it is no number. `region`: the country of numbers without a country code."""
+    """Return a number in E.164, or None for other text. `region`: the country of numbers without a country code."""
     number = _parsed((text or "").strip(), region)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if number else None
 
@@ -42,14 +42,14 @@ def _length(number: phonenumbers.PhoneNumber) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NumberQuery:
-    """What somebody typed to find a number.
+    """A search for a telephone number, as somebody typed it.
 
     Attributes:
         e164: the number, or None if it can only be a part of one.
-        is_whole: whether it is as long as its country's numbers get. A shorter one may be meant as a part of another.
+        is_whole: whether it has the greatest length of its country's numbers. A shorter one may be part of another.
         digits: its digits without what is dialled before a country or area code, or empty. A few digits after a single
             0, such as `0142`, are kept as they are if the country dials no 0 before an area code.
-        text: the typed text in lower case, for a caller who is no number, such as `anonymous`.
+        text: the typed text in lower case, for a caller without a number, such as `anonymous`.
     """
 
     e164: str | None
@@ -80,7 +80,7 @@ class NumberQuery:
 
     @property
     def alternatives(self) -> list[str]:
-        """The strings of digits of which every matching number contains one; none for a caller who is not a number."""
+        """Strings of digits: every matching number contains at least one. Empty for a caller without a number."""
         whole = [self.e164.removeprefix("+")] if self.e164 else []
         return whole if self.is_whole else [*whole, *filter(None, [self.digits])]
 

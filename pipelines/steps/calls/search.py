@@ -61,14 +61,14 @@ class Query:
     """A search between two dates, both included; an empty field does not restrict it.
 
     Attributes:
-        number: either side's number, in any format, or a part of it.
+        number: the caller's or the called number, in any format, or a part of it.
         agent: a whole id or login, or a part of a name.
         queue: the whole id of a queue or campaign, or a part of its name.
         uii: with or without the apostrophe of a spreadsheet.
         disposition, notes: a part of the text.
         digits_in_names: an `agent` or a `queue` with digits may also be a part of a name.
-        recordings: ids, one of which the recording must have.
-        within: the parties of which a call must have one; None for all calls.
+        recordings: ids; the recording must have one of them.
+        within: parties; a call must have at least one of them. None for all calls.
         shortest_s, longest_s: length of the recorded part in seconds, or of the whole call if that is unknown.
     """
 
@@ -93,8 +93,8 @@ class Query:
 class CallSearch:
     """A search engine over the calls of a bucket. Safe to share between threads.
 
-    All searches together hold two batches of dates in memory, in the order of request: a search over years delays
-    another by one batch.
+    All searches together hold at most two batches of dates in memory, in the order of request: a search over years
+    delays another by one batch.
 
     Every method raises StorageUnavailable or StorageRefused if the bucket does not answer, StorageUnavailable also if a
     search cannot be finished, and StoreDamaged if a date's file is not what was written.
@@ -157,7 +157,7 @@ class CallSearch:
         return pa.concat_tables(found)
 
     def call(self, day: date, account_id: str, uii: str) -> pa.Table:
-        """Return all rows of one call, which may be dated `day` or a date next to it, in CALLS_SCHEMA."""
+        """Return all rows of one call, dated `day` or an adjacent date, in CALLS_SCHEMA."""
         days = sorted((day for day in near({day}) if day >= FIRST_DAY), reverse=True)
         condition, values = "account_id = ? AND lower(uii) = lower(?)", [account_id, uii]
         return self._matching(days, condition, values, offset=0, limit=_ALL, columns=CALLS_SCHEMA.names)[1]
@@ -251,7 +251,7 @@ class CallSearch:
             ) from None
 
     def _read(self, day: date, names: Sequence[str]) -> tuple[pq.ParquetFile, pa.Table] | None:
-        """Return the file of a date, in memory, and columns of it; None if there is no file."""
+        """Return the file of a date, in memory, and the columns with these names; None if the file does not exist."""
         try:
             body = self._bucket.get_bytes(calls_key(self._bucket.prefix, day))
         except KeyMissing:
@@ -299,7 +299,7 @@ def _growing(days: Iterator[date]) -> Iterator[list[date]]:
 
 
 def _wanted(query: Query, region: str) -> list[list[Wanted]]:
-    """Return sets of keys: a date has no matching call if it lacks a key of each set. Empty if an index is no help."""
+    """Return alternative sets of keys: a date can match only if it has every key of a set. Empty: no index can help."""
     if query.recordings:
         return [[Wanted("r:", recording)] for recording in query.recordings]
     if uii := _plain_uii(query):

@@ -100,7 +100,7 @@ _VERSION: Final = 2
 """The version of the rows' content; a higher one makes every date's table again."""
 
 _INPUTS: Final = b"ringcx-archive/inputs"
-_FURTHER: Final = b"ringcx-archive/further-dates"
+_DISTANT: Final = b"ringcx-archive/further-dates"
 _READ: Final = ("recording_states", "report_rows")
 _ROUNDS: Final = 5
 _ROW_GROUP: Final = 2_000
@@ -140,10 +140,10 @@ def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageS
     for _ in range(_ROUNDS):
         if table is not None and _is_of(table, ledger, bucket, day, settings):
             break
-        further = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
+        distant = sorted(RecordingsTable.of(ledger.current([day])).found_on() - near({day}))
         made_of = {
-            _INPUTS: _inputs(ledger, bucket, day, settings, further),
-            _FURTHER: " ".join(map(str, further)).encode(),
+            _INPUTS: _inputs(ledger, bucket, day, settings, distant),
+            _DISTANT: " ".join(map(str, distant)).encode(),
         }
         table = calls_of(ledger, bucket, day, settings=settings).replace_schema_metadata(made_of)
         bucket.put(key, encode(table), content_type="application/vnd.apache.parquet")
@@ -199,7 +199,7 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
 
 
 def summary(table: pa.Table) -> str:
-    """Return a sentence on what a date's table holds."""
+    """Return a sentence on the content of a date's table."""
     kept = table.filter(table["recording_id"].is_valid())
     calls = kept.group_by(["account_id", "uii"]).aggregate([]).num_rows
     without = table.num_rows - kept.num_rows
@@ -216,20 +216,20 @@ def encode(table: pa.Table) -> bytes:
 def _is_of(table: pa.Table, ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings) -> bool:
     """Return whether a stored table was made from the current inputs."""
     made_of = table.schema.metadata or {}
-    further = [date.fromisoformat(text) for text in made_of.get(_FURTHER, b"").decode().split()]
-    return made_of.get(_INPUTS) == _inputs(ledger, bucket, day, settings, further)
+    distant = [date.fromisoformat(text) for text in made_of.get(_DISTANT, b"").decode().split()]
+    return made_of.get(_INPUTS) == _inputs(ledger, bucket, day, settings, distant)
 
 
-def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings, further: Sequence[date]) -> bytes:
-    """Return what decides the content of a date's table: parts of the ledger, manifest, settings, columns.
+def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings, distant: Sequence[date]) -> bytes:
+    """Return the inputs that determine a date's table: parts of the ledger, manifest, settings, columns.
 
-    `further`: the dates, not next to `day`, whose pulls found recordings dated `day`.
+    `distant`: the dates, not adjacent to `day`, whose pulls found recordings dated `day`.
     """
     manifests = manifest_numbers(bucket, day)
     content = (
         _VERSION,
         [names[kind] for names in map(ledger.parts.names, sorted(near({day}))) for kind in _READ],
-        [(str(other), ledger.parts.names(other)["report_rows"]) for other in further],
+        [(str(other), ledger.parts.names(other)["report_rows"]) for other in distant],
         manifests[-1:],
         (settings.archive_timezone, str(settings.archive_start_date), settings.archive_phone_region),
     )
@@ -267,7 +267,7 @@ class _Window:
     def day_of(self, pulled: date, start: datetime | None) -> date:
         """Return the date of a row: the day it starts, if that date's table would read it; else the day of its pull."""
         noon = datetime.combine(pulled, time(12), UTC)
-        if start is None or abs(start - noon) > _NEAR:  # also a year that no zone's time can be told of
+        if start is None or abs(start - noon) > _NEAR:  # also a year outside the range of `datetime` in some zone
             return pulled
         day = local_day(start, self._zone)
         return day if abs(day - pulled) <= _ONE_DAY and day >= min(self._first, pulled) else pulled
@@ -347,9 +347,9 @@ _FROM_STATE: Final = (
 
 
 def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
-    """Yield, from each report that does not name the recording, the row about the same part of the call.
+    """Yield the row about the same part of the call from each report that does not name the recording.
 
-    That is the row of the same agent and session, else the one that overlaps most in time. An agent may get a call
+    That is the row of the same agent and session, else the row with the longest overlap. An agent may get a call
     twice; the other part must not be mixed in.
     """
     agent = _one(exact, "agent_id")

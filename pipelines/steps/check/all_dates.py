@@ -25,7 +25,7 @@ from pipelines.steps.parallel import map_readable
 from pipelines.steps.pull.coverage import pulls_of, unpulled
 from pipelines.wording import number
 
-# The night's run takes yesterday at 04:30; before noon it may still be at it.
+# The nightly run archives yesterday from 04:30; before noon it may still be running.
 _PULLED_WITHIN = timedelta(hours=12)
 _ONE_DAY = timedelta(days=1)
 _PROBLEMS = ("without_partition", "at_risk", "overdue", "stuck")
@@ -53,7 +53,7 @@ _SENTENCES = {
 def no_overdue_recordings(
     ledger: Ledger, settings: PlanSettings, *, busy: Collection[date], now: datetime
 ) -> CheckResult:
-    """Return the check of what is missing now. `busy`: the dates of unfinished runs, on which being late is no fault.
+    """Check what is missing now. `busy`: the dates of unfinished runs, where recordings may be late.
 
     `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.

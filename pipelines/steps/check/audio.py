@@ -22,12 +22,12 @@ _FLAGS = {
     "header_only": ("has a header and no audio", "have a header and no audio"),
     "silent_channel": ("has a silent channel", "have a silent channel"),
 }
-# Warnings that are judged here by more than their name, or are no fault of the audio. Every other one is counted.
+# Warnings that this check examines more closely, or that are not faults of the audio. All others are counted.
 _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
 
 
 def audio_is_true(ledger: Ledger, day: date) -> CheckResult:
-    """Compare the audio of the recordings dated `day` with what the report says about them."""
+    """Compare the audio of the recordings dated `day` with the report."""
     known = RecordingsTable.of(ledger.current([day]).select(_COLUMNS).sort_by("recording_id"))
     held, rest = known.held.to_pandas(), known.rest.to_pandas()
     flagged = _flagged(held, rest)

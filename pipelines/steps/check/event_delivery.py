@@ -1,7 +1,7 @@
 """The check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call.
 
 The report makes up for a lost event; an event whose call the report lacks shows that the report is not whole. The check
-reads rows only, and says nothing about whether a recording is held.
+reads rows only, and does not check whether a recording is held.
 """
 
 from collections.abc import Iterable

@@ -84,8 +84,8 @@ def empty_reports(
     """Return the reports without any row although the other one, or an End Call Event, has calls of `day`: a source
     that fails to make a report may return an empty one.
 
-    Calls that began before the day or in its last hour do not count, since each report may date them on another side of
-    midnight.
+    Calls that began before the day or in its last hour do not count, since the reports may date them on different sides
+    of midnight.
     """
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
@@ -161,7 +161,7 @@ def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame
     rows["in_global"] = True
     rows["mono"] = rows["link"] != ""
     rows["connected"] = (rows["connected_dts"] != "") | rows["connected_duration"].map(parse_hms).gt(0)
-    # A call may also be connected to a voicemail or an outside number, which is no agent's leg.
+    # A call may also be connected to a voicemail or an outside number, which is not an agent's leg.
     by_machine = rows["source_type"].str.contains("ivr|cloud|trac", case=False)
     to_agent = rows["connected_route"].str.contains("agent", case=False, regex=False)
     to_agent |= (rows["connected_route"] == "") & ~by_machine

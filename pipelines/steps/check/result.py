@@ -25,7 +25,7 @@ class CheckResult:
     """The result of a check, without personal data.
 
     `verdict`: the date's, if the check gives one. `tables` have at most four short columns, `lists` at most `LISTED`
-    rows. `totals`: of the whole archive, to plot over time; empty if the check did not see all of it.
+    rows. `totals`: of the whole archive, to plot over time; empty if the check did not cover all of it.
     """
 
     verdict: str = ""

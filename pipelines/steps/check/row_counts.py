@@ -1,7 +1,7 @@
 """The check that a report seems to cover its whole day: a report with only half its rows is well-formed too.
 
 The report is compared with what is usual on such a day, and with the rows that earlier pulls of the date had. Neither
-proves anything, so the result is never worse than `warning`; the sentence says what share of the rows could be missing
+proves anything, so the result is never worse than `warning`; the sentence gives the share of rows that could be missing
 unnoticed. Calls that only the other report has are named by `report_agreement.py`.
 """
 
@@ -36,7 +36,7 @@ _CHANCE = 1.5
 _MAD_OF_NORMAL = 0.6745
 # History in which the loss of half of the rows would go unnoticed shows nothing.
 _TELLING_SHARE = 0.5
-# Rows vanish one by one; a twentieth of a day is no accident.
+# Rows vanish one by one; losing a twentieth of a day is not a coincidence.
 _NOTABLE_SHARE = 0.05
 _CAN_TELL = "is enough"
 _COLUMNS = ["account", "rows", "usual", "least", "dates", "history", "vanished"]

@@ -40,7 +40,7 @@ from pipelines.steps.parallel import map_in_order
 from pipelines.steps.pull.coverage import SETTLED, Unpulled, pulls_of, require_rows, unpulled
 from pipelines.wording import number
 
-# The sensor looks every minute and runs wait their turn: only after this does "due" mean that no run comes.
+# The sensor ticks every minute and runs queue: only after this time does "due" mean that no run is coming.
 OVERDUE_AFTER = timedelta(minutes=15)
 _ONE_DAY = timedelta(days=1)
 _COMPARED_FOR = timedelta(minutes=1)
@@ -338,8 +338,8 @@ def is_stuck(recordings: pd.DataFrame, give_up: timedelta, now: datetime) -> pd.
 def _recordings(
     ledger: Ledger, day: date, settings: VerifySettings
 ) -> tuple[RecordingsTable, list[str], Sequence[str]]:
-    """Return the recordings that concern a date (dated so, found by its pull, or linked to by its rows), the ids that
-    are linked to but have no state in the ledger, and the ids that rows of more than one call name.
+    """Return the recordings that concern a date (dated that day, found by its pull, or linked to by its rows), the
+    linked ids without a state in the ledger, and the ids that rows of more than one call name.
     """
     links = extract_links(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
@@ -353,16 +353,16 @@ def _recordings(
 
 
 def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:
-    """Return the recordings that these ids name: each id itself, or the recording of which it is another name."""
+    """Return the recordings that these ids name: for each, the id itself, or the main id if it is another name."""
     return {known.names.get(recording_id, recording_id) for recording_id in linked} if known.names else linked
 
 
 def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime) -> dict[str, str]:
-    """Return `object_gone` or `object_changed` for each archived recording whose object is not there or is another one:
-    one LIST per 1000 recordings, and no byte read unless the ETag changed.
+    """Return `object_gone` or `object_changed` for each archived recording whose object is missing or was replaced: one
+    LIST per 1000 recordings, and no byte read unless the ETag changed.
 
-    What the same run compared within the last minute is not compared again: its steps judge the date three times, one
-    soon after the other, and listing 100,000 objects takes seconds.
+    Objects that the same run compared within the last minute are not compared again: its steps judge the date three
+    times in a row, and listing 100,000 objects takes seconds.
     """
     held = known.held.select(["recording_id", "key", "size", "sha256", "etag"])
     if run_id and (last := _last_compared.get((bucket, run_id))) is not None:
@@ -379,7 +379,7 @@ def _compared(bucket: Bucket, known: RecordingsTable, run_id: str, now: datetime
         if found is None or found.size != size:
             wrong[recording_id] = "object_gone" if found is None else "object_changed"
         elif etag and found.etag and found.etag != etag:
-            # Other bytes, or the same ones moved here from another bucket: reading them shows which.
+            # Different bytes, or the same bytes copied from another bucket: reading them shows which.
             doubtful.append((recording_id, key, sha256))
 
     def hashed(recording: tuple[str, str, str]) -> str | None:

@@ -37,7 +37,7 @@ class _EnoughError(Exception):
 
 
 class _FirstBytes(io.BytesIO):
-    """A sink that ends the fetch as soon as the client has seen whether a page came in the place of a recording."""
+    """A sink that ends the fetch once the client has seen enough to distinguish a web page from a recording."""
 
     def write(self, block: object, /) -> int:
         written = super().write(block)  # type: ignore[arg-type] # whatever a BytesIO takes
@@ -50,7 +50,7 @@ class _FirstBytes(io.BytesIO):
 class RecordingCheck:
     """A check that requests a recording with the log-in of runs (if `has_log_in`) and without any (`anonymous`).
 
-    `subject` and `plural` name the recordings in the results; `remedy` says what to do if they are refused.
+    `subject` and `plural` name the recordings in the results; `remedy` is for a refusal.
     """
 
     media: MediaClient
@@ -62,7 +62,7 @@ class RecordingCheck:
     _given: Link | None = field(default=None, init=False)
 
     def results(self, links: Sequence[Link]) -> Iterator[Result]:
-        """Yield the results with the log-in, then without. A missing recording says little: at most three are tried."""
+        """Yield the results with the log-in, then without. A missing one proves little: at most three are tried."""
         why = "" if links else "no link is known yet: neither the reports just read nor the ledger has one"
         yield check(self.subject, lambda: self._with_log_in(links[:_LINKS]), not_tried=why)
         why = "" if self._given else "no recording could be fetched, so it is unknown whether links are open to all"
@@ -83,7 +83,7 @@ class RecordingCheck:
         return outcome
 
     def _without_log_in(self) -> Outcome:
-        """Request the recording that was given once more; if runs use no log-in, that was done already."""
+        """Request the received recording once more; if runs use no log-in, that was done already."""
         unknown = "it is unknown whether they are open to anyone; check again later"
         try:
             if self._given and self.has_log_in and not _is_wav(self.anonymous, self._given):

@@ -28,7 +28,7 @@ class Result:
 
 
 def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> Result:
-    """Run one check, or say why it is `not_tried`. An expected error is a failure, and its sentence says what to do."""
+    """Run one check, or give the reason why it is `not_tried`. An expected error is a failure with its own remedy."""
     verdict: Verdict = "not tried"
     try:
         verdict, sentence = (verdict, not_tried) if not_tried else test()

@@ -58,7 +58,7 @@ class SourceCheck:
 
     def _answers(self) -> Outcome:
         def ask() -> str:
-            # Whatever the status: what answers there is asked properly below.
+            # Any status will do: the checks below send real requests.
             with self.source.client.stream("GET", self.source.base_url, limit=LOG_IN_LIMIT, account_id="") as response:
                 return str(response.headers.get("Date", ""))
 

@@ -26,7 +26,7 @@ _UNREADABLE = "cannot be read with these credentials, which is fine: check it in
 
 @dataclass(slots=True)
 class BucketCheck:
-    """The checks of the bucket, used as runs use it; what is put is removed again if that is allowed."""
+    """The checks of the bucket, used as runs use it; test objects are removed if the credentials allow it."""
 
     bucket: Bucket
     probes: Probes
@@ -35,7 +35,7 @@ class BucketCheck:
     _date: str = field(default="", init=False)
 
     def results(self, client: S3Client) -> Iterator[Result]:
-        """Yield the results one after another; what needs an object that could not be put is not tried."""
+        """Yield the results one after another; checks that need an object are not tried if it could not be put."""
         client.meta.events.register("after-call.s3", self._keep_date)
         self._key = probe_key(self.bucket.prefix, f"connection-{ULID.from_datetime(self.clock())}")
         yield check("S3 list", self._list)
@@ -129,7 +129,7 @@ class BucketCheck:
 
 
 def without_client(error: StorageRefused) -> Iterator[Result]:
-    """Yield the results if boto3 cannot make an S3 client: nothing of S3 can be tried."""
+    """Yield the results if boto3 cannot make an S3 client: nothing in S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
     for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "no S3 client could be made.")

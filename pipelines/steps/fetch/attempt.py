@@ -43,7 +43,7 @@ _DISK_FULL = (
     f"recordings larger than {_IN_MEMORY >> 20} MiB could not be received: they stay pending and are fetched by a "
     "later run"
 )
-# What we refuse ourselves says nothing of the log-in: a redirect off the allow-list, a name in a private network.
+# Our own refusals prove nothing about the log-in: a redirect off the allow-list, a name in a private network.
 _OUR_REFUSALS = frozenset({"redirect_not_allowed", "address_not_public"})
 
 
@@ -78,8 +78,8 @@ class Attempt:
 
         Raises:
             Stopped: the run is ending.
-            StorageRefused: the bucket does not take what is put.
-            AccountUnknown: the source does not know the account, so it says nothing about any recording.
+            StorageRefused: the bucket refuses a put.
+            AccountUnknown: the source does not know the account, so no answer is about a recording.
             TemporaryDiskFull: the body does not fit into the temporary folder.
         """
         try:
@@ -150,8 +150,8 @@ class Attempt:
         return may_be_last(state, self.rules, self.clock()) and (same or fetched.size >= (state.body_size or 0))
 
     def _refused(self, item: WorkItem, body: BinaryIO, fault: Fault) -> Outcome:
-        """Return the fault for a body that is no recording. If this may be the last attempt and the bytes may be audio,
-        put the body into quarantine; the outcome has the time of that decision.
+        """Return the fault for a body that is not a recording. If this may be the last attempt and the bytes may be
+        audio, put the body into quarantine; the outcome has the time of that decision.
         """
         now, state = self.clock(), item.state
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):
@@ -196,8 +196,8 @@ def duration_differs(expected: float | None, measured: float | None) -> bool:
 
 
 def _doubt(wav: WavInfo, *, framed: bool) -> str | None:
-    """Return why part of a recording may be missing, None if all is proven to be there; raise NotARecording if
-    part is.
+    """Return why part of a recording may be missing, None if it is proven whole; raise NotARecording if part is
+    missing.
     """
     if framed:
         return HEADER_DISAGREES if wav.disagrees else None

@@ -1,7 +1,7 @@
 """The fetcher: it attempts every due recording of a date and appends each new state to the ledger.
 
-It never waits for a link that is not ready: the state says when to try again. States are written in batches: if a run
-is killed, the next run's listing finds what was stored but not written down.
+It never waits for a link that is not ready: the state holds the time of the next attempt. States are written in
+batches: if a run is killed, the next run's listing finds the objects that were stored but not recorded.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ FLUSH_EVERY = timedelta(seconds=60)
 # After this many failures in a row that may be due to the source, the log-in or S3, the run stops.
 BREAK_AFTER = 40
 STOP_SECONDS = 5.0
-# The reason of a recording that met a defect; the first defect is raised at the end, so that it stops no other.
+# The reason after an unexpected error; the first one is raised at the end, so that it stops no other recording.
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (CredentialsRefused, "log_in_refused"),
     (SourceError, "source_refused"),
@@ -84,10 +84,10 @@ class Fetcher:
         """Attempt every recording of the queue; `progress` is called at least once a second.
 
         Raises:
-            FetchFailed: after `BREAK_AFTER` failures in a row that say nothing about the recordings; or at the end, if
+            FetchFailed: after `BREAK_AFTER` consecutive failures that are not about the recordings; or at the end, if
                 recordings were refused and nothing proves that the log-in works.
-            StorageRefused: the bucket does not take what is put.
-            Exception: the first defect that an attempt met, after all other attempts were settled.
+            StorageRefused: the bucket refuses a put.
+            Exception: the first unexpected error of an attempt, after all other attempts were settled.
         """
         self._result.due = len(queue)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
@@ -95,13 +95,13 @@ class Fetcher:
         try:
             self._attempt_all(queue, pool)
         except BaseException:
-            # Terminated or broken off: the threads end at their next block; what they still store is adopted later.
+            # Terminated or failed: the threads end at their next block; the next run adopts what they still store.
             self.attempt.stop.set()
             was_broken_off = True
             raise
         finally:
             for log_in, outcomes in self._undecided.items():
-                # What a source says while it fails is no verdict on a recording, unless it gave others to this log-in.
+                # An answer from a failing source proves nothing about a recording, unless this log-in received others.
                 unsaid = was_broken_off and log_in not in self._given | self._gave_before
                 for outcome in outcomes:
                     fault = outcome.fault if unsaid else None
@@ -138,7 +138,7 @@ class Fetcher:
             self.progress(self._result)
 
     def _outcome(self, future: Future[Outcome], state: RecordingState) -> Outcome:
-        """Return how the attempt ended. A defect in one attempt is raised at the end, and stops no other."""
+        """Return how the attempt ended. An unexpected error is raised at the end, and stops no other attempt."""
         try:
             return future.result()
         except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
@@ -151,7 +151,7 @@ class Fetcher:
     def _take(self, outcome: Outcome) -> None:
         """Settle an outcome, or hold it back until the same log-in has fetched a recording.
 
-        Raises FetchFailed if too many outcomes in a row say nothing about their recordings.
+        Raises FetchFailed if too many consecutive outcomes are not about their recordings.
         """
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
@@ -190,10 +190,10 @@ class Fetcher:
         try:
             self.ledger.append_states(self._unwritten)
         except BaseException as error:
-            if not isinstance(error, Exception):  # terminated at this very moment: write them nevertheless, then end
+            if not isinstance(error, Exception):  # terminated during the write: write them anyway, then end
                 self.ledger.append_states(self._unwritten)
             raise
-        # Forgotten only once they are written: an interrupt between the two writes them twice, which changes nothing.
+        # Cleared only after the write: an interrupt between the two writes them twice, which is harmless.
         self._unwritten, self._written_at = [], self.attempt.clock()
 
     def _require_log_ins(self) -> None:

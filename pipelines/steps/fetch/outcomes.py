@@ -5,7 +5,7 @@
     not_allowed  our settings refuse the link   pending, then `rejected`
     refused      401, 403                       pending, then `denied`
     unproven     audio, perhaps not all         pending, until `attempt.py` keeps it with a warning
-    unavailable  5xx, 429, connection, S3       pending, for ever: says nothing about the recording
+    unavailable  5xx, 429, connection, S3       pending, forever: not about the recording
     conflict     other bytes are in the bucket  `rejected`; both are kept
 
 "then": at the third attempt or later, a day after the first answer (`RetryRules.is_patient`), so that an outage costs
@@ -88,10 +88,10 @@ class RetryRules:
         return now + wait
 
     def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is too old at `now` to be still expected.
+        """Return whether the recording is too old at `now` to still be expected.
 
         Its age counts from its start or, if that is unknown, from the end of its day; at the latest from when it was
-        first seen, so that a wrong year in a report does not keep it pending for ever.
+        first seen, so that a wrong year in a report does not keep it pending forever.
         """
         return self._age(state, now) > self.give_up
 

@@ -145,7 +145,7 @@ def plain_key(prefix: str, state: RecordingState) -> str:
 
 
 def possible_keys(prefix: str, item: WorkItem) -> set[str]:
-    """Return the keys under which an earlier run, which may have known fewer recordings, may have stored the item."""
+    """Return the keys that an earlier run, which may have known fewer recordings, may have used for the item."""
     taken = {item.key, plain_key(prefix, item.state)}
     return taken | {keys.apart_key(key, item.state.recording_id) for key in taken}
 

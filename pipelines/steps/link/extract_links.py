@@ -34,7 +34,7 @@ _SCHEMA = pa.schema([*map(STATE_SCHEMA.field, _FIELDS), pa.field("over_at", pa.t
 class ExtractedLinks:
     """The recordings that the rows of a date name.
 
-    `table`: a line for each time that a row names a recording, report by report. `started_at` is null if no time of the
+    `table`: a line for each mention of a recording in a row, report by report. `started_at` is null if no time of the
     row is plausible; `over_at`: when the call ended or was reported, if an earlier request would be useless.
     `elsewhere`: other dates that the rows name, under which a recording may already be in the ledger because
     ARCHIVE_START_DATE was different then.
@@ -128,7 +128,7 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
 
 
 def shared_ids(links: ExtractedLinks) -> list[str]:
-    """Return the ids that rows of more than one call name, sorted: links that only the source can distinguish."""
+    """Return the ids that rows of more than one call name, sorted; only the source can tell such recordings apart."""
     calls = links.table.select(["recording_id", "uii"]).to_pandas()
     uiis = calls["uii"][calls["uii"] != ""].str.lower()
     counted = uiis.groupby(calls["recording_id"]).nunique()

@@ -3,8 +3,8 @@
 Both sources name the account, the call (UII), the agent and the start. The rows of a date and of its neighbours are
 matched, since the report files a segment under the day it starts and the API under the day it ends. The id known first
 is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched. If more
-than one candidate fits, or a distinguishing field is missing, nothing is joined: a recording held twice is no loss, one
-that is not fetched may be.
+than one candidate fits, or a distinguishing field is missing, nothing is joined: holding a recording twice is no loss,
+not fetching it may be.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Call = tuple[str, str]
 
 
 def call_of(account_id: str, uii: str) -> Call:
-    """Return the key by which a call is matched: the two sources may spell one UII in different letter case."""
+    """Return the key for matching a call: the two sources may write one UII in different letter case."""
     return account_id, uii.lower()
 
 
@@ -91,7 +91,7 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
 
 
 def _match(old: list[_Leg], new: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
-    """Take pairs from the two sources' legs of one call, the closest first; what then still fits is ambiguous."""
+    """Pair the two sources' legs of one call, the closest first; remaining candidates are ambiguous."""
     for within in WITHIN:
         mutual = [(one, two) for one in old if (two := _only(one, new, within)) and _only(two, old, within) is one]
         for one, two in mutual:
@@ -113,7 +113,7 @@ def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
 
 
 def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
-    """Return what the ledger should say about each pair, given what it says now (`known`, other names included).
+    """Return the changes to the ledger's lines of each pair; `known` are its present lines, other names included.
 
     one points to the other    if the other is final, the first is tried itself; else nothing
     one archived               the other points to it
@@ -143,7 +143,7 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
-    """Yield the line under its own date, and under the recording's if that differs, so that each date has the line."""
+    """Yield the line for its own date, and for the recording's if that differs, so that each date has it."""
     line = same_recording(name, main, now, run_id)
     yield line
     if line.date != main.date:

@@ -10,7 +10,7 @@ from pipelines.settings import Calendar
 from pipelines.steps.link.rows import Cells, RowLink, starts
 
 _PATH_DAY = re.compile(r"/(\d{4})(\d{2})/(\d{2})/", re.ASCII)
-# A start so long after the pulled day is an error of the row; a partition ahead would not be looked at for long. It is
+# A start so long after the pulled day is an error of the row; a future partition would not be run for long. It is
 # compared with the pulled day and not with the present, so that a recording has the same date in every run.
 CLOCK_SKEW = timedelta(days=2)
 _ONE_DAY = timedelta(days=1)
@@ -27,7 +27,7 @@ class RecordingDates:
         self._pulled, self._zone = pulled, (zone := calendar.zone)
         self._first, self._last = min(calendar.archive_start_date, pulled), pulled + CLOCK_SKEW
         self._bounds = day_bounds(self._first, zone)[0], day_bounds(self._last, zone)[1]
-        # Most rows start within these, and nothing else of them is read.
+        # Most rows start within these instants, and no other field of theirs is read.
         yesterday, tomorrow = pulled - _ONE_DAY, pulled + _ONE_DAY
         self._usual = max(self._bounds[0], day_bounds(yesterday, zone)[0]), day_bounds(tomorrow, zone)[1]
         self.elsewhere: set[date] = set()
@@ -55,7 +55,7 @@ class RecordingDates:
 
 
 def near(days: Iterable[date]) -> set[date]:
-    """Return `days` and their neighbours: two sources may date one recording on either side of midnight."""
+    """Return `days` and the dates adjacent to them: two sources may date one recording on either side of midnight."""
     return {day + step * _ONE_DAY for day in days for step in (-1, 0, 1)}
 
 

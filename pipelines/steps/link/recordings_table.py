@@ -42,7 +42,7 @@ class RecordingsTable:
         return pa.concat_tables([self.held, self.rest])
 
     def final(self) -> pa.Table:
-        """Return the lines of recordings that are not held and not tried any more."""
+        """Return the lines of recordings that are not held and no longer tried."""
         return self.rest.filter(pc.not_equal(self.rest["status"], str(Status.pending)))
 
     def by_status(self) -> Counter[Status]:

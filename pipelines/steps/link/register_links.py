@@ -46,7 +46,7 @@ class AllowedLinks:
         link = parse_link(state.link, state.account_id)
         if state.source == INTERACTIONS and is_segment_link(link.url):
             raise LinkRefused("other_api")
-        # Without the query, which differs from link to link: the list remembers how it read an address.
+        # Without the query, which differs from link to link: the list caches each address that it has parsed.
         self.hosts.require(link.url.partition("#")[0].partition("?")[0])
 
 
@@ -56,7 +56,7 @@ class LinksFound:
 
     In `counts`, `of_both_sources`: ids of the date's rows that are another name of a recording; `held_twice`: those
     archived under both names; `links_in_rows` and `links_changed` count links. `ambiguous`: recordings that may or may
-    not be one of the other source's; `shared`: ids of recordings that rows of more than one call name.
+    not equal a recording of the other source; `shared`: ids of recordings that rows of more than one call name.
     """
 
     counts: Mapping[str, int]

@@ -82,7 +82,7 @@ ROWS: Final[Mapping[ReportName, RowColumns]] = {
         leg=("dialog_id", "segment_id"),
         over="dialog_end_time_ms",
     ),
-    # Last, so that a link that a report gives as well is taken as the event gave it, in every run.
+    # Last, so that in every run an event's link replaces the same recording's link from a report.
     EVENTS: RowColumns(
         layout="mono",
         uii=UII_COLUMN[EVENTS],
@@ -119,7 +119,7 @@ def links_of(report: ReportName, row: Cells, segments: SegmentLinks | None = Non
     if report != INTERACTIONS:
         yield from _by_url(row[ROWS[report].link[0]], account_id, layout)
     elif row["channel_class"] != "DIGITAL":
-        # Where the flag of an agent's leg says neither yes nor no, the answer to a request does.
+        # If the flag of an agent's leg is neither yes nor no, the answer to a request decides.
         is_asked = is_flag_unknown(row) and is_agents(report, row) and not row["segment_recording_url"]
         if _flag(row) in _YES or is_asked:
             yield _segment(row, account_id, segments)
@@ -168,7 +168,7 @@ def starts(report: ReportName, row: Cells, link: RowLink) -> Iterator[datetime]:
 
 
 def duration_s(report: ReportName, row: Cells, link: RowLink) -> float | None:
-    """Return how long a row says that its recording is, in seconds."""
+    """Return the length of the recording according to the row, in seconds."""
     if link.of_call:
         return parse_ms(row["dialog_duration_ms"])
     length = row[ROWS[report].duration]
@@ -201,6 +201,6 @@ def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool 
 
 
 def _nameless(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
-    # It has no file name to make an id from, yet it must be accounted for: the text itself is the identity.
+    # Without a file name there is no id, yet it must be accounted for: the text itself is the identity.
     digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw, layout, of_call)

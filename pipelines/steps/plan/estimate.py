@@ -24,7 +24,7 @@ from pipelines.steps.pull.reports import PARTS
 
 # A quarter of a year of each weekday would follow the season; two months follow the account as it is now.
 DATES_OF_A_WEEKDAY = 8
-# A few more are read, for some of the newest may be pulled in part only.
+# A few more are read, since some of the newest may be pulled only in part.
 _READ_OF_A_WEEKDAY = DATES_OF_A_WEEKDAY + 4
 _PULLED = ("complete", "pending")
 _TO_RUN = ("pending", "partly pulled", "never pulled")

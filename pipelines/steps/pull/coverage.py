@@ -16,7 +16,7 @@ from pipelines.wording import number
 Pulls = Mapping[ReportName, Sequence[PullRecord]]
 
 # A call is reported minutes after it ended, its link up to a quarter of an hour later, and a call of the day's last
-# minutes ends after midnight: what a pull says of the hour before it is not the last word.
+# minutes ends after midnight: a pull is not final about the hour before it.
 SETTLED = timedelta(hours=1)
 
 
@@ -106,8 +106,8 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
 def _least_lines(pulls: Iterable[PullRecord]) -> int:
     """Return the least number of lines that the pulls of an account must have left.
 
-    A pull that found fewer rows than there were came after a part was gone from the ledger. If it appended as many as
-    were gone, or more, only what it found and appended counts; if it appended fewer, some are still gone.
+    A pull that found fewer rows in the ledger than earlier pulls appended ran after a part was lost. If it appended at
+    least as many rows as were lost, only what it found and appended counts; if fewer, some rows are still missing.
     """
     least = rows = 0
     for pull in pulls:

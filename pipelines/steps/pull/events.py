@@ -41,7 +41,7 @@ class EventsTaken(NamedTuple):
 
     `events_known`: repeated by the source, or read before. `events_of_other_accounts`: of accounts that are not
     archived. `start_disagrees`: `call_start` and UII give different times. `damaged_lines`: lines that cannot be read,
-    or are no events. `malformed_requests`: requests of that UTC day that were no events.
+    or are not events. `malformed_requests`: requests of that UTC day that were not events.
     """
 
     new: Counter[str]
@@ -108,7 +108,7 @@ def take_events(
 
 
 def _kept_aside(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
-    """Return the rows that 0.1.0 kept of accounts which were not archived then; their files may be gone."""
+    """Return the rows that 0.1.0 kept for accounts that were not archived then; their files may no longer exist."""
     aside = ledger.all_rows(_FOREIGN, day)
     rows = aside.drop_columns(["account_id", "pulled_at", "run_id"])
     own = sorted(set(accounts).intersection(aside["account_id"].to_pylist()))
@@ -117,7 +117,7 @@ def _kept_aside(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tu
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """An event: its account, its fields under canonical names, and facts that are no part of its identity."""
+    """An event: its account, its fields under canonical names, and facts that are not part of its identity."""
 
     account: str
     fields: Mapping[str, str]
@@ -157,10 +157,10 @@ def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
-    """Return the events of one account as rows with their identity, each distinct one once, as they first came.
+    """Return the distinct events of one account as rows with their identity, in order of arrival.
 
-    When an event came, and which start was derived from it, are not what the source sent and no part of the row's hash,
-    so that a repeated event is the same row.
+    The arrival time of an event and the start derived from it were not sent by the source and are not part of the
+    row's hash, so that a repeated event is the same row.
     """
     names = [*COLUMNS[EVENTS], *sorted({name for event in events for name in event.fields} - set(COLUMNS[EVENTS]))]
     columns = {name: pa.array([event.fields.get(name) for event in events], pa.string()) for name in names}

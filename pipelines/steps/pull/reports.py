@@ -34,7 +34,7 @@ PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {
 
 
 class DayNotOver(ExpectedError):  # noqa: N818 - nobody's error: the day has hardly begun
-    """The date has no period yet that a report can cover."""
+    """A report cannot cover any part of the date yet."""
 
 
 class PullFailed(ExpectedError):  # noqa: N818 - the verdict on a pull, as in ringcx/errors.py
@@ -73,7 +73,7 @@ def pull_each(
 
 
 def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
-    """Return the answer of one request, sent again while the answer is no report; raise NotAReport after three."""
+    """Return the answer of one request, sent again while the answer is not a report; raise NotAReport after three."""
     for attempt in range(2, _ATTEMPTS + 1):
         try:
             return request()

@@ -3,7 +3,7 @@
 The source accepts few requests (9 in 15 minutes for an account), so one pull requests a window only once: the window
 leaves a record in the ledger, and a run that follows a killed one continues where that one ended. When all windows are
 whole, the date has been pulled like any other, and the next pull requests every window again, since rows still change.
-`is_fresh` says which windows of an unfinished pull need not be requested again.
+`is_fresh` decides which windows of an unfinished pull need not be requested again.
 
 The source may cap an answer (at about the newest 400 rows, as observed) without saying so. A window that looks capped
 is requested again in halves, until the halves hold nothing that the whole did not; and each row's segment must have
@@ -58,8 +58,8 @@ def windows(period: Period, seconds: int) -> Iterator[Period]:
 def is_fresh(pull: PullRecord, now: datetime) -> bool:
     """Return whether a window of an unfinished pull need not be requested again at `now`.
 
-    The older a window, the less its rows change: it stays valid for as long as it had been over when it was pulled, at
-    least an hour and at most half a day. Rows pulled before they had settled are no longer valid once they have.
+    The older a window, the less its rows change: it stays valid for as long as it had been over when it was pulled,
+    but at least an hour and at most half a day. Rows pulled before they had settled are no longer valid once they have.
     """
     age = pull.pulled_at - pull.period_end
     if age < SETTLED <= now - pull.period_end:
@@ -68,7 +68,7 @@ def is_fresh(pull: PullRecord, now: datetime) -> bool:
 
 
 class WrongWindow(ReportInvalid):
-    """The source gave rows of another time than was requested."""
+    """The source returned rows from outside the requested window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class _AccountPull:
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
         if end - start < 2 * _SHORTEST:
-            if rows < _MANY and self._cap is None:  # as many in one second are no cap, unless one has shown elsewhere
+            if rows < _MANY and self._cap is None:  # not a cap within one second, unless one was seen elsewhere
                 return False
             raise ReportInvalid(
                 f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
@@ -327,7 +327,7 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
 
 
 def _joined(answers: Sequence[_Answer]) -> pa.Table:
-    """Return the rows of all answers; of a row that came twice, the version that came last."""
+    """Return the rows of all answers; of a row that was returned twice, the last version."""
     rows = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
     last = {key: index for index, key in enumerate(rows["row_key"].to_pylist())}
     return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))

@@ -28,13 +28,13 @@ _LONGEST = 500
 
 
 class DecisionIncomplete(ExpectedError):  # noqa: N818 - the sentence for the person who decided
-    """A decision does not say what is accepted, why, or by whom."""
+    """A decision lacks the losses to accept, the reason, or the person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A decision to accept the loss of these recordings, or of those of `days` that were lost for `reason`; or, with
-    `revoke`, to revoke that. Raises DecisionIncomplete if it does not say which, why, or by whom.
+    `revoke`, to revoke that. Raises DecisionIncomplete if losses, reason or person are missing.
     """
 
     recording_ids: Sequence[str] = ()
@@ -56,7 +56,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Decided:
-    """The result of a decision: the lines `written`, the number of recordings decided so before (`unchanged`), a
+    """The result of a decision: the lines `written`, the number of recordings already decided that way (`unchanged`), a
     sentence for each one `refused`, and the new verdict of each date that was sealed.
     """
 
@@ -121,7 +121,7 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
         decided.written += lines
         decided.unchanged += len(allowed) - len(lines)
         touched.update(*((state.date, state.found_on) for state in allowed))
-    # Rows of the dates next to them may name these recordings too, and count them.
+    # Rows of the adjacent dates may name these recordings too, and their verdicts count them.
     others = neighbours_to_seal(stores, near(touched) - touched)
     for day in sorted(touched | set(others)):
         try:
@@ -136,7 +136,7 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
 def _line(
     decision: Decision, state: RecordingState, latest: Acceptance | None, now: datetime, run_id: str
 ) -> Acceptance | None:
-    """Return the line to write, or None if the same was decided before."""
+    """Return the line to write, or None if the decision is unchanged."""
     seen = latest if decision.revoke and latest is not None else state
     if (latest is not None and latest.holds(seen.status, seen.reason, seen.epoch)) != decision.revoke:
         return None

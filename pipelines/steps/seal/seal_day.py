@@ -1,6 +1,6 @@
 """The sealing of a date: its manifest and its part of the catalog.
 
-The totals say for each report whether the date was pulled at all: a date never pulled must not look like a quiet one.
+The totals record for each report whether the date was pulled: an unpulled date must not look like a quiet one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ _BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The stores that a date is sealed from, and the one it is sealed in."""
+    """The ledger that a date is sealed from, and the bucket that it is sealed in."""
 
     bucket: Bucket
     ledger: Ledger
@@ -51,7 +51,7 @@ class Stores:
 class SealedDay:
     """A date's manifest, the key of its part of the catalog, and the recordings that both list.
 
-    `outdated`: another run wrote to the date in every round, so the manifest may lack what that run wrote last.
+    `outdated`: another run wrote to the date in every round, so the manifest may lack the last lines of that run.
     """
 
     manifest: Sealed
@@ -110,8 +110,8 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
 
 def neighbours_to_seal(stores: Stores, days: Iterable[date]) -> list[date]:
     """Return the other dates that a run appended to and must seal too: those sealed before, and those before the
-    `first` partition. One day's pull finds a call over midnight that is stored under another date, whose manifest would
-    otherwise be out of date. Any other date waits for its own first run.
+    `first` partition. One day's pull finds a call over midnight that is stored under the adjacent date, whose manifest
+    would otherwise be out of date. Any other date waits for its own first run.
     """
     bucket, parts, first = stores.bucket, stores.ledger.parts, stores.settings.archive_start_date
     return [
@@ -147,7 +147,7 @@ def _attest(ledger: Ledger, bucket: Bucket, day: date, names: dict[str, list[str
     """Attest parts and manifests that no attestation names yet; manifests last, since this run made them."""
     manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
     kinds = [(kind, day, found) for kind, found in names.items()]
-    # Days of the access log are of UTC: east of it they end after the date was sealed, so later sealings look again.
+    # The access log uses UTC days: east of UTC they end after the date was sealed, so later sealings attest again.
     today = now.astimezone(UTC).date()
     days = sorted({day, *(today - timedelta(days=before) for before in range(1, _ACCESS_DAYS + 1))})
     accesses = [(of_day, [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, of_day))]) for of_day in days]

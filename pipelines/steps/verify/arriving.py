@@ -63,7 +63,7 @@ def awaited_keys(prefix: str, lines: pa.Table) -> set[str]:
 
 
 def sealed_at(text: object) -> datetime | None:
-    """Return the time that a manifest gives, or None for anything else, such as a forged manifest may hold."""
+    """Return the time that a manifest gives, or None for any other value, as in a forged manifest."""
     try:
         time = datetime.fromisoformat(str(text))
     except ValueError:

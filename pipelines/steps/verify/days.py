@@ -1,4 +1,4 @@
-"""The verification of dates, each by itself and by what the next day's manifests say about it: dates of a range, or
+"""The verification of dates, each by itself and against the next day's manifests: the dates of a range, or
 some chosen at random for the restore drill.
 """
 
@@ -109,7 +109,7 @@ def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Disc
 
 
 class _Day:
-    """One date, whose manifests are read at once: what they say about the date before completes that date's result."""
+    """One date. Its manifests are read at once, since they complete the result of the date before."""
 
     def __init__(self, archive: Archive, day: date, add: Callable[[Discrepancy], None]) -> None:
         self.day = day
@@ -122,7 +122,7 @@ class _Day:
         self.chain = self.read_chain(day, self._keep, archive.verifier)
 
     def flag(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:
-        """Report a discrepancy, or what is arriving; report once what the chain says twice about a manifest."""
+        """Report a discrepancy, or what is arriving; report a problem with a manifest only once."""
         if kind.startswith(_CHAIN_KINDS):
             if (kind, subject) in self._flagged:
                 return
@@ -137,7 +137,7 @@ class _Day:
         self._add(Discrepancy(self.result.date, kind, subject, sentence, arriving))
 
     def verify(self, reading: Reading, progress: Progress, sealed: TakeManifest) -> None:
-        """Verify everything about the date except what the days next to it say."""
+        """Verify everything about the date except its links to the adjacent days."""
         if self.chain is None:
             return
         bucket, threads = self._archive.bucket, self._archive.settings.archive_concurrency
@@ -168,7 +168,7 @@ class _Day:
         return result
 
     def check_next_day(self, day: date, chain: Chain | None, following: Chain | None) -> None:
-        """Verify that what the manifests of the next day name of `day` is there; report on this date."""
+        """Verify what the manifests of the next day name of `day`; report on this date."""
         if chain is not None and following is not None:
             check_next_day(self._archive.bucket, day, chain, following, self.flag)
 
@@ -193,7 +193,7 @@ class _Day:
         check_manifests(arriving, self.flag)
         check_access_log(archive.bucket, day, threads, self.flag)
         evidence = Evidence(None if latest is None else entries, arriving)
-        # Before the ledger: whatever a run has stored by now, its ledger already awaits.
+        # Before the ledger: every object that a run has stored by now is already pending in its ledger.
         evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
         lines = read_ledger(archive.ledger.parts, arriving, threads, self.flag)
         evidence.add_ledger(lines)
@@ -242,7 +242,7 @@ class _Day:
             return
         compare(evidence, latest, evidence.pulls, self.flag)
         own = evidence.verdict
-        # A recording of this date that is stored under another one, and gone there, is a discrepancy of that one.
+        # If a recording of this date is stored under another and missing there, the other date reports it.
         if own is None or own.counts["object_gone"] or own.counts["object_changed"] or result.doubts:
             return
         sealed, judged = latest.document["totals"].get("verdict"), own.apart_from_the_clock

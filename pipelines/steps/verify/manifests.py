@@ -26,7 +26,7 @@ from pipelines.wording import number
 
 @dataclass(slots=True)
 class Evidence:
-    """What manifest, ledger and bucket say about a date's recordings, by recording id: about 1.5 kB a recording.
+    """The facts about a date's recordings in manifest, ledger and bucket, by recording id: about 1.5 kB a recording.
     `changed_at` is the time of the ledger's line, even of an id that is now another recording's name.
     """
 
@@ -51,7 +51,7 @@ class Evidence:
         sealed_entries = self.sealed or {}
         for row, etag in zip(entries_of(lines), values(lines["etag"]), strict=True):
             entry, sealed = ManifestEntry._make(entry_document(row).values()), sealed_entries.get(row.recording_id)
-            # The very object of the manifest if both say the same: entries take most of the memory.
+            # The manifest's own object if both agree: entries take most of the memory.
             self.ledger[row.recording_id] = sealed if sealed == entry and sealed is not None else entry
             self.etags[row.recording_id] = etag
 
@@ -130,7 +130,7 @@ def check_catalog(arriving: Arriving, latest: ManifestHead, flag: Flag) -> None:
 
 
 def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, flag: Flag) -> None:
-    """Verify that what the next day's manifests name of `day` is there, unchanged."""
+    """Verify that every manifest of `day` that the next day's manifests name exists unchanged."""
     named_before = False
     for _, head in sorted(following.heads.items()):
         named = head.document["previous_day"]

@@ -139,7 +139,7 @@ def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:
 
 
 def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
-    """Verify that each object kept under `conflicts/` is what its name says, next to a recording that is listed."""
+    """Verify that each object under `conflicts/` matches the hash in its name and belongs to a listed recording."""
     folder = f"{bucket.prefix}conflicts/date={day.isoformat()}/"
     for key, _ in bucket.list_keys(folder):
         where, _, name = key.rpartition("/")

@@ -21,7 +21,7 @@ FORMAT = "ringcx-archive/verification/1"
 
 
 class Flag(Protocol):
-    """A function that reports a discrepancy of the current date, or what is `arriving`."""
+    """A function that reports a discrepancy of the current date, or an object that is `arriving`."""
 
     def __call__(self, kind: str, subject: str, sentence: str, *, arriving: bool = False) -> None:  # noqa: D102
         ...
@@ -29,7 +29,7 @@ class Flag(Protocol):
 
 class Discrepancy(NamedTuple):
     """A fact about a date, or about the whole archive if `date` is empty, that cannot be proved. `subject`: the key,
-    ledger part or recording id concerned. What is `arriving` is no discrepancy: a running run may have written it.
+    ledger part or recording id concerned. An `arriving` object is not a discrepancy: a run may be writing it.
     """
 
     date: str
