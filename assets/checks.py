@@ -173,7 +173,7 @@ def _result(
 ) -> dg.AssetCheckResult:
     """Return the result as the UI shows it. A check that cannot run does not pass, but does not fail the run."""
     made_by = {"run": dg.MetadataValue.dagster_run(run_id)}
-    to_do = {"to_do": _TO_DO.get(name, "open the check: its description says what it compares.")}
+    to_do = {"to_do": _TO_DO.get(name, "open the check: its description explains what it compares.")}
     try:
         result, linked = check(), links()
     except ExpectedError as error:

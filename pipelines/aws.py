@@ -24,9 +24,7 @@ _TRANSIENT_CODE: Final = re.compile(
     "Throttl|Timeout|LimitExceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|OperationAborted"
     "|ConditionalRequestConflict|InternalError|InternalFailure|KMSInternalException|ServiceUnavailable"
 )
-_CERTIFICATE: Final = (
-    "certificate is not trusted, or is for another host; name the file of your company's authority in AWS_CA_BUNDLE"
-)
+_CERTIFICATE: Final = "certificate is not trusted, or is for another host; set AWS_CA_BUNDLE to your company's CA file"
 _REASONS: Final = {
     "ExpiredToken|TokenRefreshRequired": (
         "the AWS credentials have expired; renew them (AWS_SESSION_TOKEN, or the log-in of AWS_PROFILE)"

@@ -99,7 +99,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
 
 @cache  # Dagster walks 1,000 ticks for each
 def _fresh(timezone: str) -> dg.FreshnessPolicy:
-    """Return a freshness policy that expects today's materialization by noon; the night's run starts at 04:30."""
+    """Return a freshness policy that expects today's materialization by noon; the nightly run starts at 04:30."""
     return dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), timezone)
 
 

@@ -366,7 +366,7 @@ class BrowseSettings(StorageSettings):
     @model_validator(mode="after")
     def _browse_is_consistent(self) -> Self:
         if self.browse_auth != "open" and not self.browse_access_file:
-            raise ValueError("BROWSE_ACCESS_FILE is not set: name the file that says who may do what (docs/browse.md)")
+            raise ValueError("BROWSE_ACCESS_FILE is not set: name the file that grants rights (docs/browse.md)")
         if self.browse_auth == "oidc" and not (
             self.browse_oidc_issuer and self.browse_oidc_client_id and self.browse_oidc_client_secret
         ):

@@ -229,8 +229,8 @@ class Bucket:
     def _proven(self, key: str, put: Put, sha256: str) -> Put:
         if not put.proven and self.hash_object(key).sha256 != sha256:
             raise StoreDamaged(
-                f"The bucket {self.name} holds other bytes under {key} than were sent; delete that object, check what "
-                "is between this machine and S3, and run the date again"
+                f"The bucket {self.name} holds different bytes under {key} from those sent; delete that object, check "
+                "what is between this machine and S3, and run the date again"
             )
         return put
 

@@ -75,15 +75,15 @@ _LATER: Final = "; the next run continues from here"
 _BY_CODE: Final = {
     "NoSuchBucket|InvalidBucketName": (
         StorageRefused,
-        "There is no bucket {bucket} (S3 says {said}); create it, or correct ARCHIVE_BUCKET",
+        "There is no bucket {bucket} (S3: {said}); create it, or correct ARCHIVE_BUCKET",
     ),
     "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraintException|301": (
         StorageRefused,
-        "The bucket {bucket} is in another region (S3 says {said}); set AWS_REGION to the bucket's own",
+        "The bucket {bucket} is in another region (S3: {said}); set AWS_REGION to the bucket's own",
     ),
     "BadDigest|InvalidDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch": (
         StoreDamaged,
-        "The bytes for {where} were altered on the way (S3 says {said}) and not stored; the next run sends them again",
+        "The bytes for {where} were altered in transit (S3: {said}) and not stored; the next run sends them again",
     ),
 }
 
@@ -124,7 +124,7 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     if http_status == 412:
         return KeyExists(key)
     if is_transient(error):
-        return StorageUnavailable(f"S3 said {said} ({http_status}) for {where} even after retries{_LATER}")
+        return StorageUnavailable(f"S3 answered {said} ({http_status}) for {where} even after retries{_LATER}")
     if why := reason(error):
         return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")
     remedy = "check ARCHIVE_BUCKET and the bucket's settings"

@@ -64,8 +64,8 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         else:
             return Stored(upload.key, upload.size, upload.sha256, put.etag, put.version_id, adopted=False)
     raise StorageUnavailable(
-        f"A put of {upload.key} in the bucket {bucket.name} was refused because an object is stored there, and then "
-        "there was none, three times over; find out what deletes objects there"
+        f"A put of {upload.key} in the bucket {bucket.name} was refused three times because an object is stored "
+        "there, and each time it was gone afterwards; find out what deletes objects there"
     )
 
 
@@ -110,7 +110,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
         # An earlier run kept it, under a name that holds its hash.
         if bucket.hash_object(kept_as).sha256 != upload.sha256:
             raise StoreDamaged(
-                f"The object {kept_as} in the bucket {bucket.name} is not what its name says; "
+                f"The object {kept_as} in the bucket {bucket.name} does not match the hash in its name; "
                 "delete it and run the date again"
             ) from None
     raise Conflict(upload.key, held, kept_as)

@@ -122,7 +122,8 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     )
     if declared == 0 and riff_end is not None and riff_end < size - 1:
         riff_end, riff_follows = None, False  # written while the audio was still growing
-    length = declared if not is_streaming else riff_end - start if riff_end and riff_follows else size - start
+    end = riff_end if riff_end and riff_follows else size
+    length = end - start if is_streaming else declared
     missing = _missing(stream, start + length, riff_end, size, order)
     is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
     # The file has outgrown its sizes, as one whose header is written now and then; a tag of a player is short.
@@ -155,11 +156,11 @@ def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
     if magic not in _MAGICS:
         if any(whole.startswith(magic) for whole in _MAGICS):
             raise NotARecording("cut_off", "The WAV ends inside its first four bytes")
-        raise NotARecording("not_riff", "What the source sent does not begin like a WAV")
+        raise NotARecording("not_riff", "The body from the source does not begin like a WAV")
     if size < 12:
         raise NotARecording("cut_off", "The WAV ends inside its first header")
     if head[8:12] != b"WAVE":
-        raise NotARecording("not_wave", "It is a RIFF file, but not a WAVE")
+        raise NotARecording("not_wave", "The file is RIFF, but not WAVE")
     order = _MAGICS[magic]
     (declared,) = struct.unpack(f"{order}I", head[4:8])
     return order, None if declared in {0, _UNKNOWN32} or declared in _UNKNOWN_SOX else 8 + declared
@@ -195,7 +196,7 @@ def _read_exactly(stream: BinaryIO, position: int, count: int) -> bytes:
     stream.seek(position, os.SEEK_SET)
     block = stream.read(count)
     if len(block) != count:
-        raise NotARecording("cut_off", "The stream holds fewer bytes than were received")
+        raise NotARecording("cut_off", "The stream has fewer bytes than were received")
     return block
 
 
@@ -210,7 +211,7 @@ def _read_format(stream: BinaryIO, start: int, declared: int, order: str) -> _Fo
         (tag,) = struct.unpack(f"{order}H", _read_exactly(stream, start + 24, 2))
         form = form._replace(tag=tag)
     if form.channels == 0 or form.sample_rate == 0:
-        raise NotARecording("bad_fmt", "The WAV's fmt chunk gives no channel or no sample rate")
+        raise NotARecording("bad_fmt", "The WAV's fmt chunk has no channels or no sample rate")
     return form
 
 

@@ -85,7 +85,7 @@ _LINK: Final = ("date", "account_id", "uii", "recording_id", "key", "size", "sha
 
 _SAID: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first that fits
     KeyMissing: (404, "The recording was archived, but its object is gone."),
-    StoreDamaged: (409, "What the archive holds is not what was sealed: verify this date."),
+    StoreDamaged: (409, "The archive does not hold what was sealed: verify this date."),
     StorageError: (503, "The archive does not answer, so nothing was done; try again later."),
     SettingsError: (503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."),
 }
@@ -545,7 +545,7 @@ def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes
             yield held
         held = block
     if digest.hexdigest() != sha256:
-        raise StoreDamaged(f"{key} is not stored as it was sealed; verify its date")
+        raise StoreDamaged(f"{key} is no longer as it was sealed; verify its date")
     yield held
 
 
@@ -571,7 +571,7 @@ def _given(fields: Mapping[str, str] | None) -> dict[str, str]:
 def _reason(form: Mapping[str, str]) -> str:
     why = " ".join(form.get("why", "").split())[:_LONGEST_REASON]
     if len(why) < _SHORTEST_REASON:
-        raise HTTPException(400, "Say why, in a few words: it is written to the access log.")
+        raise HTTPException(400, "Give a reason in a few words: it is written to the access log.")
     return why
 
 

@@ -19,7 +19,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "header_only": "the source sends a file without audio",
     "cut_off": "the source's file ends too early",
     "length_unproven": "nothing proves that it is whole",
-    "header_disagrees": "its header announces more audio than it holds",
+    "header_disagrees": "its header promises more audio than the file has",
     "html_body": "the source sends a web page instead",
     "json_body": "the source sends an error instead",
     "text_body": "the source sends text instead",
@@ -34,7 +34,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "too_slow": "the source was too slow",
     "storage_unavailable": "the bucket did not answer",
     "storage_damaged": "the bucket did not store it as it was sent",
-    "conflict": "the source sends other bytes than are archived",
+    "conflict": "the source now sends different bytes from those archived",
     "link_refused:host_not_allowed": "its link's host is not allowed",
 }
 _STATES: Final[Mapping[str, str]] = {

@@ -20,9 +20,9 @@ _DAYS = 30
     "access --recording 15300002/202611/22/202611221915400151600000000029-1.WAV",
     "access --user m.weber --from 2026-11-01 --to 2026-11-22",
 )
-@click.option("--recording", metavar="ID", help="Only what was done with this recording.")
-@click.option("--call", "uii", metavar="UII", help="Only what was done with this call.")
-@click.option("--user", help="Only what this person did.")
+@click.option("--recording", metavar="ID", help="Only actions on this recording.")
+@click.option("--call", "uii", metavar="UII", help="Only actions on this call.")
+@click.option("--user", help="Only actions of this person.")
 @date_range(required=False)
 @file_option("the entries")
 def command(

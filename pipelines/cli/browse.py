@@ -12,7 +12,7 @@ from pipelines.settings import BrowseSettings, load
 
 
 @subcommand("browse", "browse --hash-password", takes_outside=False)
-@click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash for the access file, and end.")
+@click.option("--hash-password", is_flag=True, help="Ask for a password, print its hash for the access file, and exit.")
 def command(*, hash_password: bool) -> None:
     """Serve the page on which people find and hear calls, in the foreground, until SIGTERM or Ctrl-C.
 

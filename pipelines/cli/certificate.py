@@ -34,7 +34,7 @@ from pipelines.steps.verify.objects import find_strays
 def command(
     outside: Outside, *, day: date | None, first: date | None, last: date | None, html: Path | None, file: Path | None
 ) -> int:
-    """Certify what is archived of some dates, and say how anybody can check it.
+    """Certify which recordings of some dates are archived, and show how anybody can check it.
 
     Reads, and changes nothing. Exit code 0: every date is complete; 1: one has gaps, or an object in the bucket belongs
     to no date; 3: one waits or is unknown.

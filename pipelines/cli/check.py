@@ -42,7 +42,7 @@ _INDENT = 11
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
-    """Run the checks one after another and yield each result at once; raise SettingsError if settings are wrong."""
+    """Run the checks one after another and yield each result immediately; raise SettingsError if settings are wrong."""
     settings = environment.settings
     try:
         reports = source.reports

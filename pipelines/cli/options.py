@@ -29,7 +29,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Outside:
-    """What a subcommand needs next to its settings: an S3 client (made if None), a clock and a way to wait."""
+    """What a subcommand needs in addition to its settings: an S3 client (made if None), a clock and a way to wait."""
 
     s3: S3Client | None = None
     clock: Callable[[], datetime] = utc_now
@@ -100,7 +100,7 @@ def file_option(what: str, name: str = "--json", argument: str = "file") -> Call
 
     def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
         if file is not None and not file.parent.is_dir():
-            raise click.BadParameter(f"there is no folder {file.parent}; make it, or name another file", ctx, param)
+            raise click.BadParameter(f"there is no folder {file.parent}; create it, or name another file", ctx, param)
         return file
 
     kind = click.Path(dir_okay=False, writable=True, path_type=Path)

@@ -15,7 +15,7 @@ from pipelines.settings import ReceiverSettings, S3Settings, SettingsError, load
 
 
 @subcommand("receiver", "receiver --count", takes_outside=False)
-@click.option("--count", is_flag=True, help="Print how many events are stored, by date, and end.")
+@click.option("--count", is_flag=True, help="Print how many events are stored, by date, and exit.")
 def command(*, count: bool) -> None:
     """Receive End Call Events from RingCX, in the foreground, until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")

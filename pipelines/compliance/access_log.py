@@ -156,7 +156,7 @@ def _parse(body: bytes) -> Access:
         or not all(isinstance(text, str) for text in texts)
         or not (spans == [None, None] or all(isinstance(span, int | float) and math.isfinite(span) for span in spans))
     ):
-        raise ValueError("a field of the entry has another type than was written")
+        raise ValueError("a field of the entry has a different type from the one written")
     return entry
 
 

@@ -35,7 +35,7 @@ def read_event(query: bytes, body: bytes) -> dict[str, str]:
     if content:
         fields |= _from_json(content) if content[:1] in (b"{", b"[", b'"') else _from_form(content, "body")
     if not fields:
-        raise NotAnEvent("The request holds no field; send the event as a JSON body or URL-encoded.")
+        raise NotAnEvent("The request has no fields; send the event as a JSON body or URL-encoded.")
     _require_call(fields)
     return fields
 
@@ -92,7 +92,7 @@ def _from_form(content: bytes, where: str) -> dict[str, str]:
             content.decode(errors=REPAIR), keep_blank_values=True, errors=REPAIR, max_num_fields=MAX_FIELDS + 1
         )
     except ValueError:
-        raise NotAnEvent(f"The {where} holds too many fields; send the documented ones.") from None
+        raise NotAnEvent(f"The {where} has too many fields; send the documented ones.") from None
     if len(pairs) == 1 and not pairs[0][1] and b"=" not in content:
         raise NotAnEvent(f"The {where} is neither JSON nor a URL-encoded form.")
     return _with_whole_link(_named(pairs))
@@ -106,7 +106,7 @@ def _named(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in pairs:
         if len(fields) == MAX_FIELDS:
-            raise NotAnEvent("The event holds too many fields; send the documented ones.")
+            raise NotAnEvent("The event has too many fields; send the documented ones.")
         fields[free_name(_clean(name), fields)] = _clean(value)
     return fields
 

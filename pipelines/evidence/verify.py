@@ -322,9 +322,9 @@ def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: in
         raise Wrong("its name or its date is not that of the recording that was sealed.")
     for field, sealed in [("date", day), *((field, entry[field] or "") for field in _IDENTITY)]:
         if recording[field] != sealed:
-            raise Wrong(f"{LAST} gives it another {field} than the one that was sealed.")
+            raise Wrong(f"{LAST} gives it a different {field} from the one that was sealed.")
         if _plain(call[field]) != _plain(sealed):
-            raise Wrong(f"line {number} of calls.csv gives it another {field} than the one that was sealed.")
+            raise Wrong(f"line {number} of calls.csv gives it a different {field} from the one that was sealed.")
 
 
 def file_name(number: int, day: object, key: str) -> str:
@@ -367,7 +367,7 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
     key_id = signature["key_id"]
     if key_id not in keys:
         if is_trusted:
-            raise Wrong(f"it is signed with another key than the one that was given: {_shown(key_id)}.")
+            raise Wrong(f"it is signed with a different key from the one that was given: {_shown(key_id)}.")
         return "The signature was not checked: the public key is not in the package. Give it with --key."
     signed = base64.b64decode(signature["signature"], validate=True)
     if not is_signature(keys[key_id], signature["statement"].encode(), signed):

@@ -113,7 +113,7 @@ class LocalFiles:
         except FileExistsError:
             raise FileExistsError(f"the ledger file {name} exists already") from None
         except FileNotFoundError:
-            raise FileNotFoundError(f"the ledger file {name} is not there") from None
+            raise FileNotFoundError(f"the ledger file {name} does not exist") from None
         except OSError as error:
             raise self.unavailable(
                 f"cannot {verb} {name or 'the files'} in its folder: {error.strerror or type(error).__name__}; "
@@ -208,7 +208,7 @@ class S3Files:
         except (ClientError, BotoCoreError) as error:
             said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
             if said in {"NoSuchKey", "404"}:
-                raise FileNotFoundError(f"the file {name} is not there") from error
+                raise FileNotFoundError(f"the file {name} does not exist") from error
             why = f"{said}; check {self.named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
             if is_transient(error):
                 why = f"{said}, even after retries; the next run continues from here"

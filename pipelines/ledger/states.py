@@ -157,7 +157,7 @@ _OF_AN_EPOCH = (
 
 
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
-    """Return the state of a recording that is to be fetched again: pending, due at once, in a new epoch."""
+    """Return the state of a recording that is to be fetched again: pending, due immediately, in a new epoch."""
     reset: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
     reset |= {"attempts": 0, "next_attempt_at": now, "warnings": (), "epoch": state.epoch + 1}
     return _next(state, Status.pending, reason, now, run_id, **reset)

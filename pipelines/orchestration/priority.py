@@ -24,7 +24,7 @@ def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
     if day is None:
         return _FIRST
     back = (today - day).days
-    if back <= calendar.archive_look_back_days + 1:  # today, or a date of the night's run
+    if back <= calendar.archive_look_back_days + 1:  # today, or a date of the nightly run
         return max(_FIRST, back)
     return _OLDER + (day - _EPOCH).days  # oldest first: what the source purges next
 

@@ -45,12 +45,12 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
     )
     def intraday_archive(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         now = context.scheduled_execution_time
-        # Just after midnight no report covers the new day yet; the night's run takes the old one.
+        # Just after midnight no report covers the new day yet; the nightly run takes the old one.
         day = local_day(now - timedelta(minutes=10), calendar.zone)
         tags = priority.run_tags(day, day, calendar)
         yield dg.RunRequest(run_key=f"{now:%Y-%m-%dT%H:%M}:{day}", partition_key=day.isoformat(), tags=tags)
 
-    # Long after the night's runs, and each by itself.
+    # Long after the nightly runs, and each by itself.
     of_no_date = [
         dg.ScheduleDefinition(
             name=name,

@@ -300,7 +300,7 @@ def test_a_package_of_another_key_is_named_by_whoever_has_the_right_one(
     assert own[5:-4] not in said
     assert "Compare the fingerprint" in said
     assert main([str(path), "--key", str(tmp_path / "own.pem")]) == 1
-    assert "it is signed with another key than the one that was given" in capsys.readouterr().out
+    assert "it is signed with a different key from the one that was given" in capsys.readouterr().out
     assert main([str(package.save(tmp_path / "true.zip")), "--key", str(tmp_path / "own.pem")]) == 0
 
 

@@ -134,7 +134,7 @@ def test_a_long_backfill_leaves_places_free_and_the_nights_run_does_not_stand_be
     put(instance, date(2024, 6, 2))
     assert next_to_start(instance) == ["2024-06-01"], "one place for older dates whose recordings have become due"
     put(instance, date(2024, 5, 1), running=True)
-    for ago in (4, 3, 2, 1):  # the night's run, in whatever order
+    for ago in (4, 3, 2, 1):  # the nightly run, in whatever order
         put(instance, TODAY - timedelta(days=ago))
     assert next_to_start(instance) == ["2026-11-23"], "yesterday has the last place"
     put(instance, TODAY)

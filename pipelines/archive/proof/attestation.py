@@ -4,8 +4,8 @@ The chain of manifests cannot show that its last link is gone, and a removed led
 of a day also records the name, size and SHA-256 of every manifest and ledger part of that day that no attestation names
 yet, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`, `date`, `written_at`,
 `things`). The kinds are `manifests` and the ledger's folders. An object that an attestation names must still be stored
-under that name, unchanged. An object that no attestation names came later, or its attestation was removed. Two writers
-at once may both name an object, which does no harm.
+under that name, unchanged. An object that no attestation names came later, or its attestation was removed. Two
+concurrent writers may both name an object, which does no harm.
 """
 
 import json

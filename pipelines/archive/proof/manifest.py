@@ -230,7 +230,7 @@ def _entries(written: Iterable[bytes]) -> Iterator[Entry]:
         if not isinstance(entry, dict) or _json(entry) != piece:
             raise ValueError("an entry is not canonical")
         if not all(isinstance(entry.get(name), of) for name, of in _JSON_TYPES.items()):
-            raise ValueError("an entry or a field of it has another type than was sealed")
+            raise ValueError("an entry, or a field of an entry, has a different type from the sealed one")
         if before is not None and entry["recording_id"] <= before:
             raise ValueError("entries are not in order")
         before = entry["recording_id"]

@@ -184,7 +184,7 @@ class Verifier:
             document = json.loads(body)
             public = self._keys.get(document["key_id"])
             if public is None:
-                return f"{where} was made with another key than the one given to verify it"
+                return f"{where} was made with a different key from the one given to verify it"
             expected = signed_statement(bucket.prefix, manifest, document)
             public.verify(base64.b64decode(document["signature"], validate=True), expected)
             whole = body == _signature_document(expected, document["signature"], public)

@@ -159,7 +159,7 @@ def _results(
     elif run.status is dg.DagsterRunStatus.FAILURE and not failed and not will_retry:
         problem = problem_of(
             subject=of_run,
-            sentence="The run ended before any step said why: its process was killed, or could not start.",
+            sentence="The run ended before any step reported a reason: its process was killed, or could not start.",
             todo="check the host's memory and disk, then start the run again.",
         )
         yield problem.key, problem
@@ -191,6 +191,6 @@ def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str | No
         date=evaluation.partition or "",
         severity=Level.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Level.warning,
         sentence=f"{sentence} ({', '.join(counts)})" if counts else sentence,
-        todo=str(values.get("to_do", "open the check: its description says what it found.")),
+        todo=str(values.get("to_do", "open the check: its description has the findings.")),
         where=where,
     )

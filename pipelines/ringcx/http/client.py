@@ -73,7 +73,7 @@ class SourceClient:
         limiter: shared by all processes.
         limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`); no rates mean no limit.
         priority: of its permits, including those for log-ins; lower goes first.
-        stop: an event that ends every wait at once.
+        stop: an event that ends every wait immediately.
         transport: for tests; takes every request, also those restricted to public addresses.
         attempts: the number for one request, the first included.
         backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.

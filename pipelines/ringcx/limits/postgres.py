@@ -90,7 +90,7 @@ class PostgresStore(LimitStore):
         passing = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction)
         return (StoreLost if passing and not _IN_VAIN.search(said) else LimiterBroken)(
             f"The rate limiter's database {where} cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
-            " answers, and that its user may make tables there. Without it no request is sent."
+            " answers, and that its user may create tables there. No request is sent without it."
         )
 
 

@@ -190,7 +190,7 @@ class LimitStore(ABC):
 
     @abstractmethod
     def _open(self) -> Any:
-        """Connect, and make the tables if they do not exist."""
+        """Connect, and create the tables if they do not exist."""
 
     @abstractmethod
     def _locked(self, connection: Any, name: str, account_id: str) -> AbstractContextManager[object]:

@@ -29,7 +29,7 @@ _BATCH_ROWS: Final = 10_000
 _END: Final = "\0end of report\0"
 # By byte: whether it may precede a quote that opens, and follow a quote that closes.
 _MAY_ADJOIN_QUOTE: Final = np.isin(np.arange(256), np.frombuffer(b',\r\n"', np.uint8))
-# A field that starts with a quote, up to the quote that ends it. Possessive: an open one fails at once.
+# A field that starts with a quote, up to the quote that ends it. Possessive: an open one fails immediately.
 _QUOTED_FIELD: Final = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*+(?:""[^"]*+)*+"')
 
 

@@ -308,10 +308,10 @@ def _wanted(query: Query, region: str) -> list[list[Wanted]]:
         keys = [keys_of_number(digits) for digits in NumberQuery.of(query.number, region).alternatives]
         if keys and all(keys):
             return keys
-    for written, whole, name in ((query.agent, ("a:", "l:"), "m:"), (query.queue, ("q:",), "p:")):
-        if text := in_lower_case(written.strip()):
-            names = [[Wanted(name, text, "part")]] if _may_be_name(query, text) else []
-            return [*([Wanted(kind, text)] for kind in whole), *names]
+    for typed, id_kinds, name_kind in ((query.agent, ("a:", "l:"), "m:"), (query.queue, ("q:",), "p:")):
+        if text := in_lower_case(typed.strip()):
+            by_name = [[Wanted(name_kind, text, "part")]] if _may_be_name(query, text) else []
+            return [*([Wanted(kind, text)] for kind in id_kinds), *by_name]
     if (within := query.within) is not None:
         kinds = (("a:", within.agents), ("q:", within.queues), ("c:", within.accounts))
         return [[Wanted(kind, in_lower_case(one))] for kind, ids in kinds for one in ids]
@@ -371,8 +371,8 @@ def _number(number: NumberQuery) -> tuple[str, list[object]]:
     if number.digits and not number.is_whole:
         parts.append(("contains(coalesce({0}_e164, regexp_replace({0}, '[^0-9]', '', 'g'), ''), ?)", number.digits))
     if parts:
-        either = [(sql.format(side), value) for side in ("ani", "dnis") for sql, value in parts]
-        return f"({' OR '.join(sql for sql, _ in either)})", [value for _, value in either]
+        tests = " OR ".join(sql.format(side) for side in ("ani", "dnis") for sql, _ in parts)
+        return f"({tests})", [value for _, value in parts] * 2
     return f"({_contains('ani')} OR {_contains('dnis')})", [number.text] * 2
 
 

@@ -156,8 +156,8 @@ def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageS
 def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> pa.Table:
     """Return the calls of a date in CALLS_FILE_SCHEMA, sorted by UII, which sorts by time, and by recording id.
 
-    A call over midnight is found by the pull of one date and may be stored under the next, so the rows of the dates
-    next to `day` are read too. A call without a recording has the date of its first leg (`_Window.day_of`), so a call
+    A call over midnight is found by the pull of one date and may be stored under the next, so the rows of the
+    adjacent dates are read too. A call without a recording has the date of its first leg (`_Window.day_of`), so a call
     whose rows were pulled on one date, or on it and the next, is in one table only.
     """
     days = near({day})
@@ -356,18 +356,17 @@ def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
     own = next((leg for leg in exact if leg.agent_id == agent), None)
     if agent is None or own is None:
         return
-    reports = {leg.report for leg in exact}
-    for report in REPORTS_OF_CALLS:
+    naming = {leg.report for leg in exact}
+    for report in (report for report in REPORTS_OF_CALLS if report not in naming):
         others = [leg for leg in call if leg.report == report and leg.agent_id == agent]
-        if report in reports or not others:
-            continue
-        same = [leg for leg in others if leg.session and leg.session == own.session]
-        timed = [(seconds, leg) for leg in others if (seconds := _overlap_s(own, leg)) is not None and seconds >= 0]
-        if same:
-            yield same[0]
-        elif timed:
-            yield max(timed, key=lambda one: one[0])[1]
-        elif len(others) == 1 and _overlap_s(own, others[0]) is None:
+        same_session = [leg for leg in others if leg.session and leg.session == own.session]
+        overlaps = [_overlap_s(own, leg) for leg in others]
+        longest = max((seconds for seconds in overlaps if seconds is not None), default=-1.0)
+        if same_session:
+            yield same_session[0]
+        elif longest >= 0:
+            yield others[overlaps.index(longest)]
+        elif overlaps == [None]:
             yield others[0]
 
 

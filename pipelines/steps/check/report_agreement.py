@@ -89,15 +89,15 @@ def empty_reports(
     """
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
-    asked = settings.ringcx_account_ids or set().union(*newest.values())
+    accounts = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
     one_empty = [
         account
-        for account in sorted((newest[AGENT].keys() & newest[GLOBAL].keys() & {*asked}) - named)
+        for account in sorted((newest[AGENT].keys() & newest[GLOBAL].keys() & {*accounts}) - named)
         if bool(newest[AGENT][account].rows) != bool(newest[GLOBAL][account].rows)
     ]
-    lacking = _without_calls_of_events(ledger, day, newest, asked, (begin, end - YOUNG))
+    lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty:
         return lacking
     calls = compare(ledger, day, zone=settings.zone, now=now).calls
@@ -119,13 +119,16 @@ def _without_calls_of_events(
     ledger: Ledger,
     day: date,
     newest: Mapping[ReportName, Mapping[str, PullRecord]],
-    asked: Iterable[str],
+    accounts: Iterable[str],
     period: tuple[datetime, datetime],
 ) -> list[Unpulled]:
     """Return the reports of accounts without a row in any report, although events show recorded calls in the period."""
-    pulled = {account: {name: of[account] for name, of in newest.items() if account in of} for account in asked}
-    silent = {who: made for who, made in pulled.items() if made and not any(pull.rows for pull in made.values())}
-    if not silent:
+    empty: dict[str, dict[ReportName, PullRecord]] = {}
+    for account in accounts:
+        made = {report: pulls[account] for report, pulls in newest.items() if account in pulls}
+        if made and not any(pull.rows for pull in made.values()):
+            empty[account] = made
+    if not empty:
         return []
     columns = ["account_id", "uii", "call_start_dts", LINK_COLUMN[EVENTS]]
     events = ledger.all_rows(EVENTS, day, columns=columns).to_pandas().dropna(subset=["uii"])
@@ -135,12 +138,10 @@ def _without_calls_of_events(
     calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
     lacking = []
     named = _uiis(ledger, near({day})) if len(calls) else set()  # by an earlier pull, or on the other side of midnight
-    for account in sorted(silent.keys() & {*calls.index}):
+    for account in sorted(empty.keys() & {*calls.index}):
         if count := len(calls[account] - named):
-            lacking += [
-                Unpulled(name, account, pull.period_end, count, by_events=True)
-                for name, pull in silent[account].items()
-            ]
+            made = empty[account]
+            lacking += [Unpulled(name, account, made[name].period_end, count, by_events=True) for name in made]
     return lacking
 
 

@@ -173,7 +173,7 @@ def _sentence(
     if reasons:
         return f"{report} of {day} has {rows}; history cannot tell whether that is the whole day: {'; '.join(reasons)}."
     if not usual:
-        return f"{report} of {day}: there is no account to judge."
+        return f"{report} of {day}: no account can be judged."
     weakest = max(usual.values(), key=lambda history: history.noticeable)
     compared = number(weakest.dates, "date")
     return (

@@ -90,7 +90,7 @@ class BucketCheck:
             return "ok", "bytes that do not match their SHA-256 are refused, as they should be"
         sentence = (
             "this store checks no SHA-256. The archive sends the Content-MD5 of every put and compares the answer; run "
-            "`ringcx-archive verify --read-data` now and then, or choose a store that does"
+            "`ringcx-archive verify --read-data` regularly, or choose a store that checks it"
         )
         return "warning", sentence
 

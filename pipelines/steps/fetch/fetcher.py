@@ -198,12 +198,13 @@ class Fetcher:
 
     def _require_log_ins(self) -> None:
         """Raise FetchFailed if recordings were refused and nothing proves that the log-in works."""
-        refused = Counter(
-            log_in
-            for log_in in self._undecided.keys() - self._given
-            for fault in (outcome.fault for outcome in self._undecided[log_in])
-            if fault and fault.kind == "refused" and (fault.reason != "forbidden" or log_in not in self._gave_before)
-        )
+        refused: Counter[LogIn] = Counter()
+        for log_in in self._undecided.keys() - self._given:
+            for outcome in self._undecided[log_in]:
+                if (fault := outcome.fault) is None or fault.kind != "refused":
+                    continue
+                if fault.reason != "forbidden" or log_in not in self._gave_before:
+                    refused[log_in] += 1
         if refused:
             hosts = ", ".join(sorted({host for _, host in refused}))
             checks = "; ".join(sorted({_check_log_in(is_current) for is_current, _ in refused}))

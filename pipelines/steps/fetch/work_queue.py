@@ -78,7 +78,7 @@ def reopen(
 
     Return how many are in a new epoch, and how many are not because their link is still not allowed. A named recording
     may also be `archived`: the object in the bucket is adopted, or else the recording is fetched again. A `pending` one
-    becomes due at once. Raises UnknownRecording, before anything is written, if an id is not known.
+    becomes due immediately. Raises UnknownRecording, before anything is written, if an id is not known.
     """
     if not (all_final or recording_ids):
         return 0, 0

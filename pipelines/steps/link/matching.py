@@ -90,19 +90,20 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
     return Pairs(partners, frozenset(ambiguous - partners.keys()))
 
 
-def _match(old: list[_Leg], new: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
+def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
     """Pair the two sources' legs of one call, the closest first; remaining candidates are ambiguous."""
     for within in WITHIN:
-        mutual = [(one, two) for one in old if (two := _only(one, new, within)) and _only(two, old, within) is one]
-        for one, two in mutual:
-            old, new = [leg for leg in old if leg is not one], [leg for leg in new if leg is not two]
+        only = [(one, _only(one, current, within)) for one in legacy]
+        for one, two in [(one, two) for one, two in only if two and _only(two, legacy, within) is one]:
+            legacy = [leg for leg in legacy if leg is not one]
+            current = [leg for leg in current if leg is not two]
             if one.is_identified() and two.is_identified():
                 (a,), (b,) = one.recordings, two.recordings
                 partners |= {a: b, b: a}
             elif one.recordings and two.recordings:
                 ambiguous |= one.recordings | two.recordings
-    for one in old:
-        for two in new:
+    for one in legacy:
+        for two in current:
             if one.recordings and two.recordings and one.may_be(two, WITHIN[-1]):
                 ambiguous |= one.recordings | two.recordings
 

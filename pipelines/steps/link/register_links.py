@@ -1,6 +1,6 @@
 """Registration of the links of a date's rows as recordings to be fetched.
 
-Links that must not be requested become `rejected` at once, so that they are explained and not just absent.
+Links that must not be requested become `rejected` immediately, so that they are explained and not just absent.
 """
 
 from collections import Counter
@@ -70,7 +70,7 @@ def register_links(
 ) -> LinksFound:
     """Register every recording that `day`'s rows link to, if it has no state yet.
 
-    A `pending` recording whose link changed takes the new link and is due at once, and so does one whose link was
+    A `pending` recording whose link changed takes the new link and is due immediately, and so is one whose link was
     refused, if the new link is allowed. Recordings of both sources are matched (`matching.py`).
     """
     links = extract_links(ledger, day, calendar, with_links=True, segments=allowed.segments)

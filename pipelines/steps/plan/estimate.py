@@ -129,21 +129,23 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
         if now < day_bounds(day, settings.zone)[1]:
             return "not over"
         pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pulled[name]}
-        if pulls and unpulled(pulls, day, settings):
+        if not pulls:
+            return "never pulled"
+        if unpulled(pulls, day, settings):
             return "partly pulled"
-        return "never pulled" if not pulls else "pending" if pending else "complete"
+        return "pending" if pending else "complete"
 
     def rows(day: date) -> list[dict[str, Any]]:
         counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
-        for account_id, source, status, recordings, size in ledger.tally(day) if day in stated else ():
-            if (of_account := counts.get(account_id)) is not None:
-                of_account["recordings_known"] += recordings
-                if status is Status.archived:
-                    of_account["recordings_held"] += recordings
-                    of_account["bytes_held"] += size
-                elif status is Status.pending:
-                    limit = "download" if source == INTERACTIONS else "media"
-                    of_account[f"pending_{limit}"] += recordings
+        tally = ledger.tally(day) if day in stated else ()
+        for account_id, source, status, recordings, size in (line for line in tally if line[0] in counts):
+            of_account = counts[account_id]
+            of_account["recordings_known"] += recordings
+            if status is Status.archived:
+                of_account["recordings_held"] += recordings
+                of_account["bytes_held"] += size
+            elif status is Status.pending:
+                of_account["pending_download" if source == INTERACTIONS else "pending_media"] += recordings
         pending = any(row["pending_media"] or row["pending_download"] for row in counts.values())
         of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import chain
 
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
@@ -60,23 +61,21 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
     RINGCX_ACCOUNT_IDS, the accounts are those of the date's pulls; a date without any pull lacks every report.
     """
     bounds = day_bounds(day, settings.zone)
-    every = [pull for of_report in pulls.values() for pull in of_report]
-    covering = {(pull.account_id, pull.report): pull.pulled_at for pull in every if covers(pull, bounds)}
-    whole = {of_whom for of_whom, pulled_at in covering.items() if pulled_at >= bounds[1] + SETTLED}
-
-    def lacking(report: ReportName, account: str) -> Unpulled:
-        if early := covering.get((account, report)):
-            return Unpulled(report, account, early, too_early=True)
-        ends = (pull.period_end for pull in every if (pull.report, pull.account_id) == (report, account))
-        return Unpulled(report, account, max(ends, default=None))
-
-    return [
-        lacking(report, account)
-        for account in settings.ringcx_account_ids or sorted({pull.account_id for pull in every}) or [""]
-        if not any(all((account, name) in whole for name in source) for source in FULL_SOURCES)
-        for report in settings.reports
-        if (account, report) not in whole
-    ]
+    all_pulls = list(chain.from_iterable(pulls.values()))
+    lacking = []
+    for account in settings.ringcx_account_ids or sorted(_accounts(all_pulls)) or [""]:
+        own = [pull for pull in all_pulls if pull.account_id == account]
+        covered = {pull.report: pull.pulled_at for pull in own if covers(pull, bounds)}
+        settled = {report for report, pulled_at in covered.items() if pulled_at >= bounds[1] + SETTLED}
+        if any(settled.issuperset(source) for source in FULL_SOURCES):
+            continue
+        for report in settings.reports:
+            if report not in covered:
+                ends = [pull.period_end for pull in own if pull.report == report]
+                lacking.append(Unpulled(report, account, max(ends, default=None)))
+            elif report not in settled:
+                lacking.append(Unpulled(report, account, covered[report], too_early=True))
+    return lacking
 
 
 def pulls_of(ledger: Ledger, day: date) -> dict[ReportName, list[PullRecord]]:
@@ -89,12 +88,11 @@ def require_rows(ledger: Ledger, day: date, pulls: Pulls) -> None:
     it the recordings that only its rows name.
     """
     for report, made in pulls.items():
-        # Pulls of interaction metadata share windows that were taken before; each of them alone counts no line twice.
-        least = (
-            max((pull.new + pull.changed for pull in made), default=0)
-            if report == INTERACTIONS
-            else sum(_least_lines([pull for pull in made if pull.account_id == account]) for account in _accounts(made))
-        )
+        if report == INTERACTIONS:  # its pulls share windows that were taken before; one pull counts no line twice
+            least = max((pull.new + pull.changed for pull in made), default=0)
+        else:
+            by_account = [[pull for pull in made if pull.account_id == account] for account in _accounts(made)]
+            least = sum(map(_least_lines, by_account))
         there = sum(rows.num_rows for rows in ledger.iter_rows(report, day, columns=["row_key"])) if least else 0
         if there < least:
             raise LedgerDamaged(

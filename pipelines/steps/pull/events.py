@@ -63,8 +63,8 @@ def take_events(
     whose = f"?{','.join(sorted(accounts))}"
     read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
     fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
-    frames = _read(stored, fresh, read_to)
-    lines = [(file, record) for file, read in zip(fresh, frames, strict=True) for record in read.records]
+    read = dict(zip(fresh, _read(stored, fresh, read_to), strict=True))
+    lines = [(file, record) for file, frames in read.items() for record in frames.records]
     events = [_Event.of(record, zone) for _, record in lines if _is_event(record)]
     for name in sorted({file.name for file, record in lines if not _is_event(record)}):
         _log.warning("The file %s of the stored events holds lines that no receiver wrote; they are left out", name)
@@ -74,17 +74,15 @@ def take_events(
         events_read=len(events),
         events_of_other_accounts=len(events) - len(own),
         start_disagrees=sum(event.disagrees for event in events),
-        damaged_lines=sum(read.damaged for read in frames) + len(lines) - len(events),
-        malformed_requests=sum(len(read.records) for read in _read(stored, stored.files(malformed_folder(day)), {})),
+        damaged_lines=sum(frames.damaged for frames in read.values()) + len(lines) - len(events),
+        malformed_requests=sum(len(part.records) for part in _read(stored, stored.files(malformed_folder(day)), {})),
     )
     new_by_account = Counter[str]()
     # Every version that the ledger has: an old one that comes again changes nothing.
     known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
     known_keys = {key for key, _ in known}
-    own.sort(key=lambda event: (event.account, event.received_at))
-    by_account = [(account, _rows(account, list(group))) for account, group in groupby(own, attrgetter("account"))]
 
-    def append(account: str, rows: pa.Table) -> int:
+    def append(account: str, rows: pa.Table) -> None:
         kept = rows.filter(pa.array([version not in known for version in _identities(rows)], pa.bool_()))
         ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
         new = len({*kept["row_key"].to_pylist()} - known_keys)
@@ -93,17 +91,15 @@ def take_events(
         new_by_account[account] += new
         with_link = kept.num_rows - kept["recording_url"].null_count
         counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
-        return int(kept.num_rows)
 
-    counts["events_known"] = len(own) - sum(append(*rows) for rows in by_account)
+    own.sort(key=attrgetter("account", "received_at"))
+    for account, events_of_account in groupby(own, attrgetter("account")):
+        append(account, _rows(account, list(events_of_account)))
+    counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
     for account, rows in _kept_aside(ledger, day, accounts):
         append(account, rows)
-    ends = {
-        f"{file.name}{whose}": read_to.get(file.name, 0) + read.settled
-        for file, read in zip(fresh, frames, strict=True)
-        if read.settled
-    }
-    ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
+    ends = {file.name: read_to.get(file.name, 0) + frames.settled for file, frames in read.items() if frames.settled}
+    ledger.append_event_reads(day, {f"{name}{whose}": end for name, end in ends.items()}, run_id=run_id, read_at=now)
     return EventsTaken(new_by_account, counts)
 
 
@@ -168,7 +164,7 @@ def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
     columns["date"] = pa.array([str(index) for index in range(len(events))], pa.string())
     rows = with_row_identity(EVENTS, pa.table(columns), account)
     kept = [events[int(index or 0)] for index in rows["date"].to_pylist()]
-    # The number of a key shared by rows of one reading would be another one in the next: all versions have the key.
+    # Rows of one reading that share a key are numbered, but another reading would number them differently.
     key: Any = pc.replace_substring_regex(rows["row_key"], "#[0-9]+$", "")
     rows = rows.drop_columns(["date", "row_key"]).add_column(0, "row_key", key)
     rows = rows.append_column("received_at", pa.array([event.received_at for event in kept], pa.string()))

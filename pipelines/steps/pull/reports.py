@@ -24,7 +24,7 @@ from pipelines.wording import number
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
 SETTLING = timedelta(minutes=5)
-# An answer that is not a report is requested again at once: HTML in the place of a report rarely comes twice.
+# An answer that is not a report is requested again immediately: HTML in place of a report rarely arrives twice.
 _ATTEMPTS = 3
 # Agent Segment Metadata is two reports at the source.
 PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {

@@ -5,7 +5,7 @@ The totals record for each report whether the date was pulled: an unpulled date 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -139,29 +139,31 @@ def accepted_on(verdict: DateVerdict) -> list[AcceptedLoss]:
 
 def rows_pulled(pulls: Pulls) -> dict[str, int]:
     """Return, for each report that was pulled, the number of rows in the newest pulls of all accounts."""
-    newest = {report: newest_by_account(of_report).values() for report, of_report in pulls.items() if of_report}
-    return {f"rows_{report}": sum(pull.rows for pull in of_accounts) for report, of_accounts in newest.items()}
+    newest = {report: newest_by_account(made) for report, made in pulls.items() if made}
+    return {f"rows_{report}": sum(pull.rows for pull in of_accounts.values()) for report, of_accounts in newest.items()}
 
 
 def _attest(ledger: Ledger, bucket: Bucket, day: date, names: dict[str, list[str]], *, now: datetime) -> None:
     """Attest parts and manifests that no attestation names yet; manifests last, since this run made them."""
-    manifests = [manifest_key(bucket.prefix, day, number) for number in manifest_numbers(bucket, day)]
-    kinds = [(kind, day, found) for kind, found in names.items()]
+
+    def hash_part(name: str) -> tuple[int, str]:
+        body = ledger.parts.read(name)
+        return len(body), hashlib.sha256(body).hexdigest()
+
+    def hash_object(name: str) -> tuple[int, str]:
+        return bucket.hash_object(f"{bucket.prefix}{name}")
+
+    def attest(kind: str, of_day: date, found: Sequence[str], hashed: Callable[[str], tuple[int, str]]) -> None:
+        known, _ = read_attestations(bucket, kind, of_day)
+        fresh = [ObservedObject(name, *hashed(name)) for name in found if name not in known]
+        write_attestation(bucket, kind, of_day, fresh, now=now)
+
+    manifests = [manifest_key("", day, number) for number in manifest_numbers(bucket, day)]
+    for kind, parts in names.items():
+        attest(kind, day, parts, hash_part)
     # The access log uses UTC days: east of UTC they end after the date was sealed, so later sealings attest again.
     today = now.astimezone(UTC).date()
-    days = sorted({day, *(today - timedelta(days=before) for before in range(1, _ACCESS_DAYS + 1))})
-    accesses = [(of_day, [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, of_day))]) for of_day in days]
-    kinds += [(ACCESS, of_day, found) for of_day, found in accesses if found]
-    for kind, of_day, found in (*kinds, (MANIFESTS, day, manifests)):
-        known, _ = read_attestations(bucket, kind, of_day)
-        fresh = []
-        is_key = kind in {MANIFESTS, ACCESS}
-        for name in found:
-            relative = name.removeprefix(bucket.prefix) if is_key else name
-            if relative not in known:
-                if is_key:
-                    size, sha256 = bucket.hash_object(name)
-                else:
-                    size, sha256 = len(body := ledger.parts.read(name)), hashlib.sha256(body).hexdigest()
-                fresh.append(ObservedObject(relative, size, sha256))
-        write_attestation(bucket, kind, of_day, fresh, now=now)
+    for of_day in sorted({day, *(today - timedelta(days=before) for before in range(1, _ACCESS_DAYS + 1))}):
+        if keys := [key for key, _ in bucket.list_keys(access_prefix(bucket.prefix, of_day))]:
+            attest(ACCESS, of_day, [key.removeprefix(bucket.prefix) for key in keys], hash_object)
+    attest(MANIFESTS, day, manifests, hash_object)

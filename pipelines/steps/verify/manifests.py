@@ -190,23 +190,16 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
             continue
         in_manifest = f"{recording_id} of {day} is {sealed.status} in {key}" if sealed else ""
         if held is None:
-            sentence = f"{in_manifest} and not in the ledger: a ledger part was removed, or the entry was made by hand"
-            flag("ledger_lacks", recording_id, sentence)
+            kind, why = "ledger_lacks", "a ledger part was removed, or the entry was made by hand"
+            found = f"{in_manifest} and not in the ledger"
         elif sealed is None:
-            flag(
-                "manifest_lacks",
-                recording_id,
-                f"{recording_id} of {day} is {held.status} in the ledger and not in {key}: its entry was removed, or "
-                "a later manifest was",
-            )
+            kind, why = "manifest_lacks", "its entry was removed, or a later manifest was"
+            found = f"{recording_id} of {day} is {held.status} in the ledger and not in {key}"
         else:
+            kind, why = "ledger_differs", "a manifest or a ledger part was altered or removed"
             fields = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
-            flag(
-                "ledger_differs",
-                recording_id,
-                f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}: a manifest or "
-                "a ledger part was altered or removed",
-            )
+            found = f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}"
+        flag(kind, recording_id, f"{found}: {why}")
     stale = {}
     if changed:
         what = f"{number(changed, 'recording')} of {day} changed after it was sealed"

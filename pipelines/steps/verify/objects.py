@@ -107,15 +107,14 @@ def check_objects(
     owners = {entry.key: recording_id for recording_id, entry in reversed(evidence.ledger.items())}
     for key in evidence.unexplained():
         listed, owner = evidence.objects[key], owners.get(key)
-        whose, at = "no manifest or ledger part names it; find out who put it there", None
         if owner is not None:
             whose = f"the ledger has {owner} under it, and the manifest does not; find out who put it there"
             at = evidence.changed_at.get(owner)
         elif key in evidence.awaited:
-            whose, at = (
-                "no run has recorded it; if a run was stopped, run the date again, which adopts it",
-                listed.modified,
-            )
+            whose = "no run has recorded it; if a run was stopped, run the date again, which adopts it"
+            at = listed.modified
+        else:
+            whose, at = "no manifest or ledger part names it; find out who put it there", None
         sentence = f"{key} ({listed.size:,} bytes) is in the bucket and {whose}"
         flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(at))
 
