@@ -15,7 +15,7 @@ from pipelines.orchestration.failures import PermanentFailure, as_permanent_fail
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.orchestration.run_requests import unfinished_dates
 from pipelines.steps.verify.days import Archive, drill, sealed_dates
-from pipelines.steps.verify.report import Report
+from pipelines.steps.verify.report import Verification
 
 _SHOWN = 20
 
@@ -34,7 +34,7 @@ def prove_sample(
         busy = unfinished_dates(context.instance)
         days = [day for day in sealed_dates(bucket) if day < today and day.isoformat() not in busy]
         size = {"recordings": settings.archive_drill_recordings, "share": settings.archive_drill_share}
-        report = Report(
+        report = Verification(
             {
                 "bucket": bucket.name,
                 "prefix": bucket.prefix,

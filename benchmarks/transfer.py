@@ -246,7 +246,7 @@ def run_ours() -> None:
     tune_gc()
     job = json.loads(sys.stdin.read())
     environment = Environment()
-    source = Source(environment, say=lambda _: None)
+    source = Source(environment, notify=lambda _: None)
     ledger, bucket = LedgerStore(environment).open(), ArchiveStore(environment).bucket
     attempt, concurrency = source.attempt(bucket), environment.settings.archive_concurrency  # made before it counts
     with _measured(job["recordings"], job["size"]):

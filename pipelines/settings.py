@@ -83,7 +83,7 @@ def _valid(accepts: Callable[[Any], object], sentence: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _like(pattern: str, sentence: str) -> AfterValidator:
+def _matching(pattern: str, sentence: str) -> AfterValidator:
     return _valid(re.compile(pattern).fullmatch, sentence)
 
 
@@ -128,7 +128,7 @@ Minutes = Annotated[tuple[Amount, ...], BeforeValidator(_split), Field(min_lengt
 Rates = Annotated[
     tuple[Rate, ...], BeforeValidator(lambda value: parse_rates(value) if isinstance(value, str) else value)
 ]
-Source = Literal["legacy", "current", "both"]
+SourceName = Literal["legacy", "current", "both"]
 Location = Annotated[str, AfterValidator(_location)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
 Prefix = Annotated[str, AfterValidator(lambda text: f"{text.strip('/')}/".lstrip("/"))]
@@ -146,14 +146,14 @@ Hosts = Annotated[Texts, _valid(HostList, "must be hosts, host:port or *.domain,
 Url = Annotated[str, _valid(is_secure, "must be an https address without credentials in it"), _without_slash]
 PageUrl = Annotated[
     str,
-    _like(
+    _matching(
         r"https?://[^@]*", "must be an http or https address without credentials, as http://archive.example.com:3000"
     ),
     _without_slash,
 ]
 BrowseUrl = Annotated[
     str,
-    _like(
+    _matching(
         r"https?://[A-Za-z0-9.-]+(:\d+)?/?|https?://\[[0-9A-Fa-f:]+\](:\d+)?/?",
         "must be the address at which people reach the page, without a path: https://calls.example.com",
     ),
@@ -163,11 +163,11 @@ Region = Annotated[
     str,
     _valid(lambda code: code in _regions(), "is not a country's code of two capital letters; write it like US or GB"),
 ]
-Owner = Annotated[str, _like(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
+Owner = Annotated[str, _matching(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
 HeaderName = Annotated[
-    str, _like(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
+    str, _matching(r"[A-Za-z0-9-]{1,64}", "is not a header name; write it like Authorization or X-Events-Key")
 ]
-Bucket = Annotated[
+BucketName = Annotated[
     str,
     _valid(
         lambda name: ACCESS_POINT.fullmatch(name) or "/" not in name,
@@ -191,7 +191,7 @@ class Calendar(BaseModel):
     archive_look_back_days: Annotated[int, Field(ge=0, le=366)] = 3
     archive_owner: Owner | None = None
     archive_docs_url: PageUrl | None = None
-    ringcx_source: Source = "legacy"
+    ringcx_source: SourceName = "legacy"
     events_url: Location | None = None
     events_timezone: Zone = "US/Eastern"
 
@@ -304,7 +304,7 @@ class ReceiverSettings(S3Settings):
 class StorageSettings(S3Settings):
     """The settings for reading and proving the archive, without any log-in to the source."""
 
-    archive_bucket: Bucket
+    archive_bucket: BucketName
     archive_prefix: Prefix = ""
     ledger_url: Location | None = None
     archive_storage_class: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] | None = None

@@ -124,7 +124,7 @@ class SandboxConfig:
         """Read what `to_json` wrote; what is not named keeps its default.
 
         Raises:
-            ValueError: A name that is no setting or no knob.
+            ValueError: A name that is not a setting or a knob.
         """
         known = {item.name for item in fields(cls)} - {"clock", "ticks"}
         if unknown := sorted(set(values) - known):

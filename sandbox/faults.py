@@ -240,7 +240,7 @@ class Faults:
         """Build from JSON; a knob that is not named keeps its value in `over` (default: no fault).
 
         Raises:
-            ValueError: A name or a value that is no knob.
+            ValueError: A name or a value that is not a knob.
         """
         base = over or cls()
         known = {item.name for item in fields(cls)}

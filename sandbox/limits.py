@@ -21,7 +21,7 @@ class Rate:
 
 
 def parse_rates(text: str) -> tuple[Rate, ...]:
-    """Read `3/60,9/900`; `none` or nothing is no limit.
+    """Read `3/60,9/900`; `none` or an empty text means no limit.
 
     Raises:
         ValueError: Another form.
@@ -75,5 +75,5 @@ class SlidingWindows:
     def _wait(admitted: deque[float], rate: Rate, now: float) -> float:
         if len(admitted) < rate.limit:
             return 0.0
-        # Rounded, since the clock may be a sum of the waits it gave: a rest of 1e-15 s is no wait.
+        # Rounded, since the clock may be a sum of the waits it gave: a rest of 1e-15 s is not a wait.
         return round(admitted[-rate.limit] + rate.seconds - now, 6)

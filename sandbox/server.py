@@ -37,7 +37,7 @@ def _make_server(config: SandboxConfig) -> uvicorn.Server:
             proxy_headers=False,
             access_log=False,
             log_config=None,
-            log_level="critical",  # a connection cut on purpose is no error worth a line
+            log_level="critical",  # a connection cut on purpose is not an error worth a line
             timeout_graceful_shutdown=2,
         )
     )

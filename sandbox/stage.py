@@ -79,7 +79,7 @@ def stage() -> Iterator[dict[str, str]]:
     """Run both servers and yield the variables that point the archiver at them.
 
     Raises:
-        StageBusy: one of the ports is taken, or SOURCE is no source; the text says which and what to do.
+        StageBusy: one of the ports is taken, or SOURCE is not a source; the text says which and what to do.
     """
     if SOURCE not in {"legacy", "current", "both"}:
         raise StageBusy("SOURCE must be legacy, current or both.")

@@ -47,7 +47,7 @@ class SandboxState:
         """Other limits, with empty windows.
 
         Raises:
-            ValueError: A name or a text that is no limit.
+            ValueError: A name or a text that is not a limit.
         """
         if unknown := sorted(set(limits) - set(asdict(self.config.limits))):
             raise ValueError(f"No such limit: {', '.join(unknown)}.")

@@ -25,14 +25,14 @@ from pipelines.archive.client import is_amazon
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, StoreDamaged, storage_errors
 from pipelines.archive.keys import day_prefix, metadata_text
 from pipelines.archive.listing import Listed, list_in_parallel
-from pipelines.archive.multipart import NO_PARTS, PART, Put, changed_here, put_in_parts
+from pipelines.archive.multipart import NO_PARTS, PART, Put, changed_in_memory, put_in_parts
 from pipelines.aws import as_base64, md5_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BLOCK: Final = 1 << 20
-_STRIPES: Final = 1024
+_LOCKS: Final = 1024
 _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
@@ -77,7 +77,7 @@ class Bucket:
         self.storage_class = storage_class
         self.is_amazon = is_amazon(client)
         self._client = client
-        self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         self._finding_out = threading.Lock()
         self._capabilities = AMAZON if self.is_amazon else None
         # While another create-only put of the same key is in flight S3 answers 409, which botocore does not retry;
@@ -237,7 +237,7 @@ class Bucket:
     def _put_new(self, key: str, body: bytes | BinaryIO, sha256: str, fields: dict[str, Any]) -> Put:
         if isinstance(body, bytes) and self.capabilities.create_only:
             return self._when_free(self._put, key, body, sha256, fields | {"IfNoneMatch": "*"})
-        with self._locks[zlib.crc32(key.encode()) % _STRIPES]:
+        with self._locks[zlib.crc32(key.encode()) % _LOCKS]:
             if self.head(key) is not None:
                 raise KeyExists(key)
             if isinstance(body, bytes):
@@ -251,7 +251,7 @@ class Bucket:
             fields |= {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": as_base64(bytes.fromhex(sha256))}
         else:
             if hashlib.sha256(body).hexdigest() != sha256:
-                raise changed_here(key)
+                raise changed_in_memory(key)
             md5 = md5_of(body)
             fields |= {"ContentMD5": as_base64(md5)}
         with storage_errors(self.name, "s3:PutObject", key):

@@ -79,7 +79,7 @@ def put_in_parts(
                 )
             parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})  # type: ignore[typeddict-item]
         if whole.hexdigest() != sha256:
-            raise changed_here(key)  # noqa: TRY301 - so that the upload is aborted here, too
+            raise changed_in_memory(key)  # noqa: TRY301 - so that the upload is aborted here, too
         done = _complete(client, target, parts, create_only=create_only)
     except BaseException:  # an interrupt too: its parts would cost money until somebody finds them
         # Should the abort fail, the bucket's lifecycle rule does it, and the first error matters more.
@@ -94,7 +94,7 @@ def put_in_parts(
     return Put(etag, done.get("VersionId"), proven)
 
 
-def changed_here(key: str) -> StoreDamaged:
+def changed_in_memory(key: str) -> StoreDamaged:
     """Return the error for bytes that changed between their arrival and their upload."""
     return StoreDamaged(
         f"The bytes for {key} changed on this machine after they were received, so they were not stored; check the "

@@ -117,7 +117,7 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     riff_follows = riff_end is not None and riff_end > start
     is_streaming = (
         declared in {_UNKNOWN32, _UNKNOWN64}
-        or (declared == 0 and not _is_no_audio(stream, start, riff_end if riff_follows else None, size, order))
+        or (declared == 0 and not _is_empty_data(stream, start, riff_end if riff_follows else None, size, order))
         or (declared in _UNKNOWN_SOX and riff_end is None)
     )
     if declared == 0 and riff_end is not None and riff_end < size - 1:
@@ -179,7 +179,7 @@ def _chunks(stream: BinaryIO, position: int, size: int, order: str) -> Iterator[
             position += 1
 
 
-def _is_no_audio(stream: BinaryIO, position: int, riff_end: int | None, size: int, order: str) -> bool:
+def _is_empty_data(stream: BinaryIO, position: int, riff_end: int | None, size: int, order: str) -> bool:
     """Return whether only chunks or padding follow an empty data chunk."""
     first = _read_exactly(stream, position, min(size - position, _MAX_PADDING + 1))
     if first[:4] in _NAMES or (len(first) <= _MAX_PADDING and not first.strip(b"\0")):

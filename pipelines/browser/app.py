@@ -41,7 +41,7 @@ from starlette.types import Receive, Scope, Send
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StorageError, StoreDamaged
 from pipelines.archive.proof.signature import Verifier
-from pipelines.browser.guard import HEALTH, AtOnce, Guard, Reading, Readings, byte_range, read_form
+from pipelines.browser.guard import HEALTH, ConcurrencyLimit, Guard, WholeRead, WholeReadQueue, byte_range, read_form
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable, peaks_of
 from pipelines.browser.presentation import STATES, call_view, calls_view, duration, found_sentence
@@ -73,7 +73,7 @@ _PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
 _LARGEST_WAVEFORM: Final = 2 << 30
 _STREAMS_AT_ONCE: Final = 6  # of a person: as many as browsers ask for
 _SEARCHES_AT_ONCE: Final = 3  # of a person
-_STILL_THERE_S: Final = 0.5
+_CLIENT_CHECK_S: Final = 0.5
 _ACCESS_DAYS: Final = 30
 _ACCESS_SHOWN: Final = 50
 _SHORTEST_REASON: Final = 5
@@ -83,15 +83,15 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _LINK: Final = ("date", "account_id", "uii", "recording_id", "key", "size", "sha256", "agent_id", "queue_id")
 """A row's fields in a link to audio: the object, the call, and the agents and queues that decide who may hear it."""
 
-_SAID: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first that fits
+_ERROR_PAGES: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first that fits
     KeyMissing: (404, "The recording was archived, but its object is gone."),
     StoreDamaged: (409, "The archive does not hold what was sealed: verify this date."),
     StorageError: (503, "The archive does not answer, so nothing was done; try again later."),
     SettingsError: (503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."),
 }
 
-PersonHandler = Callable[[Request, Person], Response | Reading]
-FormHandler = Callable[[Request, Person, Mapping[str, str]], Response | Reading]
+PersonHandler = Callable[[Request, Person], Response | WholeRead]
+FormHandler = Callable[[Request, Person, Mapping[str, str]], Response | WholeRead]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -125,14 +125,16 @@ class Browser:
         self._access = AccessLog(bucket)
         self._sealed = SealedRecordings(bucket)
         self._rate = RateLimit(settings.browse_rate)
-        self._readings = Readings()
-        self._streams = AtOnce(
+        self._readings = WholeReadQueue()
+        self._streams = ConcurrencyLimit(
             _STREAMS_AT_ONCE,
             f"You are already playing or downloading {_STREAMS_AT_ONCE} recordings: stop one and try again.",
             retry_after_s=5,
         )
-        self._exports = AtOnce(1, "One of your exports is still running: wait until it has ended.", retry_after_s=30)
-        self._searches = AtOnce(
+        self._exports = ConcurrencyLimit(
+            1, "One of your exports is still running: wait until it has ended.", retry_after_s=30
+        )
+        self._searches = ConcurrencyLimit(
             _SEARCHES_AT_ONCE,
             f"{_SEARCHES_AT_ONCE} of your searches are still running: wait until one has ended, or close its page.",
             retry_after_s=5,
@@ -206,9 +208,9 @@ class Browser:
         if token:
             try:
                 query = query_of(fields, person, today)
-                looked_for = _given(fields) | ({"page": str(page)} if page else {})
+                looked_for = _filled_in(fields) | ({"page": str(page)} if page else {})
                 self._record(request, person.name, "search", details=looked_for)
-                with self._searches.one(person.name):
+                with self._searches.task(person.name):
                     found = find(self._search, query, page, columns=LISTED, stop=request.state.gone.is_set)
             except WrongSearch as error:
                 sentence, status = str(error), error.status
@@ -256,7 +258,7 @@ class Browser:
         entries = list(self._access.read(today - timedelta(days=_ACCESS_DAYS), today, call=call))
         return [_history_line(entry) for entry in entries[: -_ACCESS_SHOWN - 1 : -1]]
 
-    def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> Reading:
+    def _check(self, request: Request, person: Person, form: Mapping[str, str]) -> WholeRead:
         rows, row = self._recording(request, person, form)
         self._record(request, person.name, "check", row)
 
@@ -264,7 +266,7 @@ class Browser:
             checked = check_recording(self._bucket, self._verifier, row)
             return self._call_page(request, person, rows, {row["recording_id"]: checked})
 
-        return Reading(person.name, read)
+        return WholeRead(person.name, read)
 
     def _download(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:
         _, row = self._recording(request, person, form)
@@ -276,7 +278,7 @@ class Browser:
         key, size = row["key"], row["size"]
         starts = range(0, size, _BLOCK)
         blocks = (self._bucket.read_range(key, start, min(start + _BLOCK, size), size) for start in starts)
-        body = self._streams.each(person.name, _as_sealed(blocks, key, row["sha256"]))
+        body = self._streams.stream(person.name, _as_sealed(blocks, key, row["sha256"]))
         name = _UNSAFE.sub("_", key.rpartition("/")[2])
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(size)}
         return _Stream(body, 200, headers)
@@ -307,14 +309,14 @@ class Browser:
             may_include=lambda row: self._may_export(request, row),
             shown=person.shown,
         )
-        body = self._exports.each(person.name, logged(package.blocks()))
+        body = self._exports.stream(person.name, logged(package.blocks()))
         # Without a length, so that a truncated download is not taken for a whole one.
         headers = {"Content-Disposition": f'attachment; filename="calls-{now:%Y-%m-%dT%H%M%SZ}.zip"'}
         return _Stream(body, 200, headers, media_type="application/zip")
 
     def _found_to_export(self, request: Request, person: Person, token: str) -> tuple[Found, dict[str, str]]:
         fields = self._tokens.read("search", token, person.name)
-        asked_for = _given(fields)
+        asked_for = _filled_in(fields)
         refuse = partial(self._refuse, request, person, "export", details=asked_for)
         if fields is not None and not (person.may_search and person.has(Role.export)):
             refuse(sentence="You may not export search results.")
@@ -322,7 +324,7 @@ class Browser:
             query = query_of(fields, person, local_day(self._clock(), self._settings.zone))
         except WrongSearch as error:
             refuse(sentence=str(error), status=error.status)
-        with self._searches.one(person.name):
+        with self._searches.task(person.name):
             found = find(self._search, query, 0, _MOST_EXPORTED, stop=request.state.gone.is_set)
         if found.more:
             said = f"Your search finds more than {_MOST_EXPORTED} recordings and calls: narrow it, and export again."
@@ -343,7 +345,7 @@ class Browser:
         token = self._link(row, person)
         return JSONResponse({"audio": f"/audio/{token}", "peaks": f"/peaks/{token}"})
 
-    def _waveform(self, request: Request, person: Person) -> Reading:
+    def _waveform(self, request: Request, person: Person) -> WholeRead:
         link = self._linked(request, person)
         self._record(request, person.name, "waveform", link)
         key, size = link["key"], link["size"]
@@ -356,7 +358,7 @@ class Browser:
                 raise KeyMissing(key)
             return JSONResponse(self._peaks(key, size, facts.etag) or {"channels": [], "step_s": 1})
 
-        return Reading(person.name, read)
+        return WholeRead(person.name, read)
 
     def _audio(self, request: Request, person: Person) -> Response:
         link = self._linked(request, person)
@@ -372,7 +374,7 @@ class Browser:
         if request.method == "HEAD":
             return Response(headers=headers, media_type="audio/wav")
         body = self._sent(request, person, link, recording, start=start, end=end)
-        return _Stream(self._streams.each(person.name, body), 206 if asked else 200, headers)
+        return _Stream(self._streams.stream(person.name, body), 206 if asked else 200, headers)
 
     def _sent(
         self, request: Request, person: Person, link: Row, recording: Playable, *, start: int, end: int
@@ -461,7 +463,7 @@ class Browser:
         return Access(at=self._clock(), user=name, address=address, action=action, **more)
 
     def _page(self, handler: PersonHandler) -> Endpoint:
-        def in_thread(request: Request) -> Response | Reading:
+        def in_thread(request: Request) -> Response | WholeRead:
             person = self._sign_in.person(request)
             if person is None:
                 return self._to_sign_in(request)
@@ -471,12 +473,12 @@ class Browser:
 
         async def answer(request: Request) -> Response:
             request.state.gone = threading.Event()
-            watch = asyncio.create_task(_tell_when_gone(request))
+            watch = asyncio.create_task(_wait_for_disconnect(request))
             try:
                 found = await run_in_threadpool(in_thread, request)
             finally:
                 watch.cancel()
-            return await self._readings.answer(found) if isinstance(found, Reading) else found
+            return await self._readings.answer(found) if isinstance(found, WholeRead) else found
 
         return answer
 
@@ -506,7 +508,7 @@ class Browser:
 
     def _on_expected_error(self, request: Request, error: Exception) -> Response:
         _log.error("%s", error)
-        return self._failed(request, *next(said for kind, said in _SAID.items() if isinstance(error, kind)))
+        return self._failed(request, *next(said for kind, said in _ERROR_PAGES.items() if isinstance(error, kind)))
 
     def _failed(self, request: Request, status: int, sentence: str) -> Response:
         if request.url.path.startswith(("/audio/", "/peaks/", "/link")):
@@ -549,9 +551,9 @@ def _as_sealed(blocks: Iterable[bytes], key: str, sha256: str) -> Iterator[bytes
     yield held
 
 
-async def _tell_when_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while not await request.is_disconnected():
-        await asyncio.sleep(_STILL_THERE_S)
+        await asyncio.sleep(_CLIENT_CHECK_S)
     request.state.gone.set()
 
 
@@ -564,7 +566,7 @@ def _is_held(bucket: Bucket, row: Row) -> bool:
     return bool(is_whole) and is_recording_key(bucket, row["key"])
 
 
-def _given(fields: Mapping[str, str] | None) -> dict[str, str]:
+def _filled_in(fields: Mapping[str, str] | None) -> dict[str, str]:
     return {name: value for name, value in (fields or {}).items() if value}
 
 
@@ -579,7 +581,7 @@ def _page_number(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 5 else 0
 
 
-_DONE: Final[Mapping[Action, str]] = {
+_ACTION_WORDS: Final[Mapping[Action, str]] = {
     "view": "viewed the call",
     "waveform": "loaded the waveform",
     "play": "listened to",
@@ -595,7 +597,7 @@ def _history_line(entry: Access | DamagedAccess) -> dict[str, str]:
     if isinstance(entry, DamagedAccess):
         said = f"a damaged or altered entry: restore the first version of {entry.key}"
         return {"at": at, "user": "", "address": "", "said": said, "why": ""}
-    said = _DONE.get(entry.action, entry.action)
+    said = _ACTION_WORDS.get(entry.action, entry.action)
     if entry.from_s is not None:
         said = f"{said} {duration(entry.from_s)}–{duration(entry.to_s)}"
     return {"at": at, "user": entry.user, "address": entry.address, "said": said, "why": entry.why}

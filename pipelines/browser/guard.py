@@ -38,7 +38,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_READS: Final = frozenset({"GET", "HEAD"})
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _PORTS: Final = {"http": 80, "https": 443}
 _LARGEST_FORM: Final = 1 << 16
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -84,7 +84,7 @@ class Guard:
         if len(hosts) != 1 or _authority(f"{self._scheme}://{hosts[0]}") != self._here:
             return f"This page is served at {self._origin} only: open that address, or correct BROWSE_URL."
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if method in _READS:
+        if method in _SAFE_METHODS:
             navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
             return (
                 ""
@@ -97,7 +97,7 @@ class Guard:
         return ""
 
 
-class AtOnce:
+class ConcurrencyLimit:
     """A limit of `most` simultaneous tasks for each name; more are refused. Safe to share between threads."""
 
     def __init__(self, most: int, sentence: str, *, retry_after_s: int) -> None:
@@ -108,7 +108,7 @@ class AtOnce:
         self._lock = threading.Lock()
 
     @contextmanager
-    def one(self, name: str) -> Iterator[None]:
+    def task(self, name: str) -> Iterator[None]:
         """Count one task of `name` until the block ends; raise HTTPException (429) if it would exceed `most`."""
         with self._lock:
             if self._now[name] >= self._most:
@@ -122,21 +122,21 @@ class AtOnce:
                 if not self._now[name]:
                     del self._now[name]
 
-    def each(self, name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
-        """Yield blocks as one task of `name`; raise the errors of `one`."""
-        with self.one(name):
+    def stream(self, name: str, blocks: Iterable[bytes]) -> Generator[bytes, None, None]:
+        """Yield blocks as one task of `name`; raise the errors of `task`."""
+        with self.task(name):
             yield from blocks
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WholeRead:
     """An answer for one person that needs a whole recording."""
 
     person: str
     read: Callable[[], Response]
 
 
-class Readings:
+class WholeReadQueue:
     """A queue that makes these answers: a few at once, and one per person. Belongs to one event loop.
 
     A waiting request holds no thread: threads are for pages, audio and health.
@@ -145,15 +145,15 @@ class Readings:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_READINGS, thread_name_prefix="reading")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._asked = AtOnce(
+        self._asked = ConcurrencyLimit(
             _READINGS_ASKED,
             "Other waveforms or checks of yours are still running: try again in a minute.",
             retry_after_s=60,
         )
 
-    async def answer(self, reading: Reading) -> Response:
+    async def answer(self, reading: WholeRead) -> Response:
         """Wait for the reading's turn and return its answer; raise HTTPException (429) if the person has too many."""
-        with self._asked.one(reading.person):
+        with self._asked.task(reading.person):
             async with self._turns.setdefault(reading.person, asyncio.Lock()):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, reading.read)
 

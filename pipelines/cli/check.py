@@ -29,7 +29,7 @@ from pipelines.ringcx.http.proxies import proxy_for
 from pipelines.ringcx.links import is_segment_link
 from pipelines.settings import Settings, SettingsError
 from pipelines.steps.connection.recordings import RecordingCheck, ledger_links
-from pipelines.steps.connection.result import Outcome, Result, check
+from pipelines.steps.connection.result import Graded, Result, check
 from pipelines.steps.connection.source import SourceCheck
 from pipelines.steps.connection.store import BucketCheck, ledger_works, without_client
 from pipelines.wording import number
@@ -119,7 +119,7 @@ def _first_date(settings: Settings, now: datetime) -> Result:
     return Result("first date", "ok", f"{begins}; RingCX has recordings back to {kept}.")
 
 
-def _network(settings: Settings, s3: S3Client | None) -> Outcome:
+def _network(settings: Settings, s3: S3Client | None) -> Graded:
     """Return the result about the proxy that requests use."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
@@ -133,7 +133,7 @@ def _network(settings: Settings, s3: S3Client | None) -> Outcome:
     return "ok", "; ".join(f"{url} is reached through {proxy}" for url, proxy in proxies.items())
 
 
-def _limits(settings: Settings, source: Source) -> Outcome:
+def _limits(settings: Settings, source: Source) -> Graded:
     used = [
         *(("reports", "media") if settings.uses_reports else ()),
         *(("metadata", "download") if settings.uses_interactions else ()),

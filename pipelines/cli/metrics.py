@@ -20,7 +20,7 @@ from pipelines.settings import MetricsSettings, load
 from pipelines.steps.check.verdict import Verdict
 
 _EXPORTER_READS = 0o644  # node_exporter is another user, and there is no secret in it
-_TWICE = "a recording that is found by one date and stored under the next counts for both"
+_COUNTED_TWICE = "a recording that is found by one date and stored under the next counts for both"
 _SUMS = {
     "expected": ("recordings_expected", "Recordings that the dates should hold, where that is known"),
     "held": ("recordings_held", "Recordings archived and still as they were stored"),
@@ -65,12 +65,12 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
     verdicts = Counter(row["verdict"] for row in rows)
     gauge("dates", "Dates by verdict", {(verdict,): verdicts[verdict] for verdict in Verdict}, ["verdict"])
     for name, (metric, says) in _SUMS.items():
-        gauge(metric, f"{says}; {_TWICE}", {(): sum(row[name] or 0 for row in rows)})
+        gauge(metric, f"{says}; {_COUNTED_TWICE}", {(): sum(row[name] or 0 for row in rows)})
     lost: Counter[str] = Counter()
     for row in rows:
         lost.update(row["lost"])
     by_reason = {(reason,): count for reason, count in lost.items()}
-    gauge("recordings_lost", f"Recordings lost, by reason; {_TWICE}", by_reason, ["reason"])
+    gauge("recordings_lost", f"Recordings lost, by reason; {_COUNTED_TWICE}", by_reason, ["reason"])
     if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
         gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", {(): min(left)})
     requests = {(limit, account): count for limit, account, count in waiting}

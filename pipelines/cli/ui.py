@@ -77,7 +77,7 @@ def command(port: int, browse_port: int | None) -> None:
         raise click.ClickException(
             "The UI needs the package dagster-webserver: pip install '.[ui]' in the project folder"
         )
-    _need(port, "--port")
+    _require_free_port(port, "--port")
     with ExitStack() as stack:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or env_file().get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
@@ -95,7 +95,7 @@ def command(port: int, browse_port: int | None) -> None:
         workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
         if not workspace.is_file():
             raise click.ClickException(f"There is no {workspace}: copy it from the project")
-        _hold(workspace.parent, stack)
+        _lock_home(workspace.parent, stack)
         stop_like_ctrl_c()
         with dagster_history() as instance:
             for pool, limit in POOLS.items():
@@ -104,7 +104,7 @@ def command(port: int, browse_port: int | None) -> None:
             if browse_port:
                 os.environ["BROWSE_PORT"] = str(browse_port)
             settings = load(BrowseSettings)
-            _need(settings.browse_port, "--browse-port")
+            _require_free_port(settings.browse_port, "--browse-port")
             stack.enter_context(_browse(settings))
             os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
@@ -112,7 +112,7 @@ def command(port: int, browse_port: int | None) -> None:
             _serve(workspace, port)
 
 
-def _hold(home: Path, stack: ExitStack) -> None:
+def _lock_home(home: Path, stack: ExitStack) -> None:
     """Lock `home`, or raise ClickException if another UI uses it: Dagster wants one daemon for a history, and each UI
     would stop the other's runs.
     """
@@ -124,7 +124,7 @@ def _hold(home: Path, stack: ExitStack) -> None:
         raise click.ClickException(f"Another UI of {home} is running: use that one, or stop it first") from None
 
 
-def _need(port: int, option: str) -> None:
+def _require_free_port(port: int, option: str) -> None:
     if _is_served("127.0.0.1", port):
         raise click.ClickException(f"Port {port} of 127.0.0.1 is in use, perhaps by another UI: give a free {option}")
 

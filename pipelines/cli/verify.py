@@ -16,7 +16,7 @@ from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, worst
 from pipelines.steps.verify.days import Archive, verify_days
 from pipelines.steps.verify.objects import Reading, find_strays
-from pipelines.steps.verify.report import DayResult, Discrepancy, Report
+from pipelines.steps.verify.report import DayResult, Discrepancy, Verification
 from pipelines.wording import number
 
 _SHOWN = 50  # discrepancies of one date on the screen where --json takes them all
@@ -112,7 +112,7 @@ def command(
     reading = Reading(share=_share(read_data), seed=seed or secrets.token_hex(8))
     archive = open_archive(settings, outside)
     screen = Screen(math.inf if file is None else _SHOWN)
-    report = Report(
+    report = Verification(
         {
             "bucket": archive.bucket.name,
             "prefix": archive.bucket.prefix,

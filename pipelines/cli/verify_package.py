@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipelines.cli.options import file_option, subcommand, write_json
-from pipelines.evidence.verify import Wrong, read_keys, verify
+from pipelines.evidence.verify import PackageFault, read_keys, verify
 from pipelines.settings import Calendar, LocalPath, load
 
 FORMAT = "ringcx-archive/package-verification/1"
@@ -34,7 +34,7 @@ def command(package: Path, *, key: Path | None, file: Path | None) -> int:
     key = key or load(_Keys).archive_verify_key_file
     try:
         trusted = read_keys(key.read_text("utf-8")) if key else None
-    except (Wrong, ValueError):
+    except (PackageFault, ValueError):
         raise click.ClickException(
             f"{key} holds something other than Ed25519 public keys in PEM: give the archive's public key"
         ) from None

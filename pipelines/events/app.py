@@ -99,11 +99,11 @@ class Receiver(Collector):
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._prove()
+        await self._probe()
         yield
         await self._commit.close()
 
-    async def crowded(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def too_many_connections(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse every request of a connection above the limit; this method is an ASGI application."""
         self.counts["crowded_out"] += 1
         headers = {"Connection": "close", "Retry-After": str(_RETRY_SECONDS)}
@@ -186,7 +186,7 @@ class Receiver(Collector):
         day = local_day(started_at, self._settings.zone) if started_at else today
         return day if self._settings.archive_start_date <= day <= today + _CLOCK_SKEW else today
 
-    async def _prove(self) -> None:
+    async def _probe(self) -> None:
         """Write a test file, to prove that events could be stored now."""
         await self._commit.in_turn(self._events.probe)
         self._proven_at, self.trouble = time.monotonic(), ""
@@ -206,19 +206,19 @@ class Receiver(Collector):
             yield GaugeMetricFamily(f"{name}_last_event_timestamp_seconds", "When the last event came.", value=at)
 
     async def _metrics(self, _: Request) -> Response:
-        await self._look()
+        await self._refresh_health()
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def _look(self) -> None:
+    async def _refresh_health(self) -> None:
         """Find out whether events can be stored, unless that was found out a moment ago."""
         if self.trouble or time.monotonic() - self._proven_at > PROVE_EVERY:
             try:
-                await self._prove()
+                await self._probe()
             except EventsUnavailable as error:
                 self.trouble = str(error)
 
     async def _health(self, _: Request) -> Response:
-        await self._look()
+        await self._refresh_health()
         health = {
             "storage": "unavailable" if self.trouble else "writable",
             "events": dict(sorted(self.counts.items())),

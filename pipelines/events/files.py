@@ -100,7 +100,7 @@ def malformed_folder(day: date) -> str:
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenFile:
     """A file that is appended to. `size`: the number of bytes that are known to be durable."""
 
     path: Path
@@ -108,7 +108,7 @@ class _Open:
     size: int = 0
 
 
-class _Stored:
+class _StoredEvents:
     """Reading stored events, the same for a folder and a bucket."""
 
     def __init__(self, files: Files) -> None:
@@ -128,13 +128,13 @@ class _Stored:
             return self._files.read(name)[start:]
 
 
-class LocalEvents(_Stored):
+class LocalEvents(_StoredEvents):
     """Events in a local folder. One thread at a time may write."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(LocalFiles(root, named_by="EVENTS_URL", unavailable=EventsUnavailable))
         self._root = root
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenFile] = {}
 
     def write(self, lines: Iterable[Line]) -> None:
         """Append to one file for each folder, and sync it: the lines survive a killed process and a power cut.
@@ -179,19 +179,19 @@ class LocalEvents(_Stored):
             raise
         file.size += len(data)
 
-    def _file(self, folder: str) -> _Open:
+    def _file(self, folder: str) -> _OpenFile:
         """Return the file to append to: a new one if there is none, or if it is large or old."""
         file = self._open.get(folder)
         if file is None or file.size >= FILE_BYTES or time.monotonic() - file.opened_at >= FILE_SECONDS:
             make_folders(self._root / folder)
-            file = _Open(self._root / folder / f"{ULID()}{_SUFFIX}", time.monotonic())
+            file = _OpenFile(self._root / folder / f"{ULID()}{_SUFFIX}", time.monotonic())
             file.path.touch(_FILE_MODE, exist_ok=False)
             sync_folder(file.path.parent)
             self._open[folder] = file
         return file
 
 
-class S3Events(_Stored):
+class S3Events(_StoredEvents):
     """Events in a bucket, an object for each folder of a batch. Needs s3:ListBucket, s3:PutObject or s3:GetObject."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:

@@ -85,7 +85,7 @@ def _protocol(receiver: Receiver, seconds: float, most: int) -> type[H11Protocol
                 transport.abort()
                 return
             if len(self.connections) > most:
-                self.app = receiver.crowded
+                self.app = receiver.too_many_connections
             self._wait()
 
         def send_400_response(self, msg: str) -> None:

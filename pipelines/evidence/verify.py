@@ -45,13 +45,13 @@ PROOF = "ringcx-archive/proof/1"
 SIGNED = "ringcx-archive/manifest-signature/2"
 SIGNED_WITHOUT_ROOT = "ringcx-archive/manifest-signature/1"
 LAST = "package.json"  # it is written last, and lists the others
-_OTHERS = ("calls.csv", "verify.py", "HOW-TO-VERIFY.txt", "SHA256SUMS")
+_FIXED_FILES = ("calls.csv", "verify.py", "HOW-TO-VERIFY.txt", "SHA256SUMS")
 _NAME = re.compile(r"(recordings|proofs|keys)/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_OF_COMPUTERS = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", "__pycache__"}
+_SYSTEM_FILES = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", "__pycache__"}
 _IDENTITY = ("recording_id", "account_id", "uii")
-_NOT_HANDED_OVER = ("altered", "not proved", "withheld")
+_LEFT_OUT = ("altered", "not proved", "withheld")
 _BLOCK = 1 << 20
 _LARGEST_JSON = 1 << 28
 _SHOWN = 100
@@ -61,11 +61,11 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-class Wrong(Exception):  # noqa: N818 - its name says what happened
+class PackageFault(Exception):  # noqa: N818 - its name says what happened
     """A fault in the package; the text is one sentence."""
 
 
-class Report:
+class Findings:
     """The findings. `problems` and `notes` are sentences; `proved`, `unsigned` and `left_out` count recordings:
     `left_out` those that were requested and should be in the archive, but are not in the package. `is_key_given`: the
     keys do not come from the package.
@@ -116,7 +116,7 @@ class Report:
         return [*said, result]
 
 
-def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
+def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Findings:
     """Verify a package, a ZIP or a folder.
 
     Args:
@@ -124,7 +124,7 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
         trusted: the archive's public keys by their id, as `read_keys` returns them; without them the package's own keys
             are used, and a person must compare their fingerprints.
     """
-    report = Report()
+    report = Findings()
     report.is_key_given = trusted is not None
     try:
         with ExitStack() as stack:
@@ -133,7 +133,7 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Report:
             else:
                 files = _Files.of_zip(stack.enter_context(zipfile.ZipFile(path)), path.stat().st_size)
             _verify(files, trusted, report)
-    except Wrong as error:
+    except PackageFault as error:
         report.problems.append(str(error))
     except _UNREADABLE as error:
         report.problems.append(
@@ -146,16 +146,16 @@ def read_keys(pem: str) -> dict[str, bytes]:
     """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER.
 
     Raises:
-        Wrong: a part of the text is not such a key.
+        PackageFault: a part of the text is not such a key.
     """
     keys = {}
     for block in re.findall("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", pem, re.DOTALL):
         der = base64.b64decode("".join(block.split()))
         if len(der) != 44 or not der.startswith(bytes.fromhex("302a300506032b6570032100")):
-            raise Wrong("A public key is not an Ed25519 key in PEM.")
+            raise PackageFault("A public key is not an Ed25519 key in PEM.")
         keys[hashlib.sha256(der).hexdigest()] = der[12:]
     if not keys:
-        raise Wrong("A file of keys holds no Ed25519 public key in PEM.")
+        raise PackageFault("A file of keys holds no Ed25519 public key in PEM.")
     return keys
 
 
@@ -168,14 +168,14 @@ class _Files:
         self._hashes: dict[str, str] = {}
 
     @classmethod
-    def of_folder(cls, folder: Path, report: Report) -> "_Files":
+    def of_folder(cls, folder: Path, report: Findings) -> "_Files":
         files = cls(lambda name: (folder / name).open("rb"))
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
-            if any(part.casefold() in _OF_COMPUTERS or part.startswith("._") for part in name.split("/")):
+            if any(part.casefold() in _SYSTEM_FILES or part.startswith("._") for part in name.split("/")):
                 report.notes.append(f"Ignored, because computers add such files by themselves: {_shown(name)}")
             elif path.is_symlink():
-                raise Wrong(f"{_shown(name)} is a link, which no package contains.")
+                raise PackageFault(f"{_shown(name)} is a link, which no package contains.")
             elif not path.is_dir():
                 files.sizes[name] = path.stat().st_size
         return files
@@ -185,17 +185,17 @@ class _Files:
         files = cls(package.open)
         for info in package.infolist():
             if info.filename in files.sizes:
-                raise Wrong(f"{_shown(info.filename)} is in the package twice.")
+                raise PackageFault(f"{_shown(info.filename)} is in the package twice.")
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-                raise Wrong(f"{_shown(info.filename)} is a link or a folder, which no package contains.")
+                raise PackageFault(f"{_shown(info.filename)} is a link or a folder, which no package contains.")
             files.sizes[info.filename] = info.file_size
         if sum(files.sizes.values()) > size:
-            raise Wrong(
+            raise PackageFault(
                 "The files in the package claim to be larger than the package, as in a ZIP bomb: a package is never "
                 "compressed. If somebody packed it again, unpack it and verify the folder."
             )
         if not _is_nothing_but_its_files(package, size):
-            raise Wrong(
+            raise PackageFault(
                 "The package has bytes before, between or after its files, where another ZIP may be hidden. If "
                 "somebody packed it again, unpack it and verify the folder."
             )
@@ -214,14 +214,14 @@ class _Files:
         with self._read(name) as file:
             body = file.read(_LARGEST_JSON + 1)
         if len(body) > _LARGEST_JSON:
-            raise Wrong(f"{name} is larger than such a file can be.")
+            raise PackageFault(f"{name} is larger than such a file can be.")
         return str(body, "utf-8")
 
     def json(self, name: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
         def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
             found = dict(pairs)
             if len(found) < len(pairs):
-                raise Wrong(f"{name} has a key twice.")
+                raise PackageFault(f"{name} has a key twice.")
             return found
 
         return json.loads(self.text(name), object_pairs_hook=once)
@@ -239,18 +239,18 @@ def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
     return starts[0] == 0 and gaps <= {0, 16, 20, 44} and size - package.start_dir - listed in {22, 98}
 
 
-def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Report) -> None:
+def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Findings) -> None:
     if LAST not in files.sizes:
-        raise Wrong(f"{LAST} is missing. It is written last, so this package is incomplete.")
+        raise PackageFault(f"{LAST} is missing. It is written last, so this package is incomplete.")
     listing = files.json(LAST)
     if listing["format"] != PACKAGE:
-        raise Wrong(f"{LAST} is not of the format {PACKAGE}: use the verify.py that came with this package.")
+        raise PackageFault(f"{LAST} is not of the format {PACKAGE}: use the verify.py that came with this package.")
     report.notes.append(f"Exported by {listing['exported_by']} at {listing['exported_at']}: {listing['why']}")
     listed = {file["name"]: (file["size"], file["sha256"]) for file in listing["files"]}
     if len(listed) < len(listing["files"]):
-        raise Wrong(f"{LAST} lists a file twice.")
+        raise PackageFault(f"{LAST} lists a file twice.")
     for name in sorted({*listed, *files.sizes} - {LAST}):
-        if not (_NAME.fullmatch(name) or name in _OTHERS):
+        if not (_NAME.fullmatch(name) or name in _FIXED_FILES):
             report.problems.append(f"{_shown(name)} is not the name of a file that a package contains.")
         elif name not in listed:
             report.problems.append(f"{name} is not listed in {LAST}: it was added.")
@@ -266,13 +266,13 @@ def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Report) -
             f"Dates not searched, because they have no table of calls: {len(dates)}, from {dates[0]} to {dates[-1]}"
         )
     for lost in listing["not_included"]:
-        report.left_out += lost["state"] in _NOT_HANDED_OVER
+        report.left_out += lost["state"] in _LEFT_OUT
         said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
         report.notes.append(f"Not in this package: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
 
 
 def _verify_recordings(
-    files: _Files, recordings: list[dict[str, str]], trusted: "dict[str, bytes] | None", report: Report
+    files: _Files, recordings: list[dict[str, str]], trusted: "dict[str, bytes] | None", report: Findings
 ) -> None:
     keys = trusted or {}
     for name in sorted(files.sizes) if trusted is None else ():
@@ -281,14 +281,14 @@ def _verify_recordings(
     used = [name for recording in recordings for name in (recording["file"], recording["proof"])]
     there = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
     if sorted(used) != sorted(there):
-        raise Wrong(f"{LAST} does not name one proof for each recording.")
+        raise PackageFault(f"{LAST} does not name one proof for each recording.")
     if len({recording["recording_id"] for recording in recordings}) < len(recordings):
-        raise Wrong(f"{LAST} names a recording twice.")
+        raise PackageFault(f"{LAST} names a recording twice.")
     csv.field_size_limit(_LARGEST_JSON)
     lines = list(csv.DictReader(io.StringIO(files.text("calls.csv"), newline="")))
     calls = {line["file"]: (number, line) for number, line in enumerate(lines, 1) if line["file"]}
     if sorted(line["file"] for line in lines if line["file"]) != sorted(each["file"] for each in recordings):
-        raise Wrong("calls.csv does not name each recording once.")
+        raise PackageFault("calls.csv does not name each recording once.")
     unsigned: Counter[tuple[str, str, str]] = Counter()
     for recording in recordings:
         name = recording["file"]
@@ -301,7 +301,7 @@ def _verify_recordings(
             else:
                 report.proved += 1
                 report.keys.add(proof["signature"]["key_id"])
-        except Wrong as error:
+        except PackageFault as error:
             report.problems.append(f"{name}: {error}")
         except _UNREADABLE:
             report.problems.append(f"{name}: its proof {recording['proof']} is damaged, or no archive wrote it.")
@@ -313,18 +313,18 @@ def _verify_recordings(
 
 
 def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: int, call: dict[str, str]) -> None:
-    """Raise Wrong if the listing, the line of calls.csv or the file's name ascribes a recording to another call."""
+    """Raise PackageFault if the listing, calls.csv or the file's name ascribes a recording to another call."""
     entry, manifest, day = proof["entry"], proof["manifest"], recording["date"]
     if (
         recording["file"] != f"recordings/{file_name(number, day, entry['key'])}"
         or manifest["key"] != f"manifests/date={day}/manifest-{manifest['number']}.json"
     ):
-        raise Wrong("its name or its date is not that of the recording that was sealed.")
+        raise PackageFault("its name or its date is not that of the recording that was sealed.")
     for field, sealed in [("date", day), *((field, entry[field] or "") for field in _IDENTITY)]:
         if recording[field] != sealed:
-            raise Wrong(f"{LAST} gives it a different {field} from the one that was sealed.")
+            raise PackageFault(f"{LAST} gives it a different {field} from the one that was sealed.")
         if _plain(call[field]) != _plain(sealed):
-            raise Wrong(f"line {number} of calls.csv gives it a different {field} from the one that was sealed.")
+            raise PackageFault(f"line {number} of calls.csv gives it a different {field} from the one that was sealed.")
 
 
 def file_name(number: int, day: object, key: str) -> str:
@@ -342,20 +342,20 @@ def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]
     if (proof["format"], proof["recording"], entry["recording_id"]) != (
         PROOF, recording["file"], recording["recording_id"],
     ):  # fmt: skip
-        raise Wrong("its proof is about another recording.")
+        raise PackageFault("its proof is about another recording.")
     if entry["status"] != "archived":
-        raise Wrong("its entry was not sealed as an archived recording.")
+        raise PackageFault("its entry was not sealed as an archived recording.")
     if (entry["size"], entry["sha256"]) != (files.sizes[recording["file"]], files.sha256(recording["file"])):
-        raise Wrong("its bytes are not those that were sealed.")
+        raise PackageFault("its bytes are not those that were sealed.")
     root = root_of(canonical(entry), proof["leaf_index"], proof["tree_size"], proof["path"])
     if root != proof["merkle_root"]:
-        raise Wrong("its entry does not lead to the Merkle root of the manifest: the proof was altered.")
+        raise PackageFault("its entry does not lead to the Merkle root of the manifest: the proof was altered.")
     if not all(_HASH.fullmatch(text) for text in (root, manifest["sha256"])):
-        raise Wrong("its proof has something else where a SHA-256 should be.")
+        raise PackageFault("its proof has something else where a SHA-256 should be.")
 
 
 def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: bool) -> str:
-    """Return why no known key vouches for the root of a proof, empty if one does; raise Wrong for a bad signature."""
+    """Return why no known key vouches for a proof's root, empty if one does; raise PackageFault for a bad signature."""
     signature, manifest = proof["signature"], proof["manifest"]
     if signature is None:
         return "The manifest is not signed."
@@ -363,15 +363,15 @@ def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: 
     lines = [SIGNED if has_root else SIGNED_WITHOUT_ROOT, manifest["key"], manifest["sha256"]]
     lines += [proof["merkle_root"]] if has_root else []
     if signature["statement"] != "".join(f"{line}\n" for line in lines):
-        raise Wrong("the signature covers another manifest or another Merkle root.")
+        raise PackageFault("the signature covers another manifest or another Merkle root.")
     key_id = signature["key_id"]
     if key_id not in keys:
         if is_trusted:
-            raise Wrong(f"it is signed with a different key from the one that was given: {_shown(key_id)}.")
+            raise PackageFault(f"it is signed with a different key from the one that was given: {_shown(key_id)}.")
         return "The signature was not checked: the public key is not in the package. Give it with --key."
     signed = base64.b64decode(signature["signature"], validate=True)
     if not is_signature(keys[key_id], signature["statement"].encode(), signed):
-        raise Wrong("the signature of its manifest is not valid.")
+        raise PackageFault("the signature of its manifest is not valid.")
     earlier = "The signature is of an earlier version: it names no Merkle root, so it does not vouch for a recording."
     return "" if has_root else earlier
 
@@ -388,13 +388,13 @@ def root_of(leaf: bytes, index: int, size: int, path: list[str]) -> str:
     RFC 9162, section 2.1.3.2.
     """
     if not 0 <= index < size:
-        raise Wrong("its place is not in the Merkle tree.")
+        raise PackageFault("its place is not in the Merkle tree.")
     at, last = index, size - 1
     found = hashlib.sha256(b"\x00" + leaf).digest()
     for text in path:
         sibling = bytes.fromhex(text)
         if last == 0 or len(sibling) != 32:
-            raise Wrong("its path through the Merkle tree has the wrong length.")
+            raise PackageFault("its path through the Merkle tree has the wrong length.")
         if at & 1 or at == last:
             found = hashlib.sha256(b"\x01" + sibling + found).digest()
             while at and not at & 1:
@@ -403,7 +403,7 @@ def root_of(leaf: bytes, index: int, size: int, path: list[str]) -> str:
             found = hashlib.sha256(b"\x01" + found + sibling).digest()
         at, last = at >> 1, last >> 1
     if last:
-        raise Wrong("its path through the Merkle tree has the wrong length.")
+        raise PackageFault("its path through the Merkle tree has the wrong length.")
     return found.hex()
 
 
@@ -489,7 +489,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         given.package.stat()
     except (OSError, ValueError) as error:
         parser.error(f"a file cannot be read: {error}")
-    except Wrong as error:
+    except PackageFault as error:
         parser.error(str(error))
     report = verify(given.package, trusted)
     sys.stdout.write("".join(f"{line}\n" for line in report.lines()))

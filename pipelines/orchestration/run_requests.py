@@ -44,7 +44,7 @@ class RunRequests:
     partitions: dg.DailyPartitionsDefinition
     now: datetime
 
-    def where_idle(self, wanted: Mapping[str, str], assets: Sequence[dg.AssetKey] = ()) -> list[dg.RunRequest]:
+    def for_idle_dates(self, wanted: Mapping[str, str], assets: Sequence[dg.AssetKey] = ()) -> list[dg.RunRequest]:
         """Return requests for `wanted` (partition -> run key), in its order, at most `RUNS_PER_TICK`.
 
         Dates without a partition or with an unfinished run are left out, and so are keys that were requested before:

@@ -30,12 +30,12 @@ from pipelines.steps.link.register_links import AllowedLinks
 class Source:
     """The parts of RingCX, each made on first use. `stop` ends the waits and transfers of all threads.
 
-    `say` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are;
+    `notify` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are;
     without a date they go first.
     """
 
     environment: Environment
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
     day: date | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     _closing: ExitStack = field(default_factory=ExitStack, repr=False)
@@ -126,11 +126,11 @@ class Source:
             LimiterBroken: the store of the request budget cannot be used.
         """
         self._limiter.acquire("connection_check", "", (Rate(1000, 1.0),))
-        return self._limiter.silences()
+        return self._limiter.pauses()
 
     @cached_property
     def _limiter(self) -> RateLimiter:
-        limiter = RateLimiter(self._settings.rate_limit_store, say=self.say)
+        limiter = RateLimiter(self._settings.rate_limit_store, notify=self.notify)
         self._closing.callback(limiter.close)
         return limiter
 

@@ -59,7 +59,7 @@ _CODES: Final[Mapping[str, tuple[int, str]]] = {
 
 
 class S3Error(Exception):
-    """An answer that is no success.
+    """An answer that is not a success.
 
     Args:
         code: Amazon's code; its status and sentence follow from it.

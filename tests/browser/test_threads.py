@@ -185,7 +185,7 @@ def test_a_person_runs_few_searches_at_once_and_who_leaves_ends_theirs(
 ) -> None:
     site.add(tone(1, 300))
     site.seal()
-    monkeypatch.setattr(app_module, "_STILL_THERE_S", 0.01)
+    monkeypatch.setattr(app_module, "_CLIENT_CHECK_S", 0.01)
     began, ended, real = Held(), Held(), CallSearch.find
 
     def slow(self: CallSearch, *asked: Any, stop: Callable[[], bool], **how: Any) -> Any:

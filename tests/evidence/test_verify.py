@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pipelines.archive.proof.merkle import MerkleTree, leaf_hash
 from pipelines.evidence import verify as verified
-from pipelines.evidence.verify import Wrong, canonical, is_signature, main, read_keys, root_of, verify
+from pipelines.evidence.verify import PackageFault, canonical, is_signature, main, read_keys, root_of, verify
 from tests.evidence.conftest import Exported
 
 Files = dict[str, bytes]
@@ -89,7 +89,7 @@ def test_every_path_of_a_tree_proves_its_leaf_and_no_other(size: int, data: Any)
     def is_refused(leaf: bytes, index: int, size: int, path: list[str]) -> bool:
         try:
             return root_of(leaf, index, size, path) != tree.root
-        except Wrong:
+        except PackageFault:
             return True
 
     assert is_refused(leaves[index] + b"x", index, size, path)

@@ -159,7 +159,7 @@ def test_waits_grow_are_jittered_and_capped(make: MakeClient, fake: FakeTime) ->
 
 def test_a_long_wait_before_another_attempt_is_announced_with_its_reason(tmp_path: Path, fake: FakeTime) -> None:
     said: list[str] = []
-    with closing(RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, say=said.append)) as limiter:
+    with closing(RateLimiter(tmp_path / "limits.sqlite", clock=fake, sleep=fake.sleep, notify=said.append)) as limiter:
         answers = Answers(httpx.Response(503, headers={"Retry-After": "45"}), 503, 200)
         transport = httpx.MockTransport(answers)
         with SourceClient(transport=transport, limits={}, limiter=limiter, clock=fake, sleep=fake.sleep) as client:

@@ -93,7 +93,7 @@ def test_acquire_returns_the_seconds_waited(limiter: RateLimiter) -> None:
 
 def test_a_wait_of_many_seconds_is_announced_once_with_the_time_it_takes(where: Path | str, fake: FakeTime) -> None:
     said: list[str] = []
-    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0, say=said.append)
+    limiter = RateLimiter(where, clock=fake, sleep=fake.sleep, margin_s=0, notify=said.append)
     for _ in range(3):
         limiter.acquire("metadata", "15300002", [Rate(1, 900)])
         limiter.acquire("auth", "", [Rate(1, 9)])
@@ -111,7 +111,7 @@ def test_threads_that_wait_for_the_same_permit_announce_it_once(
     where: Path | str, open_limiter: Callable[..., RateLimiter]
 ) -> None:
     said: list[str] = []
-    limiter, stop, rates = open_limiter(where, say=said.append), threading.Event(), [Rate(1, 60)]
+    limiter, stop, rates = open_limiter(where, notify=said.append), threading.Event(), [Rate(1, 60)]
     limiter.acquire("media", "1", rates)
 
     def wait() -> None:

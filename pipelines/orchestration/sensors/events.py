@@ -43,8 +43,8 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
         cursor = {"asked": {}, "turn": "", **json.loads(context.cursor or "{}")}
         now, asked = environment.clock(), cursor["asked"]
         try:
-            near, others = _to_look_at(source.events.days(), local_day(now, calendar.zone), cursor["turn"])
-            there = {day.isoformat(): _there(source.events, day) for day in (*near, *others)}
+            near, others = _dates_to_list(source.events.days(), local_day(now, calendar.zone), cursor["turn"])
+            there = {day.isoformat(): _run_key_prefix(source.events, day) for day in (*near, *others)}
         except EventsUnavailable as error:
             return dg.SkipReason(str(error))
         wanted = {}
@@ -54,7 +54,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
             if not last.startswith(found) or (last != run_key and _failed(context.instance, last)):
                 wanted[key] = run_key
         # A running run may have listed the files before the event arrived: the next tick decides.
-        requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_EVENTS)
+        requests = RunRequests(context.instance, calendar, partitions, now).for_idle_dates(wanted, AFTER_EVENTS)
         asked |= {request.partition_key: request.run_key for request in requests}
         turn = others[-1].isoformat() if others else cursor["turn"]
         return dg.SensorResult(
@@ -68,7 +68,7 @@ def end_call_events_arrived(calendar: Calendar, partitions: dg.DailyPartitionsDe
     return tick
 
 
-def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date], list[date]]:
+def _dates_to_list(days: Sequence[date], today: date, turn: str) -> tuple[list[date], list[date]]:
     """Return the dates around `today`, and the next few of the others after `turn`."""
     near = [day for day in days if (day - today) // timedelta(days=1) in _NOW]
     others = [day for day in days if day not in near]
@@ -76,7 +76,7 @@ def _to_look_at(days: Sequence[date], today: date, turn: str) -> tuple[list[date
     return near, (after or others)[:OTHERS_PER_TICK]
 
 
-def _there(stored: Events, day: date) -> str:
+def _run_key_prefix(stored: Events, day: date) -> str:
     """Return the date, its number of files and their bytes, which with the hour form the run key."""
     files = stored.files(day_folder(day))
     return f"{day}:{len(files)}:{sum(file.size for file in files)}:"

@@ -28,7 +28,7 @@ from pipelines.steps.parallel import map_readable
 
 # Dagster gives a tick 60 s and keeps no cursor of one that took longer.
 TICK_SECONDS = 7.0
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Writers on other machines have other clocks: parts this much older than the position are read again.
 CLOCK_OVERLAP = timedelta(minutes=10)
 _READERS = 8  # more only wait for each other's CPU: at 30 ms a request, a date costs as much of that as of waiting
@@ -42,7 +42,7 @@ class Position(BaseModel, extra="forbid"):
     are dates that could not be read: nothing is written when they are restored, so every scan reads them again.
     """
 
-    read_to: AwareDatetime = _NEVER
+    read_to: AwareDatetime = _EPOCH
     began: AwareDatetime | None = None
     after: tuple[AwareDatetime, date] | None = None
     damaged: set[date] = set()
@@ -129,7 +129,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
         else:
             # A run that ended without a trace leaves the same due time: it is tried again, but once an hour.
             wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in _due_now(due, now).items()}
-            requests = RunRequests(context.instance, calendar, partitions, now).where_idle(wanted, AFTER_LINKS)
+            requests = RunRequests(context.instance, calendar, partitions, now).for_idle_dates(wanted, AFTER_LINKS)
             pending = len({partition for of_day in due.values() for partition in of_day})
             skip = f"{pending} dates have pending recordings; none of them needs a new run now."
         return dg.SensorResult(

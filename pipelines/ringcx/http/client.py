@@ -39,7 +39,7 @@ _CONNECT_S = 10.0
 _BODY_ATTEMPTS = 3  # a body that breaks off may be of gigabytes
 _EXPLAINED = 4096
 _UNKNOWN_ACCOUNT = re.compile(rb"EvPlatform by rc_account_id=\S* not found", re.IGNORECASE)
-_SILENCING = frozenset({429, 503})  # here Retry-After is meant for all processes
+_PAUSING = frozenset({429, 503})  # here Retry-After is meant for all processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ class SourceClient:
         response.close()
         asked_s, verdict = retry_after(response.headers.get("Retry-After"), self.clock()), f"HTTP {status}"
         limit, account_id = request.extensions["limit"], request.extensions["account_id"]
-        if asked_s and limit and status in _SILENCING:
+        if asked_s and limit and status in _PAUSING:
             # No process sends requests to this host for that long; the account's requests to other hosts continue.
             held_s = min(asked_s, LONGEST_HOLD_S)
             _log.warning(

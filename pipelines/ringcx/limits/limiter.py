@@ -82,7 +82,7 @@ class RateLimiter:
             database's for a database.
         sleep: used for every wait instead of a wait on the stop event; for tests.
         margin_s: added to each window.
-        say: takes a sentence about a long wait.
+        notify: takes a sentence about a long wait.
 
     Raises:
         LimiterBroken: from every method, if the store cannot be used; a database gets a minute to come back.
@@ -93,7 +93,7 @@ class RateLimiter:
     clock: Callable[[], float] | None = None
     sleep: Callable[[float], None] | None = None
     margin_s: float = MARGIN_S
-    say: Callable[[str], None] = _log.info
+    notify: Callable[[str], None] = _log.info
 
     def __post_init__(self) -> None:
         self._store = _open_store(self.where, self.clock)
@@ -128,7 +128,7 @@ class RateLimiter:
         def attempt() -> float:
             """Take a permit if it is this request's turn; otherwise queue up. Return the seconds until the turn."""
             nonlocal ticket
-            if not rates and ticket is None and (name, account_id) not in {hold[:2] for hold in self._store.silences()}:
+            if not rates and ticket is None and (name, account_id) not in {hold[:2] for hold in self._store.pauses()}:
                 return 0.0
             with self._store.locked(name, account_id, newest=max((rate.limit for rate in rates), default=0)) as state:
                 own = priority, ticket or math.inf
@@ -186,11 +186,11 @@ class RateLimiter:
                 return
             self._announced_until[what] = now + seconds
         duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-        self.say(f"Waiting for {what}: about {duration}.")
+        self.notify(f"Waiting for {what}: about {duration}.")
 
-    def silences(self) -> list[tuple[str, str, float]]:
+    def pauses(self) -> list[tuple[str, str, float]]:
         """Return each pause that lasts now: limit, account, seconds left. A host's limit reads `media@host`."""
-        return self._store.silences()
+        return self._store.pauses()
 
     def waiting(self) -> list[tuple[str, str, int]]:
         """Return how many requests wait for a permit now: limit, account, number."""

@@ -34,7 +34,7 @@ SELECT to_regclass('ringcx_limit_permits') IS NOT NULL AND to_regclass('ringcx_l
 # IF NOT EXISTS alone lets two that start together collide in the catalog.
 _LOCK_TABLES = "SELECT pg_advisory_xact_lock(hashtextextended('ringcx_limit', 0))"
 # The server's messages when a retry is useless; in another language it is retried for a minute.
-_IN_VAIN = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|is not permitted", re.IGNORECASE)
+_PERMANENT = re.compile(r"authentication failed|does not exist|no pg_hba\.conf entry|is not permitted", re.IGNORECASE)
 
 
 class PostgresStore(LimitStore):
@@ -88,7 +88,7 @@ class PostgresStore(LimitStore):
         where = f"{self._parameters.get('dbname') or 'default'} at {host}{f':{port}' if port else ''}"
         # A standby that has not taken over yet refuses to write.
         passing = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction)
-        return (StoreLost if passing and not _IN_VAIN.search(said) else LimiterBroken)(
+        return (StoreLost if passing and not _PERMANENT.search(said) else LimiterBroken)(
             f"The rate limiter's database {where} cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
             " answers, and that its user may create tables there. No request is sent without it."
         )

@@ -105,7 +105,7 @@ class LimitStore(ABC):
         self._lock = threading.Lock()
         self._connection: Any = None
 
-    def silences(self) -> list[tuple[str, str, float]]:
+    def pauses(self) -> list[tuple[str, str, float]]:
         """Return each pause that lasts now: limit, account, seconds left. Take no lock."""
         statement = (
             f"SELECT name, account_id, held_until - {self._now} FROM ringcx_limit_states WHERE held_until > {self._now}"

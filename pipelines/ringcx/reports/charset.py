@@ -14,7 +14,7 @@ from typing import IO, Final, TextIO
 
 REPAIR: Final = "ringcx-windows-1252"
 """The codec error handler that repairs bytes which are not UTF-8."""
-_OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
+_CHARACTER_OF_BYTE: Final = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
 
 
 class NotWholeError(Exception):
@@ -24,7 +24,7 @@ class NotWholeError(Exception):
 def _repair(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return "".join(_OF_BYTE[byte] for byte in error.object[error.start : error.end]), error.end
+    return "".join(_CHARACTER_OF_BYTE[byte] for byte in error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(REPAIR, _repair)

@@ -106,7 +106,7 @@ def _read_with_pyarrow(body: IO[bytes]) -> tuple[list[str], pa.Table, int] | Non
     skipped: list[int] = []
 
     def skip_or_fail(row: pa_csv.InvalidRow) -> Literal["error", "skip"]:
-        if not _is_no_row(row.text):
+        if not _is_blank_or_total(row.text):
             return "error"
         skipped.append(row.actual_columns)
         return "skip"
@@ -171,7 +171,7 @@ def _read_rows(headings: list[str], rows: Iterable[list[str]]) -> tuple[list[str
             continue
         if len(row) == len(headings):
             batch.append(row)
-        elif _is_no_row(",".join(row)):
+        elif _is_blank_or_total(",".join(row)):
             skipped += 1
         else:
             raise NotWholeError(f"row {number} has {len(row)} fields where the heading has {len(headings)}")
@@ -189,6 +189,6 @@ def _table(headings: list[str], rows: list[list[str]]) -> pa.Table:
     return pa.table([pa.array(column, pa.string()) for column in columns], names=names)
 
 
-def _is_no_row(text: str) -> bool:
+def _is_blank_or_total(text: str) -> bool:
     """Return whether a line that differs from the heading in width is blank or a total."""
     return not text.strip(' \t\r\n\x1a,"\0') or TOTALS.match(text) is not None

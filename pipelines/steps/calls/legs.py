@@ -91,7 +91,7 @@ _FIELDS: Final[Mapping[ReportName, Mapping[str, tuple[str, ...]]]] = {
         "result": ("call_state",),
     },
 }
-_ALSO: Final[Mapping[ReportName, tuple[str, ...]]] = {
+_EXTRA_COLUMNS: Final[Mapping[ReportName, tuple[str, ...]]] = {
     AGENT: ("agent_first_name", "agent_last_name"),
     INTERACTIONS: ("dialog_start_time_ms",),
     GLOBAL: ("connected_route",),
@@ -155,7 +155,7 @@ def begins(report: ReportName, row: Cells) -> datetime | None:
 def columns_of(report: ReportName) -> list[str]:
     """Return the columns of a report that `leg_of` reads."""
     fields = [name for names in _FIELDS[report].values() for name in names]
-    return list(dict.fromkeys([*key_columns_of(report), *ROWS[report].needed, *fields, *_ALSO[report]]))
+    return list(dict.fromkeys([*key_columns_of(report), *ROWS[report].needed, *fields, *_EXTRA_COLUMNS[report]]))
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:

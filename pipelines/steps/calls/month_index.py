@@ -55,7 +55,7 @@ class Wanted:
 
     kind: str
     text: str
-    is_: Literal["whole", "start", "part"] = "whole"
+    match: Literal["whole", "start", "part"] = "whole"
 
 
 def in_lower_case(text: str) -> str:
@@ -205,15 +205,15 @@ class MonthIndex:
 
 
 def _bounds_of(one: Wanted) -> tuple[str, str]:
-    least = one.kind if one.is_ == "part" else one.kind + one.text
-    return least, least if one.is_ == "whole" else f"{least}\U0010ffff"
+    least = one.kind if one.match == "part" else one.kind + one.text
+    return least, least if one.match == "whole" else f"{least}\U0010ffff"
 
 
 def _days_of(table: pa.Table, one: Wanted) -> int:
     """Return the days that have a key, as bits."""
-    if one.is_ == "whole":
+    if one.match == "whole":
         is_it = pc.equal(table["key"], one.kind + one.text)
-    elif one.is_ == "start":
+    elif one.match == "start":
         is_it = pc.starts_with(table["key"], one.kind + one.text)
     else:
         is_it = pc.starts_with(table["key"], one.kind)

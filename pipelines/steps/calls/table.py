@@ -325,14 +325,14 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
     everything = list(dict.fromkeys([*exact, *call]))
     if line.get("layout") == "stereo":
         main = [*exact, *_same_part(exact, everything)]
-        agent = _one(main, "agent_id")
-        row |= {name: _one((leg for leg in main if leg.agent_id == agent), name) for name in _AGENT}
+        agent = _first_value(main, "agent_id")
+        row |= {name: _first_value((leg for leg in main if leg.agent_id == agent), name) for name in _AGENT}
         row |= {name: getattr(_queue(main), name, None) for name in _QUEUE}
-        row |= {name: _one(main, name) for name in ("disposition", "session", "segment_s", "hold_s", "wrap_s")}
+        row |= {name: _first_value(main, name) for name in ("disposition", "session", "segment_s", "hold_s", "wrap_s")}
     else:  # of the whole call: everybody who took part, also those that one report alone names
-        row |= {name: _all(everything, name) for name in _MERGED}
-        row |= {name: _sum(everything, name) for name in ("hold_s", "wrap_s")}
-    row |= {name: _one(everything, name) for name in _OF_CALL}
+        row |= {name: _all_values(everything, name) for name in _MERGED}
+        row |= {name: _total(everything, name) for name in ("hold_s", "wrap_s")}
+    row |= {name: _first_value(everything, name) for name in _OF_CALL}
     if "recording_id" not in line:
         one = call[0]
         reason = reason_without_recording(call)
@@ -352,7 +352,7 @@ def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
     That is the row of the same agent and session, else the row with the longest overlap. An agent may get a call
     twice; the other part must not be mixed in.
     """
-    agent = _one(exact, "agent_id")
+    agent = _first_value(exact, "agent_id")
     own = next((leg for leg in exact if leg.agent_id == agent), None)
     if agent is None or own is None:
         return
@@ -389,14 +389,14 @@ def _queue(legs: Iterable[Leg]) -> Leg | None:
     return next((leg for leg in legs if leg.queue_id and leg.queue_name), legs[0] if legs else None)
 
 
-def _one(legs: Iterable[Leg], name: str) -> Any:  # noqa: ANN401 - text or seconds
+def _first_value(legs: Iterable[Leg], name: str) -> Any:  # noqa: ANN401 - text or seconds
     return next((value for leg in legs if (value := getattr(leg, name)) is not None), None)
 
 
-def _all(legs: Iterable[Leg], name: str) -> str | None:
+def _all_values(legs: Iterable[Leg], name: str) -> str | None:
     return SEPARATOR.join(dict.fromkeys(value for leg in legs if (value := getattr(leg, name)))) or None
 
 
-def _sum(legs: Iterable[Leg], name: str) -> float | None:
+def _total(legs: Iterable[Leg], name: str) -> float | None:
     found = [value for leg in legs if (value := getattr(leg, name)) is not None]
     return sum(found) if found else None

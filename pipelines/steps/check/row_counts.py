@@ -35,10 +35,10 @@ _CHANCE = 1.5
 # follows the odd day of a history: a holiday, an outage, a campaign.
 _MAD_OF_NORMAL = 0.6745
 # History in which the loss of half of the rows would go unnoticed shows nothing.
-_TELLING_SHARE = 0.5
+_NOTICED_SHARE = 0.5
 # Rows vanish one by one; losing a twentieth of a day is not a coincidence.
 _NOTABLE_SHARE = 0.05
-_CAN_TELL = "is enough"
+_IS_ENOUGH = "is enough"
 _COLUMNS = ["account", "rows", "usual", "least", "dates", "history", "vanished"]
 
 
@@ -66,7 +66,7 @@ class _Usual:
         spread = (history - usual).abs().median() / _MAD_OF_NORMAL
         least = usual - max(_SPREADS * spread, _DROP_SHARE * usual, _CHANCE * math.sqrt(usual))
         why_not = ""
-        if least < (1 - _TELLING_SHARE) * usual or (history.any() and not usual):
+        if least < (1 - _NOTICED_SHARE) * usual or (history.any() and not usual):
             why_not = f"{like} has {history.min():.0f} to {history.max():.0f} rows, so half could be missing"
         return cls(like, len(history), usual, least, why_not)
 
@@ -90,7 +90,7 @@ def report_is_plausible(
     for account in accounts:
         pull, history = newest[account], usual[account]
         least = max(0, math.ceil(history.least))
-        compared = (round(history.rows), least, history.dates, history.why_not or _CAN_TELL)
+        compared = (round(history.rows), least, history.dates, history.why_not or _IS_ENOUGH)
         rows.append((account, pull.rows, *compared, pull.vanished))
         found = []
         if not covers(pull, bounds):
@@ -115,7 +115,7 @@ def report_is_plausible(
         "rows_vanished": int(table["vanished"].sum()),
         "usual_rows": int(table["usual"].sum()),
         "dates_compared": int(table["dates"].min()) if rows else 0,
-        "accounts_history_cannot_tell": int((table["history"] != _CAN_TELL).sum()),
+        "accounts_history_cannot_tell": int((table["history"] != _IS_ENOUGH).sum()),
     }
     if doubts:
         sentence = (

@@ -138,25 +138,25 @@ class DateVerdict:
     @property
     def held(self) -> int:
         """The number of expected recordings that the date holds."""
-        return len(self._being("held"))
+        return len(self._with_matter("held"))
 
     @property
     def held_bytes(self) -> int:
         """The bytes of all recordings that the date holds."""
-        return int(self._being("held")["size"].sum())
+        return int(self._with_matter("held")["size"].sum())
 
     @property
     def next_at(self) -> datetime | None:
         """The time at which the first waiting recording is tried again."""
-        first = self._being("waiting")["next_attempt_at"].min()
+        first = self._with_matter("waiting")["next_attempt_at"].min()
         return None if pd.isna(first) else first.to_pydatetime()
 
     @property
     def lost(self) -> dict[str, int]:
         """The number of lost recordings for each reason, sorted, without accepted ones."""
-        return dict(sorted(Counter(map(str, self._being("lost", "conflict")["reason"])).items()))
+        return dict(sorted(Counter(map(str, self._with_matter("lost", "conflict")["reason"])).items()))
 
-    def _being(self, *matters: str) -> pd.DataFrame:
+    def _with_matter(self, *matters: str) -> pd.DataFrame:
         return self.recordings[self.recordings["matter"].isin(matters)]
 
     @property

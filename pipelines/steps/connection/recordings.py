@@ -12,7 +12,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import is_segment_link
 from pipelines.ringcx.media import SNIFFED, MediaClient, MediaFault
-from pipelines.steps.connection.result import Outcome, Result, check
+from pipelines.steps.connection.result import Graded, Result, check
 
 _LINKS = 3
 _DATES = 7
@@ -68,8 +68,8 @@ class RecordingCheck:
         why = "" if self._given else "no recording could be fetched, so it is unknown whether links are open to all"
         yield check(self.plural, self._without_log_in, not_tried=why)
 
-    def _with_log_in(self, links: Sequence[Link]) -> Outcome:
-        outcome: Outcome = "not tried", ""
+    def _with_log_in(self, links: Sequence[Link]) -> Graded:
+        outcome: Graded = "not tried", ""
         for link in links:
             try:
                 if _is_wav(self.media, link):
@@ -82,7 +82,7 @@ class RecordingCheck:
                     return outcome
         return outcome
 
-    def _without_log_in(self) -> Outcome:
+    def _without_log_in(self) -> Graded:
         """Request the received recording once more; if runs use no log-in, that was done already."""
         unknown = "it is unknown whether they are open to anyone; check again later"
         try:
@@ -98,7 +98,7 @@ class RecordingCheck:
         )
         return "warning", sentence
 
-    def _explained(self, fault: MediaFault) -> Outcome:
+    def _explained(self, fault: MediaFault) -> Graded:
         remedies = {
             **_REMEDIES,
             **dict.fromkeys(_NO_LOG_IN, self.remedy),

@@ -9,9 +9,9 @@ from typing import Literal
 from pipelines.errors import ExpectedError
 from pipelines.ringcx.errors import LinkRefused, SourceUnavailable
 
-Verdict = Literal["ok", "warning", "failed", "not tried"]
-Outcome = tuple[Verdict, str]
-"""A verdict and one sentence: what was found, or what to do."""
+Grade = Literal["ok", "warning", "failed", "not tried"]
+Graded = tuple[Grade, str]
+"""A grade and one sentence: what was found, or what to do."""
 
 # S3 refuses requests that are a quarter of an hour off; long before that, dates and permits are wrong.
 SKEW_FAILS_S = 300.0
@@ -23,13 +23,13 @@ class Result:
     """The result of a check of `subject`."""
 
     subject: str
-    verdict: Verdict
+    verdict: Grade
     sentence: str
 
 
-def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> Result:
+def check(subject: str, test: Callable[[], Graded], *, not_tried: str = "") -> Result:
     """Run one check, or give the reason why it is `not_tried`. An expected error is a failure with its own remedy."""
-    verdict: Verdict = "not tried"
+    verdict: Grade = "not tried"
     try:
         verdict, sentence = (verdict, not_tried) if not_tried else test()
     except SourceUnavailable as error:
@@ -40,7 +40,7 @@ def check(subject: str, test: Callable[[], Outcome], *, not_tried: str = "") -> 
     return Result(subject, verdict, f"{sentence.rstrip('.')}.")
 
 
-def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Outcome:
+def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Graded:
     """Compare this machine's clock with a `Date` header. `fails`: more than five minutes' difference is a failure."""
     try:
         theirs = parsedate_to_datetime(date_header)

@@ -14,12 +14,12 @@ from pipelines.ringcx.reports.columns import ReportName
 from pipelines.ringcx.reports.requests import Direction, InteractionSource, Period, ReportSource
 from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
-from pipelines.steps.connection.result import Outcome, Result, check, compare_clocks
+from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
 
 # Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.
 PERIOD = timedelta(minutes=5)
-_AGO = timedelta(minutes=20)
+_DELAY = timedelta(minutes=20)
 _LOG_INS: tuple[tuple[type[httpx.Auth], str], ...] = (
     (RingCentralJwt, "RingCentral JWT"),
     (LegacyPassword, "legacy user and password"),
@@ -56,7 +56,7 @@ class SourceCheck:
                 test = partial(self._report, report, account_id)
                 yield check(f"{report} of account {account_id}", test, not_tried=why)
 
-    def _answers(self) -> Outcome:
+    def _answers(self) -> Graded:
         def ask() -> str:
             # Any status will do: the checks below send real requests.
             with self.source.client.stream("GET", self.source.base_url, limit=LOG_IN_LIMIT, account_id="") as response:
@@ -65,7 +65,7 @@ class SourceCheck:
         self._date = self.source.client.retry(ask, attempts=2)
         return "ok", f"at {shown_url(self.source.base_url)}"
 
-    def _log_in(self) -> Outcome:
+    def _log_in(self) -> Graded:
         auth = self.source.auth
         kind = next((name for kind, name in _LOG_INS if isinstance(auth, kind)), type(auth).__name__)
         if not isinstance(auth, TokenAuth):
@@ -73,8 +73,8 @@ class SourceCheck:
         auth.sign(httpx.Request("POST", self.source.base_url))
         return "ok", f"{kind}: it returns a token"
 
-    def _report(self, report: ReportName, account_id: str) -> Outcome:
-        end = (self.clock() - _AGO).replace(microsecond=0)
+    def _report(self, report: ReportName, account_id: str) -> Graded:
+        end = (self.clock() - _DELAY).replace(microsecond=0)
         period, ours = Period(end - PERIOD, end), self.interactions
         if report == INTERACTIONS and ours is not None:
             table = ours.pull(account_id, period).rows

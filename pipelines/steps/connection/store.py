@@ -14,13 +14,13 @@ from pipelines.archive.capabilities import Probes
 from pipelines.archive.errors import KeyExists, StorageRefused
 from pipelines.archive.keys import probe_key
 from pipelines.ledger.files import Files
-from pipelines.steps.connection.result import Outcome, Result, check, compare_clocks
+from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _BODY = b"ringcx-archive: a connection check put this here\n"
-_WITH_AN_OBJECT = ("S3 create-only puts", "S3 checksums", "S3 get", "S3 delete")
+_OBJECT_CHECKS = ("S3 create-only puts", "S3 checksums", "S3 get", "S3 delete")
 _UNREADABLE = "cannot be read with these credentials, which is fine: check it in the console"
 
 
@@ -43,7 +43,7 @@ class BucketCheck:
         yield put
         why = "nothing can be put" if put.verdict == "failed" else ""
         tests = (self._create_only, self._checksums, self._get, self._delete)
-        for subject, test in zip(_WITH_AN_OBJECT, tests, strict=True):
+        for subject, test in zip(_OBJECT_CHECKS, tests, strict=True):
             yield check(subject, test, not_tried=why)
         why = "" if self._date else "S3 gave no answer with a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
@@ -53,15 +53,15 @@ class BucketCheck:
     def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have a date too
         self._date = http_response.headers.get("date", self._date)
 
-    def _list(self) -> Outcome:
+    def _list(self) -> Graded:
         next(self.bucket.list_keys(f"{self.bucket.prefix}probes/"), None)
         return "ok", "the bucket exists and can be listed"
 
-    def _put(self) -> Outcome:
+    def _put(self) -> Graded:
         self.bucket.put_new(self._key, _BODY, content_type="text/plain")
         return "ok", f"{self._key} was put"
 
-    def _create_only(self) -> Outcome:
+    def _create_only(self) -> Graded:
         try:
             self._put()
         except KeyExists:
@@ -85,7 +85,7 @@ class BucketCheck:
             return "warning", sentence
         return "ok", "a second put of the same key is refused, as it should be"
 
-    def _checksums(self) -> Outcome:
+    def _checksums(self) -> Graded:
         if self.bucket.capabilities.checks_sha256:
             return "ok", "bytes that do not match their SHA-256 are refused, as they should be"
         sentence = (
@@ -94,12 +94,12 @@ class BucketCheck:
         )
         return "warning", sentence
 
-    def _get(self) -> Outcome:
+    def _get(self) -> Graded:
         if self.bucket.get_bytes(self._key) == _BODY:
             return "ok", "the object that was put reads back unchanged"
         return "failed", f"{self._key} reads back differently from what was put; check the store"
 
-    def _delete(self) -> Outcome:
+    def _delete(self) -> Graded:
         if self.probes.remove(self._key):
             sentence = (
                 "may delete: yes. Archiving does not need that: remove s3:DeleteObject from these credentials, and "
@@ -108,7 +108,7 @@ class BucketCheck:
             return "warning", sentence
         return "ok", "may delete: no, as it should be; a tiny object stays under probes/"
 
-    def _versioning(self) -> Outcome:
+    def _versioning(self) -> Graded:
         on = self.probes.versioning()
         if on is None:
             return "ok", _UNREADABLE
@@ -116,7 +116,7 @@ class BucketCheck:
             return "ok", "on"
         return "warning", "off: overwritten and deleted objects are lost; switch it on for the bucket"
 
-    def _object_lock(self) -> Outcome:
+    def _object_lock(self) -> Graded:
         found = self.probes.locking()
         if found is None:
             return "ok", _UNREADABLE
@@ -131,11 +131,11 @@ class BucketCheck:
 def without_client(error: StorageRefused) -> Iterator[Result]:
     """Yield the results if boto3 cannot make an S3 client: nothing in S3 can be tried."""
     yield Result("S3 list", "failed", str(error))
-    for subject in ("S3 put", *_WITH_AN_OBJECT, "clock against S3", "S3 versioning", "S3 Object Lock"):
+    for subject in ("S3 put", *_OBJECT_CHECKS, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "no S3 client could be made.")
 
 
-def ledger_works(files: Files, now: datetime) -> Outcome:
+def ledger_works(files: Files, now: datetime) -> Graded:
     """Write and read a tiny file in the ledger's folder or bucket. It stays, since nothing there is ever removed."""
     name = f"probes/connection-{ULID.from_datetime(now)}"
     files.folders("report_pulls/")

@@ -70,12 +70,12 @@ class Fetcher:
     _result: FetchResult = field(default_factory=FetchResult, init=False)
     _unwritten: list[RecordingState] = field(default_factory=list, init=False)
     _written_at: datetime = field(init=False)
-    _gave_before: set[LogIn] = field(default_factory=set, init=False)
-    _given: set[LogIn] = field(default_factory=set, init=False)
+    _worked_before: set[LogIn] = field(default_factory=set, init=False)
+    _working: set[LogIn] = field(default_factory=set, init=False)
     _undecided: defaultdict[LogIn, list[Outcome]] = field(default_factory=lambda: defaultdict(list), init=False)
     _running: dict[Future[Outcome], RecordingState] = field(default_factory=dict, init=False)
-    _in_a_row: int = field(default=0, init=False)
-    _defect: Exception | None = field(default=None, init=False)
+    _failures_in_a_row: int = field(default=0, init=False)
+    _first_error: Exception | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._written_at = self.attempt.clock()
@@ -111,8 +111,8 @@ class Fetcher:
             pool.shutdown(wait=False)
             # A cancelled future never wakes its waiters: they would wait their full time for it.
             wait([future for future in self._running if not future.cancel()], timeout=STOP_SECONDS)
-        if self._defect is not None:
-            raise self._defect
+        if self._first_error is not None:
+            raise self._first_error
         self._require_log_ins()
         return self._result
 
@@ -120,7 +120,7 @@ class Fetcher:
         """Attempt each recording; keep only those in flight in memory."""
         if len(queue):
             held = queue.recordings.held
-            self._gave_before = set(map(_log_in, values(held["source"]), values(held["link"])))
+            self._worked_before = set(map(_log_in, values(held["source"]), values(held["link"])))
         bucket, items = self.attempt.bucket, iter(queue)
         prefixes = [day_prefix(bucket.prefix, date) for date in queue.dates()]
         existing = frozenset(key for prefix in prefixes for key, _ in bucket.list_keys(prefix))
@@ -144,7 +144,7 @@ class Fetcher:
         except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
             raise
         except Exception as defect:  # noqa: BLE001 - raised again by run()
-            self._defect = self._defect or defect
+            self._first_error = self._first_error or defect
             reason = next(reason for kind, reason in _REASONS if isinstance(defect, kind))
             return Outcome(state, self.attempt.clock(), Fault("unavailable", reason))
 
@@ -156,21 +156,21 @@ class Fetcher:
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
             if not result.adopted:
-                self._given.add(log_in)
+                self._working.add(log_in)
                 for earlier in self._undecided.pop(log_in, ()):
                     self._settle(earlier, believed=True)
             self._settle(outcome, believed=True)
-            self._in_a_row = 0
+            self._failures_in_a_row = 0
             return
-        works = log_in in self._given | self._gave_before
+        works = log_in in self._working | self._worked_before
         doubted = is_in_doubt(outcome, log_in_works=works, rules=self.attempt.rules)
         if doubted:
             self._undecided[log_in].append(outcome)
         else:
             self._settle(outcome, believed=True)
-        self._in_a_row = self._in_a_row + 1 if doubted or result.kind == "unavailable" else 0
-        if self._in_a_row >= BREAK_AFTER:
-            raise self._defect or FetchFailed(
+        self._failures_in_a_row = self._failures_in_a_row + 1 if doubted or result.kind == "unavailable" else 0
+        if self._failures_in_a_row >= BREAK_AFTER:
+            raise self._first_error or FetchFailed(
                 f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
                 f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."
             )
@@ -199,11 +199,11 @@ class Fetcher:
     def _require_log_ins(self) -> None:
         """Raise FetchFailed if recordings were refused and nothing proves that the log-in works."""
         refused: Counter[LogIn] = Counter()
-        for log_in in self._undecided.keys() - self._given:
+        for log_in in self._undecided.keys() - self._working:
             for outcome in self._undecided[log_in]:
                 if (fault := outcome.fault) is None or fault.kind != "refused":
                     continue
-                if fault.reason != "forbidden" or log_in not in self._gave_before:
+                if fault.reason != "forbidden" or log_in not in self._worked_before:
                     refused[log_in] += 1
         if refused:
             hosts = ", ".join(sorted({host for _, host in refused}))

@@ -20,7 +20,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import is_segment_link
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, judged
+from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, if_allowed
 from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -93,7 +93,7 @@ def reopen(
         )
     states = named | (states_by_id(recordings.final()) if all_final else {})
     pairs = [(state, reopened(state, "retry_requested", now, run_id)) for state in states.values()]
-    rows = [again for state, again in pairs if state.status not in FINAL or judged(again, allowed) is again]
+    rows = [again for state, again in pairs if state.status not in FINAL or if_allowed(again, allowed) is again]
     ledger.append_states(rows)
     return len(rows), len(pairs) - len(rows)
 
@@ -109,7 +109,7 @@ def work_queue(
     rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
     again = [reopened(state, "link_allowed_now", now, run_id) for state in states_from(rest.filter(refused))]
-    allowed_now = [state for state in again if judged(state, allowed) is state]
+    allowed_now = [state for state in again if if_allowed(state, allowed) is state]
     rows = pa.concat_tables([rest, table_of(RecordingState, allowed_now)])
     due = pc.and_(pc.equal(rows["status"], str(Status.pending)), pc.less_equal(rows["next_attempt_at"], now))
     order = pc.sort_indices(rows.select([name for name, _ in _ORDER]), sort_keys=_ORDER)

@@ -129,7 +129,7 @@ def matched_recordings(
     return recordings
 
 
-def judged(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
+def if_allowed(state: RecordingState, allowed: AllowedLinks) -> RecordingState:
     """Return `state`, or its rejection if the current settings do not allow its link."""
     try:
         allowed.require(state)
@@ -148,11 +148,13 @@ def _new_states(
     for state in links.states(pc.unique(changed.combine_chunks()), now=now, run_id=run_id):
         other = found.setdefault(state.recording_id, state)
         # Of several links to one recording the newest that may be requested counts.
-        if other.link != state.link and (judged(state, allowed) is state or judged(other, allowed) is not other):
+        if other.link != state.link and (
+            if_allowed(state, allowed) is state or if_allowed(other, allowed) is not other
+        ):
             found[state.recording_id] = state
     stored = before.states(found)
     states = {
-        key: _relinked(stored[key], state, allowed) if key in stored else judged(state, allowed)
+        key: _relinked(stored[key], state, allowed) if key in stored else if_allowed(state, allowed)
         for key, state in sorted(found.items())
     }
     return {key: state for key, state in states.items() if state is not None}
@@ -164,10 +166,10 @@ def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLin
     if before.link == state.link or not state.link or before.same_as:
         return None
     if before.status is Status.pending:
-        return judged(replace(before, link=state.link, next_attempt_at=now, run_id=run_id, written_at=now), allowed)
+        return if_allowed(replace(before, link=state.link, next_attempt_at=now, run_id=run_id, written_at=now), allowed)
     if (before.reason or "").startswith(LINK_REFUSED):
         again = reopened(replace(before, link=state.link), "link_corrected", now, run_id)
-        return again if judged(again, allowed) is again else None
+        return again if if_allowed(again, allowed) is again else None
     return None
 
 

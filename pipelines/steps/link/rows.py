@@ -143,7 +143,7 @@ def _segment(row: Cells, account_id: str, segments: SegmentLinks | None) -> RowL
         recording_id = segment_recording_id(account_id, dialog_id, segment_id)
         url = "" if segments is None else segments.link(account_id, dialog_id, segment_id)
     except LinkRefused:
-        return _nameless(f"no address: {row['row_key']}", account_id, "stereo")
+        return _unnamed_link(f"no address: {row['row_key']}", account_id, "stereo")
     return RowLink(recording_id, recording_id.removeprefix(f"{account_id}/"), url, "stereo")
 
 
@@ -195,12 +195,12 @@ def _by_url(cell: str | None, account_id: str, layout: Layout, *, of_call: bool 
         try:
             found = parse_link(raw, account_id)
         except LinkRefused:
-            yield _nameless(raw, account_id, layout, of_call=of_call)
+            yield _unnamed_link(raw, account_id, layout, of_call=of_call)
         else:
             yield RowLink(found.recording_id, found.file_path, found.url, layout, of_call)
 
 
-def _nameless(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
+def _unnamed_link(raw: str, account_id: str, layout: Layout, *, of_call: bool = False) -> RowLink:
     # Without a file name there is no id, yet it must be accounted for: the text itself is the identity.
     digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return RowLink(f"{account_id}/link-{digest}", f"link-{digest}", raw, layout, of_call)

@@ -38,10 +38,10 @@ FRESH_LEAST = timedelta(hours=1)
 FRESH_MOST = timedelta(hours=12)
 # Half a window is not requested below this: no account has that many segments in so little time.
 _SHORTEST = timedelta(seconds=5)
-_EDGE = timedelta(seconds=1)
-_BELIEVED = timedelta(days=2)
-_MANY = 50
-_FEW = 10
+_TOLERANCE = timedelta(seconds=1)
+_PLAUSIBLE = timedelta(days=2)
+_LARGE_CAP = 50
+_SMALLEST_CAP = 10
 _ROUND = 5
 _NEAR_THE_CAP = 0.9
 _SUMMED = ("size", "rows", "new", "changed", "unchanged", "vanished", "with_link", "cap_suspected", "flags_unknown")
@@ -172,7 +172,7 @@ class _AccountPull:
         counts: dict[str, int] = {}
         try:
             answers.append(self._request(window))
-            is_capped = self._looks_capped(answers[0]) and self._prove(answers[0], answers)
+            is_capped = self._looks_capped(answers[0]) and self._prove_whole(answers[0], answers)
             self._sizes.append(answers[0].rows.num_rows)
         finally:  # what was given is kept, also of a window that cannot be proven whole
             if answers:
@@ -241,15 +241,15 @@ class _AccountPull:
         rows = answer.rows.num_rows
         if self._is_near_the_cap(rows):
             return True
-        if rows < _MANY:  # a small cap shows only when it is met again, and no answer has more
-            return rows >= _FEW and rows % _ROUND == 0 and rows in self._sizes and rows >= max(self._sizes)
-        if rows % _MANY == 0 or rows in self._sizes or not answer.ends:
+        if rows < _LARGE_CAP:  # a small cap shows only when it is met again, and no answer has more
+            return rows >= _SMALLEST_CAP and rows % _ROUND == 0 and rows in self._sizes and rows >= max(self._sizes)
+        if rows % _LARGE_CAP == 0 or rows in self._sizes or not answer.ends:
             return True
         first, last = answer.ends[0], answer.ends[-1]
         silent, length = first - answer.window.start, answer.window.end - answer.window.start
         return silent > max(length / 4, 10 * (last - first) / rows)
 
-    def _prove(self, whole: _Answer, answers: list[_Answer]) -> bool:
+    def _prove_whole(self, whole: _Answer, answers: list[_Answer]) -> bool:
         """Request the halves of a window and add their answers to `answers`; return whether the whole was capped.
 
         An answer is whole if its rows fall into both halves and these hold no others. Raises ReportInvalid if that
@@ -258,7 +258,7 @@ class _AccountPull:
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
         seconds = (end - start) // timedelta(seconds=1)
         if end - start < 2 * _SHORTEST:
-            if rows < _MANY and self._cap is None:  # not a cap within one second, unless one was seen elsewhere
+            if rows < _LARGE_CAP and self._cap is None:  # not a cap within one second, unless one was seen elsewhere
                 return False
             raise ReportInvalid(
                 f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
@@ -270,11 +270,11 @@ class _AccountPull:
         answers += halves
         if halves[0].keys | halves[1].keys <= whole.keys:
             # A half with all the rows may be capped as the whole was.
-            return any(self._prove(half, answers) for half in halves if half.rows.num_rows == rows)
+            return any(self._prove_whole(half, answers) for half in halves if half.rows.num_rows == rows)
         self._cap = min(self._cap or rows, rows)
         self._warn(whole.window, f"the answer had {rows} rows, and those of its halves had more: it was cut off.")
         for half in filter(self._looks_capped, halves):
-            self._prove(half, answers)
+            self._prove_whole(half, answers)
         return True
 
     def _request(self, window: Period) -> _Answer:
@@ -313,8 +313,8 @@ def _ends_within(rows: pa.Table, window: Period) -> list[datetime]:
     WrongWindow if a segment ended outside the window.
     """
     times = (end for _, end in _versions(rows).values())
-    ends = sorted(end for end in times if end and abs(end - window.start) <= _BELIEVED)
-    outside = [end for end in ends if not window.start - _EDGE <= end <= window.end + _EDGE]
+    ends = sorted(end for end in times if end and abs(end - window.start) <= _PLAUSIBLE)
+    outside = [end for end in ends if not window.start - _TOLERANCE <= end <= window.end + _TOLERANCE]
     if not outside:
         return ends
     before = sum(end < window.start for end in outside)

@@ -69,7 +69,7 @@ class DayResult:
     arriving: int = 0
 
 
-class Report:
+class Verification:
     """A collector of discrepancies, in a temporary file so that any number fits, and of the results of dates."""
 
     def __init__(self, head: Mapping[str, object]) -> None:
