@@ -372,7 +372,8 @@ def _number(number: NumberQuery) -> tuple[str, list[object]]:
         parts.append(("contains(coalesce({0}_e164, regexp_replace({0}, '[^0-9]', '', 'g'), ''), ?)", number.digits))
     if parts:
         tests = " OR ".join(sql.format(side) for side in ("ani", "dnis") for sql, _ in parts)
-        return f"({tests})", [value for _, value in parts] * 2
+        values = [value for _, value in parts]
+        return f"({tests})", [*values, *values]
     return f"({_contains('ani')} OR {_contains('dnis')})", [number.text] * 2
 
 

@@ -102,9 +102,9 @@ class Fetcher:
         finally:
             for log_in, outcomes in self._undecided.items():
                 # An answer from a failing source proves nothing about a recording, unless this log-in received others.
-                unsaid = was_broken_off and log_in not in self._given | self._gave_before
+                is_unproven = was_broken_off and log_in not in self._working | self._worked_before
                 for outcome in outcomes:
-                    fault = outcome.fault if unsaid else None
+                    fault = outcome.fault if is_unproven else None
                     kept = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
                     self._settle(kept, believed=False)
             self._write()
