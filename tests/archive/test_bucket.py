@@ -219,7 +219,7 @@ def test_bytes_that_are_not_those_announced_are_refused_where_the_server_looks(r
         request.body = io.BytesIO(BODY[:-1] + b"?")
 
     client.meta.events.register("before-send.s3.PutObject", alter)
-    with pytest.raises(StoreDamaged, match="altered on the way"):
+    with pytest.raises(StoreDamaged, match="altered in transit"):
         put(bucket, f"{prefix}a.WAV")
     assert bucket.head(f"{prefix}a.WAV") is None
 

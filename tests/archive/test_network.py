@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_certificate_is_said_and_is_not_temporary(
     endpoint = f"https://localhost:{secure.port}"
     (tmp_path / "empty.pem").write_text("")
     for variables, said in (
-        ({}, "its certificate is not trusted, .* in AWS_CA_BUNDLE"),
+        ({}, "its certificate is not trusted, .* set AWS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"REQUESTS_CA_BUNDLE": str(tmp_path / "none.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),
         ({"AWS_CA_BUNDLE": str(tmp_path / "empty.pem")}, "correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"),

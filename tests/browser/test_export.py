@@ -132,8 +132,8 @@ def test_numbers_are_masked_in_the_package_of_who_may_not_see_them(full: Site) -
 @pytest.mark.parametrize(
     ("form", "status", "sentence"),
     [
-        ({"why": ""}, 400, "Say why"),
-        ({"why": " 12 "}, 400, "Say why"),
+        ({"why": ""}, 400, "Give a reason"),
+        ({"why": " 12 "}, 400, "Give a reason"),
         ({"uii": "unknown"}, 404, "no such call"),
         ({"day": "../../x"}, 404, "no such call"),
         ({"q": "forged"}, 404, "has expired"),

@@ -66,7 +66,7 @@ def test_any_bytes_are_no_event_or_one_that_can_be_kept(query: bytes, body: byte
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "holds no field"),
+        (b"", "has no fields"),
         (b"{", "is not JSON"),
         (b"[{}]", "not one object"),
         (b"[" * 60000, "nested too deeply"),

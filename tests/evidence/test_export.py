@@ -160,7 +160,7 @@ def test_a_package_of_a_foreign_key_is_refused_by_who_has_the_archives(
     export(archive, *AROUND, "--uii", archive.rows[0]["uii"], "--why", "case", "--output", "case.zip")
     Path("other.pem").write_bytes(pem_of(Ed25519PrivateKey.generate()))
     assert run("verify-package", ["case.zip", "--key", "other.pem"]) == 1
-    assert "signed with another key" in capsys.readouterr().out
+    assert "signed with a different key" in capsys.readouterr().out
     monkeypatch.delenv("ARCHIVE_VERIFY_KEY_FILE")
     assert run("verify-package", ["case.zip"]) == 0
     assert "Compare the fingerprint" in capsys.readouterr().out

@@ -211,7 +211,7 @@ def test_a_package_without_the_public_key_says_how_to_get_it(full: Site, tmp_pat
 def test_with_a_key_a_manifest_that_is_unsigned_or_signed_by_another_proves_nothing(full: Site) -> None:
     full.key = Ed25519PrivateKey.generate()
     (first, *_) = exported(full).listing["not_included"]
-    assert "made with another key" in first["reason"]
+    assert "made with a different key" in first["reason"]
     full.remove(signature_key(manifest_key(full.bucket.prefix, DAY, 1)))
     (first, *_) = exported(full).listing["not_included"]
     assert "is not signed" in first["reason"]

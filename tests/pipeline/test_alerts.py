@@ -366,7 +366,7 @@ def test_a_run_that_died_before_any_step_spoke_is_told(watch: Watch, hook: Hook)
     watch.instance.report_run_failed(run)
     watch.tick()
     (post,) = hook.posts
-    assert "ended before any step said why" in post["message"]
+    assert "ended before any step reported a reason" in post["message"]
     assert DAYS[0] in post["title"]
 
 

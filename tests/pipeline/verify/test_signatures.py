@@ -69,7 +69,7 @@ def test_forged_removed_and_foreign_signatures_are_named(copy: Copy, monkeypatch
     }
     (copy.folder / "key.pem").write_bytes(pem(Ed25519PrivateKey.generate())[0])
     copy.verify(first=LAST, last=LAST)
-    assert "another key" in copy.sentences(last)
+    assert "a different key" in copy.sentences(last)
 
 
 def test_a_key_that_cannot_be_used_fails_the_manifest_with_a_sentence_and_shows_nothing_of_it(
