@@ -15,7 +15,7 @@ from pipelines.steps.pull import windows
 from pipelines.steps.pull.reports import ReportPull, settled_period
 from pipelines.wording import number
 
-_ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped")
+_ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped", "of_another_time")
 _KINDS, _COLUMNS = {"ringcx", "parquet"}, column_schema(ROW_SCHEMA)
 _SUMS = ("rows", "new", "changed", "unchanged", "vanished", "with_link", *_ODDITIES)
 

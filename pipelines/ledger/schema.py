@@ -38,6 +38,7 @@ class PullRecord:
     A report that arrives in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
     `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows that held fewer rows than their
     halves. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are not rows.
+    `of_another_time`: rows of answers whose calls lie outside the requested period.
     """
 
     report: str
@@ -59,6 +60,7 @@ class PullRecord:
     cap_suspected: int | None = None
     flags_unknown: int | None = None
     lines_skipped: int | None = None
+    of_another_time: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

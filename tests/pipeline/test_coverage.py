@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.ledger.files import LocalFiles
 from pipelines.ledger.schema import PullRecord
+from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import FULL_SOURCES, REPORTS, ReportName
+from pipelines.ringcx.reports.requests import Answer, Period
+from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import VerifySettings
+from pipelines.steps.check.verdict import Verdict, judge_date
 from pipelines.steps.pull.coverage import Unpulled, unpulled
+from pipelines.steps.pull.reports import ReportPull
 
 DAY = date(2026, 11, 18)
 BEGIN = datetime(2026, 11, 18, tzinfo=UTC)
@@ -82,3 +95,77 @@ def test_a_gap_says_how_far_the_report_was_pulled() -> None:
         "agent_segment_metadata of account 15300002 was pulled only up to 2026-11-18 12:00 UTC",
         "global_call_type_detail of account 15300002 was never pulled",
     ]
+
+
+def calls_of(begin: datetime, number: int, *, minutes: int = 3) -> bytes:
+    """A Global Call Type Detail report of calls that begin evenly over a day from `begin`."""
+    starts = [begin + timedelta(days=1) * n / number for n in range(number)]
+    rows = [
+        {
+            "uii": f"{start - timedelta(hours=5):%Y%m%d%H%M%S}0132{n:012}",
+            "callStartDts": f"{start:%Y-%m-%dT%H:%M:%S}.000+0000",
+            "callEndDts": f"{start + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}.000+0000",
+            "recordingUrl": "",
+        }
+        for n, start in enumerate(starts)
+    ]
+    return json.dumps(rows).encode()
+
+
+def pulled(ledger: Ledger, body: bytes) -> PullRecord:
+    """Pull a date's report from a source that answers with `body`, whatever it is asked for."""
+    answer = Answer(parse_report("global_call_type_detail", io.BytesIO(body)), len(body), "")
+    source: Any = SimpleNamespace(pull=lambda *_: answer)
+    return ReportPull(
+        report="global_call_type_detail",
+        day=DAY,
+        period=Period(*BOUNDS),
+        source=source,
+        ledger=ledger,
+        run_id="test",
+        clock=lambda: BEGIN + timedelta(days=2),
+        log=logging.getLogger("test"),
+    ).run([ACCOUNTS[0]])[0]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    found = Ledger(LocalFiles(tmp_path), clock=lambda: BEGIN + timedelta(days=2))
+    found.append_pull(a_pull("agent_segment_metadata", ACCOUNTS[0], 0, 24))
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 1000])
+@pytest.mark.parametrize("days", [-30, -1, 1])
+def test_a_report_with_the_calls_of_another_day_leaves_the_date_unknown_until_its_own_come(
+    ledger: Ledger, number: int, days: int
+) -> None:
+    def judged() -> tuple[Verdict, str]:
+        found = judge_date(ledger, None, DAY, settings_of("legacy", ACCOUNTS[:1]), now=BEGIN + timedelta(days=3))
+        return found.verdict, found.sentence
+
+    stale = calls_of(BEGIN + timedelta(days=days, hours=2 if days > 0 else 0), number)
+    assert pulled(ledger, stale).of_another_time == number
+    verdict, sentence = judged()
+    assert verdict is Verdict.unknown
+    assert f"was answered with the calls of another day ({number:,} row" in sentence
+    assert pulled(ledger, calls_of(BEGIN, number)).of_another_time == 0
+    assert judged()[0] is Verdict.complete
+    pulled(ledger, stale)
+    assert judged()[0] is Verdict.complete  # what was pulled is kept
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        calls_of(BEGIN, 40),
+        calls_of(BEGIN - timedelta(minutes=30), 1, minutes=60),
+        calls_of(BEGIN - timedelta(hours=9), 1, minutes=600),
+        b'[{"uii": "no time", "callStartDts": "yesterday", "recordingUrl": ""}]',
+        b'[{"uii": null, "callStartDts": "0001-01-01T00:00:00.000+0000", "recordingUrl": ""}]',
+    ],
+    ids=["none", "own", "over midnight", "long", "no time", "before all time"],
+)
+def test_an_answer_is_of_another_time_only_if_its_calls_say_so(ledger: Ledger, body: bytes) -> None:
+    assert pulled(ledger, body).of_another_time == 0

@@ -25,9 +25,10 @@ SETTLED = timedelta(hours=1)
 class Unpulled:
     """A report of an account that no pull covers to the end of the day; `to` is how far a pull came, if any.
 
-    It may also be a report whose last pull of the whole day came `too_early`, at `to`, or one that came empty although
-    the other report has `missing_calls` of that day, or End Call Events name them (`by_events`). `account_id` is empty
-    if no account is known: the report was not pulled, and no setting names an account.
+    It may also be a report whose last pull of the whole day came `too_early`, at `to`, or brought the calls
+    `of_another_time` (in rows), or one that came empty although the other report has `missing_calls` of that day, or
+    End Call Events name them (`by_events`). `account_id` is empty if no account is known: the report was not pulled,
+    and no setting names an account.
     """
 
     report: ReportName
@@ -35,12 +36,16 @@ class Unpulled:
     to: datetime | None
     missing_calls: int = 0
     too_early: bool = False
+    of_another_time: int = 0
     by_events: bool = False
 
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
         if self.too_early:
             how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, when the last calls of the day may not be in it"
+        if self.of_another_time:
+            rows = number(self.of_another_time, "row")
+            how = f"was answered with the calls of another day ({rows})"
         if self.missing_calls:
             calls = number(self.missing_calls, "call")
             others = "End Call Events name" if self.by_events else "the other report has"
@@ -65,16 +70,20 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
     lacking = []
     for account in settings.ringcx_account_ids or sorted(_accounts(all_pulls)) or [""]:
         own = [pull for pull in all_pulls if pull.account_id == account]
-        covered = {pull.report: pull.pulled_at for pull in own if covers(pull, bounds)}
-        settled = {report for report, pulled_at in covered.items() if pulled_at >= bounds[1] + SETTLED}
+        covering = [pull for pull in own if covers(pull, bounds)]
+        last = {pull.report: pull for pull in covering}
+        good = [pull for pull in covering if pull.pulled_at >= bounds[1] + SETTLED and not pull.of_another_time]
+        settled = {pull.report for pull in good}
         if any(settled.issuperset(source) for source in FULL_SOURCES):
             continue
         for report in settings.reports:
-            if report not in covered:
+            if report not in last:
                 ends = [pull.period_end for pull in own if pull.report == report]
                 lacking.append(Unpulled(report, account, max(ends, default=None)))
             elif report not in settled:
-                lacking.append(Unpulled(report, account, covered[report], too_early=True))
+                rows = last[report].of_another_time or 0
+                at = last[report].pulled_at
+                lacking.append(Unpulled(report, account, at, too_early=not rows, of_another_time=rows))
     return lacking
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from pipelines.calendar import FIRST_DAY
 from pipelines.errors import ExpectedError
 from pipelines.ledger.diff import diff_rows
 from pipelines.ledger.schema import PullRecord
@@ -20,12 +21,16 @@ from pipelines.ringcx.reports.columns import LINK_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.requests import Answer, Direction, Period, ReportSource
 from pipelines.ringcx.reports.tables import lines_skipped
+from pipelines.ringcx.reports.times import parse_report_time, uii_time
 from pipelines.wording import number
 
 # "A report covers a period that ended at least 5 minutes ago" (RingCX report documentation).
 SETTLING = timedelta(minutes=5)
 # An answer that is not a report is requested again immediately: HTML in place of a report rarely arrives twice.
 _ATTEMPTS = 3
+_SAMPLE = 200
+# A call is reported when its agent has finished with it. The UII does not say which of two equal hours it means.
+_LATE = timedelta(hours=1)
 # Agent Segment Metadata is two reports at the source.
 PARTS: Mapping[ReportName, tuple[Direction | None, ...]] = {
     "agent_segment_metadata": ("inbound", "outbound"),
@@ -82,6 +87,22 @@ def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
     return request()
 
 
+def is_of_another_time(rows: pa.Table, period: Period) -> bool:
+    """Return whether the calls of an answer lie outside its period, all but a tenth of a sample: it answers another
+    request, as a stale copy does. A call lasts from its first to its last time, and may be reported late.
+    """
+    names = [name for name in rows.column_names if name.endswith("_dts")]
+    sample = pa.array(range(0, rows.num_rows, rows.num_rows // _SAMPLE + 1), pa.int64())
+    inside = outside = 0
+    for row in rows.select(["uii", *names]).take(sample).to_pylist():
+        times = [uii_time(row.pop("uii")), *map(parse_report_time, row.values())]
+        call = [time for time in times if time and time.date() >= FIRST_DAY]
+        if call:
+            is_inside = min(call) < period.end + _LATE and max(call) >= period.start - _LATE
+            inside, outside = inside + is_inside, outside + (not is_inside)
+    return outside > 9 * inside
+
+
 @dataclass(frozen=True, slots=True)
 class ReportPull:
     """A pull of one report of one date."""
@@ -105,6 +126,7 @@ class ReportPull:
         stored = self.ledger.latest_rows(self.report, self.day, columns=["row_key", "row_hash"], account_id=account_id)
         requests = [partial(self.source.pull, account_id, self.period, part) for part in PARTS[self.report]]
         answers = [whole_answer(request, self.log) for request in requests]
+        elsewhere = sum(answer.rows.num_rows for answer in answers if is_of_another_time(answer.rows, self.period))
         skipped = sum(lines_skipped(answer.rows) for answer in answers)
         size, sha256 = sum(answer.size for answer in answers), "+".join(answer.sha256 for answer in answers)
         table = pa.concat_tables([answer.rows for answer in answers], promote_options="default")
@@ -131,8 +153,13 @@ class ReportPull:
             vanished=difference.vanished,
             with_link=rows.num_rows - rows[LINK_COLUMN[self.report]].null_count,
             lines_skipped=skipped,
+            of_another_time=elsewhere,
         )
         self.ledger.append_pull(record)
+        if elsewhere:
+            self.log.warning(
+                "account %s: %d rows came in an answer with the calls of another time", account_id, elsewhere
+            )
         self.log.info(
             "account %s: %d rows, %d new, %d changed, %d unchanged, %d vanished, %d with a link",
             *(account_id, record.rows, record.new, record.changed, record.unchanged, record.vanished),
