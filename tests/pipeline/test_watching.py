@@ -360,6 +360,18 @@ def test_every_warning_is_counted_under_its_own_name_and_no_recording_twice(watc
     assert audio_is_true(watched.ledger(), DAY).level is Level.ok
 
 
+@pytest.mark.parametrize(
+    ("uiis", "flagged"), [(("u1", "u2"), 2), (("u1", "U1"), 0), (("", ""), 0), (("", "u2"), 0)], ids=str
+)
+def test_two_calls_with_the_same_audio_are_named_and_parts_of_one_call_are_not(
+    watched: Watched, uiis: tuple[str, str], flagged: int
+) -> None:
+    watched.ledger().append_states(replace(one, uii=uii) for one, uii in zip(held(2), uiis, strict=True))
+    found = audio_is_true(watched.ledger(), DAY)
+    assert (found.level is Level.warning, found.counts["same_audio"]) == (flagged > 0, flagged)
+    assert ("2 have the same audio as another call's" in found.sentence) == (flagged > 0)
+
+
 def test_a_date_without_recordings_and_one_of_pending_recordings_have_no_wrong_audio(watched: Watched) -> None:
     assert audio_is_true(watched.ledger(), DAY).level is Level.ok
     watched.ledger().append_states([pending(DAY)])

@@ -15,12 +15,14 @@ from pipelines.wording import number
 _HEADER_BYTES = 44
 _COLUMNS = [
     *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "duration_s"),
+    "sha256",
     *("expected_duration_s", "warnings", "same_as"),
 ]
 _FLAGS = {
     "duration_differs": ("differs in length from the report", "differ in length from the report"),
     "header_only": ("has a header and no audio", "have a header and no audio"),
     "silent_channel": ("has a silent channel", "have a silent channel"),
+    "same_audio": ("has the same audio as another call's", "have the same audio as another call's"),
 }
 # Warnings that this check examines more closely, or that are not faults of the audio. All others are counted.
 _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)
@@ -64,6 +66,8 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
     header_only = pd.concat(
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")
+    calls = (held["account_id"] + " " + held["uii"].str.lower())[held["uii"] != ""].groupby(held["sha256"]).nunique()
+    is_shared = held["sha256"].isin(calls[calls > 1].index)
     warned = held.explode("warnings").dropna(subset="warnings")
     warned = warned[~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
     is_silent = warned["warnings"].str.contains("silent")
@@ -72,6 +76,7 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
         [
             held[held["matter"] != ""].assign(flag="duration_differs"),
             header_only.assign(flag="header_only", matter="header_only"),
+            held[is_shared].sort_values("sha256").assign(flag="same_audio", matter="same_audio"),
             warned[is_silent],
             warned[~is_silent],
         ]

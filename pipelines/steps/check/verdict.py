@@ -344,12 +344,12 @@ def _recordings(
     links = extract_links(ledger, day, settings)
     linked = set(values(links.table["recording_id"]))
     days = days_of(ledger, links)
-    known = LedgerSnapshot(ledger.current(days))
+    known = LedgerSnapshot(lines := ledger.current(days))
     if not known.ids >= _main_ids(linked, known):
         # Two reports may date one recording on either side of midnight.
-        known = LedgerSnapshot(ledger.current(near(days)))
+        known = LedgerSnapshot(lines := ledger.current(near(days)))
     ids = _main_ids(linked, known)
-    return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links)
+    return known.concerning(day, ids), sorted(ids - known.ids), shared_ids(links, lines)
 
 
 def _main_ids(linked: set[str], known: LedgerSnapshot) -> set[str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.calendar import local_day
-from pipelines.ledger.schema import STATE_SCHEMA
+from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
@@ -127,12 +127,15 @@ def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
     return days
 
 
-def shared_ids(links: ExtractedLinks) -> list[str]:
-    """Return the ids that rows of more than one call name, sorted; only the source can tell such recordings apart."""
-    calls = links.table.select(["recording_id", "uii"]).to_pandas()
-    uiis = calls["uii"][calls["uii"] != ""].str.lower()
-    counted = uiis.groupby(calls["recording_id"]).nunique()
-    return sorted(counted[counted > 1].index)
+def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:
+    """Return the ids that rows of more than one call name, sorted; only the source can tell such recordings apart.
+    `known`: the ledger's lines, whose recordings rows of another date may have named.
+    """
+    columns = ["recording_id", "uii"]
+    calls = pa.concat_tables([links.table.select(columns), known.select(columns)]).to_pandas()
+    calls = calls[calls["uii"] != ""].assign(uii=calls["uii"].str.strip().str.lower()).drop_duplicates()
+    shared = calls["recording_id"][calls["recording_id"].duplicated()]
+    return sorted({*shared}.intersection(values(links.table["recording_id"])))
 
 
 def _existing(ledger: Ledger, days: set[date]) -> set[date]:

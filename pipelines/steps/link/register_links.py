@@ -75,7 +75,8 @@ def register_links(
     """
     links = extract_links(ledger, day, calendar, with_links=True, segments=allowed.segments)
     days = near(days_of(ledger, links))
-    before = LedgerSnapshot(ledger.current(days))
+    lines = ledger.current(days)
+    before = LedgerSnapshot(lines)
     states = _new_states(links, before, allowed, now, run_id)
     added = states.keys() - before.ids
     pairs = pairs_around(ledger, day, _open_calls(links, before))
@@ -108,7 +109,7 @@ def register_links(
         "ambiguous": len(ambiguous),
         "held_twice": joined.held_twice,
     }
-    return LinksFound(counts, refused, ambiguous, shared_ids(links))
+    return LinksFound(counts, refused, ambiguous, shared_ids(links, lines))
 
 
 def matched_recordings(
@@ -170,6 +171,8 @@ def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLin
     if (before.reason or "").startswith(LINK_REFUSED):
         again = reopened(replace(before, link=state.link), "link_corrected", now, run_id)
         return again if if_allowed(again, allowed) is again else None
+    if before.status in FINAL:  # a link may expire: it is the newest that is tried on request
+        return replace(before, link=state.link, run_id=run_id, written_at=now)
     return None
 
 
