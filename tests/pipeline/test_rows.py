@@ -1,6 +1,7 @@
 """What rows say, whatever they say: every row is accounted for, dated within bounds, and stops nothing else."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.ledger.files import LocalFiles
-from pipelines.ledger.states import RecordingState, Status
+from pipelines.ledger.states import FINAL, RecordingState, Status, final
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import HostList, SegmentLinks
 from pipelines.ringcx.reports.columns import COLUMNS, LINK_COLUMN, UII_COLUMN, ReportName
 from pipelines.ringcx.reports.identity import with_row_identity
-from pipelines.settings import Calendar
+from pipelines.settings import Calendar, VerifySettings
+from pipelines.steps.check.verdict import judge_date
 from pipelines.steps.link.extract_links import linked_days
 from pipelines.steps.link.recordings_table import recordings_of
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, register_links
@@ -124,6 +126,14 @@ class TestDates:
         book.register()
         (state,) = book.states()
         assert (state.date, state.started_at) == (date(2026, 11, 18), datetime(2026, 11, 18, 3, 30, tzinfo=UTC))
+
+    def test_a_start_with_its_day_before_its_month_yields_to_the_time_in_the_uii(self, book: Book) -> None:
+        day = date(2026, 11, 5)
+        row = a_row(AGENT, "05/11/2026 12:00:00", uii="20261105070000013211000000000001")  # 11 May, as it is documented
+        book.add(AGENT, row, day=day)
+        book.register(day)
+        (state,) = book.states()
+        assert (state.date, state.started_at) == (day, datetime(2026, 11, 5, 12, tzinfo=UTC))
 
     @pytest.mark.parametrize(
         ("path", "stored"),
@@ -299,3 +309,36 @@ class TestInteractions:
         found = book.register()
         assert (found.counts["recordings_found"], found.counts["of_both_sources"]) == (1, 1)
         assert {one.uii for one in book.states()} <= {"2026111707000001ef01", "2026111707000001Ef01"}
+
+
+@pytest.mark.parametrize(("other", "shared"), [("20261116070000000000000000000001A", []), ("2", ["1/mono/x.WAV"])])
+def test_a_link_that_the_rows_of_two_dates_give_to_two_calls_is_no_whole_date(
+    book: Book, other: str, shared: list[str]
+) -> None:
+    before, link = DAY - timedelta(days=1), {"recording_url": linked("mono/x.WAV")}
+    book.add(GLOBAL, a_row(GLOBAL, "2026-11-16T23:59:00Z", uii="20261116070000000000000000000001a") | link, day=before)
+    book.add(GLOBAL, a_row(GLOBAL, "2026-11-17T12:00:00Z", uii=other) | link)
+    assert book.register(before).shared == []
+    assert book.register().shared == shared
+    settings = VerifySettings.model_validate({"archive_bucket": "bucket", "ringcx_account_ids": ["1"]})
+    assert judge_date(book.ledger, None, DAY, settings, now=NOW).counts["shared_by_calls"] == len(shared)
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+def test_a_lost_recording_takes_its_newest_link_and_stays_lost_until_a_retry_is_requested(
+    book: Book, status: Status
+) -> None:
+    def row(signature: str) -> dict[str, str]:
+        return a_row(GLOBAL, "2026-11-17T12:00:00Z", recording_url=f"{linked('mono/x.WAV')}&Signature={signature}")
+
+    book.add(GLOBAL, row("old"))
+    book.register()
+    (before,) = book.states()
+    lost = final(before, status, "forbidden", NOW, "r")
+    book.ledger.append_states([lost])
+    book.add(GLOBAL, row("new"))
+    for _ in range(2):
+        book.register()
+        (after,) = book.states()
+        assert after == replace(lost, link=after.link)
+        assert after.link.endswith("Signature=new")

@@ -57,6 +57,18 @@ def test_a_last_row_that_is_a_call_is_kept(tmp_path: Path, last: str) -> None:
     assert parse(tmp_path, CSV + last).num_rows == 2
 
 
+def test_a_total_of_another_width_is_a_row_that_is_not_whole_if_it_holds_a_link(tmp_path: Path) -> None:
+    with pytest.raises(ReportInvalid, match="row 3 has 5 fields where the heading has 4"):
+        parse(tmp_path, CSV + "Total, Inc,2026-11-17 12:00:00,https://x.example/?file=b.WAV,\r\n")
+
+
+def test_recordings_under_a_new_name_are_links_and_other_addresses_are_not(tmp_path: Path) -> None:
+    link = "https://c02-recordings.virtualacd.biz/api/v1/calls/recordings/?v=1&file=1/a.WAV"
+    other = "https://survey.example.com/answers?file=1"
+    body = f"UII,Recording URL,Media Link,Survey\r\n1,,{link},{other}\r\n2,{link}b,,{other}\r\n3,{link}c,{link}c,\r\n"
+    assert parse(tmp_path, body)["recording_url"].to_pylist() == [link, f"{link}b", f"{link}c"]
+
+
 def test_a_row_that_is_cut_off_is_refused_still(tmp_path: Path) -> None:
     with pytest.raises(ReportInvalid, match="fields where the heading has"):
         parse(tmp_path, CSV + "202611171300000001,2026-11")

@@ -190,5 +190,5 @@ def _table(headings: list[str], rows: list[list[str]]) -> pa.Table:
 
 
 def _is_blank_or_total(text: str) -> bool:
-    """Return whether a line that differs from the heading in width is blank or a total."""
-    return not text.strip(' \t\r\n\x1a,"\0') or TOTALS.match(text) is not None
+    """Return whether a line that differs from the heading in width is blank, or a total without a link."""
+    return not text.strip(' \t\r\n\x1a,"\0') or (TOTALS.match(text) is not None and "://" not in text)

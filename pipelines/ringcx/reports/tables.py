@@ -21,6 +21,7 @@ from pipelines.ringcx.reports.json_body import read_json_body
 
 _compute: Any = pc  # the stubs know few of the argument kinds that the kernels take
 _LINKS: Final = frozenset({"segment_recording_url", "recording_url", "interaction_recording_location"})
+_RECORDING: Final = r"(?i)^\s*https?://\S+/recordings/?\?(\S*&)?file="
 _IS_ADDRESS: Final = re.compile(r"(?i)\s*https?://").match
 # `="0012"` keeps a spreadsheet from reading a number.
 _GUARD: Final = re.compile('(?s)^="(.*)"$')
@@ -131,13 +132,21 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     for name, column in columns.items():
         empty = _compute.match_substring_regex(column, NO_LINK) if name in _LINKS else _compute.equal(column, "")
         columns[name] = _compute.if_else(empty, None, column)
+    strange = [name for name in columns.keys() - {*COLUMNS[report]} if _names_recordings(columns[name])]
     for name in (_LINKS | {LINK_COLUMN[report]}) & columns.keys():
-        if others := [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]:
-            # The column came twice, or in two spellings, each with links or a flag of its own.
+        others = [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]
+        if name == LINK_COLUMN[report] and name in _LINKS:
+            others += sorted({*strange} - {*others})
+        if others:
+            # The column came twice, or in two spellings or under a new name, each with links or a flag of its own.
             cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
             merged = _in_one_cell if name in _LINKS else _as_one_flag
             columns[name] = pa.array([merged(*row) for row in cells], pa.string())
     return pa.table(columns)
+
+
+def _names_recordings(column: "pa.ChunkedArray[Any]") -> bool:
+    return bool(_compute.any(_compute.match_substring_regex(column, _RECORDING)).as_py())
 
 
 def _as_one_flag(*flags: str | None) -> str | None:

@@ -19,8 +19,8 @@ _ONE_DAY = timedelta(days=1)
 class RecordingDates:
     """The dates under which recordings are stored, decided from the rows of the day `pulled`.
 
-    The start counts, then the time in the UII, then the date in the file's path, each only within [ARCHIVE_START_DATE,
-    `pulled` + 2 days]; otherwise the pulled day.
+    The start counts, then the time in the UII, within a day of `pulled`, or else within [ARCHIVE_START_DATE, `pulled` +
+    2 days]; then the date in the file's path, if within the latter; otherwise the pulled day.
     """
 
     def __init__(self, pulled: date, calendar: Calendar) -> None:
@@ -40,9 +40,10 @@ class RecordingDates:
         times = list(starts(report, row, link))
         by_path = _path_day(link.file_path)
         self.elsewhere.update(day for day in (by_path, *map(self._day, times)) if day is not None)
-        for time in times:
-            if self._bounds[0] <= time < self._bounds[1]:
-                return local_day(time, self._zone), time
+        for first, end in (self._usual, self._bounds):  # `05/11/2026` may be in May, but its call was in November
+            for time in times:
+                if first <= time < end:
+                    return local_day(time, self._zone), time
         if by_path and self._first <= by_path <= self._last:
             return by_path, None
         return self._pulled, None
