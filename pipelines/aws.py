@@ -34,7 +34,8 @@ _REASONS: Final = {
         "the server does not know AWS_ACCESS_KEY_ID; correct it, or AWS_ENDPOINT_URL_S3"
     ),
     "SignatureDoesNotMatch|InvalidSignatureException": (
-        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID; correct it"
+        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or a reverse proxy before the store alters the "
+        "request; correct the key, or let that proxy keep the Host header"
     ),
     "RequestTimeTooSkewed|RequestExpired": "the clock of this machine is off by more than 15 minutes; correct it (NTP)",
     "PathStyleDomainForbidden|SecondLevelDomainForbidden": (

@@ -81,6 +81,10 @@ _BY_CODE: Final = {
         StorageRefused,
         "The bucket {bucket} is in another region (S3: {said}); set AWS_REGION to the bucket's own",
     ),
+    "413|EntityTooLarge|MaxMessageLengthExceeded": (
+        StorageRefused,
+        "A proxy or S3 refuses so large a body for {where} ({said}); let it take 8 MiB (nginx: client_max_body_size)",
+    ),
     "BadDigest|InvalidDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch": (
         StoreDamaged,
         "The bytes for {where} were altered in transit (S3: {said}) and not stored; the next run sends them again",

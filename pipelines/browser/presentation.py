@@ -33,6 +33,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "source_unavailable": "the source did not answer",
     "too_slow": "the source was too slow",
     "storage_unavailable": "the bucket did not answer",
+    "storage_refused": "the bucket did not take it",
     "storage_damaged": "the bucket did not store it as it was sent",
     "conflict": "the source now sends different bytes from those archived",
     "link_refused:host_not_allowed": "its link's host is not allowed",

@@ -342,6 +342,8 @@ def test_a_read_that_breaks_off_is_never_taken_for_the_end(proxied: Bucket, prox
         (404, "NoSuchBucket", StorageRefused, "ARCHIVE_BUCKET"),
         (400, "AuthorizationHeaderMalformed", StorageRefused, "AWS_REGION"),
         (400, "InvalidRequest", StorageRefused, "InvalidRequest"),
+        (400, "EntityTooLarge", StorageRefused, "client_max_body_size"),
+        (413, "", StorageRefused, "client_max_body_size"),
         (501, "NotImplemented", StorageRefused, "NotImplemented"),
         (500, "InternalError", StorageUnavailable, "InternalError"),
     ],

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from pipelines.archive.keys import catalog_key, recording_key
 from pipelines.archive.proof.chain import read_chain
@@ -167,6 +167,29 @@ def test_a_defect_met_at_one_recording_is_raised_but_stops_no_other(
     states = it.states(day)
     assert (states[first].status, states[first].reason) == (Status.pending, "defect")
     assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+
+
+def test_a_recording_that_the_bucket_refuses_is_named_at_the_end_and_stops_no_other(
+    world: Callable[..., Any], recent: list[date]
+) -> None:
+    it = world(ARCHIVE_CONCURRENCY="1")
+    day = recent[0]
+    assert it.run(day, select=["agent_segment_metadata", "global_call_type_detail", "recording_links"]).success
+    first = min(it.states(day))
+
+    def refuse(path: str) -> None:
+        if path.endswith(first.rpartition("/")[2]):
+            answer = {"Error": {"Code": "413"}, "ResponseMetadata": {"HTTPStatusCode": 413}}
+            raise ClientError(cast("Any", answer), "PutObject")
+
+    with at_each(it.s3, "PutObject", refuse):
+        result = it.run(day, select=["recordings"])
+    (said,) = it.failures(result).values()
+    assert "client_max_body_size" in said
+    states = it.states(day)
+    assert (states[first].status, states[first].reason) == (Status.pending, "storage_refused")
+    assert {one.status for key, one in states.items() if key != first} == {Status.archived}
+    assert len(states) > 3
 
 
 def test_a_full_temporary_disk_is_named_and_says_nothing_of_a_recording(

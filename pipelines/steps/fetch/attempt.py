@@ -78,7 +78,7 @@ class Attempt:
 
         Raises:
             Stopped: the run is ending.
-            StorageRefused: the bucket refuses a put.
+            StorageRefused: the bucket refuses this recording.
             AccountUnknown: the source does not know the account, so no answer is about a recording.
             TemporaryDiskFull: the body does not fit into the temporary folder.
         """

@@ -36,6 +36,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (CredentialsRefused, "log_in_refused"),
     (SourceError, "source_refused"),
     (TemporaryDiskFull, "temporary_disk_full"),
+    (StorageRefused, "storage_refused"),
     (Exception, "defect"),
 )
 
@@ -86,8 +87,8 @@ class Fetcher:
         Raises:
             FetchFailed: after `BREAK_AFTER` consecutive failures that are not about the recordings; or at the end, if
                 recordings were refused and nothing proves that the log-in works.
-            StorageRefused: the bucket refuses a put.
-            Exception: the first unexpected error of an attempt, after all other attempts were settled.
+            StorageRefused: the bucket cannot be listed.
+            Exception: the first unexpected error, or refusal of the bucket, after all other attempts were settled.
         """
         self._result.due = len(queue)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="recording")
@@ -141,7 +142,7 @@ class Fetcher:
         """Return how the attempt ended. An unexpected error is raised at the end, and stops no other attempt."""
         try:
             return future.result()
-        except (AccountUnknown, Stopped, StorageRefused, LimiterBroken):
+        except (AccountUnknown, Stopped, LimiterBroken):
             raise
         except Exception as defect:  # noqa: BLE001 - raised again by run()
             self._first_error = self._first_error or defect
