@@ -10,35 +10,9 @@ from urllib.parse import quote
 from pipelines.browser.people import Person, Row
 from pipelines.evidence.package import in_time
 from pipelines.steps.calls.table import SEPARATOR
-from pipelines.wording import number
+from pipelines.wording import number, reason_in_words
 
-_REASONS: Final[Mapping[str, str]] = {
-    "not_found": "the source does not have it",
-    "still_encoding": "the source is still encoding it",
-    "empty_body": "the source sends an empty file",
-    "header_only": "the source sends a file without audio",
-    "cut_off": "the source's file ends too early",
-    "length_unproven": "nothing proves that it is whole",
-    "header_disagrees": "its header promises more audio than the file has",
-    "html_body": "the source sends a web page instead",
-    "json_body": "the source sends an error instead",
-    "text_body": "the source sends text instead",
-    "mp3_body": "the source sends an MP3 instead",
-    "too_large": "it is larger than a recording may be",
-    "unauthorized": "the source refuses it (401)",
-    "forbidden": "the source refuses it (403)",
-    "refused_by_firewall": "a firewall in front of the source refuses it",
-    "redirect_not_allowed": "the source redirects to a host that is not allowed",
-    "address_not_public": "its link leads to a private address",
-    "source_unavailable": "the source did not answer",
-    "too_slow": "the source was too slow",
-    "storage_unavailable": "the bucket did not answer",
-    "storage_refused": "the bucket did not take it",
-    "storage_damaged": "the bucket did not store it as it was sent",
-    "conflict": "the source now sends different bytes from those archived",
-    "link_refused:host_not_allowed": "its link's host is not allowed",
-}
-_STATES: Final[Mapping[str, str]] = {
+STATES: Final[Mapping[str, str]] = {
     "archived": "archived",
     "pending": "waiting",
     "missing": "missing",
@@ -46,7 +20,7 @@ _STATES: Final[Mapping[str, str]] = {
     "denied": "denied",
     "none": "no recording",
 }
-STATES: Final = tuple(_STATES)
+"""The states of a recording, and how the page calls them."""
 
 
 def calls_view(rows: Iterable[Row], person: Person) -> list[dict[str, Any]]:
@@ -92,9 +66,9 @@ def duration(seconds: float | None) -> str:
 def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
     """Return the view of a row. `state`: as in the glossary; `said`: the same in words, with the reason for a loss."""
     reason = row["reason"]
-    said = _STATES.get(row["state"], row["state"] or "unknown")
+    said = STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:
-        said = f"{said}: {_REASONS.get(reason, reason)}"
+        said = f"{said}: {reason_in_words(reason)}"
     started: datetime | None = row["started_at"]
     size, manifest = row["size"], row["manifest_number"]
     facts = (

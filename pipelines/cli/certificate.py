@@ -1,7 +1,10 @@
 """`ringcx-archive certificate`: the certificate of some dates as one self-contained HTML page and as JSON."""
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,10 +23,12 @@ from pipelines.cli.options import (
     write_json,
 )
 from pipelines.cli.verify import open_archive
+from pipelines.ledger.states import Status
 from pipelines.settings import VerifySettings, load
 from pipelines.steps.check.verdict import EXIT_CODES, Verdict, sentence_of, worst
 from pipelines.steps.verify.certificate import FORMAT, certify
 from pipelines.steps.verify.objects import find_strays
+from pipelines.wording import reason_in_words
 
 
 @subcommand("certificate --date 2026-11-18 --html certificate.html")
@@ -72,8 +77,15 @@ def command(
         with whole_file(html) as into:
             loader = PackageLoader("pipelines.cli", "")
             pages = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+            pages.filters["not_archived"] = _not_archived
             text = pages.get_template("certificate.html").render(document, version=__version__)
             # A forged manifest may hold lone surrogates, which no UTF-8 has.
             into.write(text.encode("utf-8", "backslashreplace").decode())
     write_json(file, document)
     return EXIT_CODES[Verdict.gaps if strays else worst(verdicts)]
+
+
+def _not_archived(recordings: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
+    """Return state, reason, its meaning and the number of recordings, for each state and reason but `archived`."""
+    lacking = Counter((row["state"], row["reason"] or "") for row in recordings if row["state"] != Status.archived)
+    return [(*of, reason_in_words(of[1]) or "not tried yet", count) for of, count in sorted(lacking.items())]

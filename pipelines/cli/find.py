@@ -23,7 +23,7 @@ from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
 from pipelines.steps.calls.search import CallSearch, Query, not_indexed
 from pipelines.steps.calls.table import CALLS_SCHEMA, STATES
-from pipelines.wording import number
+from pipelines.wording import number, reason_in_words
 
 FORMAT = "ringcx-archive/find/1"
 _COLUMNS = {
@@ -37,6 +37,7 @@ _COLUMNS = {
     "layout": ("layout", 6),
     "state": ("state", 8),
     "uii": ("uii", 30),
+    "why not held": ("reason", 60),
 }
 SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values())]
 """The columns that are read when only the table is shown."""
@@ -155,6 +156,8 @@ def _cell(row: dict[str, Any], name: str, width: int) -> str:
     if name == "segment_s":
         seconds = row["call_s"] if value is None else value
         value = None if seconds is None else str(timedelta(seconds=round(min(seconds, 1e9))))
+    elif name == "reason" and value:
+        value = reason_in_words(value)
     elif name == "started_local" and value:
         value = f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
     # What the source wrote must not move a terminal's cursor.

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from pipelines.steps.calls.csv_file import csv_cell, write_csv
 from pipelines.steps.calls.numbers import NumberQuery, to_e164
 from pipelines.steps.calls.table import CALLS_SCHEMA
+from pipelines.wording import reason_in_words
 from tests.commands import run
 
 
@@ -38,6 +39,9 @@ def test_find_shows_writes_and_counts_what_it_finds(
     assert found["format"] == "ringcx-archive/find/1"
     assert found["sentence"] in printed
     assert all(call["uii"] in printed for call in found["calls"])
+    reasons = {call["reason"] for call in found["calls"] if call["reason"]}
+    assert reasons
+    assert all(reason_in_words(reason) in printed for reason in reasons)
     with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["uii"] for line in lines] == [call["uii"] for call in found["calls"]]

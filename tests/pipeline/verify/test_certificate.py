@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dagster import DagsterInstance
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import StorageUnavailable
 from pipelines.steps.check.verdict import EXIT_CODES
+from pipelines.wording import reason_in_words
 from tests.commands import an_hour_later, run
 from tests.pipeline.verify.conftest import ARCHIVE_PREFIX, DAYS, FIRST, LAST, MIDDLE, Copy, edited, pem, sealed_again
 
@@ -86,6 +88,11 @@ def test_the_verdict_of_a_certificate_is_that_of_verify_for_each_date_of_a_range
     assert document["verdict"] == copy.result["verdict"]
     assert code == EXIT_CODES[document["verdict"]]
     assert html.count("<section>") == len(DAYS)
+    assert "`" not in html
+    assert "&lt;code" not in html
+    reasons = {one["reason"] for each in document["dates"] for one in each["recordings"] if one["reason"]}
+    assert reasons
+    assert all(reason_in_words(reason) in unescape(html) for reason in reasons)
     assert {one["manifest"]["signature"]["state"] for one in document["dates"]} == {"none"}
 
 
