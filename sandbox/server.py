@@ -23,7 +23,7 @@ from sandbox.config import SandboxConfig
 from sandbox.faults import Faults
 from sandbox.wire import TransportProtocol
 
-_START_S = 30.0
+_START_S = 120.0  # a busy machine; a server that ends is noticed at once
 
 
 def _make_server(config: SandboxConfig) -> uvicorn.Server:

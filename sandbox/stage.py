@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from sandbox.server import RunningSandbox
 
 
 class StageBusy(ClickException):
-    """The stage cannot be set: a port is taken, or a variable is wrong."""
+    """The stage cannot be set: a port is taken, a variable is wrong, or a server does not start."""
 
 
 def _port(variable: str, default: str) -> int:
@@ -79,7 +79,8 @@ def stage() -> Iterator[dict[str, str]]:
     """Run both servers and yield the variables that point the archiver at them.
 
     Raises:
-        StageBusy: one of the ports is taken, or SOURCE is not a source; the text says which and what to do.
+        StageBusy: one of the ports is taken, SOURCE is not a source, or a server does not start; the text says
+            which and what to do.
     """
     if SOURCE not in {"legacy", "current", "both"}:
         raise StageBusy("SOURCE must be legacy, current or both.")
@@ -89,10 +90,12 @@ def stage() -> Iterator[dict[str, str]]:
     # ... and the current API's 9 in a quarter of an hour half an hour.
     limits = Limits(reports="60/60", exchange="5/60", media="none", metadata="60/60", download="none")
     config = replace(demo_config(), limits=limits)
-    with (
-        LocalS3(DATA / "s3", port=S3_PORT) as s3,
-        RunningSandbox(config, port=SOURCE_PORT, own_process=True) as source,
-    ):
+    with ExitStack() as servers:
+        try:
+            s3 = servers.enter_context(LocalS3(DATA / "s3", port=S3_PORT))
+            source = servers.enter_context(RunningSandbox(config, port=SOURCE_PORT, own_process=True))
+        except RuntimeError as error:
+            raise StageBusy(f"{error} Nothing was archived; try again.") from None
         yield {
             **source.environment(),
             **s3.environment(),

@@ -45,6 +45,7 @@ from pipelines.wording import number
 
 # Steps of a kind at once, over all runs: one more than the runs of older dates that dagster.yaml lets go on together.
 POOLS = {"ringcx_reports": 4, "ringcx_metadata": 4, "ringcx_media": 4}
+START_SECONDS = 120.0  # on a busy machine; a page that ends is noticed at once
 STOP_SECONDS = 30.0
 # Dagster sets it on a run that its own launcher started, so not on one of `ringcx-archive run`.
 _LAUNCHED_TAG = ".dagster/grpc_info"
@@ -77,7 +78,7 @@ def command(port: int, browse_port: int | None) -> None:
         raise click.ClickException(
             "The UI needs the package dagster-webserver: pip install '.[ui]' in the project folder"
         )
-    _require_free_port(port, "--port")
+    _require_free_port(port, "--port or UI_PORT")
     with ExitStack() as stack:
         if os.environ.get("RINGCX_ACCOUNT_IDS") or env_file().get("RINGCX_ACCOUNT_IDS"):
             load(DagsterSettings)
@@ -104,7 +105,7 @@ def command(port: int, browse_port: int | None) -> None:
             if browse_port:
                 os.environ["BROWSE_PORT"] = str(browse_port)
             settings = load(BrowseSettings)
-            _require_free_port(settings.browse_port, "--browse-port")
+            _require_free_port(settings.browse_port, "--browse-port or BROWSE_PORT")
             stack.enter_context(_browse(settings))
             os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
@@ -145,7 +146,7 @@ def _browse(settings: BrowseSettings) -> Iterator[None]:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.browse_host, settings.browse_host)  # noqa: S104 - read only
     command = [sys.executable, "-m", "pipelines.cli.main", "browse"]
     page = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - a fixed command
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + START_SECONDS
     try:
         while not _is_served(host, settings.browse_port):
             if page.poll() is not None or time.monotonic() > deadline:

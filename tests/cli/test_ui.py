@@ -17,6 +17,7 @@ from pipelines.cli import ui
 from pipelines.cli.main import main
 from pipelines.cli.options import subcommand
 from sandbox.s3 import rclone
+from sandbox.stage import stage
 from tests.cli.stubborn import ignores_ctrl_c, is_gone
 
 
@@ -38,7 +39,7 @@ def as_account(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_port_that_is_in_use_is_named(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ui", "--port", str(taken)]) == 2
-    sentence = f"Port {taken} of 127.0.0.1 is in use, perhaps by another UI: give a free --port.\n"
+    sentence = f"Port {taken} of 127.0.0.1 is in use, perhaps by another UI: give a free --port or UI_PORT.\n"
     assert capsys.readouterr().err == sentence
 
 
@@ -165,3 +166,19 @@ def test_the_demo_names_the_port_of_its_sandbox(taken: int, port: str, tmp_path:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(sentence)
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_server_of_the_demo_that_does_not_start_ends_it_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rclone").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "rclone").chmod(0o755)
+    monkeypatch.setattr("sandbox.s3.sys", SimpleNamespace(executable=str(tmp_path / "python")))
+    monkeypatch.setattr("sandbox.stage.DATA", tmp_path)
+    monkeypatch.setattr("sandbox.stage.SOURCE_PORT", 0)
+    monkeypatch.setattr("sandbox.stage.S3_PORT", 0)
+    with (
+        pytest.raises(click.ClickException, match=r"^rclone ended at once .* Nothing was archived; try again\.$"),
+        stage(),
+    ):
+        pass
