@@ -101,12 +101,12 @@ class Findings:
             result = "There is no recording in this package."
         elif self.unsigned:
             result = (
-                f"NOT proved: {self.unsigned} of {count} recordings. They agree with the proofs in this package, but "
-                "anybody can make such proofs, and no signature that was checked vouches for these: compare each "
+                f"NOT proved: {self.unsigned} of {count} recordings. The bytes agree with the proofs in this package, "
+                "but anybody can make such proofs, and no signature that was checked vouches for them: compare each "
                 "Merkle root above with the one in the archive's certificate of that date."
             )
         else:
-            result = f"Proved: {self.proved} of {count} recordings are, byte for byte, as they were sealed and signed"
+            result = f"Proved: {self.proved} of {count} recordings, byte for byte as they were sealed and signed"
             result += "." if self.is_key_given else ", if the archive's owner confirms each key above as the archive's."
         if self.left_out:
             result += (

@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, SecretStr
 
 from pipelines.settings import SettingsError
 from pipelines.steps.check.result import Level
+from pipelines.wording import number
 
 QUIET = timedelta(hours=24)
 FORGET = timedelta(days=90)  # problems of a date without new results
@@ -162,11 +163,11 @@ class Destinations:
             logging.getLogger(name).disabled = True
         entries = _ENTRY.split(urls.get_secret_value().strip(" ,\n\t")) if urls else []
         self._services: dict[str, apprise.Apprise] = {}
-        for number, url in enumerate(filter(None, entries), 1):
+        for position, url in enumerate(filter(None, entries), 1):
             service = apprise.Apprise()
             if not _succeeds(service.add, url):
-                raise SettingsError(f"ALERT_URLS: entry {number} is not an address that Apprise knows; correct it.")
-            self._services[f"entry {number} of ALERT_URLS ({url.partition('://')[0].lower()})"] = service
+                raise SettingsError(f"ALERT_URLS: entry {position} is not an address that Apprise knows; correct it.")
+            self._services[f"entry {position} of ALERT_URLS ({url.partition('://')[0].lower()})"] = service
 
     def __len__(self) -> int:
         return len(self._services)
@@ -196,7 +197,7 @@ class Destinations:
         complete, state.outbox = len(state.outbox) - len(outbox), outbox
         keep()
         if refused:
-            names = " and ".join(f"{name} ({count} messages)" for name, count in refused.items())
+            names = " and ".join(f"{name} ({number(count, 'message')})" for name, count in refused.items())
             raise AlertsFailed(
                 f"Not delivered to {names}: check the address and that its service answers. The messages are kept and"
                 " sent at the next tick."

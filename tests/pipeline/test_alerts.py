@@ -166,7 +166,7 @@ def test_a_failing_check_is_one_message_that_says_date_what_how_many_what_to_do_
 ) -> None:
     watch.counts = {"pending": 12, "missing": 2}
     watch.run("2026-11-20")
-    assert watch.tick().startswith("1 messages composed, 1 delivered")
+    assert watch.tick().startswith("1 message composed, 1 delivered")
     (post,) = hook.posts
     assert post["type"] == "failure"
     assert post["title"] == "RingCX Archive: check recordings/every_recording_is_accounted_for fails for 2026-11-20"

@@ -21,6 +21,7 @@ from pipelines.orchestration.partitions import PARTITION_TAG
 from pipelines.orchestration.run_requests import STOPPED_TAG
 from pipelines.settings import AlertSettings, load
 from pipelines.steps.check.result import Level
+from pipelines.wording import number
 
 WILL_RETRY_TAG = "dagster/will_retry"
 # Dagster gives a tick 60 s and keeps nothing of one that took longer; a run takes 43 ms.
@@ -73,7 +74,8 @@ def alerts(clock: Callable[[], datetime] = utc_now) -> dg.SensorDefinition:
         delivered = destinations.deliver(state, keep)
         waiting = f", {len(state.outbox)} waiting" if state.outbox else ""
         return dg.SkipReason(
-            f"{composed} messages composed, {delivered} delivered{waiting}; {len(state.open_problems)} problems open."
+            f"{number(composed, 'message')} composed, {delivered} delivered{waiting}; "
+            f"{number(len(state.open_problems), 'problem')} open."
         )
 
     return tick
