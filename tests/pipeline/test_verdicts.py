@@ -5,6 +5,7 @@ The source is a server of the test's own, which answers each path by a script, b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -23,6 +24,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.archive.bucket import Bucket
+from pipelines.archive.errors import StorageRefused
 from pipelines.ledger.states import FINAL, RecordingState, Status
 from pipelines.ringcx.errors import AccountUnknown
 from pipelines.steps.check.audio import audio_is_true
@@ -223,21 +226,41 @@ def test_refusals_after_recordings_that_were_given_stop_the_run_and_deny_nothing
     assert {one.status for one in ours.states.values()} == {Status.archived}
 
 
-def test_more_lasting_refusals_than_a_run_bears_all_end_denied_where_the_log_in_works(
-    source: Source, archiver: Callable[..., Archiver]
+@pytest.mark.parametrize(("age", "end"), [(timedelta(days=30), Status.pending), (timedelta(days=95), Status.denied)])
+def test_more_lasting_refusals_than_a_run_bears_end_denied_once_the_source_has_purged_the_recordings(
+    source: Source, archiver: Callable[..., Archiver], age: timedelta, end: Status
 ) -> None:
     good = {f"a{number:03d}.WAV": answer(wav()) for number in range(5)}
     refusal = answer(b"no", status="403 Forbidden", kind="text/plain")
     source.always(good | {f"b{number:03d}.WAV": refusal for number in range(2 * BREAK_AFTER)})
     ours = archiver(ARCHIVE_CONCURRENCY="1")
-    ours.register(age=MONTH)
+    ours.register(age=age)
     for _ in range(4):  # the first and the second attempt at all of them
         with pytest.raises(FetchFailed, match=f"{BREAK_AFTER} recordings in a row"):
             ours.run(hours=13)
         assert not {one.status for one in ours.states.values()} & {Status.denied}
-    ours.run()
+    with contextlib.suppress(FetchFailed):
+        ours.run()
     assert {name for name, one in ours.states.items() if one.status is Status.archived} == good.keys()
-    assert {one.status for one in ours.states.values()} == {Status.archived, Status.denied}
+    assert {one.status for one in ours.states.values()} == {Status.archived, end}
+
+
+def test_a_bucket_that_takes_nothing_stops_the_run_though_absent_recordings_come_between(
+    source: Source, archiver: Callable[..., Archiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.always({f"{n:03d}.WAV": NOT_FOUND if n % 4 else answer(wav()) for n in range(8 * BREAK_AFTER)})
+    ours = archiver()
+    source.script["000.WAV"] = lambda _: answer(wav())
+    ours.register(age=MONTH)
+    fetched(ours.it.services(), ours.states["000.WAV"])
+
+    def refuses(*_: object, **__: object) -> None:
+        raise StorageRefused("S3 took nothing")
+
+    monkeypatch.setattr(Bucket, "put_new", refuses)
+    with pytest.raises(StorageRefused, match="S3 took nothing"):
+        ours.run()
+    assert sum(source.asked.values()) < 4 * (BREAK_AFTER + 16)
 
 
 def test_a_recording_that_is_refused_while_others_are_given_ends_denied(

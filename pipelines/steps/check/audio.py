@@ -67,7 +67,7 @@ def _flagged(held: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
         [held[(held["size"] <= _HEADER_BYTES) | (held["duration_s"] == 0)], rest[rest["reason"] == "header_only"]]
     ).sort_values("recording_id")
     calls = (held["account_id"] + " " + held["uii"].str.lower())[held["uii"] != ""].groupby(held["sha256"]).nunique()
-    is_shared = held["sha256"].isin(calls[calls > 1].index)
+    is_shared = held["sha256"].isin(calls[calls > 1].index) & ~held["recording_id"].isin(header_only["recording_id"])
     warned = held.explode("warnings").dropna(subset="warnings")
     warned = warned[~warned["warnings"].isin(_NOT_COUNTED)].sort_values("warnings", kind="stable")
     is_silent = warned["warnings"].str.contains("silent")

@@ -76,6 +76,7 @@ class Fetcher:
     _undecided: defaultdict[LogIn, list[Outcome]] = field(default_factory=lambda: defaultdict(list), init=False)
     _running: dict[Future[Outcome], RecordingState] = field(default_factory=dict, init=False)
     _failures_in_a_row: int = field(default=0, init=False)
+    _not_taken_in_a_row: int = field(default=0, init=False)
     _first_error: Exception | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -102,10 +103,11 @@ class Fetcher:
             raise
         finally:
             for log_in, outcomes in self._undecided.items():
-                # An answer from a failing source proves nothing about a recording, unless this log-in received others.
-                is_unproven = was_broken_off and log_in not in self._working | self._worked_before
+                works = log_in in self._working | self._worked_before
                 for outcome in outcomes:
-                    fault = outcome.fault if is_unproven else None
+                    # An answer from a failing source proves nothing about a recording that it may still give.
+                    is_gone = works and self.attempt.rules.is_purged(outcome.state, outcome.at)
+                    fault = outcome.fault if was_broken_off and not is_gone else None
                     kept = replace(outcome, result=Fault("unavailable", fault.reason)) if fault else outcome
                     self._settle(kept, believed=False)
             self._write()
@@ -157,6 +159,7 @@ class Fetcher:
         result, log_in = outcome.result, _log_in(outcome.state.source, outcome.state.link)
         if isinstance(result, Stored):
             if not result.adopted:
+                self._not_taken_in_a_row = 0
                 self._working.add(log_in)
                 for earlier in self._undecided.pop(log_in, ()):
                     self._settle(earlier, believed=True)
@@ -170,7 +173,9 @@ class Fetcher:
         else:
             self._settle(outcome, believed=True)
         self._failures_in_a_row = self._failures_in_a_row + 1 if doubted or result.kind == "unavailable" else 0
-        if self._failures_in_a_row >= BREAK_AFTER:
+        # Absent recordings between them do not show that the bucket takes one.
+        self._not_taken_in_a_row += result.reason == "storage_refused"
+        if max(self._failures_in_a_row, self._not_taken_in_a_row) >= BREAK_AFTER:
             raise self._first_error or FetchFailed(
                 f"{BREAK_AFTER} recordings in a row could not be fetched, the last one with `{result.reason}`, so the "
                 f"run stopped. What it did not try stays due; {_what_to_check(outcome.state, result)}."

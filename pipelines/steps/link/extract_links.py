@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.calendar import local_day
-from pipelines.ledger.schema import STATE_SCHEMA, values
+from pipelines.ledger.schema import STATE_SCHEMA
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
@@ -132,10 +132,11 @@ def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:
     `known`: the ledger's lines, whose recordings rows of another date may have named.
     """
     columns = ["recording_id", "uii"]
+    known = known.filter(pc.is_in(known["recording_id"], value_set=pc.unique(links.table["recording_id"])))
     calls = pa.concat_tables([links.table.select(columns), known.select(columns)]).to_pandas()
     calls = calls[calls["uii"] != ""].assign(uii=calls["uii"].str.strip().str.lower()).drop_duplicates()
     shared = calls["recording_id"][calls["recording_id"].duplicated()]
-    return sorted({*shared}.intersection(values(links.table["recording_id"])))
+    return sorted({*shared})
 
 
 def _existing(ledger: Ledger, days: set[date]) -> set[date]:

@@ -88,8 +88,8 @@ def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
 
 
 def is_of_another_time(rows: pa.Table, period: Period) -> bool:
-    """Return whether the calls of an answer lie outside its period, all but a tenth of a sample: it answers another
-    request, as a stale copy does. A call lasts from its first to its last time, and may be reported late.
+    """Return whether most calls of an answer (of a sample) lie outside its period: it answers another request, as a
+    stale copy does. A call lasts from its first to its last time, and may be reported late.
     """
     names = [name for name in rows.column_names if name.endswith("_dts")]
     sample = pa.array(range(0, rows.num_rows, rows.num_rows // _SAMPLE + 1), pa.int64())
@@ -100,7 +100,7 @@ def is_of_another_time(rows: pa.Table, period: Period) -> bool:
         if call:
             is_inside = min(call) < period.end + _LATE and max(call) >= period.start - _LATE
             inside, outside = inside + is_inside, outside + (not is_inside)
-    return outside > 9 * inside
+    return outside > inside
 
 
 @dataclass(frozen=True, slots=True)
