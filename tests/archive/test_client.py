@@ -438,7 +438,7 @@ def test_a_put_whose_checksum_is_not_answered_is_read_again(environment: Callabl
     client.meta.events.register("before-send.s3", page_of_a_web_server)
     bucket = Bucket(client, "archive", "")
     bucket._capabilities = AMAZON  # which compares no MD5
-    with pytest.raises(StoreDamaged, match="other bytes"):
+    with pytest.raises(StoreDamaged, match="different bytes"):
         bucket.put_new("a", b"x", content_type="text/plain")
 
 

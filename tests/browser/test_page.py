@@ -327,7 +327,7 @@ def test_an_altered_object_of_the_same_size_is_not_downloaded(site: Site) -> Non
     site.overwrite(row["key"], tone(1, 900))
     answer = site.client("quality").post("/download", data=fields_of(row) | {"why": "complaint 4711"})
     assert answer.status_code == 409
-    assert "not what was sealed" in answer.text
+    assert "not hold what was sealed" in answer.text
 
 
 def test_every_action_is_in_the_access_log_with_the_seconds_that_were_sent(site: Site) -> None:
