@@ -136,7 +136,7 @@ def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:
     calls = pa.concat_tables([links.table.select(columns), known.select(columns)]).to_pandas()
     calls = calls[calls["uii"] != ""].assign(uii=calls["uii"].str.strip().str.lower()).drop_duplicates()
     shared = calls["recording_id"][calls["recording_id"].duplicated()]
-    return sorted({*shared})
+    return sorted(set(shared))
 
 
 def _existing(ledger: Ledger, days: set[date]) -> set[date]:

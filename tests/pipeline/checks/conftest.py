@@ -32,6 +32,7 @@ from pipelines.orchestration.resources import all_resources
 from pipelines.settings import Calendar, load
 from tests.listing import listed
 from tests.pipeline.conftest import UP_TO_RECORDINGS, assets_of_date, job_of_date
+from tests.states import pending
 
 OLD = date(2026, 3, 2)
 REPORTS = ["agent_segment_metadata", "global_call_type_detail"]
@@ -153,22 +154,17 @@ def known_recording(it: Any, day: date, host: str, *, expected_s: float) -> Reco
     now = datetime.now(UTC)
     account = it.sandbox.config.accounts[0]
     file = f"perspective/{account}/{day:%Y%m/%d}/{day:%Y%m%d}0930000100000000000001-session-2-stereo.WAV"
-    state = RecordingState(
-        recording_id=f"{account}/{file}",
+    state = pending(
+        f"{account}/{file}",
+        day,
+        now,
         account_id=account,
         uii=f"{day:%Y%m%d}0930000100000000000001",
         layout="stereo",
         source="agent_segment_metadata",
-        date=day,
-        status=Status.pending,
-        next_attempt_at=now,
-        run_id="by-hand",
-        written_at=now,
         link=f"http://{host}/api/v1/calls/recordings?v=1&accountId={account}&bucket=b&region=r&file={file}",
-        found_on=day,
         started_at=now - timedelta(days=1),
         expected_duration_s=expected_s,
-        first_seen_at=now,
     )
     it.services().ledger.append_states([state])
     return state

@@ -85,7 +85,7 @@ def test_a_held_recording_whose_object_was_lost_is_fetched_again_when_named(
     it.sandbox.reset()
     assert run(it, recent[0], retry_recording_ids=[gone.recording_id, kept.recording_id]).success
     assert it.objects()[gone.key] == gone.sha256
-    assert it.sandbox.counters()["requests"]["media"] == 1, "what lies in the bucket is adopted"
+    assert it.sandbox.counters()["requests"]["media"] == 1, "an object that is already in the bucket is adopted"
     assert check(it, "every_recording_is_accounted_for", recent[0]).passed
 
 
