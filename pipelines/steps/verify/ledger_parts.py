@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -43,66 +44,100 @@ def read_ledger(parts: LedgerParts, arriving: Arriving, threads: int, flag: Flag
 
     A missing part is accounted for if an attested merged part replaces it. Until a date is sealed, no part is attested.
     """
-    bucket, day = arriving.bucket, arriving.day
-    fresh: dict[str, list[str]] = {}
-    states = STATE_SCHEMA.empty_table()
-    newer: list[pa.Table] = []  # reduced whenever they outnumber the states: a date may have hundreds of parts
-    for kind, names in parts.names(day).items():
-        attested = attestations(bucket, kind, day, flag)
-        there: dict[str, ObservedObject] = {}
+    states = _CurrentStates()
+    unattested: dict[str, list[str]] = {}
+    for kind, names in parts.names(arriving.day).items():
+        attested = attestations(arriving.bucket, kind, arriving.day, flag)
+        present: list[str] = []
         replaced: dict[str, str] = {}
         for name, data in map_in_order(parts.read_if_there, names, threads=threads):
             if data is None:  # removed since it was listed
                 continue
-            there[name] = ObservedObject(name, len(data), hashlib.sha256(data).hexdigest())
-            if name in attested and attested[name] != frozenset({there[name]}):
-                flag(
-                    "ledger_part_altered",
-                    name,
-                    f"The ledger part {name} is not what its attestation says it was when {day} was sealed; restore "
-                    "its first version",
-                )
+            present.append(name)
             try:
-                if name not in attested:
-                    with damage(name):
-                        runs = decode(data, ["run_id"])
-                    arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
-                elif attested[name] == frozenset({there[name]}):
-                    with damage(name):
-                        replaced |= _replaced(data)
+                replaced |= _check_part(name, data, attested.get(name), arriving, flag)
                 if kind == "recording_states":
-                    newer.append(_states(name, data))
-                    if sum(table.num_rows for table in newer) > states.num_rows:
-                        states, newer = current_lines([states, *newer]), []
+                    states.add(_states(name, data))
                 elif kind == "accepted_losses":
                     decode_part(name, data)
             except LedgerDamaged as error:
                 flag("ledger_part_altered", name, capitalized(error))
-        gone = sorted(attested.keys() - there.keys())
-        # Attestations were read after the listing: what came between the two is there now.
-        came = set(parts.names(day)[kind]) if gone else set()
-        for name in gone:
-            is_replaced = {replaced.get(name)} == {seen.sha256 for seen in attested[name]}
-            if not is_replaced and name not in came:
+        gone = attested.keys() - set(present)
+        if gone:
+            # Attestations were read after the listing: a part that came between the two is listed now.
+            gone -= set(parts.names(arriving.day)[kind])
+        for name in sorted(gone):
+            if {replaced.get(name)} != {seen.sha256 for seen in attested[name]}:
                 flag(
                     "ledger_part_removed",
                     name,
-                    f"The ledger part {name} was there when {day} was sealed and is gone; restore it from a backup or "
-                    "an earlier version of the object",
+                    f"The ledger part {name} was there when {arriving.day} was sealed and is gone; restore it from a "
+                    "backup or an earlier version of the object",
                 )
-        fresh[kind] = [name for name in there if name not in attested]
-    for kind, names in fresh.items():
+        unattested[kind] = [name for name in present if name not in attested]
+    if arriving.chain.numbers:
+        _flag_unattested(unattested, arriving, flag)
+    return states.current()
+
+
+class _CurrentStates:
+    """The current lines of the parts added so far: parts are reduced in groups, as a date may have hundreds."""
+
+    def __init__(self) -> None:
+        self._reduced = STATE_SCHEMA.empty_table()
+        self._newer: list[pa.Table] = []
+
+    def add(self, lines: pa.Table) -> None:
+        self._newer.append(lines)
+        if sum(table.num_rows for table in self._newer) > self._reduced.num_rows:
+            self._reduced = self.current()
+            self._newer = []
+
+    def current(self) -> pa.Table:
+        return current_lines([self._reduced, *self._newer])
+
+
+def _check_part(
+    name: str, data: bytes, attested: frozenset[ObservedObject] | None, arriving: Arriving, flag: Flag
+) -> dict[str, str]:
+    """Compare a part with its attestations, or note the runs that wrote it if it has none.
+
+    Return the parts that it replaces, with their SHA-256.
+
+    Raises:
+        LedgerDamaged: the part cannot be read.
+    """
+    if attested is None:
+        with damage(name):
+            runs = decode(data, ["run_id"])
+        arriving.runs[name] = set(values(pc.unique(runs["run_id"]))) if runs.num_columns else set()
+        return {}
+    if attested != {ObservedObject(name, len(data), hashlib.sha256(data).hexdigest())}:
+        flag(
+            "ledger_part_altered",
+            name,
+            f"The ledger part {name} is not what its attestation says it was when {arriving.day} was sealed; restore "
+            "its first version",
+        )
+        return {}
+    with damage(name):
+        return _replaced(data)
+
+
+def _flag_unattested(unattested: Mapping[str, list[str]], arriving: Arriving, flag: Flag) -> None:
+    """Report the parts added to a sealed date, once for each kind: those of a running run, and others."""
+    for kind, names in unattested.items():
         for is_arriving in (False, True):
-            found = [name for name in names if (name in arriving.parts) is is_arriving]
-            if found and arriving.chain.numbers:
+            added = [name for name in names if (name in arriving.parts) == is_arriving]
+            if added:
                 flag(
                     "unwitnessed",
-                    found[0],
-                    f"{number(len(found), 'ledger part was', 'ledger parts were')} added to {day} ({kind}, the first "
-                    f"is {found[0]}) after it was last sealed, or their attestation was removed; run the date again",
+                    added[0],
+                    f"{number(len(added), 'ledger part was', 'ledger parts were')} added to {arriving.day} ({kind}, "
+                    f"the first is {added[0]}) after it was last sealed, or their attestation was removed; run the "
+                    "date again",
                     arriving=is_arriving,
                 )
-    return current_lines([states, *newer])
 
 
 def _states(name: str, data: bytes) -> pa.Table:
