@@ -46,8 +46,10 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
-def reason_in_words(reason: str) -> str:
-    """Return why a recording is not held, in words; a reason that is not known comes back as it is."""
+def reason_in_words(reason: str, state: str = "") -> str:
+    """Return why a recording in that state is not held, in words; return an unknown reason unchanged."""
+    if (reason, state) == ("not_found", "pending"):
+        return f"{_REASONS[reason]} yet"
     general, _, detail = reason.replace("http_", "http:").partition(":")
     words = _REASONS.get(reason) or _REASONS.get(general)
     if words is None or not detail or reason in _REASONS:

@@ -68,7 +68,7 @@ def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
     reason = row["reason"]
     said = STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:
-        said = f"{said}: {reason_in_words(reason)}"
+        said = f"{said}: {reason_in_words(reason, row['state'])}"
     started: datetime | None = row["started_at"]
     size, manifest = row["size"], row["manifest_number"]
     facts = (

@@ -157,7 +157,7 @@ def _cell(row: dict[str, Any], name: str, width: int) -> str:
         seconds = row["call_s"] if value is None else value
         value = None if seconds is None else str(timedelta(seconds=round(min(seconds, 1e9))))
     elif name == "reason" and value:
-        value = reason_in_words(value)
+        value = reason_in_words(value, row["state"])
     elif name == "started_local" and value:
         value = f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
     # What the source wrote must not move a terminal's cursor.

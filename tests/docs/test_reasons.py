@@ -26,3 +26,8 @@ def test_words_keep_what_only_the_source_knows() -> None:
     assert reason_in_words("link_refused:too_long") == "its link must not be requested (too long)"
     assert reason_in_words("no_link:abandon") == "no report has a link to one (abandon)"
     assert reason_in_words("of_a_later_version") == "of_a_later_version"
+
+
+def test_a_pending_recording_is_one_that_the_source_does_not_have_yet() -> None:
+    assert reason_in_words("not_found", "missing") == "the source does not have it"
+    assert reason_in_words("not_found", "pending") == "the source does not have it yet"

@@ -32,21 +32,21 @@ _PROBLEMS = ("without_partition", "at_risk", "overdue", "stuck")
 
 # Count -> what one of them does | what others do | what it means, or what to do.
 _SENTENCES = {
-    "dates_damaged": "date of the ledger cannot be read|dates of the ledger cannot be read|, so their recordings are "
-    "not counted here: the table `damaged` names each part and what to do.",
-    "without_partition": "pending recording has|pending recordings have| a date that has no partition (before "
-    "ARCHIVE_START_DATE={start} or in the future), the earliest {earliest}, so no run fetches them: set "
-    "ARCHIVE_START_DATE to their date or earlier.",
+    "dates_damaged": "date of the ledger cannot be read|dates of the ledger cannot be read|; recordings on unreadable "
+    "dates are not counted here: the table `damaged` names each part and says what to do.",
+    "without_partition": "pending recording has|pending recordings have| a date without a partition (before "
+    "ARCHIVE_START_DATE={start} or in the future); no run can fetch recordings of such dates (the earliest is "
+    "{earliest}): set ARCHIVE_START_DATE to that date or earlier.",
     "at_risk": "pending recording has|pending recordings have| less than {margin} left: the source purges "
-    "recordings {retention} after the call. Deal with these first.",
+    "recordings {retention} after the call. Archive these before anything else.",
     "overdue": "is late|are late|: the time of the next attempt has passed and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
     "lost": "is lost|are lost| (`missing`, `rejected` or `denied`); judging by date, the source should still have "
     "{retrievable}: fix the cause and run `recordings` of the date with `retry_final: true`.",
     "dates_not_pulled": "date since the archive began was|dates since the archive began were| never fully pulled, "
-    "or a report came without rows: run them, {gap} first.",
-    "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|, so what they "
-    "hold is not counted: the table `strange_files` names them. Move them out of the ledger, or back into place.",
+    "or had a report without rows: start with {gap}.",
+    "strange_files": "file in the ledger is not a part of it|files in the ledger are not parts of it|; such files are "
+    "not counted. See the table `strange_files`, and move each file out of the ledger or back into place.",
 }
 
 

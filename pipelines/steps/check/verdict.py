@@ -53,7 +53,8 @@ COLUMNS.append("run_id")
 # Count -> what one of them does | what others do | what it means, or what to do.
 _SENTENCES = {
     "lost": "is lost|are lost| ({reasons}).",
-    "conflicts": "conflicts|conflict|: the source now sends different bytes from those archived; both are kept.",
+    "conflicts": "is in conflict|are in conflict|: the source now sends different bytes from those archived; both are "
+    "kept.",
     "overdue": "is late|are late|: the next attempt was due and no run came; is the daemon running?",
     "stuck": "has been requested|have been requested| for longer than ARCHIVE_GIVE_UP_DAYS without a final answer.",
     "shared_by_calls": "is named|are named| by the rows of several calls, which may have one recording each: look at "
