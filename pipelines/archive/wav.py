@@ -80,19 +80,64 @@ class _Format(NamedTuple):
     bits: int
 
 
+class _Headers(NamedTuple):
+    """What the headers say. The audio begins at `start` and has `declared` bytes; `riff_end` is None if it is open."""
+
+    order: str
+    form: _Format
+    riff_end: int | None
+    start: int
+    declared: int
+    has_ds64: bool
+    samples: int
+
+
 def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
     """Walk the chunks of a WAV of `size` bytes. `stream` is seekable; its position afterwards is undefined.
 
     Raises:
         NotARecording: with the reason.
     """
+    headers = _read_headers(stream, size)
+    form, start, riff_end = headers.form, headers.start, headers.riff_end
+    is_streaming = _is_streaming(stream, headers, size)
+    if headers.declared == 0 and riff_end is not None and riff_end < size - 1:
+        riff_end = None  # written while the audio was still growing
+    data_end = start + headers.declared
+    if is_streaming:
+        data_end = riff_end if riff_end is not None and riff_end > start else size
+    missing = _missing(stream, data_end, riff_end, size, headers.order)
+    length = min(data_end, size) - start
+    if length == 0 or (form.tag in _LINEAR and length < form.block_align):
+        raise NotARecording("header_only", "The WAV has a header but no audio")
+    # Where sizes are unknown, the writer did not know the number of samples either.
+    knows_samples = not missing and (headers.has_ds64 or not is_streaming)
+    return WavInfo(
+        channels=form.channels,
+        sample_rate=form.sample_rate,
+        bits_per_sample=form.bits,
+        format_tag=form.tag,
+        data_bytes=length,
+        duration_s=_duration(form, length, headers.samples if knows_samples else 0),
+        header_bytes=start,
+        big_endian=headers.order == ">",
+        proof=_proof(headers, data_end, riff_end, missing, size, is_streaming=is_streaming),
+        disagrees=missing > 0,
+    )
+
+
+def _read_headers(stream: BinaryIO, size: int) -> _Headers:
+    """Walk the chunks up to the data chunk."""
     order, riff_end = _riff(stream, size)
     form: _Format | None = None
     data64: int | None = None
     samples = 0
     for name, start, declared in _chunks(stream, 12, size, order):
         if name == b"data":
-            break
+            if form is None:
+                raise NotARecording("no_fmt", "The WAV has no fmt chunk before its data")
+            length = data64 if data64 is not None and declared == _UNKNOWN32 else declared
+            return _Headers(order, form, riff_end, start, length, data64 is not None, samples)
         if start + declared > size:
             raise NotARecording("cut_off", "The WAV ends inside a chunk before its data")
         if name == b"fmt ":
@@ -103,48 +148,26 @@ def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
                 riff_end = 8 + riff64
         elif name == b"fact" and declared >= 4:
             (samples,) = struct.unpack(f"{order}I", _read_exactly(stream, start, 4))
-    else:
-        if riff_end is not None and riff_end > size:
-            raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
-        if form is not None:
-            raise NotARecording("no_data", "The WAV has no data chunk")
+    if riff_end is not None and riff_end > size:
+        raise NotARecording("cut_off", "The WAV ends before the length that its header gives")
     if form is None:
         raise NotARecording("no_fmt", "The WAV has no fmt chunk before its data")
-    if data64 is not None and declared == _UNKNOWN32:
-        declared = data64
-    # A streaming size means: to the end of the RIFF chunk, or else of the file. A size of zero is one as well, unless
-    # other chunks or padding follow: then the data is truly empty.
-    riff_follows = riff_end is not None and riff_end > start
-    is_streaming = (
-        declared in {_UNKNOWN32, _UNKNOWN64}
-        or (declared == 0 and not _is_empty_data(stream, start, riff_end if riff_follows else None, size, order))
-        or (declared in _UNKNOWN_SOX and riff_end is None)
-    )
-    if declared == 0 and riff_end is not None and riff_end < size - 1:
-        riff_end, riff_follows = None, False  # written while the audio was still growing
-    end = riff_end if riff_end and riff_follows else size
-    length = end - start if is_streaming else declared
-    missing = _missing(stream, start + length, riff_end, size, order)
-    is_open = (is_streaming and not riff_follows) or (missing > 0 and (start + length <= size or length >= _STREAMED))
-    # The file has outgrown its sizes, as one whose header is written now and then; a tag of a player is short.
-    is_open |= riff_end is not None and size - max(riff_end, start + length) > _MAX_PADDING
-    # Where sizes are unknown, the writer did not know the number of samples either.
-    samples = samples if not missing and (length == declared or data64 is not None) else 0
-    length = min(length, size - start)
-    if length == 0 or (form.tag in _LINEAR and length < form.block_align):
-        raise NotARecording("header_only", "The WAV has a header but no audio")
-    return WavInfo(
-        channels=form.channels,
-        sample_rate=form.sample_rate,
-        bits_per_sample=form.bits,
-        format_tag=form.tag,
-        data_bytes=length,
-        duration_s=_duration(form, length, samples),
-        header_bytes=start,
-        big_endian=order == ">",
-        proof="nothing" if is_open else "cut_off" if missing else "whole",
-        disagrees=missing > 0,
-    )
+    raise NotARecording("no_data", "The WAV has no data chunk")
+
+
+def _is_streaming(stream: BinaryIO, headers: _Headers, size: int) -> bool:
+    """Return whether the data's size means: to the end of the RIFF chunk, or else of the file."""
+    declared, riff_end = headers.declared, headers.riff_end
+    if declared in {_UNKNOWN32, _UNKNOWN64}:
+        return True
+    if declared in _UNKNOWN_SOX:
+        return riff_end is None
+    if declared != 0:
+        return False
+    # Zero, unless other chunks or padding follow: then the data is truly empty.
+    if riff_end is not None and riff_end <= headers.start:
+        riff_end = None
+    return not _is_empty_data(stream, headers.start, riff_end, size, headers.order)
 
 
 def _riff(stream: BinaryIO, size: int) -> tuple[str, int | None]:
@@ -226,6 +249,20 @@ def _missing(stream: BinaryIO, data_end: int, riff_end: int | None, size: int, o
     for _, start, declared in _chunks(stream, data_end + data_end % 2, size, order):
         end = start + declared
     return 0 if riff_end - size == 1 and end == size else riff_end - size
+
+
+def _proof(
+    headers: _Headers, data_end: int, riff_end: int | None, missing: int, size: int, *, is_streaming: bool
+) -> Proof:
+    """Judge the sizes: whether they leave the end open, or audio is missing by them."""
+    if is_streaming and (riff_end is None or riff_end <= headers.start):
+        return "nothing"
+    if missing and (data_end <= size or data_end - headers.start >= _STREAMED):
+        return "nothing"
+    # The file has outgrown its sizes, as one whose header is written now and then; a tag of a player is short.
+    if riff_end is not None and size - max(riff_end, data_end) > _MAX_PADDING:
+        return "nothing"
+    return "cut_off" if missing else "whole"
 
 
 def _duration(form: _Format, length: int, samples: int) -> float | None:
