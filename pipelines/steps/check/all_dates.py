@@ -5,6 +5,7 @@ It reads every date once a day and keeps no state between checks, so no state ca
 
 from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -50,6 +51,16 @@ _SENTENCES = {
 }
 
 
+class _Recordings(NamedTuple):
+    """The recordings of all readable dates. `missing`: a row for each that is not archived and no accepted loss."""
+
+    missing: pd.DataFrame
+    accepted: int
+    held: int
+    held_bytes: int
+    damaged: list[str]
+
+
 def no_overdue_recordings(
     ledger: Ledger, settings: PlanSettings, *, busy: Collection[date], now: datetime
 ) -> CheckResult:
@@ -58,88 +69,109 @@ def no_overdue_recordings(
     `error`: recordings late, stuck or about to be purged, or lost while the source still has them. `warning`: lost for
     good, or dates that were not pulled.
     """
-    damaged: list[str] = []
-    columns = [*COLUMNS, "started_at"]
-
-    held: list[tuple[int, int]] = []  # the recordings and bytes of each date: read anyway, so their sum costs nothing
-
-    def missing_of(day: date) -> pa.Table:
-        known = RecordingsTable.of(ledger.current([day]))
-        held.append((known.held.num_rows, pc.sum(known.held["size"]).as_py() or 0))
-        accepted = pc.is_in(known.rest["recording_id"], value_set=pa.array(accepted_losses(ledger, known), pa.string()))
-        return known.rest.select(columns).append_column("is_accepted", accepted)
-
-    tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
-    for _, read in map_readable(missing_of, ledger.recording_days()):
-        if isinstance(read, LedgerDamaged):
-            damaged.append(str(read))
-        else:
-            tables.append(read)
-    missing = pa.concat_tables(tables).to_pandas()
-    accepted, missing = missing["is_accepted"].sum(), missing[~missing["is_accepted"]]
-    gaps = _never_pulled(ledger, settings, now, damaged)
-    strange = sorted(ledger.parts.strange().items())
+    recordings = _recordings(ledger)
+    missing = recordings.missing
     is_pending = missing["status"] == Status.pending
-    pending, lost = missing[is_pending].sort_values(["date", "recording_id"]), missing[~is_pending]
-    today = local_day(now, settings.zone)
-    dates = pending[["date", "found_on"]]
-    born = pending["started_at"].fillna(pd.to_datetime(pending["date"], utc=True))
-    has_partition = (dates >= settings.archive_start_date) & (dates <= today)
-    pending["without_partition"] = ~has_partition.any(axis="columns")
-    kept_for = timedelta(days=settings.ringcx_retention_days - settings.ringcx_retention_margin_days)
-    pending["at_risk"] = born < now - kept_for
-    pending["overdue"] = is_overdue(pending, now) & ~dates.isin(list(busy)).any(axis="columns")
-    pending["stuck"] = is_stuck(pending, timedelta(days=settings.archive_give_up_days), now)
-    retrievable = int((lost["date"] > today - timedelta(days=settings.ringcx_retention_days)).sum())
+    pending = _with_problems(missing[is_pending].sort_values(["date", "recording_id"]), settings, busy, now)
+    lost = missing[~is_pending]
+    gaps, damaged_pulls = _never_pulled(ledger, settings, now)
+    damaged = [*recordings.damaged, *damaged_pulls]
+    strange = sorted(ledger.parts.strange().items())
+    oldest_retained = local_day(now, settings.zone) - timedelta(days=settings.ringcx_retention_days)
     counts = {
         "missing_now": len(missing),
         "pending": len(pending),
         **{problem: int(pending[problem].sum()) for problem in _PROBLEMS},
         "lost": len(lost),
-        "lost_within_retention": retrievable,
-        "accepted_losses": int(accepted),
+        "lost_within_retention": int((lost["date"] > oldest_retained).sum()),
+        "accepted_losses": recordings.accepted,
         "dates_not_pulled": len(gaps),
         "dates_with_something_missing": missing["date"].nunique(),
         "dates_damaged": len(damaged),
         "strange_files": len(strange),
     }
-    level = Level.ok
-    if damaged or retrievable or any(counts[problem] for problem in _PROBLEMS):
-        level = Level.error
-    elif len(lost) or gaps or strange:
-        level = Level.warning
-    # A recording is shown with the first of its problems; of the lost the newest, for which something can be done.
-    named = [pending[pending[problem]].assign(matter=problem) for problem in _PROBLEMS]
-    named.append(lost.sort_values("date", ascending=False, kind="stable").assign(matter="lost"))
+    totals = {"recordings_held_in_all": recordings.held, "gb_held_in_all": round(recordings.held_bytes / 1e9, 3)}
     by_reason = missing.fillna({"reason": "new"}).groupby(["status", "reason"]).size().reset_index(name="recordings")
     earliest = pending["date"][pending["without_partition"]].min()
     return CheckResult(
-        level=level,
+        level=_level(counts),
         sentence=_sentence(counts, settings, gaps[0] if gaps else None, earliest),
         counts=counts,
         tables={"by_reason": by_reason.rename(columns={"status": "state"})},
         lists={
-            "sample": examples(pd.concat(named).drop_duplicates("recording_id")),
+            "sample": _sample(pending, lost),
             "not_pulled": pd.DataFrame({"date": [day.isoformat() for day in gaps[:LISTED]]}),
             "strange_files": pd.DataFrame(strange[:LISTED], columns=["file", "why"]),
             "damaged": pd.DataFrame({"problem": damaged[:LISTED]}),
         },
-        totals={}
-        if damaged or strange
-        else {
-            "recordings_held_in_all": sum(recordings for recordings, _ in held),
-            "gb_held_in_all": round(sum(size for _, size in held) / 1e9, 3),
-        },
+        totals={} if damaged or strange else totals,
     )
 
 
-def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged: list[str]) -> list[date]:
+def _recordings(ledger: Ledger) -> _Recordings:
+    """Read the recordings of every date. What is held is read anyway, so its sum costs nothing."""
+    columns = [*COLUMNS, "started_at"]
+
+    def read(day: date) -> tuple[pa.Table, int, int]:
+        known = RecordingsTable.of(ledger.current([day]))
+        accepted = pc.is_in(known.rest["recording_id"], value_set=pa.array(accepted_losses(ledger, known), pa.string()))
+        missing = known.rest.select(columns).append_column("is_accepted", accepted)
+        return missing, known.held.num_rows, pc.sum(known.held["size"]).as_py() or 0
+
+    tables = [STATE_SCHEMA.empty_table().select(columns).append_column("is_accepted", pa.array([], pa.bool_()))]
+    held = held_bytes = 0
+    damaged: list[str] = []
+    for _, of_day in map_readable(read, ledger.recording_days()):
+        if isinstance(of_day, LedgerDamaged):
+            damaged.append(str(of_day))
+            continue
+        missing_of_day, recordings, size = of_day
+        tables.append(missing_of_day)
+        held += recordings
+        held_bytes += size
+    missing = pa.concat_tables(tables).to_pandas()
+    is_accepted = missing["is_accepted"]
+    return _Recordings(missing[~is_accepted], int(is_accepted.sum()), held, held_bytes, damaged)
+
+
+def _with_problems(
+    pending: pd.DataFrame, settings: PlanSettings, busy: Collection[date], now: datetime
+) -> pd.DataFrame:
+    """Add a column of true and false for each of `_PROBLEMS`."""
+    dates = pending[["date", "found_on"]]
+    has_partition = (dates >= settings.archive_start_date) & (dates <= local_day(now, settings.zone))
+    started_at = pending["started_at"].fillna(pd.to_datetime(pending["date"], utc=True))
+    kept_for = timedelta(days=settings.ringcx_retention_days - settings.ringcx_retention_margin_days)
+    return pending.assign(
+        without_partition=~has_partition.any(axis="columns"),
+        at_risk=started_at < now - kept_for,
+        overdue=is_overdue(pending, now) & ~dates.isin(list(busy)).any(axis="columns"),
+        stuck=is_stuck(pending, timedelta(days=settings.archive_give_up_days), now),
+    )
+
+
+def _level(counts: Mapping[str, int]) -> Level:
+    if any(counts[name] for name in (*_PROBLEMS, "dates_damaged", "lost_within_retention")):
+        return Level.error
+    if any(counts[name] for name in ("lost", "dates_not_pulled", "strange_files")):
+        return Level.warning
+    return Level.ok
+
+
+def _sample(pending: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """Name each recording with the first of its problems; of the lost the newest, for which something can be done."""
+    named = [pending[pending[problem]].assign(matter=problem) for problem in _PROBLEMS]
+    named.append(lost.sort_values("date", ascending=False, kind="stable").assign(matter="lost"))
+    return examples(pd.concat(named).drop_duplicates("recording_id"))
+
+
+def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime) -> tuple[list[date], list[str]]:
     """Return the dates since the first one archived, within the retention, for which no source was pulled whole or a
-    report came empty; add those whose pulls are damaged to `damaged`.
+    report came empty, and a sentence about each date whose pulls are damaged.
     """
     begun = [days[0] for report in REPORTS if (days := ledger.row_days(report))]
     if not begun:
-        return []
+        return [], []
     last = local_day(now - _PULLED_WITHIN, settings.zone) - _ONE_DAY
     oldest = local_day(now, settings.zone) - timedelta(days=settings.ringcx_retention_days)
     first = max(min(begun), oldest, settings.archive_start_date)
@@ -148,9 +180,14 @@ def _never_pulled(ledger: Ledger, settings: PlanSettings, now: datetime, damaged
         pulls = pulls_of(ledger, day)
         return bool(unpulled(pulls, day, settings) or empty_reports(ledger, day, pulls, settings, now=now))
 
-    read = list(map_readable(is_gap, dates_between(first, last)))
-    damaged += [str(error) for _, error in read if isinstance(error, LedgerDamaged)]
-    return [day for day, gap in read if gap is True]
+    gaps: list[date] = []
+    damaged: list[str] = []
+    for day, found in map_readable(is_gap, dates_between(first, last)):
+        if isinstance(found, LedgerDamaged):
+            damaged.append(str(found))
+        elif found:
+            gaps.append(day)
+    return gaps, damaged
 
 
 def _sentence(counts: Mapping[str, int], settings: PlanSettings, gap: date | None, earliest: date) -> str:
