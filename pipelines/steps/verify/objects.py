@@ -8,7 +8,7 @@ reading proves without trusting the store.
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -71,52 +71,78 @@ def check_objects(
 
     def verify(entry: ManifestEntry) -> Hashed | KeyMissing | StorageUnavailable | None:
         """Return the object's hash, or the error that prevents it, or None if the store's checksum is enough."""
-        key, recorded = str(entry.key), evidence.ledger.get(entry.recording_id)
-        listed = evidence.objects.get(key)
-        etag = evidence.etags[entry.recording_id] if recorded and recorded.sha256 == entry.sha256 else None
         try:
-            unchanged = etag is not None and listed is not None and (listed.size, listed.etag) == (entry.size, etag)
-            if unchanged and entry.recording_id not in chosen and _store_vouches(bucket, entry):
+            if entry.recording_id not in chosen and _is_unchanged(evidence, entry) and _store_vouches(bucket, entry):
                 return None
-            return bucket.hash_object(key)
+            return bucket.hash_object(str(entry.key))
         except (KeyMissing, StorageUnavailable) as error:
             return error
 
     for done, (entry, found) in enumerate(map_in_order(verify, held, threads=threads), start=1):
-        key, name = str(entry.key), f"{entry.recording_id} of {result.date}"
-        version = f" (version {entry.version_id} was the sealed one)" if entry.version_id else ""
-        if isinstance(found, KeyMissing):
-            _no_longer_held(entry, result)
-            flag("object_missing", key, f"{name} is not in the bucket: {key} is gone{version}; restore it")
-        elif isinstance(found, StorageUnavailable):
-            flag("unreadable", key, f"{name} could not be read: {found}")
-        elif found is not None:
-            result.read += 1
-            result.bytes_read += found.size
-            if (found.size, found.sha256) != (entry.size, entry.sha256):
-                _no_longer_held(entry, result)
-                other = ids.get(found.sha256)
-                instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
-                flag(
-                    "object_altered",
-                    key,
-                    f"{name} is not what was sealed: {key} has {found.size:,} bytes with SHA-256 {found.sha256} and "
-                    f"not {entry.size or 0:,} with {entry.sha256}{instead}{version}; restore it",
-                )
+        if found is not None:
+            _judge_object(entry, found, ids, result, flag)
         progress(done, len(held))
+    _flag_unexplained(evidence, flag)
+
+
+def _is_unchanged(evidence: Evidence, entry: ManifestEntry) -> bool:
+    """Return whether the listing has the size, and the ETag that the ledger has for the sealed bytes."""
+    recorded = evidence.ledger.get(entry.recording_id)
+    listed = evidence.objects.get(str(entry.key))
+    if recorded is None or listed is None or recorded.sha256 != entry.sha256:
+        return False
+    etag = evidence.etags[entry.recording_id]
+    return etag is not None and listed.etag == etag and listed.size == entry.size
+
+
+def _judge_object(
+    entry: ManifestEntry,
+    found: Hashed | KeyMissing | StorageUnavailable,
+    ids: Mapping[str | None, str],
+    result: DayResult,
+    flag: Flag,
+) -> None:
+    """Count what was read, and report an object that is missing, unreadable or altered; `ids`: by SHA-256."""
+    key, name = str(entry.key), f"{entry.recording_id} of {result.date}"
+    version = f" (version {entry.version_id} was the sealed one)" if entry.version_id else ""
+    if isinstance(found, StorageUnavailable):
+        flag("unreadable", key, f"{name} could not be read: {found}")
+        return
+    if isinstance(found, KeyMissing):
+        _no_longer_held(entry, result)
+        flag("object_missing", key, f"{name} is not in the bucket: {key} is gone{version}; restore it")
+        return
+    result.read += 1
+    result.bytes_read += found.size
+    if (found.size, found.sha256) == (entry.size, entry.sha256):
+        return
+    _no_longer_held(entry, result)
+    other = ids.get(found.sha256)
+    instead = f"; they are the bytes of {other}: the two were swapped or one was copied" if other else ""
+    flag(
+        "object_altered",
+        key,
+        f"{name} is not what was sealed: {key} has {found.size:,} bytes with SHA-256 {found.sha256} and "
+        f"not {entry.size or 0:,} with {entry.sha256}{instead}{version}; restore it",
+    )
+
+
+def _flag_unexplained(evidence: Evidence, flag: Flag) -> None:
+    """Report each object that belongs to no expected recording."""
     owners = {entry.key: recording_id for recording_id, entry in reversed(evidence.ledger.items())}
     for key in evidence.unexplained():
         listed, owner = evidence.objects[key], owners.get(key)
         if owner is not None:
             whose = f"the ledger has {owner} under it, and the manifest does not; find out who put it there"
-            at = evidence.changed_at.get(owner)
+            written_at = evidence.changed_at.get(owner)
         elif key in evidence.awaited:
             whose = "no run has recorded it; if a run was stopped, run the date again, which adopts it"
-            at = listed.modified
+            written_at = listed.modified
         else:
-            whose, at = "no manifest or ledger part names it; find out who put it there", None
+            whose = "no manifest or ledger part names it; find out who put it there"
+            written_at = None
         sentence = f"{key} ({listed.size:,} bytes) is in the bucket and {whose}"
-        flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(at))
+        flag("object_stray", key, sentence, arriving=evidence.arriving.is_young(written_at))
 
 
 def _no_longer_held(entry: ManifestEntry, result: DayResult) -> None:
@@ -144,7 +170,8 @@ def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Fla
         where, _, name = key.rpartition("/")
         start, _, rest = name.partition("-")
         recording = f"{bucket.prefix}recordings/{where.removeprefix(f'{bucket.prefix}conflicts/')}/{rest}"
-        if not (recording in listed and len(start) == _HEX and bucket.hash_object(key).sha256[:_HEX] == start):
+        is_named = recording in listed and len(start) == _HEX
+        if not is_named or not bucket.hash_object(key).sha256.startswith(start):
             sentence = f"{key} is not a conflicting copy of a recording of {day}; find out who put it there"
             flag("object_stray", key, sentence)
 
@@ -178,16 +205,14 @@ def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepan
     """Yield each object and folder outside the documented layout that belongs to no date: at the top of the prefix, and
     where only folders of dates should be. The ledger and the events may be in the bucket too.
     """
-    own = [
-        f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/"
-        for url in (settings.ledger, settings.events_url)
-        if url
-    ]
+    urls = [url for url in (settings.ledger, settings.events_url) if url]
+    own = [f"{url.removeprefix(f's3://{bucket.name}/').rstrip('/')}/" for url in urls]
 
     def belongs(key: str) -> bool:
-        return key.removeprefix(bucket.prefix).startswith(_FOLDERS) or any(
-            key.startswith(folder) or (key.endswith("/") and folder.startswith(key)) for folder in own
-        )
+        if key.removeprefix(bucket.prefix).startswith(_FOLDERS):
+            return True
+        is_parent = key.endswith("/") and any(folder.startswith(key) for folder in own)
+        return is_parent or any(key.startswith(folder) for folder in own)
 
     strays = [key for key in bucket.list_folders(bucket.prefix) if key != bucket.prefix and not belongs(key)]
     for folder in (f"{bucket.prefix}{name}" for name in _DATED_FOLDERS):
