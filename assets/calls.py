@@ -1,7 +1,4 @@
-"""The table in which people search for calls, and the job that indexes it by month, which belongs to no date.
-
-The table holds personal data, so the UI shows none of it.
-"""
+"""The table in which people search for calls, and the job that indexes it by month. The UI shows no personal data."""
 
 from datetime import date, timedelta
 

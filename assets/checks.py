@@ -1,7 +1,4 @@
-"""The checks that show, per date and over all dates, whether the archive is complete; the steps make the judgements.
-
-No check blocks a run or makes it fail: it shows the gap, and the run archives what it can.
-"""
+"""The checks that show, per date and over all dates, whether the archive is complete. None blocks a run or fails it."""
 
 from collections.abc import Callable
 from datetime import date
@@ -30,8 +27,9 @@ ARCHIVE_TOTALS = dg.AssetSpec(
 )
 # The lowest priority, so that no recording waits for a check.
 LAST = {"dagster/priority": "-1"}
+_ACCOUNTED_FOR = "every_recording_is_accounted_for"
 _TO_DO = {
-    "every_recording_is_accounted_for": (
+    _ACCOUNTED_FOR: (
         "open the check of the date: it counts the reasons and lists the recordings. Run the date again; final states "
         "are tried again with `retry_final: true` on the asset recordings. A permanent loss can be accepted with the "
         "job accept_losses."
@@ -51,7 +49,8 @@ def _of_a_date(asset: str, name: str, step: Callable[..., CheckResult], descript
         context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
     ) -> dg.AssetCheckResult:
         day = date.fromisoformat(context.partition_key)
-        return _shown(context, lambda: step(ledger.open(), day, environment.settings, now=environment.clock()))
+        now, run_id = environment.clock(), context.run.run_id
+        return _result(name, run_id, lambda: step(ledger.open(), day, environment.settings, now=now))
 
     return check
 
@@ -108,7 +107,7 @@ def every_recording_is_accounted_for(
             verdict.judge_date(ledger.open(), archive.bucket, day, settings, now=now, run_id=run_id)
         )
 
-    return _shown(context, check, lambda: calls_page(environment.settings, day))
+    return _result(_ACCOUNTED_FOR, run_id, check, lambda: calls_page(environment.settings, day))
 
 
 @dg.asset_check(asset=RECORDINGS, op_tags=LAST)
@@ -129,7 +128,7 @@ def no_overdue_recordings(
             context.op_execution_context.log_event(dg.AssetMaterialization(ARCHIVE_TOTALS.key, metadata=result.totals))
         return result
 
-    return _shown(context, check)
+    return _result("no_overdue_recordings", context.run.run_id, check)
 
 
 OF_A_DATE = (
@@ -145,27 +144,16 @@ OF_A_DATE = (
 
 def evaluation(of_date: verdict.DateVerdict, run_id: str) -> dg.AssetCheckEvaluation:
     """Return what `every_recording_is_accounted_for` would report, for a job that changed the verdict."""
-    name = every_recording_is_accounted_for.check_key.name
-    result = _result(name, run_id, lambda: verdict.every_recording_is_accounted_for(of_date))
+    result = _result(_ACCOUNTED_FOR, run_id, lambda: verdict.every_recording_is_accounted_for(of_date))
     return dg.AssetCheckEvaluation(
         RECORDINGS,
-        name,
+        _ACCOUNTED_FOR,
         passed=result.passed,
         metadata=result.metadata,
         severity=result.severity,
         description=result.description,
         partition=of_date.date.isoformat(),
     )
-
-
-def _shown(
-    context: dg.AssetCheckExecutionContext,
-    check: Callable[[], CheckResult],
-    links: Callable[[], dict[str, dg.MetadataValue]] = dict,
-) -> dg.AssetCheckResult:
-    """Return the result of the context's check as the UI shows it, with `links`."""
-    (key,) = context.selected_asset_check_keys
-    return _result(key.name, context.run.run_id, check, links)
 
 
 def _result(

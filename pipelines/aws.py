@@ -1,7 +1,4 @@
-"""AWS for every package: the boto3 session, and one sentence for each thing that can be wrong around a request.
-
-The archive, the ledger and the events add their own words to `reason`: which object, and which setting named it.
-"""
+"""AWS for every package: the boto3 session, and one clause for each thing that can be wrong around a request."""
 
 import base64
 import hashlib
@@ -146,10 +143,8 @@ def is_transient(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str | None:
-    """Return what is wrong with the credentials, the clock, the network or a variable of boto3, and what to do.
-
-    Returns:
-        A clause without a capital and a full stop, or None if the error is about the bucket or an object.
+    """Return what is wrong with the credentials, the clock, the network or a variable of boto3, and what to do: a
+    clause without a capital and a full stop, or None if the error is about the bucket or an object.
     """
     pattern = _pattern(error)
     name = error_code(error) if isinstance(error, boto.ClientError) else type(error).__name__

@@ -1,8 +1,5 @@
 """The Celery application of a run worker: `celery --app pipelines.celery_worker worker` (docs/scaling.md).
 
-Broker, result backend and all other configuration come from the `CeleryRunLauncher` of dagster.yaml, so that the two
-sides cannot differ. This module adds what happens to the runs of a worker that died.
-
 A task is acknowledged when its run has ended; if the worker's connection breaks, the broker gives it to another one.
 With run monitoring on, Dagster ignores a second worker for a run that has begun, and takes the ignored task for a
 success: the run would stay "started" until `max_runtime_seconds`. So a redelivered task ends its run as one whose
@@ -62,11 +59,7 @@ def _end(kwargs: Mapping[str, Any], statuses: set[DagsterRunStatus], why: str, r
 
 
 def make_worker(instance: DagsterInstance) -> Celery:
-    """Return the Celery application that runs what the launcher of `instance` sends.
-
-    Raises:
-        ValueError: the instance's dagster.yaml names another launcher.
-    """
+    """Return the application that runs what the launcher of `instance` sends, configured as that launcher is."""
     launcher = instance.run_launcher
     if not isinstance(launcher, CeleryRunLauncher):
         raise ValueError(  # noqa: TRY004 - a setting is wrong, not a type

@@ -1,7 +1,5 @@
 """Servers with uvicorn that run until SIGTERM or SIGINT, and a limit on requests: for the receiver and the page."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket
@@ -10,25 +8,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from pipelines.settings import SettingsError
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
 
 _NAMES = 10_000
 _BACKLOG = 1024
 
 
 class RateLimit:
-    """A limit of turns a minute for each name, with at most `most` at once after a pause (default: a minute's turns).
-
-    Safe to share between threads.
-    """
+    """A limit of turns a minute for each name, at most `most` at once (default: a minute's); for any thread."""
 
     def __init__(self, per_minute: int, most: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second = per_minute / 60
@@ -80,11 +72,7 @@ async def serve(app: Starlette, listener: socket.socket, **options: Any) -> None
 
 
 def listen(host: str, port: int, variables: str) -> socket.socket:
-    """Return a listening socket. `variables`: the settings that name host and port.
-
-    Raises:
-        SettingsError: the address cannot be bound.
-    """
+    """Return a listening socket; raise SettingsError, with the `variables` that name its address, if that fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)

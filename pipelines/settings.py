@@ -1,7 +1,6 @@
-"""Every environment variable of the product, read into typed objects.
+"""Every environment variable of the product: name, default, valid values, and the sentence for a wrong one.
 
-This module has the names, defaults and valid values, and the sentence for a wrong one. `Calendar` holds what the asset
-graph needs (no secret), so that definitions load without credentials.
+`Calendar` holds what the asset graph needs (no secret), so that definitions load without credentials.
 """
 
 import json
@@ -501,10 +500,8 @@ S = TypeVar("S", bound=Calendar)
 
 
 def load(kind: type[S]) -> S:
-    """Read the environment, and with lower priority the `.env` of the working folder, into `kind`.
-
-    Raises:
-        SettingsError: one sentence per variable that is missing or wrong.
+    """Read the environment, and with lower priority the `.env` of the working folder, into `kind`; raise SettingsError
+    with a sentence for each variable that is missing or wrong.
     """
     os.environ.update(json.loads(os.environ.get(_OVERRIDDEN, "{}")))
     # Into the environment rather than into pydantic alone: boto3 must see AWS_* of the same file.
@@ -520,10 +517,8 @@ def load(kind: type[S]) -> S:
 
 
 def environment_for_dagster() -> dict[str, str]:
-    """Return the environment for a Dagster process and those that it starts.
-
-    Each of Dagster's commands lets `.env` of its working folder override the environment. So the values that `.env`
-    would override are passed in a variable as well, from which `load` restores them.
+    """Return the environment for a Dagster process and those that it starts. Each of Dagster's commands lets `.env`
+    override the environment, so those values are passed in a variable as well, from which `load` restores them.
     """
     here = {**env_file(), **os.environ}
     # As Dagster reads it: in a value's ${NAME}, the file comes first.
@@ -532,10 +527,8 @@ def environment_for_dagster() -> dict[str, str]:
 
 
 def env_file() -> dict[str, str]:
-    """Return the variables of `.env` in the working folder; none if the file does not exist.
-
-    Raises:
-        SettingsError: a line cannot be read, or its name is nearly that of a setting.
+    """Return the variables of `.env` in the working folder, if it exists; raise SettingsError if a line cannot be read,
+    or its name is nearly that of a setting.
     """
     if not ENV_FILE.is_file():
         return {}

@@ -1,7 +1,4 @@
-"""Opens the bucket, the ledger and the signature keys that the settings name, for reading and proving the archive.
-
-Runs use it, and commands that need neither Dagster nor a log-in to the source.
-"""
+"""Opens the bucket, the ledger and the signature keys that the settings name, without Dagster or the source."""
 
 from __future__ import annotations
 
@@ -47,9 +44,8 @@ def signer(settings: StorageSettings) -> Signer | None:
 
 
 def verifier(settings: StorageSettings) -> Verifier | None:
-    """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, or the signing key's public half, or None.
-
-    Raises KeyUnusable if a key that is set cannot be read.
+    """Return the keys that prove signatures: ARCHIVE_VERIFY_KEY_FILE, or the signing key's public half, or None; raise
+    KeyUnusable if a key that is set cannot be read.
     """
     if settings.archive_verify_key_file:
         return Verifier.read(settings.archive_verify_key_file)

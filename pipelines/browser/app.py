@@ -96,13 +96,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Browser:
-    """The page's routes, and what their answers need.
+    """The page's routes, and what their answers need. Of the bucket it writes only the access log.
 
-    Args:
-        bucket: the archive's; the page writes only its access log there.
-        settings: the page's settings.
-        verifier: the keys that manifests must be signed with; None if they are not signed.
-        clock: returns the current time, aware.
+    `verifier`: the keys that manifests must be signed with; None if they are not signed.
     """
 
     def __init__(

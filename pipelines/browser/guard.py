@@ -1,7 +1,5 @@
 """The checks that every request must pass, readers of its untrusted parts, limits on what a person does at once, and
 the headers that every answer carries.
-
-The ASGI middleware refuses a foreign `Host` and requests sent by another site's page.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ _READINGS_ASKED: Final = 4  # by a person: a call's page may show several wavefo
 
 
 class Guard:
-    """A filter that passes requests sent to `origin` by a person or by the page itself.
+    """An ASGI middleware that refuses a foreign `Host`, and requests sent by another site's page than `origin`.
 
     The path of the health check is open, because probes send a container's address as `Host`.
     """
@@ -159,11 +157,7 @@ class WholeReadQueue:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form, the last value of each.
-
-    Raises:
-        HTTPException: 413, the body is too large; 400, it is not a form.
-    """
+    """Return the fields of a form, the last value of each; raise HTTPException 413 (too large) or 400 (no form)."""
     body = b""
     async for part in request.stream():
         body += part
@@ -176,12 +170,8 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the start and the exclusive end of the bytes in a `Range` header, or None for the whole body.
-
-    A header that is malformed or asks for several ranges is ignored, as RFC 9110 allows.
-
-    Raises:
-        HTTPException: 416, the body has no such bytes.
+    """Return the start and the exclusive end of the bytes in a `Range` header, or None for the whole body; a header
+    that is malformed or asks for several ranges is ignored (RFC 9110). Raise HTTPException 416 for bytes after the end.
     """
     match = _RANGE.fullmatch((header or "").strip())
     if match is None or match.groups() == ("", ""):

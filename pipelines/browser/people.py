@@ -1,7 +1,4 @@
-"""Who may do what: roles, teams, and the file that grants them.
-
-This module holds the rights of a signed-in person to the rows of the table `calls`; `sign_in` signs people in.
-"""
+"""Who may do what with the rows of the table `calls`: roles, teams, and the file that grants them."""
 
 from __future__ import annotations
 
@@ -170,11 +167,7 @@ def _parsed(path: Path, _changed_ns: int, _size: int) -> AccessFile:
 
 
 def read_access_file(path: Path) -> AccessFile:
-    """Return the current content of the file; it is read again when it has changed.
-
-    Raises:
-        SettingsError: the file cannot be read or is wrong, and nobody has any right.
-    """
+    """Return the current content of the file, read again when it has changed; raise SettingsError if it is wrong."""
     try:
         facts = path.stat()
         found = _parsed(path, facts.st_mtime_ns, facts.st_size)

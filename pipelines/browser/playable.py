@@ -31,10 +31,7 @@ _SUPPORTED: Final = {_PCM: {8, 16, 24, 32}, _FLOAT: {32, 64}, _ALAW: {8}, _ULAW:
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """A stored recording, and the conversion of its bytes to the WAV that is sent.
-
-    `stored_size` is in bytes. `info`: the format, or None if the recording is sent as it is stored.
-    """
+    """A stored recording, and the WAV that is sent. `info`: its format, or None if it is sent as it is stored."""
 
     bucket: Bucket
     key: str
@@ -97,13 +94,9 @@ class Playable:
 
 
 def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
-    """Read a recording's headers, not its audio.
+    """Read a recording's headers, not its audio. `key` includes ARCHIVE_PREFIX; `size` is the sealed size in bytes.
 
-    `key` includes ARCHIVE_PREFIX; `size` is the sealed size in bytes.
-
-    Raises:
-        KeyMissing, StoreDamaged, StorageUnavailable, StorageRefused: the object is missing, has another size, or is not
-            served.
+    Raise KeyMissing, StoreDamaged for another size, or another StorageError.
     """
     try:
         info = inspect_wav(cast("BinaryIO", io.BufferedReader(ObjectReader(bucket, key, size), _PAGE)), size)
@@ -116,8 +109,7 @@ def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
 
 def peaks_of(recording: Playable) -> dict[str, Any] | None:
     """Read a whole recording in blocks and return its waveform: per channel the loudest sample of each of up to 12,000
-    steps, from 0 to 255, as base64, and the seconds of a step; None if the codec is not decoded. Raise the errors of
-    `Bucket.read_range`.
+    steps, from 0 to 255, as base64, and the seconds of a step; None if the codec is not decoded.
     """
     if recording.info is None:
         return None

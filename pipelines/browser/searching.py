@@ -62,10 +62,8 @@ def prefilled(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def query_of(fields: Mapping[str, str] | None, person: Person, today: date) -> Query:
-    """Return a query for the form's fields (None if they are not known), limited to what the person may see.
-
-    Raises:
-        WrongSearch: a field cannot be read, or the person may not search by it.
+    """Return a query for the form's fields, limited to what the person may see; raise WrongSearch if the fields are
+    not known (None), a field cannot be read, or the person may not search by it.
     """
     if fields is None:
         raise WrongSearch("That search has expired: search again.", 404)

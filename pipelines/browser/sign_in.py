@@ -44,11 +44,9 @@ class Pages(Protocol):
 
     def sign_in_form(self, sentence: str = "", status: int = 200) -> Response:
         """Return the form for a name and a password."""
-        ...
 
     def signed_in(self, request: Request, name: str, *, failed: bool) -> None:
         """Write an attempt to sign in to the access log; raise StorageError if that fails."""
-        ...
 
 
 class Everybody:

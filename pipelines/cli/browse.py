@@ -1,14 +1,23 @@
 """`ringcx-archive browse`: serves the page on which people find and hear calls, in the foreground, until SIGTERM."""
 
+import asyncio
 import logging
 import sys
 
 import click
 from argon2 import PasswordHasher
 
-from pipelines.browser.server import run
+from pipelines import storage
+from pipelines.browser.app import Browser
+from pipelines.calendar import utc_now
 from pipelines.cli.options import subcommand
+from pipelines.memory import tune_allocator
+from pipelines.serving import listen, serve
 from pipelines.settings import BrowseSettings, load
+
+_CONNECTIONS = 64
+_MOST_REQUESTS = 200
+_GRACE_SECONDS = 10
 
 
 @subcommand("browse", "browse --hash-password", takes_outside=False)
@@ -24,5 +33,14 @@ def command(*, hash_password: bool) -> None:
         click.echo(PasswordHasher().hash(password))
         return
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("pipelines.browser").setLevel(logging.INFO)
-    run(load(BrowseSettings))
+    log = logging.getLogger("pipelines.browser")
+    log.setLevel(logging.INFO)
+    settings = load(BrowseSettings)
+    tune_allocator()
+    bucket, _ = storage.open_stores(settings, None, utc_now, max_connections=_CONNECTIONS)
+    app = Browser(bucket, settings, verifier=storage.verifier(settings)).app()
+    listener = listen(settings.browse_host, settings.browse_port, "BROWSE_HOST and BROWSE_PORT")
+    if settings.browse_auth == "open":
+        log.warning("BROWSE_AUTH=open: everybody who can reach %s hears every call.", settings.browse_origin)
+    log.info("Find and hear calls: %s", settings.browse_origin)
+    asyncio.run(serve(app, listener, limit_concurrency=_MOST_REQUESTS, timeout_graceful_shutdown=_GRACE_SECONDS))

@@ -37,8 +37,8 @@ from pipelines.wording import number
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_WIDTH = 120
 _INDENT = 11
+_LAYOUT = textwrap.TextWrapper(120, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False)
 
 
 def results(environment: Environment, source: Source) -> Iterator[Result]:
@@ -89,7 +89,8 @@ def command(outside: Outside) -> int:
     with closing(Source(environment, partial(click.echo, err=True))) as source:
         for result in results(environment, source):
             verdicts[result.verdict] += 1
-            _show(result)
+            text = f"{result.verdict:<{_INDENT}}{result.subject}: {result.sentence}"
+            click.echo(_LAYOUT.fill(text))
     click.echo(_summary(verdicts))
     return 1 if verdicts["failed"] else 0
 
@@ -146,12 +147,6 @@ def _limits(settings: Settings, source: Source) -> Graded:
         asked = ", ".join(f"{name} of account {account or 'any'} for {left:.0f} s" for name, account, left in pauses)
         return "warning", f"{limits}. The source asked for a pause, so requests wait: {asked}"
     return "ok", f"{limits} (requests/seconds for each account); requests can be counted"
-
-
-def _show(result: Result) -> None:
-    text = f"{result.verdict:<{_INDENT}}{result.subject}: {result.sentence}"
-    indent = " " * _INDENT
-    click.echo(textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 
 
 def _summary(verdicts: Counter[str]) -> str:

@@ -1,8 +1,4 @@
-"""`ringcx-archive export`: writes recordings, each with a proof, to one ZIP that outsiders can verify.
-
-`evidence/package` describes the ZIP. Needs no log-in to RingCX and no Dagster. Nothing is exported before the access
-log says who exports what, and why.
-"""
+"""`ringcx-archive export`: writes recordings, each with a proof, to one ZIP, which `evidence/package` describes."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held.
-
-Reads only the table `calls`, which holds personal data; results go to the screen and to the named files, and nowhere
-else. The search is written to the access log first. Needs no log-in to RingCX and no Dagster.
-"""
+"""`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held."""
 
 from __future__ import annotations
 
@@ -82,11 +78,7 @@ def filters(command: _F) -> _F:
 
 
 def query_of(settings: StorageSettings, now: datetime, *, first: date | None, last: date | None, **asked: Any) -> Query:  # noqa: ANN401 - fields of a query
-    """Return a query for the values of the options of `filters`; without dates, for all dates up to yesterday.
-
-    Raises:
-        UsageError: the dates are not a range.
-    """
+    """Return a query for the options of `filters`, without dates for all up to yesterday; UsageError: no range."""
     today = local_day(now, settings.zone)
     yesterday = today - timedelta(days=1)
     last = last or max(yesterday, first or yesterday)
@@ -175,12 +167,10 @@ def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
 
 def sentence_of_lacking(days: Sequence[date]) -> str:
     """Return a sentence with the dates without a table, as ranges, and the remedy."""
-    ranges: list[list[date]] = []
-    for day in days:
-        if ranges and day - ranges[-1][1] == timedelta(days=1):
-            ranges[-1][1] = day
-        else:
-            ranges.append([day, day])
+    lacking, next_day = set(days), timedelta(days=1)
+    starts = [day for day in days if day - next_day not in lacking]
+    ends = [day for day in days if day + next_day not in lacking]
+    ranges = list(zip(starts, ends, strict=True))
     shown = [str(start) if start == end else f"{start} to {end}" for start, end in ranges[-_RANGES:]]
     others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
     return (

@@ -13,10 +13,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 @contextmanager
 def dagster_history() -> Iterator[DagsterInstance]:
-    """Open the history that `DAGSTER_HOME/dagster.yaml` names.
-
-    Raises:
-        ClickException: the file is wrong, or the database cannot be read or written, at once or inside the block.
+    """Open the history that `DAGSTER_HOME/dagster.yaml` names; raise ClickException if the file is wrong, or if the
+    database cannot be read or written, at once or inside the block.
     """
     with ExitStack() as stack:
         try:

@@ -5,9 +5,8 @@ A subcommand's module is imported only when it is called, so that help and the r
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from types import MappingProxyType
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,27 +14,24 @@ from click.shell_completion import CompletionItem
 from pipelines import __version__
 from pipelines.wording import capitalized
 
-_COMMANDS = MappingProxyType(
-    {
-        "demo": "Archive two dates of a sandbox RingCX into a local S3.",
-        "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
-        "run": "Archive dates now, one after another.",
-        "find": "Find calls by number, agent, queue, text or UII.",
-        "export": "Export recordings as one ZIP, with a proof of each.",
-        "verify-package": "Verify a ZIP that `export` wrote.",
-        "status": "Show which dates are complete, and what the others lack.",
-        "metrics": "Write the results of `status` as Prometheus metrics.",
-        "verify": "Prove that the archive of some dates is as it was sealed.",
-        "certificate": "Certify which recordings of some dates are archived, as a page and as JSON.",
-        "accept": "Accept losses that somebody has reviewed, or revoke acceptances.",
-        "plan": "Show what a backfill of some dates would take.",
-        "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
-        "receiver": "Receive End Call Events from RingCX.",
-        "browse": "Serve the page on which people find and hear calls.",
-        "access": "Show who searched for, viewed, heard, downloaded or exported what.",
-    }
-)
-
+_COMMANDS: Mapping[str, str] = {
+    "demo": "Archive two dates of a sandbox RingCX into a local S3.",
+    "ui": "Run the Dagster UI and daemon, for the account in .env or for the demo.",
+    "run": "Archive dates now, one after another.",
+    "find": "Find calls by number, agent, queue, text or UII.",
+    "export": "Export recordings as one ZIP, with a proof of each.",
+    "verify-package": "Verify a ZIP that `export` wrote.",
+    "status": "Show which dates are complete, and what the others lack.",
+    "metrics": "Write the results of `status` as Prometheus metrics.",
+    "verify": "Prove that the archive of some dates is as it was sealed.",
+    "certificate": "Certify which recordings of some dates are archived, as a page and as JSON.",
+    "accept": "Accept losses that somebody has reviewed, or revoke acceptances.",
+    "plan": "Show what a backfill of some dates would take.",
+    "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
+    "receiver": "Receive End Call Events from RingCX.",
+    "browse": "Serve the page on which people find and hear calls.",
+    "access": "Show who searched for, viewed, heard, downloaded or exported what.",
+}
 _EXTRAS = frozenset({"receiver", "browse"})
 
 

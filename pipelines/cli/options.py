@@ -169,11 +169,7 @@ def check_dagster_home() -> None:
 
 
 def require_no_account_elsewhere() -> None:
-    """Require an account here if one is set in the folder of the run history.
-
-    Raises:
-        ClickException: DAGSTER_HOME is another folder, and that folder has an .env.
-    """
+    """Raise ClickException if DAGSTER_HOME is another folder that has an .env: the account is set there."""
     home = Path(os.environ.get("DAGSTER_HOME") or Path.cwd())
     if home.resolve() != Path.cwd() and (home / ENV_FILE).is_file():
         raise click.ClickException(
@@ -182,9 +178,8 @@ def require_no_account_elsewhere() -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Raise KeyboardInterrupt on SIGTERM too, and when the terminal is closed unless under `nohup`.
-
-    Also restore SIGINT if it is ignored, as after `&`: child processes inherit that and could not be stopped.
+    """Raise KeyboardInterrupt on SIGTERM too, when the terminal is closed unless under `nohup`, and on a SIGINT that
+    was ignored, as after `&`: child processes inherit that and could not be stopped.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -67,11 +67,8 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
 
 
 def archive(days: Sequence[date], environment: Environment) -> tuple[bool, Verdict]:
-    """Run the dates one after another and show each; return whether all runs succeeded, and the worst verdict.
-
-    Raises:
-        Stopped: the runs were stopped before the last date was done.
-        ClickException: another run of a date has not ended, or a run could not be started.
+    """Run the dates one after another and show each; return whether all runs succeeded, and the worst verdict. Raise
+    Stopped if they were stopped, ClickException if another run of a date has not ended or none can be started.
     """
     stop_like_ctrl_c()
     console, logs = Console(), environment.settings.data_dir

@@ -1,7 +1,4 @@
-"""`ringcx-archive ui`: runs the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none.
-
-The page for finding and hearing calls runs next to it in the demo, and if BROWSE_AUTH is set.
-"""
+"""`ringcx-archive ui`: runs the Dagster UI and daemon, for the account in `.env`, or for the demo if there is none."""
 
 import fcntl
 import os
@@ -60,17 +57,11 @@ _LAUNCHED_TAG = ".dagster/grpc_info"
     show_default=True,
     help="The UI's port. Also: UI_PORT.",
 )
-@click.option(
-    "--browse-port",
-    type=click.IntRange(1, 65535),
-    envvar="BROWSE_PORT",
-    help="The port of the page with calls, 8090 by default. Also: BROWSE_PORT.",
-)
-def command(port: int, browse_port: int | None) -> None:
+def command(port: int) -> None:
     """Run the Dagster UI and daemon on 127.0.0.1 until Ctrl-C, for the account in .env or for the demo.
 
-    It also serves the page on which people find and hear calls: always in the demo, otherwise only if BROWSE_AUTH is
-    set.
+    It also serves the page on which people find and hear calls, at BROWSE_PORT: always in the demo, otherwise only if
+    BROWSE_AUTH is set.
 
     The daemon runs the schedules and sensors. Exit code 0: it was stopped.
     """
@@ -90,7 +81,7 @@ def command(port: int, browse_port: int | None) -> None:
             stage.settle_in()
             variables = stack.enter_context(stage.stage())
             ours = Settings.model_fields | BrowseSettings.model_fields
-            page = {"BROWSE_AUTH": "open", "BROWSE_PORT": str(browse_port or "")}
+            page = {"BROWSE_AUTH": "open", "BROWSE_PORT": os.environ.get("BROWSE_PORT", "")}
             os.environ.update({name.upper(): "" for name in ours} | variables | page)
             click.echo("No account in .env: using the sandbox RingCX and the local S3 of the demo.")
         workspace = Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml"
@@ -102,10 +93,8 @@ def command(port: int, browse_port: int | None) -> None:
             for pool, limit in POOLS.items():
                 instance.event_log_storage.set_concurrency_slots(pool, limit)
         if os.environ.get("BROWSE_AUTH") or env_file().get("BROWSE_AUTH"):
-            if browse_port:
-                os.environ["BROWSE_PORT"] = str(browse_port)
             settings = load(BrowseSettings)
-            _require_free_port(settings.browse_port, "--browse-port or BROWSE_PORT")
+            _require_free_port(settings.browse_port, "BROWSE_PORT")
             stack.enter_context(_browse(settings))
             os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
         click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")

@@ -1,9 +1,7 @@
 """Alerts: which message is sent, when, and to which address. No Dagster here; `sensors/alerts.py` finds the problems.
 
-Problems of the same check or step make one message that lists the dates, never a message per date or recording. A
-persistent problem is reported once a day at most, unless a warning becomes an error; when it ends, one message says so.
 A message stays in the outbox until every address of `ALERT_URLS` has accepted it, so that a failed delivery is late and
-not lost. Apprise delivers. The addresses hold tokens: no log and no error ever shows one.
+not lost. The addresses hold tokens: no log and no error ever shows one.
 """
 
 import logging
@@ -46,13 +44,9 @@ _KINDS = {
 
 
 class Problem(BaseModel, frozen=True):
-    """A problem with one date, or with none (an empty `date`). The texts are not stored.
+    """A problem with one date, or with none (an empty `date`). The texts hold no personal data, and are not stored.
 
-    Attributes:
-        subject: what failed, the same for each date: `check recordings/audio_is_true`, `step recordings`.
-        sentence: what is wrong, with the counts. No personal data.
-        where: an address in the UI, or a description of the place.
-        alerted_at: when the last message about the problem was composed.
+    `subject`: what failed, the same for each date, as `step recordings`. `alerted_at`: when the last message was made.
     """
 
     subject: str
@@ -95,9 +89,7 @@ class AlertState(BaseModel):
     entries: int = 0
 
     def update(self, found: Mapping[str, Problem | None], now: datetime) -> int:
-        """Add to the outbox the messages for `found` (key -> current problem, None if it is over); return their
-        number.
-        """
+        """Add the messages for `found` (key -> problem, None if it is over) to the outbox; return their number."""
         before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
         ended = [before.pop(key) for key, problem in found.items() if problem is None and key in before]
         fresh = [problem for problem in found.values() if problem and _is_news(problem, before.get(problem.key), now)]
@@ -151,11 +143,7 @@ def _dates(problems: list[Problem]) -> str:
 
 
 class Destinations:
-    """The addresses of ALERT_URLS, in order.
-
-    Raises:
-        SettingsError: Apprise does not know an address; the sentence gives its number, not the address.
-    """
+    """The addresses of ALERT_URLS, in order; raises SettingsError with the number of one that Apprise does not know."""
 
     def __init__(self, urls: SecretStr | None) -> None:
         # Once, and not while a message is sent: several threads tick at once.
@@ -173,10 +161,8 @@ class Destinations:
         return len(self._services)
 
     def deliver(self, state: AlertState, keep: Callable[[], None]) -> int:
-        """Send the messages of the outbox; return how many every entry has accepted. Call `keep` after each.
-
-        Raises:
-            AlertsFailed: an entry did not accept a message, which is kept for the next time.
+        """Send the messages of the outbox; return how many every entry has accepted. Call `keep` after each. Raise
+        AlertsFailed if an entry did not accept a message, which is kept for the next time.
         """
         if state.entries != len(self):  # the setting changed: better twice than not at all
             state.entries = len(self)

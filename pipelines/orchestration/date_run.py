@@ -1,8 +1,7 @@
 """A run of one date in its own process, recorded like one launched in the UI.
 
 The run starts at once, without a daemon, unless an older run of the date has not ended; the daemon then starts no other
-one. The run counts towards Dagster's limit on runs, and its steps respect the limits of pools. It gets a code location,
-since the sensors for alerts and for failed reports ignore a run without one.
+one. It gets a code location, since the sensors for alerts and for failed reports ignore a run without one.
 """
 
 import fcntl
@@ -80,9 +79,7 @@ class DateRun:
 def running(instance: dg.DagsterInstance, day: date, log: Path) -> Iterator[DateRun]:
     """Start the run of a date; its process prints to `log`. Cancel the run if the block ends first.
 
-    Raises:
-        AnotherRun: an older run of the date has not ended. No new run is left.
-        ExpectedError: the log cannot be written, or no process can be started. No unfinished run is left.
+    Raise AnotherRun or, if the log or the process fails, ExpectedError; then no unfinished run is left.
     """
     run_id = str(uuid4())
     path = log.parent / _LOCKS / f"{run_id}{_LOCK}"

@@ -32,11 +32,10 @@ def _client_of_process(
 
 @dataclass
 class Environment:
-    """The settings, the clock and the S3 client of a run or a tick.
+    """The settings, the clock and the S3 client of a run or a tick. `backoff_s`: the source's first wait to try again.
 
     Settings and client are made on first use: a SettingsError or StorageRefused then ends the step that needs them,
-    with its sentence, and not the start of the run, with a traceback. `backoff_s` is the first wait between attempts at
-    the source.
+    with its sentence, and not the start of the run, with a traceback.
     """
 
     clock: Callable[[], datetime] = utc_now
@@ -78,11 +77,7 @@ class LedgerStore:
 
 @dataclass
 class ArchiveStore:
-    """The bucket ARCHIVE_BUCKET, and the keys that sign and verify its manifests; a key that is not set is None.
-
-    Raises:
-        KeyUnusable: a key that is set cannot be read.
-    """
+    """The bucket ARCHIVE_BUCKET, and the keys that sign and verify its manifests, as `storage` returns them."""
 
     environment: Environment
 

@@ -1,9 +1,7 @@
 """Failures: how an expected error ends a step, with one sentence for the person who looks at the run at night.
 
-Every error that a run cannot fix becomes a `PermanentFailure`, which neither a step's retry policy nor a run retry
-repeats (elsewhere a permanent error was retried 5,363 times). The client has already retried what it could; the
-schedule's look-back and the sensor retry what may work another day. Any other error is a defect and keeps its
-traceback.
+Every error that a run cannot fix becomes a `PermanentFailure`: the client has retried what it could, and the schedule's
+look-back and the sensor retry what may work another day. Any other error is a defect and keeps its traceback.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,7 @@ from pipelines.errors import ExpectedError
 
 
 class PermanentFailure(dg.Failure):
-    """A failure that no automatic retry repeats."""
+    """A failure that neither a step's retry policy nor a run retry repeats."""
 
     def __init__(self, description: str, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(description, metadata, allow_retries=False)
@@ -24,9 +22,7 @@ class PermanentFailure(dg.Failure):
 
 @contextmanager
 def as_permanent_failure() -> Iterator[None]:
-    """Raise each `ExpectedError` as a `PermanentFailure` with its sentence, and a termination with a sentence, without
-    tracebacks.
-    """
+    """Raise an `ExpectedError` as a `PermanentFailure`, and a termination with a sentence; both without a traceback."""
     try:
         yield
     except ExpectedError as error:

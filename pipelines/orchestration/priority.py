@@ -1,8 +1,7 @@
 """The order of dates: today, then yesterday and the look-back, newest first, then older dates, oldest first.
 
-The order is used twice: as the priority of a run's requests at the limiter (lower first), which alone decides once runs
-compete for permits, and as tags for Dagster's queue (higher first), so that the first date also gets a place to run.
-dagster.yaml sets how many places older dates may take.
+The priority of a run's requests at the limiter decides once runs compete for permits; the tags for Dagster's queue, so
+that the first date also gets a place to run. dagster.yaml sets how many places older dates may take.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,7 @@
 """The resources: each hands a plain object to the assets, checks, ops and sensors that name it in their signature.
 
 No resource has configuration, so that no secret can get into a run's config, a snapshot or the UI: each run and each
-tick reads the environment again. `EnvVar` would read each variable alone; the settings are checked together, with a
-sentence for each one that is wrong.
+tick reads the environment again, as a whole, where `EnvVar` would read each variable alone.
 """
 
 from collections.abc import Iterator

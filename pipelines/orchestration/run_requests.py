@@ -1,7 +1,4 @@
-"""Run requests: the rules that all sensors share when they start runs.
-
-A date gets a run only if it has a partition, no unfinished run, and no run that was requested under the same key.
-"""
+"""Run requests: the rules that all sensors share when they start runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """The schedules: when dates are archived, checked, indexed and verified without anybody asking.
 
-They are hand-written because `build_schedule_from_partitioned_job` requests *today* under `end_offset=1`, and only once
-ever. A tick makes no network call and reads no ledger.
+They are hand-written: `build_schedule_from_partitioned_job` requests *today* under `end_offset=1`, and only once ever.
 """
 
 from collections.abc import Iterator

@@ -30,8 +30,7 @@ from pipelines.steps.link.register_links import AllowedLinks
 class Source:
     """The parts of RingCX, each made on first use. `stop` ends the waits and transfers of all threads.
 
-    `notify` takes a sentence about a long wait. `day` is the run's date, which decides how urgent its requests are;
-    without a date they go first.
+    `notify` takes a sentence about a long wait; `day` decides how urgent the requests are: without one they go first.
     """
 
     environment: Environment
@@ -118,12 +117,8 @@ class Source:
         return Attempt(bucket, self.recorders, self.stop, rules, self.environment.clock, quarantine_bytes)
 
     def try_limiter(self) -> list[tuple[str, str, float]]:
-        """Take a permit that belongs to no account; return the pauses requested by the source that are still in force.
-
-        Each pause is a limit, an account and the seconds left.
-
-        Raises:
-            LimiterBroken: the store of the request budget cannot be used.
+        """Take a permit that belongs to no account, or raise LimiterBroken; return the pauses that the source asked
+        for and that are still in force: a limit, an account and the seconds left.
         """
         self._limiter.acquire("connection_check", "", (Rate(1000, 1.0),))
         return self._limiter.pauses()

@@ -125,7 +125,8 @@ def test_a_page_with_calls_that_does_not_start_is_said_and_nothing_else_is_start
     monkeypatch.setenv("BROWSE_ACCESS_FILE", str(tmp_path / "access.toml"))
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         free, page = one.getsockname()[1], two.getsockname()[1]
-    assert main(["ui", "--port", str(free), "--browse-port", str(page)]) == 2
+    monkeypatch.setenv("BROWSE_PORT", str(page))
+    assert main(["ui", "--port", str(free)]) == 2
     said = capfd.readouterr()
     assert "users.a.roles.0" in said.err
     assert said.err.endswith("The page with calls did not start; see its output above.\n")

@@ -99,10 +99,8 @@ def _from_0_1_0(stored: Mapping[str, str]) -> AlertState:
 
 
 def _news(instance: dg.DagsterInstance, state: AlertState, ui_url: str | None) -> dict[str, Problem | None]:
-    """Return the last result of each step and check in the runs that ended since the last tick.
-
-    The first tick looks at the checks of the newest runs: the UI shows earlier failures. A tick that takes too long
-    stops; the next one continues.
+    """Return the last result of each step and check in the runs that ended since the last tick; the first tick looks
+    only at the checks of the newest runs. A tick that takes too long stops, and the next one continues.
     """
     stop, first = time.monotonic() + TICK_SECONDS, state.position is None
     ended: dict[int, str] = {}

@@ -1,7 +1,6 @@
 """The sensor that starts runs for End Call Events that have arrived.
 
-A tick lists the dates around today, and a few of the others in turn, so that its cost does not grow with the history
-and a late event of any date is found within a day. It reads no event.
+A tick lists the dates around today, and a few of the others in turn, so that its cost does not grow with the history.
 """
 
 import json

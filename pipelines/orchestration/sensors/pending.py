@@ -1,8 +1,7 @@
 """Sensors that start runs between scheduled ones: for due recordings, for failed reports, and after the UI stopped.
 
-A tick lists the ledger's states, one listing per month of dates with a request per 1000 parts, and reads only the dates
-that changed since the last tick, in parallel, in the order of their newest parts. It ends after `TICK_SECONDS` and
-keeps its position; the next one continues from there.
+A tick lists the ledger's states and reads only the dates that changed since the last tick, in the order of their newest
+parts. It ends after `TICK_SECONDS` and keeps its position; the next one continues from there.
 """
 
 import json
@@ -57,10 +56,8 @@ def changed_dates(
     seconds: float = TICK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[date, _T | LedgerDamaged]]:
-    """Yield the result of `read` for each date that changed since `position`, and advance `position`.
-
-    A date with a damaged part yields the error instead, so that the others are still read. After `seconds` the scan
-    ends; the next one continues it.
+    """Yield the result of `read` for each date that changed since `position`, and advance `position`; for a date with
+    a damaged part the error, so that the others are still read. After `seconds` the scan ends.
     """
     end = clock() + seconds
     position.began = began = position.began or now
