@@ -380,16 +380,13 @@ class Browser:
         """
         piece = _PIECE_S * recording.bytes_per_second or _PIECE
         for begin in range(start, end, piece):
-            if begin > start and not self._may_still_hear(request, link):
+            now = self._sign_in.person(request) if begin > start else person
+            if now is None or not now.may_hear(link):
                 self._refuse(request, person, "play", link)
             stop = min(begin + piece, end)
             self._record(request, person.name, "play", link, **recording.heard(begin, stop))
             for at in range(begin, stop, _BLOCK):
                 yield recording.read(at, min(at + _BLOCK, stop))
-
-    def _may_still_hear(self, request: Request, link: Row) -> bool:
-        person = self._sign_in.person(request)
-        return person is not None and person.may_hear(link)
 
     # What they share.
 

@@ -11,7 +11,7 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.settings import SettingsError
 from pipelines.steps.calls.search import Parties
@@ -40,23 +40,16 @@ class Role(StrEnum):
     compliance = "compliance"
 
 
-def _as_texts(value: object) -> object:
-    return tuple(str(each) for each in value) if isinstance(value, list) else value
-
-
-_Texts = Annotated[tuple[str, ...], BeforeValidator(_as_texts)]
-
-
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)  # an id may be a number
 
 
 class Team(_Part):
     """The calls of a team: those of any of its agents (ids), queues or campaigns (ids), or accounts."""
 
-    agents: _Texts = ()
-    queues: _Texts = ()
-    accounts: _Texts = ()
+    agents: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
 
     def takes_part(self, row: Row) -> bool:
         """Return whether a row of the table `calls` names an agent, a queue or the account of the team."""
@@ -79,8 +72,8 @@ class Team(_Part):
 class Grant(_Part):
     """What a person or a group may do. `password`: an Argon2 hash, for BROWSE_AUTH=password."""
 
-    roles: Annotated[tuple[Role, ...], BeforeValidator(_as_texts)] = ()
-    teams: _Texts = ()
+    roles: tuple[Role, ...] = ()
+    teams: tuple[str, ...] = ()
     password: Annotated[str, Field(pattern=r"^\$argon2id\$")] | None = Field(default=None, repr=False)
 
 

@@ -13,7 +13,7 @@ from pipelines.calendar import dates_between, local_day
 from pipelines.cli.options import Outside, check_range, date_range, file_option, subcommand, write_json
 from pipelines.ledger.store import Ledger
 from pipelines.settings import VerifySettings, load
-from pipelines.steps.check.verdict import EXIT_CODES, DateVerdict, Verdict, judge_date, sentence_of, worst
+from pipelines.steps.check.verdict import EXIT_CODES, Verdict, judge_date, sentence_of, worst
 from pipelines.steps.parallel import map_in_order
 from pipelines.wording import number
 
@@ -22,7 +22,6 @@ _READERS = 4  # dates at once: each holds its recordings in memory
 _SHOWN = 20  # sentences on the screen; the file of --json has all of them
 _COLUMNS = ("verdict", "expected", "held", "waiting", "next try (UTC)", "late", "lost", "accepted", "days left")
 _WIDTHS = (10, 10, 10, 10, 18, 8, 8, 10, 11)
-_LATE = ("overdue", "stuck")
 
 
 @subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")
@@ -78,33 +77,27 @@ def status(
 
     def of_date(day: date) -> dict[str, Any]:
         found = judge_date(ledger, bucket, day, settings, now=now)
+        counted = {
+            "held": found.held,
+            "held_bytes": found.held_bytes,
+            "waiting": found.counts["waiting"],
+            "next_at": found.next_at and found.next_at.isoformat(),
+            "late": found.counts["overdue"] + found.counts["stuck"],
+        }
         return {
             "date": str(day),
-            **_document(found),
+            "verdict": found.verdict,
+            "expected": found.expected,
+            **(dict.fromkeys(counted) if found.damage else counted),
+            "lost": found.lost,
+            "accepted_losses": None if found.damage else len(found.accepted),
+            "not_pulled": [str(gap) for gap in found.not_pulled],
+            "sentence": found.sentence,
             "days_left": max(settings.ringcx_retention_days - (today - day).days, 0),
         }
 
     for _, row in map_in_order(of_date, dates_between(first, last), threads=_READERS):
         yield row
-
-
-def _document(found: DateVerdict) -> dict[str, Any]:
-    counted = {
-        "held": found.held,
-        "held_bytes": found.held_bytes,
-        "waiting": found.counts["waiting"],
-        "next_at": found.next_at and found.next_at.isoformat(),
-        "late": sum(found.counts[name] for name in _LATE),
-    }
-    return {
-        "verdict": found.verdict,
-        "expected": found.expected,
-        **(dict.fromkeys(counted) if found.damage else counted),
-        "lost": found.lost,
-        "accepted_losses": None if found.damage else len(found.accepted),
-        "not_pulled": [str(gap) for gap in found.not_pulled],
-        "sentence": found.sentence,
-    }
 
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:

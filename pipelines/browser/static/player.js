@@ -5,7 +5,6 @@
 
 const FRESH_MS = 50_000;
 const STEP_S = 10;
-const SPEEDS = [0.75, 1, 1.25, 1.5, 2];
 const QUIET = 6; // of 255: below it a step is silence
 const SHORTEST_SILENCE_S = 1.5;
 
@@ -64,37 +63,19 @@ class Player {
   }
 
   row(name, channel) {
-    const row = document.createElement("div");
-    row.className = "channel";
-    const controls = document.createElement("div");
-    const title = document.createElement("p");
-    title.className = "name";
-    title.textContent = name;
-    controls.append(title);
-    if (this.names.length > 1) {
-      controls.append(
-        this.button("Mute", `Mute ${name}`, () => this.toggleMute(channel)),
-        " ",
-        this.button("Solo", `Hear only ${name}`, () => this.toggleSolo(channel)),
-      );
-    }
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("role", "img");
+    const row = document.getElementById("channel").content.firstElementChild.cloneNode(true);
+    const [mute, solo] = row.querySelectorAll("button");
+    const canvas = row.querySelector("canvas");
+    row.querySelector(".name").textContent = name;
+    mute.setAttribute("aria-label", `Mute ${name}`);
+    mute.addEventListener("click", () => this.toggleMute(channel));
+    solo.setAttribute("aria-label", `Hear only ${name}`);
+    solo.addEventListener("click", () => this.toggleSolo(channel));
+    mute.hidden = solo.hidden = this.names.length < 2;
     canvas.setAttribute("aria-label", `Waveform: ${name}`);
     canvas.addEventListener("click", (event) => this.seek((event.offsetX / canvas.clientWidth) * this.duration));
-    row.append(controls, canvas);
     this.box.querySelector(".channels").append(row);
     return row;
-  }
-
-  button(text, label, act) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.setAttribute("aria-label", label);
-    button.setAttribute("aria-pressed", "false");
-    button.addEventListener("click", act);
-    return button;
   }
 
   get duration() {
@@ -108,17 +89,20 @@ class Player {
 
   // Links
 
+  get isFresh() {
+    return performance.now() - this.linkedAt < FRESH_MS;
+  }
+
   async freshLink() {
     const { day, account, uii, recording } = this.box.dataset;
     const answer = await fetch(`/link?${new URLSearchParams({ day, account, uii, recording })}`);
     if (!answer.ok || answer.redirected) throw new Error("no link");
-    const links = await answer.json();
-    Object.assign(this.box.dataset, links);
+    Object.assign(this.box.dataset, await answer.json());
     this.linkedAt = performance.now();
   }
 
   async load(at) {
-    if (performance.now() - this.linkedAt > FRESH_MS) await this.freshLink();
+    if (!this.isFresh) await this.freshLink();
     this.audio.preload = "auto";
     this.audio.src = this.box.dataset.audio;
     this.audio.playbackRate = Number(this.part("speed").value);
@@ -160,25 +144,15 @@ class Player {
     if (!this.audio.paused) return this.audio.pause();
     for (const other of players) if (other !== this) other.audio.pause();
     const isLoaded = this.audio.readyState > 0 && !this.audio.error;
-    const isFresh = performance.now() - this.linkedAt < FRESH_MS;
-    if (isLoaded && (isFresh || this.isBuffered(this.audio.currentTime))) return this.begin_(this.audio.play());
-    return this.begin(this.position, true);
-  }
-
-  begin_(playing) {
-    return playing.catch((error) => error.name === "AbortError" || this.failed());
+    if (!isLoaded || !(this.isFresh || this.isBuffered(this.audio.currentTime))) return this.begin(this.position, true);
+    return this.audio.play().catch((error) => error.name === "AbortError" || this.failed());
   }
 
   seek(seconds) {
     const to = Math.min(Math.max(0, seconds), Math.max(0, this.duration - 0.05) || seconds);
-    const isFresh = performance.now() - this.linkedAt < FRESH_MS;
-    if (this.audio.readyState > 0 && (isFresh || this.isBuffered(to))) {
-      this.audio.currentTime = to;
-    } else if (this.audio.readyState > 0) {
-      this.begin(to, !this.audio.paused);
-    } else {
-      this.wanted = to;
-    }
+    if (this.audio.readyState === 0) this.wanted = to;
+    else if (this.isFresh || this.isBuffered(to)) this.audio.currentTime = to;
+    else this.begin(to, !this.audio.paused);
     this.show();
   }
 
@@ -197,8 +171,8 @@ class Player {
   }
 
   faster(by) {
-    const place = SPEEDS.indexOf(Number(this.part("speed").value)) + by;
-    if (place in SPEEDS) this.setSpeed(SPEEDS[place]);
+    const { options, selectedIndex } = this.part("speed");
+    if (options[selectedIndex + by]) this.setSpeed(Number(options[selectedIndex + by].value));
   }
 
   toggleMute(channel) {
@@ -260,8 +234,8 @@ class Player {
     this.rows.forEach((row, channel) => {
       row.classList.toggle("silent", !heard[channel]);
       const [mute, solo] = row.querySelectorAll("button");
-      mute?.setAttribute("aria-pressed", String(this.muted[channel]));
-      solo?.setAttribute("aria-pressed", String(this.solo === channel));
+      mute.setAttribute("aria-pressed", String(this.muted[channel]));
+      solo.setAttribute("aria-pressed", String(this.solo === channel));
     });
     this.findSilences();
   }
@@ -270,7 +244,7 @@ class Player {
 
   async loadPeaks() {
     try {
-      if (performance.now() - this.linkedAt > FRESH_MS) await this.freshLink();
+      if (!this.isFresh) await this.freshLink();
       const answer = await fetch(this.box.dataset.peaks);
       if (!answer.ok) return;
       const peaks = await answer.json();
@@ -337,8 +311,7 @@ class Player {
   }
 
   show() {
-    const isPlaying = !this.audio.paused;
-    this.part("play").textContent = isPlaying ? "Pause" : "Play";
+    this.part("play").textContent = this.audio.paused ? "Play" : "Pause";
     this.output.textContent = `${clock(this.position)} / ${clock(this.duration)}`;
     const seek = this.part("seek");
     seek.max = String(this.duration || 1);
@@ -359,10 +332,9 @@ class Player {
       "-": () => this.faster(-1),
       s: () => this.part("skip").click(),
     };
-    const act = acts[event.key];
-    if (!act) return;
+    if (!(event.key in acts)) return;
     event.preventDefault();
-    act();
+    acts[event.key]();
   }
 }
 
