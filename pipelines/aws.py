@@ -5,12 +5,20 @@ import hashlib
 import os
 import re
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import boto3
 import botocore.session
 from botocore import exceptions as boto
+from botocore.client import BaseClient
 from botocore.utils import parse_timestamp
+
+if TYPE_CHECKING:
+    import mypy_boto3_s3  # not installed where nobody checks types
+
+    S3Client = mypy_boto3_s3.S3Client
+else:
+    S3Client = BaseClient
 
 ACCESS_POINT: Final = re.compile(
     r"arn:aws[a-z-]*:s3[a-z-]*:[a-z0-9-]*:[0-9]{12}:(?:outpost[:/][^/:]+[:/])?accesspoint[:/][^/:]+"

@@ -1,22 +1,16 @@
 """Opens the bucket, the ledger and the signature keys that the settings name, without Dagster or the source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
 from pipelines.archive.proof.signature import Signer, Verifier, kms_signer, local_signer
-from pipelines.aws import split_s3_url
+from pipelines.aws import S3Client, split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.store import Ledger
 from pipelines.settings import StorageSettings
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 def open_stores(

@@ -4,8 +4,6 @@ Each action is written to the access log before it happens. The page works witho
 `guard` decides who may connect, `sign_in` who is asking, `people` what a person may do.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import logging
@@ -45,16 +43,7 @@ from pipelines.browser.guard import HEALTH, ConcurrencyLimit, Guard, WholeRead, 
 from pipelines.browser.people import Person, Role, Row
 from pipelines.browser.playable import Playable, open_playable, peaks_of
 from pipelines.browser.presentation import STATES, call_view, calls_view, duration, found_sentence
-from pipelines.browser.searching import (
-    FIELDS,
-    LISTED,
-    Found,
-    WrongSearch,
-    default_fields,
-    find,
-    prefilled,
-    query_of,
-)
+from pipelines.browser.searching import FIELDS, LISTED, Found, WrongSearch, default_fields, find, prefilled, query_of
 from pipelines.browser.sign_in import WAYS_TO_SIGN_IN, address_of
 from pipelines.browser.tokens import Tokens, day_of
 from pipelines.calendar import local_day, utc_now

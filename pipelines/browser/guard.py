@@ -2,8 +2,6 @@
 the headers that every answer carries.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

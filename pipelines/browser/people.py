@@ -1,7 +1,5 @@
 """Who may do what with the rows of the table `calls`: roles, teams, and the file that grants them."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

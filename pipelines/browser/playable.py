@@ -5,8 +5,6 @@ streaming sizes; most browsers play only some of these. A range of the plain WAV
 it needs, so nothing is read whole. Other codecs are sent as they are stored.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import struct

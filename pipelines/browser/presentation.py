@@ -1,7 +1,5 @@
 """Rows of the table `calls` as the templates show them to a person: masked, in words, grouped by call."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final

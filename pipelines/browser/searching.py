@@ -1,7 +1,5 @@
 """The search form: its fields are read into a query that is limited to what the person may find."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

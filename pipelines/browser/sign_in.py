@@ -4,8 +4,6 @@ Each way finds out which person sent a request. The person's rights are read fro
 revoked right is gone with the next request.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

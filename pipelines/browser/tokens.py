@@ -4,8 +4,6 @@ Tokens are encrypted, because addresses end up in proxy logs and browser histori
 number. A link to audio is valid for 60 seconds, a search for a day, and each only for the person who was given it.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

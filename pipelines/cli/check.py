@@ -1,7 +1,5 @@
 """`ringcx-archive check`: checks everything that a first run needs, and says what to do about each failure."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +7,6 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -19,6 +16,7 @@ from botocore.utils import get_environ_proxies
 from pipelines import storage
 from pipelines.archive.capabilities import Probes
 from pipelines.archive.errors import StorageRefused
+from pipelines.aws import S3Client
 from pipelines.calendar import local_day
 from pipelines.cli.options import Outside, subcommand
 from pipelines.ledger.files import LocalFiles
@@ -33,9 +31,6 @@ from pipelines.steps.connection.result import Graded, Result, check
 from pipelines.steps.connection.source import SourceCheck
 from pipelines.steps.connection.store import BucketCheck, ledger_works, without_client
 from pipelines.wording import number
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _INDENT = 11
 _LAYOUT = textwrap.TextWrapper(120, subsequent_indent=" " * _INDENT, break_long_words=False, break_on_hyphens=False)

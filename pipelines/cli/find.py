@@ -1,7 +1,5 @@
 """`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path

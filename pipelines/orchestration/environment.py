@@ -6,24 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
 from pipelines.archive.proof.signature import Signer, Verifier
+from pipelines.aws import S3Client
 from pipelines.calendar import utc_now
 from pipelines.ledger.store import Ledger
 from pipelines.settings import Settings, load
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 @lru_cache(maxsize=2)
 def _client_of_process(
     max_connections: int, options: S3Options, _variables: tuple[tuple[str, str], ...], _hour: int
-) -> "S3Client":
+) -> S3Client:
     """Return one client for all ticks and runs of a process: building one costs 0.2 s of CPU, and a sensor ticks every
     minute. It is rebuilt when a variable changes, and every hour, so that changed credentials files are read.
     """
@@ -39,7 +36,7 @@ class Environment:
     """
 
     clock: Callable[[], datetime] = utc_now
-    s3_client: "S3Client | None" = None
+    s3_client: S3Client | None = None
     backoff_s: float = 1.0
 
     @cached_property
@@ -48,7 +45,7 @@ class Environment:
         return load(Settings)
 
     @cached_property
-    def s3(self) -> "S3Client":
+    def s3(self) -> S3Client:
         """The S3 client, the same for ledger, archive and events."""
         if self.s3_client is not None:
             return self.s3_client

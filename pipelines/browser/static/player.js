@@ -283,8 +283,6 @@ class Player {
   }
 
   draw() {
-    const style = getComputedStyle(document.documentElement);
-    const colours = [style.getPropertyValue("--agent"), style.getPropertyValue("--customer")];
     this.rows.forEach((row, channel) => {
       const canvas = row.querySelector("canvas");
       const scale = devicePixelRatio || 1;
@@ -294,7 +292,7 @@ class Player {
       const paint = canvas.getContext("2d");
       const levels = this.levels[channel];
       if (levels) {
-        paint.fillStyle = colours[channel] ?? colours[0];
+        paint.fillStyle = getComputedStyle(row.querySelector(".name")).color;
         for (let x = 0; x < width; x += 1) {
           const [first, last] = [x, x + 1].map((edge) => Math.floor((edge / width) * levels.length));
           let loudest = 0;
@@ -304,7 +302,7 @@ class Player {
         }
       }
       if (this.duration) {
-        paint.fillStyle = style.getPropertyValue("--ink");
+        paint.fillStyle = getComputedStyle(document.body).color;
         paint.fillRect((this.position / this.duration) * width - 1, 0, 2 * scale, height);
       }
     });
