@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 
 import dagster as dg
 
@@ -51,6 +50,8 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
     """Return fresh definitions; tests give their own `calendar` and `environment`."""
     days = calendar or load(Calendar)
     partitions = daily_partitions(days)
+    # By noon: the nightly run starts at 04:30.
+    fresh = dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), days.archive_timezone)
     events = days.events_url is not None
     unused = {*LEGACY, *CURRENT, EVENTS} - {*days.reports, *([EVENTS] if events else [])}
     assets = [asset for asset in _ASSETS if asset.key.to_user_string() not in unused]
@@ -73,7 +74,7 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         return owned(spec).replace_attributes(
             deps=[dep for dep in spec.deps if dep.asset_key in keys],
             partitions_def=partitions,
-            freshness_policy=_fresh(days.archive_timezone),
+            freshness_policy=fresh,
         )
 
     return dg.Definitions(
@@ -95,12 +96,6 @@ def build_defs(*, calendar: Calendar | None = None, environment: Environment | N
         # A process a step costs 4-5 s each, and its killed worker leaves orphans; threads do the work inside a step.
         executor=dg.in_process_executor,
     )
-
-
-@cache  # Dagster walks 1,000 ticks for each
-def _fresh(timezone: str) -> dg.FreshnessPolicy:
-    """Return a freshness policy that expects today's materialization by noon; the nightly run starts at 04:30."""
-    return dg.FreshnessPolicy.cron("0 12 * * *", timedelta(hours=12), timezone)
 
 
 def _with(

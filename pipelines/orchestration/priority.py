@@ -15,7 +15,6 @@ OLDER_TAG = "archive/older_date"  # on our own runs of dates before the look-bac
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
 _FIRST = 0
 _OLDER = 1_000  # after every date of the look-back, which has 366 at most
-_EPOCH = date(1970, 1, 1)
 
 
 def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
@@ -25,7 +24,7 @@ def of_requests(day: date | None, today: date, calendar: Calendar) -> int:
     back = (today - day).days
     if back <= calendar.archive_look_back_days + 1:  # today, or a date of the nightly run
         return max(_FIRST, back)
-    return _OLDER + (day - _EPOCH).days  # oldest first: what the source purges next
+    return _OLDER + day.toordinal()  # oldest first: what the source purges next
 
 
 def run_tags(day: date, today: date, calendar: Calendar) -> dict[str, str]:
