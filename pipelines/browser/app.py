@@ -114,15 +114,11 @@ class Browser:
         self._streams = ConcurrencyLimit(
             _STREAMS_AT_ONCE,
             f"You are already playing or downloading {_STREAMS_AT_ONCE} recordings: stop one and try again.",
-            retry_after_s=5,
         )
-        self._exports = ConcurrencyLimit(
-            1, "One of your exports is still running: wait until it has ended.", retry_after_s=30
-        )
+        self._exports = ConcurrencyLimit(1, "One of your exports is still running: wait until it has ended.")
         self._searches = ConcurrencyLimit(
             _SEARCHES_AT_ONCE,
             f"{_SEARCHES_AT_ONCE} of your searches are still running: wait until one has ended, or close its page.",
-            retry_after_s=5,
         )
         self._playable = lru_cache(500)(partial(open_playable, bucket))
         self._peaks = lru_cache(100)(lambda key, size, _etag: peaks_of(self._playable(key, size)))

@@ -96,10 +96,9 @@ class Guard:
 class ConcurrencyLimit:
     """A limit of `most` simultaneous tasks for each name; more are refused. Safe to share between threads."""
 
-    def __init__(self, most: int, sentence: str, *, retry_after_s: int) -> None:
+    def __init__(self, most: int, sentence: str) -> None:
         self._most = most
         self._sentence = sentence
-        self._headers = {"Retry-After": str(retry_after_s)}
         self._now: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -108,7 +107,7 @@ class ConcurrencyLimit:
         """Count one task of `name` until the block ends; raise HTTPException (429) if it would exceed `most`."""
         with self._lock:
             if self._now[name] >= self._most:
-                raise HTTPException(429, self._sentence, self._headers)
+                raise HTTPException(429, self._sentence)
             self._now[name] += 1
         try:
             yield
@@ -142,9 +141,7 @@ class WholeReadQueue:
         self._threads = ThreadPoolExecutor(_READINGS, thread_name_prefix="reading")
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._asked = ConcurrencyLimit(
-            _READINGS_ASKED,
-            "Other waveforms or checks of yours are still running: try again in a minute.",
-            retry_after_s=60,
+            _READINGS_ASKED, "Other waveforms or checks of yours are still running: try again in a minute."
         )
 
     async def answer(self, reading: WholeRead) -> Response:
