@@ -76,7 +76,7 @@ def filters(command: _F) -> _F:
 
 
 def query_of(settings: StorageSettings, now: datetime, *, first: date | None, last: date | None, **asked: Any) -> Query:  # noqa: ANN401 - fields of a query
-    """Return a query for the options of `filters`, without dates for all up to yesterday; UsageError: no range."""
+    """Return a query for the options of `filters`, and without dates for all up to yesterday."""
     today = local_day(now, settings.zone)
     yesterday = today - timedelta(days=1)
     last = last or max(yesterday, first or yesterday)

@@ -178,8 +178,8 @@ def require_no_account_elsewhere() -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Raise KeyboardInterrupt on SIGTERM too, when the terminal is closed unless under `nohup`, and on a SIGINT that
-    was ignored, as after `&`: child processes inherit that and could not be stopped.
+    """Raise KeyboardInterrupt on SIGTERM too, and when the terminal is closed unless under `nohup`. A command that was
+    started with `&` ignores SIGINT, and so would its child processes: here it counts again.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -29,7 +29,7 @@ def _client_of_process(
 
 @dataclass
 class Environment:
-    """The settings, the clock and the S3 client of a run or a tick. `backoff_s`: the source's first wait to try again.
+    """The settings, the clock and the S3 client of a run or a tick. `backoff_s`: the first wait between attempts.
 
     Settings and client are made on first use: a SettingsError or StorageRefused then ends the step that needs them,
     with its sentence, and not the start of the run, with a traceback.

@@ -1,7 +1,7 @@
 """The order of dates: today, then yesterday and the look-back, newest first, then older dates, oldest first.
 
-The priority of a run's requests at the limiter decides once runs compete for permits; the tags for Dagster's queue, so
-that the first date also gets a place to run. dagster.yaml sets how many places older dates may take.
+The priority of a run's requests decides at the limiter, where runs compete for permits; the tags of a run decide in
+Dagster's queue, where they compete for places. dagster.yaml sets how many places older dates may take.
 """
 
 from collections.abc import Mapping
