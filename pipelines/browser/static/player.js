@@ -321,7 +321,6 @@ class Player {
   key(event) {
     const acts = {
       " ": () => this.toggle(),
-      k: () => this.toggle(),
       ArrowLeft: () => this.move(-STEP_S),
       ArrowRight: () => this.move(STEP_S),
       1: () => this.toggleMute(0),
