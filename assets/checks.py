@@ -34,8 +34,8 @@ _TO_DO = {
         "are tried again with `retry_final: true` on the asset recordings. A permanent loss can be accepted with the "
         "job accept_losses."
     ),
-    "report_is_plausible": "compare the report with the RingCX administration; run the date again if rows are missing.",
-    "mono_and_stereo_agree": "check that the account has both kinds of recording switched on, then run the date again.",
+    "report_is_plausible": "compare the report with the RingCX admin console; run the date again if rows are missing.",
+    "mono_and_stereo_agree": "check that the account has mono and stereo recording enabled, then run the date again.",
     "audio_is_true": "listen to the recordings that the check names; the source may have recorded silence.",
     "no_overdue_recordings": "run the dates that the check names, the oldest first.",
 }
@@ -60,8 +60,8 @@ def _plausibility(report: ReportName) -> dg.AssetChecksDefinition:
         report,
         "report_is_plausible",
         partial(row_counts.report_is_plausible, report=report),
-        "The report seems to cover its whole day, judged by the same weekday of the last weeks and by the rows that "
-        "earlier pulls of the date had.",
+        "The report seems to cover its whole day. Compares row counts with the same weekday in recent weeks and with "
+        "earlier pulls of the date.",
     )
 
 
@@ -72,7 +72,7 @@ audio_is_true = _of_a_date(
     "recordings",
     "audio_is_true",
     lambda ledger, day, *_, **__: audio.audio_is_true(ledger, day),
-    "The audio agrees with the report in length, is not empty, and has no silent channel.",
+    "The audio has the reported length, is not empty, and has no silent channel.",
 )
 mono_and_stereo_agree = _of_a_date(
     "recordings",
@@ -94,10 +94,10 @@ every_event_arrived = _of_a_date(
 def every_recording_is_accounted_for(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam, archive: ArchiveParam
 ) -> dg.AssetCheckResult:
-    """Every recording that the date's reports name is archived, or its loss was accepted. Waiting ones give a warning.
+    """Every recording that the date's reports name is archived, or its loss was accepted.
 
-    Fails for lost, late and unknown recordings, for objects that are gone from the bucket, and for a date whose reports
-    were not pulled or came empty: such a date is never complete.
+    Recordings that are not due yet cause a warning. Fails for lost, late and unknown recordings, for objects that are
+    gone from the bucket, and for a date whose reports were not pulled or were empty: such a date is never complete.
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
 
@@ -114,7 +114,7 @@ def every_recording_is_accounted_for(
 def no_overdue_recordings(
     context: dg.AssetCheckExecutionContext, environment: EnvironmentParam, ledger: LedgerParam
 ) -> dg.AssetCheckResult:
-    """All dates: what is missing now, and which pending recordings the source will purge soon
+    """Check all dates for missing recordings, and for pending ones that the source will purge soon
     (`RINGCX_RETENTION_DAYS`).
 
     Fails when recordings are late, about to be purged, or lost while the source should still have them.

@@ -61,7 +61,7 @@ _REASONS: Final = {
         "AWS_PROFILE, or give the machine a role"
     ),
     "InvalidConfigError.*CA bundle": (
-        "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set but empty; name a file of certificates, or unset it"
+        "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE is set but empty; name a CA bundle, or unset it"
     ),
     "InvalidRegionError|NoRegionError": "AWS_REGION is not a region; write it like eu-central-1",
     "ValueError.*[Ee]ndpoint": (
@@ -74,7 +74,7 @@ _REASONS: Final = {
         "its lists do not continue after the first page; use a store that lists more than 1000 objects"
     ),
     r"SSLError.*(No such file|Is a directory|Permission denied|\[X509: NO_CERTIFICATE)": (
-        "the file of certificates cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
+        "the CA bundle cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
     ),
     "ProxyConnectionError.*(CERTIFICATE_VERIFY_FAILED|doesn't match)": f"the proxy's {_CERTIFICATE}",
     "CERTIFICATE_VERIFY_FAILED|doesn't match": f"its {_CERTIFICATE}",

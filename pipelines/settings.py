@@ -334,7 +334,7 @@ Networks = Annotated[
 
 
 class BrowseSettings(StorageSettings):
-    """The settings of the page on which people find calls. It needs no account and no log-in to the source."""
+    """The settings of the page on which people find calls, which needs no account and no log-in to the source."""
 
     browse_auth: BrowseAuth
     browse_access_file: LocalPath | None = None

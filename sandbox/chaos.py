@@ -211,7 +211,7 @@ class _Worker:
         return self.ended()
 
     def killed_fetching(self, source: RunningSandbox, requests: int) -> str:
-        """SIGKILL after so many more requests for recordings, unless it was faster."""
+        """Kill the process after `requests` more requests for recordings, unless it ends first."""
         before = _media_requests(source)
         while self._process.is_alive():
             if _media_requests(source) >= before + requests:

@@ -121,7 +121,7 @@ class SandboxConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SandboxConfig:
-        """Read what `to_json` wrote; what is not named keeps its default.
+        """Read what `to_json` wrote; omitted settings keep their defaults.
 
         Raises:
             ValueError: A name that is not a setting or a knob.

@@ -21,7 +21,7 @@ from sandbox.tokens import Tokens
 
 
 class SandboxState:
-    """One sandbox's memory. Only the server's event loop touches it, apart from `audio`, which threads may share."""
+    """A sandbox's state. Only the server's event loop touches it, apart from `audio`, which threads may share."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config

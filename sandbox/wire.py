@@ -20,7 +20,7 @@ _BLOCK = 256 * 1024
 
 
 class TransportProtocol(H11Protocol):
-    """uvicorn's own protocol, which puts the connection's transport into every request's `state`."""
+    """uvicorn's own protocol, which also exposes the connection's transport in every request's `state`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn itself
         """A client has connected."""

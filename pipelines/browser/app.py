@@ -1,4 +1,4 @@
-"""The page as an ASGI application: people find calls, look at one, and hear, check or download its recordings.
+"""The page as an ASGI application: people find calls, view one, and play, verify or download its recordings.
 
 Each action is written to the access log before it happens. The page works without scripts; only the player needs one.
 `guard` decides who may connect, `sign_in` who is asking, `people` what a person may do.
@@ -76,7 +76,7 @@ _ERROR_PAGES: Final[Mapping[type[Exception], tuple[int, str]]] = {  # the first 
     KeyMissing: (404, "The recording was archived, but its object is gone."),
     StoreDamaged: (409, "The archive does not hold what was sealed: verify this date."),
     StorageError: (503, "The archive does not answer, so nothing was done; try again later."),
-    SettingsError: (503, "The access file cannot be read, so nobody has any rights: tell the person who maintains it."),
+    SettingsError: (503, "The access file cannot be read, so nobody has access: tell the person who maintains it."),
 }
 
 PersonHandler = Callable[[Request, Person], Response | WholeRead]

@@ -144,7 +144,7 @@ class AccessFile(_Part):
     teams: Mapping[str, Team] = Field(default_factory=dict)
 
     def person(self, name: str, groups: Iterable[str] = ()) -> Person:
-        """Return what a person may do according to name and groups: nothing if the file lists neither."""
+        """Return the rights granted to a name and its groups; none if the file lists neither."""
         grants = [self.users.get(name), *(self.groups.get(group) for group in groups)]
         found = [grant for grant in grants if grant is not None]
         roles = frozenset(role for grant in found for role in grant.roles)

@@ -106,8 +106,8 @@ def open_playable(bucket: Bucket, key: str, size: int) -> Playable:
 
 
 def peaks_of(recording: Playable) -> dict[str, Any] | None:
-    """Read a whole recording in blocks and return its waveform: per channel the loudest sample of each of up to 12,000
-    steps, from 0 to 255, as base64, and the seconds of a step; None if the codec is not decoded.
+    """Return a recording's waveform, or None if the codec is not decoded: for each channel the peaks (0 to 255) of up
+    to 12,000 steps as base64, and the seconds of a step. Read the whole recording in blocks.
     """
     if recording.info is None:
         return None

@@ -119,14 +119,13 @@ def _network(settings: Settings, s3: S3Client | None) -> Graded:
     """Return the result about the proxy that requests use."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
-    proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "no proxy") for url in urls}
+    proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "") for url in urls}
     if s3 is not None:
         endpoint = s3.meta.endpoint_url
         named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
-        proxies[endpoint] = (
-            f"the proxy {shown_url(named if '://' in named else f'http://{named}')}" if named else "no proxy"
-        )
-    return "ok", "; ".join(f"{url} is reached through {proxy}" for url, proxy in proxies.items())
+        proxies[endpoint] = f"the proxy {shown_url(named if '://' in named else f'http://{named}')}" if named else ""
+    ways = (f"{url} is reached {f'through {proxy}' if proxy else 'directly'}" for url, proxy in proxies.items())
+    return "ok", "; ".join(ways)
 
 
 def _limits(settings: Settings, source: Source) -> Graded:

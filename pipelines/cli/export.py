@@ -26,8 +26,8 @@ _SHOWN = 50
     "export --from 2026-11-01 --to 2026-11-22 --agent 'Grace Hopper' --why 'audit' --output audit.zip",
 )
 @filters
-@click.option("--why", required=True, help="Why: a case or a ticket. It is in the access log and in the package.")
-@click.option("--by", default="", help="Who exports it, as the package will say; default: your user name.")
+@click.option("--why", required=True, help="The reason (a case or a ticket), for the access log and the package.")
+@click.option("--by", default="", help="Who exports it, as named in the package; default: your user name.")
 @file_option("the package, a new ZIP,", "--output", "output")
 @file_option("what was exported and what was not")
 def command(
@@ -48,7 +48,7 @@ def command(
     """
     why, by = " ".join(why.split()), " ".join(by.split())
     if output is None or not why:
-        raise click.UsageError("Give --output FILE.zip and --why, neither of them empty")
+        raise click.UsageError("Give --output FILE.zip and --why; neither may be empty")
     if output.exists():
         raise click.UsageError(f"The file {output} exists: name another one for --output, or remove it")
     wanted = looked_for(asked)

@@ -1,4 +1,4 @@
-"""`ringcx-archive`: runs a subcommand, and ends with its exit code, or with one sentence and 2 or 130.
+"""`ringcx-archive`: run a subcommand and return its exit code; after an error print one sentence and return 2 or 130.
 
 A subcommand's module is imported only when it is called, so that help and the receiver need no pandas or Dagster.
 """
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
     try:
         return int(commands.main(arguments, "ringcx-archive", standalone_mode=False, obj=obj) or 0)
     except click.Abort:
-        code, sentence = 130, "Stopped before the end: what is not shown above was not done"
+        code, sentence = 130, "Stopped early: anything not shown above was not done"
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context else ""

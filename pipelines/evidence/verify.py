@@ -107,10 +107,10 @@ class Findings:
             )
         else:
             result = f"Proved: {self.proved} of {count} recordings, byte for byte as they were sealed and signed"
-            result += "." if self.is_key_given else ", if the archive's owner confirms each key above as the archive's."
+            result += "." if self.is_key_given else ", provided that the archive's owner confirms each key above."
         if self.left_out:
             result += (
-                " NOT whole: recordings that were requested, should be in the archive and are not in this "
+                " INCOMPLETE: recordings that were requested and should be in the archive, but are missing from this "
                 f"package: {self.left_out}."
             )
         return [*said, result]
@@ -155,7 +155,7 @@ def read_keys(pem: str) -> dict[str, bytes]:
             raise PackageFault("A public key is not an Ed25519 key in PEM.")
         keys[hashlib.sha256(der).hexdigest()] = der[12:]
     if not keys:
-        raise PackageFault("A file of keys holds no Ed25519 public key in PEM.")
+        raise PackageFault("The file of keys contains no Ed25519 public key in PEM.")
     return keys
 
 
@@ -173,7 +173,7 @@ class _Files:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if any(part.casefold() in _SYSTEM_FILES or part.startswith("._") for part in name.split("/")):
-                report.notes.append(f"Ignored, because computers add such files by themselves: {_shown(name)}")
+                report.notes.append(f"Ignored, because the operating system adds such files: {_shown(name)}")
             elif path.is_symlink():
                 raise PackageFault(f"{_shown(name)} is a link, which no package contains.")
             elif not path.is_dir():
@@ -351,7 +351,7 @@ def _check_entry(files: _Files, recording: dict[str, str], proof: dict[str, Any]
     if root != proof["merkle_root"]:
         raise PackageFault("its entry does not lead to the Merkle root of the manifest: the proof was altered.")
     if not all(_HASH.fullmatch(text) for text in (root, manifest["sha256"])):
-        raise PackageFault("its proof has something else where a SHA-256 should be.")
+        raise PackageFault("its proof contains an invalid SHA-256.")
 
 
 def _why_unsigned(proof: dict[str, Any], keys: dict[str, bytes], *, is_trusted: bool) -> str:

@@ -84,7 +84,7 @@ class Source:
 
     @cached_property
     def anonymous_recorders(self) -> Recorders:
-        """The recordings, fetched without any log-in: everybody can fetch what this client can."""
+        """The recordings, fetched without any log-in: anyone can fetch what this client can."""
         return self._recorders(None, None)
 
     def _recorders(self, link_auth: httpx.Auth | None, segment_auth: httpx.Auth | None) -> Recorders:

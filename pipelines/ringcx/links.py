@@ -65,7 +65,7 @@ def parse_link(raw: str, account_id: str) -> RecordingLink:
     has the same id whichever hosts are allowed (`HostList`).
 
     Raises:
-        LinkRefused: `too_long`, `malformed`, `not_https` (nor http), `no_file`, `several_files`.
+        LinkRefused: `too_long`, `malformed`, `not_https` (neither https nor http), `no_file`, `several_files`.
     """
     if len(raw) > LONGEST_LINK:
         raise LinkRefused("too_long")

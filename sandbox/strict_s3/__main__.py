@@ -14,7 +14,7 @@ from sandbox.strict_s3.server import StrictS3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until a signal comes."""
+    """Run until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.strict_s3", description=__doc__)
     parser.add_argument("--port", type=int, default=8767, help="port of plain HTTP and the proxy, 0 for a free one")
     parser.add_argument("--bucket", default="ringcx-archive")

@@ -65,14 +65,14 @@ def require_signature(request: Request, keys: Keyring, *, region: str, service: 
     """Return the key that the request was signed with.
 
     Args:
-        request: what came; its body is not looked at.
-        keys: whose signatures count.
+        request: the request; its body is ignored.
+        keys: the accepted keys.
         region: the only one the signature may be made for.
         service: `s3` or `s3express`.
         now: the server's clock.
 
     Raises:
-        S3Error: as Amazon answers to what is wrong.
+        S3Error: the error that Amazon would return.
     """
     text = request.headers.get("authorization", "")
     if not text:

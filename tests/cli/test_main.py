@@ -82,7 +82,7 @@ def test_an_interrupt_ends_with_one_sentence_and_code_130(
 
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     assert cli.main(["status"], Outside(clock=interrupted)) == 130  # type: ignore[arg-type]
-    assert capsys.readouterr().err.strip() == "Stopped before the end: what is not shown above was not done."
+    assert capsys.readouterr().err.strip() == "Stopped early: anything not shown above was not done."
 
 
 def test_a_file_that_was_not_finished_leaves_the_earlier_one_as_it_was(

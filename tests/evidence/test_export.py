@@ -93,7 +93,7 @@ def test_an_altered_recording_is_left_out_said_and_ends_with_1(
     assert export(archive, *AROUND, "--uii", archive.rows[0]["uii"], "--why", "case", "--output", "case.zip") == 1
     assert "(altered: The bytes are not those of manifest 1 of 2026-11-22.)" in capsys.readouterr().out
     assert run("verify-package", ["case.zip"]) == 1
-    assert "NOT whole" in capsys.readouterr().out
+    assert "INCOMPLETE" in capsys.readouterr().out
 
 
 def test_nothing_is_exported_without_the_access_log(
@@ -127,7 +127,7 @@ def test_an_export_that_breaks_off_leaves_no_file(
     [
         (["--why", "case", "--output", "case.zip"], "Say what to export"),
         ([*AROUND, "--output", "case.zip"], "'--why'"),
-        ([*AROUND, "--why", " ", "--output", "case.zip"], "neither of them empty"),
+        ([*AROUND, "--why", " ", "--output", "case.zip"], "neither may be empty"),
         ([*AROUND, "--why", "case"], "--output FILE.zip"),
         ([*AROUND, "--why", "case", "--output", "public.pem"], "public.pem exists"),
         ([*AROUND, "--why", "case", "--output", "none/case.zip"], "there is no folder none"),

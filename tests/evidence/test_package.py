@@ -141,7 +141,7 @@ def test_a_package_with_an_altered_recording_is_never_whole(full: Site, tmp_path
     report = verify(exported(full).save(tmp_path / "package.zip"))
     assert (report.exit_code, report.problems, report.proved) == (1, [], 1)
     assert any("altered: The bytes are not those of manifest 1" in line for line in report.lines())
-    assert "NOT whole" in report.lines()[-1]
+    assert "INCOMPLETE" in report.lines()[-1]
 
 
 def test_a_recording_of_a_manifest_without_a_root_is_not_included(full: Site) -> None:

@@ -262,7 +262,7 @@ CASES: list[tuple[Callable[[Files], Files], str]] = [
     (proof_with(lambda proof: proof.update(path=7)), NO_PROOF),
     (proof_with(lambda proof: proof["signature"].update(signature="?")), NO_PROOF),
     (proof_with(lambda proof: proof["manifest"].update(sha256="0" * 64)), "the signature covers another manifest"),
-    (lambda files: listed(files | {names(files, "keys/")[0]: b"no key"}), "holds no Ed25519 public key"),
+    (lambda files: listed(files | {names(files, "keys/")[0]: b"no key"}), "contains no Ed25519 public key"),
     (lambda files: listed(files | {names(files, "proofs/")[0]: b'{"format":1,"format":2}'}), "has a key twice"),
     (lambda files: listed(files | {names(files, "proofs/")[0]: b"[" * 100_000}), NO_PROOF),
     (lambda files: files | {"package.json": b"{}"}, "damaged, cut off or not a package"),
@@ -296,7 +296,7 @@ def test_a_package_of_another_key_is_named_by_whoever_has_the_right_one(
     path = repacked(other_key(package.files))
     assert main([str(path)]) == 0, "by itself it is consistent"
     said = capsys.readouterr().out
-    assert "sealed and signed, if the archive's owner confirms each key above as the archive's." in said
+    assert "sealed and signed, provided that the archive's owner confirms each key above." in said
     assert own[5:-4] not in said
     assert "Compare the fingerprint" in said
     assert main([str(path), "--key", str(tmp_path / "own.pem")]) == 1
@@ -362,7 +362,7 @@ def test_what_computers_leave_in_a_folder_is_no_alarm(package: Exported, tmp_pat
         (folder / name).write_bytes(b"x")
     report = verify(folder)
     assert (report.exit_code, report.proved) == (0, 2)
-    said = "Ignored, because computers add such files by themselves: "
+    said = "Ignored, because the operating system adds such files: "
     assert {f"{said}{name!r}" for name in left} <= set(report.notes)
 
 
@@ -414,7 +414,7 @@ def test_a_recording_of_the_archive_that_was_left_out_is_counted(
     report = verify(repacked(listed(package.files, not_included=[lost])))
     assert (report.exit_code, report.proved, report.left_out) == (1, 2, 1)
     assert "Proved: 2 of 3 recordings" in report.lines()[-1]
-    assert "NOT whole" in report.lines()[-1]
+    assert "INCOMPLETE" in report.lines()[-1]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -680,5 +680,5 @@ def test_no_loss_is_accepted_on_a_date_whose_report_came_without_rows(stores: St
     stores.ledger.append_pull(replace(pull, rows=1, pulled_at=NOW + timedelta(minutes=1)))
     stores.ledger.append_states([lost("a")])
     (refused,) = stores.decide("1/a").refused
-    assert refused.startswith(f"1/a is missing, but {DAY} is unknown: {REPORTS[1]} of account 1 came without any row")
+    assert refused.startswith(f"1/a is missing, but {DAY} is unknown: {REPORTS[1]} of account 1 was empty")
     assert not stores.ledger.acceptances([DAY])

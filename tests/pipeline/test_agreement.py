@@ -245,7 +245,7 @@ def test_a_report_that_comes_empty_while_the_other_has_calls_leaves_the_date_unk
     found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
     assert (found.verdict, found.expected) == (Verdict.unknown, None)
     assert found.sentence.startswith(
-        f"It is unknown what 2026-11-18 should hold: {empty} of account {ACCOUNTS[0]} came without any row, although "
+        f"It is unknown what 2026-11-18 should hold: {empty} of account {ACCOUNTS[0]} was empty, although "
         "the other report has 2 calls of that day. Run the date."
     )
 
@@ -285,7 +285,7 @@ def test_a_date_of_which_every_report_came_empty_is_unknown_while_events_name_re
     assert (found.verdict, found.expected) == (Verdict.unknown, None)
     assert [gap.report for gap in found.not_pulled] == list(reports)
     assert (
-        f"{reports[0]} of account {ACCOUNTS[0]} came without any row, although End Call Events name 2 calls of that day"
+        f"{reports[0]} of account {ACCOUNTS[0]} was empty, although End Call Events name 2 calls of that day"
     ) in found.sentence
 
 
@@ -323,7 +323,7 @@ def test_reports_pulled_before_the_last_calls_of_the_day_are_in_them_leave_the_d
     found = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=NOW)
     assert found.verdict is verdict
     if minutes == 6:
-        assert "was last pulled at 2026-11-19 00:06 UTC, when the last calls of the day may not" in found.sentence
+        assert "was last pulled at 2026-11-19 00:06 UTC, possibly before the day's last calls" in found.sentence
         early = judge_date(ledger, None, DAY, settings_of(ACCOUNTS[:1]), now=BEGIN + timedelta(days=1, minutes=6))
         assert not early.is_over
         assert "Run the date" not in early.sentence

@@ -148,7 +148,7 @@ def test_a_report_with_the_calls_of_another_day_leaves_the_date_unknown_until_it
     assert pulled(ledger, stale).of_another_time == number
     verdict, sentence = judged()
     assert verdict is Verdict.unknown
-    assert f"was answered with the calls of another day ({number:,} row" in sentence
+    assert f"had the calls of another day ({number:,} row" in sentence
     assert pulled(ledger, calls_of(BEGIN, number)).of_another_time == 0
     assert judged()[0] is Verdict.complete
     pulled(ledger, stale)

@@ -369,7 +369,7 @@ def test_two_calls_with_the_same_audio_are_named_and_parts_of_one_call_are_not(
     watched.ledger().append_states(replace(one, uii=uii) for one, uii in zip(held(2), uiis, strict=True))
     found = audio_is_true(watched.ledger(), DAY)
     assert (found.level is Level.warning, found.counts["same_audio"]) == (flagged > 0, flagged)
-    assert ("2 have the same audio as another call's" in found.sentence) == (flagged > 0)
+    assert ("2 have the same audio as another call's recording" in found.sentence) == (flagged > 0)
 
 
 def test_a_date_without_recordings_and_one_of_pending_recordings_have_no_wrong_audio(watched: Watched) -> None:

@@ -191,6 +191,6 @@ def _of_check(evaluation: dg.AssetCheckEvaluation, run_id: str, ui_url: str | No
         date=evaluation.partition or "",
         severity=Level.error if evaluation.severity is dg.AssetCheckSeverity.ERROR else Level.warning,
         sentence=f"{sentence} ({', '.join(counts)})" if counts else sentence,
-        todo=str(values.get("to_do", "open the check: its description has the findings.")),
+        todo=str(values.get("to_do", "open the check: its description lists the findings.")),
         where=where,
     )

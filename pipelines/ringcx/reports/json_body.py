@@ -70,13 +70,11 @@ def _rows(text: str) -> Iterator[dict[str, object]]:
     if separator != "]":
         raise NotWholeError("the array is cut off or not valid JSON")
     if at < len(text):
-        raise NotWholeError("something follows the array")
+        raise NotWholeError("there is unexpected data after the array")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object with every value kept: in a plain dict the second of two equal keys, which may hold null, would
-    replace the first, and a link with it.
-    """
+    """Return an object with the values of repeated keys: a dict would keep only the last, which may be null."""
     found = dict(pairs)
     if len(found) == len(pairs):
         return found

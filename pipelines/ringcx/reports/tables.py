@@ -54,7 +54,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
         problem = str(error)
     raise NotAReport(  # outside `except`: the error's context may hold content of the report
         f"The answer to {report} is not the whole report: {problem}; run the date again, and if this persists, look "
-        "at the same report in the RingCX administration."
+        "at the same report in the RingCX admin console."
     )
 
 

@@ -22,7 +22,7 @@ _FLAGS = {
     "duration_differs": ("differs in length from the report", "differ in length from the report"),
     "header_only": ("has a header and no audio", "have a header and no audio"),
     "silent_channel": ("has a silent channel", "have a silent channel"),
-    "same_audio": ("has the same audio as another call's", "have the same audio as another call's"),
+    "same_audio": ("has the same audio as another call's recording", "have the same audio as another call's recording"),
 }
 # Warnings that this check examines more closely, or that are not faults of the audio. All others are counted.
 _NOT_COUNTED = ("duration_differs", "mono_segment", "codec_g711", AMBIGUOUS)

@@ -54,8 +54,8 @@ def every_event_arrived(ledger: Ledger, day: date, settings: VerifySettings, *, 
             f"Of {number(len(reported), 'call')} with a recording on {day}, "
             f"{number(len(without_event), 'has', 'have')} no event ({len(without_event) / max(len(reported), 1):.2%}), "
             f"and of {number(len(events), 'event')}, {number(len(without_call), 'has', 'have')} no call in the report "
-            f"({len(without_call) / max(len(events), 1):.2%}). Lost events delay recordings but lose none: the report "
-            "names those too. If many are lost, check the receiver. If the report lacks calls, run the date again."
+            f"({len(without_call) / max(len(events), 1):.2%}). Lost events only delay recordings, since the report "
+            "names them too. If many are lost, check the receiver. If the report lacks calls, run the date again."
         )
     else:
         sentence = (

@@ -120,7 +120,7 @@ def report_is_plausible(
     if doubts:
         sentence = (
             f"{report} of {day} seems incomplete: {'; '.join(doubts)}.{_vanished(counts)} Run the date again; if "
-            "this persists, look at the same report in the RingCX administration (a holiday explains a quiet day)."
+            "this persists, look at the same report in the RingCX admin console (a holiday explains a quiet day)."
         )
     else:
         sentence = _sentence(report, day, counts, usual, is_over=bounds[1] <= now) + _vanished(counts)
@@ -160,7 +160,7 @@ def _history(ledger: Ledger, report: ReportName, days: Iterable[date], zone: Zon
 
 def _vanished(counts: Mapping[str, int]) -> str:
     count = counts["rows_vanished"]
-    return f" {number(count, 'row')} seen before vanished from the source; the recordings stay." if count else ""
+    return f" {number(count, 'row')} seen before: no longer in the source; the recordings are kept." if count else ""
 
 
 def _sentence(

@@ -4,7 +4,7 @@
   its loss was accepted
 * `waiting`: the same, but some recordings are not due yet
 * `gaps`: some are late, lost, altered or not accounted for
-* `unknown`: a report was never pulled, or not for the whole day, or it came empty although the other one, or an End
+* `unknown`: a report was never pulled, or not for the whole day, or was empty although the other one, or an End
   Call Event, has calls of that day: what the date should hold is not known
 
 It reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.

@@ -93,8 +93,8 @@ class RecordingCheck:
                 return "ok", "are refused without the log-in of the recordings"
             return "warning", unknown
         sentence = (
-            "the account's recordings are open to anyone who has the link, without any log-in: keep links secret (the "
-            "ledger and the reports hold them), and ask RingCentral to put the recordings behind a log-in"
+            "anyone who has a link can download its recording without a log-in: keep links secret (the ledger and the "
+            "reports contain them), and ask RingCentral to put the recordings behind a log-in"
         )
         return "warning", sentence
 

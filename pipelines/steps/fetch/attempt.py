@@ -64,7 +64,7 @@ class Recorders:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt at a recording; thread-safe. `quarantine_bytes`: the most that is kept of a refused body."""
+    """An attempt at a recording; thread-safe. `quarantine_bytes`: the maximum to keep of a rejected body."""
 
     bucket: Bucket
     media: Recorders

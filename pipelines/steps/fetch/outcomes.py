@@ -116,7 +116,7 @@ class RetryRules:
 
 
 def may_be_last(state: RecordingState, rules: RetryRules, now: datetime) -> bool:
-    """Return whether an answer about the recording at `now` may count as the last one."""
+    """Return whether an answer received at `now` may be final."""
     return rules.is_patient(state, now) and rules.gives_up(state, now)
 
 

@@ -45,7 +45,7 @@ class ExtractedLinks:
     elsewhere: frozenset[date]
 
     def states(self, ids: pa.Array[Any], *, now: datetime, run_id: str) -> Iterator[RecordingState]:
-        """Yield the first (`pending`) states of the recordings with these ids; one may come twice."""
+        """Yield the first (`pending`) states of the recordings with these ids; an id may repeat."""
         lines = self.table.filter(pc.is_in(self.table["recording_id"], value_set=ids))
         for batch in lines.to_batches(_BATCH):
             for line in batch.to_pylist():

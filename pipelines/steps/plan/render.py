@@ -113,7 +113,7 @@ def _limits_table(plan: Plan) -> pd.DataFrame:
         {
             "limit": used.index,
             "of": used.index.map(_LIMITS),
-            "requests/s": used["rates"].map(_rates),
+            "rate (requests/seconds)": used["rates"].map(_rates),
             "requests": used["requests"].map("{:,}".format),
             "of one account": used["of_one_account"].map("{:,}".format),
             "at least": used["seconds"].map(_hours).where(used["rates"].map(bool), "no limit"),

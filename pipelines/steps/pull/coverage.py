@@ -42,14 +42,14 @@ class Unpulled:
     def __str__(self) -> str:
         how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
         if self.too_early:
-            how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, when the last calls of the day may not be in it"
+            how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, possibly before the day's last calls were in it"
         if self.of_another_time:
             rows = number(self.of_another_time, "row")
-            how = f"was answered with the calls of another day ({rows})"
+            how = f"had the calls of another day ({rows})"
         if self.missing_calls:
             calls = number(self.missing_calls, "call")
             others = "End Call Events name" if self.by_events else "the other report has"
-            how = f"came without any row, although {others} {calls} of that day"
+            how = f"was empty, although {others} {calls} of that day"
         whose = f" of account {self.account_id}" if self.account_id else ""
         return f"{self.report}{whose} {how}"
 

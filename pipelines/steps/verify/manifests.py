@@ -1,4 +1,4 @@
-"""The verification of a date's manifests: chain, attestations, catalog, next day's manifests, the ledger's states."""
+"""Verify a date's manifests against attestations, catalog, the next day's manifests and the ledger."""
 
 from collections import Counter
 from collections.abc import Mapping

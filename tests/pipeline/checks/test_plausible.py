@@ -90,7 +90,7 @@ def test_rows_that_vanish_on_a_later_pull_are_counted_and_their_loss_is_noticed(
     found = check(it, "report_is_plausible", OLD, asset=REPORTS[1])
     assert (found.passed, found.severity) == (False, WARN)
     assert figures(found)["rows_vanished"] > 0
-    assert "vanished from the source" in (found.description or "")
+    assert "no longer in the source" in (found.description or "")
     assert check(it, "every_recording_is_accounted_for", OLD).passed, "what was seen once is still held"
 
 
