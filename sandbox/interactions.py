@@ -105,7 +105,7 @@ def rows_of(call: Call) -> Iterator[SegmentRow]:
 
 
 def render(rows: Sequence[Mapping[str, Any]], faults: Collection[str]) -> bytes:
-    """Return the response body; `faults` may change its form (`report_bom`, `report_reordered`, `report_no_url_column`)."""
+    """Return the response body; `faults` (`report_bom`, `report_reordered`, `report_no_url_column`) may alter it."""
     listed = [dict(row) for row in rows]
     for row in listed:
         if "report_no_url_column" in faults:

@@ -30,7 +30,7 @@ _ACTION: Final = "s3:PutObject (and s3:AbortMultipartUpload)"
 
 
 class Put(NamedTuple):
-    """The store's answer to a put. `proven`: the answer shows that the store holds the bytes that were sent."""
+    """The store's answer to a put. `proven`: the response shows that the store holds the bytes that were sent."""
 
     etag: str
     version_id: str | None

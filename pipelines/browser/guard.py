@@ -1,5 +1,5 @@
 """The checks that every request must pass, readers of its untrusted parts, limits on what a person does at once, and
-the headers that every answer carries.
+the headers that every response carries.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class ConcurrencyLimit:
 
 @dataclass(frozen=True, slots=True)
 class WholeRead:
-    """An answer for one person that needs a whole recording."""
+    """A response for one person that needs a whole recording."""
 
     person: str
     read: Callable[[], Response]
@@ -145,7 +145,7 @@ class WholeReadQueue:
         )
 
     async def answer(self, reading: WholeRead) -> Response:
-        """Wait for the reading's turn and return its answer; raise HTTPException (429) if the person has too many."""
+        """Wait for the reading's turn and return its response; raise HTTPException (429) if the person has too many."""
         with self._asked.task(reading.person):
             async with self._turns.setdefault(reading.person, asyncio.Lock()):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, reading.read)

@@ -1,4 +1,4 @@
-"""`ringcx-archive access`: shows the access log: who searched for, viewed, heard, downloaded or exported what."""
+"""`ringcx-archive access`: shows the access log: who searched for, viewed, played, downloaded or exported what."""
 
 from dataclasses import asdict
 from datetime import UTC, date, timedelta
@@ -35,7 +35,7 @@ def command(
     last: date | None,
     file: Path | None,
 ) -> int:
-    """Show who searched for, viewed, heard, downloaded or exported what, when and from where. Dates are UTC days.
+    """Show who searched for, viewed, played, downloaded or exported what, when and from where. Dates are UTC days.
 
     Without --from and --to: the last 30 days. Exit code 0: the log was shown, even if empty; 1: an entry is damaged.
     """

@@ -41,6 +41,6 @@ def command(*, hash_password: bool) -> None:
     app = Browser(bucket, settings, verifier=storage.verifier(settings)).app()
     listener = listen(settings.browse_host, settings.browse_port, "BROWSE_HOST and BROWSE_PORT")
     if settings.browse_auth == "open":
-        log.warning("BROWSE_AUTH=open: everybody who can reach %s hears every call.", settings.browse_origin)
+        log.warning("BROWSE_AUTH=open: anyone who can reach %s can listen to every call.", settings.browse_origin)
     log.info("Find and hear calls: %s", settings.browse_origin)
     asyncio.run(serve(app, listener, limit_concurrency=_MOST_REQUESTS, timeout_graceful_shutdown=_GRACE_SECONDS))

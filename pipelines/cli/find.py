@@ -107,7 +107,7 @@ def command(outside: Outside, /, *, limit: int, file: Path | None, csv_file: Pat
 
     Without --from and --to: all dates up to yesterday. The search is written to the access log first. Exit code 0:
     something was found; 1: nothing was; 3: some of the dates have no table of calls, so calls may be missing from the
-    answer.
+    result.
     """
     tune_allocator()
     settings, now = load(StorageSettings), outside.clock()

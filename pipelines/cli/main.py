@@ -30,7 +30,7 @@ _COMMANDS: Mapping[str, str] = {
     "check": "Check everything that a run needs: log-in, rights, S3, ledger, limits.",
     "receiver": "Receive End Call Events from RingCX.",
     "browse": "Serve the page on which people find and hear calls.",
-    "access": "Show who searched for, viewed, heard, downloaded or exported what.",
+    "access": "Show who searched for, viewed, played, downloaded or exported what.",
 }
 _EXTRAS = frozenset({"receiver", "browse"})
 
@@ -64,7 +64,7 @@ class _Commands(click.Group):
     cls=_Commands,
     no_args_is_help=False,
     epilog="Exit codes: 0 success; 1 the answer is no (a gap, a discrepancy, a failure); 2 the command or a setting is "
-    "wrong; 3 the answer is not known yet (a date waits, or is unknown); 130 stopped with Ctrl-C. Settings come from "
+    "wrong; 3 the answer is not known yet (a date is waiting or unknown); 130 stopped with Ctrl-C. Settings come from "
     "the environment and from .env in the working folder.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")

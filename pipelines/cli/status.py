@@ -26,7 +26,7 @@ _WIDTHS = (10, 10, 10, 10, 18, 8, 8, 10, 11)
 
 @subcommand("status", "status --from 2026-11-01 --to 2026-11-22 --json status.json")
 @date_range(required=False)
-@file_option("the whole answer, every date included,")
+@file_option("the full result, every date included,")
 def command(outside: Outside, first: date | None, last: date | None, file: Path | None) -> int:
     """Show which dates are complete, and what the others lack. Reads, and changes nothing.
 

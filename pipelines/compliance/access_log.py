@@ -1,4 +1,4 @@
-"""The access log: who searched, viewed, heard or downloaded, when, from where and why. Append-only, in S3.
+"""The access log: who searched, viewed, played or downloaded, when, from where and why. Append-only, in S3.
 
 Each action is one create-only object, `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`: canonical JSON with the
 fields of `Access` that are not empty. The part after the ULID is a hash of account and call id, so that a call's

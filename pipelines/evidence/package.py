@@ -149,7 +149,7 @@ class EvidencePackage:
             self._leave_out(row, row["state"], row["reason"])
             return
         if not self._may_include(row):
-            self._leave_out(row, "withheld", "The person who exported this may not hear it.")
+            self._leave_out(row, "withheld", "The person who exported this may not play it.")
             return
         with self._spool() as spool:
             checked = sealed.check(row, spool)

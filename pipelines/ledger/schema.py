@@ -33,12 +33,12 @@ IN_PATH = ("report", "date")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullRecord:
-    """One pull of a report for one date and account: the request, the answer and the new rows. Sizes in bytes.
+    """One pull of a report for one date and account: the request, the response and the new rows. Sizes in bytes.
 
     A report that arrives in several bodies is one pull: `size` is their sum, `sha256` their hashes joined by `+`.
-    `largest_window`: rows of the largest answer for a window. `cap_suspected`: windows that held fewer rows than their
+    `largest_window`: rows of a window's largest response. `cap_suspected`: windows that held fewer rows than their
     halves. `flags_unknown`: rows whose `hasRecording` is neither yes nor no. `lines_skipped`: lines that are not rows.
-    `of_another_time`: rows of answers whose calls lie outside the requested period.
+    `of_another_time`: rows of responses whose calls lie outside the requested period.
     """
 
     report: str

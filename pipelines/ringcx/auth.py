@@ -150,14 +150,14 @@ class TokenAuth(OriginAuth):
         remedy: str,
         app: httpx.BasicAuth | None = None,
     ) -> _Token:
-        """Post a log-in and return the token of its answer.
+        """Post a log-in and return the token of its response.
 
-        `name` is the answer's field with the token, `variable` the setting with the address, `remedy` what to check if
+        `name` is the response field with the token, `variable` the setting with the address, `remedy` what to check if
         the log-in is refused. `app` is for RingCentral's OAuth, which counts against no limit here.
 
         Raises:
             CredentialsRefused: HTTP 400, 401 or 403.
-            SourceError: the status is not 200, or the answer holds no token.
+            SourceError: the status is not 200, or the response holds no token.
         """
         asked_at, request = self.client.clock(), f"POST {shown_url(url)}"
         status, answer = self.client.retry(lambda: self._post(url, form, app))
@@ -177,7 +177,7 @@ class TokenAuth(OriginAuth):
         return _Token(value, renew_at, refresh if isinstance(refresh, str) and refresh else None)
 
     def _post(self, url: str, form: Mapping[str, str], app: httpx.BasicAuth | None) -> tuple[int, Mapping[str, object]]:
-        """Return the status and the JSON object of a log-in's answer; an empty one if the answer is no JSON object."""
+        """Return the status and the JSON object of the response to a log-in, empty if the body is no JSON object."""
         limit = "" if app else LOG_IN_LIMIT
         with self.client.stream("POST", url, limit=limit, account_id=_INSTALLATION, auth=app, data=form) as response:
             try:

@@ -19,11 +19,11 @@ class SourceUnavailable(SourceError):
 
 
 class BodyBroken(SourceUnavailable):
-    """The last answer broke off while it was read."""
+    """The last response broke off while it was read."""
 
 
 class BodyStopped(BodyBroken):
-    """The last answer stalled: no more bytes arrived in time."""
+    """The last response stalled: no more bytes arrived in time."""
 
 
 class CredentialsRefused(SourceError):
@@ -42,7 +42,7 @@ class AccountUnknown(SourceError):
 
 
 class ReportInvalid(SourceError):
-    """The answer is not a report: it broke off, is too long or too slow, or holds rows that were not requested."""
+    """The response is not a report: it broke off, is too long or too slow, or holds rows that were not requested."""
 
 
 class NotAReport(ReportInvalid):

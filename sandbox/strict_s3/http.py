@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Writer(io.BufferedIOBase):
-    """Writes all of what it is given to a socket."""
+    """Writes complete buffers to a socket."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

@@ -87,7 +87,7 @@ def test_it_serves_and_ends_well(variables: dict[str, str], tmp_path: Path, numb
         finally:
             process.kill()
     said = log.read_text()
-    assert f"BROWSE_AUTH=open: everybody who can reach {url} hears every call." in said
+    assert f"BROWSE_AUTH=open: anyone who can reach {url} can listen to every call." in said
     assert not re.search(r"Traceback|ERROR", said)
 
 

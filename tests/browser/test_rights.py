@@ -87,7 +87,7 @@ def test_a_recording_of_a_whole_call_is_heard_when_all_who_spoke_are_the_teams(s
     both = site.add(tone(1, 300), agent_id=f"{SALES}; {SUPPORT}", layout="mono")
     site.seal()
     client = site.client("seller")
-    assert "You may not hear this recording" in client.get(path_of(both)).text
+    assert "You may not play this recording" in client.get(path_of(both)).text
     assert client.get("/link", params=fields_of(both)).status_code == 403
     assert site.log("refused")
 

@@ -107,7 +107,7 @@ def test_on_a_server_that_ignores_conditions_all_works_and_the_warnings_say_what
         "S3 Object Lock",
     }
     assert "ignored by this store" in one.sentence("S3 create-only puts")
-    assert "sends the Content-MD5 of every put" in one.sentence("S3 checksums")
+    assert "sends each put's Content-MD5" in one.sentence("S3 checksums")
     assert "anyone who has a link can download" in one.sentence("links of recordings")
     assert one.out.endswith("No failure, 6 warnings: you can run a first date.\n")
 

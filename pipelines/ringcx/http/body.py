@@ -1,4 +1,4 @@
-"""The body of an answer, decompressed within bounds: a small answer that unpacks to gigabytes is refused."""
+"""The body of a response, decompressed within bounds: a small response that unpacks to gigabytes is refused."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ class BombError(Exception):
 
 
 def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) -> Iterator[bytes]:
-    """Yield an answer's body in blocks, decompressed if it is gzip: as they arrive, or large ones with `check`, which
+    """Yield a response's body in blocks, decompressed if it is gzip: as they arrive, or large ones with `check`, which
     is called before each read and may raise.
 
     Raises:
@@ -57,7 +57,7 @@ def unpacked(response: httpx.Response, check: Callable[[], None] | None = None) 
 
 
 def first_bytes(response: httpx.Response, most: int) -> bytes:
-    """Return at most `most` bytes of an answer's body; raise the errors of `unpacked`."""
+    """Return at most `most` bytes of a response's body; raise the errors of `unpacked`."""
     start = bytearray()
     for block in unpacked(response):
         start += block
@@ -67,5 +67,5 @@ def first_bytes(response: httpx.Response, most: int) -> bytes:
 
 
 def encoding_of(response: httpx.Response) -> str:
-    """Return the content encoding of an answer in lower case, empty if it has none."""
+    """Return the content encoding of a response in lower case, empty if it has none."""
     return str(response.headers.get("Content-Encoding", "")).strip().lower()

@@ -1,6 +1,6 @@
 """The one HTTP client for requests to the source: permits, retries, `Retry-After`.
 
-`auth.py` logs in; `reports/` and `media.py` interpret answers: the caller gets any status that a retry would not
+`auth.py` logs in; `reports/` and `media.py` interpret responses: the caller gets any status that a retry would not
 change. The client follows no redirects, keeps no cookies and unpacks nothing but gzip (`body.py`).
 """
 
@@ -103,11 +103,11 @@ class SourceClient:
     def retry(self, work: Callable[[], T], *, attempts: int | None = None) -> T:
         """Return the result of `work`; repeat it while a request that it makes with `stream` may succeed later.
 
-        `work` covers the request and reading its whole answer. A body that breaks off gets three attempts.
+        `work` covers the request and reading its whole response. A body that breaks off gets three attempts.
 
         Raises:
             SourceUnavailable: the attempts are used up, or the source asked for a pause longer than `PATIENCE_S`.
-            BodyBroken: the attempts are used up, and the last answer broke off.
+            BodyBroken: the attempts are used up, and the last response broke off.
             Stopped: the stop event was set.
         """
         allowed, attempt = attempts or self.attempts, 0
@@ -174,9 +174,9 @@ class SourceClient:
             try:
                 yield response
             except httpx.TimeoutException:
-                raise TryAgain(request, "the answer stopped in the middle", kind=BodyStopped) from None
+                raise TryAgain(request, "the response stopped in the middle", kind=BodyStopped) from None
             except (httpx.TransportError, httpx.DecodingError):
-                raise TryAgain(request, "the answer broke off", kind=BodyBroken) from None
+                raise TryAgain(request, "the response broke off", kind=BodyBroken) from None
 
     def receive(self, response: httpx.Response, sink: Sink, *, max_bytes: int, max_seconds: float) -> Received:
         """Write the body of a response into `sink`.
@@ -249,7 +249,7 @@ class SourceClient:
         if status in {200, 206} and encoding not in PLAIN | GZIP:  # 64 KiB, unpacked twice, are 64 GiB in one piece
             response.close()
             shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
-            raise TryAgain(request, f"the answer is encoded as {shown}, which was not requested")
+            raise TryAgain(request, f"the response is encoded as {shown}, which was not requested")
         if status not in _TRANSIENT and status < 500:
             return response
         response.close()
@@ -268,7 +268,7 @@ class SourceClient:
         raise TryAgain(request, verdict, asked_s)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and then any request that its auth makes after the answer, such as one with a fresh token."""
+        """Send a request, then any request that its auth makes after the response, such as one with a fresh token."""
         auth = request.extensions["auth"] or httpx.Auth()
         with closing(auth.sync_auth_flow(request)) as flow:
             request = next(flow)

@@ -1,9 +1,9 @@
-"""HTTP/1.1 to the source: httpx's requests and answers, sent and received by urllib3.
+"""HTTP/1.1 to the source: httpx's requests and responses, sent and received by urllib3.
 
 urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and handles proxies,
 TLS and keep-alive. This module adds three rules: connect only to checked addresses (`addresses.py`); limit the time of
-a whole answer, since a timeout applies to each read and a source that sends a byte a minute would block a thread for
-ever; and refuse an answer whose end is in doubt. No redirects, no retries, no decoding.
+a whole response, since a timeout applies to each read and a source that sends a byte a minute would block a thread for
+ever; and refuse a response whose end is in doubt. No redirects, no retries, no decoding.
 """
 
 # ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through
@@ -62,12 +62,12 @@ class Transport(httpx.BaseTransport):
         self._managers: dict[Proxy | None, urllib3.PoolManager] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its answer, with the body still to be read; the caller closes it.
+        """Send a request and return its response, with the body still to be read; the caller closes it.
 
         Raises:
             LinkRefused: `address_not_public`.
             ConnectionNotAllowed: a certificate, the proxy or a setting does not allow the connection.
-            httpx.TransportError: there is no connection, the answer is not HTTP, or the request cannot be written.
+            httpx.TransportError: there is no connection, the response is not HTTP, or the request cannot be written.
         """
         url, timeout = request.url, request.extensions.get("timeout", {})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
@@ -165,7 +165,7 @@ class Body(httpx.SyncByteStream):
 
 
 class _Reads(io.RawIOBase):
-    """The bytes of a socket, until `check` raises or the `deadline` passes, however many reads an answer takes."""
+    """The bytes of a socket, until `check` raises or the `deadline` passes, however many reads a response takes."""
 
     check: Callable[[], None] | None = None
 
@@ -182,7 +182,7 @@ class _Reads(io.RawIOBase):
             self.check()
         left, timeout = self.deadline - time.monotonic(), self._socket.gettimeout()
         if left <= 0:
-            raise TimeoutError("the answer did not end in time")
+            raise TimeoutError("the response did not end in time")
         if timeout is None or left < timeout:
             self._socket.settimeout(left)
         return cast("int | None", self._file.readinto(block))
@@ -193,7 +193,7 @@ class _Reads(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer with a certain end; any other is refused. urllib3 overrides the same private methods."""
+    """A response with a certain end; any other is refused. urllib3 overrides the same private methods."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -210,11 +210,11 @@ class _Answer(http.client.HTTPResponse):
         if not all(isinstance(defect, _MULTIPART) for defect in headers.defects):
             raise http.client.HTTPException("a header is malformed")
         if codings not in {"", "identity", "chunked"}:
-            raise http.client.HTTPException("the answer has a transfer encoding other than chunked")
+            raise http.client.HTTPException("the response has a transfer encoding other than chunked")
         if lengths and not self.chunked:
             length = lengths.pop()
             if lengths or not _LENGTH.fullmatch(length):
-                raise http.client.HTTPException("the length of the answer is malformed")
+                raise http.client.HTTPException("the length of the response is malformed")
             if self.length is None:  # two equal lengths in one header
                 self.length, self.will_close = int(length), self._check_close()
         self._socket.settimeout(self._timeout)
@@ -224,7 +224,7 @@ class _Answer(http.client.HTTPResponse):
         while True:
             version, status, reason = super()._read_status()
             if status == 101:
-                raise http.client.HTTPException("the answer changes the protocol")
+                raise http.client.HTTPException("the response changes the protocol")
             if status >= 200:
                 return version, status, reason
             http.client._read_headers(self.fp)

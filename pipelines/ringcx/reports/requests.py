@@ -1,4 +1,4 @@
-"""Requests for reports, and their answers: the two legacy reports, and the current API's interaction metadata.
+"""Requests for reports, and their responses: the two legacy reports, and the current API's interaction metadata.
 
 All periods are in UTC, so that no hour is ambiguous or missing. Requests go to
 
@@ -141,18 +141,18 @@ class _Source:
     auth: httpx.Auth
 
     def _pull(self, api: _Api, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
-        """Send `request` as JSON, and read the answer.
+        """Send `request` as JSON, and read the response.
 
-        The answer holds personal data, so it is kept in an unnamed file: a killed process leaves nothing behind.
+        The response holds personal data, so it is kept in an unnamed file: a killed process leaves nothing behind.
 
         Raises:
             CredentialsRefused: 401 or 403.
             AccountUnknown: the source does not know the RingCentral account.
             SourceError: any other status except 2xx that another attempt would not change.
-            SourceUnavailable: no attempt got an answer.
+            SourceUnavailable: no attempt got a response.
             ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
-            TemporaryDiskFull: the answer does not fit into the temporary folder.
-            ReportInvalid: the answer broke off each time, is longer or slower than the limits above, unpacks to
+            TemporaryDiskFull: the response does not fit into the temporary folder.
+            ReportInvalid: the response broke off each time, is longer or slower than the limits above, unpacks to
                 hundreds of times its size, is a 2xx without a body, or is not the requested report.
         """
         headers = {"Accept-Encoding": "gzip"}

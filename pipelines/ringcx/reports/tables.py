@@ -33,7 +33,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
 
     Args:
         report: the requested report.
-        body: the file that holds the answer, in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252.
+        body: the file that holds the response, in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252.
         framed: whether HTTP marked the end of the body (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
@@ -53,7 +53,7 @@ def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) ->
     except NotWholeError as error:
         problem = str(error)
     raise NotAReport(  # outside `except`: the error's context may hold content of the report
-        f"The answer to {report} is not the whole report: {problem}; run the date again, and if this persists, look "
+        f"The response to {report} is not the whole report: {problem}; run the date again, and if this persists, look "
         "at the same report in the RingCX admin console."
     )
 

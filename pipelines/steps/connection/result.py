@@ -45,7 +45,7 @@ def compare_clocks(date_header: str, ours: datetime, *, fails: bool) -> Graded:
     try:
         theirs = parsedate_to_datetime(date_header)
     except ValueError:
-        return "warning", "the answer has no date, so the clocks could not be compared"
+        return "warning", "the response has no date, so the clocks could not be compared"
     theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
     skew_s = (ours - theirs).total_seconds()
     found = f"this machine's clock is {abs(skew_s):.0f} s {'ahead' if skew_s > 0 else 'behind'}"

@@ -45,7 +45,7 @@ class BucketCheck:
         tests = (self._create_only, self._checksums, self._get, self._delete)
         for subject, test in zip(_OBJECT_CHECKS, tests, strict=True):
             yield check(subject, test, not_tried=why)
-        why = "" if self._date else "S3 gave no answer with a date"
+        why = "" if self._date else "no response from S3 had a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
         yield check("S3 versioning", self._versioning)
         yield check("S3 Object Lock", self._object_lock)
@@ -89,7 +89,7 @@ class BucketCheck:
         if self.bucket.capabilities.checks_sha256:
             return "ok", "bytes that do not match their SHA-256 are refused, as they should be"
         sentence = (
-            "this store checks no SHA-256. The archive sends the Content-MD5 of every put and compares the answer; run "
+            "this store checks no SHA-256. The archive sends each put's Content-MD5 and compares the response; run "
             "`ringcx-archive verify --read-data` regularly, or choose a store that checks it"
         )
         return "warning", sentence

@@ -1,6 +1,6 @@
 """The pull of a legacy report of one date: request it, parse it, and append what differs from the ledger's rows.
 
-All answers for an account are parsed before any row is written: a report that is refused leaves nothing behind.
+All responses for an account are parsed before any row is written: a report that is refused leaves nothing behind.
 """
 
 import logging
@@ -78,7 +78,7 @@ def pull_each(
 
 
 def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
-    """Return the answer of one request, sent again while the answer is not a report; raise NotAReport after three."""
+    """Return the response to one request, sent again while it is not a report; raise NotAReport after three."""
     for attempt in range(2, _ATTEMPTS + 1):
         try:
             return request()
@@ -88,7 +88,7 @@ def whole_answer(request: Callable[[], Answer], log: logging.Logger) -> Answer:
 
 
 def is_of_another_time(rows: pa.Table, period: Period) -> bool:
-    """Return whether most calls of an answer (of a sample) lie outside its period: it answers another request, as a
+    """Return whether most calls of a response (of a sample) lie outside its period: it answers another request, as a
     stale copy does. A call lasts from its first to its last time, and may be reported late.
     """
     names = [name for name in rows.column_names if name.endswith("_dts")]
@@ -158,7 +158,7 @@ class ReportPull:
         self.ledger.append_pull(record)
         if elsewhere:
             self.log.warning(
-                "account %s: %d rows came in an answer with the calls of another time", account_id, elsewhere
+                "account %s: %d rows came in a response with the calls of another time", account_id, elsewhere
             )
         self.log.info(
             "account %s: %d rows, %d new, %d changed, %d unchanged, %d vanished, %d with a link",

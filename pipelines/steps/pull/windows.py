@@ -5,7 +5,7 @@ leaves a record in the ledger, and a run that follows a killed one continues whe
 whole, the date has been pulled like any other, and the next pull requests every window again, since rows still change.
 `is_fresh` decides which windows of an unfinished pull need not be requested again.
 
-The source may cap an answer (at about the newest 400 rows, as observed) without saying so. A window that looks capped
+The source may cap a response (at about the newest 400 rows, as observed) without saying so. A window that looks capped
 is requested again in halves, until the halves hold nothing that the whole did not; and each row's segment must have
 ended within the window that was requested.
 """
@@ -96,7 +96,7 @@ class WindowedPull:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One answer of `size` bytes. `ends`: when the segments of its rows ended, sorted."""
+    """One response of `size` bytes. `ends`: when the segments of its rows ended, sorted."""
 
     window: Period
     size: int
@@ -235,7 +235,7 @@ class _AccountPull:
         return self._cap is not None and rows >= self._cap * _NEAR_THE_CAP
 
     def _looks_capped(self, answer: _Answer) -> bool:
-        """Return whether an answer's number of rows is near a known cap, round, or the same as an earlier one's, or
+        """Return whether a response's number of rows is near a known cap, round, or the same as an earlier one's, or
         whether its window is empty at the beginning though dense later.
         """
         rows = answer.rows.num_rows
@@ -252,7 +252,7 @@ class _AccountPull:
     def _prove_whole(self, whole: _Answer, answers: list[_Answer]) -> bool:
         """Request the halves of a window and add their answers to `answers`; return whether the whole was capped.
 
-        An answer is whole if its rows fall into both halves and these hold no others. Raises ReportInvalid if that
+        A response is whole if its rows fall into both halves and these hold no others. Raises ReportInvalid if that
         cannot be shown.
         """
         start, end, rows = whole.window.start, whole.window.end, whole.rows.num_rows
@@ -261,9 +261,9 @@ class _AccountPull:
             if rows < _LARGE_CAP and self._cap is None:  # not a cap within one second, unless one was seen elsewhere
                 return False
             raise ReportInvalid(
-                f"The answer to interaction_metadata may be cut off: it had {rows} rows for the {seconds} seconds from "
+                f"The interaction_metadata response may be cut off: it had {rows} rows for the {seconds} seconds from "
                 f"{start:%Y-%m-%d %H:%M:%S} UTC. Run the date again; if this persists, ask RingCentral how many rows "
-                "an answer may have."
+                "a response may have."
             )
         middle = start + timedelta(seconds=seconds // 2)
         halves = [self._request(half) for half in (Period(start, middle), Period(middle, end))]
@@ -272,7 +272,7 @@ class _AccountPull:
             # A half with all the rows may be capped as the whole was.
             return any(self._prove_whole(half, answers) for half in halves if half.rows.num_rows == rows)
         self._cap = min(self._cap or rows, rows)
-        self._warn(whole.window, f"the answer had {rows} rows, and those of its halves had more: it was cut off.")
+        self._warn(whole.window, f"the response had {rows} rows, and those of its halves had more: it was cut off.")
         for half in filter(self._looks_capped, halves):
             self._prove_whole(half, answers)
         return True
