@@ -52,7 +52,7 @@ from pipelines.evidence.integrity import Checked, SealedRecordings, check_record
 from pipelines.evidence.package import EvidencePackage, Order, in_time
 from pipelines.serving import RateLimit
 from pipelines.settings import BrowseSettings, SettingsError
-from pipelines.steps.calls.search import CallSearch
+from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
 
 _log: Final = logging.getLogger("pipelines.browser")
 _HERE: Final = Path(__file__).parent
@@ -202,7 +202,7 @@ class Browser:
             "find.html", person, status,
             fields=fields, states=STATES, sentence=sentence, found=found, calls=calls, token=token, page=page,
             said=found_sentence(len(calls), more=bool(found and (found.more or page)), not_held=not_held),
-            most_exported=_MOST_EXPORTED,
+            most_exported=_MOST_EXPORTED, sentence_of_lacking=sentence_of_lacking,
         )  # fmt: skip
 
     def _take_search(self, request: Request, person: Person, form: Mapping[str, str]) -> Response:  # noqa: ARG002 - request
@@ -509,7 +509,6 @@ class _Stream(StreamingResponse):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -116,7 +116,6 @@ def _first_date(settings: Settings, now: datetime) -> Result:
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Graded:
-    """Return the result about the proxy that requests use."""
     urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
     proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "") for url in urls}

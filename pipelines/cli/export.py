@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from pipelines import storage
-from pipelines.cli.find import filters, looked_for, query_of, sentence_of_lacking
+from pipelines.cli.find import filters, looked_for, query_of
 from pipelines.cli.options import Outside, file_option, stop_like_ctrl_c, subcommand, whole_file, write_json
 from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.evidence.package import EvidencePackage, Order
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
-from pipelines.steps.calls.search import CallSearch, not_indexed
+from pipelines.steps.calls.search import CallSearch, not_indexed, sentence_of_lacking
 from pipelines.steps.calls.table import NO_RECORDING
 from pipelines.wording import number
 

@@ -1,6 +1,6 @@
 """`ringcx-archive find`: finds calls, and says where their recordings are or why they are not held."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from pipelines.compliance.access_log import Access, AccessLog
 from pipelines.memory import tune_allocator
 from pipelines.settings import StorageSettings, load
 from pipelines.steps.calls.csv_file import write_csv
-from pipelines.steps.calls.search import CallSearch, Query, not_indexed
+from pipelines.steps.calls.search import CallSearch, Query, not_indexed, sentence_of_lacking
 from pipelines.steps.calls.table import CALLS_SCHEMA, STATES
 from pipelines.wording import number, reason_in_words
 
@@ -36,7 +36,6 @@ _COLUMNS = {
 SHOWN = ["date", "account_id", "call_s", *(name for name, _ in _COLUMNS.values())]
 """The columns that are read when only the table is shown."""
 
-_RANGES = 5
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -161,17 +160,3 @@ def _sentence(found: pa.Table, *, more: bool, limit: int) -> str:
     calls = found.group_by(["account_id", "uii"]).aggregate([]).num_rows
     sentence = f"{number(found.num_rows, 'row')} of {number(calls, 'call')}."
     return f"{sentence} There are more: narrow the search, or set --limit above {limit}." if more else sentence
-
-
-def sentence_of_lacking(days: Sequence[date]) -> str:
-    """Return a sentence with the dates without a table, as ranges, and the remedy."""
-    lacking, next_day = set(days), timedelta(days=1)
-    starts = [day for day in days if day - next_day not in lacking]
-    ends = [day for day in days if day + next_day not in lacking]
-    ranges = list(zip(starts, ends, strict=True))
-    shown = [str(start) if start == end else f"{start} to {end}" for start, end in ranges[-_RANGES:]]
-    others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
-    return (
-        f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
-        "Materialize the asset `calls` of these dates."
-    )

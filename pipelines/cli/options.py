@@ -40,7 +40,6 @@ class _Command(click.Command):
     """A subcommand whose expected errors end in one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Run the subcommand; turn expected errors into one sentence."""
         try:
             return super().invoke(ctx)
         except SettingsError as error:

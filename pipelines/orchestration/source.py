@@ -146,7 +146,6 @@ class Source:
 
     @cached_property
     def _api_auth(self) -> httpx.Auth:
-        """The log-in for the reports."""
         return self._log_in(self._settings.ringcx_api_url, legacy=self._settings.has_legacy_log_in)
 
     @cached_property

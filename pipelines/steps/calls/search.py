@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
@@ -38,6 +38,7 @@ from pipelines.steps.calls.numbers import NumberQuery
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, CALLS_SCHEMA, SEPARATOR
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.parallel import map_in_order
+from pipelines.wording import number
 
 _FIRST_DATES: Final = 4
 _DATES_AT_ONCE: Final = 16
@@ -45,6 +46,7 @@ _BATCHES_AT_ONCE: Final = 2
 _WORTH_AN_INDEX: Final = 16
 _MONTHS: Final = 240
 _ALL: Final = 1 << 40
+_RANGES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,20 @@ def _rows(file: pq.ParquetFile, rows: Any, columns: Sequence[str]) -> pa.Table: 
 def not_indexed(query: Query, files: Mapping[date, Listed]) -> list[date]:
     """Return the dates of a query that are not among the files of the table, sorted."""
     return [day for day in dates_between(query.first, query.last) if day not in files]
+
+
+def sentence_of_lacking(days: Sequence[date]) -> str:
+    """Return a sentence with the dates without a table, as ranges, and the remedy."""
+    lacking, next_day = set(days), timedelta(days=1)
+    starts = [day for day in days if day - next_day not in lacking]
+    ends = [day for day in days if day + next_day not in lacking]
+    ranges = list(zip(starts, ends, strict=True))
+    shown = [str(start) if start == end else f"{start} to {end}" for start, end in ranges[-_RANGES:]]
+    others = f" and {number(len(ranges) - _RANGES, 'earlier range')}" if len(ranges) > _RANGES else ""
+    return (
+        f"Not searched, because there is no table of calls: {', '.join(shown)}{others} ({number(len(days), 'date')}). "
+        "Materialize the asset `calls` of these dates."
+    )
 
 
 def _growing(days: Iterator[date]) -> Iterator[list[date]]:
