@@ -30,6 +30,7 @@ _TRANSIENT_CODE: Final = re.compile(
     "|ConditionalRequestConflict|InternalError|InternalFailure|KMSInternalException|ServiceUnavailable"
 )
 _CERTIFICATE: Final = "certificate is not trusted, or is for another host; set AWS_CA_BUNDLE to your company's CA file"
+_OUT_OF_DATE: Final = "certificate has expired or is not valid yet; have it renewed, or correct this machine's clock"
 _REASONS: Final = {
     "ExpiredToken|TokenRefreshRequired": (
         "the AWS credentials have expired; renew them (AWS_SESSION_TOKEN, or the log-in of AWS_PROFILE)"
@@ -40,7 +41,10 @@ _REASONS: Final = {
     ),
     "SignatureDoesNotMatch|InvalidSignatureException": (
         "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or a reverse proxy before the store alters the "
-        "request; correct the key, or let that proxy keep the Host header"
+        "request; correct the key, or let that proxy keep the Host header and the path"
+    ),
+    r"QuotaExceeded|\w*(StorageFull|BucketQuotaExceeded)": (
+        "the store is full, or its quota is used up ({name}); make room there, or raise the quota"
     ),
     "RequestTimeTooSkewed|RequestExpired": "the clock of this machine is off by more than 15 minutes; correct it (NTP)",
     "PathStyleDomainForbidden|SecondLevelDomainForbidden": (
@@ -76,9 +80,14 @@ _REASONS: Final = {
     r"SSLError.*(No such file|Is a directory|Permission denied|\[X509: NO_CERTIFICATE)": (
         "the CA bundle cannot be read; correct AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE"
     ),
+    "ProxyConnectionError.*certificate (has expired|is not yet valid)": f"the proxy's {_OUT_OF_DATE}",
     "ProxyConnectionError.*(CERTIFICATE_VERIFY_FAILED|doesn't match)": f"the proxy's {_CERTIFICATE}",
+    "certificate (has expired|is not yet valid)": f"its {_OUT_OF_DATE}",
     "CERTIFICATE_VERIFY_FAILED|doesn't match": f"its {_CERTIFICATE}",
-    "failed: 407": ("the proxy requires a user and a password; write HTTPS_PROXY like http://user:password@host:port"),
+    "failed: 40[17]": (
+        "the proxy requires a user and a password, other than those in HTTPS_PROXY if it has any; write it like "
+        "http://user:password@host:port"
+    ),
     "InvalidProxiesConfigError|LocationParseError": (
         "the proxy's address is wrong; write HTTPS_PROXY like http://host:port"
     ),
@@ -86,8 +95,8 @@ _REASONS: Final = {
         "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     ),
     "NotAnsweredByS3Error": (
-        "something answered in its place, such as a proxy or a page to log in; check HTTPS_PROXY, NO_PROXY and "
-        "AWS_ENDPOINT_URL_S3"
+        "something answered in its place, such as a proxy, a web server or a page to log in; check HTTPS_PROXY, "
+        "NO_PROXY and AWS_ENDPOINT_URL_S3"
     ),
     "HTTPClientError|ConnectionError|IncompleteReadError": (
         "it could not be reached or closed the connection ({name}); check the network and AWS_ENDPOINT_URL_S3"
@@ -144,9 +153,8 @@ def is_transient(error: Exception) -> bool:
     """Return whether the same request may succeed later although nobody changes a setting."""
     if isinstance(error, boto.ClientError):
         code, answered = error_code(error), status(error)
-        return (
-            bool(_TRANSIENT_CODE.search(code)) or answered in {408, 409, 429} or (answered >= 500 and answered != 501)
-        )
+        by_status = answered in {408, 409, 429} or (answered >= 500 and answered not in {501, 507})
+        return by_status or bool(_TRANSIENT_CODE.search(code))
     return _pattern(error) in _TRANSIENT_PATTERNS
 
 

@@ -114,17 +114,22 @@ def is_amazon(client: S3Client) -> bool:
 def _require_answer(*, amazon: bool) -> Callable[..., None]:
     """Return a handler that raises an error if a proxy answered.
 
-    botocore would take its page for an empty list or a successful put. A page may have an `ETag`, but not Amazon's
-    `x-amz-request-id`.
+    botocore would take its page for an empty list, a successful put or an object that is not there. A page may have an
+    `ETag`, but not Amazon's `x-amz-request-id`. Only Amazon's answer to a HEAD that finds nothing can be recognised.
     """
 
     def require(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
         wanted, headers = _ANSWERS.get(model.name), parsed["ResponseMetadata"]["HTTPHeaders"]
-        if not wanted or http_response.status_code >= 300:
+        status = http_response.status_code
+        if not wanted or (status >= 300 and status != 404):  # a web server's 404 would be an object that is not there
             return
-        of_s3 = any(name.startswith("x-amz-") for name in headers) or not wanted.isdisjoint(parsed)
+        if status == 404:
+            named = model.name == "HeadObject" or parsed.get("Error", {}).get("Code") not in {None, "", "404"}
+        else:
+            named = not wanted.isdisjoint(parsed)
+        of_s3 = named or any(name.startswith("x-amz-") for name in headers)
         if not ("x-amz-request-id" in headers if amazon else of_s3):
-            raise NotAnsweredByS3Error(operation=model.name, status=http_response.status_code)
+            raise NotAnsweredByS3Error(operation=model.name, status=status)
 
     return require
 

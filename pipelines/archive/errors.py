@@ -134,7 +134,8 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     remedy = "check ARCHIVE_BUCKET and the bucket's settings"
     if http_status in {401, 403}:
         remedy = (
-            "the credentials need that right, and ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be the bucket's owner"
+            "the credentials need that right, and must be correct, and ARCHIVE_EXPECTED_BUCKET_OWNER, if set, must be "
+            "the bucket's owner"
         )
     elif said == "400":  # the answer to a HEAD has no body with details
         remedy = "the credentials may have expired, or AWS_REGION is wrong"

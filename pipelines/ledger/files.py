@@ -24,7 +24,7 @@ Names: TypeAlias = list[str]  # inside the classes `list` is the method
 
 _PARTIAL = ".partial"
 _BODY_READS = 3
-_CONFLICTED_PUTS = 3
+_PUTS = 3
 
 
 class LedgerError(ExpectedError):
@@ -175,10 +175,11 @@ class S3Files:
     def create(self, name: str, data: bytes, content_type: str = "application/vnd.apache.parquet") -> None:
         """Put a new object under a unique name; raise FileExistsError if the server has another object there.
 
-        Sends the MD5, because some servers check nothing else, and ignore `IfNoneMatch`.
+        Sends the MD5, because some servers check nothing else, and ignore or refuse `IfNoneMatch`.
         """
+        condition = {"IfNoneMatch": "*"}
         with self._errors("write", name):
-            for puts_left in reversed(range(_CONFLICTED_PUTS)):
+            for puts_left in reversed(range(_PUTS)):
                 try:
                     self.client.put_object(
                         Bucket=self.bucket,
@@ -186,10 +187,13 @@ class S3Files:
                         Body=data,
                         ContentMD5=as_base64(md5_of(data)),
                         ContentType=content_type,
-                        IfNoneMatch="*",
+                        **condition,  # type: ignore[arg-type]
                     )
                 except ClientError as error:
                     if status(error) == 409 and puts_left:  # botocore does not repeat it
+                        continue
+                    if status(error) == 501 and puts_left:  # OpenStack Swift; the name is unique without it
+                        condition = {}
                         continue
                     if status(error) != 412:
                         raise

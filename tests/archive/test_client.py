@@ -318,6 +318,9 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
         (400, "KMS.DisabledException", StorageRefused, "ARCHIVE_KMS_KEY_ID"),
         (403, "SecondLevelDomainForbidden", StorageRefused, "ARCHIVE_ADDRESSING_STYLE=virtual"),
         (403, "AccessDenied", StorageRefused, "ARCHIVE_EXPECTED_BUCKET_OWNER"),
+        (403, "QuotaExceeded", StorageRefused, "quota is used up .QuotaExceeded.; make room"),
+        (400, "XMinioAdminBucketQuotaExceeded", StorageRefused, "quota is used up"),
+        (507, "XMinioStorageFull", StorageRefused, "the store is full"),
     ],
 )
 def test_an_error_names_the_variable_or_comes_back_later(  # noqa: PLR0917 - fixtures and parameters
@@ -370,14 +373,19 @@ def test_a_body_in_memory_is_sent_at_once_and_never_logged(
     assert "a link with its token" not in caplog.text
 
 
+@pytest.fixture
+def status() -> int:
+    return 200
+
+
 @pytest.fixture(params=[b"", b"<html><body>Sign in to the network</body></html>"], ids=["nothing", "a page"])
-def portal(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of something that answers every request with success."""
+def portal(request: pytest.FixtureRequest, status: int) -> Iterator[str]:
+    """The address of something that answers every request with success, or with another status."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(request.param)))
             self.end_headers()
@@ -412,6 +420,27 @@ def test_a_success_that_a_proxy_gives_in_the_place_of_s3_is_no_put_and_no_empty_
     bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=portal), "archive", "")
     bucket._capabilities = AMAZON  # of which no put is read again
     with pytest.raises(StorageUnavailable, match=r"answered in its place.*HTTPS_PROXY"):
+        call(bucket)
+
+
+@pytest.mark.parametrize("status", [404])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bucket: bucket._put("a", b"x", hashlib.sha256(b"x").hexdigest(), {}),
+        lambda bucket: bucket.get_bytes("a"),
+        lambda bucket: bucket.list_day(date(2026, 11, 18)),
+        lambda bucket: S3Files(bucket._client, "archive", "ledger").read("a/b"),
+        lambda bucket: S3Files(bucket._client, "archive", "ledger").list("a/"),
+    ],
+    ids=["put", "get", "list", "read of the ledger", "list of the ledger"],
+)
+def test_a_web_servers_404_in_the_place_of_s3_is_no_missing_object(
+    portal: str, call: Callable[[Bucket], object]
+) -> None:
+    bucket = Bucket(make_s3_client(max_connections=1, endpoint_url=portal), "archive", "")
+    bucket._capabilities = AMAZON
+    with pytest.raises((StorageUnavailable, LedgerUnavailable), match=r"answered in its place.*AWS_ENDPOINT_URL_S3"):
         call(bucket)
 
 

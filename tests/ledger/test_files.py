@@ -198,6 +198,30 @@ def test_a_put_that_conflicts_with_another_in_flight_is_repeated_twice(times: in
     assert len(puts) == 3
 
 
+def test_a_part_is_put_where_the_server_knows_no_condition() -> None:
+    puts: list[bool] = []
+
+    def unknown(request: Any, **_: Any) -> Any:
+        puts.append("If-None-Match" in request.headers)
+        said = b"<Error><Code>NotImplemented</Code></Error>" if puts[-1] else b""
+        raw = urllib3.HTTPResponse(io.BytesIO(said), preload_content=False)
+        return AWSResponse("", 501 if said else 200, urllib3.HTTPHeaderDict({"ETag": '"e"'}), raw)
+
+    client = client_for("http://127.0.0.1:9")
+    client.meta.events.register("before-send.s3.PutObject", unknown)
+    S3Files(client, "bucket", "").create("a/x", b"x")
+    assert puts == [True, False]
+
+
+def test_a_server_that_takes_no_put_is_an_error_and_no_success() -> None:
+    client = client_for("http://127.0.0.1:9")
+    raw = urllib3.HTTPResponse(io.BytesIO(b"<Error><Code>NotImplemented</Code></Error>"), preload_content=False)
+    refusal = AWSResponse("", 501, urllib3.HTTPHeaderDict(), raw)
+    client.meta.events.register("before-send.s3.PutObject", lambda **_: refusal)
+    with pytest.raises(LedgerUnavailable, match="NotImplemented"):
+        S3Files(client, "bucket", "").create("a/x", b"x")
+
+
 def client_for(endpoint: str) -> Any:
     from botocore.config import Config
 

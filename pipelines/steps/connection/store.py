@@ -38,7 +38,8 @@ class BucketCheck:
         """Yield the results one after another; checks that need an object are not tried if it could not be put."""
         client.meta.events.register("after-call.s3", self._keep_date)
         self._key = probe_key(self.bucket.prefix, f"connection-{ULID.from_datetime(self.clock())}")
-        yield check("S3 list", self._list)
+        listed = check("S3 list", self._list)
+        yield listed
         put = check("S3 put", self._put)
         yield put
         why = "nothing can be put" if put.verdict == "failed" else ""
@@ -47,8 +48,9 @@ class BucketCheck:
             yield check(subject, test, not_tried=why)
         why = "" if self._date else "no response from S3 had a date"
         yield check("clock against S3", lambda: compare_clocks(self._date, self.clock(), fails=True), not_tried=why)
-        yield check("S3 versioning", self._versioning)
-        yield check("S3 Object Lock", self._object_lock)
+        why = "the bucket can be neither listed nor written" if listed.verdict == put.verdict == "failed" else ""
+        yield check("S3 versioning", self._versioning, not_tried=why)
+        yield check("S3 Object Lock", self._object_lock, not_tried=why)
 
     def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have a date too
         self._date = http_response.headers.get("date", self._date)
