@@ -48,7 +48,7 @@ def prove_sample(
         for result in drill(sealed, days, seed, report.add):
             report.dates.append(result)
             context.log.info(
-                "%s: %d recordings read, %d discrepancies", result.date, result.read, result.doubts.total()
+                "%s: recordings read: %d, discrepancies: %d", result.date, result.read, result.doubts.total()
             )
         document = io.StringIO()
         report.write(document, environment.clock())

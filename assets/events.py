@@ -56,14 +56,14 @@ def end_call_events(
 def _warn(context: dg.AssetExecutionContext, counts: Counter[str]) -> None:
     if counts["start_disagrees"]:
         context.log.warning(
-            "%d of %d events have a call_start that their UII contradicts, so EVENTS_TIMEZONE is not the source's "
-            "zone; the UII's time was used",
+            "In %d of %d events, call_start contradicts the UII, whose time was used: set EVENTS_TIMEZONE to the zone "
+            "of call_start",
             counts["start_disagrees"],
             counts["events_read"],
         )
     if counts["damaged_lines"]:
         context.log.warning(
-            "%d lines of the stored events are damaged; the reports name those calls too. Restore the files from a "
-            "backup, and check the disk",
-            counts["damaged_lines"],
+            "Stored events: %s damaged; the reports name those calls too. Restore the files from a backup, and check "
+            "the disk",
+            number(counts["damaged_lines"], "line is", "lines are"),
         )

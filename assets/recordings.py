@@ -110,7 +110,7 @@ def recordings(  # noqa: PLR0917 - what it touches
         again, refused = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
         queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
-        context.log.info("%d recordings known, %d due", len(matched), len(queue))
+        context.log.info("%s known, %d due", number(len(matched), "recording"), len(queue))
         attempt, progress = source.attempt(bucket), progress_logger(context.log)
         result = Fetcher(attempt, states, settings.archive_concurrency, run_id, progress).run(queue)
         if result.settled:

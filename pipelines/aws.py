@@ -95,7 +95,7 @@ _REASONS: Final = {
         "the proxy cannot be reached, or blocks the request; check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     ),
     "NotAnsweredByS3Error": (
-        "something answered in its place, such as a proxy, a web server or a page to log in; check HTTPS_PROXY, "
+        "something answered in its place, such as a proxy, a web server or a log-in page; check HTTPS_PROXY, "
         "NO_PROXY and AWS_ENDPOINT_URL_S3"
     ),
     "HTTPClientError|ConnectionError|IncompleteReadError": (
@@ -112,7 +112,7 @@ _TRANSIENT_PATTERNS: Final = frozenset(
 class NotAnsweredByS3Error(boto.HTTPClientError):
     """A server that is not S3 answered a request with success."""
 
-    fmt = "{operation} was answered with HTTP {status}, but not as S3 answers"
+    fmt = "the response to {operation} (HTTP {status}) is not from S3"
 
 
 def boto3_session() -> boto3.Session:

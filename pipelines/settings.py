@@ -108,7 +108,7 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~, but the home folder is unknown; write the whole path") from None
+        raise ValueError("begins with ~, but the home folder is unknown; write the full path") from None
 
 
 @cache
@@ -134,7 +134,7 @@ Prefix = Annotated[str, AfterValidator(lambda text: f"{text.strip('/')}/".lstrip
 Zone = Annotated[
     str, _valid(lambda name: name in _zones(), "is not an IANA time zone; write it like Europe/Berlin or US/Arizona")
 ]
-AccountId = Annotated[str, _valid(str.isalnum, "holds something that is not an account id; ids are letters and digits")]
+AccountId = Annotated[str, _valid(str.isalnum, "has something that is not an account id; ids are letters and digits")]
 AccountIds = Annotated[
     tuple[AccountId, ...],
     BeforeValidator(_split),
@@ -160,7 +160,7 @@ BrowseUrl = Annotated[
 ]
 Region = Annotated[
     str,
-    _valid(lambda code: code in _regions(), "is not a country's code of two capital letters; write it like US or GB"),
+    _valid(lambda code: code in _regions(), "is not a country code of two capital letters; write it like US or GB"),
 ]
 Owner = Annotated[str, _matching(r"team:\S+|[^\s@]+@[^\s@]+\.[^\s@]+", "must be an e-mail address or team:<name>")]
 HeaderName = Annotated[
@@ -295,7 +295,7 @@ class ReceiverSettings(S3Settings):
         if not self.events_allow_anyone and not (self.events_username or self.events_header_value):
             raise ValueError(
                 "no secret is set, so anybody could send events: give EVENTS_USERNAME and EVENTS_PASSWORD, or "
-                "EVENTS_HEADER_NAME and EVENTS_HEADER_VALUE; EVENTS_ALLOW_ANYONE=true does without"
+                "EVENTS_HEADER_NAME and EVENTS_HEADER_VALUE; or accept this with EVENTS_ALLOW_ANYONE=true"
             )
         return self
 

@@ -22,6 +22,7 @@ from pipelines.archive.errors import (
 from pipelines.archive.keys import probe_key
 from pipelines.archive.multipart import NO_PARTS, put_in_parts
 from pipelines.aws import as_base64, md5_of
+from pipelines.wording import number
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -121,7 +122,7 @@ class Probes:
             raise
         settings = found.get("ObjectLockConfiguration", {})
         kept = settings.get("Rule", {}).get("DefaultRetention", {})
-        length = f"{kept['Days']} days" if "Days" in kept else f"{kept.get('Years', 0)} years"
+        length = number(kept["Days"], "day") if "Days" in kept else number(kept.get("Years", 0), "year")
         default = f"{length}, {str(kept.get('Mode', '')).lower()}" if kept else ""
         return settings.get("ObjectLockEnabled") == "Enabled", default
 

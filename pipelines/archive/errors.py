@@ -43,7 +43,7 @@ class _AboutKey(StorageError):
 class KeyExists(_AboutKey):
     """An object is already stored under the key, and nothing was written."""
 
-    sentence = "An object is stored under {key} already, so nothing was written; compare the two"
+    sentence = "An object is already stored under {key}, so nothing was written; compare the two"
 
 
 class KeyMissing(_AboutKey):
@@ -83,7 +83,7 @@ _BY_CODE: Final = {
     ),
     "413|EntityTooLarge|MaxMessageLengthExceeded": (
         StorageRefused,
-        "A proxy or S3 refuses so large a body for {where} ({said}); let it take 8 MiB (nginx: client_max_body_size)",
+        "A proxy or S3 refuses a body of that size for {where} ({said}); allow 8 MiB (nginx: client_max_body_size)",
     ),
     "BadDigest|InvalidDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch": (
         StoreDamaged,

@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Self
+from typing import Any, Self
 
 from dagster import AssetCheckSeverity, DagsterEventType, EventLogEntry
 from rich.console import Console
@@ -15,16 +15,22 @@ from rich.text import Text
 
 from pipelines.wording import number
 
-_LINES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "agent_segment_metadata": ("{} rows, {} new, {} with a link", ("rows_pulled", "rows_new", "rows_with_link")),
-    "global_call_type_detail": ("{} rows, {} new, {} with a link", ("rows_pulled", "rows_new", "rows_with_link")),
-    "interaction_metadata": ("{} rows, {} new, {} with a recording", ("rows_pulled", "rows_new", "rows_with_link")),
-    "end_call_events": ("{} events, {} new", ("events_read", "events_new")),
-    "recording_links": ("{} recordings found, {} new", ("recordings_found", "recordings_new")),
-    "recordings": ("{} archived now, {} pending, {} MB", ("archived_now", "pending", "megabytes_now")),
-    "daily_manifest": ("manifest number {}, {} recordings held", ("manifest_number", "archived")),
-    "calls": ("{} rows", ("dagster/partition_row_count",)),
+_LINES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "agent_segment_metadata": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a link",
+    "global_call_type_detail": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a link",
+    "interaction_metadata": lambda of: f"{_rows(of)}, {of['rows_with_link']:,} with a recording",
+    "end_call_events": lambda of: f"{number(of['events_read'], 'event')}, {of['events_new']:,} new",
+    "recording_links": lambda of: f"{number(of['recordings_found'], 'recording')} found, {of['recordings_new']:,} new",
+    "recordings": lambda of: (
+        f"{of['archived_now']:,} archived now, {of['pending']:,} pending, {of['megabytes_now']:,} MB"
+    ),
+    "daily_manifest": lambda of: f"manifest number {of['manifest_number']}, {number(of['archived'], 'recording')} held",
+    "calls": lambda of: number(of["dagster/partition_row_count"], "row"),
 }
+
+
+def _rows(of: Mapping[str, Any]) -> str:
+    return f"{number(of['rows_pulled'], 'row')}, {of['rows_new']:,} new"
 
 
 class Progress:
@@ -63,9 +69,8 @@ class Progress:
             self.steps = [name for name in self.steps if name != step]
             self._running[step] = Spinner("dots"), time.monotonic()
         elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION and step in _LINES:
-            text, names = _LINES[step]
             metadata = event.step_materialization_data.materialization.metadata
-            self._say(step, text.format(*(metadata[name].value if name in metadata else 0 for name in names)))
+            self._say(step, _LINES[step](Counter({name: each.value for name, each in metadata.items()})))
         elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             warns = evaluation.severity is AssetCheckSeverity.WARN

@@ -90,7 +90,7 @@ class Findings:
         count = self.proved + self.unsigned + self.left_out
         said = [_printable(note) for note in self.notes[:_SHOWN]]
         if len(self.notes) > _SHOWN:
-            said.append(f"And {len(self.notes) - _SHOWN} more notes.")
+            said.append(f"Further notes: {len(self.notes) - _SHOWN}.")
         said += [f"WRONG: {_printable(problem)}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             said.append(f"WRONG: and {len(self.problems) - _SHOWN} more.")

@@ -111,7 +111,7 @@ class LocalFiles:
         try:
             yield
         except FileExistsError:
-            raise FileExistsError(f"the ledger file {name} exists already") from None
+            raise FileExistsError(f"the ledger file {name} already exists") from None
         except FileNotFoundError:
             raise FileNotFoundError(f"the ledger file {name} does not exist") from None
         except OSError as error:
@@ -199,7 +199,7 @@ class S3Files:
                         raise
                     # If an answer is lost in transit, botocore repeats the put and finds its own object.
                     if self.read(name) != data:
-                        raise FileExistsError(f"the file {name} exists already") from error
+                        raise FileExistsError(f"the file {name} already exists") from error
                 return
 
     def _key(self, name: str) -> str:

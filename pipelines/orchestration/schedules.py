@@ -12,6 +12,7 @@ from pipelines.calendar import local_day
 from pipelines.orchestration import priority
 from pipelines.orchestration.jobs import ARCHIVE_DAY
 from pipelines.settings import Calendar
+from pipelines.wording import number
 
 
 def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
@@ -23,8 +24,8 @@ def all_schedules(calendar: Calendar) -> list[dg.ScheduleDefinition]:
         execution_timezone=calendar.archive_timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
-            f"04:30: archives yesterday and the {calendar.archive_look_back_days} days before it, because rows and "
-            "links arrive late."
+            f"04:30: archives yesterday and the {number(calendar.archive_look_back_days, 'day')} before it, because "
+            "rows and links arrive late."
         ),
     )
     def daily_archive(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:

@@ -363,7 +363,7 @@ def test_the_cost_is_puts_and_gigabytes_by_their_prices(chronicle: Callable[...,
     it = chronicle(PLAN_PRICE_PUT_PER_1000="1", PLAN_PRICE_GB_MONTH="2", PLAN_CURRENCY="EUR")
     other = it.plan(back(2), back(2))["storage"]
     assert other == {"puts": 1000, "currency": "EUR", "once": 1.0, "each_month": round(2000 / 1024, 4)}
-    assert "1.00 EUR to put them, 1.95 EUR a month to keep" in it.out
+    assert "1.00 EUR to upload, 1.95 EUR a month to keep" in it.out
 
 
 @pytest.mark.parametrize(

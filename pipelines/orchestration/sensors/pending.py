@@ -24,6 +24,7 @@ from pipelines.orchestration.run_requests import AFTER_LINKS, AFTER_REPORTS, STO
 from pipelines.ringcx.reports.columns import REPORTS
 from pipelines.settings import Calendar
 from pipelines.steps.parallel import map_readable
+from pipelines.wording import number
 
 # Dagster gives a tick 60 s and keeps no cursor of one that took longer.
 TICK_SECONDS = 7.0
@@ -128,7 +129,7 @@ def pending_recordings(calendar: Calendar, partitions: dg.DailyPartitionsDefinit
             wanted = {key: f"{key}:{at}:{now:%Y-%m-%dT%H}" for key, at in _due_now(due, now).items()}
             requests = RunRequests(context.instance, calendar, partitions, now).for_idle_dates(wanted, AFTER_LINKS)
             pending = len({partition for of_day in due.values() for partition in of_day})
-            skip = f"{pending} dates have pending recordings; none of them needs a new run now."
+            skip = f"{number(pending, 'date has', 'dates have')} pending recordings; no new run is needed now."
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(skip),

@@ -16,6 +16,7 @@ from pipelines.settings import PlanSettings
 from pipelines.steps.connection.recordings import Link
 from pipelines.steps.connection.result import Graded, Result, check, compare_clocks
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, links_of
+from pipelines.wording import number
 
 # Reports cover calls that ended at least five minutes ago; a recording appears 10 to 15 minutes after its call.
 PERIOD = timedelta(minutes=5)
@@ -86,4 +87,4 @@ class SourceCheck:
             cells = dict.fromkeys(needed) | row | {"account_id": account_id}
             urls = [link.url for link in links_of(report, cells, self.segments)]
             self.links += [(account_id, url) for url in urls if is_segment_link(url) is (report == INTERACTIONS)]
-        return "ok", f"can be read; {PERIOD // timedelta(minutes=1)} minutes of it have {table.num_rows} rows"
+        return "ok", f"can be read: {number(table.num_rows, 'row')} in {PERIOD // timedelta(minutes=1)} minutes"

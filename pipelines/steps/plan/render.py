@@ -128,7 +128,7 @@ def _remarks(plan: Plan) -> list[str]:
     size = f"about {_gigabytes(total['bytes_to_store'])} GB{' and more' if unsized.any() else ''}"
     if unsized.all():
         size = "an unknown number of GB"
-    price = "{once:,.2f} {currency} to put them, {each_month:,.2f} {currency} a month to keep".format(**cost)
+    price = "{once:,.2f} {currency} to upload, {each_month:,.2f} {currency} a month to keep".format(**cost)
     estimated = max(0, total["recordings_to_fetch"] - known)
     remarks = [
         f"Held already on these dates: {held:,} recordings, {_gigabytes(plan.dates['bytes_held'].sum())} GB.",
@@ -142,22 +142,22 @@ def _remarks(plan: Plan) -> list[str]:
         )
     if total["dates_unknown"]:
         remarks.append(
-            f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of their weekday was fully pulled yet. "
-            "Run a week, then plan again. The plan counts no recordings, GB, hours of media or cost for them."
+            f"Unknown: {number(total['dates_unknown'], 'date')}, since no date of the same weekday was fully pulled "
+            "yet. Run a week, then plan again: unknown dates add no recordings, GB, download hours or cost to the plan."
         )
     if len(urgent := to_run[to_run["urgency"] == "urgent"]):
         left = int(urgent["days_left"].min())
         remarks.append(
-            f"Urgent: the source purges {number(len(urgent), 'date')} within {settings.ringcx_retention_margin_days} "
-            f"days (RINGCX_RETENTION_MARGIN_DAYS), the first {'in ' + number(left, 'day') if left else 'today'}: run "
-            "these first."
+            f"Urgent: the source purges {number(len(urgent), 'date')} within "
+            f"{number(settings.ringcx_retention_margin_days, 'day')} (RINGCX_RETENTION_MARGIN_DAYS), starting "
+            f"{'in ' + number(left, 'day') if left else 'today'}: run what is urgent first."
         )
         if total["seconds"] > left * 86400:
-            remarks.append("The whole plan takes longer than that: launch the others only when these are done.")
+            remarks.append("The whole plan takes longer than that: launch the rest only when that is done.")
     if lost := int((to_run["urgency"] == "probably lost").sum()):
         remarks.append(
             f"Probably lost: {number(lost, 'date')} older than the {settings.ringcx_retention_days} days that the "
-            "source keeps recordings (RINGCX_RETENTION_DAYS). Reports may still answer; the recordings may be gone."
+            "source keeps recordings (RINGCX_RETENTION_DAYS). The reports may still exist; the recordings may be gone."
         )
     return remarks
 

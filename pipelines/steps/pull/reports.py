@@ -158,11 +158,12 @@ class ReportPull:
         self.ledger.append_pull(record)
         if elsewhere:
             self.log.warning(
-                "account %s: %d rows came in a response with the calls of another time", account_id, elsewhere
+                "account %s: a response had the calls of another time, in %s", account_id, number(elsewhere, "row")
             )
         self.log.info(
-            "account %s: %d rows, %d new, %d changed, %d unchanged, %d vanished, %d with a link",
-            *(account_id, record.rows, record.new, record.changed, record.unchanged, record.vanished),
+            "account %s: %s, %d new, %d changed, %d unchanged, %d vanished, %d with a link",
+            *(account_id, number(record.rows, "row")),
+            *(record.new, record.changed, record.unchanged, record.vanished),
             record.with_link,
         )
         return record

@@ -28,6 +28,7 @@ from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, is_flag_unknown, links_of
 from pipelines.steps.pull.coverage import SETTLED, covers
 from pipelines.steps.pull.reports import pull_each, whole_answer
+from pipelines.wording import number
 
 TRACES = "interaction_metadata_window"
 """The ledger's report name for pulls of single windows."""
@@ -146,14 +147,16 @@ class _AccountPull:
                 except ReportInvalid as error:
                     errors.append(error)
         if errors:
-            self._pull.log.warning("account %s: %d windows pulled, %d not", self._account_id, len(records), len(errors))
+            self._pull.log.warning(
+                "account %s: windows pulled: %d, not pulled: %d", self._account_id, len(records), len(errors)
+            )
             raise errors[0]
         whole = self._sum(records)
         self._pull.ledger.append_pull(whole)
         self._pull.log.info(
-            "account %s: %d windows, %d of them taken before; %d rows, %d new, %d changed, %d vanished, %d with a link",
-            *(self._account_id, len(records), sum(record in taken for record in records)),
-            *(whole.rows, whole.new, whole.changed, whole.vanished, whole.with_link),
+            "account %s: %s, %d pulled before; %s, %d new, %d changed, %d vanished, %d with a link",
+            *(self._account_id, number(len(records), "window"), sum(record in taken for record in records)),
+            *(number(whole.rows, "row"), whole.new, whole.changed, whole.vanished, whole.with_link),
         )
         return whole
 
@@ -199,7 +202,8 @@ class _AccountPull:
         )
         if unknown:
             self._warn(
-                window, f"hasRecording of {unknown} rows is neither yes nor no; agents' recordings are requested."
+                window,
+                f"{number(unknown, 'row')} with a hasRecording neither yes nor no; agents' recordings are requested.",
             )
         # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
         self._pull.ledger.append_pull(record)

@@ -211,8 +211,8 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
         )
     if {name: count for name, count in totals.items() if name.startswith("rows_")} != rows_pulled(pulls):
         stale[f"{key} rows"] = (
-            f"{key} counts other report rows than the newest pulls of {day} in the ledger; run the date again, or find "
-            "out which pull was removed"
+            f"The report rows counted in {key} differ from the newest pulls of {day} in the ledger; run the date "
+            "again, or find out which pull was removed"
         )
     for subject, sentence in stale.items():
         flag("stale", subject, sentence, arriving=arriving.under_way)
