@@ -1,6 +1,6 @@
-"""Detection of the channels of a WAV that hold nothing but silence.
+"""Detection of the silent channels of a WAV.
 
-A recording is read only until each channel was heard (20 s of stereo with one silent channel: 0.3 ms; its SHA-256 takes
+A recording is read only until each channel had sound (20 s of stereo with one silent channel: 0.3 ms; its SHA-256 takes
 0.4 ms).
 """
 

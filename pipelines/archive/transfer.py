@@ -52,7 +52,7 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         Conflict: this recording is stored there with other bytes, damaged or not; the new ones are kept under the
             conflict key.
         StoreDamaged: the stored object is not what was sent, and does not count as archived.
-        StorageUnavailable, StorageRefused: later, or never with these settings.
+        StorageUnavailable: retry later. StorageRefused: fix the settings.
     """
     for _ in range(3):
         try:

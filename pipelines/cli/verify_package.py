@@ -36,7 +36,7 @@ def command(package: Path, *, key: Path | None, file: Path | None) -> int:
         trusted = read_keys(key.read_text("utf-8")) if key else None
     except (PackageFault, ValueError):
         raise click.ClickException(
-            f"{key} holds something other than Ed25519 public keys in PEM: give the archive's public key"
+            f"{key} contains something other than Ed25519 public keys in PEM: give the archive's public key"
         ) from None
     report = verify(package, trusted)
     for line in report.lines():

@@ -1,4 +1,4 @@
-"""A request of RingCX read as an End Call Event, or a sentence on why it is none.
+"""Read a request from RingCX as an End Call Event, or say in a sentence why it is not one.
 
 An event may come as the documented JSON body or URL-encoded, in the query string or in the body: the bytes decide,
 never the content type. Nothing is dropped: undocumented fields are kept, and all values are text.

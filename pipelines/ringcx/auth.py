@@ -78,7 +78,7 @@ class ApiToken(OriginAuth):
 
     def __post_init__(self) -> None:
         if not _is_token(self.token.strip()):
-            raise ValueError("RINGCX_API_TOKEN holds something other than a token; copy it again.")
+            raise ValueError("RINGCX_API_TOKEN contains something other than a token; copy it again.")
 
     def _value(self) -> str:
         return self.token.strip()

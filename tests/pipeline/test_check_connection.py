@@ -439,7 +439,7 @@ def test_interaction_metadata_is_asked_for_where_the_source_uses_it(
     [
         ({"ARCHIVE_BUCKET": ""}, [], "ARCHIVE_BUCKET is not set"),
         ({"RINGCENTRAL_JWT": ""}, [], "No complete log-in is set"),
-        ({"RINGCX_API_TOKEN": "canary\nbroken"}, [], "RINGCX_API_TOKEN holds something other than a token"),
+        ({"RINGCX_API_TOKEN": "canary\nbroken"}, [], "RINGCX_API_TOKEN contains something other than a token"),
         ({}, ["--quick"], "No such option '--quick'"),
     ],
 )

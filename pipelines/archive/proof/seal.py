@@ -83,7 +83,7 @@ def seal(
     Raises:
         ValueError: a recording is listed twice or out of order, or a time has no zone.
         StoreDamaged: an earlier manifest cannot be read.
-        StorageUnavailable, StorageRefused: later, or never with these settings.
+        StorageUnavailable: retry later. StorageRefused: fix the settings.
     """
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:

@@ -75,13 +75,13 @@ def local_signer(path: Path) -> Signer:
     ed25519`).
 
     Raises:
-        KeyUnusable: there is no such file, or it holds no Ed25519 key.
+        KeyUnusable: there is no such file, or it contains no Ed25519 key.
     """
     data = _read_file(path, "ARCHIVE_SIGNING_KEY_FILE")
     key = _load(partial(load_pem_private_key, password=None), data)
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable(
-            "The file that ARCHIVE_SIGNING_KEY_FILE names holds no Ed25519 private key in PEM without a password; "
+            "The file that ARCHIVE_SIGNING_KEY_FILE names contains no Ed25519 private key in PEM without a password; "
             "make one with: openssl genpkey -algorithm ed25519 -out key.pem"
         )
     return Signer(key.public_key, key.sign)
@@ -162,7 +162,7 @@ class Verifier:
         found = [key for key in keys if isinstance(key, Ed25519PublicKey)]
         if not keys or len(found) < len(keys):
             raise KeyUnusable(
-                "The file that ARCHIVE_VERIFY_KEY_FILE names holds something other than Ed25519 public keys in PEM; "
+                "The file that ARCHIVE_VERIFY_KEY_FILE names contains something other than Ed25519 public keys in PEM; "
                 "make it with: openssl pkey -in key.pem -pubout -out public.pem"
             )
         return cls(found)
@@ -198,7 +198,7 @@ def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
 
     Raises:
         KeyUnusable: the key cannot sign; the manifest stays unsigned until its date is run again.
-        StorageUnavailable, StorageRefused: later, or never with these settings.
+        StorageUnavailable: retry later. StorageRefused: fix the settings.
     """
     where = signature_key(sealed.key)
     if bucket.head(where) is not None:

@@ -81,7 +81,7 @@ def test_a_key_that_cannot_be_used_fails_the_manifest_with_a_sentence_and_shows_
         assert not sealed_again(instance, FIRST)
         (sealing,) = instance.get_runs()
         events = str(instance.all_logs(sealing.run_id))
-    assert "holds no Ed25519 private key" in events
+    assert "contains no Ed25519 private key" in events
     assert "c2VjcmV0" not in events
     assert run("verify", ["--from", str(FIRST), "--to", str(FIRST)]) == 2
     assert "c2VjcmV0" not in "".join(capsys.readouterr())
