@@ -10,6 +10,7 @@ from pydantic import Field
 from assets.checks import evaluation
 from assets.plan import date_of
 from assets.presentation import listing
+from pipelines import storage
 from pipelines.calendar import FIRST_DAY, local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
@@ -47,7 +48,7 @@ def decide_on_losses(
         decision = Decision(days=days, **config.model_dump(exclude={"date"}))
         stores = Stores(archive.bucket, ledger.open(), environment.settings)
         now, run_id = environment.clock(), context.run.run_id
-        decided = decide(stores, decision, now=now, run_id=run_id, signer=archive.signer)
+        decided = decide(stores, decision, now=now, run_id=run_id, signer=storage.signer(environment.settings))
     for day, found in decided.verdicts.items():
         if day >= environment.settings.archive_start_date:  # earlier ones have no partition
             yield evaluation(found, context.run.run_id)

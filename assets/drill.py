@@ -9,6 +9,7 @@ import dagster as dg
 from ulid import ULID
 
 from assets.presentation import place, table
+from pipelines import storage
 from pipelines.archive.keys import verification_key
 from pipelines.calendar import local_day
 from pipelines.orchestration.failures import PermanentFailure, as_permanent_failure
@@ -28,7 +29,7 @@ def prove_sample(
     seed = f"{random.SystemRandom().getrandbits(64):016x}"
     with as_permanent_failure(), ExitStack() as stack:
         settings, bucket, started = environment.settings, archive.bucket, environment.clock()
-        sealed = Archive(bucket, ledger.open(), settings, archive.verifier, environment.clock)
+        sealed = Archive(bucket, ledger.open(), settings, storage.verifier(settings), environment.clock)
         today = local_day(started, settings.zone)
         # A date with an unfinished run may differ from its last manifest.
         busy = unfinished_dates(context.instance)
@@ -40,7 +41,7 @@ def prove_sample(
                 "prefix": bucket.prefix,
                 "started_at": started.isoformat(),
                 "read_data": {**size, "seed": seed},
-                "signatures": archive.verifier is not None,
+                "signatures": sealed.verifier is not None,
                 "sealed_dates": len(days),
             }
         )

@@ -6,6 +6,7 @@ from functools import partial
 import dagster as dg
 
 from assets.presentation import counts_by_state, not_held, place, stored_at
+from pipelines import storage
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import ArchiveParam, EnvironmentParam, LedgerParam
 from pipelines.steps.link.extract_links import linked_days
@@ -24,7 +25,8 @@ def daily_manifest(
     """
     day, run_id = date.fromisoformat(context.partition_key), context.run.run_id
     with as_permanent_failure():
-        settings, states, bucket, signer = environment.settings, ledger.open(), archive.bucket, archive.signer
+        settings, states, bucket = environment.settings, ledger.open(), archive.bucket
+        signer = storage.signer(settings)
         stores = Stores(bucket, states, settings)
         seal = partial(seal_day, stores, now=environment.clock(), run_id=run_id, signer=signer)
         sealed = seal(day)

@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 from pipelines import storage
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import S3Options, make_s3_client
-from pipelines.archive.proof.signature import Signer, Verifier
 from pipelines.aws import S3Client
 from pipelines.calendar import utc_now
 from pipelines.ledger.store import Ledger
@@ -74,7 +73,7 @@ class LedgerStore:
 
 @dataclass
 class ArchiveStore:
-    """The bucket ARCHIVE_BUCKET, and the keys that sign and verify its manifests, as `storage` returns them."""
+    """The bucket ARCHIVE_BUCKET, opened on first use."""
 
     environment: Environment
 
@@ -84,13 +83,3 @@ class ArchiveStore:
         settings = self.environment.settings
         name, prefix = settings.archive_bucket, settings.archive_prefix
         return Bucket(self.environment.s3, name, prefix, storage_class=settings.archive_storage_class)
-
-    @cached_property
-    def signer(self) -> Signer | None:
-        """The key that signs manifests."""
-        return storage.signer(self.environment.settings)
-
-    @cached_property
-    def verifier(self) -> Verifier | None:
-        """The keys that prove signatures."""
-        return storage.verifier(self.environment.settings)

@@ -30,7 +30,7 @@ class LedgerResource(dg.ConfigurableResource[LedgerStore]):
 
 
 class ArchiveResource(dg.ConfigurableResource[ArchiveStore]):
-    """The bucket ARCHIVE_BUCKET: recordings, manifests and the keys that sign them."""
+    """The bucket ARCHIVE_BUCKET: recordings and manifests."""
 
     environment: dg.ResourceDependency[Environment]
 
