@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -16,11 +16,11 @@ def dagster_history() -> Iterator[DagsterInstance]:
     """Open the history that `DAGSTER_HOME/dagster.yaml` names; raise ClickException if the file is wrong, or if the
     database cannot be read or written, at once or inside the block.
     """
-    with ExitStack() as stack:
-        try:
-            instance = stack.enter_context(DagsterInstance.get())
-        except Exception as error:  # noqa: BLE001 - of YAML, of Dagster, and of whichever database the file names
-            raise _unusable(error) from None
+    try:
+        opened = DagsterInstance.get()
+    except Exception as error:  # noqa: BLE001 - of YAML, of Dagster, and of whichever database the file names
+        raise _unusable(error) from None
+    with opened as instance:
         try:
             yield instance
         except SQLAlchemyError as error:
