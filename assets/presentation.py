@@ -20,10 +20,8 @@ from pipelines.steps.fetch.fetcher import FetchResult
 _PROGRESS_SECONDS = 30.0
 _PROGRESS_SHARE = 0.1
 
-Cell = str | int | float
 
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> dg.TableMetadataValue:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
     kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
     types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
