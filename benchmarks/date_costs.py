@@ -72,7 +72,7 @@ def archive(day: date) -> float:
 
 
 def measure(calls: int, log: Path, folder: Path) -> tuple[int, Runs]:
-    """Recordings of a date of so many calls, and what its first and its second run cost."""
+    """Return the recordings of a date with that many calls, and what its first and second run cost."""
     config = SandboxConfig(
         calls_per_day=(calls, calls),
         talk_seconds=(1, 2),

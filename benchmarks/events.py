@@ -1,4 +1,4 @@
-"""How many events a second one core takes, and what an answer costs: the receiver beside a naive one.
+"""How many events a second one core takes, and what a response costs: the receiver compared with a naive one.
 
 `python benchmarks/events.py [--seconds 5] [--rate 500] [--folder DIR] [--json FILE]`. The peer is a Starlette endpoint
 under the same server that appends each event to a file and syncs it before it answers: as durable, and without a
@@ -131,7 +131,7 @@ class Clients:
                 group.create_task(self.one(due))
 
     async def full(self, seconds: float) -> None:
-        """Send as fast as so many clients can."""
+        """Send as fast as that many clients can."""
         end = time.perf_counter() + seconds
 
         async def client() -> None:

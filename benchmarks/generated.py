@@ -122,7 +122,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def history(ledger: Ledger, before: date, years: int) -> int:
-    """Small days, one after the other, for so many years: rows, a pull and a state each. Returns how many dates."""
+    """Write small days for that many years, each with rows, a pull and a state; return the number of dates."""
     days = 365 * years
     for back in range(1, days + 1):
         day = before - timedelta(days=back)

@@ -90,7 +90,7 @@ class Connection:
         return line
 
     def body(self, length: int, buffer: bytearray, digest: Callable[[memoryview], None]) -> None:
-        """Read and hash a body of so many bytes."""
+        """Read and hash a body of that many bytes."""
         view, left = memoryview(buffer), length
         while left:
             if self.rest:

@@ -334,7 +334,7 @@ def serving(case: Case, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def certificate(folder: Path) -> Path:
-    """Make a certificate for 127.0.0.1, good for a day; returns it with its key, its issuer lies in `ca.pem`."""
+    """Make a certificate for 127.0.0.1, valid for a day; return it with its key. Its issuer is in `ca.pem`."""
     from cryptography import x509  # noqa: PLC0415 - needed for TLS only
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -391,7 +391,7 @@ MOVERS: dict[str, Callable[..., Sample]] = {"ours": ours, "rclone": rclone, "lib
 
 
 def compare(case: Case, rounds: int, movers: list[str]) -> dict[str, dict[str, float]]:
-    """Run the movers in turn, so often; returns the medians of their figures."""
+    """Run the movers in turn, that many times; return the medians of their figures."""
     samples: dict[str, list[Sample]] = {name: [] for name in movers}
     with tempfile.TemporaryDirectory(prefix="transfer-") as made, serving(case, Path(made)) as urls:
         for turn in range(rounds):

@@ -88,7 +88,7 @@ class LocalBroker:
         self._wait()
 
     def stop(self, *, crash: bool = False) -> None:
-        """Stop the server, and break its connections off; `crash` kills it without any last word."""
+        """Stop the server, and break its connections; `crash` kills it without a clean shutdown."""
         for process in reversed(self._processes):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL if crash else signal.SIGTERM)

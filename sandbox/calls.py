@@ -233,7 +233,7 @@ class _Maker:
         )
 
     def answered(self, direction: Direction, *, legs: int, queue_s: int) -> Call:
-        """A call with so many agent legs, each with a queue's wait before it."""
+        """Return a call with that many agent legs, each after a wait in a queue."""
         chance = self._chance
         source = self._source(direction)
         active = chance.random() >= 0.06  # recording is not activated for every queue

@@ -44,9 +44,9 @@ _WARM.set_forkserver_preload(["dagster", "pipelines.definitions"])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosPlan:
-    """How much of what. `rounds` bounds the runs of each date; the rest are the shares of requests that fail.
+    """The extent of each disturbance. `rounds` bounds the runs of each date; the rest are shares of requests that fail.
 
-    `token_seconds` is how long tokens live by their own word, `token_deaths_s` how often all of them die all the same.
+    `token_seconds` is the declared lifetime of tokens, `token_deaths_s` how often all of them expire anyway.
     """
 
     seed: int = 1
@@ -84,7 +84,7 @@ class ChaosPlan:
 
 @dataclass(slots=True)
 class ChaosReport:
-    """What came of it. `held`: with exact bytes.
+    """The result. `held`: with exact bytes.
 
     `problems` holds a sentence for each thing that is not as promised; empty is the only good.
     """
@@ -272,7 +272,7 @@ def _watched_ledger(days: list[date], report: ChaosReport) -> Iterator[None]:
 
 @contextmanager
 def _again_and_again(act: Callable[[], None], every_s: float, name: str) -> Iterator[None]:
-    """Do it in a thread, with so many seconds between, until the block ends."""
+    """Repeat it in a thread, with that many seconds between, until the block ends."""
     stop = threading.Event()
 
     def repeat() -> None:

@@ -61,7 +61,7 @@ class BackfillPlan:
         dates: Past dates that are archived.
         calls_per_date: Each has one to three recordings.
         workers: Machines that take runs, one at a time each.
-        lose: What is lost, without any last word, while a date is worked on: a machine for good, the
+        lose: What is lost, without warning, while a date is being archived: a machine for good, the
             process of its run, or the broker or the database for `outage_s`.
         limit: Of the source's reports, in its notation, over all machines.
         timeout_s: The backfill is given up then.
@@ -164,7 +164,7 @@ class Machine:
         self._end(signal.SIGKILL)
 
     def shut_down(self) -> None:
-        """End in order; whoever has not after a while is killed."""
+        """End all processes in order; kill those that are still running after a while."""
         self._end(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S
         for process in self._processes:
@@ -364,7 +364,7 @@ def _day(run: RunRecord) -> str:
 
 
 def _process(instance: DagsterInstance, run: RunRecord) -> int:
-    """The process id of a run, as its events tell it; every machine of ours is this one."""
+    """Return the process id of a run from its events; all our machines are this one."""
     told = " ".join(one.message for one in instance.all_logs(run.dagster_run.run_id))
     found = re.search(r"Started process for run \(pid: (\d+)\)", told)
     if found is None:

@@ -33,9 +33,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What the sandbox accepts. None of it is worth keeping secret.
+    """The credentials that the sandbox accepts. None of them is secret.
 
-    `media_username` empty: recordings are open to whoever has the link.
+    `media_username` empty: recordings are open to anyone who has the link.
     """
 
     client_id: str = "sandbox-client"

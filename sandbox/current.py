@@ -1,6 +1,6 @@
 """The current API: `interaction-metadata`, and the recording of a segment by its two ids.
 
-Only the Bearer token opens recordings here. What a recording's answer is, sound or faulty, is `media.py`'s affair.
+Only the Bearer token opens recordings here. `media.py` makes a recording's response, sound or faulty.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Interaction metadata as the current API writes it: what a window holds, and by which ids it names a segment.
 
-The same calls as in the reports, told of segment by segment, and some messages besides. How it is asked for and
-answered is `current.py`'s affair.
+The same calls as in the reports, segment by segment, and some messages. `current.py` handles requests and responses.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _MESSAGES = 5  # one call in so many has a message beside it
 
 
 class WindowError(ValueError):
-    """The body asks for no window that there is; the sentence says why."""
+    """The body does not request a valid window; the sentence says why."""
 
 
 @dataclass(frozen=True, slots=True)

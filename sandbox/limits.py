@@ -1,7 +1,7 @@
 """The source's documented limits, enforced exactly.
 
 Sliding windows, kept in memory: a request over the limit is refused, takes no place in the window, and is counted.
-How a client keeps inside them is the client's affair.
+How a client stays within them is up to the client.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ async def _whole(state: SandboxState, found: Recording, *, bytes_per_s: int | No
 
 
 async def _foreign(state: SandboxState, request: Request) -> Response:
-    """We are the hostile host now: note what it was given, and serve the file, so that only care gives a thief away."""
+    """Act as the hostile host: note what was sent to it, and serve the file, so that only care reveals the theft."""
     state.counters.requests["evil_host"] += 1
     _note_leaks(state, request, "evil_host")
     return await _sound(state, request)
@@ -142,9 +142,9 @@ async def _sound(state: SandboxState, request: Request) -> Response:
 
 
 def _note_leaks(state: SandboxState, request: Request, where: str) -> None:
-    """Log-in tokens never belong here; basic auth not on another host, nor out of a link.
+    """Note log-in tokens, which never belong here, and basic auth on another host or from a link.
 
-    Who was redirected here by the current API, and is still at its host, brings that one's token.
+    A client that the current API redirected here, still at its host, brings that API's token.
     """
     if where == "store" and request.query_params.get("via") == "segment":
         return

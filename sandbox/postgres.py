@@ -102,7 +102,7 @@ class LocalPostgres:
         self._wait(self._process)
 
     def stop(self, *, crash: bool = False) -> None:
-        """Stop the server, and break its connections off; `crash` kills it without any last word."""
+        """Stop the server, and break its connections; `crash` kills it without a clean shutdown."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -192,7 +192,7 @@ def _programs() -> Path:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours: PG* variables would change what the server does, others are none of its business."""
+    """Return a minimal environment: PG* variables would change what the server does, and it needs no others."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 

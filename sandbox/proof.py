@@ -1,6 +1,6 @@
-"""Holds an archive against the source's own list: every recording there once, byte for byte, and nothing else.
+"""Compare an archive with the source's own list: every recording there once, byte for byte, and nothing else.
 
-The bucket is read past everything of ours; then `ringcx-archive verify` has its say. For what plays hard conditions.
+The bucket is read without the product's code; then `ringcx-archive verify` runs. For trials under hard conditions.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def prove(days: list[date], truth: Truth, source: RunningSandbox, s3: LocalS3) -
 
 
 def exceeded(counters: Mapping[str, Any]) -> list[str]:
-    """A sentence if more was asked of the source than its limits allow."""
+    """Return a sentence if more was requested from the source than its limits allow."""
     over = {name: number for name, number in counters["violations"].items() if number}
     return [f"The source's limits were exceeded: {over}."] if over else []
 

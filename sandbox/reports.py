@@ -1,6 +1,6 @@
-"""Both reports as the source writes them: what a period holds, and the bytes of the answer.
+"""Both reports as the source writes them: the rows of a period, and the bytes of the response.
 
-How the bytes are sent (or cut off) is `app.py`'s affair.
+`app.py` sends the bytes, or cuts them off.
 """
 
 from __future__ import annotations

@@ -61,10 +61,10 @@ def settle_in() -> None:
 
 
 def need_port(variable: str, port: int) -> None:
-    """See to it that nobody listens on `port`, which `variable` sets.
+    """Require that no process listens on `port`, which `variable` sets.
 
     Raises:
-        StageBusy: somebody does.
+        StageBusy: a process does.
     """
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:

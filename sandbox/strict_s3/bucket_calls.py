@@ -25,7 +25,7 @@ def xml_answer(root: str, content: Content, headers: Mapping[str, str] | None = 
 
 
 def require_name(name: str) -> None:
-    """See to it that a new bucket may be called so.
+    """Require a valid name for a new bucket.
 
     Raises:
         S3Error: InvalidBucketName.

@@ -30,7 +30,7 @@ class Demands:
 
 
 def require_allowed(request: Request, demands: Demands, *, owner: str, action: str) -> None:
-    """See to it that a request is one the bucket's owner allows.
+    """Require that the bucket's owner allows a request.
 
     Raises:
         S3Error: AccessDenied, which names what the policy denies.

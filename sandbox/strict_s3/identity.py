@@ -35,7 +35,7 @@ class Identity:
         keys: Of the S3 that is to know what is handed out.
         authority: The S3's.
         clock: The S3's.
-        lifetime: How long what is handed out is good for.
+        lifetime: How long the credentials are valid.
 
     Attributes:
         issued: How often each way was used: `sts`, `web identity`, `sso`, `imds`, `ecs`, `process`.

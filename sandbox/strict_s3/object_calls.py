@@ -33,7 +33,7 @@ _MOST_METADATA: Final = 2048
 
 
 def require_key(key: str) -> None:
-    """See to it that a key is no longer than 1024 bytes.
+    """Require that a key is no longer than 1024 bytes.
 
     Raises:
         S3Error: KeyTooLongError.
@@ -84,7 +84,7 @@ def _encryption(sent: Mapping[str, str]) -> dict[str, str]:
 
 
 def require_vouched(bucket: Bucket, payload: Payload) -> None:
-    """See to it that what goes to a bucket with Object Lock comes with a checksum or a Content-MD5.
+    """Require a checksum or a Content-MD5 for a put into a bucket with Object Lock.
 
     Raises:
         S3Error: InvalidRequest.
