@@ -50,7 +50,8 @@ class Evidence:
         lines = lines.filter(lines["same_as"].is_null())
         sealed_entries = self.sealed or {}
         for row, etag in zip(entries_of(lines), values(lines["etag"]), strict=True):
-            entry, sealed = ManifestEntry._make(entry_document(row).values()), sealed_entries.get(row.recording_id)
+            entry = ManifestEntry(**entry_document(row))
+            sealed = sealed_entries.get(row.recording_id)
             # The manifest's own object if both agree: entries take most of the memory.
             self.ledger[row.recording_id] = sealed if sealed == entry and sealed is not None else entry
             self.etags[row.recording_id] = etag
@@ -166,41 +167,14 @@ def _named(named: object, day: date) -> tuple[int | None, str]:
 
 def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
     """Compare the latest manifest with its own totals, with the ledger's states and with the newest pulls."""
-    document, key, arriving = latest.document, latest.key, evidence.arriving
-    day = arriving.day
-    totals = document["totals"] if isinstance(document["totals"], dict) else {}
-    sums: dict[str, int | None] = {**evidence.totals()}
-    if totals.get("verdict") == "unknown":
-        sums["found"] = None  # and sealed as absent
+    document, key, day = latest.document, latest.key, evidence.arriving.day
     accepted = document.get("accepted_losses", [])
-    sums["accepted_losses"] = len(accepted) or None
-    wrong = sorted(name for name, count in sums.items() if totals.get(name) != count)
+    totals = document["totals"] if isinstance(document["totals"], dict) else {}
+    wrong = _wrong_totals(evidence, totals, len(accepted))
     if wrong:
         flag("totals_wrong", key, f"The totals of {key} are not the sums of its entries ({', '.join(wrong)})")
-    at, changed = sealed_at(document.get("sealed_at")), 0
-    entries = evidence.sealed or {}
-    for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
-        sealed, held = entries.get(recording_id), evidence.ledger.get(recording_id)
-        if sealed == held:
-            continue
-        changed_at = evidence.changed_at.get(recording_id)
-        # A run writes its states up to a minute after it found them, and another may have sealed in between.
-        if at and changed_at and (changed_at > at or (arriving.is_young(changed_at) and arriving.under_way)):
-            changed += 1
-            continue
-        in_manifest = f"{recording_id} of {day} is {sealed.status} in {key}" if sealed else ""
-        if held is None:
-            kind, why = "ledger_lacks", "a ledger part was removed, or the entry was made by hand"
-            found = f"{in_manifest} and not in the ledger"
-        elif sealed is None:
-            kind, why = "manifest_lacks", "its entry was removed, or a later manifest was"
-            found = f"{recording_id} of {day} is {held.status} in the ledger and not in {key}"
-        else:
-            kind, why = "ledger_differs", "a manifest or a ledger part was altered or removed"
-            fields = [name for name in ManifestEntry._fields if getattr(sealed, name) != getattr(held, name)]
-            found = f"{in_manifest} and {held.status} in the ledger, and they differ in {', '.join(fields)}"
-        flag(kind, recording_id, f"{found}: {why}")
     stale = {}
+    changed = _compare_entries(evidence, latest, flag)
     if changed:
         what = f"{number(changed, 'recording')} of {day} changed after it was sealed"
         stale[key] = f"{key} is out of date: {what}; run the date again"
@@ -215,4 +189,52 @@ def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) 
             "again, or find out which pull was removed"
         )
     for subject, sentence in stale.items():
-        flag("stale", subject, sentence, arriving=arriving.under_way)
+        flag("stale", subject, sentence, arriving=evidence.arriving.under_way)
+
+
+def _wrong_totals(evidence: Evidence, totals: Mapping[str, object], accepted: int) -> list[str]:
+    """Return the names of the sealed totals that are not the sums of the entries."""
+    sums: dict[str, int | None] = {**evidence.totals(), "accepted_losses": accepted or None}
+    if totals.get("verdict") == "unknown":
+        sums["found"] = None  # an unknown date's totals omit it
+    return sorted(name for name, count in sums.items() if totals.get(name) != count)
+
+
+def _compare_entries(evidence: Evidence, latest: ManifestHead, flag: Flag) -> int:
+    """Report each recording on which manifest and ledger differ; return how many changed after the sealing instead."""
+    entries = evidence.sealed or {}
+    at = sealed_at(latest.document.get("sealed_at"))
+    changed = 0
+    for recording_id in sorted(entries.keys() | evidence.ledger.keys()):
+        sealed, held = entries.get(recording_id), evidence.ledger.get(recording_id)
+        if sealed == held:
+            continue
+        if at is not None and _changed_since(evidence, recording_id, at):
+            changed += 1
+            continue
+        name = f"{recording_id} of {evidence.arriving.day}"
+        if sealed is not None and held is not None:
+            kind, why = "ledger_differs", "a manifest or a ledger part was altered or removed"
+            differing = [part for part in ManifestEntry._fields if getattr(sealed, part) != getattr(held, part)]
+            found = (
+                f"{name} is {sealed.status} in {latest.key} and {held.status} in the ledger, and they differ in "
+                f"{', '.join(differing)}"
+            )
+        elif sealed is not None:
+            kind, why = "ledger_lacks", "a ledger part was removed, or the entry was made by hand"
+            found = f"{name} is {sealed.status} in {latest.key} and not in the ledger"
+        elif held is not None:
+            kind, why = "manifest_lacks", "its entry was removed, or a later manifest was"
+            found = f"{name} is {held.status} in the ledger and not in {latest.key}"
+        flag(kind, recording_id, f"{found}: {why}")
+    return changed
+
+
+def _changed_since(evidence: Evidence, recording_id: str, at: datetime) -> bool:
+    changed_at = evidence.changed_at.get(recording_id)
+    if changed_at is None:
+        return False
+    if changed_at > at:
+        return True
+    # A run writes its states up to a minute after it found them, and another may have sealed in between.
+    return evidence.arriving.is_young(changed_at) and evidence.arriving.under_way
