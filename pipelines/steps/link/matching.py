@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import chain
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,13 +31,17 @@ WITHIN = (timedelta(seconds=1), timedelta(seconds=10))
 AMBIGUOUS = "ambiguous_match"
 OTHER_SOURCE = "other_source_failed"
 
-Call = tuple[str, str]
-"""An account and a UII, from `call_of`."""
 
+class Call(NamedTuple):
+    """The key for matching a call: the UII in lower case, as the two sources may write one in different letter case."""
 
-def call_of(account_id: str, uii: str) -> Call:
-    """Return the key for matching a call: the two sources may write one UII in different letter case."""
-    return account_id, uii.lower()
+    account_id: str
+    uii: str
+
+    @classmethod
+    def of(cls, account_id: str, uii: str) -> Call:
+        """Return the key of a call."""
+        return cls(account_id, uii.lower())
 
 
 @dataclass(slots=True)
@@ -164,7 +169,7 @@ def _legs(
         tables = ledger.iter_rows(report, day, columns=columns.needed)
         of_calls = (rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)) for rows in tables)
         for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
-            call = call_of(row["account_id"], row[columns.uii])
+            call = Call.of(row["account_id"], row[columns.uii])
             if call not in calls or not is_agents(report, row):
                 continue
             leg = found[call][tuple((row[name] or "").lower() for name in columns.leg)]

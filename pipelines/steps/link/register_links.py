@@ -18,7 +18,7 @@ from pipelines.ringcx.errors import LinkRefused
 from pipelines.ringcx.links import HostList, SegmentLinks, is_segment_link, parse_link
 from pipelines.settings import Calendar
 from pipelines.steps.link.extract_links import ExtractedLinks, days_of, extract_links, shared_ids
-from pipelines.steps.link.matching import AMBIGUOUS, Call, call_of, join, pairs_around
+from pipelines.steps.link.matching import AMBIGUOUS, Call, join, pairs_around
 from pipelines.steps.link.recording_date import near
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable, recordings_of
 from pipelines.steps.link.rows import INTERACTIONS
@@ -189,4 +189,4 @@ def _calls(lines: pa.Table) -> set[Call]:
     """Return the calls of the stereo recordings among these lines."""
     lines = lines.filter(pc.equal(lines["layout"], pa.scalar("stereo")))
     calls = zip(values(lines["account_id"]), values(lines["uii"]), strict=True)
-    return {call_of(account_id, uii) for account_id, uii in calls if uii}
+    return {Call.of(account_id, uii) for account_id, uii in calls if uii}
