@@ -62,45 +62,64 @@ def take_events(
     # Events of other accounts are left in their files, which are read again once the accounts are others.
     whose = f"?{','.join(sorted(accounts))}"
     read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
-    fresh = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
-    read = dict(zip(fresh, _read(stored, fresh, read_to), strict=True))
-    lines = [(file, record) for file, frames in read.items() for record in frames.records]
-    events = [_Event.of(record, zone) for _, record in lines if _is_event(record)]
-    for name in sorted({file.name for file, record in lines if not _is_event(record)}):
-        _log.warning("The file %s of the stored events holds lines that no receiver wrote; they are left out", name)
-    own = [event for event in events if event.account in accounts]
-    counts = Counter(
-        files_read=len(fresh),
+    unread = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
+    counts = Counter(files_read=len(unread))
+    events: list[_Event] = []
+    reached: dict[str, int] = {}
+    for file, frames in _read(stored, unread, read_to):
+        records = [record for record in frames.records if _is_event(record)]
+        foreign = len(frames.records) - len(records)
+        if foreign:
+            _log.warning(
+                "The file %s of the stored events holds lines that no receiver wrote; they are left out", file.name
+            )
+        counts["damaged_lines"] += frames.damaged + foreign
+        events += [_Event.of(record, zone) for record in records]
+        if frames.settled:
+            reached[f"{file.name}{whose}"] = read_to.get(file.name, 0) + frames.settled
+    for _, frames in _read(stored, stored.files(malformed_folder(day)), {}):
+        counts["malformed_requests"] += len(frames.records)
+    own = sorted((event for event in events if event.account in accounts), key=attrgetter("account", "received_at"))
+    appender = _EventAppender(ledger, day, now, run_id)
+    for account, events_of_account in groupby(own, attrgetter("account")):
+        appender.append(account, _rows(account, list(events_of_account)))
+    counts.update(
         events_read=len(events),
         events_of_other_accounts=len(events) - len(own),
+        events_known=len(own) - appender.counts["events_new"] - appender.counts["events_changed"],
         start_disagrees=sum(event.disagrees for event in events),
-        damaged_lines=sum(frames.damaged for frames in read.values()) + len(lines) - len(events),
-        malformed_requests=sum(len(part.records) for part in _read(stored, stored.files(malformed_folder(day)), {})),
     )
-    new_by_account = Counter[str]()
-    # Every version that the ledger has: an old one that comes again changes nothing.
-    known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
-    known_keys = {key for key, _ in known}
-
-    def append(account: str, rows: pa.Table) -> None:
-        kept = rows.filter(pa.array([version not in known for version in _identities(rows)], pa.bool_()))
-        ledger.append_rows(EVENTS, day, kept, account_id=account, pulled_at=now, run_id=run_id)
-        new = len({*kept["row_key"].to_pylist()} - known_keys)
-        known.update(_identities(kept))
-        known_keys.update(key for key, _ in _identities(kept))
-        new_by_account[account] += new
-        with_link = kept.num_rows - kept["recording_url"].null_count
-        counts.update(events_new=new, events_changed=kept.num_rows - new, events_with_link=with_link)
-
-    own.sort(key=attrgetter("account", "received_at"))
-    for account, events_of_account in groupby(own, attrgetter("account")):
-        append(account, _rows(account, list(events_of_account)))
-    counts["events_known"] = len(own) - counts["events_new"] - counts["events_changed"]
     for account, rows in _kept_aside(ledger, day, accounts):
-        append(account, rows)
-    ends = {file.name: read_to.get(file.name, 0) + frames.settled for file, frames in read.items() if frames.settled}
-    ledger.append_event_reads(day, {f"{name}{whose}": end for name, end in ends.items()}, run_id=run_id, read_at=now)
-    return EventsTaken(new_by_account, counts)
+        appender.append(account, rows)
+    counts.update(appender.counts)
+    ledger.append_event_reads(day, reached, run_id=run_id, read_at=now)
+    return EventsTaken(appender.new_by_account, counts)
+
+
+class _EventAppender:
+    """Appends rows to a date, except the versions that it has: an old one that comes again changes nothing."""
+
+    def __init__(self, ledger: Ledger, day: date, now: datetime, run_id: str) -> None:
+        self.new_by_account = Counter[str]()
+        self.counts = Counter[str]()
+        self._ledger = ledger
+        self._day = day
+        self._now = now
+        self._run_id = run_id
+        self._known = set(_identities(ledger.all_rows(EVENTS, day, columns=list(_IDENTITY))))
+        self._known_keys: set[str | None] = {key for key, _ in self._known}
+
+    def append(self, account: str, rows: pa.Table) -> None:
+        is_new = [version not in self._known for version in _identities(rows)]
+        kept = rows.filter(pa.array(is_new, pa.bool_()))
+        self._ledger.append_rows(EVENTS, self._day, kept, account_id=account, pulled_at=self._now, run_id=self._run_id)
+        new_keys = set(kept["row_key"].to_pylist()) - self._known_keys
+        self._known.update(_identities(kept))
+        self._known_keys |= new_keys
+        self.new_by_account[account] += len(new_keys)
+        self.counts["events_new"] += len(new_keys)
+        self.counts["events_changed"] += kept.num_rows - len(new_keys)
+        self.counts["events_with_link"] += kept.num_rows - kept["recording_url"].null_count
 
 
 def _kept_aside(ledger: Ledger, day: date, accounts: Collection[str]) -> list[tuple[str, pa.Table]]:
@@ -133,8 +152,9 @@ class _Event:
 
 def _is_event(record: Mapping[str, Any]) -> bool:
     fields = record.get("fields")
-    texts = [*fields.values(), record.get("received_at")] if isinstance(fields, dict) else [None]
-    return all(isinstance(text, str) for text in texts)
+    if not isinstance(fields, dict):
+        return False
+    return all(isinstance(text, str) for text in (*fields.values(), record.get("received_at")))
 
 
 @lru_cache(maxsize=256)
@@ -143,13 +163,15 @@ def _our_names(given: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(canonical_names(EVENTS, ["uii" if fold(name) == "callid" else name for name in given]))
 
 
-def _read(stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]) -> list[Frames]:
+def _read(
+    stored: Events, files: Sequence[StoredFile], read_to: Mapping[str, int]
+) -> Iterator[tuple[StoredFile, Frames]]:
     def frames(file: StoredFile) -> Frames:
         start = read_to.get(file.name, 0)
         # Not past the listed length: what is appended meanwhile is left to the next run, which lists a longer file.
         return read_frames(stored.read(file.name, start)[: file.size - start])
 
-    return [found for _, found in map_in_order(frames, files)]
+    return map_in_order(frames, files)
 
 
 def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
@@ -158,17 +180,24 @@ def _rows(account: str, events: Sequence[_Event]) -> pa.Table:
     The arrival time of an event and the start derived from it were not sent by the source and are not part of the
     row's hash, so that a repeated event is the same row.
     """
-    names = [*COLUMNS[EVENTS], *sorted({name for event in events for name in event.fields} - set(COLUMNS[EVENTS]))]
-    columns = {name: pa.array([event.fields.get(name) for event in events], pa.string()) for name in names}
+    documented = list(COLUMNS[EVENTS])
+    others = {name for event in events for name in event.fields}.difference(documented)
+    columns = {
+        name: _text_column(event.fields.get(name) for event in events) for name in (*documented, *sorted(others))
+    }
     # `date` is one of the names that no hash covers; it carries each row's index through the removal of equal rows.
-    columns["date"] = pa.array([str(index) for index in range(len(events))], pa.string())
+    columns["date"] = _text_column(str(index) for index in range(len(events)))
     rows = with_row_identity(EVENTS, pa.table(columns), account)
     kept = [events[int(index or 0)] for index in rows["date"].to_pylist()]
     # Rows of one reading that share a key are numbered, but another reading would number them differently.
     key: Any = pc.replace_substring_regex(rows["row_key"], "#[0-9]+$", "")
     rows = rows.drop_columns(["date", "row_key"]).add_column(0, "row_key", key)
-    rows = rows.append_column("received_at", pa.array([event.received_at for event in kept], pa.string()))
-    return rows.append_column("call_start_dts", pa.array([event.started_at for event in kept], pa.string()))
+    rows = rows.append_column("received_at", _text_column(event.received_at for event in kept))
+    return rows.append_column("call_start_dts", _text_column(event.started_at for event in kept))
+
+
+def _text_column(texts: Iterable[str | None]) -> pa.Array[Any]:
+    return pa.array(texts, pa.string())
 
 
 def _identities(rows: pa.Table) -> Iterator[tuple[str, str]]:
