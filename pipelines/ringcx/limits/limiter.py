@@ -68,6 +68,17 @@ def is_database(where: str) -> bool:
     return False
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """A request that waits for a permit, with its ticket once it is in the queue."""
+
+    name: str
+    account_id: str
+    rates: Sequence[Rate]
+    priority: int
+    ticket: int | None = None
+
+
 @dataclass(eq=False, repr=False)
 class RateLimiter:
     """A source of permits from one store: the most urgent first, and equals in the order of their requests.
@@ -123,37 +134,13 @@ class RateLimiter:
             HeldOff: a pause has more than `patience_s` seconds left.
         """
         started = self._elapsed()
-        ticket: int | None = None
-
-        def attempt() -> float:
-            """Take a permit if it is this request's turn; otherwise queue up. Return the seconds until the turn."""
-            nonlocal ticket
-            if not rates and ticket is None and (name, account_id) not in {hold[:2] for hold in self._store.pauses()}:
-                return 0.0
-            with self._store.locked(name, account_id, newest=max((rate.limit for rate in rates), default=0)) as state:
-                own = priority, ticket or math.inf
-                times = list(state.permits)
-                for _ in range(sum((urgency, number) < own for urgency, number, _ in state.queue)):
-                    times.append(self._earliest(times, rates, max(state.now, state.held_until)))
-                turn = self._earliest(times, rates, max(state.now, state.held_until))
-                if turn <= state.now:
-                    state.leave(ticket)
-                    if rates:
-                        state.grant_s = max(_KEEP_S, *(rate.seconds + self.margin_s for rate in rates))
-                    return 0.0
-                taken = state.wait(priority, ticket)
-                held_s = state.held_until - state.now
-            ticket = taken  # only now that it is stored
-            if held_s > patience_s:
-                raise HeldOff(held_s)
-            return turn - state.now
-
+        waiter = _Waiter(name, account_id, rates, priority)
         try:
             while True:
                 check_stop(stop)
                 if prepare is not None:
                     prepare()
-                wait_s = self._persist(attempt, stop)
+                wait_s = self._persist(lambda: self._attempt(waiter, patience_s), stop)
                 if wait_s <= 0:
                     return max(0.0, self._elapsed() - started)
                 of_account = f" of account {account_id}" if account_id else ""
@@ -161,11 +148,40 @@ class RateLimiter:
                 self.announce(f"{what}{of_account}", wait_s)
                 self._wait(min(wait_s, _RETRY_EVERY_S), stop)
         except BaseException:
-            if ticket is not None:
+            if waiter.ticket is not None:
                 # Should this fail, the ticket lapses by itself, and the reason for leaving matters more.
                 with suppress(LimiterBroken), self._store.locked(name, account_id) as state:
-                    state.leave(ticket)
+                    state.leave(waiter.ticket)
             raise
+
+    def _attempt(self, waiter: _Waiter, patience_s: float) -> float:
+        """Take a permit if it is the waiter's turn; otherwise queue it. Return the seconds until its turn."""
+        name, account_id, rates = waiter.name, waiter.account_id, waiter.rates
+        if not rates and waiter.ticket is None and not self._is_paused(name, account_id):
+            return 0.0
+        newest = max((rate.limit for rate in rates), default=0)
+        with self._store.locked(name, account_id, newest=newest) as state:
+            place = waiter.priority, waiter.ticket or math.inf
+            ahead = [ticket for urgency, ticket, _ in state.queue if (urgency, ticket) < place]
+            resumes_at = max(state.now, state.held_until)
+            times = list(state.permits)
+            for _ in ahead:
+                times.append(self._earliest(times, rates, resumes_at))
+            turn = self._earliest(times, rates, resumes_at)
+            if turn <= state.now:
+                state.leave(waiter.ticket)
+                if rates:
+                    state.grant_s = max(_KEEP_S, *(rate.seconds + self.margin_s for rate in rates))
+                return 0.0
+            ticket = state.wait(waiter.priority, waiter.ticket)
+            held_s = state.held_until - state.now
+        waiter.ticket = ticket  # only now that it is stored
+        if held_s > patience_s:
+            raise HeldOff(held_s)
+        return turn - state.now
+
+    def _is_paused(self, name: str, account_id: str) -> bool:
+        return any((paused, account) == (name, account_id) for paused, account, _ in self._store.pauses())
 
     def hold_off(self, name: str, account_id: str, seconds: float, *, stop: threading.Event | None = None) -> None:
         """Withhold every permit of this limit and account for `seconds`, in all processes; the longest pause wins."""
