@@ -16,7 +16,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,16 @@ from pipelines.ledger.schema import (
     table_of,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
+
+
+class Tally(NamedTuple):
+    """The number of a date's recordings of one account, source and state, and the bytes held of them."""
+
+    account_id: str
+    source: str
+    status: Status
+    recordings: int
+    size: int
 
 
 class Ledger:
@@ -185,14 +195,14 @@ class Ledger:
         table = self.current([day])
         return states_from(table.filter(pc.equal(table["status"], pa.scalar(str(Status.pending)))))
 
-    def tally(self, day: date) -> list[tuple[str, str, Status, int, int]]:
-        """Return account, source, state, number of the date's recordings and bytes held of them, for each group."""
+    def tally(self, day: date) -> list[Tally]:
+        """Count the date's recordings, one tally for each account, source and state."""
         groups = _recordings(self.current([day])).group_by(["account_id", "source", "status"])
         counted = groups.aggregate([("recording_id", "count"), ("size", "sum")])
-        lines: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
+        columns: list[list[Any]] = [column.to_pylist() for column in counted.itercolumns()]
         return [
-            (account_id, source, Status(status), recordings, size or 0)
-            for account_id, source, status, recordings, size in zip(*lines, strict=True)
+            Tally(account_id, source, Status(status), recordings, size or 0)
+            for account_id, source, status, recordings, size in zip(*columns, strict=True)
         ]
 
     def state_days(self) -> dict[date, datetime]:

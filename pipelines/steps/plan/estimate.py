@@ -4,7 +4,7 @@ Values that neither the ledger nor its history shows are null, and are shown as 
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipelines.calendar import dates_between, day_bounds, local_day
 from pipelines.ledger.states import Status
-from pipelines.ledger.store import Ledger
+from pipelines.ledger.store import Ledger, Tally
 from pipelines.ringcx.limits.limiter import MARGIN_S, Rate
 from pipelines.ringcx.reports.columns import LEGACY, REPORTS
 from pipelines.settings import PlanSettings
@@ -71,25 +71,43 @@ def make_plan(ledger: Ledger, settings: PlanSettings, first: date, last: date, n
     history = newest_first.groupby(["weekday", "account_id"]).head(DATES_OF_A_WEEKDAY)
     usual = history.groupby(["weekday", "account_id"])["recordings_known"].median().round().rename("usual")
     known = read[read["date"].between(first, last)].join(usual, on=["weekday", "account_id"])
-    asked = _requests(known, settings)
+    requests = _requests(known, settings)
     dates = known.groupby("date").agg({"state": "first", "usual": "count"} | dict.fromkeys(_COUNTS, "sum"))
     dates["pending"] = dates.pop("pending_media") + dates.pop("pending_download")
     dates["to_run"] = dates["state"].isin(_TO_RUN)
-    dates[_BY_ACCOUNT] = asked.groupby(known["date"]).sum()
-    guessed = dates["to_run"] & ~dates["state"].isin(_PULLED)
-    dates["estimated"] = guessed & dates.pop("usual").gt(0)
-    to_fetch = (dates["media"] + dates["download"]).astype("Int64").mask(guessed & ~dates["estimated"])
-    held = history["recordings_held"].sum()
-    size = history["bytes_held"].sum() / held if held else math.nan
-    dates["recordings_to_fetch"] = to_fetch
-    dates["bytes_to_store"] = (to_fetch.astype("Float64") * size).mask(to_fetch.eq(0).fillna(False), 0)
+    dates[_BY_ACCOUNT] = requests.groupby(known["date"]).sum()
+    dates["estimated"] = _is_guessed(dates) & dates.pop("usual").gt(0)
+    dates["recordings_to_fetch"] = _recordings_to_fetch(dates)
+    dates["bytes_to_store"] = _bytes_to_store(dates["recordings_to_fetch"], history)
     today = local_day(now, settings.zone)
     dates["days_left"] = [settings.ringcx_retention_days - (today - day).days for day in dates.index]
-    steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
-    urgency = pd.cut(dates["days_left"], steps, right=False, labels=["probably lost", "urgent", "in time"])
-    dates["urgency"] = urgency.astype(_URGENCY)
-    limits = _limits(asked.groupby(known["account_id"]).sum(), settings)
+    dates["urgency"] = _urgency(dates["days_left"], settings)
+    limits = _limits(requests.groupby(known["account_id"]).sum(), settings)
     return Plan(dates.reset_index(), limits, sorted(set(history["date"])), settings)
+
+
+def _is_guessed(dates: pd.DataFrame) -> pd.Series:
+    """Return which dates are still to be pulled: the ledger does not know all their recordings."""
+    return dates["to_run"] & ~dates["state"].isin(_PULLED)
+
+
+def _recordings_to_fetch(dates: pd.DataFrame) -> pd.Series:
+    """Return the number of each date, null for a date to be pulled whose weekday has no history."""
+    recordings = (dates["media"] + dates["download"]).astype("Int64")
+    return recordings.mask(_is_guessed(dates) & ~dates["estimated"])
+
+
+def _bytes_to_store(recordings: pd.Series, history: pd.DataFrame) -> pd.Series:
+    """Return the bytes of these recordings by the mean size of those held; null if unknown, but never for none."""
+    held = history["recordings_held"].sum()
+    mean_size = history["bytes_held"].sum() / held if held else math.nan
+    return (recordings.astype("Float64") * mean_size).mask(recordings.eq(0).fillna(False), 0)
+
+
+def _urgency(days_left: pd.Series, settings: PlanSettings) -> pd.Series:
+    steps = [-math.inf, 0, settings.ringcx_retention_margin_days, math.inf]
+    labels = pd.cut(days_left, steps, right=False, labels=["probably lost", "urgent", "in time"])
+    return labels.astype(_URGENCY)
 
 
 def date_ranges(dates: pd.DataFrame, *alike: str) -> pd.DataFrame:
@@ -120,15 +138,15 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
     """Return a row per date and account, for `days` and the newest pulled dates of each weekday: the `state` of the
     date, and counts of recordings (`pending_media`: links, `pending_download`: the current API's).
     """
-    pulled = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
-    newest = pd.Series(sorted(frozenset().union(*pulled.values()), reverse=True), dtype="object")
+    pull_days = {name: frozenset(ledger.pull_days(name)) for name in REPORTS}
+    newest = pd.Series(sorted(frozenset().union(*pull_days.values()), reverse=True), dtype="object")
     recent = newest.groupby([day.weekday() for day in newest]).head(_READ_OF_A_WEEKDAY)
-    stated = frozenset(ledger.recording_days())
+    days_with_states = frozenset(ledger.recording_days())
 
-    def state(day: date, *, pending: bool) -> str:
+    def state(day: date, pending: int) -> str:
         if now < day_bounds(day, settings.zone)[1]:
             return "not over"
-        pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pulled[name]}
+        pulls = {name: ledger.pulls(name, day) for name in REPORTS if day in pull_days[name]}
         if not pulls:
             return "never pulled"
         if unpulled(pulls, day, settings):
@@ -136,42 +154,56 @@ def _read(ledger: Ledger, settings: PlanSettings, days: Collection[date], now: d
         return "pending" if pending else "complete"
 
     def rows(day: date) -> list[dict[str, Any]]:
-        counts = {account: dict.fromkeys(_COUNTS, 0) for account in settings.ringcx_account_ids}
-        tally = ledger.tally(day) if day in stated else ()
-        for account_id, source, status, recordings, size in (line for line in tally if line[0] in counts):
-            of_account = counts[account_id]
-            of_account["recordings_known"] += recordings
-            if status is Status.archived:
-                of_account["recordings_held"] += recordings
-                of_account["bytes_held"] += size
-            elif status is Status.pending:
-                of_account["pending_download" if source == INTERACTIONS else "pending_media"] += recordings
-        pending = any(row["pending_media"] or row["pending_download"] for row in counts.values())
-        of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending=pending)}
+        tally = ledger.tally(day) if day in days_with_states else ()
+        counts = _counts(tally, settings.ringcx_account_ids)
+        pending = sum(of_account["pending_media"] + of_account["pending_download"] for of_account in counts.values())
+        of_day = {"date": day, "weekday": day.weekday(), "state": state(day, pending)}
         return [{**of_day, "account_id": account, **of_account} for account, of_account in counts.items()]
 
     read = map_in_order(rows, {*days, *recent})
     return pd.DataFrame([row for _, of_day in read for row in of_day]).sort_values("date")
 
 
+def _counts(tally: Iterable[Tally], accounts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return the `_COUNTS` of these accounts."""
+    counts = {account: dict.fromkeys(_COUNTS, 0) for account in accounts}
+    for line in tally:
+        of_account = counts.get(line.account_id)
+        if of_account is None:
+            continue
+        of_account["recordings_known"] += line.recordings
+        if line.status is Status.archived:
+            of_account["recordings_held"] += line.recordings
+            of_account["bytes_held"] += line.size
+        elif line.status is Status.pending:
+            of_account["pending_download" if line.source == INTERACTIONS else "pending_media"] += line.recordings
+    return counts
+
+
 def _requests(known: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """Return the requests of each date and account to run, in a column for each limit."""
-    asked = pd.DataFrame(index=known.index)
-    asked["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
-    asked["metadata"] = 0
-    if settings.uses_interactions:  # a window may be shorter than the rest of a day of 23, 24 or 25 hours
-        lengths = [end - start for start, end in (day_bounds(day, settings.zone) for day in known["date"])]
-        asked["metadata"] = [math.ceil(length.total_seconds() / settings.ringcx_metadata_window) for length in lengths]
-    asked["media"], asked["download"] = known["pending_media"], known["pending_download"]
+    requests = pd.DataFrame(index=known.index)
+    requests["reports"] = sum(len(PARTS[report]) for report in LEGACY) if settings.uses_reports else 0
+    requests["metadata"] = 0
+    if settings.uses_interactions:
+        requests["metadata"] = [_windows(day, settings) for day in known["date"]]
+    requests["media"] = known["pending_media"]
+    requests["download"] = known["pending_download"]
     # With both sources a recording may come either way: the stricter limit is the one planned with.
     to_come = (known["usual"] - known["recordings_known"]).clip(lower=0).mask(known["state"].isin(_PULLED))
-    asked["download" if settings.uses_interactions else "media"] += to_come.fillna(0).astype(int)
-    return asked.where(known["state"].isin(_TO_RUN), 0)
+    requests["download" if settings.uses_interactions else "media"] += to_come.fillna(0).astype(int)
+    return requests.where(known["state"].isin(_TO_RUN), 0)
 
 
-def _limits(asked: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
+def _windows(day: date, settings: PlanSettings) -> int:
+    """Return how many windows cover a date, which may have 23, 24 or 25 hours."""
+    begin, end = day_bounds(day, settings.zone)
+    return math.ceil((end - begin).total_seconds() / settings.ringcx_metadata_window)
+
+
+def _limits(requests: pd.DataFrame, settings: PlanSettings) -> pd.DataFrame:
     """Return a row per limit. Accounts do not wait for each other: the one with the most requests takes longest."""
-    limits = pd.DataFrame({"requests": asked.sum(), "of_one_account": asked.max()}).rename_axis("name")
+    limits = pd.DataFrame({"requests": requests.sum(), "of_one_account": requests.max()}).rename_axis("name")
     limits.insert(0, "rates", [settings.limits[str(name)] for name in limits.index])
     limits["seconds"] = [
         seconds_needed(count, rates) for count, rates in limits[["of_one_account", "rates"]].to_numpy()
