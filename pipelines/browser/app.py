@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, 
 from datetime import date, datetime, timedelta
 from functools import lru_cache, partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -55,7 +54,6 @@ from pipelines.settings import BrowseSettings, SettingsError
 from pipelines.steps.calls.search import CallSearch, sentence_of_lacking
 
 _log: Final = logging.getLogger("pipelines.browser")
-_HERE: Final = Path(__file__).parent
 _BLOCK: Final = 1 << 18
 _PIECE_S: Final = 60  # seconds of audio for each entry of the access log
 _PIECE: Final = 1 << 20  # the same for a codec whose seconds are not known
@@ -148,7 +146,7 @@ class Browser:
                 Route("/signed-out", self._signed_out),
                 Route(HEALTH, _health),
                 *self._sign_in.routes(self),
-                Mount("/static", StaticFiles(directory=_HERE / "static")),
+                Mount("/static", StaticFiles(packages=[("pipelines.browser", "static")])),
             ],
             middleware=[
                 Middleware(Guard, origin=origin),

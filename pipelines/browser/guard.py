@@ -34,7 +34,6 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _PORTS: Final = {"http": 80, "https": 443}
 _LARGEST_FORM: Final = 1 << 16
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -80,7 +79,7 @@ class Guard:
         if len(hosts) != 1 or _authority(f"{self._scheme}://{hosts[0]}") != self._here:
             return f"This page is served at {self._origin} only: open that address, or correct BROWSE_URL."
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if method in _SAFE_METHODS:
+        if method in {"GET", "HEAD"}:
             navigates = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
             return (
                 ""

@@ -23,12 +23,7 @@ _TEXTS: Final = ("agent_login", "agent_name", "queue_name", "session", "disposit
 
 
 class Role(StrEnum):
-    """What a person may do.
-
-    `metadata`: find every call and see its details. `listen_own_team`: find and hear the calls of their teams.
-    `listen_all`: find and hear every call. `numbers`: see telephone numbers whole, and search by them. `export`:
-    download what they may hear. `compliance`: all of these, and see the access log.
-    """
+    """What a person may do, as docs/browse.md explains; `Person` has the rules."""
 
     metadata = "metadata"
     listen_own_team = "listen_own_team"
