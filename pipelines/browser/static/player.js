@@ -69,7 +69,7 @@ class Player {
     row.querySelector(".name").textContent = name;
     mute.setAttribute("aria-label", `Mute ${name}`);
     mute.addEventListener("click", () => this.toggleMute(channel));
-    solo.setAttribute("aria-label", `Play only ${name}`);
+    solo.setAttribute("aria-label", `Solo ${name}`);
     solo.addEventListener("click", () => this.toggleSolo(channel));
     mute.hidden = solo.hidden = this.names.length < 2;
     canvas.setAttribute("aria-label", `Waveform: ${name}`);
