@@ -35,7 +35,7 @@ FORMAT = "ringcx-archive/acceptance/1"
 @date_range(required=False)
 @click.option("--reason", default="", help="With dates: the reason for the losses, as `status` shows it.")
 @click.option("--why", required=True, help="The reason: a ticket, without personal data. It is sealed.")
-@click.option("--by", "accepted_by", required=True, help="The role (not the name) of who accepts. It is sealed.")
+@click.option("--by", "accepted_by", required=True, help="The accepting person's role, not name. It is sealed.")
 @click.option("--revoke", is_flag=True, help="Revoke acceptances instead.")
 @file_option("what was decided and refused")
 def command(

@@ -42,7 +42,7 @@ def command(
     """Certify which recordings of some dates are archived, and show how anybody can check it.
 
     Reads, and changes nothing. Exit code 0: every date is complete; 1: one has gaps, or an object in the bucket belongs
-    to no date; 3: one waits or is unknown.
+    to no date; 3: one is waiting or unknown.
     """
     given = one_date_or_range(day, first, last)
     if given is None:

@@ -45,7 +45,7 @@ def command(outside: Outside, dates: tuple[date, ...], first: date | None, last:
     """Archive dates now, one after another. Recordings already archived are not downloaded again.
 
     The runs appear in the Dagster UI like any other; stop them there, or here with Ctrl-C. Exit code 0: every
-    date is complete; 1: one has gaps, was skipped, or its run failed; 3: one waits or is unknown.
+    date is complete; 1: one has gaps, was skipped, or its run failed; 3: one is waiting or unknown.
     """
     if bool(dates) == bool(first or last) or bool(first) != bool(last):
         raise click.UsageError("Give dates, or both --from and --to")

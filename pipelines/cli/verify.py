@@ -102,9 +102,9 @@ def command(
 ) -> int:
     """Prove that the archive of some dates is as it was sealed. Reads, and never writes to the bucket.
 
-    What a running run may have written counts as arriving, not as a discrepancy.
+    What a run in progress may have written counts as arriving, not as a discrepancy.
 
-    Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one waits or is
+    Exit code 0: no discrepancy; 1: there is one. With --require-complete also 1: a date has gaps; 3: one is waiting or
     unknown.
     """
     settings = load(VerifySettings)

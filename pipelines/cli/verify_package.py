@@ -24,7 +24,7 @@ class _Keys(Calendar):
 )
 @file_option("what was found")
 def command(package: Path, *, key: Path | None, file: Path | None) -> int:
-    """Prove what an exported package holds: a ZIP, or the folder into which it was unpacked.
+    """Verify an exported package: a ZIP, or the folder into which it was unpacked.
 
     Needs no access to the archive. With the archive's key, a package that was signed with another key is refused.
     Exit code 0: every recording in the package is proved; 1: something is not as it was sealed, or a recording that
