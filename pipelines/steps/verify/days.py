@@ -156,10 +156,12 @@ class _Day:
         """Return the result: a date not as sealed has gaps; while something is arriving, it is not proved complete."""
         result = self.result
         expected = _OF_UNKNOWN if result.verdict is Verdict.unknown else ()
-        if count := sum(count for kind, count in result.doubts.items() if kind not in expected):
+        if counts := {kind: count for kind, count in result.doubts.items() if kind not in expected}:
             result.verdict = Verdict.gaps
-            found = number(count, "discrepancy", "discrepancies")
-            result.reason = f"{self.day} is not as it was sealed: {found}. {result.reason}".strip()
+            is_unread = counts.keys() == {"unreadable"}  # nothing is known to have changed
+            what = "could not be verified completely" if is_unread else "is not as it was sealed"
+            found = number(sum(counts.values()), "discrepancy", "discrepancies")
+            result.reason = f"{self.day} {what}: {found}. {result.reason}".strip()
         elif result.arriving:
             result.verdict = worst([result.verdict, Verdict.waiting])
             result.reason = (

@@ -127,6 +127,8 @@ def test_what_cannot_be_read_for_a_moment_is_said_and_ends_no_range(
     assert first["manifest"]["signature"]["state"] == "unreadable"
     assert len(first["recordings"]) > 0
     assert (middle["verdict"], middle["manifest"], middle["recordings"]) == ("gaps", None, [])
+    assert "could not be verified completely" in middle["sentence"]
+    assert "as it was sealed" not in middle["sentence"], "nobody has seen that"
     assert "manifest_altered" in {one["kind"] for one in last["discrepancies"]}
     assert "S3 does not answer just now" in first["sentence"]
     assert "S3 does not answer just now" in middle["discrepancies"][0]["sentence"]
