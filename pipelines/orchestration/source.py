@@ -14,7 +14,7 @@ from pipelines.calendar import local_day
 from pipelines.events.files import Events, events_at
 from pipelines.orchestration import priority
 from pipelines.orchestration.environment import Environment
-from pipelines.ringcx.auth import ApiToken, LegacyPassword, RingCentralJwt
+from pipelines.ringcx.auth import ApiToken, LegacyPassword, OriginAuth, RingCentralJwt
 from pipelines.ringcx.http.client import SourceClient, origin_of
 from pipelines.ringcx.limits.limiter import Rate, RateLimiter
 from pipelines.ringcx.links import HostList, SegmentLinks
@@ -145,11 +145,11 @@ class Source:
         )
 
     @cached_property
-    def _api_auth(self) -> httpx.Auth:
+    def _api_auth(self) -> OriginAuth:
         return self._log_in(self._settings.ringcx_api_url, legacy=self._settings.has_legacy_log_in)
 
     @cached_property
-    def _current_auth(self) -> httpx.Auth:
+    def _current_auth(self) -> OriginAuth:
         """The log-in for the current API: RingCentral's own, if it is set."""
         settings = self._settings
         legacy = settings.jwt_log_in is None
@@ -158,7 +158,7 @@ class Source:
             return self._api_auth  # one token for both, and one log-in for it
         return self._log_in(settings.current_url, legacy=legacy)
 
-    def _log_in(self, api_url: str, *, legacy: bool) -> httpx.Auth:
+    def _log_in(self, api_url: str, *, legacy: bool) -> OriginAuth:
         settings = self._settings
         if not legacy and settings.jwt_log_in:
             client_id, secret, jwt = (secret.get_secret_value() for secret in settings.jwt_log_in)

@@ -189,10 +189,7 @@ class TokenAuth(OriginAuth):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class RingCentralJwt(TokenAuth):
-    """The default log-in: RingCentral JWT, exchanged for a RingCX token that is refreshed every few minutes.
-
-    `ringcentral_url` is the base of RingCentral's OAuth, `auth_url` that of RingCX's exchange and refresh.
-    """
+    """The default log-in: RingCentral JWT, exchanged at `auth_url` for a RingCX token that is refreshed in time."""
 
     variables = ("RINGCENTRAL_JWT", "RINGCENTRAL_CLIENT_ID", "RINGCENTRAL_CLIENT_SECRET")
 
@@ -253,9 +250,7 @@ class LegacyPassword(TokenAuth):
 
 
 def is_secure(url: str) -> bool:
-    """Return whether credentials may be sent to an address: https, or http on this machine, with no credentials
-    in it.
-    """
+    """Return whether credentials may be sent to an address: https, or http on this machine, with none in it."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):

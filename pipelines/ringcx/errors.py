@@ -31,10 +31,7 @@ class CredentialsRefused(SourceError):
 
 
 class ConnectionNotAllowed(SourceError):
-    """A certificate, a proxy or a setting does not allow the connection; another attempt would not help.
-
-    The error is not an answer about the requested report or recording.
-    """
+    """A certificate, a proxy or a setting does not allow the connection: not an answer about a report or recording."""
 
 
 class AccountUnknown(SourceError):

@@ -37,15 +37,12 @@ _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?")
 
 @dataclass(frozen=True, slots=True)
 class RecordingLink:
-    """The content of a link.
+    """The content of a link: its `url` without white space, and the path of its file at the source, decoded once.
 
-    Attributes:
-        url: the link without white space; not in the repr, since some accounts' links work for anyone.
-        file_path: where the file is at the source, decoded once. Untrusted: never use it as a path.
-        recording_id: `<account>/<file path>`, whatever the rest of the link.
+    The path is untrusted: never use it as one. `recording_id` is `<account>/<file path>`, whatever else the link has.
     """
 
-    url: str = field(repr=False)
+    url: str = field(repr=False)  # some accounts' links work for anyone
     file_path: str
     recording_id: str
 

@@ -20,7 +20,6 @@ MAX_SECONDS = 1800.0  # a body that takes longer is `too_slow`
 _REDIRECTS = 5
 SNIFFED = 512  # a body's first bytes, which show whether it can be a recording
 _FIREWALLS = ("awselb", "cloudfront", "cloudflare", "akamaighost", "bigip", "imperva", "azure-", "google frontend")
-_SAME_METHOD = frozenset({307, 308})
 _WHOLE_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})", re.ASCII)
 _RIFF = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 FaultKind = Literal["not_there", "not_audio", "refused", "unavailable"]
@@ -40,9 +39,7 @@ class MediaFault(Exception):
     Attributes:
         kind: `not_there` (not yet, or no longer), `not_audio` (something else came), `refused` (by the source, or a
             redirect or address by this module), `unavailable` (the source has a problem).
-        reason: not_there: `not_found`, `still_encoding`, `http_<status>`; not_audio: `empty_body`, `html_body`,
-            `json_body`, `mp3_body`, `text_body`, `cut_off`, `too_large`; refused: `unauthorized`, `forbidden`,
-            `redirect_not_allowed`, `address_not_public`; unavailable: `source_unavailable`, `too_slow`.
+        reason: a code; docs/troubleshooting.md lists all.
         by_firewall: the refusal looks like one of a firewall or load balancer in front of the source (an HTML page, a
             `Server` such as `awselb/2.0`): it is about the rate of requests, not about the recording.
     """
@@ -66,11 +63,9 @@ class MediaFault(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MediaClient:
-    """A client that fetches recordings; share one between all threads.
+    """A client that fetches recordings from the allowed `hosts`; share one between all threads.
 
     Attributes:
-        client: sends the requests.
-        hosts: the allow-list.
         auth: the log-in for the allowed hosts; a redirect never sends it to another host.
         method: of the first request; a redirect is followed by GET, unless it asks for the same method.
         limit: the name of the rate limit for the requests.
@@ -126,7 +121,7 @@ class MediaClient:
                 target, status = self._target(response), response.status_code
             if origin_of(target) != origin_of(url):
                 auth = None  # permanently: a redirect back does not restore it
-            if status not in _SAME_METHOD:
+            if status not in {307, 308}:
                 method = "GET"
             url = target
         raise MediaFault("refused", "redirect_not_allowed", status, url=link)
@@ -146,44 +141,32 @@ class MediaClient:
         declared = headers.get("Content-Length", "").partition(",")[0]
         if declared.isdecimal() and int(declared) > MAX_BYTES and "Transfer-Encoding" not in headers:
             raise MediaFault("not_audio", "too_large", status, url=url)
-        body = _Body(sink)
+        start = b""
+
+        def write(block: bytes) -> None:
+            nonlocal start
+            if len(start) < SNIFFED:
+                start = (start + block[:SNIFFED])[:SNIFFED]
+                reason = _not_audio(start) if len(start) == SNIFFED else None
+                if reason and reason != "mp3_body":  # which is received whole, since it contains the call
+                    raise MediaFault("not_audio", reason, status, url=url)
+            sink.write(block)
+
         try:
-            received = self.client.receive(response, body, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+            received = self.client.receive(response, write, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
         except TooSlowError:
             raise MediaFault("unavailable", "too_slow", status, url=url) from None
         except BombError:
             raise MediaFault("not_audio", "too_large", status, url=url) from None
-        except _NoRecordingError as found:
-            raise MediaFault("not_audio", str(found), status, url=url) from None
         except (httpx.TransportError, httpx.DecodingError):
-            if (reason := _not_audio(body.start)) in {"html_body", "json_body"}:  # a page is one even if it breaks off
+            if (reason := _not_audio(start)) in {"html_body", "json_body"}:  # a page is one even if it breaks off
                 raise MediaFault("not_audio", reason, status, url=url) from None
             raise
         if whole and received.size != int(whole[2]):
             raise httpx.RemoteProtocolError("the range is not as long as it says")
-        if reason := _not_audio(body.start):
+        if reason := _not_audio(start):
             raise MediaFault("not_audio", reason, status, url=url)
         return received
-
-
-class _NoRecordingError(Exception):
-    """A body cannot be a recording. The text is the code of `_not_audio`."""
-
-
-class _Body:
-    """A body that is written into `sink` until its first bytes (`start`) show that it cannot be a recording."""
-
-    def __init__(self, sink: IO[bytes]) -> None:
-        self._sink = sink
-        self.start = b""
-
-    def write(self, block: bytes, /) -> None:
-        """Write a block; an MP3 is received whole, since it contains the call."""
-        if len(self.start) < SNIFFED:
-            self.start = (self.start + block[:SNIFFED])[:SNIFFED]
-            if len(self.start) == SNIFFED and (reason := _not_audio(self.start)) not in {None, "mp3_body"}:
-                raise _NoRecordingError(reason)
-        self._sink.write(block)
 
 
 def _refusal(response: httpx.Response) -> MediaFault:

@@ -1,8 +1,7 @@
 """The network addresses to which the source's host names may lead.
 
-`links.py` compares a link's host with the allow-list by name; a name server resolves the name, and this module
-checks that at the moment of connecting. `transport.py` connects to the same addresses that were checked, so that no
-second answer can slip in between; TLS still checks the certificate against the name.
+`links.py` compares a link's host with the allow-list by name; this module checks what the name resolves to, at the
+moment of connecting. `transport.py` connects to the same addresses, so that no second answer can slip in between.
 """
 
 import ipaddress

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import partial
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 
@@ -44,13 +44,10 @@ _PAUSING = frozenset({429, 503})  # here Retry-After is meant for all processes
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A body that was received.
+    """A body that was received: its size in bytes, its SHA-256 in hex, and whether it was `framed`.
 
-    Attributes:
-        size: bytes.
-        sha256: in hexadecimal.
-        framed: whether HTTP marked the end of the body, with its length or in chunks. If not, a broken connection looks
-            like the end, and only the bytes themselves can prove that nothing is missing.
+    HTTP marks the end of a framed body, with its length or in chunks. Otherwise a broken connection looks like the end,
+    and only the bytes themselves can prove that nothing is missing.
     """
 
     size: int
@@ -58,28 +55,19 @@ class Received:
     framed: bool
 
 
-class Sink(Protocol):
-    """The target of a body, such as a file; an error of `write` ends the transfer."""
-
-    def write(self, block: bytes, /) -> object:
-        """Take the next block."""
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class SourceClient:
     """A client that sends requests to the source, each with a permit; share one between all threads.
 
     Attributes:
-        limiter: shared by all processes.
         limits: the rates of each limit (`reports`, `metadata`, `media`, `auth`); no rates mean no limit.
         priority: of its permits, including those for log-ins; lower goes first.
         stop: an event that ends every wait immediately.
-        transport: for tests; takes every request, also those restricted to public addresses.
+        transport: for tests, like `clock` and `sleep`; takes every request.
         attempts: the number for one request, the first included.
         backoff_s: the wait before attempt n+1 is drawn from 0 to backoff_s * 2**(n-1) seconds, at most a minute.
         read_timeout_s: the longest time without a byte, in seconds.
         max_connections: the number kept open for later requests; at least the number of threads.
-        sleep: used for waits instead of a wait on the stop event; for tests.
     """
 
     limiter: RateLimiter
@@ -178,14 +166,16 @@ class SourceClient:
             except (httpx.TransportError, httpx.DecodingError):
                 raise TryAgain(request, "the response broke off", kind=BodyBroken) from None
 
-    def receive(self, response: httpx.Response, sink: Sink, *, max_bytes: int, max_seconds: float) -> Received:
-        """Write the body of a response into `sink`.
+    def receive(
+        self, response: httpx.Response, write: Callable[[bytes], object], *, max_bytes: int, max_seconds: float
+    ) -> Received:
+        """Hand each block of a response's body to `write`.
 
         Raises:
             BombError: the body is longer than `max_bytes`, or unpacks to hundreds of times its size.
             TooSlowError: it takes longer than `max_seconds`.
             Stopped: the stop event was set.
-            Exception: the errors of `unpacked` and of the sink.
+            Exception: the errors of `unpacked` and of `write`.
         """
         until = time.monotonic() + max_seconds
 
@@ -201,7 +191,7 @@ class SourceClient:
             if size > max_bytes:
                 raise BombError
             digest.update(block)
-            sink.write(block)
+            write(block)
         is_chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         return Received(size, digest.hexdigest(), is_chunked or "Content-Length" in response.headers)
 
@@ -300,11 +290,7 @@ def retry_after(value: str | None, now: float) -> float | None:
 
 
 def explanation_of(response: httpx.Response) -> bytes:
-    """Return the first bytes of a refusal's body, which give the reason; empty if they cannot be read.
-
-    Raises:
-        AccountUnknown: RingCX answered with the 404 for a RingCentral account that it does not know.
-    """
+    """Return the first bytes of a refusal's body, if any; raise AccountUnknown if they mean an unknown account."""
     try:
         explanation = first_bytes(response, _EXPLAINED)
     except (httpx.TransportError, httpx.DecodingError, BombError):

@@ -36,11 +36,7 @@ class Proxy:
 
 
 def proxy_for(url: httpx.URL) -> Proxy | None:
-    """Return the proxy for an address according to the standard library; None for a direct connection.
-
-    Raises:
-        ConnectionNotAllowed: the environment names a proxy that cannot be used.
-    """
+    """Return the environment's proxy for an address, None without one; raise ConnectionNotAllowed for a bad one."""
     proxies = urllib.request.getproxies()
     name = next((name for name in (url.scheme, "all") if proxies.get(name)), None)
     host = url.raw_host.decode("ascii").removesuffix(".")

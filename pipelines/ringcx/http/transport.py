@@ -1,9 +1,8 @@
 """HTTP/1.1 to the source: httpx's requests and responses, sent and received by urllib3.
 
-urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md) and handles proxies,
-TLS and keep-alive. This module adds three rules: connect only to checked addresses (`addresses.py`); limit the time of
-a whole response, since a timeout applies to each read and a source that sends a byte a minute would block a thread for
-ever; and refuse a response whose end is in doubt. No redirects, no retries, no decoding.
+urllib3 reads a large body at a third of the cost of httpx's own transport (docs/performance.md). This module adds three
+rules: connect only to checked addresses (`addresses.py`); limit the time of a whole response, since a source that sends
+a byte a minute would block a thread for ever; and refuse a response whose end is in doubt.
 """
 
 # ruff: noqa: ANN401, SLF001 - the seams of http.client and urllib3 are private methods, whose arguments pass through

@@ -89,10 +89,8 @@ class RateLimiter:
 
     Attributes:
         where: a file (a path, or `sqlite:///<file>`) for the processes of one host; `postgresql://…` for several.
-        clock: returns seconds since the epoch, the same for all processes; None means the host's clock for a file, the
-            database's for a database.
-        sleep: used for every wait instead of a wait on the stop event; for tests.
-        margin_s: added to each window.
+        clock: returns seconds since the epoch; None means the host's clock for a file, the database's for a database.
+        sleep: for tests; used for every wait.
         notify: takes a sentence about a long wait.
 
     Raises:

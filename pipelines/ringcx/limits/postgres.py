@@ -1,8 +1,7 @@
 """The limiter's store for several hosts: a PostgreSQL database, whose clock all of them share.
 
-This module is imported only if RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A permit takes
-two round trips: one locks and reads, one writes and commits. No session state outlives a transaction, so that a pooler
-such as PgBouncer may be used.
+It is imported only if RATE_LIMIT_URL names a database: psycopg comes with the extra `postgres`. A permit takes two
+round trips. No session state outlives a transaction, so that a pooler such as PgBouncer may be used.
 """
 
 import re

@@ -44,11 +44,8 @@ class LimitState:
     """One limit of one account while its lock is held. Times are seconds by the clock that all processes share.
 
     Attributes:
-        now: when the lock was taken.
-        permits: the times of the newest permits, ascending, none after `now`.
-        held_since: when the source last asked for a pause.
-        held_until: the end of that pause.
-        last_ticket: the last ticket that was given.
+        permits: the times of the newest permits, ascending, none after `now`, when the lock was taken.
+        held_since, held_until: when the source last asked for a pause, and the pause's end.
         queue: for each waiting request its priority, its ticket and when it was last seen.
         grant_s: set it to write a permit at `now`, and to drop permits older than that many seconds.
     """
@@ -90,12 +87,10 @@ class LimitState:
 
 
 class LimitStore(ABC):
-    """The permits, pauses and queues that outlive a process.
+    """The permits, pauses and queues that outlive a process; every method raises LimiterBroken if it cannot be used.
 
     A process has one connection, opened when needed and used by one thread at a time. No process forks meanwhile.
-
-    Every method raises LimiterBroken if the store cannot be used. `clock` returns seconds since the epoch, or None for
-    the database's own time.
+    `clock` returns seconds since the epoch, or None for the database's own time.
     """
 
     _now: ClassVar[str] = "%s"  # the time in SQL, a parameter from the clock
@@ -202,11 +197,7 @@ class LimitStore(ABC):
 
 
 class SqliteStore(LimitStore):
-    """A store for one host, in a file on a local disk, as SQLite's locks require; its folder is created.
-
-    Not pyrate-limiter's (4.5.1): it counts before it takes the write lock, so two processes can both see the last free
-    permit, and its file lock serves processes or threads but not both.
-    """
+    """A store for one host, in a file on a local disk, as SQLite's locks require; its folder is created."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] | None = None) -> None:
         super().__init__(clock or time.time)

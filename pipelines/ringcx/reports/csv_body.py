@@ -37,13 +37,10 @@ def read_csv_body(body: IO[bytes], *, framed: bool) -> tuple[list[str], pa.Table
     """Read a CSV with a heading, in UTF-8; blank lines and totals are skipped. `framed`: see `parse_report`.
 
     Rows end in LF, CRLF or CR, quotes are as in RFC 4180; stray ones inside a field that does not start with one are
-    text.
+    text. Raises NotWholeError if the body is cut off, or a row and the heading differ in width.
 
     Returns:
         The headings, a table with one text column per heading, named `0`, `1`, …, and the number of skipped lines.
-
-    Raises:
-        NotWholeError: the body is cut off, or a row and the heading differ in width.
     """
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
     with mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -92,9 +89,7 @@ def _has_text_after_lines(body: mmap.mmap) -> bool:
 
 
 def _read_with_pyarrow(body: IO[bytes]) -> tuple[list[str], pa.Table, int] | None:
-    """Return what `read_csv_body` returns, or None if the body is not UTF-8, or a row has another width
-    or is longer than a block.
-    """
+    """Read it, or return None if the body is not UTF-8, or a row has another width or is longer than a block."""
     try:
         with text_of(body, errors="strict") as file:
             headings = next(filter(None, csv.reader(file)), [])

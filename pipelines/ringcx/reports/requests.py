@@ -1,21 +1,19 @@
 """Requests for reports, and their responses: the two legacy reports, and the current API's interaction metadata.
 
-All periods are in UTC, so that no hour is ambiguous or missing. Requests go to
-
-    POST {RINGCX_API_URL}/v1/admin/accounts/{accountId}/reportsStreaming
-    POST {RINGCX_CURRENT_URL}/cx/integration/{version}/accounts/{rcAccountId}/sub-accounts/{id}/interaction-metadata
+All periods are in UTC, so that no hour is ambiguous or missing.
 """
 
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 from urllib.parse import quote
 
 import httpx
 import pyarrow as pa
 
 from pipelines.errors import on_temporary_disk
+from pipelines.ringcx.auth import OriginAuth
 from pipelines.ringcx.errors import BodyBroken, CredentialsRefused, ReportInvalid, SourceError, shown_url
 from pipelines.ringcx.http.body import BombError
 from pipelines.ringcx.http.client import Received, SourceClient, TooSlowError, explanation_of
@@ -25,48 +23,19 @@ from pipelines.ringcx.reports.tables import parse_report
 
 MAX_BYTES: Final = 8 << 30
 MAX_SECONDS: Final = 3600.0
-_CREDENTIALS: Final = "RINGCX_API_TOKEN, RINGCX_USERNAME and RINGCX_PASSWORD, or RINGCENTRAL_JWT"
 Direction = Literal["inbound", "outbound"]
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The period that a report is requested for, in whole seconds.
+    """The period that a report is requested for, in whole seconds; `start` and `end` (exclusive) are aware.
 
-    Attributes:
-        start: aware; the first instant.
-        end: aware; exclusive. Requests include it, since it is undocumented whether the source's end is inclusive:
-            an extra row is already in the ledger, an omitted row would be lost.
+    Requests include the end, since it is undocumented whether the source's is inclusive: an extra row is already in the
+    ledger, an omitted row would be lost.
     """
 
     start: datetime
     end: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Api:
-    """The rate limit of an API, and the remedies in its errors: the right and the settings to check, and how to request
-    a smaller answer.
-    """
-
-    limit: str
-    right: str
-    address: str
-    smaller: str
-
-
-_LEGACY: Final = _Api(
-    limit="reports",
-    right="this user has the right READ on Account for the sub-account",
-    address="RINGCX_API_URL and RINGCX_ACCOUNT_IDS",
-    smaller="or a shorter period",
-)
-_CURRENT: Final = _Api(
-    limit="metadata",
-    right="this user has the WEM access right for the sub-account, which interaction metadata needs",
-    address="RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW",
-    smaller="or with a shorter RINGCX_METADATA_WINDOW",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +103,20 @@ def interaction_request(window: Period) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The source of reports: a client, the API's base address and the log-in."""
+    """The source of reports: a client, the API's base address and the log-in.
+
+    Errors name the right and the settings to check, and how to request a smaller response.
+    """
 
     client: SourceClient
     base_url: str
-    auth: httpx.Auth
+    auth: OriginAuth
+    _limit: ClassVar[str]
+    _right: ClassVar[str]
+    _settings: ClassVar[str]
+    _smaller: ClassVar[str]
 
-    def _pull(self, api: _Api, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
+    def _pull(self, url: str, report: ReportName, account_id: str, request: dict[str, object]) -> Answer:
         """Send `request` as JSON, and read the response.
 
         The response holds personal data, so it is kept in an unnamed file: a killed process leaves nothing behind.
@@ -148,12 +124,10 @@ class _Source:
         Raises:
             CredentialsRefused: 401 or 403.
             AccountUnknown: the source does not know the RingCentral account.
-            SourceError: any other status except 2xx that another attempt would not change.
-            SourceUnavailable: no attempt got a response.
-            ConnectionNotAllowed: a certificate, a proxy or a setting does not allow the connection.
-            TemporaryDiskFull: the response does not fit into the temporary folder.
             ReportInvalid: the response broke off each time, is longer or slower than the limits above, unpacks to
                 hundreds of times its size, is a 2xx without a body, or is not the requested report.
+            SourceError: any other status that another attempt would not change, or the errors of `SourceClient`.
+            TemporaryDiskFull: the response does not fit into the temporary folder.
         """
         headers = {"Accept-Encoding": "gzip"}
 
@@ -161,11 +135,11 @@ class _Source:
             file.seek(0)
             file.truncate()
             with self.client.stream(
-                "POST", url, limit=api.limit, account_id=account_id, auth=self.auth, json=request, headers=headers
+                "POST", url, limit=self._limit, account_id=account_id, auth=self.auth, json=request, headers=headers
             ) as response:
                 if response.status_code != 200:
-                    raise _refusal(response, self.auth, api)
-                received = self.client.receive(response, file, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
+                    raise self._refusal(response)
+                received = self.client.receive(response, file.write, max_bytes=MAX_BYTES, max_seconds=MAX_SECONDS)
                 file.flush()
                 return received
 
@@ -173,11 +147,11 @@ class _Source:
             try:
                 received = self.client.retry(attempt)
             except BodyBroken:
-                problem = f"broke off each time while the report was read; run the date again, {api.smaller}"
+                problem = f"broke off each time while the report was read; run the date again, {self._smaller}"
             except BombError:
                 problem = (
                     f"sent more than {MAX_BYTES >> 20} MiB, or a body that unpacks to hundreds of times its size, as no"
-                    f" report does; run the date again, {api.smaller}"
+                    f" report does; run the date again, {self._smaller}"
                 )
             except TooSlowError:
                 problem = f"was still sending after {MAX_SECONDS:.0f} s; run the date again when the source is faster"
@@ -185,50 +159,51 @@ class _Source:
                 return Answer(parse_report(report, file, framed=received.framed), received.size, received.sha256)
         raise ReportInvalid(f"POST {shown_url(url)} {problem}.")
 
+    def _refusal(self, response: httpx.Response) -> SourceError:
+        status, request = response.status_code, f"POST {shown_url(response.request.url)}"
+        explanation_of(response)  # raises AccountUnknown
+        if status in {401, 403}:
+            remedy = f"check {', '.join(self.auth.variables)}, and that {self._right}"
+            return CredentialsRefused(f"{request} was refused with HTTP {status}; {remedy}.")
+        if status < 300:
+            why = f"was answered with HTTP {status}, which carries no report; run the date again"
+            return ReportInvalid(f"{request} {why}.")
+        why = f"was refused with HTTP {status}, which another attempt would not change; check {self._settings}"
+        return SourceError(f"{request} {why}.")
+
 
 class ReportSource(_Source):
     """The legacy reports."""
 
+    _limit = "reports"
+    _right = "this user has the right READ on Account for the sub-account"
+    _settings = "RINGCX_API_URL and RINGCX_ACCOUNT_IDS"
+    _smaller = "or a shorter period"
+
     def pull(self, account_id: str, period: Period, direction: Direction | None = None) -> Answer:
         """Fetch one direction of Agent Segment Metadata, or without a direction Global Call Type Detail.
 
-        `period` should have ended at least 5 minutes ago. Raises the errors of `_pull`.
+        `period` should have ended at least 5 minutes ago.
         """
         url = f"{self.base_url}/v1/admin/accounts/{quote(account_id, safe='')}/reportsStreaming"
         if direction is None:
-            return self._pull(_LEGACY, url, "global_call_type_detail", account_id, global_call_type_request(period))
-        request = agent_segment_request(direction, period)
-        return self._pull(_LEGACY, url, "agent_segment_metadata", account_id, request)
+            return self._pull(url, "global_call_type_detail", account_id, global_call_type_request(period))
+        return self._pull(url, "agent_segment_metadata", account_id, agent_segment_request(direction, period))
 
 
 @dataclass(frozen=True, slots=True)
 class InteractionSource(_Source):
-    """The interaction metadata of a RingCentral account in the current API.
-
-    `version` is this part's API version (RINGCX_METADATA_VERSION); recordings are always v1.
-    """
+    """The interaction metadata of a RingCentral account in the current API; recordings are always of version v1."""
 
     rc_account_id: str
     version: str = "v1"
+    _limit = "metadata"
+    _right = "this user has the WEM access right for the sub-account, which interaction metadata needs"
+    _settings = "RINGCX_CURRENT_URL, RINGCX_RC_ACCOUNT_ID, RINGCX_ACCOUNT_IDS and RINGCX_METADATA_WINDOW"
+    _smaller = "or with a shorter RINGCX_METADATA_WINDOW"
 
     def pull(self, account_id: str, window: Period) -> Answer:
-        """Fetch the interaction metadata of a past window that is at most RINGCX_METADATA_WINDOW long.
-
-        Raises the errors of `_pull`.
-        """
+        """Fetch the interaction metadata of a past window that is at most RINGCX_METADATA_WINDOW long."""
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id, self.version)
-        request = interaction_request(window)
-        return self._pull(_CURRENT, f"{account_url}/interaction-metadata", "interaction_metadata", account_id, request)
-
-
-def _refusal(response: httpx.Response, auth: httpx.Auth, api: _Api) -> SourceError:
-    status, request = response.status_code, f"POST {shown_url(response.request.url)}"
-    explanation_of(response)  # raises AccountUnknown
-    if status in {401, 403}:
-        variables = ", ".join(getattr(auth, "variables", ())) or _CREDENTIALS
-        return CredentialsRefused(f"{request} was refused with HTTP {status}; check {variables}, and that {api.right}.")
-    if status < 300:
-        return ReportInvalid(f"{request} was answered with HTTP {status}, which carries no report; run the date again.")
-    return SourceError(
-        f"{request} was refused with HTTP {status}, which another attempt would not change; check {api.address}."
-    )
+        url = f"{account_url}/interaction-metadata"
+        return self._pull(url, "interaction_metadata", account_id, interaction_request(window))

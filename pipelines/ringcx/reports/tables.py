@@ -31,10 +31,8 @@ _SKIPPED: Final = b"lines_skipped"
 def parse_report(report: ReportName, body: IO[bytes], *, framed: bool = True) -> pa.Table:
     """Read a report as CSV or JSON, depending on its first byte.
 
-    Args:
-        report: the requested report.
-        body: the file that holds the response, in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252.
-        framed: whether HTTP marked the end of the body (length or chunks). If not, a CSV must end in a line break.
+    `body` is in UTF-8, -16 or -32; bytes that are not UTF-8 are read as Windows-1252. `framed`: whether HTTP marked its
+    end (length or chunks). If not, a CSV must end in a line break.
 
     Returns:
         Columns of `pa.string()`: the documented ones in the documented order (null where the report has none), then

@@ -39,10 +39,7 @@ def parse_moment(text: str | None) -> datetime | None:
 
 
 def uii_time(uii: str | None) -> datetime | None:
-    """Return the call's time with which a UII begins: 14 digits, in US/Eastern whatever the report's zone.
-
-    In the hour that occurs twice in autumn, the first is assumed: the UII has no offset.
-    """
+    """Return the call's time with which a UII begins, in US/Eastern; of the hour that occurs twice, the first."""
     digits = _UII.match((uii or "").strip())
     return _utc(f"{digits[1]}T{digits[2]}", ZoneInfo(_UII_ZONE)) if digits else None
 
