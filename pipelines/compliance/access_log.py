@@ -1,11 +1,8 @@
 """The access log: who searched, viewed, played or downloaded, when, from where and why. Append-only, in S3.
 
-Each action is one create-only object, `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`: canonical JSON with the
-fields of `Access` that are not empty. The part after the ULID is a hash of account and call id, so that a call's
-entries are found by name, without reading the others; it is absent if the action concerns no single call.
-
-An action happens only after its entry is stored: an entry may name an action that then failed, but no action goes
-unlogged. Entries hold personal data (names, addresses, what was searched for).
+Each action is one create-only object, `access/date=<UTC day>/<ULID>-<16 hex of the call>.json`. The part after the ULID
+is a hash of account and call id, so that a call's entries are found by name; it is absent if the action concerns no
+single call. An action happens only after its entry is stored. Entries hold personal data.
 """
 
 from __future__ import annotations
@@ -48,11 +45,8 @@ class Access:
         at: aware.
         user: the name signed in with; for a failed attempt, the name given; for a command, the operating system's user.
         address: where the request came from; for a command, the name of its host.
-        account_id, uii: the call, for an action about one.
-        recording_id: the recording, for an action about one.
         from_s, to_s: for `play`, the seconds of audio that were sent.
         details: any other facts by name, such as the fields of a search.
-        why: the reason that the person gave.
     """
 
     at: datetime
@@ -79,12 +73,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedAccess:
-    """An entry that differs from what the access log wrote: damaged, altered, or removed while it was read.
-
-    Attributes:
-        at: when the entry was written, by its key.
-        key: the object's, to restore its first version.
-    """
+    """An entry that is not what was written, or was removed while it was read; `at` is according to its key."""
 
     at: datetime
     key: str
@@ -97,11 +86,7 @@ class AccessLog:
         self._bucket = bucket
 
     def record(self, access: Access) -> str:
-        """Store an entry and return its key.
-
-        Raises:
-            StorageError: the entry is not stored, and the action must not happen.
-        """
+        """Store an entry and return its key; after a StorageError the action must not happen."""
         document = {name: value for name, value in asdict(access).items() if value or value == 0}
         document |= {"format": FORMAT, "at": access.at.astimezone(UTC).isoformat(timespec="milliseconds")}
         call = f"-{_call_hash(access.account_id, access.uii)}" if access.uii else ""
@@ -115,13 +100,7 @@ class AccessLog:
         with ThreadPoolExecutor(_AT_ONCE) as writers:
             list(writers.map(self.record, accesses))
 
-    def read(
-        self,
-        first: date,
-        last: date,
-        *,
-        call: tuple[str, str] | None = None,
-    ) -> Iterator[Access | DamagedAccess]:
+    def read(self, first: date, last: date, *, call: tuple[str, str] | None = None) -> Iterator[Access | DamagedAccess]:
         """Yield the entries of UTC days, both included, ordered by time; yield a damaged one as such.
 
         `call`, an account and a call id, selects the entries about this call; no other is read.

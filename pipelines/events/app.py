@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -79,21 +79,13 @@ class Receiver(Collector):
         # Twice the rate at once after a quiet second. Refused senders do not use up the rate of others.
         self._rate = RateLimit(60 * settings.events_rate, 2 * settings.events_rate)
         self._malformed: tuple[date, int] = (date.min, 0)
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
 
     def app(self) -> Starlette:
         """Return the application; its lifespan tests the storage, and at the end waits until all events are stored."""
         routes = [Route(path, self._event, methods=["GET", "POST", "PUT"]) for path in PATHS]
-        app = Starlette(
-            routes=[
-                *routes,
-                Route("/health", self._health, methods=["GET"]),
-                Route("/metrics", self._metrics, methods=["GET"]),
-            ],
-            lifespan=self._lifespan,
-            exception_handlers={404: self._elsewhere, 405: self._elsewhere},
-        )
+        routes += [Route("/health", self._health), Route("/metrics", self._metrics)]
+        refusals = {404: self._elsewhere, 405: self._elsewhere}
+        app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=refusals)
         app.router.redirect_slashes = False  # it would send the event on, in plain HTTP, to any name that `Host` gives
         return app
 
@@ -142,10 +134,6 @@ class Receiver(Collector):
             return await self._stored(query, body, request.headers.get("content-type", ""))
         except EventsUnavailable as error:
             self.trouble = str(error)
-        except Overloaded:
-            self.trouble = (
-                "Events arrive faster than they can be stored; check the speed of the storage that EVENTS_URL names."
-            )
         return _sentence(503, "The event could not be stored; send it again.", {"Retry-After": str(_RETRY_SECONDS)})
 
     async def _stored(self, query: bytes, body: bytes, content_type: str) -> Response:
@@ -207,7 +195,7 @@ class Receiver(Collector):
 
     async def _metrics(self, _: Request) -> Response:
         await self._refresh_health()
-        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(self), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _refresh_health(self) -> None:
         """Find out whether events can be stored, unless that was found out a moment ago."""
@@ -257,15 +245,10 @@ def _sentence(status: int, sentence: str, headers: Mapping[str, str] | None = No
     return PlainTextResponse(f"{sentence}\n", status, headers=headers)
 
 
-class Overloaded(Exception):  # noqa: N818 - a verdict
-    """Too many lines wait to be stored, and no more are accepted."""
-
-
 class GroupCommit:
     """A writer that makes lines durable in batches, in its own thread. Belongs to one event loop.
 
-    Lines that arrive while a batch is being written form the next one, so that all its requests share the cost of one
-    sync or one put. No request is answered "stored" before its write has returned.
+    Lines that arrive while a batch is being written form the next one, and share the cost of one sync or one put.
     """
 
     def __init__(self, events: Events) -> None:
@@ -277,12 +260,11 @@ class GroupCommit:
         self.waiting_bytes = 0
 
     async def store(self, line: Line) -> None:
-        """Store a line, and return once it is durable.
-
-        Raises EventsUnavailable if the line is not, or may not be, stored; Overloaded if it was not accepted.
-        """
+        """Return once a line is durable; raise EventsUnavailable if it may not be, or is not accepted."""
         if self.waiting_bytes > MOST_WAITING_BYTES:
-            raise Overloaded
+            raise EventsUnavailable(
+                "Events arrive faster than they can be stored; check the speed of the storage that EVENTS_URL names."
+            )
         self._lines.append(line)
         self.waiting_bytes += len(line[1])
         if self._batch is None:

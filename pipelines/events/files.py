@@ -1,16 +1,9 @@
-"""The files of End Call Events, in a local folder or a bucket: the format of a line, and how lines are kept and read.
+"""The files of End Call Events, in a local folder or a bucket (docs/events.md): how lines are framed, kept and read.
 
-```
-date=YYYY-MM-DD/<ulid>.events             events, by the local day of their call's start
-malformed/date=YYYY-MM-DD/<ulid>.events   requests that were not events, by the UTC day on which they arrived
-```
-
-A line is `<CRC-32 in 8 hex digits> <JSON in ASCII>`. The checksum shows whether a crash or a disk damaged the line; the
-line break, which JSON in ASCII never holds, shows where a line that is still being written begins. Every process
-appends whole lines to its own files, so any number of receivers may share a folder or bucket.
+A line's checksum shows whether a crash or a disk damaged it; the line break, which JSON in ASCII never holds, shows
+where a line that is still being written begins. Every process appends whole lines to its own files, so any number of
+receivers may share a folder or bucket.
 """
-
-from __future__ import annotations
 
 import errno
 import json
@@ -24,16 +17,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ulid import ULID
 
-from pipelines.aws import split_s3_url
+from pipelines.aws import S3Client, split_s3_url
 from pipelines.errors import ExpectedError
 from pipelines.ledger.files import Files, LocalFiles, S3Files, date_of, make_folders, sync_folder
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 Line = tuple[str, bytes]
 """A folder, ending in a slash, and one framed line."""
@@ -123,7 +113,7 @@ class _StoredEvents:
         return [StoredFile(name, size) for name, size in self._files.sizes(folder).items() if name.endswith(_SUFFIX)]
 
     def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's bytes from `start` to its end."""
+        """Return a file's bytes from `start` to its present end; it may be growing."""
         with _errors("read", self._files):
             return self._files.read(name)[start:]
 
@@ -137,19 +127,10 @@ class LocalEvents(_StoredEvents):
         self._open: dict[str, _OpenFile] = {}
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Append to one file for each folder, and sync it: the lines survive a killed process and a power cut.
-
-        When it raises, at least one line is not durable, so none may be acknowledged.
-        """
+        """Append to one file for each folder, and sync it. If this raises, none of the lines may be acknowledged."""
         for folder, data in _by_folder(lines).items():
             with _errors("write", self._root):
                 self._append(folder, data)
-
-    def read(self, name: str, start: int = 0) -> bytes:
-        """Return a file's bytes from `start` to its present end; it may be growing, so only these are read."""
-        with _errors("read", self._root), (self._root / name).open("rb") as file:
-            file.seek(start)
-            return file.read()
 
     def probe(self) -> None:
         """Write, sync and remove a file, to prove that events could be kept."""
@@ -199,10 +180,7 @@ class S3Events(_StoredEvents):
         super().__init__(self._in_bucket)
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Put new objects; the server checks the bytes by their MD5.
-
-        When it raises, at least one line is not durable, so none may be acknowledged.
-        """
+        """Put new objects, with their MD5. If this raises, none of the lines may be acknowledged."""
         for folder, data in _by_folder(lines).items():
             with _errors("write", self._in_bucket):
                 self._in_bucket.create(f"{folder}{ULID()}{_SUFFIX}", data, "application/octet-stream")

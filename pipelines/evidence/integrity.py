@@ -44,20 +44,14 @@ class _Latest(NamedTuple):
 
 
 class SealedRecordings:
-    """A cache of the recordings that the manifests of recently used dates list, 100 bytes each. Safe to share between
-    threads.
-    """
+    """A cache of what the manifests of recently used dates list, 100 bytes a recording; threads may share it."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._sealed = lru_cache(_DATES)(self._read)
 
     def has(self, row: Row) -> bool:
-        """Return whether the latest manifest of a date holds a recording with this id, call, key, size and SHA-256.
-
-        Raises:
-            StoreDamaged: the manifest is not what was sealed.
-        """
+        """Return whether the latest manifest of the date holds the row's recording; StoreDamaged if it was altered."""
         latest = self._latest(row["date"])
         return latest is not None and _fingerprint(row) in latest.held
 
@@ -96,15 +90,10 @@ class SealedRecordings:
 class SealedDate:
     """The entries of some recordings in the latest manifest of a date, and whether that manifest was sealed last.
 
-    With `tree`, it can prove the entries: then every entry of the date is hashed.
-
     Attributes:
         manifest: the latest one; None if there is none.
-        tree: the Merkle tree of its entries.
         entries: of the recordings, by their ids: the index (from 0) of each in the manifest, and the entry.
-
-    Raises:
-        StorageUnavailable, StorageRefused: the bucket does not answer.
+        tree: the Merkle tree of all entries of the date; empty unless asked for.
     """
 
     def __init__(
@@ -151,10 +140,7 @@ class SealedDate:
         self.tree = MerkleTree(leaves)
 
     def check(self, row: Row, into: BinaryIO | None = None) -> Checked:
-        """Read a whole recording, and compare it with its entry, its row, the manifest, attestation and signature.
-
-        The bytes are written to `into`, if given.
-        """
+        """Read a whole recording (`into` a file, if given), and compare it with its entry, row and date's seal."""
 
         def differs(sentence: str, sha256: str = "") -> Checked:
             return Checked(as_sealed=False, sentence=sentence, sha256=sha256)
@@ -204,9 +190,7 @@ class SealedDate:
 
 
 def check_recording(bucket: Bucket, verifier: Verifier | None, row: Row) -> Checked:
-    """Read the whole recording of a row of the table `calls`; compare it with the latest manifest of its date, and that
-    with its attestation and signature. Raise the errors of `SealedDate`.
-    """
+    """Read the whole recording of a row of the table `calls`, and compare it with the seal of its date."""
     return SealedDate(bucket, verifier, row["date"], {row["recording_id"]}).check(row)
 
 

@@ -1,11 +1,8 @@
 """An evidence package: recordings with a proof for each, as a ZIP that is made while it is sent.
 
-The ZIP holds, in this order: `verify.py`; for each recording `recordings/<number>_<date>_<name>` and `proofs/<the
-same>.json`; `keys/<id>.pem`; `calls.csv`; `SHA256SUMS`; `HOW-TO-VERIFY.txt`; `package.json`, which lists all of it and
-is written last. The number is the line in calls.csv. Nothing is compressed. A recording is included only if it is as it
-was sealed; any other is listed with its state and the reason.
-
-Other modules decide who may export what, write the access log, and send the ZIP.
+`package.json` lists all of it and is written last; nothing is compressed. A recording is included only if it is as it
+was sealed; any other is listed with its state and the reason. Other modules decide who may export what, write the
+access log, and send the ZIP.
 """
 
 import hashlib
@@ -71,19 +68,11 @@ class Order:
 
 
 class EvidencePackage:
-    """A package of calls.
+    """A package of rows of the table `calls`; without a `verifier`, their manifests need no signature.
 
-    Args:
-        bucket: the archive's.
-        verifier: the keys that manifests must be signed with; None if they are not signed.
-        rows: rows of the table `calls`, in CALLS_SCHEMA.
-        order: the export that was requested.
-        ids: recordings that were requested by id, which must be listed even if no row has them.
-        may_include: returns whether a row's recording may be exported; otherwise it is listed as withheld.
-        shown: returns a row as calls.csv may show it.
-
-    Attributes:
-        included, not_included: the recordings as package.json lists them; complete when `blocks` has ended.
+    `ids`: recordings that were requested by id, which must be listed even if no row has them. A recording for which
+    `may_include` returns False is listed as withheld. `shown` returns a row as calls.csv may show it. `included` and
+    `not_included` are the recordings as package.json lists them, complete when `blocks` has ended.
     """
 
     def __init__(
@@ -113,11 +102,7 @@ class EvidencePackage:
         ]
 
     def blocks(self) -> Generator[bytes, None, None]:
-        """Yield the ZIP, whatever its size; one recording at a time is spooled, to disk above 8 MiB.
-
-        Raises:
-            StorageUnavailable, StorageRefused: the bucket does not answer; what was yielded is not a package.
-        """
+        """Yield the ZIP, with one recording at a time in memory or on disk; what an error cuts off is not a package."""
         with ZipFile(self._sink, "w") as self._zip:  # closes the open entry even if the client disconnects
             yield from self._contents()
         yield self._sink.take()

@@ -117,12 +117,9 @@ class Findings:
 
 
 def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Findings:
-    """Verify a package, a ZIP or a folder.
+    """Verify a package, a ZIP or a folder, with the archive's public keys from `read_keys`.
 
-    Args:
-        path: the ZIP or the folder.
-        trusted: the archive's public keys by their id, as `read_keys` returns them; without them the package's own keys
-            are used, and a person must compare their fingerprints.
+    Without them the package's own keys are used, and a person must compare their fingerprints.
     """
     report = Findings()
     report.is_key_given = trusted is not None
@@ -143,11 +140,7 @@ def verify(path: Path, trusted: "dict[str, bytes] | None" = None) -> Findings:
 
 
 def read_keys(pem: str) -> dict[str, bytes]:
-    """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER.
-
-    Raises:
-        PackageFault: a part of the text is not such a key.
-    """
+    """Return the Ed25519 public keys of a PEM text, 32 bytes each, by their id: the SHA-256 of their DER."""
     keys = {}
     for block in re.findall("-----BEGIN PUBLIC KEY-----(.*?)-----END PUBLIC KEY-----", pem, re.DOTALL):
         der = base64.b64decode("".join(block.split()))
