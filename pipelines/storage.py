@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.client import make_s3_client
-from pipelines.archive.proof.signature import Signer, Verifier, kms_signer, local_signer
+from pipelines.archive.proof.signature import KmsSigner, Signer, Verifier, local_signer
 from pipelines.aws import S3Client, split_s3_url
 from pipelines.ledger.files import Files, LocalFiles, S3Files
 from pipelines.ledger.store import Ledger
@@ -34,7 +34,7 @@ def signer(settings: StorageSettings) -> Signer | None:
     """Return the key that signs manifests, or None if no key is set; raise KeyUnusable if it cannot be read."""
     if settings.archive_signing_key_file:
         return local_signer(settings.archive_signing_key_file)
-    return kms_signer(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None
+    return KmsSigner(settings.archive_signing_kms_key) if settings.archive_signing_kms_key else None
 
 
 def verifier(settings: StorageSettings) -> Verifier | None:

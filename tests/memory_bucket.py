@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing
-from pipelines.archive.listing import Listed
 
 
 def a_bucket() -> Any:

@@ -1,10 +1,8 @@
 """The bucket: the few S3 calls that the archive makes, with errors that people can act on.
 
 A put counts when the server is known to check the SHA-256 that it was given (`capabilities`), or when the bytes had
-that SHA-256 as they were sent and the returned ETag is their MD5; otherwise the object is read again and hashed. How
-servers differ: docs/storage.md. Some return metadata keys in another case, or list ETags without quotes; some echo the
-checksum that was sent (`rclone serve s3`, `moto_server`), and some can lose an object's metadata but keep its bytes
-(`rclone serve s3` keeps metadata in memory only).
+that SHA-256 as they were sent and the returned ETag is their MD5; otherwise the object is read again and hashed.
+Servers differ (docs/storage.md): some echo the checksum that was sent, others lose metadata but keep the bytes.
 """
 
 import hashlib
@@ -12,35 +10,32 @@ import io
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from datetime import date, datetime
+from itertools import chain, pairwise, takewhile
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from pipelines.archive.capabilities import AMAZON, Capabilities, Probes
 from pipelines.archive.client import is_amazon
 from pipelines.archive.errors import KeyExists, KeyMissing, StorageError, StorageRefused, StoreDamaged, storage_errors
-from pipelines.archive.keys import day_prefix, metadata_text
-from pipelines.archive.listing import Listed, list_in_parallel
+from pipelines.archive.keys import day_prefix
 from pipelines.archive.multipart import NO_PARTS, PART, Put, changed_in_memory, put_in_parts
-from pipelines.aws import as_base64, md5_of
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from pipelines.aws import S3Client, as_base64, md5_of
 
 _BLOCK: Final = 1 << 20
 _LOCKS: Final = 1024
+_LISTERS: Final = 16
 _IN_FLIGHT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """The store's facts about an object. `sha256` (hex) and `recording_id` (`keys.metadata_text`) come from the
-    metadata that the archive writes; None where it is missing.
-    """
+    """The store's facts about an object; `sha256` (hex) and `recording_id` (`metadata_text`) are its own metadata."""
 
     size: int
     etag: str
@@ -49,9 +44,14 @@ class ObjectFacts:
     recording_id: str | None
     checksum_sha256: str | None
 
-    def is_recording(self, recording_id: str) -> bool:
-        """Return whether the object's metadata names this recording."""
-        return self.recording_id == metadata_text(recording_id)
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object of a listing. `etag` has no quotes; `modified` is aware."""
+
+    size: int
+    etag: str
+    modified: datetime | None = None
 
 
 class Hashed(NamedTuple):
@@ -62,16 +62,13 @@ class Hashed(NamedTuple):
 
 
 class Bucket:
-    """One bucket, and the prefix under which the archive keeps everything. Safe to share between threads.
+    """One bucket, and the `prefix` (ending in a slash, or empty) under which the archive keeps everything.
 
-    Args:
-        client: as `make_s3_client` builds it.
-        name: ARCHIVE_BUCKET.
-        prefix: ARCHIVE_PREFIX, ending in a slash, or empty.
-        storage_class: of recordings; None leaves it to the bucket.
+    Safe to share between threads. `storage_class` is for recordings; None leaves it to the bucket. Every method raises
+    StorageUnavailable (retry later) or StorageRefused (fix the settings).
     """
 
-    def __init__(self, client: "S3Client", name: str, prefix: str, *, storage_class: str | None = None) -> None:
+    def __init__(self, client: S3Client, name: str, prefix: str, *, storage_class: str | None = None) -> None:
         self.name = name
         self.prefix = prefix
         self.storage_class = storage_class
@@ -96,9 +93,7 @@ class Bucket:
         return list_in_parallel(self.list_keys, day_prefix(self.prefix, day), expected)
 
     def list_keys(self, start: str, after: str = "") -> Iterator[tuple[str, Listed]]:
-        """Yield each object whose key begins with `start` (ARCHIVE_PREFIX included) and sorts after `after`, in the
-        store's order.
-        """
+        """Yield each object whose key begins with `start` and sorts after `after`, in the store's order."""
         for page in self._pages(start, {"StartAfter": after} if after else {}):
             for item in page.get("Contents", []):
                 yield item["Key"], Listed(item["Size"], item.get("ETag", "").strip('"'), item.get("LastModified"))
@@ -131,12 +126,7 @@ class Bucket:
         )
 
     def blocks(self, key: str, size: int | None = _BLOCK) -> Iterator[bytes]:
-        """Yield an object's bytes in blocks of at most `size`, or in one block if `size` is None.
-
-        Raises:
-            KeyMissing: nothing is stored there.
-            StorageUnavailable: the stream broke off.
-        """
+        """Yield an object's bytes in blocks of `size` at most, or in one block (None); raise KeyMissing if absent."""
         with (
             storage_errors(self.name, "s3:GetObject", key),
             closing(self._client.get_object(Bucket=self.name, Key=key)["Body"]) as body,
@@ -150,31 +140,23 @@ class Bucket:
         Raises:
             KeyMissing: nothing is stored there.
             StoreDamaged: the object has another size, or the store sent a range that was not requested.
-            StorageUnavailable: the stream broke off.
         """
-        wanted = f"bytes {start}-{end - 1}/{size}"
-        with (
-            storage_errors(self.name, "s3:GetObject", key),
-            closing(
-                (answer := self._client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}"))["Body"]
-            ) as body,
-        ):
-            if answer.get("ContentRange") != wanted:
-                raise StoreDamaged(
-                    f"The object under {key} in the bucket {self.name} does not have the sealed {size:,} bytes, or "
-                    "the store does not serve ranges; verify its date"
-                )
-            return body.read()
+        with storage_errors(self.name, "s3:GetObject", key):
+            answer = self._client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-{end - 1}")
+            with closing(answer["Body"]) as body:
+                if answer.get("ContentRange") == f"bytes {start}-{end - 1}/{size}":
+                    return body.read()
+        raise StoreDamaged(
+            f"The object under {key} in the bucket {self.name} does not have the sealed {size:,} bytes, or the store "
+            "does not serve ranges; verify its date"
+        )
 
     def get_bytes(self, key: str) -> bytes:
-        """Return a small object as a whole; raise the errors of `blocks`."""
+        """Return a small object as a whole; raise KeyMissing if nothing is stored there."""
         return next(self.blocks(key, None), b"")
 
     def hash_object(self, key: str, into: BinaryIO | None = None) -> Hashed:
-        """Hash a whole object, the only proof that does not rely on the store; write the bytes to `into` if given.
-
-        Raises the errors of `blocks`.
-        """
+        """Hash a whole object, the only proof that does not rely on the store; write the bytes to `into` if given."""
         digest, size = hashlib.sha256(), 0
         for block in self.blocks(key):
             digest.update(block)
@@ -185,7 +167,7 @@ class Bucket:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server checks on a put, probed on first use; StorageUnavailable if it does not answer."""
+        """What the server checks on a put, probed on first use."""
         with self._finding_out:
             if self._capabilities is None:
                 self._capabilities = Probes(self._client, self.name, self.prefix).capabilities()
@@ -203,9 +185,8 @@ class Bucket:
     ) -> Put:
         """Store an object where there is none, and prove that its bytes arrived.
 
-        `key` includes ARCHIVE_PREFIX. `body`: bytes, or a seekable stream that holds nothing else and keeps at
-        most `PART` bytes in memory. `sha256`: of the bytes as they were received, in hex; not needed for bytes made
-        here.
+        `body`: bytes, or a seekable stream that holds nothing else and keeps at most `PART` bytes in memory. `sha256`:
+        of the bytes as they were received, in hex; not needed for bytes made here.
 
         Raises:
             KeyExists: an object is stored there.
@@ -286,9 +267,7 @@ class Bucket:
 
 
 class ObjectReader(io.RawIOBase):
-    """An object of known size as a seekable stream; each read sends a request and raises the errors of
-    `Bucket.read_range`.
-    """
+    """An object of known size as a seekable stream; each read is a request (`Bucket.read_range`)."""
 
     def __init__(self, bucket: Bucket, key: str, size: int) -> None:
         self._bucket, self._key, self._size, self._at = bucket, key, size, 0
@@ -314,3 +293,31 @@ class ObjectReader(io.RawIOBase):
         into[: end - self._at] = self._bucket.read_range(self._key, self._at, end, self._size)
         read, self._at = end - self._at, end
         return read
+
+
+def list_in_parallel(
+    list_keys: Callable[[str, str], Iterator[tuple[str, Listed]]],
+    start: str,
+    expected: Iterable[str],
+    *,
+    least: int = 2000,
+) -> dict[str, Listed]:
+    """Return every object whose key begins with `start`, by key: of a hundred thousand in one second instead of eight.
+
+    `list_keys(start, after)` lists in the store's order. The `expected` keys divide the listing into parts, each with
+    at least `least` of them.
+    """
+    inside = sorted(key for key in expected if key.startswith(start))
+    step = max(least, -(-len(inside) // _LISTERS))
+    if cuts := inside[step::step]:
+
+        def list_part(ends: tuple[str, str | None]) -> list[tuple[str, Listed]]:
+            after, last = ends
+            return list(takewhile(lambda item: last is None or item[0] <= last, list_keys(start, after)))
+
+        with ThreadPoolExecutor(_LISTERS, thread_name_prefix="listing") as pool:
+            found = dict(chain.from_iterable(pool.map(list_part, pairwise(["", *cuts, None]))))
+        # Some stores list in no order, or cannot start after a key. Then one sequential listing is made.
+        if found.keys() >= set(inside):
+            return found
+    return dict(list_keys(start, ""))

@@ -3,12 +3,10 @@
 docs/storage.md says what is put there. If an answer is unclear, the weaker capability is assumed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pipelines.archive.errors import (
     KeyExists,
@@ -21,25 +19,18 @@ from pipelines.archive.errors import (
 )
 from pipelines.archive.keys import probe_key
 from pipelines.archive.multipart import NO_PARTS, put_in_parts
-from pipelines.aws import as_base64, md5_of
+from pipelines.aws import S3Client, as_base64, md5_of
 from pipelines.wording import number
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _BODY: Final = b"What this server checks is found out with this object; see docs/storage.md.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a server checks when an object is put.
+    """What a server checks when an object is put."""
 
-    `create_only`: it honours `If-None-Match: *`. `checks_sha256`: it refuses a body that differs from its
-    `x-amz-checksum-sha256`.
-    """
-
-    create_only: bool
-    checks_sha256: bool
+    create_only: bool  # it honours `If-None-Match: *`
+    checks_sha256: bool  # it refuses a body that differs from its `x-amz-checksum-sha256`
 
 
 AMAZON: Final = Capabilities(create_only=True, checks_sha256=True)
@@ -108,9 +99,7 @@ class Probes:
             return None
 
     def locking(self) -> tuple[bool, str] | None:
-        """Return whether Object Lock is on, with its default retention in words if any; None if the credentials may not
-        read that.
-        """
+        """Return whether Object Lock is on, and its default retention in words; None if the credentials may not ask."""
         try:
             with storage_errors(self._bucket, "s3:GetBucketObjectLockConfiguration", ""):
                 found = self._client.get_object_lock_configuration(Bucket=self._bucket)

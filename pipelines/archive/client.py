@@ -3,13 +3,11 @@
 boto3 reads region, credentials, endpoint, addressing, proxies and certificates from its own variables and files.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from botocore.awsrequest import AWSRequest
@@ -19,10 +17,7 @@ from botocore.loaders import create_loader
 from botocore.model import OperationModel
 
 from pipelines.archive.errors import StorageRefused
-from pipelines.aws import NotAnsweredByS3Error, boto3_session, reason
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from pipelines.aws import NotAnsweredByS3Error, S3Client, boto3_session, reason
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 
@@ -43,14 +38,7 @@ _ANSWERS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """The parameters that are added to every request that accepts them.
-
-    Attributes:
-        kms_key_id: the key that encrypts every object (SSE-KMS).
-        expected_bucket_owner: the account id that must own the bucket; otherwise S3 refuses.
-        request_payer: `requester` where the bucket's owner does not pay.
-        addressing_style: None leaves it to boto3 and `~/.aws/config`.
-    """
+    """The parameters that are added to every request that accepts them; None leaves one out."""
 
     kms_key_id: str | None = None
     expected_bucket_owner: str | None = None
@@ -64,14 +52,10 @@ def make_s3_client(
     """Build one client for the whole process, shared by its threads (building one costs 0.25 s of CPU).
 
     `max_connections`: at least the number of threads that use the client. `endpoint_url`: replaces the one that boto3
-    finds.
-
-    Raises:
-        StorageRefused: a variable that boto3 reads is wrong.
+    finds. Raises StorageRefused if a variable that boto3 reads is wrong.
     """
     options = options or S3Options()
     addressing: dict[str, Any] = {"addressing_style": options.addressing_style} if options.addressing_style else {}
-
     config = Config(
         max_pool_connections=max_connections,
         tcp_keepalive=True,

@@ -35,9 +35,8 @@ class StoreDamaged(StorageError):
 class _AboutKey(StorageError):
     sentence: ClassVar[str]
 
-    def __init__(self, key: str) -> None:
-        super().__init__(self.sentence.format(key=key))
-        self.key = key
+    def __init__(self, key: str, **more: str) -> None:
+        super().__init__(self.sentence.format(key=key, **more))
 
 
 class KeyExists(_AboutKey):
@@ -58,17 +57,13 @@ class NameTaken(_AboutKey):
     sentence = "Another recording is stored under {key}, so this one needs a separate name (apart_key)"
 
 
-class Conflict(StorageError):
+class Conflict(_AboutKey):
     """The same recording is stored under the key with different bytes. Both copies are kept for a person to decide."""
 
-    def __init__(self, key: str, existing_sha256: str, kept_as: str) -> None:
-        super().__init__(
-            f"The recording under {key} (SHA-256 {existing_sha256}) differs from what the source sends now, "
-            f"which is kept as {kept_as}; listen to both and decide"
-        )
-        self.key = key
-        self.existing_sha256 = existing_sha256
-        self.kept_as = kept_as
+    sentence = (
+        "The recording under {key} (SHA-256 {held}) differs from what the source sends now, which is kept as {kept_as};"
+        " listen to both and decide"
+    )
 
 
 _LATER: Final = "; the next run continues from here"

@@ -1,8 +1,7 @@
 """The keys of objects.
 
-File paths and account ids come from the source and may be hostile. Unless one is plainly harmless, its hash replaces
-it, so a name is always one path segment of `[A-Za-z0-9._-]`, bounded, and the same for the same input. A `prefix` ends
-in a slash, or is empty.
+File paths and account ids come from the source and may be hostile: unless one is plainly harmless, its hash replaces
+it. A `prefix` ends in a slash, or is empty.
 """
 
 import hashlib

@@ -9,16 +9,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.archive.errors import KeyExists, StorageError, StoreDamaged, storage_errors
-from pipelines.aws import as_base64, md5_of
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+from pipelines.aws import S3Client, as_base64, md5_of
 
 PART: Final = 8 << 20
 """The size of a part in bytes; a larger body is uploaded in parts."""
@@ -38,7 +34,7 @@ class Put(NamedTuple):
 
 
 def put_in_parts(
-    client: "S3Client",
+    client: S3Client,
     bucket: str,
     key: str,
     body: BinaryIO,
@@ -65,7 +61,7 @@ def put_in_parts(
     size = body.seek(0, os.SEEK_END)
     body.seek(0)
     whole, digests, md5s = hashlib.sha256(), b"", b""
-    parts: list[CompletedPartTypeDef] = []
+    parts: list[Any] = []
     try:
         for number, start in enumerate(range(0, size, PART), start=1):
             block = body.read(min(PART, size - start))
@@ -77,7 +73,7 @@ def put_in_parts(
                 sent = client.upload_part(
                     **target, PartNumber=number, Body=block, **algorithm, **named or {"ContentMD5": as_base64(md5)}
                 )
-            parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})  # type: ignore[typeddict-item]
+            parts.append({"PartNumber": number, "ETag": sent.get("ETag", ""), **named})
         if whole.hexdigest() != sha256:
             raise changed_in_memory(key)  # noqa: TRY301 - so that the upload is aborted here, too
         done = _complete(client, target, parts, create_only=create_only)
@@ -102,9 +98,7 @@ def changed_in_memory(key: str) -> StoreDamaged:
     )
 
 
-def _complete(
-    client: "S3Client", target: dict[str, Any], parts: "list[CompletedPartTypeDef]", *, create_only: bool
-) -> Mapping[str, Any]:
+def _complete(client: S3Client, target: dict[str, Any], parts: list[Any], *, create_only: bool) -> Mapping[str, Any]:
     condition: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
     try:
         with storage_errors(target["Bucket"], _ACTION, target["Key"]):

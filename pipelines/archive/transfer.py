@@ -52,7 +52,6 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
         Conflict: this recording is stored there with other bytes, damaged or not; the new ones are kept under the
             conflict key.
         StoreDamaged: the stored object is not what was sent, and does not count as archived.
-        StorageUnavailable: retry later. StorageRefused: fix the settings.
     """
     for _ in range(3):
         try:
@@ -70,14 +69,11 @@ def store(bucket: Bucket, upload: Upload, body: BinaryIO) -> Stored:
 
 
 def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo] | None:
-    """Adopt an object that a killed run left behind if its bytes match its metadata and are a valid recording.
-
-    Returns:
-        None if the recording must be fetched: nothing is stored there, or the object is another recording, has no
-        metadata, is damaged, or is not a recording.
+    """Adopt an object that a killed run left behind; return None if the recording must be fetched: nothing is stored
+    there, or the object is another recording, has no metadata, is damaged, or is not a recording.
     """
     found = bucket.head(key)
-    if found is None or found.sha256 is None or not found.is_recording(recording_id):
+    if found is None or found.sha256 is None or found.recording_id != metadata_text(recording_id):
         return None
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
         copy = cast("BinaryIO", spool)  # a spooled file is one in all but its stub
@@ -93,7 +89,7 @@ def adopt(bucket: Bucket, key: str, recording_id: str) -> tuple[Stored, WavInfo]
 
 def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) -> Stored:
     """Return the recording stored under the key if it is this one; otherwise keep the new bytes apart, or raise."""
-    if found.recording_id is not None and not found.is_recording(upload.recording_id):
+    if found.recording_id not in {None, metadata_text(upload.recording_id)}:
         raise NameTaken(upload.key)
     # Metadata only claims what is stored, and a checksum may be an echo: read the object.
     held = bucket.hash_object(upload.key).sha256
@@ -113,7 +109,7 @@ def _settle(bucket: Bucket, upload: Upload, body: BinaryIO, found: ObjectFacts) 
                 f"The object {kept_as} in the bucket {bucket.name} does not match the hash in its name; "
                 "delete it and run the date again"
             ) from None
-    raise Conflict(upload.key, held, kept_as)
+    raise Conflict(upload.key, held=held, kept_as=kept_as)
 
 
 def _put(bucket: Bucket, key: str, upload: Upload, body: BinaryIO) -> Put:

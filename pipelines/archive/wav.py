@@ -22,13 +22,7 @@ _LINEAR = frozenset({1, 3, 6, 7})  # PCM, float, A-law, u-law: bytes per second 
 _MAX_CHUNKS = 4096
 _MAX_PADDING = 4096  # in bytes: more zeros than a block of a disk are silence
 
-_NAMES = frozenset(
-    {
-        *(b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK", b"iXML", b"axml", b"cue ", b"PEAK", b"smpl", b"inst"),
-        b"id3 ",
-    }
-)
-
+_NAMES = frozenset(b"data|fmt |fact|LIST|bext|JUNK|iXML|axml|cue |PEAK|smpl|inst|id3 ".split(b"|"))
 Proof = Literal["whole", "nothing", "cut_off"]
 _MAGICS: dict[bytes, Literal["<", ">"]] = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 
@@ -38,10 +32,9 @@ class WavInfo:
     """The facts in a WAV's headers, compared with the bytes that were received.
 
     Attributes:
-        data_bytes: bytes of audio that are there.
-        duration_s: length in seconds, None if the headers do not give it.
-        header_bytes: bytes before the audio.
-        big_endian: whether it is a RIFX file.
+        data_bytes: of audio that are there.
+        duration_s: None if the headers do not give it.
+        header_bytes: before the audio.
         proof: `whole`: the sizes are definite and the audio fills them. `cut_off`: by the sizes, audio is missing.
             `nothing`: the sizes leave the end open, so a truncated body looks the same.
         disagrees: whether a size in the header promises more bytes than there are.
@@ -60,11 +53,7 @@ class WavInfo:
 
 
 class NotARecording(ValueError):  # noqa: N818 - the glossary's word
-    """The received bytes hold no recognizable audio.
-
-    `reason` is one of empty_body, not_riff, not_wave, no_fmt, bad_fmt, no_data, header_only, cut_off (before any
-    audio).
-    """
+    """The received bytes hold no recognizable audio; `reason` is a code (docs/troubleshooting.md)."""
 
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -93,11 +82,7 @@ class _Headers(NamedTuple):
 
 
 def inspect_wav(stream: BinaryIO, size: int) -> WavInfo:
-    """Walk the chunks of a WAV of `size` bytes. `stream` is seekable; its position afterwards is undefined.
-
-    Raises:
-        NotARecording: with the reason.
-    """
+    """Walk the chunks of a WAV of `size` bytes in a seekable stream, or raise NotARecording with the reason."""
     headers = _read_headers(stream, size)
     form, start, riff_end = headers.form, headers.start, headers.riff_end
     is_streaming = _is_streaming(stream, headers, size)

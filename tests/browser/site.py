@@ -24,7 +24,7 @@ from pipelines.archive.keys import access_prefix, calls_key, recording_key
 from pipelines.archive.proof.attestation import ObservedObject, write_attestation
 from pipelines.archive.proof.manifest import ManifestEntry
 from pipelines.archive.proof.seal import CATALOG_SCHEMA, catalog_table, seal
-from pipelines.archive.proof.signature import Signer, Verifier, sign_manifest
+from pipelines.archive.proof.signature import Verifier, sign_manifest
 from pipelines.browser.app import Browser
 from pipelines.settings import BrowseSettings
 from pipelines.steps.calls.table import CALLS_FILE_SCHEMA, encode
@@ -148,7 +148,7 @@ class Site:
         seen = ObservedObject(sealed.key.removeprefix(self.bucket.prefix), size, sealed.sha256)
         write_attestation(self.bucket, MANIFESTS, DAY, [seen], now=NOW)
         if self.key is not None:
-            sign_manifest(self.bucket, Signer(self.key.public_key, self.key.sign), sealed)
+            sign_manifest(self.bucket, self.key, sealed)
         for row in self.rows:
             row |= {"manifest_number": sealed.number, "manifest_sha256": sealed.sha256}
         self.store_calls()

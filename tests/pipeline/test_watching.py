@@ -15,9 +15,8 @@ import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
 from assets.presentation import table
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing
-from pipelines.archive.listing import Listed
 from pipelines.definitions import build_defs
 from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, LocalFiles
 from pipelines.ledger.schema import PullRecord

@@ -2,10 +2,8 @@
 
 The chain of manifests cannot show that its last link is gone, and a removed ledger part leaves no hole. So each sealing
 of a day also records the name, size and SHA-256 of every manifest and ledger part of that day that no attestation names
-yet, create-only, under `witnesses/<kind>/date=…/<ulid>.json` (canonical JSON: `format`, `kind`, `date`, `written_at`,
-`things`). The kinds are `manifests` and the ledger's folders. An object that an attestation names must still be stored
-under that name, unchanged. An object that no attestation names came later, or its attestation was removed. Two
-concurrent writers may both name an object, which does no harm.
+yet, create-only, as canonical JSON under `witnesses/`. An object that an attestation names must still be stored under
+that name, unchanged. One that none names came later, or its attestation was removed. Two may name the same object.
 """
 
 import json
@@ -58,8 +56,8 @@ def write_attestation(
 def read_attestations(
     bucket: Bucket, kind: str, day: date
 ) -> tuple[Mapping[str, frozenset[ObservedObject]], tuple[str, ...]]:
-    """Return the objects that a day's attestations of one kind name, by name (several if attestations disagree), and a
-    sentence for each damaged attestation.
+    """Return the objects that a day's attestations name, by name (several if they disagree), and a sentence for each
+    damaged attestation.
     """
     observed: defaultdict[str, set[ObservedObject]] = defaultdict(set)
     damaged: list[str] = []

@@ -40,18 +40,14 @@ class Chain:
 def read_chain(
     bucket: Bucket, day: date, *, verifier: Verifier | None = None, entry: Callable[[Entry], None] | None = None
 ) -> Chain:
-    """Read all manifests of a day and prove their numbers, hashes and, with a `verifier`, signatures.
+    """Read all manifests of a local day and prove their numbers, hashes and, with a `verifier`, signatures.
 
-    Args:
-        bucket: the bucket that stores the manifests.
-        day: the local day.
-        verifier: proves the signatures. The latest manifest must be signed, and so must each one after a signed one;
-            the chain vouches for the others.
-        entry: is called with each entry of the manifest with the highest number, in order, perhaps before the manifest
-            is found to be damaged: the entries do not count if `latest` is None.
+    The latest manifest must be signed, and so must each one after a signed one; the chain vouches for the others.
+    `entry` is called with each entry of the manifest with the highest number, in order, perhaps before the manifest is
+    found to be damaged: the entries do not count if `latest` is None.
     """
-    chain = Chain(manifest_numbers(bucket, day))
-    numbers = chain.numbers
+    numbers = manifest_numbers(bucket, day)
+    chain = Chain(numbers)
 
     def add(kind: str, subject: str, sentence: str) -> None:
         chain.problems.append(Problem(kind, subject, sentence))

@@ -1,26 +1,10 @@
 """The sealed list of a day: how a manifest is written, read and proved.
 
-Each sealing writes one canonical JSON document, `manifest-<n>.json`, create-only. It names the SHA-256 of the manifest
-before it and of the previous day's latest one, so that none can be altered or dropped unnoticed. Sealing the same
-content again writes nothing.
+Each sealing writes one canonical JSON document, `manifest-<n>.json`, create-only; docs/storage.md describes its fields.
+It names the SHA-256 of the manifest before it and of the previous day's latest one, so that none can be altered or
+dropped unnoticed. Entries hold no personal data.
 
-The document (keys sorted, no blanks, UTF-8, one line break at the end):
-
-* `format`: `ringcx-archive/manifest/1`; `date`; `number` from 1; `run_id`; `sealed_at` (UTC, ISO 8601)
-* `entries`: one object per recording, every field of `ManifestEntry`, sorted by `recording_id`; `totals`: their
-  sums, and the verdict of the date
-* `accepted_losses`: one object per accepted loss, every field of `AcceptedLoss`, sorted by `recording_id`; absent
-  if there is none
-* `content_sha256`: of the canonical JSON of `{"accepted_losses", "date", "entries", "totals"}`; it decides whether
-  anything changed
-* `merkle_root`: of the RFC 6962 tree whose leaves are the entries, as the document has them; `catalog_sha256`: of the
-  day's part of the catalog; both absent from manifests of earlier versions, which stay valid
-* `previous_sha256`: of the bytes of manifest n-1, null for the first
-* `previous_day`: `{"date", "number", "sha256"}` of the previous day's latest manifest when this one was sealed, null
-  if it had none
-
-Entries hold no personal data. `seal` decides when a manifest is made, `signature` makes signatures, `chain` proves
-chains.
+`seal` decides when a manifest is made, `signature` makes signatures, `chain` proves chains.
 """
 
 import hashlib
@@ -98,21 +82,13 @@ class ManifestHead:
 
 
 def latest_manifest(bucket: Bucket, day: date) -> ManifestHead | None:
-    """Return a day's manifest with the highest number, or None if the day was never sealed.
-
-    Raises:
-        StoreDamaged: the object is not a manifest of that day, or differs from what was sealed.
-    """
+    """Return a day's manifest with the highest number, None without one; raise StoreDamaged if it was altered."""
     numbers = manifest_numbers(bucket, day)
     return read_manifest(bucket, day, numbers[-1]) if numbers else None
 
 
 def entry_document(entry: ManifestEntry) -> dict[str, Any]:
-    """Return an entry as the JSON object that a manifest holds.
-
-    Raises:
-        ValueError: the entry's time has no zone.
-    """
+    """Return an entry as the JSON object that a manifest holds; raise ValueError if its time has no zone."""
     return entry._asdict() | {
         "warnings": sorted(entry.warnings) if entry.warnings else [],
         "started_at": None if entry.started_at is None else utc_text(entry.started_at),
@@ -122,11 +98,7 @@ def entry_document(entry: ManifestEntry) -> dict[str, Any]:
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Return UTF-8 JSON with sorted keys, no blanks and a final line break, so that equal documents give equal bytes.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
+    """Return UTF-8 JSON with sorted keys, no blanks and a final line break; ValueError if a number is not finite."""
     return _json(document) + b"\n"
 
 

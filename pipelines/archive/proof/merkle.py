@@ -8,9 +8,7 @@ from hashlib import sha256
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """Return the hash of an entry. Leaves and nodes are hashed with different prefixes, so neither can pass for the
-    other.
-    """
+    """Return the hash of an entry. Nodes are hashed with another prefix, so neither can pass for the other."""
     return sha256(b"\x00" + leaf).digest()
 
 

@@ -76,14 +76,12 @@ def seal(
     of the catalog only if it is missing or differs.
 
     `entries` returns one entry for each recording, sorted by `recording_id`. It is called once to hash them, and again
-    if there is a manifest to write, so that only then are all in memory. `totals` are the day's sums, `catalog` its
-    part of the catalog from `catalog_table`, `accepted` its accepted losses sorted by `recording_id`. `run_id` and
-    `sealed_at` (aware) are not part of the content.
+    if there is a manifest to write, so that only then are all in memory. `catalog` is from `catalog_table`, `accepted`
+    sorted by `recording_id`. `run_id` and `sealed_at` (aware) are not part of the content.
 
     Raises:
         ValueError: a recording is listed twice or out of order, or a time has no zone.
         StoreDamaged: an earlier manifest cannot be read.
-        StorageUnavailable: retry later. StorageRefused: fix the settings.
     """
     content: dict[str, Any] = {"date": day.isoformat(), "totals": dict(totals)}
     if accepted:
@@ -144,9 +142,7 @@ def catalog_table(
 
 
 def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
-    """Return the table as Parquet: the `stored` bytes if they hold the same rows, since another version of pyarrow
-    writes other bytes.
-    """
+    """Return the table as Parquet, or the `stored` bytes if they hold the same rows: versions of pyarrow differ."""
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
     if stored is not None:

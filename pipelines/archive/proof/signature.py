@@ -1,19 +1,9 @@
 """Signatures of manifests: Ed25519, made with a key file or with a key that never leaves AWS KMS.
 
-The signed text is short and names the manifest, its SHA-256 and its Merkle root: KMS signs at most 4096 bytes, and an
-entry with its path to a signed root can be proved without the other entries:
-
-    ringcx-archive/manifest-signature/2
-    manifests/date=2026-11-18/manifest-1.json
-    <SHA-256 of the manifest's bytes, hex>
-    <its Merkle root, hex>
-
-with a line break after each line and without ARCHIVE_PREFIX, so that an archive may be copied elsewhere. The signature
-is stored next to the manifest, `manifest-<n>.json.sig`, create-only: canonical JSON with `statement` (the text above),
-`algorithm`, `key_id` (SHA-256 of the public key's DER) and `signature` (base64). Signatures of earlier versions, whose
-text has no last line and begins with `…/1`, stay valid. KMS keys have the key spec ECC_NIST_EDWARDS25519 and sign the
-raw message with ED25519_SHA_512, which is plain Ed25519: this module and openssl verify both kinds with one public key
-file.
+The signed text has four lines: the format, the manifest's key without ARCHIVE_PREFIX (an archive may be copied
+elsewhere), its SHA-256 and its Merkle root. KMS signs at most 4096 bytes, and with a signed root an entry can be proved
+without the others. Signatures of earlier versions, which lack the last line, stay valid. KMS signs with
+ED25519_SHA_512, which is plain Ed25519, so openssl verifies both kinds.
 
 `chain` decides which manifests must be signed. No private key is shown, logged or kept outside its object.
 """
@@ -23,10 +13,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -59,24 +48,8 @@ class KeyUnusable(StorageError):  # noqa: N818 - as its siblings in errors.py
     """A signing or verifying key cannot be read or used. The text names the setting and never the key's content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
-    """A signer with one Ed25519 key: `public_key()` returns the public half, `sign` takes at most 4096 bytes.
-
-    Both raise KeyUnusable if KMS refuses.
-    """
-
-    public_key: Callable[[], Ed25519PublicKey] = field(repr=False)
-    sign: Callable[[bytes], bytes] = field(repr=False)
-
-
-def local_signer(path: Path) -> Signer:
-    """Return a signer that uses ARCHIVE_SIGNING_KEY_FILE: PEM, PKCS #8, no password (`openssl genpkey -algorithm
-    ed25519`).
-
-    Raises:
-        KeyUnusable: there is no such file, or it contains no Ed25519 key.
-    """
+def local_signer(path: Path) -> Ed25519PrivateKey:
+    """Return the key in ARCHIVE_SIGNING_KEY_FILE, which is PEM without a password, or raise KeyUnusable."""
     data = _read_file(path, "ARCHIVE_SIGNING_KEY_FILE")
     key = _load(partial(load_pem_private_key, password=None), data)
     if not isinstance(key, Ed25519PrivateKey):
@@ -84,21 +57,19 @@ def local_signer(path: Path) -> Signer:
             "The file that ARCHIVE_SIGNING_KEY_FILE names contains no Ed25519 private key in PEM without a password; "
             "make one with: openssl genpkey -algorithm ed25519 -out key.pem"
         )
-    return Signer(key.public_key, key.sign)
+    return key
 
 
-def kms_signer(key_id: str) -> Signer:
-    """Return a signer that uses a key in AWS KMS: key spec ECC_NIST_EDWARDS25519, usage SIGN_VERIFY, with the
-    permissions kms:Sign and kms:GetPublicKey.
+class KmsSigner:
+    """A key in AWS KMS (key spec ECC_NIST_EDWARDS25519, usage SIGN_VERIFY); raises KeyUnusable if KMS refuses."""
 
-    Raises:
-        KeyUnusable: no client can be made.
-    """
-    client = make_kms_client(key_id)
+    def __init__(self, key_id: str) -> None:
+        self._key_id = key_id
+        self._client = make_kms_client(key_id)
 
-    def public_key() -> Ed25519PublicKey:
-        data = _call_kms(client, "get_public_key", KeyId=key_id)["PublicKey"]
-        key = _load(load_der_public_key, data)
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the public half."""
+        key = _load(load_der_public_key, self._call("get_public_key")["PublicKey"])
         if not isinstance(key, Ed25519PublicKey):
             raise KeyUnusable(
                 "The KMS key that ARCHIVE_SIGNING_KMS_KEY names is not an Ed25519 key; "
@@ -106,34 +77,29 @@ def kms_signer(key_id: str) -> Signer:
             )
         return key
 
-    def sign(message: bytes) -> bytes:
-        request = {"KeyId": key_id, "MessageType": "RAW", "SigningAlgorithm": "ED25519_SHA_512"}
-        return bytes(_call_kms(client, "sign", Message=message, **request)["Signature"])
+    def sign(self, data: bytes) -> bytes:
+        """Return the signature of at most 4096 bytes."""
+        answer = self._call("sign", Message=data, MessageType="RAW", SigningAlgorithm="ED25519_SHA_512")
+        return bytes(answer["Signature"])
 
-    return Signer(public_key, sign)
+    def _call(self, name: str, **request: object) -> Mapping[str, Any]:
+        try:
+            return dict(getattr(self._client, name)(KeyId=self._key_id, **request))
+        except (ClientError, BotoCoreError) as error:
+            if why := reason(error):
+                raise KeyUnusable(f"KMS did not serve {name} with {_KMS_KEY}: {why}") from None
+            said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
+            raise KeyUnusable(
+                f"KMS refused {name} with {_KMS_KEY} ({said}); it must be an enabled ECC_NIST_EDWARDS25519 key in "
+                "AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
+            ) from None
 
 
-def _call_kms(client: BaseClient, name: str, **request: object) -> Mapping[str, Any]:
-    try:
-        answer: Mapping[str, Any] = getattr(client, name)(**request)
-    except (ClientError, BotoCoreError) as error:
-        said = error_code(error) if isinstance(error, ClientError) else type(error).__name__
-        sentence = (
-            f"KMS refused {name} with {_KMS_KEY} ({said}); it must be an enabled ECC_NIST_EDWARDS25519 key in "
-            "AWS_REGION, and the credentials need kms:Sign and kms:GetPublicKey on it"
-        )
-        if why := reason(error):
-            sentence = f"KMS did not serve {name} with {_KMS_KEY}: {why}"
-        raise KeyUnusable(sentence) from None
-    return answer
+Signer: TypeAlias = Ed25519PrivateKey | KmsSigner
 
 
 def make_kms_client(key_id: str) -> BaseClient:
-    """Build a KMS client as boto3 is configured, but in the region of an ARN's key.
-
-    Raises:
-        KeyUnusable: no region is set, or a variable that boto3 reads is wrong.
-    """
+    """Build a KMS client as boto3 is configured, but in the region of an ARN's key, or raise KeyUnusable."""
     region = key_id.split(":")[3] if key_id.startswith("arn:") and key_id.count(":") >= 5 else None
     config = Config(connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
     try:
@@ -152,11 +118,7 @@ class Verifier:
 
     @classmethod
     def read(cls, path: Path) -> "Verifier":
-        """Read ARCHIVE_VERIFY_KEY_FILE: one or more public keys in PEM.
-
-        Raises:
-            KeyUnusable: there is no such file, or something in it is not an Ed25519 public key.
-        """
+        """Read one or more public keys in PEM from ARCHIVE_VERIFY_KEY_FILE, or raise KeyUnusable."""
         blocks = _read_file(path, "ARCHIVE_VERIFY_KEY_FILE").split(_END)[:-1]
         keys = [_load(load_pem_public_key, block.lstrip() + _END) for block in blocks]
         found = [key for key in keys if isinstance(key, Ed25519PublicKey)]
@@ -173,11 +135,7 @@ class Verifier:
         return None if key is None else key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def problem(self, bucket: Bucket, manifest: ManifestHead) -> str | None:
-        """Return what is wrong with the signature of a manifest, or None if it is good.
-
-        Raises:
-            KeyMissing: there is no signature.
-        """
+        """Return what is wrong with a manifest's signature, or None if it is good; raise KeyMissing without one."""
         key, where = manifest.key, signature_key(manifest.key)
         body = next(bucket.blocks(where, _LARGEST), b"")
         try:
@@ -194,11 +152,8 @@ class Verifier:
 
 
 def sign_manifest(bucket: Bucket, signer: Signer, sealed: Sealed) -> None:
-    """Sign a manifest that has no signature yet. A stored signature stays as it is; verification judges it.
-
-    Raises:
-        KeyUnusable: the key cannot sign; the manifest stays unsigned until its date is run again.
-        StorageUnavailable: retry later. StorageRefused: fix the settings.
+    """Sign a manifest that has no signature yet (verification judges a stored one); if this raises KeyUnusable, the
+    manifest stays unsigned until its date is run again.
     """
     where = signature_key(sealed.key)
     if bucket.head(where) is not None:
@@ -221,9 +176,7 @@ def read_signature(bucket: Bucket, key: str) -> Mapping[str, Any]:
 
 
 def signed_statement(prefix: str, manifest: ManifestHead, signature: Mapping[str, Any]) -> bytes:
-    """Return the text that a signature of this manifest must sign; it has the Merkle root if the signature's format
-    requires that.
-    """
+    """Return the text that a signature must sign: with the manifest's Merkle root, if its format requires that."""
     is_first = signature.get("format") == FIRST_FORMAT
     root = None if is_first else manifest.document.get("merkle_root")
     return _statement(prefix, manifest.key, manifest.sha256, root)

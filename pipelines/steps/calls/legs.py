@@ -93,9 +93,7 @@ _FIELDS: Final[Mapping[ReportName, Mapping[str, tuple[str, ...]]]] = {
 }
 _EXTRA_COLUMNS: Final[Mapping[ReportName, tuple[str, ...]]] = {
     AGENT: ("agent_first_name", "agent_last_name"),
-    INTERACTIONS: ("dialog_start_time_ms",),
     GLOBAL: ("connected_route",),
-    EVENTS: ("call_start_dts",),
 }
 
 
@@ -155,7 +153,8 @@ def begins(report: ReportName, row: Cells) -> datetime | None:
 def columns_of(report: ReportName) -> list[str]:
     """Return the columns of a report that `leg_of` reads."""
     fields = [name for names in _FIELDS[report].values() for name in names]
-    return list(dict.fromkeys([*key_columns_of(report), *ROWS[report].needed, *fields, *_EXTRA_COLUMNS[report]]))
+    columns = [*key_columns_of(report), *ROWS[report].needed, *fields, *_EXTRA_COLUMNS.get(report, ())]
+    return list(dict.fromkeys(columns))
 
 
 def leg_of(report: ReportName, row: Cells, pulled: date) -> Leg | None:

@@ -1,9 +1,8 @@
 """An index of the dates of a month on which a number, agent, UII or recording occurs: a search then reads few dates.
 
-One file a month, `calls/_index/month=YYYY-MM/keys.parquet` (readers of Hive folders leave out names that begin with
-`_`): a row for each key with the days of the month as bits, sorted by key, in small row groups, each of one kind. The
-index names the dates that it covers, each with the ETag that its file had: if a date's file has changed, the search
-reads that file. So an old or missing index costs time, but never a call.
+One file a month under `calls/_index/` (readers of Hive folders leave out names that begin with `_`): a row for each key
+with the days of the month as bits, sorted by key, in small row groups, each of one kind. It names the dates that it
+covers, each with the ETag that its file had, so an old or missing index costs time, but never a call.
 
 Keys: `a:` an agent's id, `l:` a login, `m:` a name, `q:` the id of a queue or campaign, `p:` its name, `c:` an account
 and `u:` a UII, all in lower case; `n:` each six consecutive digits of a number (E.164, else as sent), and its last
@@ -28,10 +27,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from pipelines.archive.bucket import Bucket, ObjectReader
+from pipelines.archive.bucket import Bucket, Listed, ObjectReader
 from pipelines.archive.errors import KeyMissing, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key, calls_prefix
-from pipelines.archive.listing import Listed
 from pipelines.ledger.files import date_of
 from pipelines.steps.calls.table import SEPARATOR
 
@@ -89,10 +87,7 @@ def list_indexes(bucket: Bucket) -> dict[str, Listed]:
 
 
 def index_months(bucket: Bucket, first: date, last: date) -> Iterator[tuple[str, int]]:
-    """Write the index of each month whose dates have changed; yield the month and the number of dates it covers.
-
-    A month's keys are in memory at once: of a million calls about a gigabyte.
-    """
+    """Write the index of each month whose dates have changed; yield the month and the number of dates it covers."""
     by_month: dict[str, dict[date, str]] = {}
     for day, listed in files_between(bucket, first, last).items():
         by_month.setdefault(f"{day:%Y-%m}", {})[day] = listed.etag
@@ -155,10 +150,8 @@ def _keys(calls: pa.Table) -> pa.ChunkedArray[Any]:
 
 
 class MonthIndex:
-    """The index of a month in the bucket: its footer is in memory, and a search reads other parts when needed.
-
-    Attributes:
-        covers: the ETag of each date's file from which the index was made.
+    """The index of a month in the bucket, of which only the footer is in memory; `covers` has the ETag of each date's
+    file from which the index was made.
     """
 
     def __init__(self, source: Callable[[], ObjectReader], metadata: pq.FileMetaData) -> None:

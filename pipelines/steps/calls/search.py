@@ -20,10 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable, StoreDamaged
 from pipelines.archive.keys import calls_index_key, calls_key
-from pipelines.archive.listing import Listed
 from pipelines.calendar import FIRST_DAY, dates_between
 from pipelines.settings import StorageSettings
 from pipelines.steps.calls.month_index import (
@@ -135,13 +134,8 @@ class CallSearch:
     ) -> pa.Table:
         """Return calls, newest first: at most `limit` of them, after the first `offset`.
 
-        Args:
-            query: the search.
-            files: what `files` returned for the query; None to list them now.
-            limit: the greatest number of calls.
-            offset: the number of calls to skip.
-            columns: columns of CALLS_SCHEMA, `date` first; fewer are read sooner.
-            stop: called before each batch of dates: True ends the search with StorageUnavailable.
+        `files` is what `files` returned for the query; None lists them now. `columns` are of CALLS_SCHEMA, `date`
+        first; fewer are read sooner. If `stop` returns True before a batch of dates, StorageUnavailable is raised.
         """
         condition, values = _condition(query, self._region)
         found = [CALLS_SCHEMA.empty_table().select(columns)]
@@ -199,10 +193,8 @@ class CallSearch:
         limit: int,
         columns: Sequence[str],
     ) -> tuple[int, pa.Table]:
-        """Return `columns` of the calls of `days` that meet a condition, newest first (at most `limit` after the first
-        `offset`), and before them how many of the first `offset` there were.
-
-        The condition's columns are read for all rows, the others only if a row matches.
+        """Return how many of the first `offset` calls that meet a condition `days` have, and `columns` of the next ones
+        (at most `limit`), newest first. The other columns than the condition's are read only if a row matches.
         """
         names = [
             name for name in CALLS_FILE_SCHEMA.names if re.search(rf"\b{name}\b", condition) or name == "started_at"
@@ -360,23 +352,19 @@ def _condition(query: Query, region: str) -> tuple[str, list[object]]:
         has = "list_has_any(string_split(nullif({0}, ''), '" + SEPARATOR + "'), ?::VARCHAR[])"
         sql = f"({has.format('agent_id')} OR {has.format('queue_id')} OR list_contains(?::VARCHAR[], account_id))"
         parts.append((sql, [list(within.agents), list(within.queues), list(within.accounts)]))
-    if query.account:
-        parts.append(("account_id = ?", [query.account]))
-    if query.direction:
-        parts.append(("direction = ?", [query.direction]))
+    for name, text in (("account_id", query.account), ("direction", query.direction), ("state", query.state)):
+        if text:
+            parts.append((f"{name} = ?", [text]))
     if uii := _plain_uii(query):
         parts.append(("lower(uii) = lower(?)", [uii]))
     for name, text in (("disposition", query.disposition), ("notes", query.notes)):
         if text:
             parts.append((_contains(name), [text]))
-    if query.state:
-        parts.append(("state = ?", [query.state]))
     if query.recordings:
         parts.append((f"recording_id IN ({', '.join('?' * len(query.recordings))})", list(query.recordings)))
-    if query.shortest_s is not None:
-        parts.append(("coalesce(segment_s, call_s) >= ?", [query.shortest_s]))
-    if query.longest_s is not None:
-        parts.append(("coalesce(segment_s, call_s) <= ?", [query.longest_s]))
+    for sign, length in ((">=", query.shortest_s), ("<=", query.longest_s)):
+        if length is not None:
+            parts.append((f"coalesce(segment_s, call_s) {sign} ?", [length]))
     return " AND ".join(sql for sql, _ in parts) or "true", [value for _, values in parts for value in values]
 
 

@@ -1,8 +1,7 @@
 """The table `calls` of a date: a row for each recording dated that day, and for each call without one.
 
-The table joins sealed facts of the manifest with the reports' facts about the call. It holds personal data (numbers,
-names, notes), so it has its own prefix and is never part of the catalog. It can be derived again at any time:
-`write_calls` replaces it.
+The table joins sealed facts of the manifest with the reports' facts about the call. It holds personal data, so it has
+its own prefix and is never part of the catalog. It can be derived again at any time: `write_calls` replaces it.
 """
 
 import hashlib
@@ -130,11 +129,7 @@ def days_to_write(ledger: Ledger, bucket: Bucket, day: date) -> list[date]:
 
 
 def write_calls(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSettings) -> StoredCalls:
-    """Make and store the calls of a date, unless they are stored already from the same ledger and manifest.
-
-    Raises:
-        LedgerDamaged, StoreDamaged: a part of the date, or its manifest, is not what was written.
-    """
+    """Make and store the calls of a date, unless they are stored; raise LedgerDamaged, StoreDamaged at bad inputs."""
     key, unchanged = calls_key(bucket.prefix, day), True
     table = _stored(bucket, key)
     for _ in range(_ROUNDS):
@@ -221,10 +216,7 @@ def _is_of(table: pa.Table, ledger: Ledger, bucket: Bucket, day: date, settings:
 
 
 def _inputs(ledger: Ledger, bucket: Bucket, day: date, settings: StorageSettings, distant: Sequence[date]) -> bytes:
-    """Return the inputs that determine a date's table: parts of the ledger, manifest, settings, columns.
-
-    `distant`: the dates, not adjacent to `day`, whose pulls found recordings dated `day`.
-    """
+    """Return what determines a date's table. `distant`: dates, not adjacent, whose pulls found its recordings."""
     manifests = manifest_numbers(bucket, day)
     content = (
         _VERSION,

@@ -22,9 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing, StoreDamaged
-from pipelines.archive.listing import Listed
 from pipelines.calendar import day_bounds
 from pipelines.ledger.files import LedgerDamaged
 from pipelines.ledger.schema import Acceptance, values

@@ -7,10 +7,9 @@ from datetime import date, datetime
 
 import pyarrow as pa
 
-from pipelines.archive.bucket import Bucket
+from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing
 from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, signature_key
-from pipelines.archive.listing import Listed
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.archive.proof.chain import Chain
 from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
