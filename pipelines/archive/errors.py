@@ -123,7 +123,10 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     if http_status == 412:
         return KeyExists(key)
     if is_transient(error):
-        return StorageUnavailable(f"S3 answered {said} ({http_status}) for {where} even after retries{_LATER}")
+        code = "" if said == str(http_status) else f" ({said})"
+        return StorageUnavailable(
+            f"S3, or a proxy before it, answered HTTP {http_status}{code} for {where} even after retries{_LATER}"
+        )
     if why := reason(error):
         return StorageRefused(f"S3 refused {action} on {where} ({said}): {why}")
     remedy = "check ARCHIVE_BUCKET and the bucket's settings"

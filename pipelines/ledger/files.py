@@ -215,7 +215,8 @@ class S3Files:
                 raise FileNotFoundError(f"the file {name} does not exist") from error
             why = f"{said}; check {self.named_by} and the rights s3:ListBucket, s3:GetObject and s3:PutObject"
             if is_transient(error):
-                why = f"{said}, even after retries; the next run continues from here"
+                said = f"HTTP {said}" if said.isdecimal() else said  # an answer without S3's own word, as a proxy's
+                why = f"the answer was {said}, even after retries; the next run continues from here"
             if said == "NoSuchBucket":
                 why = f"there is no such bucket (NoSuchBucket); create it, or correct {self.named_by}"
             what = f"cannot {verb} {name or 'the files'} in the bucket {self.bucket}"

@@ -127,10 +127,12 @@ class MediaClient:
         raise MediaFault("refused", "redirect_not_allowed", status, url=link)
 
     def _target(self, response: httpx.Response) -> httpx.URL:
+        where = response.url
         try:
-            return self.hosts.require(str(response.url.join(response.headers["Location"])))
+            where = where.join(response.headers["Location"])
+            return self.hosts.require(str(where))
         except (httpx.InvalidURL, LinkRefused) as error:
-            raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=response.url) from error
+            raise MediaFault("refused", "redirect_not_allowed", response.status_code, url=where) from error
 
     def _receive(self, response: httpx.Response, sink: IO[bytes]) -> Received:
         headers, status, url = response.headers, response.status_code, response.url

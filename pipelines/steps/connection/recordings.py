@@ -22,7 +22,7 @@ _PAGES = frozenset({"html_body", "json_body", "text_body"})
 _NETWORK = "check the network: outbound HTTPS to the hosts of recordings"
 _FIREWALL = "a firewall in front of the source seems to refuse it: send fewer requests, or ask RingCX"
 _REMEDIES = {
-    "redirect_not_allowed": "if the host that it leads to belongs to RingCX, add that host to RINGCX_MEDIA_HOSTS",
+    "redirect_not_allowed": "links redirect there; if that host belongs to RingCX, add it to RINGCX_MEDIA_HOSTS",
     "address_not_public": "its name leads to a private network: check DNS and RINGCX_MEDIA_HOSTS",
     "source_unavailable": _NETWORK,
     "too_slow": _NETWORK,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from pipelines.ringcx.media import MediaClient
+from pipelines.ringcx.media import MediaClient, MediaFault
 from tests.ringcx.media.conftest import HOST, OTHER, WAV, Source, audio, fault_of
 
 
@@ -67,6 +67,15 @@ def test_a_redirect_that_is_not_allowed_is_not_followed(make: Callable[..., Medi
     assert fault_of(make(source, auth=BASIC), f"https://{HOST}/a") == ("refused", "redirect_not_allowed", 302)
     assert {request.url.host for request in source.requests} == {HOST}
     assert len(source.requests) == (6 if target == "/a" else 1)
+
+
+def test_a_refused_redirect_is_reported_with_the_host_that_it_leads_to_and_without_its_query(
+    make: Callable[..., MediaClient],
+) -> None:
+    source = Source(hops(a="https://ada:hush@store.example/b?token=hush"))
+    with pytest.raises(MediaFault, match=r"at https://store\.example/b: redirect_not_allowed") as fault:
+        make(source).fetch(f"https://{HOST}/a", "1", io.BytesIO())
+    assert "hush" not in str(fault.value)
 
 
 def test_a_redirect_to_an_address_that_cannot_be_read_ends_without_a_request(make: Callable[..., MediaClient]) -> None:
