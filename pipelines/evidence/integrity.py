@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 from pipelines.archive.bucket import Bucket
 from pipelines.archive.errors import KeyMissing, StoreDamaged
@@ -37,12 +37,6 @@ class Checked:
     sha256: str = ""
 
 
-class _Latest(NamedTuple):
-    number: int
-    sha256: str
-    held: frozenset[bytes]
-
-
 class SealedRecordings:
     """A cache of what the manifests of recently used dates list, 100 bytes a recording; threads may share it."""
 
@@ -52,14 +46,13 @@ class SealedRecordings:
 
     def has(self, row: Row) -> bool:
         """Return whether the latest manifest of the date holds the row's recording; StoreDamaged if it was altered."""
-        latest = self._latest(row["date"])
-        return latest is not None and _fingerprint(row) in latest.held
+        return _fingerprint(row) in self._latest(row["date"])[1]
 
     def problem(self, row: Row) -> str:
         """Return a sentence on why a row may differ from the seal of its date; empty if it cannot."""
         day, number = row["date"], row["manifest_number"]
         try:
-            latest = self._latest(day)
+            latest, _ = self._latest(day)
         except StoreDamaged:
             return f"The latest manifest of {day} is not what was sealed: verify this date."
         if (number, row["manifest_sha256"]) == (latest and latest.number, latest and latest.sha256):
@@ -71,20 +64,20 @@ class SealedRecordings:
             )
         return f"This page is from a manifest of {day} that is not the latest one stored: verify this date."
 
-    def _latest(self, day: date) -> _Latest | None:
+    def _latest(self, day: date) -> tuple[ManifestHead | None, frozenset[bytes]]:
         listed = self._bucket.list_keys(manifest_prefix(self._bucket.prefix, day))
         found = [(number, item.etag) for key, item in listed if (number := manifest_number(key)) is not None]
-        return self._sealed(day, *max(found)) if found else None
+        return self._sealed(day, *max(found)) if found else (None, frozenset())
 
-    def _read(self, day: date, number: int, _etag: str) -> _Latest:
-        """Return the recordings of a manifest; read it again if its ETag has changed."""
+    def _read(self, day: date, number: int, _etag: str) -> tuple[ManifestHead, frozenset[bytes]]:
+        """Return a manifest and its recordings; read it again if its ETag has changed."""
         held: set[bytes] = set()
 
         def keep(entry: Entry) -> None:
             if entry["status"] == Status.archived:
                 held.add(_fingerprint(entry))
 
-        return _Latest(number, read_manifest(self._bucket, day, number, keep).sha256, frozenset(held))
+        return read_manifest(self._bucket, day, number, keep), frozenset(held)
 
 
 class SealedDate:
