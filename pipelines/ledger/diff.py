@@ -8,11 +8,8 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class RowDiff:
-    """The differences between the rows of a pull and the ledger's.
-
-    `fresh`: the rows that are new or changed, in the pull's order. The other fields count rows. `new`: the key is not
-    in the ledger. `changed`: the key is there with another hash. `unchanged`: key and hash are there. `vanished`: rows
-    of the ledger whose key the pull no longer has.
+    """The differences between the rows of a pull and the ledger's: the `fresh` (new or changed) rows, in the pull's
+    order, and counts. `changed`: the key is there with another hash. `vanished`: the pull no longer has the key.
     """
 
     fresh: pa.Table
@@ -23,10 +20,7 @@ class RowDiff:
 
 
 def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
-    """Compare two tables, each with one row per `row_key`, by `row_hash`; the order of rows does not matter.
-
-    `stored`: the latest rows of the same report, date and account.
-    """
+    """Compare a pull with the latest rows of its report, date and account, each with one row per `row_key`."""
     now, before = _identity(pulled), _identity(stored)
     both = now.merge(before, on="row_key", how="left", suffixes=("", "_stored"))
     is_new = both["row_hash_stored"].isna()

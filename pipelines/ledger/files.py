@@ -88,10 +88,7 @@ class LocalFiles:
             return (self.root / _checked(name)).read_bytes()
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a new file durably, whole or not at all; raise FileExistsError if the name is taken.
-
-        A temporary file is written, synced and linked: a link appears whole, and fails if the name is taken.
-        """
+        """Write a new file durably, whole or not at all; raise FileExistsError if the name is taken."""
         path = self.root / _checked(name)
         with self._errors("write", name):
             make_folders(path.parent)
@@ -101,7 +98,7 @@ class LocalFiles:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                path.hardlink_to(unnamed)
+                path.hardlink_to(unnamed)  # appears whole, and fails if the name is taken
             finally:
                 unnamed.unlink(missing_ok=True)
             sync_folder(path.parent)
@@ -123,10 +120,7 @@ class LocalFiles:
 
 @dataclass(eq=False, repr=False)
 class S3Files:
-    """Objects in an S3 bucket under a prefix. One boto3 client may be shared by many threads.
-
-    `named_by` is the variable that names the bucket; `unavailable` is the error to raise if S3 fails.
-    """
+    """Objects in an S3 bucket under a prefix. `named_by` and `unavailable`: as in `LocalFiles`."""
 
     client: S3Client
     bucket: str
@@ -173,10 +167,7 @@ class S3Files:
             return self.client.get_object(Bucket=self.bucket, Key=self._key(name))["Body"].read()
 
     def create(self, name: str, data: bytes, content_type: str = "application/vnd.apache.parquet") -> None:
-        """Put a new object under a unique name; raise FileExistsError if the server has another object there.
-
-        Sends the MD5, because some servers check nothing else, and ignore or refuse `IfNoneMatch`.
-        """
+        """Put a new object under a unique name; raise FileExistsError if the server has another object there."""
         condition = {"IfNoneMatch": "*"}
         with self._errors("write", name):
             for puts_left in reversed(range(_PUTS)):
@@ -185,7 +176,7 @@ class S3Files:
                         Bucket=self.bucket,
                         Key=self._key(name),
                         Body=data,
-                        ContentMD5=as_base64(md5_of(data)),
+                        ContentMD5=as_base64(md5_of(data)),  # some servers check nothing else, and ignore or refuse `IfNoneMatch`
                         ContentType=content_type,
                         **condition,  # type: ignore[arg-type]
                     )

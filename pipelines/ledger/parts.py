@@ -11,7 +11,7 @@ import pyarrow as pa
 from ulid import ULID
 
 from pipelines.ledger.files import Files, LedgerDamaged, date_of
-from pipelines.ledger.schema import IN_PATH, ROW_COLUMNS, SCHEMAS, conform, decode, state_ranks
+from pipelines.ledger.schema import SCHEMAS, conform, decode, rows_schema, state_ranks
 
 _READERS = 8  # threads that read or list in parallel
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"([0-6][0-9A-HJKMNP-TV-Z]{25})(-[1-9][0-9]*-[0-9a-f]{16})?\.
 
 @dataclass(frozen=True, eq=False)
 class LedgerParts:
-    """The parts of a `Ledger` as files. Safe to share between threads."""
+    """The parts of a `Ledger` as files."""
 
     files: Files
 
@@ -37,10 +37,7 @@ class LedgerParts:
         return found
 
     def strange(self) -> dict[str, str]:
-        """Return the files in the ledger's folders that are not parts: name -> reason.
-
-        Every other reader skips such files, so that none stops a date; this method reports them.
-        """
+        """Return the files in the ledger's folders that are not parts, and that other readers skip: name -> reason."""
         reasons = {name: _why_strange(name) for kind in SCHEMAS for name in self.files.list(f"{kind}/")}
         # A local file's name may hold bytes that are not UTF-8, which no report could show.
         return {name.encode("utf-8", "backslashreplace").decode(): why for name, why in reasons.items() if why}
@@ -63,14 +60,12 @@ class LedgerParts:
 def part_names(files: Files, folders: Iterable[str]) -> list[str]:
     """Return the names of the folders' parts, sorted, folder by folder. Parts never change: same names, same lines."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
-        return [name for listed in pool.map(files.list, folders) for name in listed if is_part(name)]
+        return [name for listed in pool.map(files.list, folders) for name in listed if not _why_strange(name)]
 
 
 def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the lines of each named part, in order; only `columns`, as far as a part has them.
-
-    Raises:
-        LedgerDamaged: a part is gone, or is not what was written.
+    """Yield the lines of each named part, in order; only `columns`, as far as a part has them. Raise LedgerDamaged if a
+    part is gone, or is not what was written.
     """
     parts = LedgerParts(files)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ledger") as pool:
@@ -80,19 +75,15 @@ def read_parts(files: Files, names: Iterable[str], columns: Sequence[str] | None
 
 
 def decode_part(name: str, data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the lines of a part in the schema of its kind, with the columns that its path gives.
-
-    Raises:
-        LedgerDamaged: the bytes are not a part of that kind.
+    """Return the lines of a part in the schema of its kind, with the columns that its path gives; raise LedgerDamaged
+    if the bytes are not such a part.
     """
     kind, *folders, _ = name.split("/")
     from_path = dict(folder.split("=", 1) for folder in folders)
     with damage(name):
         table, schema = decode(data, columns), SCHEMAS[kind]
         if kind == "report_rows":
-            own = (*ROW_COLUMNS, *IN_PATH)
-            extra = [pa.field(column, pa.string()) for column in table.column_names if column not in own]
-            schema = pa.schema([*schema, *extra])
+            schema = rows_schema(table.column_names)
         table = conform(table, schema, {**from_path, "date": date.fromisoformat(from_path["date"])})
         if kind in {"accepted_losses", "recording_states"}:
             state_ranks(table)  # a status from a newer version is found here, where the part's name is known
@@ -104,12 +95,8 @@ def written_at(name: str) -> datetime:
     return ULID.from_str(name.rpartition("/")[2][:26]).datetime
 
 
-def is_part(name: str) -> bool:
-    """Return whether the file is a part of the ledger."""
-    return _why_strange(name) is None
-
-
 def _why_strange(name: str) -> str | None:
+    """Return why the file is not a part of the ledger; None if it is one."""
     kind, *folders, own = name.split("/")
     report = [folder for folder in folders[:-1] if folder.startswith("report=")]
     if kind not in SCHEMAS or len(folders) != 1 + (kind in _BY_REPORT) or folders[:-1] != report:

@@ -1,10 +1,6 @@
-"""The columns of the ledger's Parquet files, and how lines are written and read back.
+"""The columns of the ledger's Parquet files (docs/storage.md, "Ledger"), and how lines are written and read back.
 
-Ids and the report's columns are text, never numbers; times are microseconds in UTC. `report` and `date` are in the path
-(`report=…/date=…/`) and not in the file, as Hive-style readers expect: pyarrow, pandas, DuckDB and Spark add both
-columns, and refuse a file that repeats one with another type.
-
-A column added later must be nullable: parts from before it read as null. Where the parts are stored: `store.py`.
+A column added later must be nullable: parts from before it read as null.
 """
 
 from __future__ import annotations
@@ -13,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from types import MappingProxyType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
@@ -28,7 +24,7 @@ _TEXT = pa.string()
 _GROUP_ROWS = 32_768  # a group is encoded in memory before it is written
 
 IN_PATH = ("report", "date")
-"""The columns that a part's path carries."""
+"""The columns that a part's path carries: Hive-style readers refuse a file that repeats one with another type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +150,10 @@ def decode(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] = MappingProxyType({})) -> pa.Table:
+def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object]) -> pa.Table:
     """Return the schema's columns in its order: null if added after the part was written; unknown columns are left out.
-    A column in `constants` has that value in every line.
-
-    Raises:
-        ValueError: a required column or value is missing, or a column has another type.
+    A column in `constants` has that value in every line. Raise ValueError if a required column or value is missing, or
+    a column has another type.
     """
     columns: list[pa.Array[Any] | pa.ChunkedArray[Any]] = []
     for field in schema:
@@ -179,13 +173,10 @@ def conform(table: pa.Table, schema: pa.Schema, constants: Mapping[str, object] 
     return pa.table(columns, schema=schema)
 
 
-def rows_table(rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str) -> pa.Table:
-    """Return report rows (`row_key`, `row_hash` and text columns) as lines: ROW_SCHEMA and the text columns; raise
-    ValueError if an identity is missing or a column is not text.
-    """
-    report_fields = [pa.field(name, _TEXT) for name in rows.column_names if name not in ROW_COLUMNS]
-    added = {"account_id": account_id, "pulled_at": pulled_at, "run_id": run_id}
-    return conform(rows, pa.schema([*ROW_SCHEMA, *report_fields]), added)
+def rows_schema(columns: Sequence[str]) -> pa.Schema:
+    """Return ROW_SCHEMA, followed by a report's own `columns`."""
+    own = [name for name in columns if name not in {*ROW_COLUMNS, *IN_PATH}]
+    return pa.schema([*ROW_SCHEMA, *(pa.field(name, _TEXT) for name in own)])
 
 
 def states_from(table: pa.Table) -> list[RecordingState]:

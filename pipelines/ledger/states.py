@@ -23,9 +23,6 @@ class Status(StrEnum):
 FINAL = frozenset({Status.missing, Status.rejected, Status.denied})
 """The states of a recording that is not held and not tried again unless it is reopened; not `archived`."""
 
-SAME_RECORDING = "same_recording"
-"""The reason of a line whose id is another name of a recording."""
-
 RANKS: Mapping[Status, int] = {
     Status.pending: 0,
     Status.missing: 1,
@@ -45,9 +42,8 @@ rank, so that reopening can. Everything after `written_at` only makes the order 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingState:
-    """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds.
-
-    Raises ValueError if the fields contradict each other, so that no such line is ever written.
+    """A line of the ledger: the state of a recording at `written_at`. Sizes in bytes, durations in seconds. Raises
+    ValueError if the fields contradict each other, so that no such line is ever written.
     """
 
     recording_id: str
@@ -109,9 +105,8 @@ class RecordingState:
 def pending_again(
     state: RecordingState, reason: str, now: datetime, run_id: str, *, next_attempt_at: datetime, answered: bool = True
 ) -> RecordingState:
-    """Return the state after a fetch without a final answer: one more attempt counted, and the next one planned.
-
-    `answered`: the source answered about the recording; an outage is not an answer.
+    """Return the state after a fetch without a final answer. `answered`: the source answered about the recording; an
+    outage is not an answer.
     """
     _require(state, "tried again", state.status is Status.pending)
     first = state.first_attempt_at or (now if answered else None)
@@ -135,10 +130,8 @@ def archived(
     attempted: bool = True,
     **held: Any,  # noqa: ANN401 - fields of many types
 ) -> RecordingState:
-    """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch.
-
-    `held`: the fields of the stored object, such as `key`, `size` and `sha256`. A final state may still change to
-    this state: the object exists, whatever was concluded before.
+    """Return the state of a recording that is held; `attempted=False` if it was adopted without a fetch. `held`: the
+    fields of the stored object. A final state may still become this one: the object exists, whatever was concluded.
     """
     _require(state, "archived", state.status is not Status.archived)
     return _next(state, Status.archived, None, now, run_id, attempts=state.attempts + attempted, **held)
@@ -147,18 +140,13 @@ def archived(
 def same_recording(state: RecordingState, main: RecordingState, now: datetime, run_id: str) -> RecordingState:
     """Return the line that makes `state`'s id another name of `main`, so that this id is never requested."""
     _require(state, "another's name", state.status is not Status.archived)
-    return _next(state, Status.rejected, SAME_RECORDING, now, run_id, same_as=main.recording_id)
-
-
-_OF_AN_EPOCH = (
-    *("key", "size", "sha256", "duration_s", "etag", "version_id"),
-    *("same_as", "first_attempt_at", "body_sha256", "body_size"),
-)
+    return _next(state, Status.rejected, "same_recording", now, run_id, same_as=main.recording_id)
 
 
 def reopened(state: RecordingState, reason: str, now: datetime, run_id: str) -> RecordingState:
     """Return the state of a recording that is to be fetched again: pending, due immediately, in a new epoch."""
-    reset: dict[str, Any] = dict.fromkeys(_OF_AN_EPOCH)
+    held = ("key", "size", "sha256", "duration_s", "etag", "version_id")
+    reset: dict[str, Any] = dict.fromkeys([*held, "same_as", "first_attempt_at", "body_sha256", "body_size"])
     reset |= {"attempts": 0, "next_attempt_at": now, "warnings": (), "epoch": state.epoch + 1}
     return _next(state, Status.pending, reason, now, run_id, **reset)
 
@@ -171,9 +159,9 @@ def _next(
     run_id: str,
     **changes: Any,  # noqa: ANN401 - fields of many types
 ) -> RecordingState:
-    """Return the line that a run writes after `state`; `changes` must give `next_attempt_at`."""
-    changes = {"next_attempt_at": None} | changes
-    return replace(state, status=status, reason=reason, written_at=now, run_id=run_id, **changes)
+    """Return the line that a run writes after `state`, without `next_attempt_at` unless `changes` give it."""
+    fields = {"status": status, "reason": reason, "written_at": now, "run_id": run_id, "next_attempt_at": None}
+    return replace(state, **(fields | changes))
 
 
 def _require(state: RecordingState, wanted: str, is_allowed: bool) -> None:

@@ -35,9 +35,10 @@ from pipelines.ledger.schema import (
     STATE_SCHEMA,
     Acceptance,
     PullRecord,
+    conform,
     encode,
     records_of,
-    rows_table,
+    rows_schema,
     state_ranks,
     states_by_id,
     states_from,
@@ -59,8 +60,7 @@ class Tally(NamedTuple):
 class Ledger:
     """The archive's database of rows, pulls and states; `parts` are its files. Safe for threads and for processes.
 
-    Every method raises LedgerUnavailable if the storage does not answer, and LedgerDamaged if it reads a part that is
-    not what was written.
+    Methods raise LedgerUnavailable if the storage does not answer, and LedgerDamaged for a part that was altered.
     """
 
     def __init__(self, files: Files, *, clock: Callable[[], datetime]) -> None:
@@ -73,26 +73,17 @@ class Ledger:
         self._last_read: tuple[list[str], pa.Table] = ([], STATE_SCHEMA.empty_table())
 
     def append_rows(
-        self,
-        report: str,
-        day: date,
-        rows: pa.Table,
-        *,
-        account_id: str,
-        pulled_at: datetime,
-        run_id: str,
+        self, report: str, day: date, rows: pa.Table, *, account_id: str, pulled_at: datetime, run_id: str
     ) -> None:
-        """Append rows of a pull: `row_key`, `row_hash` and text columns; raise the errors of `rows_table`."""
-        table = rows_table(rows, account_id=account_id, pulled_at=pulled_at, run_id=run_id)
-        self._append(_folder("report_rows", day, report), table)
+        """Append rows of a pull: `row_key`, `row_hash` and text columns; raise the errors of `conform`."""
+        added = {"account_id": account_id, "pulled_at": pulled_at, "run_id": run_id}
+        self._append(_folder("report_rows", day, report), conform(rows, rows_schema(rows.column_names), added))
 
     def latest_rows(
         self, report: str, day: date, *, columns: Sequence[str] | None = None, account_id: str | None = None
     ) -> pa.Table:
-        """Return one line per `row_key`, the one pulled last, in the order of writing.
-
-        The table has the given `columns` in that order, null if a part is older than the column; without `columns`,
-        ROW_COLUMNS and every column that any part has.
+        """Return one line per `row_key`, the one pulled last, in the order of writing; only `columns` in that order,
+        null if a part is older than the column, or else ROW_COLUMNS and every column that any part has.
         """
         table = self._rows(report, day, columns)
         if account_id is not None:
@@ -145,12 +136,9 @@ class Ledger:
 
     def event_reads(self, day: date) -> dict[str, int]:
         """Return how many bytes of each file of a date's stored events were read, by file name."""
-        furthest: dict[str, int] = {}
-        for table in self._parts([_folder("event_reads", day)]):
-            columns: list[list[Any]] = [table[column].to_pylist() for column in ("name", "read_to")]
-            for name, read_to in zip(*columns, strict=True):
-                furthest[name] = max(read_to, furthest.get(name, 0))
-        return furthest
+        lines = pa.concat_tables([EVENT_READ_SCHEMA.empty_table(), *self._parts([_folder("event_reads", day)])])
+        furthest = lines.group_by("name").aggregate([("read_to", "max")]).to_pydict()
+        return dict(zip(furthest["name"], furthest["read_to_max"], strict=True))
 
     def append_acceptances(self, acceptances: Sequence[Acceptance]) -> None:
         """Append decisions on lost recordings, in one part per date."""
@@ -206,10 +194,7 @@ class Ledger:
         ]
 
     def state_days(self) -> dict[date, datetime]:
-        """Return the dates that have recordings, each with the time of its newest part, with one listing per month.
-
-        Files that are not parts are left out (`LedgerParts.strange` names them).
-        """
+        """Return the dates that have recordings, each with the time of its newest part, with one listing per month."""
         months = sorted({f"recording_states/date={day:%Y-%m}-" for day in self.recording_days()})
         # Names are sorted: the last part of each date wins.
         newest = {name.split("/")[1]: name for name in part_names(self._files, months)}
