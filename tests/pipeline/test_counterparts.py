@@ -258,7 +258,7 @@ def test_a_pair_ends_with_at_most_one_waiting_and_never_loses_what_may_be_had(
     one: Status, two: Status, first: int, second: int
 ) -> None:
     known = {"1/old": state("1/old", one, first=first), "1/new": state("1/new", two, first=second)}
-    after = known | {line.recording_id: line for line in join(PAIR, known, now=NOW, run_id="r").lines}
+    after = known | {line.recording_id: line for line in join(PAIR, known, now=NOW, run_id="r")}
     plain = [line for line in after.values() if line.same_as is None]
     assert plain
     if Status.archived in {one, two}:
@@ -266,14 +266,21 @@ def test_a_pair_ends_with_at_most_one_waiting_and_never_loses_what_may_be_had(
     elif Status.pending in {one, two}:
         assert [line.status for line in plain].count(Status.pending) == 1
     again = join(PAIR, after, now=NOW, run_id="r")
-    assert not again.lines  # nothing goes back and forth
+    assert not again  # nothing goes back and forth
 
 
 @given(st.sampled_from([Status.pending, Status.archived, *FINAL]))
 def test_a_name_becomes_a_recording_again_only_when_its_recording_is_given_up(main: Status) -> None:
     known = {"1/old": state("1/old", main, first=0)}
     known["1/new"] = replace(state("1/new", Status.rejected, first=1), same_as="1/old")
-    lines = join(PAIR, known, now=NOW, run_id="r").lines
+    lines = join(PAIR, known, now=NOW, run_id="r")
     assert [(line.recording_id, line.status, line.same_as, line.epoch) for line in lines] == (
         [("1/new", Status.pending, None, 1)] if main in FINAL else []
     )
+
+
+def test_what_is_held_under_both_names_is_counted_once(sources: Sources) -> None:
+    names = sources.legacy(2, NOON), sources.current(1, NOON)
+    assert sources.register().counts["held_twice"] == 0
+    sources.ledger.append_states([state(name, Status.archived, first=0) for name in names])
+    assert sources.register().counts["held_twice"] == 1

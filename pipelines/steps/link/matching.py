@@ -1,10 +1,7 @@
 """Matching: the same segment, in the legacy report and in the current API, is one recording with two names.
 
-Both sources name the account, the call (UII), the agent and the start. The rows of a date and of its neighbours are
-matched, since the report files a segment under the day it starts and the API under the day it ends. The id known first
-is the recording; the other id becomes a line of the ledger that points to it (`same_as`) and is never fetched. If more
-than one candidate fits, or a distinguishing field is missing, nothing is joined: holding a recording twice is no loss,
-not fetching it may be.
+docs/migration.md has the rules. In doubt nothing is joined: holding a recording twice is no loss, not fetching it may
+be.
 """
 
 from __future__ import annotations
@@ -56,9 +53,7 @@ class _Leg:
         """Return whether two legs may be the same: neither agent nor start contradicts it."""
         if self.agent and other.agent and self.agent != other.agent:
             return False
-        if self.started_at is None or other.started_at is None:
-            return True
-        return abs(self.started_at - other.started_at) <= within
+        return not (self.started_at and other.started_at) or abs(self.started_at - other.started_at) <= within
 
     def is_identified(self) -> bool:
         """Return whether the leg has what a certain match needs: a start, an agent and one recording."""
@@ -73,14 +68,6 @@ class Pairs:
 
     partners: Mapping[str, str]
     ambiguous: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """What joining changed: the `lines` to write, and the number of recordings held under both names."""
-
-    lines: tuple[RecordingState, ...]
-    held_twice: int
 
 
 def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
@@ -118,7 +105,7 @@ def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> Joined:
+def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, run_id: str) -> list[RecordingState]:
     """Return the changes to the ledger's lines of each pair; `known` are its present lines, other names included.
 
     one points to the other    if the other is final, the first is tried itself; else nothing
@@ -128,7 +115,6 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
     final and not archived     nothing: the other may still be fetched
     """
     lines: list[RecordingState] = []
-    held_twice = 0
     for one_id, other_id in pairs.partners.items():
         one, other = known.get(one_id), known.get(other_id)
         if one is None or other is None or one_id > other_id:
@@ -139,13 +125,12 @@ def join(pairs: Pairs, known: Mapping[str, RecordingState], *, now: datetime, ru
                 lines.append(reopened(name, OTHER_SOURCE, now, run_id))
             continue
         held = [state for state in (one, other) if state.status is Status.archived]
-        held_twice += len(held) == 2
         if len(held) == 1:
             lines += _named(one if held[0] is other else other, held[0], now, run_id)
         elif one.status is Status.pending and other.status is Status.pending:
             main, name = sorted((one, other), key=lambda state: (state.first_seen_at, state.source))
             lines += _named(name, main, now, run_id)
-    return Joined(tuple(lines), held_twice)
+    return lines
 
 
 def _named(name: RecordingState, main: RecordingState, now: datetime, run_id: str) -> Iterator[RecordingState]:
@@ -161,14 +146,10 @@ def _legs(
 ) -> dict[Call, dict[tuple[str, ...], _Leg]]:
     """Return the legs of these calls: call -> what identifies a leg in this report -> the leg."""
     found: defaultdict[Call, defaultdict[tuple[str, ...], _Leg]] = defaultdict(lambda: defaultdict(_Leg))
-    uiis = pa.array(sorted({uii for _, uii in calls}), pa.string())
+    uiis = pa.array({uii for _, uii in calls}, pa.string())
     columns = ROWS[report]
-    for day in days:
-        if not len(uiis):
-            break
-        tables = ledger.iter_rows(report, day, columns=columns.needed)
-        of_calls = (rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)) for rows in tables)
-        for row in chain.from_iterable(rows.to_pylist() for rows in of_calls):
+    for rows in chain.from_iterable(ledger.iter_rows(report, day, columns=columns.needed) for day in days if calls):
+        for row in rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)).to_pylist():
             call = Call.of(row["account_id"], row[columns.uii])
             if call not in calls or not is_agents(report, row):
                 continue

@@ -82,14 +82,16 @@ def register_links(
     pairs = pairs_around(ledger, day, _open_calls(links, before))
     for key in pairs.ambiguous & added:
         states[key] = replace(states[key], warnings=(AMBIGUOUS,))
-    joined = join(pairs, before.states(pairs.partners.keys()) | states, now=now, run_id=run_id)
-    renamed = {line.recording_id: str(line.same_as) for line in joined.lines}
-    ledger.append_states([state for key, state in states.items() if key not in renamed] + list(joined.lines))
+    present = before.states(pairs.partners) | states
+    held = {key for key, state in present.items() if state.status is Status.archived}
+    joined = join(pairs, present, now=now, run_id=run_id)
+    renamed = {line.recording_id: str(line.same_as) for line in joined}
+    ledger.append_states([state for key, state in states.items() if key not in renamed] + joined)
     names = before.names | renamed
     if pairs.partners:
         # A neighbouring date's run may have registered the other name meanwhile: the run that writes last sees both.
         after = states_by_id(ledger.current(days))
-        ledger.append_states(join(pairs, after, now=now, run_id=run_id).lines)
+        ledger.append_states(join(pairs, after, now=now, run_id=run_id))
         names |= {key: state.same_as for key, state in after.items() if state.same_as is not None}
     layouts = dict(zip(values(links.table["recording_id"]), values(links.table["layout"]), strict=True))
     by_layout = Counter(layout for key, layout in layouts.items() if key not in names)
@@ -107,7 +109,7 @@ def register_links(
         "links_refused": refused.total(),
         "of_both_sources": len(names.keys() & layouts.keys()),
         "ambiguous": len(ambiguous),
-        "held_twice": joined.held_twice,
+        "held_twice": sum({one, other} <= held for one, other in pairs.partners.items()) // 2,
     }
     return LinksFound(counts, refused, ambiguous, shared_ids(links, lines))
 
@@ -124,7 +126,7 @@ def matched_recordings(
     if pairs.partners:
         dates = set(values(pc.unique(recordings.rest["date"])))
         states = states_by_id(ledger.current(near(dates), pairs.partners))
-        if lines := join(pairs, states, now=now, run_id=run_id).lines:
+        if lines := join(pairs, states, now=now, run_id=run_id):
             ledger.append_states(lines)
             return recordings_of(ledger, day, linked)
     return recordings
