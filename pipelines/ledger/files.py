@@ -176,7 +176,7 @@ class S3Files:
                         Bucket=self.bucket,
                         Key=self._key(name),
                         Body=data,
-                        ContentMD5=as_base64(md5_of(data)),  # some servers check nothing else, and ignore or refuse `IfNoneMatch`
+                        ContentMD5=as_base64(md5_of(data)),  # some servers check nothing else
                         ContentType=content_type,
                         **condition,  # type: ignore[arg-type]
                     )

@@ -22,7 +22,7 @@ from pipelines.ringcx.reports.requests import Answer, Period
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import VerifySettings
 from pipelines.steps.check.verdict import Verdict, judge_date
-from pipelines.steps.pull.coverage import Unpulled, unpulled
+from pipelines.steps.pull.coverage import unpulled
 from pipelines.steps.pull.reports import ReportPull
 
 DAY = date(2026, 11, 18)
@@ -83,9 +83,9 @@ def test_a_gap_is_a_report_that_no_single_pull_covers_unless_another_full_source
         for report in wanted.reports:
             if report not in whole:
                 ends = [pull.period_end for pull in own if pull.report == report]
-                expected.append(Unpulled(report, account, max(ends, default=None)))
+                expected.append((report, account, max(ends, default=None)))
     by_report = {name: [pull for pull in pulls if pull.report == name] for name in REPORTS}
-    assert unpulled(by_report, DAY, wanted) == expected
+    assert [(gap.report, gap.account_id, gap.to) for gap in unpulled(by_report, DAY, wanted)] == expected
 
 
 def test_a_gap_says_how_far_the_report_was_pulled() -> None:

@@ -1,12 +1,12 @@
 """The check that both reports of a date name the same calls, and that each call has the recordings it should have.
 
-One report names the mono recording of a call, the other the stereo recording of each agent leg: a call in only one of
-them was left out by the other. `verdict.py` judges whether a recording is held.
+One report names the mono recording of a call, the other the stereo recording of each agent leg.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import product
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -81,11 +81,8 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
 def empty_reports(
     ledger: Ledger, day: date, pulls: Pulls, settings: VerifySettings, *, now: datetime
 ) -> list[Unpulled]:
-    """Return the reports without any row although the other one, or an End Call Event, has calls of `day`: a source
-    that fails to make a report may return an empty one.
-
-    Calls that began before the day or in its last hour do not count, since the reports may date them on different sides
-    of midnight.
+    """Return the reports without any row although the other one, or an End Call Event, has calls of `day`, apart from
+    calls that began before it or in its last hour: the reports may date these on different sides of midnight.
     """
     begin, end = bounds = day_bounds(day, settings.zone)
     newest = {report: newest_by_account(of_report) for report, of_report in pulls.items()}
@@ -111,7 +108,7 @@ def empty_reports(
             # Where no row of the other report names its call, each row may be one.
             of_other = int(missing[column].get(account, 0)) if account in named_calls else newest[other][account].rows
             if not pull.rows and of_other:
-                lacking.append(Unpulled(report, account, pull.period_end, of_other))
+                lacking.append(_empty(pull, "the other report has", of_other))
     return lacking
 
 
@@ -123,11 +120,8 @@ def _without_calls_of_events(
     period: tuple[datetime, datetime],
 ) -> list[Unpulled]:
     """Return the reports of accounts without a row in any report, although events show recorded calls in the period."""
-    empty: dict[str, dict[ReportName, PullRecord]] = {}
-    for account in accounts:
-        made = {report: pulls[account] for report, pulls in newest.items() if account in pulls}
-        if made and not any(pull.rows for pull in made.values()):
-            empty[account] = made
+    made = {account: [pulls[account] for pulls in newest.values() if account in pulls] for account in accounts}
+    empty = {account: pulls for account, pulls in made.items() if pulls and not any(pull.rows for pull in pulls)}
     if not empty:
         return []
     columns = ["account_id", "uii", "call_start_dts", LINK_COLUMN[EVENTS]]
@@ -137,22 +131,19 @@ def _without_calls_of_events(
     events = events[(period[0] <= began) & (began < period[1])]
     calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
     lacking = []
-    named = _uiis(ledger, near({day})) if len(calls) else set()  # by an earlier pull, or on the other side of midnight
+    named: set[str] = set()  # by an earlier pull, or on the other side of midnight
+    for report, other in product(REPORTS, near({day}) if len(calls) else ()):
+        uiis = ledger.all_rows(report, other, columns=[UII_COLUMN[report]])[UII_COLUMN[report]].to_pylist()
+        named |= {uii.lower() for uii in uiis if uii}
     for account in sorted(empty.keys() & {*calls.index}):
         if count := len(calls[account] - named):
-            made = empty[account]
-            lacking += [Unpulled(name, account, made[name].period_end, count, by_events=True) for name in made]
+            lacking += [_empty(pull, "End Call Events name", count) for pull in empty[account]]
     return lacking
 
 
-def _uiis(ledger: Ledger, days: Iterable[date]) -> set[str]:
-    """Return the calls that any report of these days names, in lower case."""
-    columns = [
-        ledger.all_rows(report, day, columns=[UII_COLUMN[report]])[UII_COLUMN[report]]
-        for report in REPORTS
-        for day in days
-    ]
-    return {uii.lower() for column in columns for uii in column.to_pylist() if uii}
+def _empty(pull: PullRecord, others: str, calls: int) -> Unpulled:
+    how = f"was empty, although {others} {number(calls, 'call')} of that day"
+    return Unpulled(pull.report, pull.account_id, pull.period_end, how)
 
 
 def _calls(ledger: Ledger, day: date, accounts: Collection[str]) -> pd.DataFrame:

@@ -23,35 +23,19 @@ SETTLED = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Unpulled:
-    """A report of an account that no pull covers to the end of the day; `to` is how far a pull came, if any.
+    """A report of an account that does not show the whole day: `to` is how far a pull came, if any; `how` says why.
 
-    It may also be a report whose last pull of the whole day came `too_early`, at `to`, or brought the calls
-    `of_another_time` (in rows), or one that came empty although the other report has `missing_calls` of that day, or
-    End Call Events name them (`by_events`). `account_id` is empty if no account is known: the report was not pulled,
-    and no setting names an account.
+    `account_id` is empty if no account is known: the report was not pulled, and no setting names an account.
     """
 
-    report: ReportName
+    report: str
     account_id: str
     to: datetime | None
-    missing_calls: int = 0
-    too_early: bool = False
-    of_another_time: int = 0
-    by_events: bool = False
+    how: str
 
     def __str__(self) -> str:
-        how = "was never pulled" if self.to is None else f"was pulled only up to {self.to:%Y-%m-%d %H:%M} UTC"
-        if self.too_early:
-            how = f"was last pulled at {self.to:%Y-%m-%d %H:%M} UTC, possibly before the day's last calls were in it"
-        if self.of_another_time:
-            rows = number(self.of_another_time, "row")
-            how = f"had the calls of another day ({rows})"
-        if self.missing_calls:
-            calls = number(self.missing_calls, "call")
-            others = "End Call Events name" if self.by_events else "the other report has"
-            how = f"was empty, although {others} {calls} of that day"
         whose = f" of account {self.account_id}" if self.account_id else ""
-        return f"{self.report}{whose} {how}"
+        return f"{self.report}{whose} {self.how}"
 
 
 def covers(pull: PullRecord, bounds: tuple[datetime, datetime]) -> bool:
@@ -76,14 +60,18 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
         settled = {pull.report for pull in good}
         if any(settled.issuperset(source) for source in FULL_SOURCES):
             continue
-        for report in settings.reports:
-            if report not in last:
-                ends = [pull.period_end for pull in own if pull.report == report]
-                lacking.append(Unpulled(report, account, max(ends, default=None)))
-            elif report not in settled:
-                rows = last[report].of_another_time or 0
-                at = last[report].pulled_at
-                lacking.append(Unpulled(report, account, at, too_early=not rows, of_another_time=rows))
+        for report in (report for report in settings.reports if report not in settled):
+            to = max((pull.period_end for pull in own if pull.report == report), default=None)
+            if to is None:
+                how = "was never pulled"
+            elif report not in last:
+                how = f"was pulled only up to {to:%Y-%m-%d %H:%M} UTC"
+            elif rows := last[report].of_another_time:
+                how = f"had the calls of another day ({number(rows, 'row')})"
+            else:
+                at = f"{last[report].pulled_at:%Y-%m-%d %H:%M} UTC"
+                how = f"was last pulled at {at}, possibly before the day's last calls were in it"
+            lacking.append(Unpulled(report, account, to, how))
     return lacking
 
 
