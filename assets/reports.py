@@ -1,6 +1,7 @@
 """The reports: their rows list the recordings that should exist."""
 
 from datetime import date
+from functools import partial
 
 import dagster as dg
 from pydantic import Field
@@ -11,8 +12,9 @@ from pipelines.ledger.schema import ROW_SCHEMA, PullRecord
 from pipelines.orchestration.failures import as_permanent_failure
 from pipelines.orchestration.resources import EnvironmentParam, LedgerParam, SourceParam
 from pipelines.ringcx.reports.columns import ReportName
+from pipelines.steps.link.rows import INTERACTIONS
 from pipelines.steps.pull import windows
-from pipelines.steps.pull.reports import ReportPull, settled_period
+from pipelines.steps.pull.reports import ReportPull, pull_each, settled_period
 from pipelines.wording import number
 
 _ODDITIES = ("cap_suspected", "flags_unknown", "lines_skipped", "of_another_time")
@@ -88,7 +90,8 @@ def interaction_metadata(
         settings = environment.settings
         bounds = day_bounds(day, settings.zone)
         period = settled_period(bounds, environment.clock(), day, windows.SETTLING)
-        pulls = windows.WindowedPull(
+        pull = partial(
+            windows.WindowedPull,
             day=day,
             period=period,
             window_s=settings.ringcx_metadata_window,
@@ -98,7 +101,9 @@ def interaction_metadata(
             clock=environment.clock,
             log=context.log,
             afresh=config.ask_for_every_window,
-        ).run(settings.ringcx_account_ids)
+        )
+        accounts = settings.ringcx_account_ids
+        pulls = pull_each(INTERACTIONS, day, accounts, lambda account: pull(account_id=account).run())
     return _result(pulls, day, whole_day=period.end == bounds[1])
 
 

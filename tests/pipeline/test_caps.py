@@ -17,7 +17,7 @@ from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.requests import Answer, Period
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.steps.pull import windows
-from pipelines.steps.pull.reports import PullFailed
+from pipelines.steps.pull.reports import PullFailed, pull_each
 
 DAY = date(2026, 3, 2)
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -75,6 +75,7 @@ def pull(tmp_path: Path) -> Callable[..., PullRecord]:
     def make(source: Source, window_s: int = 10_800) -> PullRecord:
         day = Period(START, START + timedelta(days=1))
         one = windows.WindowedPull(
+            account_id="7",
             day=DAY,
             period=day,
             window_s=window_s,
@@ -84,7 +85,7 @@ def pull(tmp_path: Path) -> Callable[..., PullRecord]:
             clock=lambda: NOW,
             log=logging.getLogger("test"),
         )
-        return one.run(["7"])[0]
+        return pull_each("interaction_metadata", DAY, ["7"], lambda _: one.run())[0]
 
     make.ledger = ledger  # type: ignore[attr-defined]
     return make

@@ -1,18 +1,13 @@
-"""The pull of a date's interaction metadata, window by window; each window is kept as soon as it is whole.
-
-The source accepts few requests (9 in 15 minutes for an account), so one pull requests a window only once: the window
-leaves a record in the ledger, and a run that follows a killed one continues where that one ended. When all windows are
-whole, the date has been pulled like any other, and the next pull requests every window again, since rows still change.
-`is_fresh` decides which windows of an unfinished pull need not be requested again.
+"""The pull of a date's interaction metadata, window by window (docs/migration.md, "Windows"); each window is kept as
+soon as it is whole.
 
 The source may cap a response (at about the newest 400 rows, as observed) without saying so. A window that looks capped
-is requested again in halves, until the halves hold nothing that the whole did not; and each row's segment must have
-ended within the window that was requested.
+is requested again in halves, until the halves hold nothing that the whole did not.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -27,7 +22,7 @@ from pipelines.ringcx.reports.requests import InteractionSource, Period
 from pipelines.ringcx.reports.times import parse_moment
 from pipelines.steps.link.rows import INTERACTIONS, ROWS, is_flag_unknown, links_of
 from pipelines.steps.pull.coverage import SETTLED, covers
-from pipelines.steps.pull.reports import pull_each, whole_answer
+from pipelines.steps.pull.reports import whole_answer
 from pipelines.wording import number
 
 TRACES = "interaction_metadata_window"
@@ -73,29 +68,6 @@ class WrongWindow(ReportInvalid):
 
 
 @dataclass(frozen=True, slots=True)
-class WindowedPull:
-    """A pull of the interaction metadata of one date.
-
-    `period`: the part of the day that has been over for long enough; `window_s`: RINGCX_METADATA_WINDOW; `afresh`:
-    request every window, whatever was pulled already.
-    """
-
-    day: date
-    period: Period
-    window_s: int
-    source: InteractionSource
-    ledger: Ledger
-    run_id: str
-    clock: Callable[[], datetime]
-    log: logging.Logger
-    afresh: bool = False
-
-    def run(self, account_ids: Sequence[str]) -> list[PullRecord]:
-        """Pull each account's windows and append their new and changed rows; raise the errors of `pull_each`."""
-        return pull_each(INTERACTIONS, self.day, account_ids, lambda account_id: _AccountPull(self, account_id).run())
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     """One response of `size` bytes. `ends`: when the segments of its rows ended, sorted."""
 
@@ -110,24 +82,40 @@ class _Answer:
         return set(self.rows["row_key"].to_pylist())
 
 
-class _AccountPull:
-    """The pull of one account. The ledger's rows are read once, and kept up to date from window to window."""
+@dataclass(kw_only=True)
+class WindowedPull:
+    """A pull of the interaction metadata of one date and account.
 
-    def __init__(self, pull: WindowedPull, account_id: str) -> None:
-        self._pull, self._account_id = pull, account_id
+    `period`: the part of the day that has been over for long enough; `window_s`: RINGCX_METADATA_WINDOW; `afresh`:
+    request every window, whatever was pulled already.
+    """
+
+    account_id: str
+    day: date
+    period: Period
+    window_s: int
+    source: InteractionSource
+    ledger: Ledger
+    run_id: str
+    clock: Callable[[], datetime]
+    log: logging.Logger
+    afresh: bool = False
+    _counted: set[str] = field(default_factory=set, init=False)  # row keys
+    _sizes: list[int] = field(default_factory=list, init=False)  # rows of each window's answer
+    _cap: int | None = field(default=None, init=False)  # the smallest number of rows that was proven to be a cap
+
+    def __post_init__(self) -> None:
         columns = ["row_key", "row_hash", "segment_end_time_ms"]
-        rows = pull.ledger.latest_rows(INTERACTIONS, pull.day, columns=columns, account_id=account_id)
-        self._stored = _versions(rows)
-        self._counted: set[str] = set()  # row keys
-        self._sizes: list[int] = []  # rows of each window's answer
-        self._cap: int | None = None  # the smallest number of rows that was proven to be a cap
+        rows = self.ledger.latest_rows(INTERACTIONS, self.day, columns=columns, account_id=self.account_id)
+        self._stored = _versions(rows)  # read once, and kept up to date from window to window
 
     def run(self) -> PullRecord:
-        taken = [] if self._pull.afresh else self._taken_before()
+        """Pull the windows, append their new and changed rows, and return one record for all."""
+        taken = [] if self.afresh else self._taken_before()
         records: list[PullRecord] = []
         errors: list[ReportInvalid] = []
-        for window in windows(self._pull.period, self._pull.window_s):
-            now = self._pull.clock()
+        for window in windows(self.period, self.window_s):
+            now = self.clock()
             kept = [pull for pull in taken if covers(pull, (window.start, window.end)) and is_fresh(pull, now)]
             if kept:
                 records.append(kept[-1])
@@ -147,30 +135,30 @@ class _AccountPull:
                 except ReportInvalid as error:
                     errors.append(error)
         if errors:
-            self._pull.log.warning(
-                "account %s: windows pulled: %d, not pulled: %d", self._account_id, len(records), len(errors)
+            self.log.warning(
+                "account %s: windows pulled: %d, not pulled: %d", self.account_id, len(records), len(errors)
             )
             raise errors[0]
         whole = self._sum(records)
-        self._pull.ledger.append_pull(whole)
-        self._pull.log.info(
+        self.ledger.append_pull(whole)
+        self.log.info(
             "account %s: %s, %d pulled before; %s, %d new, %d changed, %d vanished, %d with a link",
-            *(self._account_id, number(len(records), "window"), sum(record in taken for record in records)),
+            *(self.account_id, number(len(records), "window"), sum(record in taken for record in records)),
             *(number(whole.rows, "row"), whole.new, whole.changed, whole.vanished, whole.with_link),
         )
         return whole
 
     def _taken_before(self) -> list[PullRecord]:
         """Return the windows that were pulled since the period was last complete."""
-        ledger, day, period = self._pull.ledger, self._pull.day, self._pull.period
+        ledger, day, period = self.ledger, self.day, self.period
         whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, (period.start, period.end))]
-        since = max((pull.pulled_at for pull in whole if pull.account_id == self._account_id), default=None)
-        taken = [pull for pull in ledger.pulls(TRACES, day) if pull.account_id == self._account_id]
+        since = max((pull.pulled_at for pull in whole if pull.account_id == self.account_id), default=None)
+        taken = [pull for pull in ledger.pulls(TRACES, day) if pull.account_id == self.account_id]
         return [pull for pull in taken if since is None or pull.pulled_at > since]
 
     def _take(self, window: Period, before: PullRecord | None = None) -> PullRecord:
         """Pull a whole window. `before`: its record from when it did not look capped yet."""
-        pulled_at = self._pull.clock()
+        pulled_at = self.clock()
         answers: list[_Answer] = []
         counts: dict[str, int] = {}
         try:
@@ -183,15 +171,15 @@ class _AccountPull:
                 counts = self._append(rows, window, pulled_at)
         for name in ("rows", "new", "changed", "unchanged") if before else ():
             counts[name] += getattr(before, name)
-        with_link, unknown = _flags(rows, self._account_id)
+        with_link, unknown = _flags(rows, self.account_id)
         record = PullRecord(
             report=TRACES,
-            day=self._pull.day,
-            account_id=self._account_id,
+            day=self.day,
+            account_id=self.account_id,
             period_start=window.start,
             period_end=window.end,
             pulled_at=pulled_at,
-            run_id=self._pull.run_id,
+            run_id=self.run_id,
             size=sum(answer.size for answer in answers),
             sha256="+".join(answer.sha256 for answer in answers),
             with_link=with_link,
@@ -201,12 +189,10 @@ class _AccountPull:
             **counts,
         )
         if unknown:
-            self._warn(
-                window,
-                f"{number(unknown, 'row')} with a hasRecording neither yes nor no; agents' recordings are requested.",
-            )
+            flags = f"{number(unknown, 'row')} with a hasRecording neither yes nor no"
+            self._warn(window, f"{flags}; agents' recordings are requested.")
         # After the rows: a run killed between the two requests this window again, and finds all of it unchanged.
-        self._pull.ledger.append_pull(record)
+        self.ledger.append_pull(record)
         return record
 
     def _append(self, rows: pa.Table, window: Period, pulled_at: datetime) -> dict[str, int]:
@@ -214,13 +200,9 @@ class _AccountPull:
         versions = _versions(rows)
         stored = [self._stored.get(key, (None, None))[0] for key in versions]
         is_fresh = [before != row_hash for before, (row_hash, _) in zip(stored, versions.values(), strict=True)]
-        self._pull.ledger.append_rows(
-            INTERACTIONS,
-            self._pull.day,
-            rows.filter(pa.array(is_fresh, pa.bool_())),
-            account_id=self._account_id,
-            pulled_at=pulled_at,
-            run_id=self._pull.run_id,
+        fresh = rows.filter(pa.array(is_fresh, pa.bool_()))
+        self.ledger.append_rows(
+            INTERACTIONS, self.day, fresh, account_id=self.account_id, pulled_at=pulled_at, run_id=self.run_id
         )
         new, again = stored.count(None), len(versions.keys() & self._counted)
         ends = (end for key, (_, end) in self._stored.items() if key not in versions)
@@ -282,8 +264,8 @@ class _AccountPull:
         return True
 
     def _request(self, window: Period) -> _Answer:
-        answer = whole_answer(partial(self._pull.source.pull, self._account_id, window), self._pull.log)
-        rows = with_row_identity(INTERACTIONS, answer.rows, self._account_id)
+        answer = whole_answer(partial(self.source.pull, self.account_id, window), self.log)
+        rows = with_row_identity(INTERACTIONS, answer.rows, self.account_id)
         return _Answer(window, answer.size, answer.sha256, rows, _ends_within(rows, window))
 
     def _sum(self, records: Sequence[PullRecord]) -> PullRecord:
@@ -292,18 +274,17 @@ class _AccountPull:
         return replace(
             records[0],
             report=INTERACTIONS,
-            period_start=self._pull.period.start,
-            period_end=self._pull.period.end,
-            pulled_at=self._pull.clock(),
-            run_id=self._pull.run_id,
+            period_start=self.period.start,
+            period_end=self.period.end,
+            pulled_at=self.clock(),
+            run_id=self.run_id,
             sha256="+".join(record.sha256 for record in records),
             largest_window=max(record.largest_window or 0 for record in records),
             **sums,
         )
 
     def _warn(self, window: Period, sentence: str) -> None:
-        start = window.start.isoformat()
-        self._pull.log.warning("account %s, window from %s: %s", self._account_id, start, sentence)
+        self.log.warning("account %s, window from %s: %s", self.account_id, window.start.isoformat(), sentence)
 
 
 def _versions(rows: pa.Table) -> dict[str, tuple[str, datetime | None]]:
