@@ -1,3 +1,1 @@
-"""The steps of a run, a package for each stage: they tie the three cores together, and know neither Dagster nor the
-environment.
-"""
+"""The steps of a run, a package for each stage: they tie the three cores together, without Dagster or environment."""

@@ -1,8 +1,4 @@
-"""The check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call.
-
-The report makes up for a lost event; an event whose call the report lacks shows that the report is not whole. The check
-reads rows only, and does not check whether a recording is held.
-"""
+"""The check that every event arrived: the Global Call Type Detail report against the End Call Events, call by call."""
 
 from datetime import date, datetime
 from typing import NamedTuple

@@ -39,9 +39,8 @@ class CheckResult:
 
 def examples(recordings: pd.DataFrame) -> pd.DataFrame:
     """Return the first `LISTED` recordings: the ledger's columns, and in `matter` what is wrong."""
-    columns = {"recording_id": "recording", "matter": "matter", "status": "state"}
-    columns |= {name: name for name in ("reason", "date", "attempts")}
-    shown = recordings.head(LISTED)[list(columns)].rename(columns=columns)
+    columns = ["recording_id", "matter", "status", "reason", "date", "attempts"]
+    shown = recordings.head(LISTED)[columns].rename(columns={"recording_id": "recording", "status": "state"})
     shown = shown.assign(reason=shown["reason"].fillna(""), date=shown["date"].astype(str))
     if "next_attempt_at" in recordings:
         shown["next_try_utc"] = pd.to_datetime(recordings["next_attempt_at"]).dt.strftime("%Y-%m-%d %H:%M").fillna("")

@@ -1,8 +1,7 @@
 """The check that a report seems to cover its whole day: a report with only half its rows is well-formed too.
 
-The report is compared with what is usual on such a day, and with the rows that earlier pulls of the date had. Neither
-proves anything, so the result is never worse than `warning`; the sentence gives the share of rows that could be missing
-unnoticed. Calls that only the other report has are named by `report_agreement.py`.
+It compares with what is usual (docs/operations.md, "What is usual") and with the rows that earlier pulls of the date
+had. Neither proves anything, so the result is never worse than `warning`.
 """
 
 from __future__ import annotations
@@ -26,11 +25,9 @@ from pipelines.wording import number
 
 _WEEKS = 8
 _LEAST_DATES = 3
-# Fewer rows than usual are worth a look when it is three times the spread of the history, and a share that days of the
-# same kind differ by anyway, and more than chance makes of so few calls (1.5 standard deviations of a Poisson count).
 _SPREADS = 3.0
 _DROP_SHARE = 0.3
-_CHANCE = 1.5
+_CHANCE = 1.5  # standard deviations of a Poisson count
 # The median absolute deviation of a normal distribution, as a part of its standard deviation. Neither it nor the median
 # follows the odd day of a history: a holiday, an outage, a campaign.
 _MAD_OF_NORMAL = 0.6745
@@ -59,8 +56,7 @@ class _Usual:
     def of(cls, like: str, history: pd.Series) -> _Usual:
         """Return what is usual, from the rows of earlier dates; `like` names their kind of day."""
         if len(history) < _LEAST_DATES:
-            have = number(len(history), "date")
-            why_not = f"too little history of {like}: {have}, and {_LEAST_DATES} are needed"
+            why_not = f"too little history of {like}: {number(len(history), 'date')}, and {_LEAST_DATES} are needed"
             return cls(like, len(history), history.median() if len(history) else 0.0, 0.0, why_not)
         usual = history.median()
         spread = (history - usual).abs().median() / _MAD_OF_NORMAL
@@ -89,8 +85,7 @@ def report_is_plausible(
     doubts = [f"account {account}: never pulled" for account in settings.ringcx_account_ids if account not in newest]
     for account in accounts:
         pull, history = newest[account], usual[account]
-        least = max(0, math.ceil(history.least))
-        compared = (round(history.rows), least, history.dates, history.why_not or _IS_ENOUGH)
+        compared = (round(history.rows), max(0, math.ceil(history.least)), history.dates, history.why_not or _IS_ENOUGH)
         rows.append((account, pull.rows, *compared, pull.vanished))
         found = []
         if not covers(pull, bounds):
@@ -167,16 +162,14 @@ def _sentence(
     report: ReportName, day: date, counts: Mapping[str, int], usual: Mapping[str, _Usual], *, is_over: bool
 ) -> str:
     rows = number(counts["rows"], "row")
-    reasons = [f"account {account}: {history.why_not}" for account, history in usual.items() if history.why_not]
     if not is_over:
         return f"{day} is not over: {rows} of {report} so far, not compared with other days."
-    if reasons:
+    if reasons := [f"account {account}: {history.why_not}" for account, history in usual.items() if history.why_not]:
         return f"{report} of {day} has {rows}; history cannot tell whether that is the whole day: {'; '.join(reasons)}."
     if not usual:
         return f"{report} of {day}: no account can be judged."
     weakest = max(usual.values(), key=lambda history: history.noticeable)
-    compared = number(weakest.dates, "date")
     return (
-        f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. "
-        f"More than {weakest.noticeable:.0%} missing would have been noticed ({compared} compared)."
+        f"{report} of {day} has {rows}, where {sum(history.rows for history in usual.values()):.0f} are usual. More "
+        f"than {weakest.noticeable:.0%} missing would have been noticed ({number(weakest.dates, 'date')} compared)."
     )

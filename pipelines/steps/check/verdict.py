@@ -1,11 +1,4 @@
-"""The verdict of a date: the one module that decides whether a date is complete.
-
-* `complete`: every report was pulled for the whole day, and every expected recording is archived as it was stored, or
-  its loss was accepted
-* `waiting`: the same, but some recordings are not due yet
-* `gaps`: some are late, lost, altered or not accounted for
-* `unknown`: a report was never pulled, or not for the whole day, or was empty although the other one, or an End
-  Call Event, has calls of that day: what the date should hold is not known
+"""The verdict of a date (docs/operations.md, "Verdicts"): the one module that decides whether a date is complete.
 
 It reads the ledger, and the names and sizes of the objects; `ringcx-archive verify` reads the bytes.
 """
@@ -206,13 +199,7 @@ class DateVerdict:
 
 
 def judge_date(
-    ledger: Ledger,
-    bucket: Bucket | None,
-    day: date,
-    settings: VerifySettings,
-    *,
-    now: datetime,
-    run_id: str = "",
+    ledger: Ledger, bucket: Bucket | None, day: date, settings: VerifySettings, *, now: datetime, run_id: str = ""
 ) -> DateVerdict:
     """Return the verdict of a date: `unknown` if its part of the ledger or of the archive is damaged.
 
@@ -277,8 +264,7 @@ def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now:
     """Return the reports that make a date `unknown`: those not pulled for the whole day, or without any row."""
     pulls = pulls_of(ledger, day)
     require_rows(ledger, day, pulls)
-    not_pulled = unpulled(pulls, day, settings)
-    return not_pulled + empty_reports(ledger, day, pulls, settings, now=now)
+    return unpulled(pulls, day, settings) + empty_reports(ledger, day, pulls, settings, now=now)
 
 
 def every_recording_is_accounted_for(of_date: DateVerdict) -> CheckResult:

@@ -16,7 +16,6 @@ from pipelines.steps.connection.result import Graded, Result, check
 
 _LINKS = 3
 _DATES = 7
-_HEAD = 12
 _NO_LOG_IN = frozenset({"unauthorized", "forbidden"})
 _PAGES = frozenset({"html_body", "json_body", "text_body"})
 _NETWORK = "check the network: outbound HTTPS to the hosts of recordings"
@@ -92,18 +91,14 @@ class RecordingCheck:
             if isinstance(error, MediaFault) and error.reason in _NO_LOG_IN | _PAGES:
                 return "ok", "are refused without the log-in of the recordings"
             return "warning", unknown
-        sentence = (
+        return "warning", (
             "anyone who has a link can download its recording without a log-in: keep links secret (the ledger and the "
             "reports contain them), and ask RingCentral to put the recordings behind a log-in"
         )
-        return "warning", sentence
 
     def _explained(self, fault: MediaFault) -> Graded:
-        remedies = {
-            **_REMEDIES,
-            **dict.fromkeys(_NO_LOG_IN, self.remedy),
-            **dict.fromkeys(_PAGES, f"often a log-in page: {self.remedy}"),
-        }
+        remedies = _REMEDIES | dict.fromkeys(_NO_LOG_IN, self.remedy)
+        remedies |= dict.fromkeys(_PAGES, f"often a log-in page: {self.remedy}")
         found = str(fault).rstrip(".")
         if fault.by_firewall:
             return "failed", f"{found}; {_FIREWALL}"
@@ -116,8 +111,8 @@ def _is_wav(media: MediaClient, link: Link) -> bool:
     body = _FirstBytes()
     with suppress(_EnoughError):
         media.fetch(link[1], link[0], body)
-    start = body.getvalue()[:_HEAD]
-    return start[:4] in {b"RIFF", b"RF64"} and start[8:] == b"WAVE"
+    start = body.getvalue()
+    return start[:4] in {b"RIFF", b"RF64"} and start[8:12] == b"WAVE"
 
 
 def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:

@@ -36,7 +36,7 @@ class BucketCheck:
 
     def results(self, client: S3Client) -> Iterator[Result]:
         """Yield the results one after another; checks that need an object are not tried if it could not be put."""
-        client.meta.events.register("after-call.s3", self._keep_date)
+        client.meta.events.register("after-call.s3", self._keep_date)  # also after errors
         self._key = probe_key(self.bucket.prefix, f"connection-{ULID.from_datetime(self.clock())}")
         listed = check("S3 list", self._list)
         yield listed
@@ -52,7 +52,7 @@ class BucketCheck:
         yield check("S3 versioning", self._versioning, not_tried=why)
         yield check("S3 Object Lock", self._object_lock, not_tried=why)
 
-    def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own; errors have a date too
+    def _keep_date(self, http_response: Any, **_: object) -> None:  # noqa: ANN401 - botocore's own
         self._date = http_response.headers.get("date", self._date)
 
     def _list(self) -> Graded:
@@ -69,32 +69,28 @@ class BucketCheck:
         except KeyExists:
             pass
         else:
-            sentence = "a second put of the same key is not refused; check what is between this machine and S3"
-            return "failed", sentence
+            return "failed", "a second put of the same key is not refused; check what is between this machine and S3"
         if not self.bucket.capabilities.create_only:
-            sentence = (
+            return "warning", (
                 "are ignored by this store. The archive looks before each put, which is safe for the runs of one "
                 "process; two processes that store the same recording at the same moment could overtake each other. "
                 "Prefer a store that honours them"
             )
-            return "warning", sentence
         if not self.bucket.is_amazon and not self.probes.refuses_second_multipart():
-            sentence = (
+            return "warning", (
                 "are honoured for small objects and ignored for uploads in parts. The archive looks before each "
                 "upload, but two processes that store the same large recording at the same moment could overtake each "
                 "other"
             )
-            return "warning", sentence
         return "ok", "a second put of the same key is refused, as it should be"
 
     def _checksums(self) -> Graded:
         if self.bucket.capabilities.checks_sha256:
             return "ok", "bytes that do not match their SHA-256 are refused, as they should be"
-        sentence = (
+        return "warning", (
             "this store checks no SHA-256. The archive sends each put's Content-MD5 and compares the response; run "
             "`ringcx-archive verify --read-data` regularly, or choose a store that checks it"
         )
-        return "warning", sentence
 
     def _get(self) -> Graded:
         if self.bucket.get_bytes(self._key) == _BODY:
@@ -103,35 +99,31 @@ class BucketCheck:
 
     def _delete(self) -> Graded:
         if self.probes.remove(self._key):
-            sentence = (
+            return "warning", (
                 "may delete: yes. Archiving does not need that: remove s3:DeleteObject from these credentials, and "
                 "with versioning s3:DeleteObjectVersion too"
             )
-            return "warning", sentence
         return "ok", "may delete: no, as it should be; a tiny object stays under probes/"
 
     def _versioning(self) -> Graded:
-        on = self.probes.versioning()
-        if on is None:
-            return "ok", _UNREADABLE
-        if on:
-            return "ok", "on"
-        return "warning", "off: overwritten and deleted objects are lost; switch it on for the bucket"
+        is_on = self.probes.versioning()
+        if is_on is False:
+            return "warning", "off: overwritten and deleted objects are lost; switch it on for the bucket"
+        return "ok", "on" if is_on else _UNREADABLE
 
     def _object_lock(self) -> Graded:
-        found = self.probes.locking()
-        if found is None:
-            return "ok", _UNREADABLE
-        is_on, default = found
-        if is_on and default:
-            return "ok", f"on, by default for {default}"
-        if is_on:
-            return "warning", "on, but without a default retention nothing is locked: set one for the bucket"
+        match self.probes.locking():
+            case None:
+                return "ok", _UNREADABLE
+            case True, "":
+                return "warning", "on, but without a default retention nothing is locked: set one for the bucket"
+            case True, default:
+                return "ok", f"on, by default for {default}"
         return "warning", "off: archived recordings can be deleted by anyone with that right; switch it on"
 
 
 def without_client(error: StorageRefused) -> Iterator[Result]:
-    """Yield the results if boto3 cannot make an S3 client: nothing in S3 can be tried."""
+    """Yield the results if boto3 cannot make an S3 client."""
     yield Result("S3 list", "failed", str(error))
     for subject in ("S3 put", *_OBJECT_CHECKS, "clock against S3", "S3 versioning", "S3 Object Lock"):
         yield Result(subject, "not tried", "no S3 client could be made.")

@@ -157,21 +157,18 @@ class Attempt:
         if fault.reason in _MAYBE_AUDIO and may_be_last(state, self.rules, now):
             body.seek(0)
             if data := body.read(self.quarantine_bytes):
-                state = replace(state, quarantine_key=self._quarantine(item, data, fault.reason))
+                sha256, recording_id = hashlib.sha256(data).hexdigest(), keys.metadata_text(state.recording_id)
+                key = keys.copy_key("quarantine", self.bucket.prefix, item.key, sha256)
+                facts = {"sha256": sha256, "recording-id": recording_id, "reason": fault.reason}
+                with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
+                    kind = "application/octet-stream"
+                    self.bucket.put_new(key, data, sha256=sha256, content_type=kind, metadata=facts)
+                state = replace(state, quarantine_key=key)
         return Outcome(state, now, fault)
-
-    def _quarantine(self, item: WorkItem, data: bytes, reason: str) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = keys.copy_key("quarantine", self.bucket.prefix, item.key, sha256)
-        metadata = {"sha256": sha256, "recording-id": keys.metadata_text(item.state.recording_id), "reason": reason}
-        with suppress(KeyExists):  # an earlier run kept it: its name holds its hash
-            self.bucket.put_new(key, data, sha256=sha256, content_type="application/octet-stream", metadata=metadata)
-        return key
 
     def _archived(
         self, state: RecordingState, stored: Stored, wav: WavInfo, doubt: str | None, silent: tuple[str, ...] = ()
     ) -> Outcome:
-        is_g711 = wav.format_tag in _G711
         is_16_bit_pcm = wav.format_tag == 1 and wav.bits_per_sample == 16
         mono_segment = is_segment(state.source, state.link) and state.layout == "stereo" and wav.channels == 1
         odd = {
@@ -179,8 +176,8 @@ class Attempt:
             "duration_differs": duration_differs(state.expected_duration_s, wav.duration_s),
             "mono_segment": mono_segment,
             "channels_unexpected": wav.channels != _CHANNELS[state.layout] and not mono_segment,
-            "codec_g711": is_g711,
-            "codec_unexpected": not (is_16_bit_pcm or is_g711),
+            "codec_g711": wav.format_tag in _G711,
+            "codec_unexpected": not is_16_bit_pcm and wav.format_tag not in _G711,
             "big_endian": wav.big_endian,
             str(doubt): doubt is not None,
         }

@@ -1,7 +1,6 @@
 """The fetcher: it attempts every due recording of a date and appends each new state to the ledger.
 
-It never waits for a link that is not ready: the state holds the time of the next attempt. States are written in
-batches: if a run is killed, the next run's listing finds the objects that were stored but not recorded.
+States are written in batches: if a run is killed, the next run's listing finds the objects that are not recorded.
 """
 
 from collections import Counter, defaultdict

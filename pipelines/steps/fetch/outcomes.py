@@ -1,15 +1,6 @@
 """Outcomes: what one attempt means for a recording's state, when an answer is final, and when to ask again.
 
-    not_there    202, 404, 410, other 4xx       pending, then `missing`
-    not_audio    HTML, JSON, MP3, empty, cut    pending, then `rejected`
-    not_allowed  our settings refuse the link   pending, then `rejected`
-    refused      401, 403                       pending, then `denied`
-    unproven     audio, perhaps not all         pending, until `attempt.py` keeps it with a warning
-    unavailable  5xx, 429, connection, S3       pending, forever: not about the recording
-    conflict     other bytes are in the bucket  `rejected`; both are kept
-
-"then": at the third attempt or later, a day after the first answer (`RetryRules.is_patient`), so that an outage costs
-time and no recording; and once older than `ARCHIVE_GIVE_UP_DAYS`, which separates "not yet" from "never".
+docs/decisions.md ("How a final state is earned") has the rules as a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +13,7 @@ from pipelines.ledger.states import RecordingState, Status, archived, final, pen
 
 FaultKind = Literal["not_there", "not_audio", "not_allowed", "refused", "unproven", "unavailable", "conflict"]
 
+# A recording stays pending after the other kinds: perhaps the bytes are whole, or the answer was not about it.
 _FINAL_OF: Mapping[FaultKind, Status] = {
     "not_there": Status.missing,
     "not_audio": Status.rejected,
@@ -62,11 +54,9 @@ class Outcome:
 class RetryRules:
     """The rules for when to ask again for a recording that is not ready, and when to stop asking.
 
-    Attributes:
-        minutes: the waits after the first, second, … attempt; at least one.
-        give_up: the age at which "not yet" may become "never".
-        final_after: the least time from the first answer to the attempt that may be the last.
-        kept_for: how long the source keeps a recording.
+    `minutes`: the waits after the first, second, … attempt; at least one. `give_up`: the age at which "not yet" may
+    become "never". `final_after`: the least time from the first answer to the attempt that may be the last. `kept_for`:
+    how long the source keeps a recording.
     """
 
     minutes: Sequence[float]
@@ -88,11 +78,7 @@ class RetryRules:
         return now + wait
 
     def gives_up(self, state: RecordingState, now: datetime) -> bool:
-        """Return whether the recording is too old at `now` to still be expected.
-
-        Its age counts from its start or, if that is unknown, from the end of its day; at the latest from when it was
-        first seen, so that a wrong year in a report does not keep it pending forever.
-        """
+        """Return whether the recording is too old at `now` to still be expected."""
         return self._age(state, now) > self.give_up
 
     def is_purged(self, state: RecordingState, now: datetime) -> bool:
@@ -111,6 +97,7 @@ class RetryRules:
         return self._age(state, now) < _YOUNG
 
     def _age(self, state: RecordingState, now: datetime) -> timedelta:
+        # If its start is unknown, the end of its day; a wrong year in a report must not keep it pending forever.
         born = state.started_at or datetime.combine(state.date + _DAY, time(), UTC)
         return now - min(born, state.first_seen_at)
 

@@ -5,7 +5,7 @@ Every row version ever seen counts, not only the newest: a recording should exis
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.calendar import local_day
-from pipelines.ledger.schema import STATE_SCHEMA
+from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
@@ -104,8 +104,7 @@ def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
     """Return the dates under which the ledger may have these recordings: the pulled day, their current dates, and those
     of their possible earlier dates that exist.
     """
-    days: set[Any] = set(pc.unique(links.table["date"]).to_pylist())
-    return days | {links.day} | _existing(ledger, set(links.elsewhere))
+    return {links.day, *values(pc.unique(links.table["date"])), *_existing(ledger, links.elsewhere)}
 
 
 def linked_days(ledger: Ledger, day: date, calendar: Calendar) -> set[date]:
@@ -135,9 +134,8 @@ def shared_ids(links: ExtractedLinks, known: pa.Table) -> list[str]:
     known = known.filter(pc.is_in(known["recording_id"], value_set=pc.unique(links.table["recording_id"])))
     calls = pa.concat_tables([links.table.select(columns), known.select(columns)]).to_pandas()
     calls = calls[calls["uii"] != ""].assign(uii=calls["uii"].str.strip().str.lower()).drop_duplicates()
-    shared = calls["recording_id"][calls["recording_id"].duplicated()]
-    return sorted(set(shared))
+    return sorted({*calls["recording_id"][calls["recording_id"].duplicated()]})
 
 
-def _existing(ledger: Ledger, days: set[date]) -> set[date]:
-    return days.intersection(ledger.recording_days()) if days else set()
+def _existing(ledger: Ledger, days: Collection[date]) -> set[date]:
+    return {*days}.intersection(ledger.recording_days()) if days else set()

@@ -49,14 +49,7 @@ class EventsTaken(NamedTuple):
 
 
 def take_events(
-    ledger: Ledger,
-    stored: Events,
-    day: date,
-    *,
-    accounts: Collection[str],
-    zone: ZoneInfo,
-    now: datetime,
-    run_id: str,
+    ledger: Ledger, stored: Events, day: date, *, accounts: Collection[str], zone: ZoneInfo, now: datetime, run_id: str
 ) -> EventsTaken:
     """Append those events of `day` that the ledger lacks, or raise EventsUnavailable. `zone`: of `call_start`."""
     # Events of other accounts are left in their files, which are read again once the accounts are others.

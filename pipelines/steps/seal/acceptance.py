@@ -1,15 +1,14 @@
 """Acceptance of losses that somebody has reviewed, and its revocation; the dates concerned are sealed again.
 
 Only a final loss can be accepted (`missing`, `rejected`, `denied`; a conflict too): a recording may still arrive while
-it is pending, and an object that is gone or altered must be restored. An acceptance ends when the recording's state,
-reason or epoch changes.
+it is pending, and an object that is gone or altered must be restored.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 
 from pipelines.archive.proof.signature import Signer
 from pipelines.errors import ExpectedError
@@ -94,22 +93,13 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
         by_day[state.date].append(state)
     touched: set[date] = set()
 
-    @cache
-    def gaps(day: date) -> Sequence[Unpulled]:
-        return lacking_reports(ledger, day, settings, now=now)
-
+    gaps = cache(partial(lacking_reports, ledger, settings=settings, now=now))
     for day, of_day in sorted(by_day.items()):
         try:
             latest = ledger.acceptances([day])
             with_other_name = set(values(ledger.current(near([day]))["same_as"]))
-            refusals = [
-                _refusal(
-                    *(state, latest.get(state.recording_id), gaps, now),
-                    revoke=decision.revoke,
-                    has_other_name=state.recording_id in with_other_name,
-                )
-                for state in of_day
-            ]
+            why_not = partial(_refusal, gaps, now, with_other_name, revoke=decision.revoke)
+            refusals = [why_not(state, latest.get(state.recording_id)) for state in of_day]
         except LedgerDamaged as error:
             decided.refused.append(f"No decision was recorded for {number(len(of_day), 'recording')} of {day}: {error}")
             continue
@@ -156,13 +146,13 @@ def _line(
 
 
 def _refusal(
-    state: RecordingState,
-    latest: Acceptance | None,
     gaps: Callable[[date], Sequence[Unpulled]],
     now: datetime,
+    with_other_name: Collection[str],
+    state: RecordingState,
+    latest: Acceptance | None,
     *,
     revoke: bool,
-    has_other_name: bool,
 ) -> str:
     """Return why a decision is refused, empty if it is not. `gaps`: returns the reports not pulled for a date."""
     key, found_on = state.recording_id, state.found_on
@@ -178,7 +168,7 @@ def _refusal(
     if state.next_attempt_at is not None:
         due = "is" if state.next_attempt_at > now else "was due"
         return f"{key} is pending, not lost: its next attempt {due} at {state.next_attempt_at:%Y-%m-%d %H:%M} UTC."
-    if has_other_name:
+    if key in with_other_name:
         return f"{key} is {state.status}, but its other source was not tried yet: run {found_on}, then accept."
     if missing := gaps(found_on):
         return f"{key} is {state.status}, but {found_on} is unknown: {missing[0]}. Run that date, then accept."

@@ -1,7 +1,4 @@
-"""The sealing of a date: its manifest and its part of the catalog.
-
-The totals record for each report whether the date was pulled: an unpulled date must not look like a quiet one.
-"""
+"""The sealing of a date: its manifest and its part of the catalog."""
 
 import hashlib
 from collections import defaultdict
@@ -27,11 +24,8 @@ from pipelines.steps.check.verdict import DateVerdict, Verdict, judge_date
 from pipelines.steps.link.recordings_table import LedgerSnapshot, RecordingsTable
 from pipelines.steps.pull.coverage import Pulls, newest_by_account, pulls_of
 
-MANIFESTS = "manifests"
-"""The kind of attestation that lists manifests; the other kinds are the ledger's folders, and this one:"""
-
-ACCESS = "access"
-"""The kind that lists the entries of the access log of a UTC day."""
+MANIFESTS, ACCESS = "manifests", "access"
+"""The kinds of attestation that list manifests, and the access log of a UTC day; others are the ledger's folders."""
 
 _ROUNDS = 5
 _ACCESS_DAYS = 3
@@ -64,9 +58,6 @@ class SealedDay:
 def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: Signer | None = None) -> SealedDay:
     """Seal what the ledger knows about the recordings dated `day`; unchanged content makes no new manifest.
 
-    While the verdict is `unknown`, the totals name the reports not pulled for the whole day, or the ledger's damage,
-    but not how many recordings should be `found`.
-
     A run of another date may append to this date and seal it too. Each run seals after it has appended, and seals again
     if it then finds new parts, so that the last run to seal has read what the others appended.
 
@@ -82,15 +73,14 @@ def seal_day(stores: Stores, day: date, *, now: datetime, run_id: str, signer: S
         by_status = known.by_status()
         verdict = judge_date(ledger, bucket, day, stores.settings, now=now, run_id=run_id)
         totals: dict[str, Any] = {"verdict": verdict.apart_from_the_clock, "bytes": known.size()}
-        if verdict.verdict is Verdict.unknown:
+        if verdict.verdict is Verdict.unknown:  # an unpulled date must not look like a quiet one
             totals["not_pulled"] = sorted({gap.report for gap in verdict.not_pulled})
             if verdict.damage:
                 totals["damage"] = verdict.damage
         else:
             totals["found"] = by_status.total()
         totals |= {str(status): by_status[status] for status in Status} | rows_pulled(pulls_of(ledger, day))
-        accepted = accepted_on(verdict)
-        if accepted:
+        if accepted := accepted_on(verdict):
             totals["accepted_losses"] = len(accepted)
         other_names: defaultdict[str, list[str]] = defaultdict(list)
         for name, recording_id in LedgerSnapshot(lines).names.items():

@@ -1,4 +1,1 @@
-"""Verification: the bucket holds everything that the archive lists, as it was sealed, and nothing else.
-
-It reads the bucket and the ledger again and writes to neither.
-"""
+"""Verification, which only reads: the bucket holds everything that the archive lists, as sealed, and nothing else."""

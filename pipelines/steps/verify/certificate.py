@@ -37,10 +37,8 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
     sealed: dict[str, tuple[ManifestHead, list[dict[str, Any]]]] = {}
 
     def keep(day: date, head: ManifestHead, entries: Iterable[ManifestEntry]) -> None:
-        sealed[day.isoformat()] = (
-            head,
-            [{"state": entry.status, **{name: getattr(entry, name) for name in _OF_RECORDING}} for entry in entries],
-        )
+        rows = [{"state": entry.status, **{name: getattr(entry, name) for name in _OF_RECORDING}} for entry in entries]
+        sealed[day.isoformat()] = head, rows
 
     for result in verify_days(archive, first, last, Reading(), add=found.append, sealed=keep):
         of_date = [each for each in found if each.date == result.date and not each.arriving]

@@ -16,7 +16,7 @@ from pipelines.archive.proof.attestation import read_attestations
 from pipelines.archive.proof.chain import Chain, read_chain
 from pipelines.archive.proof.manifest import Entry, ManifestEntry, ManifestHead
 from pipelines.archive.proof.signature import Verifier
-from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable
+from pipelines.ledger.files import LedgerDamaged, LedgerUnavailable, date_of
 from pipelines.ledger.parts import written_at
 from pipelines.steps.check.verdict import Verdict, judge_date, worst
 from pipelines.steps.pull.coverage import Pulls, pulls_of
@@ -24,7 +24,7 @@ from pipelines.steps.seal.seal_day import MANIFESTS, Stores
 from pipelines.steps.verify.arriving import WINDOW, Arriving, awaited_keys
 from pipelines.steps.verify.ledger_parts import check_pulls, read_ledger
 from pipelines.steps.verify.manifests import Evidence, check_catalog, check_manifests, check_next_day, compare
-from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects, date_of
+from pipelines.steps.verify.objects import Reading, check_access_log, check_conflicts, check_objects
 from pipelines.steps.verify.report import DayResult, Discrepancy
 from pipelines.wording import capitalized, number
 
@@ -82,7 +82,8 @@ def verify_days(
 def sealed_dates(bucket: Bucket) -> list[date]:
     """Return all dates that were ever sealed: a date whose manifests were removed still has attestations."""
     folders = (f"{bucket.prefix}manifests/", f"{bucket.prefix}witnesses/{MANIFESTS}/")
-    return sorted({day for folder in folders for name in bucket.list_folders(folder) if (day := date_of(name))})
+    names = {name.split("/")[-2] for folder in folders for name in bucket.list_folders(folder)}
+    return sorted(day for name in names if (day := date_of(name)))
 
 
 def drill(archive: Archive, days: Sequence[date], seed: str, add: Callable[[Discrepancy], None]) -> Iterator[DayResult]:
@@ -205,7 +206,11 @@ class _Day:
             self.result.manifest, self.result.manifest_sha256 = latest.number, latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
-        self._count(evidence)
+        totals, result = evidence.totals(), self.result
+        result.objects = len(evidence.objects)
+        result.held, result.pending = totals["archived"], totals["pending"]
+        result.lost = totals["found"] - result.held - result.pending
+        result.bytes = sum(entry.size or 0 for entry in evidence.held())
         pulls: Pulls = {}
         try:
             pulls = evidence.pulls = pulls_of(archive.ledger, day)
@@ -262,13 +267,6 @@ class _Day:
         attested, _ = read_attestations(self._archive.bucket, _STATES, day)
         fresh = set(self._archive.ledger.parts.names(day)[_STATES]) - attested.keys()
         return any(abs(self._now - written_at(name)) <= WINDOW for name in fresh)
-
-    def _count(self, evidence: Evidence) -> None:
-        totals, result = evidence.totals(), self.result
-        result.objects = len(evidence.objects)
-        result.held, result.pending = totals["archived"], totals["pending"]
-        result.lost = totals["found"] - result.held - result.pending
-        result.bytes = sum(entry.size or 0 for entry in evidence.held())
 
     def _unreadable(self, error: Exception) -> None:
         self.flag("unreadable", self.result.date, f"{self.day} could not be verified completely: {capitalized(error)}")

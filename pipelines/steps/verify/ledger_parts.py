@@ -141,11 +141,7 @@ def _flag_unattested(unattested: Mapping[str, list[str]], arriving: Arriving, fl
 
 
 def _states(name: str, data: bytes) -> pa.Table:
-    """Return the lines of a part of states; each must be a valid state.
-
-    Raises:
-        LedgerDamaged: the data is not such a part.
-    """
+    """Return the lines of a part of states; raise LedgerDamaged if one is not a valid state."""
     table = decode_part(name, data)
     with damage(name):
         for start in range(0, table.num_rows, _BATCH):
@@ -154,11 +150,7 @@ def _states(name: str, data: bytes) -> pa.Table:
 
 
 def _replaced(data: bytes) -> dict[str, str]:
-    """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part.
-
-    Raises:
-        ValueError, pa.ArrowException, OSError: the part cannot be read.
-    """
+    """Return the parts that a part merged by version 0.1.0 replaces, with their SHA-256; none for any other part."""
     metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
     record = json.loads(metadata.get(b"ringcx-archive/merged/1", b"{}"))
     try:

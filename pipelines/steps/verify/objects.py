@@ -5,7 +5,6 @@ if it is still the one given for the proven bytes. If these are missing or diffe
 reading proves without trusting the store.
 """
 
-import base64
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -16,7 +15,8 @@ from pipelines.archive.bucket import Bucket, Hashed
 from pipelines.archive.errors import KeyMissing, StorageUnavailable
 from pipelines.archive.keys import access_prefix
 from pipelines.archive.proof.manifest import ManifestEntry
-from pipelines.ledger import files
+from pipelines.aws import as_base64
+from pipelines.ledger.files import date_of
 from pipelines.settings import StorageSettings
 from pipelines.steps.parallel import map_in_order
 from pipelines.steps.seal.seal_day import ACCESS
@@ -157,10 +157,9 @@ def _store_vouches(bucket: Bucket, entry: ManifestEntry) -> bool:
     if facts is None:
         raise KeyMissing(str(entry.key))
     try:
-        checksum = base64.b64encode(bytes.fromhex(str(entry.sha256))).decode()
+        return facts.checksum_sha256 in {None, as_base64(bytes.fromhex(str(entry.sha256)))}
     except ValueError:
-        checksum = ""
-    return facts.checksum_sha256 in {None, checksum}
+        return facts.checksum_sha256 is None
 
 
 def check_conflicts(bucket: Bucket, day: date, listed: Container[str], flag: Flag) -> None:
@@ -217,12 +216,7 @@ def find_strays(bucket: Bucket, settings: StorageSettings) -> Iterator[Discrepan
     strays = [key for key in bucket.list_folders(bucket.prefix) if key != bucket.prefix and not belongs(key)]
     for folder in (f"{bucket.prefix}{name}" for name in _DATED_FOLDERS):
         # A console that makes folders puts an object under the folder's own name.
-        strays += [key for key in bucket.list_folders(folder) if key != folder and date_of(key) is None]
+        strays += [key for key in bucket.list_folders(folder) if key != folder and not date_of(key.split("/")[-2])]
     for key in strays:
         sentence = f"{key} is not part of the archive's documented layout; find out who put it there"
         yield Discrepancy("", "object_stray", key, sentence)
-
-
-def date_of(folder: str) -> date | None:
-    """Return the date that a folder `…/date=YYYY-MM-DD/` names, or None for anything else."""
-    return files.date_of(folder.split("/")[-2]) if folder.endswith("/") else None
