@@ -13,7 +13,6 @@ The cost of reading a date depends on that date alone. Columns: `schema.py`; byt
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -43,6 +42,7 @@ from pipelines.ledger.schema import (
     states_by_id,
     states_from,
     table_of,
+    values,
 )
 from pipelines.ledger.states import PRECEDENCE, RecordingState, Status
 
@@ -142,9 +142,7 @@ class Ledger:
 
     def append_acceptances(self, acceptances: Sequence[Acceptance]) -> None:
         """Append decisions on lost recordings, in one part per date."""
-        for day in sorted({acceptance.day for acceptance in acceptances}):
-            of_day = [acceptance for acceptance in acceptances if acceptance.day == day]
-            self._append(_folder("accepted_losses", day), table_of(Acceptance, of_day))
+        self._append_by_date("accepted_losses", table_of(Acceptance, acceptances))
 
     def acceptances(self, days: Iterable[date]) -> dict[str, Acceptance]:
         """Return the latest decisions on recordings of those dates, by recording id."""
@@ -155,11 +153,7 @@ class Ledger:
 
     def append_states(self, states: Iterable[RecordingState]) -> None:
         """Append changes of state, in one part per date."""
-        by_day: defaultdict[date, list[RecordingState]] = defaultdict(list)
-        for state in states:
-            by_day[state.date].append(state)
-        for day, of_day in sorted(by_day.items()):
-            self._append(_folder("recording_states", day), table_of(RecordingState, of_day))
+        self._append_by_date("recording_states", table_of(RecordingState, list(states)))
 
     def states(self, days: Iterable[date]) -> dict[str, RecordingState]:
         """Return the current state of every recording of the dates, sorted by recording id."""
@@ -211,6 +205,10 @@ class Ledger:
         needed = None if columns is None else [*columns, *ROW_COLUMNS]
         parts = self._parts([_folder("report_rows", day, report)], needed)
         return pa.concat_tables([ROW_SCHEMA.empty_table(), *parts], promote_options="default")
+
+    def _append_by_date(self, kind: str, lines: pa.Table) -> None:
+        for day in sorted(values(pc.unique(lines["date"]))):
+            self._append(_folder(kind, day), lines.filter(pc.equal(lines["date"], pa.scalar(day))))
 
     def _append(self, folder: str, lines: pa.Table) -> None:
         """Write lines as a part; write nothing if there are none."""
