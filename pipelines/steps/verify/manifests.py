@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.archive.bucket import Bucket, Listed
 from pipelines.archive.errors import KeyMissing
-from pipelines.archive.keys import catalog_key, manifest_key, manifest_prefix, signature_key
+from pipelines.archive.keys import catalog_key, manifest_key, signature_key
 from pipelines.archive.proof.attestation import ObservedObject, read_attestations
 from pipelines.archive.proof.chain import Chain
 from pipelines.archive.proof.manifest import ManifestEntry, ManifestHead, entry_document
@@ -133,35 +133,24 @@ def check_next_day(bucket: Bucket, day: date, chain: Chain, following: Chain, fl
     """Verify that every manifest of `day` that the next day's manifests name exists unchanged."""
     named_before = False
     for _, head in sorted(following.heads.items()):
-        named = head.document["previous_day"]
-        if named is None:
-            if named_before:
+        match head.document["previous_day"]:
+            case None if named_before:
                 sentence = f"{head.key} does not name a manifest of {day} although an earlier one does"
                 flag("manifest_altered", head.key, sentence)
-            continue
+            case None:
+                continue
+            case {"date": of, "number": int(number), "sha256": str(sha256)} if of == day.isoformat() and number > 0:
+                key = manifest_key(bucket.prefix, day, number)
+                if number not in chain.numbers:
+                    if bucket.head(key) is None:  # else it was sealed since the manifests were read
+                        flag("manifest_removed", key, f"{key}, on which {head.key} is based, is gone; restore it")
+                elif number in chain.heads and chain.heads[number].sha256 != sha256:
+                    what = f"{key} is not the one on which {head.key} is based"
+                    flag("manifest_altered", key, f"{what}: it was altered; restore its first version")
+            case _:
+                sentence = f"{head.key} does not name a manifest of the day before in the proper form"
+                flag("manifest_altered", head.key, sentence)
         named_before = True
-        number, sha256 = _named(named, day)
-        key = f"{manifest_prefix(bucket.prefix, day)}manifest-{number}.json"
-        if number is None:
-            sentence = f"{head.key} does not name a manifest of the day before in the proper form"
-            flag("manifest_altered", head.key, sentence)
-        elif number not in chain.numbers:
-            if bucket.head(key) is None:  # else it was sealed since the manifests were read
-                flag("manifest_removed", key, f"{key}, on which {head.key} is based, is gone; restore it")
-        elif number in chain.heads and chain.heads[number].sha256 != sha256:
-            flag(
-                "manifest_altered",
-                key,
-                f"{key} is not the one on which {head.key} is based: it was altered; restore its first version",
-            )
-
-
-def _named(named: object, day: date) -> tuple[int | None, str]:
-    if isinstance(named, dict) and named.get("date") == day.isoformat():
-        number, sha256 = named.get("number"), named.get("sha256")
-        if isinstance(number, int) and number > 0 and isinstance(sha256, str):
-            return number, sha256
-    return None, ""
 
 
 def compare(evidence: Evidence, latest: ManifestHead, pulls: Pulls, flag: Flag) -> None:
