@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -64,11 +65,8 @@ class BucketCheck:
         return "ok", f"{self._key} was put"
 
     def _create_only(self) -> Graded:
-        try:
+        with suppress(KeyExists):
             self._put()
-        except KeyExists:
-            pass
-        else:
             return "failed", "a second put of the same key is not refused; check what is between this machine and S3"
         if not self.bucket.capabilities.create_only:
             return "warning", (
