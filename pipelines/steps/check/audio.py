@@ -14,9 +14,8 @@ from pipelines.wording import number
 # A header without audio is 44 bytes in a plain WAV.
 _HEADER_BYTES = 44
 _COLUMNS = [
-    *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "duration_s"),
-    "sha256",
-    *("expected_duration_s", "warnings", "same_as"),
+    *("recording_id", "account_id", "uii", "layout", "status", "reason", "date", "attempts", "size", "sha256"),
+    *("duration_s", "expected_duration_s", "warnings", "same_as"),
 ]
 _FLAGS = {
     "duration_differs": ("differs in length from the report", "differ in length from the report"),

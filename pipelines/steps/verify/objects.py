@@ -23,10 +23,7 @@ from pipelines.steps.seal.seal_day import ACCESS
 from pipelines.steps.verify.manifests import Evidence, attestations
 from pipelines.steps.verify.report import DayResult, Discrepancy, Flag
 
-_DATED_FOLDERS = (
-    *("access/", "catalog/", "conflicts/", "manifests/"),
-    *("quarantine/", "recordings/", "verifications/"),
-)
+_DATED_FOLDERS = ("access/", "catalog/", "conflicts/", "manifests/", "quarantine/", "recordings/", "verifications/")
 _FOLDERS = (*_DATED_FOLDERS, "calls/", "events/", "ledger/", "probes/", "witnesses/")
 _HEX = 16  # of a SHA-256, at the beginning of a name under conflicts/
 
