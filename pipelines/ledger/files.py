@@ -147,8 +147,8 @@ class S3Files:
 
     def folders(self, prefix: str) -> Names:
         """Return the folders directly under `prefix`: one request per 1000 folders, whatever they hold."""
-        pages = self._pages(prefix, Delimiter="/")
-        return sorted(item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", []))
+        pages = self._pages(prefix, Delimiter="/")  # some servers name a folder on two pages
+        return sorted({item["Prefix"].split("/")[-2] for page in pages for item in page.get("CommonPrefixes", [])})
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[Any]:  # noqa: ANN401 - as botocore names them
         with self._errors("list", prefix):

@@ -198,6 +198,21 @@ def test_a_put_that_conflicts_with_another_in_flight_is_repeated_twice(times: in
     assert len(puts) == 3
 
 
+def test_a_folder_that_a_server_names_on_two_pages_is_one_folder() -> None:
+    folder = b"<CommonPrefixes><Prefix>a/b/</Prefix></CommonPrefixes>"
+    more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
+    pages = [b"<ListBucketResult>%b</ListBucketResult>" % inner for inner in (folder + more, folder)]
+
+    def page(**_: Any) -> Any:
+        raw = urllib3.HTTPResponse(io.BytesIO(pages.pop(0)), preload_content=False)
+        return AWSResponse("", 200, urllib3.HTTPHeaderDict(), raw)
+
+    client = client_for("http://127.0.0.1:9")
+    client.meta.events.register("before-send.s3.ListObjectsV2", page)
+    assert S3Files(client, "bucket", "").folders("a/") == ["b"]
+    assert not pages
+
+
 def test_a_part_is_put_where_the_server_knows_no_condition() -> None:
     puts: list[bool] = []
 
