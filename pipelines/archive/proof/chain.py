@@ -31,6 +31,10 @@ class Chain:
     heads: dict[int, ManifestHead] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def add(self, kind: str, subject: str, sentence: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(kind, subject, sentence))
+
     @property
     def latest(self) -> ManifestHead | None:
         """The manifest that counts: the one with the highest number; None if it is damaged or there is none."""
@@ -46,57 +50,70 @@ def read_chain(
     `entry` is called with each entry of the manifest with the highest number, in order, perhaps before the manifest is
     found to be damaged: the entries do not count if `latest` is None.
     """
-    numbers = manifest_numbers(bucket, day)
-    chain = Chain(numbers)
-
-    def add(kind: str, subject: str, sentence: str) -> None:
-        chain.problems.append(Problem(kind, subject, sentence))
-
-    if removed := sorted(set(range(1, max(numbers, default=0))) - set(numbers)):
-        names = ", ".join(f"manifest-{number}" for number in removed[:10])
-        add(
-            "manifest_removed",
-            manifest_key(bucket.prefix, day, removed[0]),
-            f"The manifests of {day.isoformat()} are not numbered 1 to {numbers[-1]} without a gap: {names} "
-            "was removed; restore it from an earlier version of the bucket",
-        )
-    for number in numbers:
-        is_latest = number == numbers[-1]
+    chain = Chain(manifest_numbers(bucket, day))
+    _check_numbers(chain, bucket, day)
+    for number in chain.numbers:
+        is_latest = number == chain.numbers[-1]
         try:
             take = entry if entry is not None and is_latest else lambda _: None
             chain.heads[number] = read_manifest(bucket, day, number, take)
         except (StoreDamaged, KeyMissing) as error:
-            add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
+            chain.add("manifest_altered", manifest_key(bucket.prefix, day, number), str(error))
     is_signed = False
     for number, head in chain.heads.items():
-        named, before = head.document["previous_sha256"], chain.heads.get(number - 1)
-        if number == 1 and named is not None:
-            add(
-                "manifest_altered",
-                head.key,
-                f"{head.key} is the first manifest of its day but names an earlier one: it was altered or renumbered; "
-                "restore its first version",
-            )
-        if before is not None and named != before.sha256:
-            add(
-                "manifest_altered",
-                before.key,
-                f"{before.key} is not the manifest that {head.key} followed when it was sealed: it was altered "
-                "or replaced; restore its first version",
-            )
-        if verifier is None:
-            continue
-        signature = signature_key(head.key)
-        try:
-            sentence = verifier.problem(bucket, head)
-        except KeyMissing:
-            what = "was removed; restore it from an earlier version of the bucket"
-            if not is_signed:
-                what = "is not there; run the date again to have its manifest signed, or find out who removed it"
-            if is_signed or number == numbers[-1]:
-                add("signature_missing", signature, f"The signature {signature} {what}")
-        else:
-            is_signed = True
-            if sentence is not None:
-                add("signature_wrong", signature, sentence)
+        _check_link(chain, number, head)
+        if verifier is not None:
+            is_latest = number == chain.numbers[-1]
+            is_signed |= _check_signature(chain, bucket, verifier, head, was_signed=is_signed, is_latest=is_latest)
     return chain
+
+
+def _check_numbers(chain: Chain, bucket: Bucket, day: date) -> None:
+    removed = sorted(set(range(1, max(chain.numbers, default=0))) - set(chain.numbers))
+    if removed:
+        names = ", ".join(f"manifest-{number}" for number in removed[:10])
+        chain.add(
+            "manifest_removed",
+            manifest_key(bucket.prefix, day, removed[0]),
+            f"The manifests of {day.isoformat()} are not numbered 1 to {chain.numbers[-1]} without a gap: {names} "
+            "was removed; restore it from an earlier version of the bucket",
+        )
+
+
+def _check_link(chain: Chain, number: int, head: ManifestHead) -> None:
+    """Check that a manifest names the one before it."""
+    named, before = head.document["previous_sha256"], chain.heads.get(number - 1)
+    if number == 1 and named is not None:
+        chain.add(
+            "manifest_altered",
+            head.key,
+            f"{head.key} is the first manifest of its day but names an earlier one: it was altered or renumbered; "
+            "restore its first version",
+        )
+    if before is not None and named != before.sha256:
+        chain.add(
+            "manifest_altered",
+            before.key,
+            f"{before.key} is not the manifest that {head.key} followed when it was sealed: it was altered "
+            "or replaced; restore its first version",
+        )
+
+
+def _check_signature(
+    chain: Chain, bucket: Bucket, verifier: Verifier, head: ManifestHead, *, was_signed: bool, is_latest: bool
+) -> bool:
+    """Check a manifest's signature; return whether it has one. `was_signed`: a manifest before it was signed."""
+    signature = signature_key(head.key)
+    try:
+        sentence = verifier.problem(bucket, head)
+    except KeyMissing:
+        if was_signed:
+            what = "was removed; restore it from an earlier version of the bucket"
+            chain.add("signature_missing", signature, f"The signature {signature} {what}")
+        elif is_latest:
+            what = "is not there; run the date again to have its manifest signed, or find out who removed it"
+            chain.add("signature_missing", signature, f"The signature {signature} {what}")
+        return False
+    if sentence is not None:
+        chain.add("signature_wrong", signature, sentence)
+    return True
