@@ -55,6 +55,14 @@ _LEFT_OUT = ("altered", "not proved", "withheld")
 _BLOCK = 1 << 20
 _LARGEST_JSON = 1 << 28
 _SHOWN = 100
+_ZIP_HEADER, _ZIP_LISTED = 30, 46  # bytes before a file, and of its line in the list, without names
+_ZIP_SIZES = {
+    0,
+    16,
+    20,
+    44,
+}  # more before the next file: nothing, sizes after the data, a large one's before it, or both
+_ZIP_ENDS = {22, 98}  # bytes of the end of the list, and with that of a large package
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError,
     MemoryError, zipfile.BadZipFile, zlib.error, struct.error, csv.Error,
@@ -83,7 +91,11 @@ class Findings:
     @property
     def exit_code(self) -> int:
         """The exit code, as the first lines of this file describe it."""
-        return 1 if self.problems or self.left_out else 0 if self.proved and not self.unsigned else 3
+        if self.problems or self.left_out:
+            return 1
+        if self.unsigned or not self.proved:
+            return 3
+        return 0
 
     def lines(self) -> list[str]:
         """Return the report as lines of text; the last one is the result."""
@@ -224,12 +236,14 @@ def _is_nothing_but_its_files(package: zipfile.ZipFile, size: int) -> bool:
     """Return whether a ZIP holds nothing but files, their list and its end, as `export` and plain writers write it."""
     infos = sorted(package.infolist(), key=lambda info: info.header_offset)
     starts = [*(info.header_offset for info in infos), package.start_dir]
-    gaps = {  # after the least that a file has: nothing, its sizes after the data, a large one's before it, or both
-        end - info.header_offset - 30 - len(_encoded(info)) - info.compress_size
-        for info, end in zip(infos, starts[1:])  # noqa: B905 - Python 3.9 has no strict
-    }
-    listed = sum(46 + len(_encoded(info)) + len(info.extra) + len(info.comment) for info in infos)
-    return starts[0] == 0 and gaps <= {0, 16, 20, 44} and size - package.start_dir - listed in {22, 98}
+    if starts[0] != 0:
+        return False
+    for info, end in zip(infos, starts[1:]):  # noqa: B905 - Python 3.9 has no strict
+        least = _ZIP_HEADER + len(_encoded(info)) + info.compress_size
+        if end - info.header_offset - least not in _ZIP_SIZES:
+            return False
+    listed = sum(_ZIP_LISTED + len(_encoded(info)) + len(info.extra) + len(info.comment) for info in infos)
+    return size - package.start_dir - listed in _ZIP_ENDS
 
 
 def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Findings) -> None:
@@ -242,15 +256,7 @@ def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Findings)
     listed = {file["name"]: (file["size"], file["sha256"]) for file in listing["files"]}
     if len(listed) < len(listing["files"]):
         raise PackageFault(f"{LAST} lists a file twice.")
-    for name in sorted({*listed, *files.sizes} - {LAST}):
-        if not (_NAME.fullmatch(name) or name in _FIXED_FILES):
-            report.problems.append(f"{_shown(name)} is not the name of a file that a package contains.")
-        elif name not in listed:
-            report.problems.append(f"{name} is not listed in {LAST}: it was added.")
-        elif name not in files.sizes:
-            report.problems.append(f"{name} is listed in {LAST}, but is missing.")
-        elif (files.sizes[name], files.sha256(name)) != listed[name]:
-            report.problems.append(f"{name} is not as it was exported: its bytes were altered.")
+    _check_files(files, listed, report)
     if report.problems:
         return
     _verify_recordings(files, listing["recordings"], trusted, report)
@@ -264,24 +270,30 @@ def _verify(files: _Files, trusted: "dict[str, bytes] | None", report: Findings)
         report.notes.append(f"Not in this package: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
 
 
+def _check_files(files: _Files, listed: dict[str, tuple[int, str]], report: Findings) -> None:
+    """Report each file that is added, missing or altered; `listed`: name -> size and SHA-256."""
+    for name in sorted({*listed, *files.sizes} - {LAST}):
+        if not (_NAME.fullmatch(name) or name in _FIXED_FILES):
+            report.problems.append(f"{_shown(name)} is not the name of a file that a package contains.")
+        elif name not in listed:
+            report.problems.append(f"{name} is not listed in {LAST}: it was added.")
+        elif name not in files.sizes:
+            report.problems.append(f"{name} is listed in {LAST}, but is missing.")
+        elif (files.sizes[name], files.sha256(name)) != listed[name]:
+            report.problems.append(f"{name} is not as it was exported: its bytes were altered.")
+
+
 def _verify_recordings(
     files: _Files, recordings: list[dict[str, str]], trusted: "dict[str, bytes] | None", report: Findings
 ) -> None:
-    keys = trusted or {}
-    for name in sorted(files.sizes) if trusted is None else ():
-        if name.startswith("keys/"):
-            keys.update(read_keys(files.text(name)))
-    used = [name for recording in recordings for name in (recording["file"], recording["proof"])]
-    there = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
-    if sorted(used) != sorted(there):
-        raise PackageFault(f"{LAST} does not name one proof for each recording.")
-    if len({recording["recording_id"] for recording in recordings}) < len(recordings):
-        raise PackageFault(f"{LAST} names a recording twice.")
-    csv.field_size_limit(_LARGEST_JSON)
-    lines = list(csv.DictReader(io.StringIO(files.text("calls.csv"), newline="")))
-    calls = {line["file"]: (number, line) for number, line in enumerate(lines, 1) if line["file"]}
-    if sorted(line["file"] for line in lines if line["file"]) != sorted(each["file"] for each in recordings):
-        raise PackageFault("calls.csv does not name each recording once.")
+    keys = trusted
+    if keys is None:
+        keys = {}
+        for name in sorted(files.sizes):
+            if name.startswith("keys/"):
+                keys.update(read_keys(files.text(name)))
+    _check_names(files, recordings)
+    calls = _calls(files, recordings)
     unsigned: Counter[tuple[str, str, str]] = Counter()
     for recording in recordings:
         name = recording["file"]
@@ -289,7 +301,8 @@ def _verify_recordings(
             proof = files.json(recording["proof"])
             _check_entry(files, recording, proof)
             _check_identity(recording, proof, *calls[name])
-            if why := _why_unsigned(proof, keys, is_trusted=trusted is not None):
+            why = _why_unsigned(proof, keys, is_trusted=trusted is not None)
+            if why:
                 unsigned[why, proof["manifest"]["key"], proof["merkle_root"]] += 1
             else:
                 report.proved += 1
@@ -299,10 +312,27 @@ def _verify_recordings(
         except _UNREADABLE:
             report.problems.append(f"{name}: its proof {recording['proof']} is damaged, or no archive wrote it.")
     report.unsigned = sum(unsigned.values())
-    report.notes += [
-        f"{why} Recordings that this concerns: {count}. Merkle root of {key}: {root}."
-        for (why, key, root), count in unsigned.items()
-    ]
+    for (why, key, root), count in unsigned.items():
+        report.notes.append(f"{why} Recordings that this concerns: {count}. Merkle root of {key}: {root}.")
+
+
+def _check_names(files: _Files, recordings: list[dict[str, str]]) -> None:
+    named = [name for recording in recordings for name in (recording["file"], recording["proof"])]
+    present = [name for name in files.sizes if name.startswith(("recordings/", "proofs/"))]
+    if sorted(named) != sorted(present):
+        raise PackageFault(f"{LAST} does not name one proof for each recording.")
+    if len({recording["recording_id"] for recording in recordings}) < len(recordings):
+        raise PackageFault(f"{LAST} names a recording twice.")
+
+
+def _calls(files: _Files, recordings: list[dict[str, str]]) -> dict[str, tuple[int, dict[str, str]]]:
+    """Return the lines of calls.csv that name a file, by that file, each with its number."""
+    csv.field_size_limit(_LARGEST_JSON)
+    lines = csv.DictReader(io.StringIO(files.text("calls.csv"), newline=""))
+    with_file = [(number, line) for number, line in enumerate(lines, 1) if line["file"]]
+    if sorted(line["file"] for _, line in with_file) != sorted(recording["file"] for recording in recordings):
+        raise PackageFault("calls.csv does not name each recording once.")
+    return {line["file"]: (number, line) for number, line in with_file}
 
 
 def _check_identity(recording: dict[str, str], proof: dict[str, Any], number: int, call: dict[str, str]) -> None:
