@@ -23,7 +23,7 @@ from pipelines.ringcx.reports.identity import with_row_identity
 from pipelines.ringcx.reports.tables import parse_report
 from pipelines.settings import Calendar
 from pipelines.steps.fetch.work_queue import work_queue
-from pipelines.steps.link.matching import Pairs, join, pairs_around
+from pipelines.steps.link.matching import Call, Pairs, join, pairs_around
 from pipelines.steps.link.register_links import AllowedLinks, LinksFound, matched_recordings, register_links
 from pipelines.steps.link.rows import INTERACTIONS, over_at, ready_at
 from pipelines.steps.pull.windows import is_fresh
@@ -88,7 +88,7 @@ class Sources:
         )
 
     def pairs(self) -> Pairs:
-        return pairs_around(self.ledger, DAY, {("1", UII)})
+        return pairs_around(self.ledger, DAY, {Call("1", UII)})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,6 +49,12 @@ class _Leg:
     agent: str | None = None
     recordings: set[str] = field(default_factory=set)
 
+    def add(self, report: ReportName, row: Mapping[str, Any]) -> None:
+        """Take over what a version of the leg's row gives."""
+        self.started_at = start_of(report, row) or self.started_at
+        self.agent = (row[ROWS[report].agent or ""] or "").lower() or self.agent
+        self.recordings.update(link.recording_id for link in links_of(report, row) if link.layout == "stereo")
+
     def may_be(self, other: _Leg, within: timedelta) -> bool:
         """Return whether two legs may be the same: neither agent nor start contradicts it."""
         if self.agent and other.agent and self.agent != other.agent:
@@ -85,8 +91,7 @@ def pairs_around(ledger: Ledger, day: date, calls: Collection[Call]) -> Pairs:
 def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], ambiguous: set[str]) -> None:
     """Pair the two sources' legs of one call, the closest first; remaining candidates are ambiguous."""
     for within in WITHIN:
-        only = [(one, _only(one, current, within)) for one in legacy]
-        for one, two in [(one, two) for one, two in only if two and _only(two, legacy, within) is one]:
+        for one, two in _pairs(legacy, current, within):
             legacy = [leg for leg in legacy if leg is not one]
             current = [leg for leg in current if leg is not two]
             if one.is_identified() and two.is_identified():
@@ -98,6 +103,16 @@ def _match(legacy: list[_Leg], current: list[_Leg], partners: dict[str, str], am
         for two in current:
             if one.recordings and two.recordings and one.may_be(two, WITHIN[-1]):
                 ambiguous |= one.recordings | two.recordings
+
+
+def _pairs(legacy: list[_Leg], current: list[_Leg], within: timedelta) -> list[tuple[_Leg, _Leg]]:
+    """Return the legs of which each is the only one that the other may be."""
+    pairs = []
+    for one in legacy:
+        two = _only(one, current, within)
+        if two is not None and _only(two, legacy, within) is one:
+            pairs.append((one, two))
+    return pairs
 
 
 def _only(leg: _Leg, others: list[_Leg], within: timedelta) -> _Leg | None:
@@ -145,16 +160,16 @@ def _legs(
     ledger: Ledger, report: ReportName, days: Iterable[date], calls: Collection[Call]
 ) -> dict[Call, dict[tuple[str, ...], _Leg]]:
     """Return the legs of these calls: call -> what identifies a leg in this report -> the leg."""
+    if not calls:
+        return {}
     found: defaultdict[Call, defaultdict[tuple[str, ...], _Leg]] = defaultdict(lambda: defaultdict(_Leg))
-    uiis = pa.array({uii for _, uii in calls}, pa.string())
+    uiis = pa.array({call.uii for call in calls}, pa.string())
     columns = ROWS[report]
-    for rows in chain.from_iterable(ledger.iter_rows(report, day, columns=columns.needed) for day in days if calls):
-        for row in rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis)).to_pylist():
+    for rows in chain.from_iterable(ledger.iter_rows(report, day, columns=columns.needed) for day in days):
+        of_calls = rows.filter(pc.is_in(pc.utf8_lower(rows[columns.uii]), value_set=uiis))
+        for row in of_calls.to_pylist():
             call = Call.of(row["account_id"], row[columns.uii])
-            if call not in calls or not is_agents(report, row):
-                continue
-            leg = found[call][tuple((row[name] or "").lower() for name in columns.leg)]
-            leg.started_at = start_of(report, row) or leg.started_at
-            leg.agent = (row[columns.agent or ""] or "").lower() or leg.agent
-            leg.recordings.update(link.recording_id for link in links_of(report, row) if link.layout == "stereo")
+            if call in calls and is_agents(report, row):
+                leg = tuple((row[name] or "").lower() for name in columns.leg)
+                found[call][leg].add(report, row)
     return {call: dict(legs) for call, legs in found.items()}
