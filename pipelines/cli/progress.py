@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, Self
 
-from dagster import AssetCheckSeverity, DagsterEventType, EventLogEntry
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterEvent, DagsterEventType, EventLogEntry
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
@@ -60,29 +60,27 @@ class Progress:
         step, event = entry.step_key, entry.dagster_event
         if step is None:
             return
-        if event is None and entry.user_message.startswith("Dependencies for step"):  # Dagster has no event for it
-            if step in _LINES:
-                self._say(step, "not run: a step before it failed")
-        elif event is None:
-            self._note(step, entry.user_message.partition("\n")[0])
-        elif event.event_type is DagsterEventType.STEP_START:
+        if event is None:
+            self._show_message(step, entry.user_message)
+            return
+        if event.event_type is DagsterEventType.STEP_START:
             self.steps = [name for name in self.steps if name != step]
             self._running[step] = Spinner("dots"), time.monotonic()
         elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION and step in _LINES:
             metadata = event.step_materialization_data.materialization.metadata
             self._say(step, _LINES[step](Counter({name: each.value for name, each in metadata.items()})))
         elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
-            evaluation = event.asset_check_evaluation_data
-            warns = evaluation.severity is AssetCheckSeverity.WARN
-            self._checks["passed" if evaluation.passed else "with a warning" if warns else "failed"] += 1
+            self._checks[_outcome(event.asset_check_evaluation_data)] += 1
         elif event.event_type is DagsterEventType.STEP_FAILURE:
-            failure = event.step_failure_data
-            sentence = failure.user_failure_data and failure.user_failure_data.description
-            error, _, _ = (sentence or failure.error_display_string).partition("\n")
-            is_stopped = failure.error_source is not None and failure.error_source.name == "INTERRUPT"
-            self._say(step, "stopped" if is_stopped else f"FAILED: {error}")
-        if event is not None and (event.is_step_success or event.is_step_failure or event.is_step_skipped):
+            self._say(step, _failure(event))
+        if event.is_step_success or event.is_step_failure or event.is_step_skipped:
             self._running.pop(step, None)
+
+    def _show_message(self, step: str, message: str) -> None:
+        if not message.startswith("Dependencies for step"):
+            self._note(step, message.partition("\n")[0])
+        elif step in _LINES:  # Dagster has no event for it
+            self._say(step, "not run: a step before it failed")
 
     def _note(self, step: str, text: str) -> None:
         if self._live is None:
@@ -107,3 +105,18 @@ class Progress:
         if then:
             table.add_row("", "[dim]then", f"[dim]{then}")
         return table
+
+
+def _outcome(check: AssetCheckEvaluation) -> str:
+    if check.passed:
+        return "passed"
+    return "with a warning" if check.severity is AssetCheckSeverity.WARN else "failed"
+
+
+def _failure(event: DagsterEvent) -> str:
+    failure = event.step_failure_data
+    if failure.error_source is not None and failure.error_source.name == "INTERRUPT":
+        return "stopped"
+    sentence = failure.user_failure_data and failure.user_failure_data.description
+    error, _, _ = (sentence or failure.error_display_string).partition("\n")
+    return f"FAILED: {error}"
