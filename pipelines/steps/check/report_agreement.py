@@ -9,8 +9,6 @@ from datetime import date, datetime, timedelta
 from itertools import product
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipelines.calendar import day_bounds
@@ -57,24 +55,26 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     calls = _calls(ledger, day, both).join(agents, how="outer")
     flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
     calls[flags] = calls[flags].eq(True)
-
-    def ours(at: pd.Series) -> pd.Series:
-        return at.isna() | (at >= begin) & (at < end)
-
-    def has_recordings(report: ReportName) -> npt.NDArray[np.bool_]:
-        return calls.index.get_level_values("account_id").isin(_with_links(ledger, report, day, pulls[report], both))
-
     by_uii = _times(calls.index.get_level_values("uii").to_series(index=calls.index), uii_time)
     calls["began"] = by_uii.fillna(calls["began"])
     at = by_uii.fillna(calls["taken"]).fillna(calls["began"])
-    settled = at.isna() | (at <= now - YOUNG)
-    calls["known"] = calls["connected"] | calls["in_agent"] & (calls["in_global"] | ours(calls["began"]))
-    calls["without_mono"] = calls["known"] & ~calls["mono"] & has_recordings(GLOBAL) & settled
+
+    def is_of_day(at: pd.Series) -> pd.Series:
+        return at.isna() | ((at >= begin) & (at < end))
+
+    def is_settled_with_links(report: ReportName) -> pd.Series:
+        accounts = _with_links(ledger, report, day, pulls[report], both)
+        return is_settled & calls.index.get_level_values("account_id").isin(accounts)
+
+    is_settled = at.isna() | (at <= now - YOUNG)
+    began_on_day = is_of_day(calls["began"])
+    calls["known"] = calls["connected"] | (calls["in_agent"] & (calls["in_global"] | began_on_day))
+    calls["without_mono"] = calls["known"] & ~calls["mono"] & is_settled_with_links(GLOBAL)
     calls["unrecorded"] = calls["without_mono"] & ~calls["stereo"]
-    calls["not_in_global"] = calls["in_agent"] & ~calls["in_global"] & ours(calls["began"]) & settled
-    calls["not_in_agent"] = calls["reached"] & ~calls["in_agent"] & ours(calls["taken"]) & settled
-    should_have_stereo = calls.index[has_recordings(AGENT) & settled]
-    legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(should_have_stereo)
+    calls["not_in_global"] = calls["in_agent"] & ~calls["in_global"] & began_on_day & is_settled
+    calls["not_in_agent"] = calls["reached"] & ~calls["in_agent"] & is_of_day(calls["taken"]) & is_settled
+    calls_with_stereo = calls.index[is_settled_with_links(AGENT)]
+    legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(calls_with_stereo)
     return Compared(calls=calls, legs=legs, accounts=both)
 
 
@@ -89,25 +89,30 @@ def empty_reports(
     accounts = settings.ringcx_account_ids or set().union(*newest.values())
     # The other source names every recording by itself.
     named = {pull.account_id for pull in pulls[INTERACTIONS] if pull.rows and covers(pull, bounds)}
+    compared = (newest[AGENT].keys() & newest[GLOBAL].keys() & set(accounts)) - named
     one_empty = [
         account
-        for account in sorted((newest[AGENT].keys() & newest[GLOBAL].keys() & {*accounts}) - named)
-        if bool(newest[AGENT][account].rows) != bool(newest[GLOBAL][account].rows)
+        for account in sorted(compared)
+        if (newest[AGENT][account].rows == 0) != (newest[GLOBAL][account].rows == 0)
     ]
     lacking = _without_calls_of_events(ledger, day, newest, accounts, (begin, end - YOUNG))
     if not one_empty:
         return lacking
     calls = compare(ledger, day, zone=settings.zone, now=now).calls
-    named_calls = {*calls.index.get_level_values("account_id")}
+    accounts_with_calls = set(calls.index.get_level_values("account_id"))
     began = calls["began"].fillna(calls["taken"])
     calls = calls[~((began < begin) | (began >= end - YOUNG))].reset_index("account_id")
     missing = calls.groupby("account_id")[["not_in_agent", "not_in_global"]].sum()
     for report, other, column in ((AGENT, GLOBAL, "not_in_agent"), (GLOBAL, AGENT, "not_in_global")):
         for account in one_empty:
             pull = newest[report][account]
+            if pull.rows:
+                continue
             # Where no row of the other report names its call, each row may be one.
-            of_other = int(missing[column].get(account, 0)) if account in named_calls else newest[other][account].rows
-            if not pull.rows and of_other:
+            of_other = newest[other][account].rows
+            if account in accounts_with_calls:
+                of_other = int(missing[column].get(account, 0))
+            if of_other:
                 lacking.append(_empty(pull, "the other report has", of_other))
     return lacking
 
@@ -130,13 +135,16 @@ def _without_calls_of_events(
     began = _times(events["call_start_dts"].fillna(""), parse_report_time)
     events = events[(period[0] <= began) & (began < period[1])]
     calls = events.assign(uii=events["uii"].str.lower()).groupby("account_id")["uii"].agg(set)
+    if not len(calls):
+        return []
     lacking = []
     named: set[str] = set()  # by an earlier pull, or on the other side of midnight
-    for report, other in product(REPORTS, near({day}) if len(calls) else ()):
+    for report, other in product(REPORTS, near({day})):
         uiis = ledger.all_rows(report, other, columns=[UII_COLUMN[report]])[UII_COLUMN[report]].to_pylist()
         named |= {uii.lower() for uii in uiis if uii}
-    for account in sorted(empty.keys() & {*calls.index}):
-        if count := len(calls[account] - named):
+    for account in sorted(empty.keys() & set(calls.index)):
+        count = len(calls[account] - named)
+        if count:
             lacking += [_empty(pull, "End Call Events name", count) for pull in empty[account]]
     return lacking
 
