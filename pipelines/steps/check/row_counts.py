@@ -7,7 +7,7 @@ had. Neither proves anything, so the result is never worse than `warning`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from pipelines.calendar import day_bounds
+from pipelines.ledger.schema import PullRecord
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.reports.columns import ReportName
 from pipelines.settings import VerifySettings
@@ -87,23 +88,11 @@ def report_is_plausible(
         pull, history = newest[account], usual[account]
         compared = (round(history.rows), max(0, math.ceil(history.least)), history.dates, history.why_not or _IS_ENOUGH)
         rows.append((account, pull.rows, *compared, pull.vanished))
-        found = []
-        if not covers(pull, bounds):
-            if bounds[1] <= now:
-                found.append(f"pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
-        else:
-            before = max(other.rows for other in pulls if other.account_id == account)
-            pulled = number(pull.rows, "row")
-            if pull.rows < history.least:
-                dates = number(history.dates, "date")
-                found.append(f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)")
-            # Rows that are gone from the ledger, too, do not count as vanished.
-            if before - pull.rows > _NOTABLE_SHARE * before:
-                found.append(f"{pulled}, where an earlier pull of the same date had {before}")
-            if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
-                gone = number(pull.vanished, "row seen before is", "rows seen before are")
-                found.append(f"{gone} gone from the report")
-        doubts += [f"account {account}: {doubt}" for doubt in found]
+        if covers(pull, bounds):
+            most = max(other.rows for other in pulls if other.account_id == account)
+            doubts += [f"account {account}: {doubt}" for doubt in _doubts(pull, history, most)]
+        elif bounds[1] <= now:
+            doubts.append(f"account {account}: pulled only up to {pull.period_end:%Y-%m-%d %H:%M} UTC")
     table = pd.DataFrame(rows, columns=_COLUMNS)
     counts = {
         "rows": int(table["rows"].sum()),
@@ -124,6 +113,20 @@ def report_is_plausible(
     )
 
 
+def _doubts(pull: PullRecord, history: _Usual, most: int) -> Iterator[str]:
+    """Yield why a pull of the whole day seems incomplete; `most`: the rows of the largest pull of the date."""
+    pulled = number(pull.rows, "row")
+    if pull.rows < history.least:
+        dates = number(history.dates, "date")
+        yield f"{pulled}, where {history.like} usually has {history.rows:.0f} ({dates} compared)"
+    # Rows that are gone from the ledger, too, do not count as vanished.
+    if most - pull.rows > _NOTABLE_SHARE * most:
+        yield f"{pulled}, where an earlier pull of the same date had {most}"
+    if pull.vanished > _NOTABLE_SHARE * (pull.rows + pull.vanished):
+        gone = number(pull.vanished, "row seen before is", "rows seen before are")
+        yield f"{gone} gone from the report"
+
+
 def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accounts: Sequence[str]) -> dict[str, _Usual]:
     """Return what is usual for each account on the day's weekday or, if that is unclear, on nearby days of its kind:
     Monday to Friday are of one kind, Saturdays of another, Sundays of a third.
@@ -134,10 +137,13 @@ def _usual(ledger: Ledger, report: ReportName, day: date, zone: ZoneInfo, accoun
         return {account: _Usual.of(like, history["rows"][history["account_id"] == account]) for account in accounts}
 
     usual = judged("this weekday", [day - timedelta(weeks=back) for back in range(1, _WEEKS + 1)])
-    if any(of_account.why_not for of_account in usual.values()) and day.weekday() < 5:
+    unclear = [account for account, of_account in usual.items() if of_account.why_not]
+    if unclear and day.weekday() < 5:
         before = [day - timedelta(days=back) for back in range(1, 15)]
-        around = judged("a working day", [near for near in before if near.weekday() < 5])
-        usual |= {account: other for account, other in around.items() if usual[account].why_not and not other.why_not}
+        of_working_days = judged("a working day", [near for near in before if near.weekday() < 5])
+        for account in unclear:
+            if not of_working_days[account].why_not:
+                usual[account] = of_working_days[account]
     return usual
 
 
