@@ -68,7 +68,7 @@ class SourceCheck:
 
     def _log_in(self) -> Graded:
         auth = self.source.auth
-        kind = next((name for kind, name in _LOG_INS if isinstance(auth, kind)), type(auth).__name__)
+        kind = next((name for cls, name in _LOG_INS if isinstance(auth, cls)), type(auth).__name__)
         if not isinstance(auth, TokenAuth):
             return "ok", f"{kind}: it is sent as it is, so the reports below show whether it is accepted"
         auth.sign(httpx.Request("POST", self.source.base_url))
@@ -76,15 +76,17 @@ class SourceCheck:
 
     def _report(self, report: ReportName, account_id: str) -> Graded:
         end = (self.clock() - _DELAY).replace(microsecond=0)
-        period, ours = Period(end - PERIOD, end), self.interactions
-        if report == INTERACTIONS and ours is not None:
-            table = ours.pull(account_id, period).rows
+        period = Period(end - PERIOD, end)
+        if report == INTERACTIONS and self.interactions is not None:
+            table = self.interactions.pull(account_id, period).rows
         else:
             direction: Direction | None = "inbound" if report == "agent_segment_metadata" else None
             table = self.source.pull(account_id, period, direction).rows
         needed = ROWS[report].needed
+        wants_segments = report == INTERACTIONS
         for row in table.select([name for name in needed if name in table.column_names]).to_pylist():
             cells = dict.fromkeys(needed) | row | {"account_id": account_id}
-            urls = [link.url for link in links_of(report, cells, self.segments)]
-            self.links += [(account_id, url) for url in urls if is_segment_link(url) is (report == INTERACTIONS)]
+            for link in links_of(report, cells, self.segments):
+                if is_segment_link(link.url) == wants_segments:
+                    self.links.append((account_id, link.url))
         return "ok", f"can be read: {number(table.num_rows, 'row')} in {PERIOD // timedelta(minutes=1)} minutes"
