@@ -68,19 +68,19 @@ class Conflict(_AboutKey):
 
 _LATER: Final = "; the next run continues from here"
 _BY_CODE: Final = {
-    "NoSuchBucket|InvalidBucketName": (
+    frozenset({"NoSuchBucket", "InvalidBucketName"}): (
         StorageRefused,
         "There is no bucket {bucket} (S3: {said}); create it, or correct ARCHIVE_BUCKET",
     ),
-    "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraintException|301": (
+    frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}): (
         StorageRefused,
         "The bucket {bucket} is in another region (S3: {said}); set AWS_REGION to the bucket's own",
     ),
-    "413|EntityTooLarge|MaxMessageLengthExceeded": (
+    frozenset({"413", "EntityTooLarge", "MaxMessageLengthExceeded"}): (
         StorageRefused,
         "A proxy or S3 refuses a body of that size for {where} ({said}); allow 8 MiB (nginx: client_max_body_size)",
     ),
-    "BadDigest|InvalidDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch": (
+    frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}): (
         StoreDamaged,
         "The bytes for {where} were altered in transit (S3: {said}) and not stored; the next run sends them again",
     ),
@@ -108,7 +108,8 @@ def storage_errors(bucket: str, action: str, key: str) -> Iterator[None]:
 
 
 def _with_code(found: StorageError, error: ClientError) -> StorageError:
-    found.code, found.status = error_code(error), status(error)
+    found.code = error_code(error)
+    found.status = status(error)
     return found
 
 
@@ -116,7 +117,7 @@ def _from_answer(error: ClientError, bucket: str, action: str, key: str, where: 
     http_status = status(error)
     said = error_code(error) or str(http_status)
     for codes, (kind, sentence) in _BY_CODE.items():
-        if said in codes.split("|") or str(http_status) in codes.split("|"):
+        if not codes.isdisjoint({said, str(http_status)}):
             return kind(sentence.format(bucket=bucket, said=said, where=where))
     if said in {"NoSuchKey", "404", "NotFound"}:
         return KeyMissing(key)
