@@ -83,11 +83,14 @@ class PostgresStore(LimitStore):
         said = " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())
         password = str(self._parameters.get("password") or "")
         shown = said.replace(password, "***") if password else said
-        host, port = self._parameters.get("host") or "the local socket", self._parameters.get("port")
-        where = f"{self._parameters.get('dbname') or 'default'} at {host}{f':{port}' if port else ''}"
+        where = f"{self._parameters.get('dbname') or 'default'} at {self._parameters.get('host') or 'the local socket'}"
+        if self._parameters.get("port"):
+            where += f":{self._parameters['port']}"
         # A standby that has not taken over yet refuses to write.
-        passing = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction)
-        return (StoreLost if passing and not _PERMANENT.search(said) else LimiterBroken)(
+        transient = psycopg.OperationalError | psycopg.InterfaceError | errors.ReadOnlySqlTransaction
+        may_come_back = isinstance(error, transient) and not _PERMANENT.search(said)
+        kind = StoreLost if may_come_back else LimiterBroken
+        return kind(
             f"The rate limiter's database {where} cannot be used ({shown}); check RATE_LIMIT_URL, that the database"
             " answers, and that its user may create tables there. No request is sent without it."
         )
