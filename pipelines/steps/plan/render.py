@@ -29,12 +29,20 @@ def text(plan: Plan) -> str:
         for table in (_ranges_table(plan), _limits_table(plan))
     ]
     paragraphs.append("\n".join(textwrap.fill(remark, _WIDTH) for remark in _remarks(plan)))
-    ranges = _backfills(plan)
-    for how, form in ((_BY_COMMAND, _COMMAND), (_IN_UI, "[{from}...{to}]")) if ranges else ():
-        notes = ["" if dates["urgency"] == "in time" else f"  # {dates['urgency']}" for dates in ranges]
-        lines = [f"    {form.format(**dates)}{note}" for dates, note in zip(ranges, notes, strict=True)]
-        paragraphs.append("\n".join([f"{how}\n", *lines]))
-    return "\n\n".join([*paragraphs, textwrap.fill(sentence(plan), _WIDTH)])
+    backfills = _backfills(plan)
+    if backfills:
+        paragraphs.append(_instructions(_BY_COMMAND, _COMMAND, backfills))
+        paragraphs.append(_instructions(_IN_UI, "[{from}...{to}]", backfills))
+    paragraphs.append(textwrap.fill(sentence(plan), _WIDTH))
+    return "\n\n".join(paragraphs)
+
+
+def _instructions(how: str, form: str, backfills: list[dict[str, Any]]) -> str:
+    lines = [f"{how}\n"]
+    for dates in backfills:
+        note = "" if dates["urgency"] == "in time" else f"  # {dates['urgency']}"
+        lines.append(f"    {form.format(**dates)}{note}")
+    return "\n".join(lines)
 
 
 def sentence(plan: Plan) -> str:
@@ -82,15 +90,7 @@ def _ranges_table(plan: Plan) -> pd.DataFrame:
     """Return a row per range of similar dates: what is to be requested, fetched and stored, or what is held."""
     rows = []
     for dates in _records(date_ranges(plan.dates, "state", "urgency")):
-        recordings = gigabytes = "-"
-        if dates["to_run"]:
-            sign = ">" if dates["unknown"] else "~" if dates["estimated"] else ""
-            known = dates["count"] > dates["unknown"]
-            recordings = f"{sign}{dates['recordings_to_fetch']:,}" if known else "unknown"
-            sized = known and (dates["bytes_to_store"] or not dates["recordings_to_fetch"])
-            gigabytes = f"{sign or '~'}{_gigabytes(dates['bytes_to_store'])}" if sized else "unknown"
-        elif dates["state"] == "complete":
-            recordings, gigabytes = f"{dates['recordings_known']:,}", _gigabytes(dates["bytes_held"])
+        recordings, gigabytes = _amounts(dates)
         rows.append(
             {
                 "dates": f"{dates['from']}" if dates["count"] == 1 else f"{dates['from']} - {dates['to']}",
@@ -104,6 +104,23 @@ def _ranges_table(plan: Plan) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _amounts(dates: dict[str, Any]) -> tuple[str, str]:
+    """Return the recordings and gigabytes of a range; `~` means about, `>` more than."""
+    if dates["state"] == "complete":
+        return f"{dates['recordings_known']:,}", _gigabytes(dates["bytes_held"])
+    if not dates["to_run"]:
+        return "-", "-"
+    if dates["unknown"] == dates["count"]:
+        return "unknown", "unknown"
+    sign = "~" if dates["estimated"] else ""
+    if dates["unknown"]:
+        sign = ">"
+    recordings = f"{sign}{dates['recordings_to_fetch']:,}"
+    if dates["recordings_to_fetch"] and not dates["bytes_to_store"]:
+        return recordings, "unknown"
+    return recordings, f"{sign or '~'}{_gigabytes(dates['bytes_to_store'])}"
 
 
 def _limits_table(plan: Plan) -> pd.DataFrame:
