@@ -107,7 +107,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
     return _encode(document).encode("utf-8", "backslashreplace")
 
 
-def around(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def document_frame(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Return the canonical JSON of a document that will hold entries: the bytes before and after the entries."""
     before, empty, after = canonical_json({**document, "entries": []}).partition(_NO_ENTRIES)
     return before + empty[:-1], b"]" + after
@@ -150,26 +150,16 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     key = manifest_key(bucket.prefix, day, number)
     body = bucket.get_bytes(key)
     try:
-        start, end = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1, body.rindex(b'],"format":')
-        entries, rest = memoryview(body)[start:end], body[:start] + body[end:]
-        head = json.loads(rest)
-        accepted = {"accepted_losses": head["accepted_losses"]} if "accepted_losses" in head else {}
-        content_before, content_after = around({**accepted, "date": head["date"], "totals": head["totals"]})
-        root = MerkleTree(map(leaf_hash, _pieces(body, start, end))).root
-        whole = (
-            (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
-            and head.keys() >= {"previous_sha256", "previous_day"}
-            and head["content_sha256"] == sha256_of(content_before, entries, content_after)
-            and canonical_json(head) == rest
-            and _are_accepted_losses(head.get("accepted_losses", []))
-            and head.get("merkle_root", root) == root
-        )
-        if whole and entry is not None:
+        start, end = _entry_span(body)
+        head = json.loads(body[:start] + body[end:])
+        is_sealed = (head["format"], head["date"], head["number"]) == (FORMAT, day.isoformat(), number)
+        is_sealed = is_sealed and _is_intact(head, body, start, end)
+        if is_sealed and entry is not None:
             for found in _entries(_pieces(body, start, end)):
                 entry(found)
     except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+        is_sealed = False
+    if not is_sealed:
         raise StoreDamaged(
             f"{key} in the bucket {bucket.name} is not the manifest that was sealed under that name; restore its "
             "first version"
@@ -177,12 +167,37 @@ def read_manifest(bucket: Bucket, day: date, number: int, entry: Callable[[Entry
     return ManifestHead(key, number, sha256_of(body), head)
 
 
+def _entry_span(body: bytes) -> tuple[int, int]:
+    """Return where the list of entries begins and ends in a manifest, without its brackets."""
+    start = body.index(_NO_ENTRIES[:-1]) + len(_NO_ENTRIES) - 1
+    return start, body.rindex(b'],"format":')
+
+
+def _is_intact(head: dict[str, Any], body: bytes, start: int, end: int) -> bool:
+    """Return whether a manifest is canonical, and is what its own hashes say; `head` is all but its entries."""
+    if canonical_json(head) != body[:start] + body[end:] or not head.keys() >= {"previous_sha256", "previous_day"}:
+        return False
+    content = {"date": head["date"], "totals": head["totals"]}
+    if "accepted_losses" in head:
+        content["accepted_losses"] = head["accepted_losses"]
+    before, after = document_frame(content)
+    if head["content_sha256"] != sha256_of(before, memoryview(body)[start:end], after):
+        return False
+    if not _are_accepted_losses(head.get("accepted_losses", [])):
+        return False
+    root = MerkleTree(map(leaf_hash, _pieces(body, start, end))).root
+    return bool(head.get("merkle_root", root) == root)
+
+
 def _are_accepted_losses(found: object) -> bool:
-    fields = set(AcceptedLoss._fields)
-    return isinstance(found, list) and all(
-        isinstance(loss, dict) and loss.keys() == fields and all(isinstance(text, str) for text in loss.values())
-        for loss in found
-    )
+    if not isinstance(found, list):
+        return False
+    for loss in found:
+        if not isinstance(loss, dict) or loss.keys() != set(AcceptedLoss._fields):
+            return False
+        if not all(isinstance(text, str) for text in loss.values()):
+            return False
+    return True
 
 
 def _pieces(body: bytes, start: int, end: int) -> Iterator[bytes]:

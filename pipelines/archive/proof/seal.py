@@ -24,7 +24,7 @@ from pipelines.archive.proof.manifest import (
     REQUIRED,
     AcceptedLoss,
     ManifestEntry,
-    around,
+    document_frame,
     latest_manifest,
     listed,
     sha256_of,
@@ -108,7 +108,7 @@ def seal(
             sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
         else:
             number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
-            before_list, after_list = around(head | {"number": number, "previous_sha256": previous})
+            before_list, after_list = document_frame(head | {"number": number, "previous_sha256": previous})
             document = io.BytesIO()  # gives its bytes away without a copy
             document.writelines(chain([before_list], listed(entries()), [after_list]))
             sealed = _create(bucket, day, number, document.getvalue(), merkle_root)
@@ -154,7 +154,7 @@ def _catalog_body(table: pa.Table, stored: bytes | None) -> bytes:
 
 def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tuple[str, str]:
     """Return the SHA-256 of the content with these entries, and the Merkle root of the entries, both in hex."""
-    before, after = around(content)
+    before, after = document_frame(content)
     digest, leaves = hashlib.sha256(before), list[bytes]()
     for piece in listed(entries):
         digest.update(piece)
