@@ -24,6 +24,7 @@ from pipelines.archive.proof.manifest import (
     REQUIRED,
     AcceptedLoss,
     ManifestEntry,
+    ManifestHead,
     document_frame,
     latest_manifest,
     listed,
@@ -107,11 +108,7 @@ def seal(
         if latest is not None and latest.document.items() >= hashes.items():
             sealed: Sealed | None = Sealed(latest.key, latest.number, latest.sha256, merkle_root, unchanged=True)
         else:
-            number, previous = (latest.number + 1, latest.sha256) if latest is not None else (1, None)
-            before_list, after_list = document_frame(head | {"number": number, "previous_sha256": previous})
-            document = io.BytesIO()  # gives its bytes away without a copy
-            document.writelines(chain([before_list], listed(entries()), [after_list]))
-            sealed = _create(bucket, day, number, document.getvalue(), merkle_root)
+            sealed = _seal_after(latest, bucket, day, head, entries())
         if sealed is not None:
             break
     else:
@@ -163,8 +160,16 @@ def _hashes(content: Mapping[str, Any], entries: Iterable[ManifestEntry]) -> tup
     return digest.hexdigest(), MerkleTree(leaves).root
 
 
-def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: str) -> Sealed | None:
-    """Put a manifest; return None if another writer took that number first."""
+def _seal_after(
+    latest: ManifestHead | None, bucket: Bucket, day: date, head: Mapping[str, Any], entries: Iterable[ManifestEntry]
+) -> Sealed | None:
+    """Put the manifest after the latest; return None if another writer took its number first."""
+    number = 1 if latest is None else latest.number + 1
+    previous = None if latest is None else latest.sha256
+    before_list, after_list = document_frame({**head, "number": number, "previous_sha256": previous})
+    document = io.BytesIO()  # gives its bytes away without a copy
+    document.writelines(chain([before_list], listed(entries), [after_list]))
+    body = document.getvalue()
     key, sha256 = manifest_key(bucket.prefix, day, number), sha256_of(body)
     is_ours = False
     with suppress(KeyExists):  # after a lost answer the put is sent again, and finds our own first one
@@ -173,4 +178,4 @@ def _create(bucket: Bucket, day: date, number: int, body: bytes, merkle_root: st
     # If the store ignores create-only, another process may just have put its own manifest under this number.
     with suppress(KeyMissing):
         is_ours = is_ours or bucket.hash_object(key).sha256 == sha256
-    return Sealed(key, number, sha256, merkle_root, unchanged=False) if is_ours else None
+    return Sealed(key, number, sha256, head["merkle_root"], unchanged=False) if is_ours else None
