@@ -106,8 +106,16 @@ def recordings(  # noqa: PLR0917 - what it touches
     with as_permanent_failure():
         settings, states, bucket, allowed = environment.settings, ledger.open(), archive.bucket, source.allowed
         linked = linked_days(states, day, settings)
-        ids = config.retry_recording_ids
-        again, refused = reopen(states, day, linked, config.retry_final, ids, allowed=allowed, now=now, run_id=run_id)
+        again, refused = reopen(
+            states,
+            day,
+            linked,
+            config.retry_recording_ids,
+            all_final=config.retry_final,
+            allowed=allowed,
+            now=now,
+            run_id=run_id,
+        )
         matched = matched_recordings(states, day, linked, now=now, run_id=run_id)
         queue = work_queue(matched, allowed, bucket.prefix, now=now, run_id=run_id)
         context.log.info("%s known, %d due", number(len(matched), "recording"), len(queue))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipelines.ledger.states import FINAL, RecordingState, Status, reopened
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import is_segment_link
 from pipelines.steps.link.recordings_table import RecordingsTable, recordings_of
-from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks, if_allowed
+from pipelines.steps.link.register_links import LINK_REFUSED, AllowedLinks
 from pipelines.steps.link.rows import INTERACTIONS
 
 pc: Any = pyarrow.compute  # the stubs know few of the argument kinds that the kernels take
@@ -67,9 +68,9 @@ def reopen(
     ledger: Ledger,
     day: date,
     linked: Iterable[date],
-    all_final: bool,
     recording_ids: Sequence[str],
     *,
+    all_final: bool,
     allowed: AllowedLinks,
     now: datetime,
     run_id: str,
@@ -92,10 +93,13 @@ def reopen(
             "they are shown under. Nothing was tried."
         )
     states = named | (states_by_id(recordings.final()) if all_final else {})
-    pairs = [(state, reopened(state, "retry_requested", now, run_id)) for state in states.values()]
-    rows = [again for state, again in pairs if state.status not in FINAL or if_allowed(again, allowed) is again]
-    ledger.append_states(rows)
-    return len(rows), len(pairs) - len(rows)
+    lines = []
+    for state in states.values():
+        again = reopened(state, "retry_requested", now, run_id)
+        if state.status not in FINAL or allowed.covers(again):
+            lines.append(again)
+    ledger.append_states(lines)
+    return len(lines), len(states) - len(lines)
 
 
 def work_queue(
@@ -109,7 +113,7 @@ def work_queue(
     rest = recordings.rest
     refused = pc.and_(pc.equal(rest["status"], str(Status.rejected)), pc.starts_with(rest["reason"], LINK_REFUSED))
     again = [reopened(state, "link_allowed_now", now, run_id) for state in states_from(rest.filter(refused))]
-    allowed_now = [state for state in again if if_allowed(state, allowed) is state]
+    allowed_now = [state for state in again if allowed.covers(state)]
     rows = pa.concat_tables([rest, table_of(RecordingState, allowed_now)])
     due = pc.and_(pc.equal(rows["status"], str(Status.pending)), pc.less_equal(rows["next_attempt_at"], now))
     order = pc.sort_indices(rows.select([name for name, _ in _ORDER]), sort_keys=_ORDER)
@@ -126,9 +130,9 @@ def _keys(prefix: str, recordings: RecordingsTable, rows: pa.Table, order: pa.Ar
     lines = recordings.lines
     lines = lines.filter(pc.is_in(lines["key"], value_set=pa.array(found, pa.string())))
     owners = dict(zip(values(lines["key"]), values(lines["recording_id"]), strict=True))
-    for index in sorted(range(len(ids)), key=ids.__getitem__):
-        if owners.setdefault(found[index], ids[index]) != ids[index]:
-            found[index] = keys.apart_key(found[index], ids[index])
+    for index, recording_id in sorted(enumerate(ids), key=itemgetter(1)):
+        if owners.setdefault(found[index], recording_id) != recording_id:
+            found[index] = keys.apart_key(found[index], recording_id)
     return found
 
 

@@ -49,6 +49,14 @@ class AllowedLinks:
         # Without the query, which differs from link to link: the list caches each address that it has parsed.
         self.hosts.require(link.url.partition("#")[0].partition("?")[0])
 
+    def covers(self, state: RecordingState) -> bool:
+        """Return whether the current settings allow the recording's link."""
+        try:
+            self.require(state)
+        except LinkRefused:
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class LinksFound:
@@ -150,17 +158,18 @@ def _new_states(
     found: dict[str, RecordingState] = {}
     for state in links.states(pc.unique(changed.combine_chunks()), now=now, run_id=run_id):
         other = found.setdefault(state.recording_id, state)
+        if other.link == state.link:
+            continue
         # Of several links to one recording the newest that may be requested counts.
-        if other.link != state.link and (
-            if_allowed(state, allowed) is state or if_allowed(other, allowed) is not other
-        ):
+        if allowed.covers(state) or not allowed.covers(other):
             found[state.recording_id] = state
     stored = before.states(found)
-    states = {
-        key: _relinked(stored[key], state, allowed) if key in stored else if_allowed(state, allowed)
-        for key, state in sorted(found.items())
-    }
-    return {key: state for key, state in states.items() if state is not None}
+    states: dict[str, RecordingState] = {}
+    for key, state in sorted(found.items()):
+        new = _relinked(stored[key], state, allowed) if key in stored else if_allowed(state, allowed)
+        if new is not None:
+            states[key] = new
+    return states
 
 
 def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLinks) -> RecordingState | None:
@@ -172,7 +181,7 @@ def _relinked(before: RecordingState, state: RecordingState, allowed: AllowedLin
         return if_allowed(replace(before, link=state.link, next_attempt_at=now, run_id=run_id, written_at=now), allowed)
     if (before.reason or "").startswith(LINK_REFUSED):
         again = reopened(replace(before, link=state.link), "link_corrected", now, run_id)
-        return again if if_allowed(again, allowed) is again else None
+        return again if allowed.covers(again) else None
     if before.status in FINAL:  # a link may expire: it is the newest that is tried on request
         return replace(before, link=state.link, run_id=run_id, written_at=now)
     return None
