@@ -145,6 +145,7 @@ class _Day:
         entries, self._entries = self._entries, {}
         try:
             evidence = self._evidence(self.chain, entries, threads)
+            self._check_stored(evidence)
             if self.chain.latest is not None:
                 sealed(self.day, self.chain.latest, entries.values())
             of_day = partial(progress, self.day)
@@ -190,20 +191,27 @@ class _Day:
         self._entries[entry.recording_id] = entry
 
     def _evidence(self, chain: Chain, entries: dict[str, ManifestEntry], threads: int) -> Evidence:
-        """Verify what is stored for the date, and return the evidence."""
-        archive, day, latest = self._archive, self.day, chain.latest
+        """Verify the manifests, the access log and the ledger's parts, and return what they say."""
+        archive, day = self._archive, self.day
         arriving = Arriving(archive.bucket, day, chain, self._now)
         check_manifests(arriving, self.flag)
         check_access_log(archive.bucket, day, threads, self.flag)
-        evidence = Evidence(None if latest is None else entries, arriving)
+        evidence = Evidence(None if chain.latest is None else entries, arriving)
         # Before the ledger: every object that a run has stored by now is already pending in its ledger.
         evidence.objects = dict(archive.bucket.list_keys(day_prefix(archive.bucket.prefix, day)))
         lines = read_ledger(archive.ledger.parts, arriving, threads, self.flag)
         evidence.add_ledger(lines)
         if evidence.unexplained():
             evidence.awaited = awaited_keys(archive.bucket.prefix, lines)
+        return evidence
+
+    def _check_stored(self, evidence: Evidence) -> None:
+        """Verify the catalog, the conflicts and the pulls, and that a date with anything to seal was sealed."""
+        archive, day, arriving = self._archive, self.day, evidence.arriving
+        latest = arriving.chain.latest
         if latest is not None:
-            self.result.manifest, self.result.manifest_sha256 = latest.number, latest.sha256
+            self.result.manifest = latest.number
+            self.result.manifest_sha256 = latest.sha256
             check_catalog(arriving, latest, self.flag)
         check_conflicts(archive.bucket, day, evidence.objects, self.flag)
         totals, result = evidence.totals(), self.result
@@ -220,7 +228,7 @@ class _Day:
             # Recordings dated before the first date with runs were found by the pull of another date.
             if day >= archive.settings.archive_start_date or any(pulls.values()):
                 check_pulls(arriving, pulls, archive.settings, self.flag)
-        if not chain.numbers and (evidence.expected or any(pulls.values())):
+        if not arriving.chain.numbers and (evidence.expected or any(pulls.values())):
             self.flag(
                 "never_sealed",
                 self.result.date,
@@ -228,7 +236,6 @@ class _Day:
                 "was never sealed, or the manifest was removed; run the date again",
                 arriving=arriving.under_way,
             )
-        return evidence
 
     def _judge(self, evidence: Evidence) -> None:
         """Judge the date, and compare the latest manifest with that verdict and with the ledger."""
@@ -254,12 +261,13 @@ class _Day:
             return
         sealed, judged = latest.document["totals"].get("verdict"), own.apart_from_the_clock
         if sealed is not None and sealed != judged:
+            is_arriving = evidence.arriving.under_way or any(map(self._is_written_to, set(own.recordings["date"])))
             self.flag(
                 "verdict_differs",
                 latest.key,
                 f"{latest.key} says that {self.day} is {sealed}, but the ledger says {judged}; run the date again, or "
                 "find out which of the two was altered",
-                arriving=evidence.arriving.under_way or any(map(self._is_written_to, set(own.recordings["date"]))),
+                arriving=is_arriving,
             )
 
     def _is_written_to(self, day: date) -> bool:
