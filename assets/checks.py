@@ -1,8 +1,9 @@
 """The checks that show, per date and over all dates, whether the archive is complete. None blocks a run or fails it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
+from typing import Any
 
 import dagster as dg
 
@@ -173,17 +174,21 @@ def _result(
         passed=result.level is Level.ok,
         severity=dg.AssetCheckSeverity.ERROR if result.level is Level.error else dg.AssetCheckSeverity.WARN,
         description=result.sentence,
-        metadata={
-            **({"verdict": str(result.verdict)} if result.verdict else {}),
-            **({} if result.level is Level.ok else to_do),
-            **without_zeros(result.counts),
-            **{
-                name: table(list(rows.columns), rows.to_numpy(object).tolist())
-                for name, rows in result.tables.items()
-                if len(rows)
-            },
-            **{name: listing(rows) for name, rows in result.lists.items() if len(rows)},
-            **linked,
-            **made_by,
-        },
+        metadata={**_metadata(result, to_do), **linked, **made_by},
     )
+
+
+def _metadata(result: CheckResult, to_do: Mapping[str, str]) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    if result.verdict:
+        metadata["verdict"] = str(result.verdict)
+    if result.level is not Level.ok:
+        metadata |= to_do
+    metadata |= without_zeros(result.counts)
+    for name, rows in result.tables.items():
+        if len(rows):
+            metadata[name] = table(list(rows.columns), rows.to_numpy(object).tolist())
+    for name, rows in result.lists.items():
+        if len(rows):
+            metadata[name] = listing(rows)
+    return metadata

@@ -23,12 +23,19 @@ _PROGRESS_SHARE = 0.1
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str | int | float]]) -> dg.TableMetadataValue:
     """Return a table for the UI, which has room for four short columns and never wraps an id: for ids use `listing`."""
-    kinds = [{type(row[index]) for row in rows} for index in range(len(columns))]
-    types = ["string" if not found or str in found else "float" if float in found else "int" for found in kinds]
     return dg.MetadataValue.table(
         records=[dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(name, kind) for name, kind in zip(columns, types, strict=True)]),
+        schema=dg.TableSchema(
+            [dg.TableColumn(name, _type_of([row[index] for row in rows])) for index, name in enumerate(columns)]
+        ),
     )
+
+
+def _type_of(cells: Sequence[object]) -> str:
+    kinds = {type(cell) for cell in cells}
+    if not kinds or str in kinds:
+        return "string"
+    return "float" if float in kinds else "int"
 
 
 def listing(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
