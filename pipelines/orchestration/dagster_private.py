@@ -6,6 +6,7 @@ depend on, or reads the message that `CeleryRunLauncher` sends.
 
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value, unpack_value
@@ -13,6 +14,7 @@ from dagster._serdes import serialize_value, unpack_value
 __all__ = [
     "ExecuteRunArgs",
     "JobFailureData",
+    "JobPythonOrigin",
     "ReconstructableRepository",
     "RegisteredCodeLocationOrigin",
     "RemoteJobOrigin",

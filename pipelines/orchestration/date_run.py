@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import IO
 from uuid import UUID, uuid4
 
 import dagster as dg
@@ -22,6 +23,7 @@ from pipelines.errors import ExpectedError
 from pipelines.ledger.states import Status
 from pipelines.orchestration.dagster_private import (
     ExecuteRunArgs,
+    JobPythonOrigin,
     ReconstructableRepository,
     RegisteredCodeLocationOrigin,
     RemoteJobOrigin,
@@ -126,35 +128,18 @@ def _is_run_id(text: str) -> bool:
 
 @contextmanager
 def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lock: int) -> Iterator[DateRun]:
-    repository = ReconstructableRepository.for_module(_MODULE, "defs")
-    job = repository.get_reconstructable_job(ARCHIVE_DAY.name)
+    job = ReconstructableRepository.for_module(_MODULE, "defs").get_reconstructable_job(ARCHIVE_DAY.name)
     definition, origin = job.get_definition(), job.get_python_origin()
-    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
     run = None
     try:
-        with log.open("a") as output:  # it is another run's until this one is sure to be the date's only one
-            run = instance.create_run_for_job(
-                definition,
-                run_id=run_id,
-                tags={**definition.tags, PARTITION_TAG: str(day)},
-                remote_job_origin=RemoteJobOrigin(location, definition.name),
-                job_code_origin=origin,
-            )
+        with log.open("a") as output:  # until `_require_first` succeeds, the log may belong to another run
+            run = _create_run(instance, definition, origin, day, run_id)
             _require_first(instance, run, day)
             output.truncate(0)
             # As if launched: the daemon counts a run from here on, not one that is merely recorded.
             starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
             instance.report_dagster_event(starting, run.run_id)
-            arguments = serialize_value(ExecuteRunArgs(origin, run.run_id, None))
-            # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dagster", "api", "execute_run"],
-                env={**environment_for_dagster(), "DAGSTER_EXECUTE_RUN_ARGS": arguments},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
+            process = _spawn(ExecuteRunArgs(origin, run.run_id, None), output, lock)
     except OSError as error:
         failure = _not_started(day, log, error)
         if run:
@@ -168,16 +153,48 @@ def _started(instance: dg.DagsterInstance, day: date, log: Path, run_id: str, lo
     try:
         yield started
     finally:
-        if process.poll() is None:
-            instance.report_run_canceling(run)
-            process.send_signal(signal.SIGINT)
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
-            require_end(instance, run)
+        _stop(started)
+
+
+def _create_run(
+    instance: dg.DagsterInstance, definition: dg.JobDefinition, origin: JobPythonOrigin, day: date, run_id: str
+) -> dg.DagsterRun:
+    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_LOCATION), "__repository__")
+    return instance.create_run_for_job(
+        definition,
+        run_id=run_id,
+        tags={**definition.tags, PARTITION_TAG: str(day)},
+        remote_job_origin=RemoteJobOrigin(location, definition.name),
+        job_code_origin=origin,
+    )
+
+
+def _spawn(arguments: ExecuteRunArgs, output: IO[str], lock: int) -> subprocess.Popen[bytes]:
+    """Execute the run in a process that inherits the lock's descriptor."""
+    # A session of its own: Ctrl-C must reach it from here, when the run is marked, or it counts as a failure.
+    return subprocess.Popen(
+        [sys.executable, "-m", "dagster", "api", "execute_run"],
+        env={**environment_for_dagster(), "DAGSTER_EXECUTE_RUN_ARGS": serialize_value(arguments)},
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=(lock,),
+    )
+
+
+def _stop(started: DateRun) -> None:
+    """Cancel the run if it has not ended, kill its process if that takes too long, and record an end."""
+    process = started.process
+    if process.poll() is None:
+        started.instance.report_run_canceling(started.run)
+        process.send_signal(signal.SIGINT)
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        require_end(started.instance, started.run)
 
 
 def _not_started(day: date, log: Path, error: OSError) -> ExpectedError:
