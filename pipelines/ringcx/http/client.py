@@ -98,19 +98,21 @@ class SourceClient:
             BodyBroken: the attempts are used up, and the last response broke off.
             Stopped: the stop event was set.
         """
-        allowed, attempt = attempts or self.attempts, 0
+        max_attempts = attempts or self.attempts
+        attempt = 0
         while True:
             attempt += 1
             try:
                 return work()
             except TryAgain as failure:
                 asked_s, reason = failure.asked_s, str(failure)
-                last = min(allowed, _BODY_ATTEMPTS) if isinstance(failure.error, BodyBroken) else allowed
+                is_body = isinstance(failure.error, BodyBroken)
+                last = min(max_attempts, _BODY_ATTEMPTS) if is_body else max_attempts
                 if attempt >= last or (asked_s or 0.0) > PATIENCE_S:
                     raise failure.error from None
             wait_s = random.uniform(0, min(self.backoff_s * 2 ** (attempt - 1), _LONGEST_BACKOFF_S))  # noqa: S311
-            # `Retry-After: 0` does not mean immediately.
-            wait_s = wait_s if asked_s is None else max(wait_s, asked_s, self.backoff_s)
+            if asked_s is not None:
+                wait_s = max(wait_s, asked_s, self.backoff_s)  # `Retry-After: 0` does not mean immediately
             self.limiter.announce(f"another attempt, because {reason}", wait_s)
             (self.sleep or self.stop.wait)(wait_s)
             check_stop(self.stop)
@@ -240,22 +242,24 @@ class SourceClient:
             response.close()
             shown = f"`{encoding}`" if re.fullmatch(r"[a-z0-9, -]{1,40}", encoding) else "something unknown"
             raise TryAgain(request, f"the response is encoded as {shown}, which was not requested")
-        if status not in _TRANSIENT and status < 500:
-            return response
-        response.close()
-        asked_s, verdict = retry_after(response.headers.get("Retry-After"), self.clock()), f"HTTP {status}"
+        if status in _TRANSIENT or status >= 500:
+            response.close()
+            asked_s = retry_after(response.headers.get("Retry-After"), self.clock())
+            if asked_s and status in _PAUSING:
+                self._hold_off(request, asked_s)
+            pause = f", and it asked for a pause of {asked_s:.0f} s" if asked_s and asked_s > PATIENCE_S else ""
+            raise TryAgain(request, f"HTTP {status}{pause}", asked_s)
+        return response
+
+    def _hold_off(self, request: httpx.Request, asked_s: float) -> None:
+        """Let no process send requests to this host for a while; the account's requests to other hosts continue."""
         limit, account_id = request.extensions["limit"], request.extensions["account_id"]
-        if asked_s and limit and status in _PAUSING:
-            # No process sends requests to this host for that long; the account's requests to other hosts continue.
-            held_s = min(asked_s, LONGEST_HOLD_S)
-            _log.warning(
-                "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s",
-                *(request.url.host, asked_s, account_id, held_s),
-            )
-            self.limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self.stop)
-        if asked_s and asked_s > PATIENCE_S:
-            verdict += f", and it asked for a pause of {asked_s:.0f} s"
-        raise TryAgain(request, verdict, asked_s)
+        if not limit:
+            return
+        held_s = min(asked_s, LONGEST_HOLD_S)
+        message = "%s asked for a pause of %.0f s; requests to it for account %s wait for %.0f s"
+        _log.warning(message, request.url.host, asked_s, account_id, held_s)
+        self.limiter.hold_off(hold_key(limit, request.url), account_id, held_s, stop=self.stop)
 
     def _authenticated(self, request: httpx.Request) -> httpx.Response:
         """Send a request, then any request that its auth makes after the response, such as one with a fresh token."""
