@@ -150,9 +150,16 @@ class EvidencePackage:
             recording, proof = f"recordings/{name}", f"proofs/{name}.json"
             yield from self._add(recording, spool)
         self._names[place] = recording
-        index, entry = sealed.entries[row["recording_id"]]
         signature = self._signature(manifest)
-        document = {
+        yield from self._add(proof, _json(self._proof(sealed, manifest, row, recording)))
+        if self._signed is None and signature is not None and signature["format"] == verify.SIGNED:
+            self._signed = proof, signature
+        self.included.append(_identity(row) | {"file": recording, "proof": proof})
+
+    def _proof(self, sealed: SealedDate, manifest: ManifestHead, row: Row, recording: str) -> dict[str, Any]:
+        """Return how hashes lead from a recording's entry to the root of its manifest, and who signed that."""
+        index, entry = sealed.entries[row["recording_id"]]
+        return {
             "format": verify.PROOF,
             "recording": recording,
             "entry": entry,
@@ -165,12 +172,8 @@ class EvidencePackage:
                 "number": manifest.number,
                 "sha256": manifest.sha256,
             },
-            "signature": signature,
+            "signature": self._signature(manifest),
         }
-        yield from self._add(proof, _json(document))
-        if self._signed is None and signature is not None and signature["format"] == verify.SIGNED:
-            self._signed = proof, signature
-        self.included.append(_identity(row) | {"file": recording, "proof": proof})
 
     def _signature(self, manifest: ManifestHead) -> Mapping[str, Any] | None:
         """Return the signature of a manifest; None if there is none, or another object is stored in its place."""
