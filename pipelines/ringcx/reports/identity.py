@@ -54,19 +54,26 @@ def with_row_identity(report: ReportName, table: pa.Table, account_id: str) -> p
 
 
 def _hashes(names: list[str], rows: pa.Table) -> "pa.Array[Any]":
+    """Return each row's BLAKE2b hash over the netstrings of its columns that are not null."""
     (batch,) = rows.combine_chunks().to_batches()
     parts: list[object] = [pa.array([b""] * batch.num_rows, _BYTES)]
     for name in names:
         value = batch.column(name).cast(_BYTES)
-        if value.null_count == len(value):
-            continue
-        sizes = _compute.binary_length(value).dictionary_encode()
-        start = f"{len(name.encode())}:{name},".encode()
-        starts = pa.array([start + b"%d:" % size for size in sizes.dictionary.to_pylist()], _BYTES).take(sizes.indices)
-        comma = pa.scalar(b",", _BYTES)
-        parts += [starts, value, _compute.if_else(value.is_valid(), comma, None) if value.null_count else comma]
+        if value.null_count < len(value):
+            parts += _netstring(name, value)
     texts = _compute.binary_join_element_wise(*parts, pa.scalar(b"", _BYTES), null_handling="skip").to_pylist()
     return pa.array([hashlib.blake2b(text, digest_size=16).hexdigest() for text in texts], pa.string())
+
+
+def _netstring(name: str, value: Any) -> list[object]:  # noqa: ANN401 - an array whose kind the stubs do not know
+    """Return the texts to join: name and size of each value, the values, and commas; null where a value is."""
+    sizes = _compute.binary_length(value).dictionary_encode()
+    start = f"{len(name.encode())}:{name},".encode()
+    starts = pa.array([start + b"%d:" % size for size in sizes.dictionary.to_pylist()], _BYTES).take(sizes.indices)
+    comma: object = pa.scalar(b",", _BYTES)
+    if value.null_count:
+        comma = _compute.if_else(value.is_valid(), comma, None)
+    return [starts, value, comma]
 
 
 def _keys(report: ReportName, table: pa.Table, account_id: str, hashes: "pa.Array[Any]") -> "pa.Array[Any]":
