@@ -45,10 +45,10 @@ class _Commands(click.Group):
         try:
             command: click.Command = import_module(f"pipelines.cli.{cmd_name.replace('-', '_')}").command
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"`ringcx-archive {cmd_name}` needs the package {error.name}, which is not installed"
-                + (f": pip install '.[{cmd_name}]' in the project folder" if cmd_name in _EXTRAS else "")
-            ) from None
+            message = f"`ringcx-archive {cmd_name}` needs the package {error.name}, which is not installed"
+            if cmd_name in _EXTRAS:
+                message += f": pip install '.[{cmd_name}]' in the project folder"
+            raise click.ClickException(message) from None
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None, obj: object = None) -> int:
     except click.Abort:
         code, sentence = 130, "Stopped early: anything not shown above was not done"
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context else ""
-        code, sentence = 2, f"{error.format_message().rstrip('.')}{hint}"
+        code, sentence = 2, error.format_message().rstrip(".")
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            sentence += f" (see {error.ctx.command_path} --help)"
     click.echo(f"{capitalized(sentence)}.", err=True)
     return code
 
