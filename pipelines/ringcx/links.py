@@ -80,16 +80,23 @@ def _file_path(link: str) -> str:
     address, _, query = link.partition("#")[0].partition("?")
     url = _parsed(address)
     for separators in ("&", "[&;]"):  # a file's name may hold a semicolon, and one may stand where `&` should
-        parts = [part.partition("=") for part in re.split(separators, query)]
-        parameters = [(_decoded(name).lower(), _decoded(value)) for name, _, value in parts]
-        files = {value for name, value in parameters if name == "file" and value}
+        files = {value for name, value in _parameters(query, separators) if name == "file" and value}
         if len(files) > 1:
             raise LinkRefused("several_files")
         if files:
             return files.pop()
     path = _decoded(url.raw_path.decode("ascii")).lstrip("/")
-    lasting = [f"{name}={value}" for name, value in sorted(parameters) if name and not _TEMPORARY.fullmatch(name)]
+    lasting = [
+        f"{name}={value}"
+        for name, value in sorted(_parameters(query, "[&;]"))
+        if name and not _TEMPORARY.fullmatch(name)
+    ]
     return f"{path}?{sha256('&'.join(lasting).encode()).hexdigest()[:32]}" if lasting else path
+
+
+def _parameters(query: str, separators: str) -> list[tuple[str, str]]:
+    parts = [part.partition("=") for part in re.split(separators, query)]
+    return [(_decoded(name).lower(), _decoded(value)) for name, _, value in parts]
 
 
 def _decoded(value: str) -> str:
@@ -206,7 +213,9 @@ class SegmentLinks:
     def owns(self, link: str, account_id: str) -> bool:
         """Return whether `link` is the address of a recording of this sub-account under the current settings."""
         account_url = sub_account_url(self.base_url, self.rc_account_id, account_id)
-        ids = _RECORDING_PATH.fullmatch(link, len(account_url)) if link.startswith(account_url) else None
+        if not link.startswith(account_url):
+            return False
+        ids = _RECORDING_PATH.fullmatch(link.removeprefix(account_url))
         return ids is not None and not {ids[1], ids[2]} & {".", ".."}
 
 
