@@ -110,6 +110,7 @@ _CLOCK_SKEW: Final = timedelta(days=2)  # as for recordings: a start after that 
 _AGENT: Final = ("agent_id", "agent_login", "agent_name")
 _QUEUE: Final = ("queue_id", "queue_name")
 _MERGED: Final = (*_AGENT, *_QUEUE, "disposition")
+_OF_LEG: Final = ("disposition", "session", "segment_s", "hold_s", "wrap_s")
 _OF_CALL: Final = ("direction", "ani", "dnis", "notes", "call_s")
 
 
@@ -162,23 +163,25 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
     recorded = _calls_in(lines)
     window = _Window(day, settings.archive_start_date, settings.zone)
     found_on = set(pc.unique(of_day["found_on"]).to_pylist())
-    legs = list(_legs(ledger, sorted(days | found_on), window, _calls_in(of_day)))
     by_recording: defaultdict[str, list[Leg]] = defaultdict(list)
     by_call: defaultdict[tuple[str, str], list[Leg]] = defaultdict(list)
-    for leg in legs:
+    for leg in _legs(ledger, sorted(days | found_on), window, _calls_in(of_day)):
         by_call[leg.call].append(leg)
         for name in leg.recordings:
             by_recording[names.get(name, name)].append(leg)
     sealed, region = _sealed(latest_manifest(bucket, day)), settings.archive_phone_region
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for line in chain.from_iterable(batch.to_pylist() for batch in of_day.to_batches(_BATCH)):
+    def with_recording() -> Iterator[dict[str, Any]]:
+        for line in _cells(of_day):
             call = line["account_id"], line["uii"].strip().lower()
             exact = by_recording.get(line["recording_id"], [])
             line["started_at"] = line["started_at"] or window.start(exact)
             yield _row(exact, by_call.get(call, []), line)
+
+    def without_recording() -> Iterator[dict[str, Any]]:
         for call, parts in by_call.items():
-            if call not in recorded and not any(leg.recordings for leg in parts) and window.holds(parts):
+            is_recorded = call in recorded or any(leg.recordings for leg in parts)
+            if not is_recorded and window.holds(parts):
                 yield _row([], parts, {"started_at": window.start(parts)})
 
     def complete(row: dict[str, Any]) -> dict[str, Any]:
@@ -187,8 +190,9 @@ def calls_of(ledger: Ledger, bucket: Bucket, day: date, *, settings: StorageSett
         e164 = {f"{side}_e164": to_e164(row[side], region) for side in ("ani", "dnis")}
         return row | sealed | e164 | {"started_local": local}
 
-    left, tables = map(complete, rows()), [CALLS_FILE_SCHEMA.empty_table()]
-    while batch := list(islice(left, _BATCH)):  # all of them as objects would take 2 KB each
+    rows = map(complete, chain(with_recording(), without_recording()))
+    tables = [CALLS_FILE_SCHEMA.empty_table()]
+    while batch := list(islice(rows, _BATCH)):  # all of them as objects would take 2 KB each
         tables.append(pa.Table.from_pylist(batch, CALLS_FILE_SCHEMA))
     return pa.concat_tables(tables).sort_by([("uii", "ascending"), ("recording_id", "ascending")])
 
@@ -316,21 +320,26 @@ def _row(exact: Sequence[Leg], call: Sequence[Leg], line: Mapping[str, Any]) -> 
     row: dict[str, Any] = dict.fromkeys(CALLS_FILE_SCHEMA.names)
     everything = list(dict.fromkeys([*exact, *call]))
     if line.get("layout") == "stereo":
-        main = [*exact, *_same_part(exact, everything)]
-        agent = _first_value(main, "agent_id")
-        row |= {name: _first_value((leg for leg in main if leg.agent_id == agent), name) for name in _AGENT}
-        row |= {name: getattr(_queue(main), name, None) for name in _QUEUE}
-        row |= {name: _first_value(main, name) for name in ("disposition", "session", "segment_s", "hold_s", "wrap_s")}
+        row |= _of_leg([*exact, *_same_part(exact, everything)])
     else:  # of the whole call: everybody who took part, also those that one report alone names
         row |= {name: _all_values(everything, name) for name in _MERGED}
         row |= {name: _total(everything, name) for name in ("hold_s", "wrap_s")}
     row |= {name: _first_value(everything, name) for name in _OF_CALL}
-    if "recording_id" not in line:
-        one = call[0]
-        reason = reason_without_recording(call)
-        return row | {"account_id": one.account_id, "uii": one.uii, "state": NO_RECORDING, "reason": reason, **line}
-    own = {name: line[name] for name in _FROM_STATE}
-    return row | own | {"state": line["status"], "warnings": line["warnings"] or []}
+    if "recording_id" in line:
+        row |= {name: line[name] for name in _FROM_STATE}
+        return row | {"state": line["status"], "warnings": line["warnings"] or []}
+    one = call[0]
+    reason = reason_without_recording(call)
+    return row | {"account_id": one.account_id, "uii": one.uii, "state": NO_RECORDING, "reason": reason, **line}
+
+
+def _of_leg(main: Sequence[Leg]) -> dict[str, Any]:
+    """Return what is known of one agent's part, from the rows about it."""
+    agent = _first_value(main, "agent_id")
+    of_agent = [leg for leg in main if leg.agent_id == agent]
+    found = {name: _first_value(of_agent, name) for name in _AGENT}
+    found |= {name: getattr(_queue(main), name, None) for name in _QUEUE}
+    return found | {name: _first_value(main, name) for name in _OF_LEG}
 
 
 _FROM_STATE: Final = (
@@ -349,17 +358,23 @@ def _same_part(exact: Sequence[Leg], call: Iterable[Leg]) -> Iterator[Leg]:
     if agent is None or own is None:
         return
     naming = {leg.report for leg in exact}
-    for report in (report for report in REPORTS_OF_CALLS if report not in naming):
-        others = [leg for leg in call if leg.report == report and leg.agent_id == agent]
-        same_session = [leg for leg in others if leg.session and leg.session == own.session]
-        overlaps = [_overlap_s(own, leg) for leg in others]
-        longest = max((seconds for seconds in overlaps if seconds is not None), default=-1.0)
-        if same_session:
-            yield same_session[0]
-        elif longest >= 0:
-            yield others[overlaps.index(longest)]
-        elif overlaps == [None]:
-            yield others[0]
+    for report in REPORTS_OF_CALLS:
+        if report not in naming:
+            part = _counterpart(own, [leg for leg in call if leg.report == report and leg.agent_id == agent])
+            if part is not None:
+                yield part
+
+
+def _counterpart(own: Leg, others: Sequence[Leg]) -> Leg | None:
+    """Return the leg of the same session, or with the longest overlap; an only one also if a start is unknown."""
+    for leg in others:
+        if leg.session and leg.session == own.session:
+            return leg
+    overlaps = [_overlap_s(own, leg) for leg in others]
+    longest = max((seconds for seconds in overlaps if seconds is not None), default=-1.0)
+    if longest >= 0:
+        return others[overlaps.index(longest)]
+    return others[0] if overlaps == [None] else None
 
 
 def _overlap_s(one: Leg, other: Leg) -> float | None:
