@@ -54,10 +54,13 @@ def unpulled(pulls: Pulls, day: date, settings: VerifySettings) -> list[Unpulled
     lacking = []
     for account in settings.ringcx_account_ids or sorted(_accounts(all_pulls)) or [""]:
         own = [pull for pull in all_pulls if pull.account_id == account]
-        covering = [pull for pull in own if covers(pull, bounds)]
-        last = {pull.report: pull for pull in covering}
-        good = [pull for pull in covering if pull.pulled_at >= bounds[1] + SETTLED and not pull.of_another_time]
-        settled = {pull.report for pull in good}
+        last: dict[str, PullRecord] = {}
+        settled: set[str] = set()
+        for pull in own:
+            if covers(pull, bounds):
+                last[pull.report] = pull
+                if pull.pulled_at >= bounds[1] + SETTLED and not pull.of_another_time:
+                    settled.add(pull.report)
         if any(settled.issuperset(source) for source in FULL_SOURCES):
             continue
         for report in (report for report in settings.reports if report not in settled):
