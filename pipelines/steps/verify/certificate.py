@@ -37,34 +37,45 @@ def certify(archive: Archive, first: date, last: date) -> Iterator[dict[str, Any
     sealed: dict[str, tuple[ManifestHead, list[dict[str, Any]]]] = {}
 
     def keep(day: date, head: ManifestHead, entries: Iterable[ManifestEntry]) -> None:
-        rows = [{"state": entry.status, **{name: getattr(entry, name) for name in _OF_RECORDING}} for entry in entries]
-        sealed[day.isoformat()] = head, rows
+        sealed[day.isoformat()] = head, [{"state": entry.status, **_values(entry, _OF_RECORDING)} for entry in entries]
 
     for result in verify_days(archive, first, last, Reading(), add=found.append, sealed=keep):
         of_date = [each for each in found if each.date == result.date and not each.arriving]
-        verdict, sentence = result.verdict, result.reason or f"It is unknown what {result.date} holds."
-        head, recordings = sealed.pop(result.date, (None, []))
-        signature: Mapping[str, Any] = {}
-        if head is not None:
-            key = signature_key(head.key)
+        certificate: dict[str, Any] = {
+            "format": FORMAT,
+            "date": result.date,
+            "verdict": result.verdict,
+            "sentence": result.reason or f"It is unknown what {result.date} holds.",
+            "counts": None,
+            "manifest": None,
+            "recordings": [],
+            "accepted_losses": [],
+            "accepted_elsewhere": result.accepted_elsewhere,
+            "discrepancies": [],
+            "commands": [],
+        }
+        if result.date in sealed:
+            head, recordings = sealed.pop(result.date)
+            signature: Mapping[str, Any] = {}
             try:
                 signature = read_signature(archive.bucket, head.key)
             except (StorageUnavailable, StoreDamaged) as error:
-                of_date.append(Discrepancy(result.date, "signature_unreadable", key, str(error)))
-                verdict, sentence = Verdict.gaps, f"{str(error).rstrip('.')}. {sentence}"
-        yield {
-            "format": FORMAT,
-            "date": result.date,
-            "verdict": verdict,
-            "sentence": sentence,
-            "counts": {name: getattr(result, name) for name in _COUNTS} if head is not None else None,
-            "manifest": None if head is None else _manifest(head, _signature(archive, head, signature, of_date)),
-            "recordings": recordings,
-            "accepted_losses": [] if head is None else head.document.get("accepted_losses", []),
-            "accepted_elsewhere": result.accepted_elsewhere,
-            "discrepancies": [{name: getattr(each, name) for name in _OF_DISCREPANCY} for each in of_date],
-            "commands": [] if head is None else list(_commands(archive.bucket, head, signature, recordings)),
-        }
+                of_date.append(Discrepancy(result.date, "signature_unreadable", signature_key(head.key), str(error)))
+                certificate["verdict"] = Verdict.gaps
+                certificate["sentence"] = f"{str(error).rstrip('.')}. {certificate['sentence']}"
+            certificate |= {
+                "counts": _values(result, _COUNTS),
+                "manifest": _manifest(head, _signature(archive, head, signature, of_date)),
+                "recordings": recordings,
+                "accepted_losses": head.document.get("accepted_losses", []),
+                "commands": list(_commands(archive.bucket, head, signature, recordings)),
+            }
+        certificate["discrepancies"] = [_values(each, _OF_DISCREPANCY) for each in of_date]
+        yield certificate
+
+
+def _values(of: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
 
 
 def _manifest(head: ManifestHead, signature: Mapping[str, str]) -> dict[str, Any]:
