@@ -91,10 +91,17 @@ class AlertState(BaseModel):
     def update(self, found: Mapping[str, Problem | None], now: datetime) -> int:
         """Add the messages for `found` (key -> problem, None if it is over) to the outbox; return their number."""
         before = {key: problem for key, problem in self.open_problems.items() if now - problem.alerted_at <= FORGET}
-        ended = [before.pop(key) for key, problem in found.items() if problem is None and key in before]
-        fresh = [problem for problem in found.values() if problem and _is_news(problem, before.get(problem.key), now)]
         remembered = {"alerted_at": now.astimezone(UTC), "sentence": "", "todo": "", "where": ""}
-        self.open_problems = before | {problem.key: problem.model_copy(update=remembered) for problem in fresh}
+        self.open_problems = dict(before)
+        ended: list[Problem] = []
+        fresh: list[Problem] = []
+        for key, problem in found.items():
+            if problem is None:
+                if key in before:
+                    ended.append(self.open_problems.pop(key))
+            elif _is_news(problem, before.get(problem.key), now):
+                fresh.append(problem)
+                self.open_problems[problem.key] = problem.model_copy(update=remembered)
         messages = [*_by_subject(_message, fresh), *_by_subject(_message_of_end, ended)]
         self.outbox += messages
         return len(messages)
@@ -112,17 +119,26 @@ def _by_subject(message: Callable[[str, list[Problem]], Message], problems: list
 
 
 def _message(subject: str, problems: list[Problem]) -> Message:
-    worst = Level.error if any(problem.severity is Level.error for problem in problems) else Level.warning
+    is_error = any(problem.severity is Level.error for problem in problems)
     lines = [f"When: {_dates(problems) or 'now'}", "What:"]
     shown = problems[:SHOWN_DATES]
     for sentence, group in groupby(shown, key=lambda problem: _DATE.sub("<date>", problem.sentence)):
-        same = list(group)
-        dates = ", ".join(problem.date for problem in same if problem.date)
-        text = (same[0].sentence if len(same) == 1 else sentence)[:LONGEST_SENTENCE]
-        lines.append(f"- {dates}{': ' if dates else ''}{text}{'…' if len(text) == LONGEST_SENTENCE else ''}")
+        lines.append(f"- {_line(sentence, list(group))}")
     lines += [f"To do: {problems[-1].todo}", f"Where: {problems[-1].where}", _NOT_REPEATED]
-    verb = "fails" if worst is Level.error else "warns"
-    return Message(title=f"RingCX Archive: {subject} {verb}{_for(problems)}", body="\n".join(lines), severity=worst)
+    return Message(
+        title=f"RingCX Archive: {subject} {'fails' if is_error else 'warns'}{_for(problems)}",
+        body="\n".join(lines),
+        severity=Level.error if is_error else Level.warning,
+    )
+
+
+def _line(sentence: str, same: list[Problem]) -> str:
+    """Return the dates of problems with one sentence, and it; `sentence` has no date in it."""
+    text = same[0].sentence if len(same) == 1 else sentence
+    if len(text) >= LONGEST_SENTENCE:
+        text = f"{text[:LONGEST_SENTENCE]}…"
+    dates = ", ".join(problem.date for problem in same if problem.date)
+    return f"{dates}: {text}" if dates else text
 
 
 def _message_of_end(subject: str, problems: list[Problem]) -> Message:
