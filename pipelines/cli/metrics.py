@@ -55,7 +55,8 @@ def command(outside: Outside, file: Path | None) -> int:
 
 def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str, int]], now: datetime) -> str:
     """Return text for Prometheus, from rows of `status` and from limit, account and number of waiting requests."""
-    rows, registry = list(rows), CollectorRegistry(auto_describe=False)
+    rows = list(rows)
+    registry = CollectorRegistry(auto_describe=False)
 
     def gauge(name: str, says: str, values: Mapping[Any, float], labels: Sequence[str] = ()) -> None:
         family = Gauge(f"ringcx_archive_{name}", f"{says}.", labels, registry=registry)
@@ -71,7 +72,8 @@ def metrics(rows: Iterable[Mapping[str, Any]], waiting: Iterable[tuple[str, str,
         lost.update(row["lost"])
     by_reason = {(reason,): count for reason, count in lost.items()}
     gauge("recordings_lost", f"Recordings lost, by reason; {_COUNTED_TWICE}", by_reason, ["reason"])
-    if left := [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]:
+    left = [row["days_left"] for row in rows if row["verdict"] != Verdict.complete]
+    if left:
         gauge("days_left", "Days that RingCX still keeps the oldest date that is not complete", {(): min(left)})
     requests = {(limit, account): count for limit, account, count in waiting}
     gauge("permits_waiting", "Requests that wait for a permit", requests, ["limit", "account"])

@@ -46,7 +46,8 @@ def command(outside: Outside, first: date | None, last: date | None, file: Path 
         rows.append(row)
         click.echo(f"{row['date']:<12}{_line(_cells(row))}")
     verdicts = [Verdict(row["verdict"]) for row in rows]
-    verdict, sentence = worst(verdicts), sentence_of(verdicts, sum(bool(row["accepted_losses"]) for row in rows))
+    verdict = worst(verdicts)
+    sentence = sentence_of(verdicts, sum(bool(row["accepted_losses"]) for row in rows))
     lacking = [row for row in rows if row["verdict"] != Verdict.complete]
     lacking.sort(key=lambda row: list(Verdict).index(row["verdict"]))  # gaps first: they are lost if nobody looks
     for row in lacking[:_SHOWN]:
@@ -84,11 +85,13 @@ def status(
             "next_at": found.next_at and found.next_at.isoformat(),
             "late": found.counts["overdue"] + found.counts["stuck"],
         }
+        if found.damage:
+            counted = dict.fromkeys(counted)
         return {
             "date": str(day),
             "verdict": found.verdict,
             "expected": found.expected,
-            **(dict.fromkeys(counted) if found.damage else counted),
+            **counted,
             "lost": found.lost,
             "accepted_losses": None if found.damage else len(found.accepted),
             "not_pulled": [str(gap) for gap in found.not_pulled],
@@ -102,10 +105,18 @@ def status(
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     next_at = "" if row["next_at"] is None else f"{datetime.fromisoformat(row['next_at']):%Y-%m-%d %H:%M}"
-    counts = [row["expected"], row["held"], row["waiting"]]
-    last = [row["late"], sum(row["lost"].values()), row["accepted_losses"], row["days_left"]]
-    counts, last = (["?" if count is None else count for count in part] for part in (counts, last))
-    return (row["verdict"], *counts, next_at, *last)
+    cells = (
+        row["verdict"],
+        row["expected"],
+        row["held"],
+        row["waiting"],
+        next_at,
+        row["late"],
+        sum(row["lost"].values()),
+        row["accepted_losses"],
+        row["days_left"],
+    )
+    return tuple("?" if cell is None else cell for cell in cells)
 
 
 def _line(cells: Sequence[object]) -> str:
