@@ -171,10 +171,14 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()
-    start = int(first) if first else max(0, size - int(last))
-    end = min(size, int(last) + 1) if first and last else size
-    if first and last and int(last) < int(first):
+    if not first:  # that many bytes at the end
+        start, end = max(0, size - int(last)), size
+    elif not last:
+        start, end = int(first), size
+    elif int(last) < int(first):
         return None
+    else:
+        start, end = int(first), min(size, int(last) + 1)
     if start >= size:
         raise HTTPException(416, "The recording has no such bytes.", {"Content-Range": f"bytes */{size}"})
     return start, end

@@ -80,7 +80,9 @@ class Sessions:
         session = request.session
         if "name" not in session or session["id"] in self._ended or time.time() - session["at"] > self._seconds:
             return None
-        return (session["name"], session["groups"]) if session.get("mark", "") == mark_of(session["name"]) else None
+        if session.get("mark", "") != mark_of(session["name"]):
+            return None
+        return session["name"], session["groups"]
 
     def end(self, request: Request) -> None:
         """End the session of a request."""

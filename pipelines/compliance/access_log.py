@@ -111,9 +111,12 @@ class AccessLog:
                 yield from readers.map(self._read, names)
 
     def _names(self, day: date, suffix: str | None) -> list[str]:
-        names = (key for key, _ in self._bucket.list_keys(access_prefix(self._bucket.prefix, day)))
-        matches = ((name, _NAME.fullmatch(name.rpartition("/")[2])) for name in names)
-        return [name for name, match in matches if match and (suffix is None or match[2] == suffix)]
+        names = []
+        for key, _ in self._bucket.list_keys(access_prefix(self._bucket.prefix, day)):
+            match = _NAME.fullmatch(key.rpartition("/")[2])
+            if match and suffix in {None, match[2]}:
+                names.append(key)
+        return names
 
     def _read(self, key: str) -> Access | DamagedAccess:
         try:
@@ -129,12 +132,9 @@ def _parse(body: bytes) -> Access:
     entry = Access(**document | {"at": datetime.fromisoformat(document["at"])})
     texts = [getattr(entry, name) for name in _TEXTS]
     texts += [*entry.details, *entry.details.values()]
-    spans = [entry.from_s, entry.to_s]
-    if (
-        entry.at.tzinfo is None
-        or not all(isinstance(text, str) for text in texts)
-        or not (spans == [None, None] or all(isinstance(span, int | float) and math.isfinite(span) for span in spans))
-    ):
+    span = [entry.from_s, entry.to_s]
+    is_span = span == [None, None] or all(isinstance(s, int | float) and math.isfinite(s) for s in span)
+    if entry.at.tzinfo is None or not is_span or not all(isinstance(text, str) for text in texts):
         raise ValueError("a field of the entry has a different type from the one written")
     return entry
 
