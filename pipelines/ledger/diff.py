@@ -25,10 +25,12 @@ def diff_rows(pulled: pa.Table, stored: pa.Table) -> RowDiff:
     both = now.merge(before, on="row_key", how="left", suffixes=("", "_stored"))
     is_new = both["row_hash_stored"].isna()
     is_changed = ~is_new & (both["row_hash"] != both["row_hash_stored"])
-    new, changed = int(is_new.sum()), int(is_changed.sum())
+    new = int(is_new.sum())
+    changed = int(is_changed.sum())
+    known = len(now) - new
     # All rows of a first pull are fresh, and a copy would double their memory.
     fresh = pulled if new == len(now) else pulled.filter(pa.array(is_new | is_changed, pa.bool_()))
-    return RowDiff(fresh, new, changed, unchanged=len(now) - new - changed, vanished=len(before) - (len(now) - new))
+    return RowDiff(fresh, new, changed, unchanged=known - changed, vanished=len(before) - known)
 
 
 def _identity(table: pa.Table) -> pd.DataFrame:

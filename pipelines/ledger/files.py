@@ -141,9 +141,13 @@ class S3Files:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the names that begin with `prefix`, with their sizes in bytes."""
-        items = [item for page in self._pages(prefix) for item in page.get("Contents", [])]
-        found = {item["Key"].removeprefix(self.prefix): item["Size"] for item in items}
-        return {name: found[name] for name in sorted(found) if not name.endswith("/")}
+        found: dict[str, int] = {}
+        for page in self._pages(prefix):
+            for item in page.get("Contents", []):
+                name = item["Key"].removeprefix(self.prefix)
+                if not name.endswith("/"):
+                    found[name] = item["Size"]
+        return dict(sorted(found.items()))
 
     def folders(self, prefix: str) -> Names:
         """Return the folders directly under `prefix`: one request per 1000 folders, whatever they hold."""

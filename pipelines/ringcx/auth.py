@@ -262,8 +262,10 @@ def is_secure(url: str) -> bool:
 def _explanation(answer: Mapping[str, object]) -> str:
     """Return OAuth's own words for a refusal, without anything that may be a secret."""
     text = str(answer.get("error_description") or "")[:200]
+    if not text.strip() or not text.isprintable():
+        return ""
     words = ["…" if len(word) > _LONGEST_WORD or "@" in word else word for word in text.split()]
-    return f" ({' '.join(words)})" if words and text.isprintable() else ""
+    return f" ({' '.join(words)})"
 
 
 def _is_token(text: str) -> bool:

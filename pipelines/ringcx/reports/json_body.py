@@ -100,10 +100,15 @@ def _table(report: ReportName, rows: Sequence[dict[str, object]]) -> pa.Table:
         if len(keys) == 1:
             columns[name] = _column([row.get(keys[0]) for row in rows])
             continue
-        values = [list(dict.fromkeys(filter(None, (_as_text(row.get(key)) for key in keys)))) for row in rows]
+        values = [_distinct_texts(row, keys) for row in rows]
         for n in range(max(1, *map(len, values))):
             columns[free_name(name, columns)] = _column([row[n] if n < len(row) else None for row in values])
     return pa.table(columns)
+
+
+def _distinct_texts(row: dict[str, object], keys: Sequence[str]) -> list[str]:
+    texts = (_as_text(row.get(key)) for key in keys)
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _column(values: Sequence[object]) -> "pa.Array[Any]":

@@ -130,17 +130,21 @@ def _arranged(report: ReportName, table: pa.Table) -> pa.Table:
     for name, column in columns.items():
         empty = _compute.match_substring_regex(column, NO_LINK) if name in _LINKS else _compute.equal(column, "")
         columns[name] = _compute.if_else(empty, None, column)
-    strange = [name for name in columns.keys() - {*COLUMNS[report]} if _names_recordings(columns[name])]
+    _merge_spellings(report, columns)
+    return pa.table(columns)
+
+
+def _merge_spellings(report: ReportName, columns: dict[str, Any]) -> None:
+    """Merge into one column what came twice, in two spellings or under a new name, each with links or a flag."""
+    strange = {name for name in columns.keys() - {*COLUMNS[report]} if _names_recordings(columns[name])}
     for name in (_LINKS | {LINK_COLUMN[report]}) & columns.keys():
         others = [other for other in columns if re.fullmatch(f"{name}_[0-9]+", other)]
         if name == LINK_COLUMN[report] and name in _LINKS:
-            others += sorted({*strange} - {*others})
+            others += sorted(strange - {*others})
         if others:
-            # The column came twice, or in two spellings or under a new name, each with links or a flag of its own.
             cells = zip(*(columns[spelling].to_pylist() for spelling in (name, *others)), strict=True)
             merged = _in_one_cell if name in _LINKS else _as_one_flag
             columns[name] = pa.array([merged(*row) for row in cells], pa.string())
-    return pa.table(columns)
 
 
 def _names_recordings(column: "pa.ChunkedArray[Any]") -> bool:

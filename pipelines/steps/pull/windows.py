@@ -150,11 +150,14 @@ class WindowedPull:
 
     def _taken_before(self) -> list[PullRecord]:
         """Return the windows that were pulled since the period was last complete."""
-        ledger, day, period = self.ledger, self.day, self.period
-        whole = [pull for pull in ledger.pulls(INTERACTIONS, day) if covers(pull, (period.start, period.end))]
-        since = max((pull.pulled_at for pull in whole if pull.account_id == self.account_id), default=None)
-        taken = [pull for pull in ledger.pulls(TRACES, day) if pull.account_id == self.account_id]
-        return [pull for pull in taken if since is None or pull.pulled_at > since]
+        period = (self.period.start, self.period.end)
+        whole = [pull.pulled_at for pull in self._own_pulls(INTERACTIONS) if covers(pull, period)]
+        taken = self._own_pulls(TRACES)
+        return [pull for pull in taken if pull.pulled_at > max(whole)] if whole else taken
+
+    def _own_pulls(self, report: str) -> list[PullRecord]:
+        pulls = self.ledger.pulls(report, self.day)
+        return [pull for pull in pulls if pull.account_id == self.account_id]
 
     def _take(self, window: Period, before: PullRecord | None = None) -> PullRecord:
         """Pull a whole window. `before`: its record from when it did not look capped yet."""
@@ -321,5 +324,8 @@ def _joined(answers: Sequence[_Answer]) -> pa.Table:
 def _flags(rows: pa.Table, account_id: str) -> tuple[int, int]:
     """Count the rows that name a recording, and those whose `hasRecording` is neither yes nor no."""
     names = [name for name in ROWS[INTERACTIONS].needed if name != "account_id"]
-    cells = [row | {"account_id": account_id} for row in rows.select(names).to_pylist()]
-    return sum(any(True for _ in links_of(INTERACTIONS, row)) for row in cells), sum(map(is_flag_unknown, cells))
+    with_link = unknown = 0
+    for row in rows.select(names).to_pylist():
+        with_link += any(True for _ in links_of(INTERACTIONS, row | {"account_id": account_id}))
+        unknown += is_flag_unknown(row)
+    return with_link, unknown
