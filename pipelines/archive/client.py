@@ -103,16 +103,20 @@ def _require_answer(*, amazon: bool) -> Callable[..., None]:
     """
 
     def require(parsed: dict[str, Any], model: OperationModel, http_response: Any, **_: object) -> None:  # noqa: ANN401
-        wanted, headers = _ANSWERS.get(model.name), parsed["ResponseMetadata"]["HTTPHeaders"]
+        wanted = _ANSWERS.get(model.name)
+        headers = parsed["ResponseMetadata"]["HTTPHeaders"]
         status = http_response.status_code
         if not wanted or (status >= 300 and status != 404):  # a web server's 404 would be an object that is not there
             return
-        if status == 404:
-            named = model.name == "HeadObject" or parsed.get("Error", {}).get("Code") not in {None, "", "404"}
+        if amazon:
+            is_of_s3 = "x-amz-request-id" in headers
+        elif any(name.startswith("x-amz-") for name in headers):
+            is_of_s3 = True
+        elif status == 404:
+            is_of_s3 = model.name == "HeadObject" or parsed.get("Error", {}).get("Code") not in {None, "", "404"}
         else:
-            named = not wanted.isdisjoint(parsed)
-        of_s3 = named or any(name.startswith("x-amz-") for name in headers)
-        if not ("x-amz-request-id" in headers if amazon else of_s3):
+            is_of_s3 = not wanted.isdisjoint(parsed)
+        if not is_of_s3:
             raise NotAnsweredByS3Error(operation=model.name, status=status)
 
     return require

@@ -88,4 +88,7 @@ def command(
 def _not_archived(recordings: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
     """Return state, reason, its meaning and the number of recordings, for each state and reason but `archived`."""
     lacking = Counter((row["state"], row["reason"] or "") for row in recordings if row["state"] != Status.archived)
-    return [(*of, reason_in_words(of[1], of[0]) or "not tried yet", count) for of, count in sorted(lacking.items())]
+    return [
+        (state, reason, reason_in_words(reason, state) or "not tried yet", count)
+        for (state, reason), count in sorted(lacking.items())
+    ]

@@ -116,14 +116,18 @@ def _first_date(settings: Settings, now: datetime) -> Result:
 
 
 def _network(settings: Settings, s3: S3Client | None) -> Graded:
-    urls = [settings.ringcx_api_url, *([settings.current_url] if settings.uses_interactions else [])]
+    urls = [settings.ringcx_api_url]
+    if settings.uses_interactions:
+        urls.append(settings.current_url)
     urls += [f"https://{host}" for host in settings.ringcx_media_hosts if not host.startswith("*")]
     proxies = {shown_url(url): str(proxy_for(httpx.URL(url)) or "") for url in urls}
     if s3 is not None:
         endpoint = s3.meta.endpoint_url
-        named = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
-        proxies[endpoint] = f"the proxy {shown_url(named if '://' in named else f'http://{named}')}" if named else ""
-    ways = (f"{url} is reached {f'through {proxy}' if proxy else 'directly'}" for url, proxy in proxies.items())
+        proxy = get_environ_proxies(endpoint).get(urlsplit(endpoint).scheme)  # botocore's own choice
+        if proxy and "://" not in proxy:
+            proxy = f"http://{proxy}"
+        proxies[endpoint] = f"the proxy {shown_url(proxy)}" if proxy else ""
+    ways = [f"{url} is reached {f'through {proxy}' if proxy else 'directly'}" for url, proxy in proxies.items()]
     return "ok", "; ".join(ways)
 
 

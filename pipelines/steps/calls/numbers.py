@@ -95,5 +95,11 @@ def _is_longest(number: phonenumbers.PhoneNumber) -> bool:
 def _plain(written: str) -> str:
     """Return text with plain digits, spaces and hyphens; a number pasted from a document may have others."""
     plain = re.sub(r"\d", lambda digit: str(int(digit[0])), unicodedata.normalize("NFKC", written))
-    kinds = ((character, unicodedata.category(character)) for character in plain)
-    return "".join("-" if kind == "Pd" else character for character, kind in kinds if kind != "Cf").strip()
+    characters = []
+    for character in plain:
+        kind = unicodedata.category(character)
+        if kind == "Pd":
+            characters.append("-")
+        elif kind != "Cf":
+            characters.append(character)
+    return "".join(characters).strip()

@@ -119,9 +119,10 @@ def ledger_links(ledger: Ledger, *, segments: bool) -> list[Link]:
     """Return links of the ledger's newest dates, of archived recordings if possible; `segments`: of the current API."""
     others: list[RecordingState] = []
     with suppress(LedgerError):
-        for day in ledger.recording_days()[: -_DATES - 1 : -1]:
-            states = [state for state in ledger.states([day]).values() if is_segment_link(state.link) is segments]
-            if archived := [state for state in states if state.status is Status.archived]:
+        for day in reversed(ledger.recording_days()[-_DATES:]):
+            states = [state for state in ledger.states([day]).values() if is_segment_link(state.link) == segments]
+            archived = [state for state in states if state.status is Status.archived]
+            if archived:
                 return [(state.account_id, state.link) for state in archived[:_LINKS]]
             others += [state for state in states if state.status is Status.pending]
     return [(state.account_id, state.link) for state in others[:_LINKS]]

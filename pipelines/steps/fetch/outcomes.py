@@ -121,9 +121,11 @@ def is_in_doubt(outcome: Outcome, *, log_in_works: bool, rules: RetryRules) -> b
         return False
     if fault.kind == "refused":
         is_old = rules.gives_up if fault.reason == "forbidden" else rules.is_purged
-        return not (log_in_works and is_old(state, now) and rules.is_patient(state, now))
-    is_being_made = fault.reason == "still_encoding" or (fault.kind == "not_there" and rules.is_young(state, now))
-    return not (log_in_works or is_being_made or rules.is_purged(state, now))
+        is_lasting = is_old(state, now) and rules.is_patient(state, now)
+        return not (log_in_works and is_lasting)
+    if log_in_works or rules.is_purged(state, now) or fault.reason == "still_encoding":
+        return False
+    return fault.kind != "not_there" or not rules.is_young(state, now)
 
 
 def next_state(outcome: Outcome, *, believed: bool, rules: RetryRules, run_id: str) -> RecordingState:
