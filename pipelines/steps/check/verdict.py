@@ -155,37 +155,18 @@ class DateVerdict:
     @property
     def sentence(self) -> str:
         """The verdict, its reasons and the remedy."""
-        day, counts, known = self.date, self.counts, len(self.recordings)
+        counts, day = self.counts, self.date
         if self.damage:
             return f"It is unknown what {day} should hold: {self.damage}"
+        problems = problem_sentences(_SENTENCES, counts, reasons=_reasons(Counter(self.lost)))
         sentences: list[str] = []
-        recordings = f"{number(known, 'recording')} expected for {day}"
         if self.not_pulled:
             more = f" (and {len(self.not_pulled) - 1} more)" if len(self.not_pulled) > 1 else ""
-            why = (
-                f": {self.not_pulled[0]}{more}. Run the date."
-                if self.is_over
-                else ", since the day is not over, or has just ended."
-            )
+            why = ", since the day is not over, or has just ended."
+            if self.is_over:
+                why = f": {self.not_pulled[0]}{more}. Run the date."
             sentences.append(f"It is unknown what {day} should hold{why}")
-            recordings = f"{number(known, 'recording')} known so far"
-        archived = f"Of {recordings}, {number(self.held, 'is archived', 'are archived')}"
-        if counts["accepted_losses"]:
-            reasons = _reasons(Counter(acceptance.reason for acceptance in self.accepted.values()))
-            archived += f" and {number(counts['accepted_losses'], 'loss is', 'losses are')} accepted ({reasons})"
-        problems = problem_sentences(_SENTENCES, counts, reasons=_reasons(Counter(self.lost)))
-        if not known:
-            sentences.append(
-                "No recording is known so far." if self.not_pulled else f"No row of {day} links to a recording."
-            )
-        elif self.held == self.expected and not problems:
-            sentences.append(
-                f"All {recordings} are archived." if known > 1 else f"The one recording expected for {day} is archived."
-            )
-        else:
-            sentences.append(
-                f"{archived}." if problems or counts["accepted_losses"] else f"{archived}; none is lost or late."
-            )
+        sentences.append(self._archived(has_problems=bool(problems)))
         sentences += problems
         refused = sum(count for reason, count in self.lost.items() if reason.startswith("link_refused:"))
         if refused:
@@ -196,6 +177,28 @@ class DateVerdict:
             when = f", the next at {self.next_at:%Y-%m-%d %H:%M} UTC" if self.next_at else ""
             sentences.append(f"{number(counts['waiting'], 'waits for its', 'wait for their')} next attempt{when}.")
         return " ".join(sentences)
+
+    def _archived(self, *, has_problems: bool) -> str:
+        """How many of the known recordings are archived, and how many losses are accepted."""
+        known, losses = len(self.recordings), self.counts["accepted_losses"]
+        if not known:
+            return (
+                "No recording is known so far." if self.not_pulled else f"No row of {self.date} links to a recording."
+            )
+        recordings = (
+            f"{number(known, 'recording')} {'known so far' if self.not_pulled else f'expected for {self.date}'}"
+        )
+        if self.held == self.expected and not has_problems:
+            return (
+                f"All {recordings} are archived."
+                if known > 1
+                else f"The one recording expected for {self.date} is archived."
+            )
+        archived = f"Of {recordings}, {number(self.held, 'is archived', 'are archived')}"
+        if losses:
+            reasons = _reasons(Counter(acceptance.reason for acceptance in self.accepted.values()))
+            return f"{archived} and {number(losses, 'loss is', 'losses are')} accepted ({reasons})."
+        return f"{archived}." if has_problems else f"{archived}; none is lost or late."
 
 
 def judge_date(
@@ -220,13 +223,16 @@ def _judge(
     held, rest = known.held.select([*COLUMNS, "size"]).to_pandas(), known.rest.select(COLUMNS).to_pandas()
     wrong = {} if bucket is None else _compared(bucket, known, run_id, now)
     held["matter"] = [wrong.get(recording_id, "held") for recording_id in held["recording_id"]]
-    pending = rest["status"] == Status.pending
-    give_up = timedelta(days=settings.archive_give_up_days)
     accepted = accepted_losses(ledger, known)
-    is_accepted, is_conflict = rest["recording_id"].isin(list(accepted)), ~pending & (rest["reason"] == "conflict")
-    conditions = [is_accepted, is_conflict, ~pending, is_stuck(rest, give_up, now)]
-    conditions.append(is_overdue(rest, now) & (rest["run_id"] != run_id))
-    rest["matter"] = np.select(conditions, ["accepted", "conflict", "lost", "stuck", "overdue"], "waiting")
+    is_final = rest["status"] != Status.pending
+    matters = {  # the first that holds
+        "accepted": rest["recording_id"].isin(list(accepted)),
+        "conflict": is_final & (rest["reason"] == "conflict"),
+        "lost": is_final,
+        "stuck": is_stuck(rest, timedelta(days=settings.archive_give_up_days), now),
+        "overdue": is_overdue(rest, now) & (rest["run_id"] != run_id),
+    }
+    rest["matter"] = np.select(list(matters.values()), list(matters), "waiting")
     missing = pd.DataFrame(
         {"recording_id": unknown, "matter": "without_state", "status": "", "attempts": 0, "date": day}
     )
