@@ -67,9 +67,25 @@ def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
     said = STATES.get(row["state"], row["state"] or "unknown")
     if row["state"] != "archived" and reason:
         said = f"{said}: {reason_in_words(reason, row['state'])}"
+    return {
+        "recording_id": row["recording_id"] or "",
+        "title": f"Recording {place}" if row["recording_id"] else "No recording",
+        "layout": row["layout"] or "",
+        "state": row["state"] or "",
+        "said": said,
+        "agent": person.free_text(row["agent_name"]) or row["agent_id"] or "",
+        "length": duration(row["segment_s"]),
+        "facts": [(name, str(text)) for name, text in _facts(row, said, person) if text],
+        "warnings": row["warnings"] or (),
+        "channels": _channels(row),
+        "may_hear": row["state"] == "archived" and bool(row["key"]) and person.may_hear(row),
+    }
+
+
+def _facts(row: Row, said: str, person: Person) -> tuple[tuple[str, str | None], ...]:
     started: datetime | None = row["started_at"]
-    size, manifest = row["size"], row["manifest_number"]
-    facts = (
+    manifest = row["manifest_number"]
+    return (
         ("Agent", _named(person.free_text(row["agent_name"]), row["agent_id"])),
         ("Agent login", person.free_text(row["agent_login"])),
         ("Queue or campaign", _named(person.free_text(row["queue_name"]), row["queue_id"])),
@@ -83,25 +99,16 @@ def _recording(row: Row, place: int, person: Person) -> dict[str, Any]:
         ("Recording id", row["recording_id"]),
         ("State", said),
         ("Date's verdict", row["verdict"]),
-        ("Size", "" if size is None else f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"),
+        ("Size", "" if row["size"] is None else _size(row["size"])),
         ("SHA-256", row["sha256"]),
         ("Object", row["key"]),
         ("Version", row["version_id"]),
         ("Manifest", f"number {manifest} of {row['date']}" if manifest else ""),
     )
-    return {
-        "recording_id": row["recording_id"] or "",
-        "title": f"Recording {place}" if row["recording_id"] else "No recording",
-        "layout": row["layout"] or "",
-        "state": row["state"] or "",
-        "said": said,
-        "agent": person.free_text(row["agent_name"]) or row["agent_id"] or "",
-        "length": duration(row["segment_s"]),
-        "facts": [(name, str(text)) for name, text in facts if text],
-        "warnings": row["warnings"] or (),
-        "channels": _channels(row),
-        "may_hear": row["state"] == "archived" and bool(row["key"]) and person.may_hear(row),
-    }
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
 def _channels(row: Row) -> tuple[str, ...]:
