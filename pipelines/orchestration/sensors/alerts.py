@@ -130,22 +130,18 @@ def _results(
 ) -> Iterator[tuple[str, Problem | None]]:
     """Yield key and problem (None for success) of each step and check, and of a run that no step explains."""
     date = run.tags.get(PARTITION_TAG, "")
-    where = f"run {run.run_id} in the Dagster UI"
-    if ui_url:
-        checks = f"; the checks: {ui_url}/assets/recordings?view=checks" if date else ""
-        where = f"{ui_url}/runs/{run.run_id}{checks}"
+    where = _where(run.run_id, ui_url, has_checks=bool(date))
     stopped = run.status is dg.DagsterRunStatus.CANCELED and run.tags.get(STOPPED_TAG) == run.run_id
     will_retry = stopped or run.tags.get(WILL_RETRY_TAG) == "true"
-    of_run, failed = f"{RUN}{run.job_name}", False
+    of_run = f"{RUN}{run.job_name}"
+    failed = False
     problem_of = partial(Problem, date=date, severity=Level.error, where=where)
     for record in instance.get_records_for_run(run.run_id, of_type=_RESULTS).records:
         event = record.event_log_entry.get_dagster_event()
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             check = _of_check(evaluation, run.run_id, ui_url)
-            # A date that waits, or is not over, is nobody's problem.
-            waits = "verdict" in evaluation.metadata and evaluation.severity is dg.AssetCheckSeverity.WARN
-            yield check.key, None if evaluation.passed or waits else check
+            yield check.key, None if evaluation.passed or _waits(evaluation) else check
         elif event.event_type is dg.DagsterEventType.STEP_SUCCESS:
             yield problem_key(f"{STEP}{event.step_key}", date), None
         else:
@@ -163,6 +159,18 @@ def _results(
             todo="check the host's memory and disk, then start the run again.",
         )
         yield problem.key, problem
+
+
+def _where(run_id: str, ui_url: str | None, *, has_checks: bool) -> str:
+    if not ui_url:
+        return f"run {run_id} in the Dagster UI"
+    checks = f"; the checks: {ui_url}/assets/recordings?view=checks" if has_checks else ""
+    return f"{ui_url}/runs/{run_id}{checks}"
+
+
+def _waits(evaluation: dg.AssetCheckEvaluation) -> bool:
+    """Return whether a check warns of a date that waits, or is not over: that is nobody's problem."""
+    return "verdict" in evaluation.metadata and evaluation.severity is dg.AssetCheckSeverity.WARN
 
 
 def _sentences(event: dg.DagsterEvent) -> tuple[str, str]:
