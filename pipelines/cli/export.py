@@ -80,17 +80,7 @@ def command(
     with whole_file(output) as into:
         for block in package.blocks():
             into.buffer.write(block)
-    for lost in package.not_included[:_SHOWN]:
-        said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
-        click.echo(f"Not included: {lost['recording_id'] or lost['uii']} ({said})")
-    if len(package.not_included) > _SHOWN:
-        click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
-    held = number(len(package.included), "recording")
-    left_out = sum(lost["state"] != NO_RECORDING for lost in package.not_included)
-    click.echo(
-        f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB)"
-        + (f"; {number(left_out, 'recording was', 'recordings were')} requested but left out." if left_out else ".")
-    )
+    left_out = _report(package, output)
     if verifier is None:
         click.echo(
             "Note: ARCHIVE_VERIFY_KEY_FILE is not set, so no signature was checked, and no key is in the package."
@@ -99,3 +89,17 @@ def command(
     if left_out:
         return 1
     return 3 if lacking else 0
+
+
+def _report(package: EvidencePackage, output: Path) -> int:
+    """Show what was exported and what was not; return how many recordings were left out."""
+    for lost in package.not_included[:_SHOWN]:
+        said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
+        click.echo(f"Not included: {lost['recording_id'] or lost['uii']} ({said})")
+    if len(package.not_included) > _SHOWN:
+        click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
+    held = number(len(package.included), "recording")
+    left_out: int = sum(lost["state"] != NO_RECORDING for lost in package.not_included)
+    also = f"; {number(left_out, 'recording was', 'recordings were')} requested but left out" if left_out else ""
+    click.echo(f"Exported {held} to {output} ({output.stat().st_size / 1e6:,.1f} MB){also}.")
+    return left_out
