@@ -57,19 +57,7 @@ def take_events(
     read_to = {name.removesuffix(whose): end for name, end in ledger.event_reads(day).items() if name.endswith(whose)}
     unread = [file for file in stored.files(day_folder(day)) if file.size > read_to.get(file.name, 0)]
     counts = Counter(files_read=len(unread))
-    events: list[_Event] = []
-    reached: dict[str, int] = {}
-    for file, frames in _read(stored, unread, read_to):
-        records = [record for record in frames.records if _is_event(record)]
-        foreign = len(frames.records) - len(records)
-        if foreign:
-            _log.warning(
-                "The file %s of the stored events holds lines that no receiver wrote; they are left out", file.name
-            )
-        counts["damaged_lines"] += frames.damaged + foreign
-        events += [_Event.of(record, zone) for record in records]
-        if frames.settled:
-            reached[f"{file.name}{whose}"] = read_to.get(file.name, 0) + frames.settled
+    events, reached = _new_events(stored, unread, read_to, zone, counts)
     for _, frames in _read(stored, stored.files(malformed_folder(day)), {}):
         counts["malformed_requests"] += len(frames.records)
     own = sorted((event for event in events if event.account in accounts), key=attrgetter("account", "received_at"))
@@ -85,8 +73,29 @@ def take_events(
     for account, rows in _kept_aside(ledger, day, accounts):
         appender.append(account, rows)
     counts.update(appender.counts)
-    ledger.append_event_reads(day, reached, run_id=run_id, read_at=now)
+    ends = {f"{name}{whose}": end for name, end in reached.items()}
+    ledger.append_event_reads(day, ends, run_id=run_id, read_at=now)
     return EventsTaken(appender.new_by_account, counts)
+
+
+def _new_events(
+    stored: Events, unread: Sequence[StoredFile], read_to: Mapping[str, int], zone: ZoneInfo, counts: Counter[str]
+) -> tuple[list[_Event], dict[str, int]]:
+    """Return the events, and how far each file is read now; count the lines that are damaged or are not events."""
+    events: list[_Event] = []
+    reached: dict[str, int] = {}
+    for file, frames in _read(stored, unread, read_to):
+        records = [record for record in frames.records if _is_event(record)]
+        foreign = len(frames.records) - len(records)
+        if foreign:
+            _log.warning(
+                "The file %s of the stored events holds lines that no receiver wrote; they are left out", file.name
+            )
+        counts["damaged_lines"] += frames.damaged + foreign
+        events += [_Event.of(record, zone) for record in records]
+        if frames.settled:
+            reached[file.name] = read_to.get(file.name, 0) + frames.settled
+    return events, reached
 
 
 class _EventAppender:
