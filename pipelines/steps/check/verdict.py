@@ -249,21 +249,21 @@ def _judge(
         "shared_by_calls": len(shared),
         "accepted_losses": len(accepted),
     }
-    if not_pulled:
-        verdict = Verdict.unknown
-    elif any(counts[problem] for problem in _SENTENCES):
-        verdict = Verdict.gaps
-    else:
-        verdict = Verdict.waiting if counts["waiting"] else Verdict.complete
     return DateVerdict(
         date=day,
-        verdict=verdict,
+        verdict=Verdict.unknown if not_pulled else _verdict(counts),
         counts=counts,
         accepted=accepted,
         not_pulled=not_pulled,
         is_over=now >= day_bounds(day, settings.zone)[1] + SETTLED,
         recordings=recordings,
     )
+
+
+def _verdict(counts: Mapping[str, int]) -> Verdict:
+    if any(counts[problem] for problem in _SENTENCES):
+        return Verdict.gaps
+    return Verdict.waiting if counts["waiting"] else Verdict.complete
 
 
 def lacking_reports(ledger: Ledger, day: date, settings: VerifySettings, *, now: datetime) -> list[Unpulled]:
