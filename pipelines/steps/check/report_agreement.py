@@ -51,13 +51,8 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     pulls = {report: newest_by_account(ledger.pulls(report, day)) for report in (AGENT, GLOBAL)}
     both = frozenset(pulls[AGENT].keys() & pulls[GLOBAL].keys())
     legs = _legs(ledger, day, both)
-    agents = legs.groupby(_CALL).agg(stereo=("stereo", "any"), began=("began", "min")).assign(in_agent=True)
-    calls = _calls(ledger, day, both).join(agents, how="outer")
-    flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
-    calls[flags] = calls[flags].eq(True)
-    by_uii = _times(calls.index.get_level_values("uii").to_series(index=calls.index), uii_time)
-    calls["began"] = by_uii.fillna(calls["began"])
-    at = by_uii.fillna(calls["taken"]).fillna(calls["began"])
+    calls = _joined(_calls(ledger, day, both), legs)
+    is_settled = calls["at"].isna() | (calls["at"] <= now - YOUNG)
 
     def is_of_day(at: pd.Series) -> pd.Series:
         return at.isna() | ((at >= begin) & (at < end))
@@ -66,7 +61,6 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
         accounts = _with_links(ledger, report, day, pulls[report], both)
         return is_settled & calls.index.get_level_values("account_id").isin(accounts)
 
-    is_settled = at.isna() | (at <= now - YOUNG)
     began_on_day = is_of_day(calls["began"])
     calls["known"] = calls["connected"] | (calls["in_agent"] & (calls["in_global"] | began_on_day))
     calls["without_mono"] = calls["known"] & ~calls["mono"] & is_settled_with_links(GLOBAL)
@@ -76,6 +70,18 @@ def compare(ledger: Ledger, day: date, *, zone: ZoneInfo, now: datetime) -> Comp
     calls_with_stereo = calls.index[is_settled_with_links(AGENT)]
     legs["without_stereo"] = ~legs["stereo"] & legs.reset_index("session_id").index.isin(calls_with_stereo)
     return Compared(calls=calls, legs=legs, accounts=both)
+
+
+def _joined(calls: pd.DataFrame, legs: pd.DataFrame) -> pd.DataFrame:
+    """Return the calls of both reports; `began` and `at`, which decide on them, are the UII's time if it has one."""
+    agents = legs.groupby(_CALL).agg(stereo=("stereo", "any"), began=("began", "min")).assign(in_agent=True)
+    joined = calls.join(agents, how="outer")
+    flags = ["in_global", "connected", "reached", "mono", "in_agent", "stereo"]
+    joined[flags] = joined[flags].eq(True)
+    by_uii = _times(joined.index.get_level_values("uii").to_series(index=joined.index), uii_time)
+    joined["began"] = by_uii.fillna(joined["began"])
+    joined["at"] = by_uii.fillna(joined["taken"]).fillna(joined["began"])
+    return joined
 
 
 def empty_reports(

@@ -19,7 +19,7 @@ from pipelines.ledger.schema import STATE_SCHEMA, values
 from pipelines.ledger.states import RecordingState, Status
 from pipelines.ledger.store import Ledger
 from pipelines.ringcx.links import SegmentLinks
-from pipelines.ringcx.reports.columns import REPORTS
+from pipelines.ringcx.reports.columns import REPORTS, ReportName
 from pipelines.settings import Calendar
 from pipelines.steps.link.matching import WITHIN
 from pipelines.steps.link.recording_date import RecordingDates, near
@@ -79,14 +79,7 @@ def extract_links(
     for report, columns in ROWS.items():
         for part in ledger.iter_rows(report, day, columns=columns.needed, parts=parts[report]):
             for batch in part.to_batches(_BATCH):
-                lines = [
-                    (
-                        *(link.recording_id, row["account_id"], row[columns.uii] or "", report, link.layout, link.url),
-                        *(*dates.of(report, row, link), duration_s(report, row, link), over_at(report, row)),
-                    )
-                    for row in batch.to_pylist()
-                    for link in links_of(report, row, segments)
-                ]
+                lines = list(_lines(report, batch, dates, segments))
                 if lines:
                     columns_of = zip(zip(*lines, strict=True), _SCHEMA.types, strict=True)
                     arrays = [pa.array(column, kind) for column, kind in columns_of]
@@ -98,6 +91,25 @@ def extract_links(
 
 
 _last_ids: dict[Hashable, ExtractedLinks] = {}
+
+
+def _lines(
+    report: ReportName, rows: pa.RecordBatch, dates: RecordingDates, segments: SegmentLinks | None
+) -> Iterator[tuple[object, ...]]:
+    """Yield a line of `_SCHEMA` for each recording that a row names."""
+    for row in rows.to_pylist():
+        for link in links_of(report, row, segments):
+            yield (
+                link.recording_id,
+                row["account_id"],
+                row[ROWS[report].uii] or "",
+                report,
+                link.layout,
+                link.url,
+                *dates.of(report, row, link),
+                duration_s(report, row, link),
+                over_at(report, row),
+            )
 
 
 def days_of(ledger: Ledger, links: ExtractedLinks) -> set[date]:
