@@ -110,7 +110,16 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
         ledger.append_acceptances(lines)
         decided.written += lines
         decided.unchanged += len(allowed) - len(lines)
-        touched.update(*((state.date, state.found_on) for state in allowed))
+        for state in allowed:
+            touched |= {state.date, state.found_on}
+    _seal(stores, touched, decided, now=now, run_id=run_id, signer=signer)
+    return decided
+
+
+def _seal(
+    stores: Stores, touched: set[date], decided: Decided, *, now: datetime, run_id: str, signer: Signer | None
+) -> None:
+    """Seal the dates that a decision touches, and add their verdicts."""
     # Rows of the adjacent dates may name these recordings too, and their verdicts count them.
     others = neighbours_to_seal(stores, near(touched) - touched)
     for day in sorted(touched | set(others)):
@@ -120,7 +129,6 @@ def decide(stores: Stores, decision: Decision, *, now: datetime, run_id: str, si
                 decided.verdicts[day] = sealed.verdict
         except ExpectedError as error:
             decided.refused.append(f"The decision is in the ledger, but {day} could not be sealed: {error}")
-    return decided
 
 
 def _line(
