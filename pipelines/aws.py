@@ -43,7 +43,7 @@ _REASONS: Final = {
         "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, or a reverse proxy before the store alters the "
         "request; correct the key, or let that proxy keep the Host header and the path"
     ),
-    r"QuotaExceeded|\w*(StorageFull|BucketQuotaExceeded)": (
+    r"QuotaExceeded|\w*(StorageFull|BucketQuotaExceeded)|507": (
         "the store is full, or its quota is used up ({name}); make room there, or raise the quota"
     ),
     "RequestTimeTooSkewed|RequestExpired": "the clock of this machine is off by more than 15 minutes; correct it (NTP)",
@@ -163,13 +163,15 @@ def reason(error: Exception) -> str | None:
     clause without a capital and a full stop, or None if the error is about the bucket or an object.
     """
     pattern = _pattern(error)
-    name = error_code(error) if isinstance(error, boto.ClientError) else type(error).__name__
+    name = type(error).__name__
+    if isinstance(error, boto.ClientError):
+        name = error_code(error) or f"HTTP {status(error)}"
     return None if pattern is None else _REASONS[pattern].format(name=name)
 
 
 def _pattern(error: Exception) -> str | None:
     if isinstance(error, boto.ClientError):
-        text = error_code(error)
+        text = f"{error_code(error)} {status(error)}"
     elif isinstance(error, (boto.BotoCoreError, ValueError)):
         names = " ".join(kind.__name__ for kind in type(error).__mro__)
         text = f"{names}: {error} {getattr(error, 'kwargs', {}).get('error')!r}"

@@ -121,7 +121,7 @@ class AccessLog:
     def _read(self, key: str) -> Access | DamagedAccess:
         try:
             return _parse(self._bucket.get_bytes(key))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, KeyMissing):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, KeyMissing):
             return DamagedAccess(at=_written_at(key), key=key)
 
 

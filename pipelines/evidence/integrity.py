@@ -6,7 +6,7 @@ access to another recording under this call's rights.
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
@@ -77,7 +77,9 @@ class SealedRecordings:
             if entry["status"] == Status.archived:
                 held.add(_fingerprint(entry))
 
-        return read_manifest(self._bucket, day, number, keep), frozenset(held)
+        head = read_manifest(self._bucket, day, number, keep)
+        # Of the head only its number and hash are used: the rest may be of many megabytes.
+        return replace(head, document={}), frozenset(held)
 
 
 class SealedDate:

@@ -321,6 +321,7 @@ def test_a_right_region_is_no_news(environment: Callable[..., None], caplog: pyt
         (403, "QuotaExceeded", StorageRefused, "quota is used up .QuotaExceeded.; make room"),
         (400, "XMinioAdminBucketQuotaExceeded", StorageRefused, "quota is used up"),
         (507, "XMinioStorageFull", StorageRefused, "the store is full"),
+        (507, "InsufficientStorage", StorageRefused, "the store is full, .* .InsufficientStorage.; make room"),
     ],
 )
 def test_an_error_names_the_variable_or_comes_back_later(  # noqa: PLR0917 - fixtures and parameters

@@ -60,6 +60,7 @@ def test_an_entry_with_a_name_that_no_clock_gives_is_named(bucket: Bucket) -> No
         {"details": {"number": 602}},
         {"from_s": "x"},
         {"from_s": 1.0},
+        {"from_s": 10**400, "to_s": 1.0},
         {"from_s": 1.0, "to_s": float("nan")},
         {"user": 5},
         {"why": None},
