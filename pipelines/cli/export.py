@@ -95,7 +95,7 @@ def _report(package: EvidencePackage, output: Path) -> int:
     """Show what was exported and what was not; return how many recordings were left out."""
     for lost in package.not_included[:_SHOWN]:
         said = f"{lost['state']}: {lost['reason']}" if lost["reason"] else lost["state"]
-        click.echo(f"Not included: {lost['recording_id'] or lost['uii']} ({said})")
+        click.echo(f"Not included: {lost['recording_id'] or 'call ' + lost['uii']} ({said})")
     if len(package.not_included) > _SHOWN:
         click.echo(f"Not included: {len(package.not_included) - _SHOWN:,} more, all of them in package.json")
     held = number(len(package.included), "recording")
