@@ -90,7 +90,7 @@ def command(port: int) -> None:
             _require_free_port(settings.browse_port, "BROWSE_PORT")
             stack.enter_context(_browse(settings))
             os.environ["BROWSE_URL"] = settings.browse_origin  # for the links to it in Dagster
-        click.echo(f"Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
+        click.echo(f"Starting the Dagster UI: http://127.0.0.1:{port}  (stop with Ctrl-C)")
         with suppress(KeyboardInterrupt):
             _serve(workspace, port)
 
