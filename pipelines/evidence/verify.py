@@ -56,12 +56,8 @@ _BLOCK = 1 << 20
 _LARGEST_JSON = 1 << 28
 _SHOWN = 100
 _ZIP_HEADER, _ZIP_LISTED = 30, 46  # bytes before a file, and of its line in the list, without names
-_ZIP_SIZES = {
-    0,
-    16,
-    20,
-    44,
-}  # more before the next file: nothing, sizes after the data, a large one's before it, or both
+# Bytes more before the next file: none, sizes after the data, a large file's before it, or both.
+_ZIP_SIZES = {0, 16, 20, 44}
 _ZIP_ENDS = {22, 98}  # bytes of the end of the list, and with that of a large package
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError,

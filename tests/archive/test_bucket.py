@@ -56,7 +56,8 @@ def test_what_was_put_is_read_back(bucket: Bucket) -> None:
     assert facts.etag == answer.etag == hashlib.md5(BODY, usedforsecurity=False).hexdigest()
     assert facts.size == len(BODY)
     # rclone returns the metadata's keys as Sha256 and Recording-Id
-    assert (facts.sha256, facts.recording_id) == ("ab", metadata_text("1/a"))
+    assert facts.sha256 == "ab"
+    assert facts.recording_id == metadata_text("1/a") != metadata_text("1/A")
 
 
 def test_an_object_is_read_in_blocks(bucket: Bucket) -> None:

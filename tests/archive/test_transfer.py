@@ -169,7 +169,7 @@ def test_a_put_altered_on_the_way_never_counts(proxied: Bucket, proxy: Any, uplo
     proxy.orders["PUT"] = ["alter"]  # moto looks at no checksum and stores it
     with pytest.raises(StoreDamaged, match="different bytes"):
         store(proxied, upload, io.BytesIO(b"audio" * 100))
-    with pytest.raises(Conflict):  # the next run keeps the true bytes beside it
+    with pytest.raises(Conflict):  # the next run keeps the true bytes next to it
         store(proxied, upload, io.BytesIO(b"audio" * 100))
     kept_as = copy_key("conflicts", proxied.prefix, upload.key, upload.sha256)
     assert proxied.get_bytes(kept_as) == b"audio" * 100

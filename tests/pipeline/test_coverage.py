@@ -156,7 +156,7 @@ def test_a_report_with_the_calls_of_another_day_leaves_the_date_unknown_until_it
 
 
 @pytest.mark.parametrize("day", [-1, 1])
-def test_calls_about_midnight_do_not_make_a_report_of_the_day_beside_the_days_own(ledger: Ledger, day: int) -> None:
+def test_calls_about_midnight_do_not_make_another_days_report_this_days_own(ledger: Ledger, day: int) -> None:
     office = BEGIN + timedelta(days=day, hours=17)  # 09:00 to 17:00 in Los Angeles: the last hour is the next day's
     rows = [row for n in range(8) for row in json.loads(calls_of(office + timedelta(hours=n), 1))]
     assert pulled(ledger, json.dumps(rows).encode()).of_another_time == 8

@@ -162,9 +162,10 @@ class DateVerdict:
         sentences: list[str] = []
         if self.not_pulled:
             more = f" (and {len(self.not_pulled) - 1} more)" if len(self.not_pulled) > 1 else ""
-            why = ", since the day is not over, or has just ended."
             if self.is_over:
                 why = f": {self.not_pulled[0]}{more}. Run the date."
+            else:
+                why = ", since the day is not over, or has just ended."
             sentences.append(f"It is unknown what {day} should hold{why}")
         sentences.append(self._archived(has_problems=bool(problems)))
         sentences += problems
@@ -179,21 +180,19 @@ class DateVerdict:
         return " ".join(sentences)
 
     def _archived(self, *, has_problems: bool) -> str:
-        """How many of the known recordings are archived, and how many losses are accepted."""
+        """Say how many of the known recordings are archived, and how many losses are accepted."""
         known, losses = len(self.recordings), self.counts["accepted_losses"]
+        if not known and self.not_pulled:
+            return "No recording is known so far."
         if not known:
-            return (
-                "No recording is known so far." if self.not_pulled else f"No row of {self.date} links to a recording."
-            )
-        recordings = (
-            f"{number(known, 'recording')} {'known so far' if self.not_pulled else f'expected for {self.date}'}"
-        )
-        if self.held == self.expected and not has_problems:
-            return (
-                f"All {recordings} are archived."
-                if known > 1
-                else f"The one recording expected for {self.date} is archived."
-            )
+            return f"No row of {self.date} links to a recording."
+        is_whole = self.held == self.expected and not has_problems
+        if is_whole and known == 1:
+            return f"The one recording expected for {self.date} is archived."
+        of_what = "known so far" if self.not_pulled else f"expected for {self.date}"
+        recordings = f"{number(known, 'recording')} {of_what}"
+        if is_whole:
+            return f"All {recordings} are archived."
         archived = f"Of {recordings}, {number(self.held, 'is archived', 'are archived')}"
         if losses:
             reasons = _reasons(Counter(acceptance.reason for acceptance in self.accepted.values()))
